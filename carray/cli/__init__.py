@@ -1,0 +1,27 @@
+"""The command line: parse, one typed call, print, exit code. Nothing is computed here."""
+
+from __future__ import annotations
+
+import sys
+
+from carray.errors import CarrayError
+
+USAGE_ERROR = 2  # exit code of everything a user can mend
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; a `CarrayError` becomes one red sentence and exit code 2."""
+    from carray.cli.app import app
+
+    try:
+        app()
+    except CarrayError as error:
+        from rich.console import Console
+
+        Console(stderr=True, width=None).print(
+            f"carray: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,14 @@
+"""The command tree; each group is a module beside this one, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="carray",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search backbones and recipes on a GPU cluster, and ensemble what every trial learned.",
+)

@@ -1,0 +1,231 @@
+"""`TrialConfig`: everything that decides what one trial does; frozen, checked when made.
+
+Dotted names (`optimizer.lr`) are attribute paths of `TrialConfig`; search spaces, `--set` and
+records use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from carray.errors import ConfigError, did_you_mean
+
+Fit = Literal["squash", "crop", "pad"]
+Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Part(BaseModel):
+    """Base of every configuration: frozen, and unknown keys, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class HeadConfig(Part):
+    """The layers on top of the backbone's features."""
+
+    kind: Literal["linear", "bn_linear", "mlp", "ml_decoder"] = "linear"
+    """`ml_decoder` is Ridnik et al., "ML-Decoder", WACV 2023, as timm holds it."""
+    hidden: int = Field(512, ge=8, le=16384)
+    """Units of the MLP's hidden layer."""
+    batch_norm: bool = True
+    """Batch norm in the MLP's hidden layer."""
+    groups: int = Field(0, ge=0)
+    """ML-Decoder's group queries; 0 takes one for each class, at most 100."""
+    decoder_width: int = Field(768, ge=8, multiple_of=8)
+    """ML-Decoder's embedding width."""
+
+
+class OptimizerConfig(Part):
+    """The optimizer, built by timm's factory."""
+
+    name: Literal["adamw", "sgd", "adam", "rmsprop", "lamb"] = "adamw"
+    lr: float = Field(1e-3, gt=0, le=10)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """For SGD and RMSprop; Adam's first beta otherwise."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each layer's lr is this factor times the one above it (1: all the same)."""
+    head_lr_ratio: float = Field(1.0, gt=0, le=1000)
+    """The head's lr over the backbone's."""
+    clip_grad_norm: float = Field(0.0, ge=0)
+    """Largest norm of the gradient; 0: not clipped."""
+
+
+class ScheduleConfig(Part):
+    """How the learning rate moves; updated after every optimizer step, plateau after epochs."""
+
+    name: Literal["cosine", "one_cycle", "plateau", "constant"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Linear warm-up from lr/100, in epochs; at most the trial's epochs."""
+    min_lr_ratio: float = Field(0.01, ge=0, le=1)
+    """Final lr over peak lr for cosine and one-cycle; the floor of plateau."""
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_patience: int = Field(2, ge=0)
+
+
+class LossConfig(Part):
+    """The training loss; evaluation is always plain cross-entropy (log-loss)."""
+
+    name: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    focal_gamma: float = Field(2.0, ge=0, le=10)
+
+
+class AugmentConfig(Part):
+    """Training augmentation; evaluation has none."""
+
+    strength: float = Field(0.3, ge=0, le=1)
+    """One dial for crop scale, colour jitter, RandAugment and erasing together."""
+    flip: bool = True
+    mixup: float = Field(0.0, ge=0, le=10)
+    """MixUp's alpha; 0: off."""
+    cutmix: float = Field(0.0, ge=0, le=10)
+    """CutMix's alpha; 0: off. With both, each batch draws one of them."""
+    mix_prob: float = Field(1.0, ge=0, le=1)
+    """Share of the batches that are mixed."""
+    mix_off_epochs: int = Field(0, ge=0)
+    """The last epochs, trained without MixUp and CutMix."""
+
+
+class FinetuneConfig(Part):
+    """Which layers train when."""
+
+    policy: Policy = "full"
+    """`unfreeze_at` frees the backbone at `epoch`; `gradual` frees one more block group every
+    `epoch` epochs, from the top; frozen batch norms stay in eval mode."""
+    epoch: int = Field(1, ge=1)
+
+
+class TrialConfig(Part):
+    """One configuration, tried once; a pure function of this and the manifest is a trial."""
+
+    backbone: str = Field("resnet18", min_length=1)
+    """Any timm model name, with or without its tag."""
+    pretrained: bool | str = True
+    """true, false, a `.safetensors` or `.pth` file, or `local-dir:FOLDER`."""
+    head: HeadConfig = HeadConfig()
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Before the head's last layer."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth, where the backbone has it."""
+    image_size: int = Field(224, ge=16, le=2048)
+    """Side of the square that the backbone sees, in pixels."""
+    fit: Fit = "squash"
+    """How an image becomes a square: `squash` ignores its aspect ratio, `crop` keeps the middle,
+    `pad` adds borders."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    device_batch_size: int = Field(32, ge=1, le=65536)
+    """Images a rank takes in one step."""
+    accumulation: int = Field(1, ge=1, le=1024)
+    """Steps whose gradients are added before the optimizer moves."""
+    epochs: int = Field(10, ge=1, le=10000)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of the averaged weights that are evaluated and kept; 0: off."""
+    precision: Precision = "auto"
+    """`auto`: bf16 on a GPU that has it, else fp32."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    best_metric: Literal["val/log_loss", "val/top1"] = "val/log_loss"
+    """Picks the epoch whose weights and logits are kept."""
+    early_stop_patience: int = Field(0, ge=0)
+    """Epochs without a better `best_metric` after which the trial is complete; 0: off."""
+    fold: int | None = Field(None, ge=0)
+    """The fold of train to validate on, in place of `val`."""
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> Self:
+        for name, value in (
+            ("schedule.warmup_epochs", self.schedule.warmup_epochs),
+            ("augment.mix_off_epochs", self.augment.mix_off_epochs),
+        ):
+            if value > self.epochs:
+                raise ValueError(f"{name}={value} must be at most epochs={self.epochs}")
+        if self.finetune.policy == "unfreeze_at" and self.finetune.epoch >= self.epochs:
+            raise ValueError(
+                f"finetune.epoch={self.finetune.epoch} must be before epochs={self.epochs}, "
+                "or nothing is ever unfrozen"
+            )
+        return self
+
+
+class InputSpec(Part):
+    """What a backbone expects of its input: side in pixels, mean and standard deviation of RGB.
+
+    Pixels are in [0, 1] before `(x - mean) / std`.
+    """
+
+    size: int = Field(ge=16)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def _part_of(annotation: Any) -> type[Part] | None:
+    """Return the `Part` class in an annotation, if it is one."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Part):
+            return candidate
+    return None
+
+
+def config_paths(part: type[Part] = TrialConfig) -> tuple[str, ...]:
+    """Return every dotted name that `TrialConfig` has, leaves only."""
+    paths: list[str] = []
+    for name, field in part.model_fields.items():
+        inner = _part_of(field.annotation)
+        paths += [f"{name}.{path}" for path in config_paths(inner)] if inner else [name]
+    return tuple(paths)
+
+
+def flatten(config: Part) -> dict[str, Any]:
+    """Return {dotted name: value} of every leaf of `config`."""
+    flat: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Part):
+            flat.update({f"{name}.{path}": leaf for path, leaf in flatten(value).items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def build_config(params: Mapping[str, Any], base: TrialConfig | None = None) -> TrialConfig:
+    """Return `base` (or the defaults) with dotted `params` laid over it.
+
+    Raises:
+        ConfigError: a name is unknown, or a value breaks a rule; both are named.
+    """
+    known = config_paths()
+    tree: dict[str, Any] = (base or TrialConfig()).model_dump()
+    for path, value in params.items():
+        if path not in known:
+            raise ConfigError(f"unknown parameter {path!r}{did_you_mean(path, known)}")
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = value
+    try:
+        return TrialConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """Say a pydantic error in one sentence: every bad name, its value and the rule."""
+    told = []
+    for problem in error.errors():
+        path = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        told.append(f"{path}={problem['input']!r}: {message}" if path else message)
+    return "; ".join(told)

@@ -1,0 +1,66 @@
+"""Every error that carray raises on purpose.
+
+    CarrayError             what a user can cause and mend; the command line prints it, exit code 2
+    ├── ConfigError         a value, a name or a search space that breaks a rule
+    ├── DataError           a data set that is missing, broken or too small
+    ├── WeightsError        pretrained weights that can't be had or don't fit
+    ├── RecordError         a study, trial, record or model package that can't be read
+    ├── PlanError           a plan that the cluster can't place
+    ├── TrackingError       a tracking server that doesn't answer
+    └── TrialError          a trial that ended without a result; the study goes on
+        ├── TrialFailed     a non-finite loss, a crash: the trial's state is `failed`
+        └── TrialInfeasible out of memory: the trial's state is `infeasible`
+
+Messages give the value, the rule and the cure, in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CarrayError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigError(CarrayError):
+    """A configuration value, name or search space breaks a rule."""
+
+
+class DataError(CarrayError):
+    """A data set is missing, broken or too small for what was asked."""
+
+
+class WeightsError(CarrayError):
+    """Pretrained weights can't be had, or don't fit the backbone."""
+
+
+class RecordError(CarrayError):
+    """A study, trial, record or model package can't be read."""
+
+
+class PlanError(CarrayError):
+    """The cluster can't place what the study asks for."""
+
+
+class TrackingError(CarrayError):
+    """The tracking server doesn't answer or refuses."""
+
+
+class TrialError(CarrayError):
+    """A trial ended without a usable result; the study goes on."""
+
+
+class TrialFailed(TrialError):
+    """A trial broke: its state is `failed`."""
+
+
+class TrialInfeasible(TrialError):
+    """A trial asked for more memory than there is: its state is `infeasible`."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known word nearest to `word`, or "" if none is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

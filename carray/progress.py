@@ -1,0 +1,99 @@
+"""Progress with a rate and an ETA: a bar on a terminal, a line every few seconds when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+Advance = Callable[[int], None]  # adds to what is done
+LINE_EVERY_SECONDS = 5.0
+
+
+def seconds_text(seconds: float) -> str:
+    """Say seconds as a person reads them: 8.2 s, 3:05, 2:10:00."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    """Show on stderr how far `what` is; yield the function that advances it."""
+    if sys.stderr.isatty():
+        with _bar(what, total, unit) as advance:
+            yield advance
+    else:
+        lines = _Lines(what, total, unit, sys.stderr)
+        yield lines.advance
+        lines.close()
+
+
+@contextmanager
+def silent(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    """Show nothing: the null object of `progress`."""
+    yield lambda count: None
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Eta
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}  {task.fields[rate]:,.0f}/s  ETA"),
+        Eta(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, unit=unit, rate=0.0)
+        start, done = time.monotonic(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            rate = done / max(time.monotonic() - start, 1e-6)
+            bar.update(task, advance=count, rate=rate)
+
+        yield advance
+
+
+class _Lines:
+    """One line every `LINE_EVERY_SECONDS`, and one at the end if any was printed."""
+
+    def __init__(self, what: str, total: int, unit: str, stream: TextIO) -> None:
+        self._what, self._total, self._unit, self._stream = what, total, unit, stream
+        self._start = self._last = time.monotonic()
+        self._done = 0
+        self._printed = False
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= LINE_EVERY_SECONDS:
+            self._print()
+
+    def close(self) -> None:
+        if self._printed and self._done:
+            self._print()
+
+    def _print(self) -> None:
+        self._last = time.monotonic()
+        self._printed = True
+        spent = self._last - self._start
+        rate = self._done / spent
+        left = (self._total - self._done) / rate if rate else 0.0
+        print(
+            f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, "
+            f"{rate:,.0f}/s, {seconds_text(left)} left",
+            file=self._stream,
+            flush=True,
+        )

@@ -1,0 +1,300 @@
+"""What work leaves behind: `TrialRecord`, `StudyRecord`, and the folders they live in.
+
+RUNS/
+  mlflow.db  mlartifacts/            the default tracking store
+  models/NAME/                       model packages
+  studies/STUDY/
+    study.json  space.yaml  optuna.db
+    trials/0007/                     `TrialFolder`
+      record.json  logits.npz  checkpoint/  best.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from carray import metrics
+from carray.config import TrialConfig, describe
+from carray.errors import RecordError, did_you_mean
+from carray.files import write_text, written_aside
+
+Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
+HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
+RECORD_VERSION = 1
+
+RecordT = TypeVar("RecordT", bound="_Record")
+
+
+class TrialState(StrEnum):
+    """How a trial stands; only `running` is not an end."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+    def is_finished(self) -> bool:
+        """Say whether the trial has ended."""
+        return self is not TrialState.RUNNING
+
+
+class _Record(BaseModel):
+    """Versioned JSON on disk; frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    version: int = RECORD_VERSION
+
+    def write(self, path: Path) -> None:
+        """Write aside, then rename."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def read(cls: type[RecordT], path: Path) -> RecordT:
+        """Read `path`; raises RecordError where it can't be read, with the reason."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecordError(f"there is no record at {path}") from None
+        except ValidationError as error:
+            raise RecordError(f"the record {path} can't be read: {describe(error)}") from None
+
+
+class TrialRecord(_Record):
+    """One trial: what was asked, what happened, what it left."""
+
+    study: str
+    number: int
+    kind: Literal["search", "refit", "single"] = "search"
+    state: TrialState = TrialState.RUNNING
+    reason: str = ""
+    """Why it ended so: the stop's rule, the error's sentence."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """What was drawn for this trial, dotted names; the whole is in `config`."""
+    config: TrialConfig
+    epochs: tuple[dict[str, float], ...] = ()
+    """One row a finished epoch, from the first; names of `carray.metrics`."""
+    refit_of: int | None = None
+    manifest_hash: str = ""
+    initialisation: str = ""
+    """What the weights started from; soups need members that share it."""
+    parameters: int | None = None
+    """Number of the classifier's parameters."""
+    started_at: float | None = None
+    """Unix time, seconds."""
+    ended_at: float | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    git_commit: str = ""
+
+    @property
+    def name(self) -> str:
+        """`STUDY/0007`, as the command line takes it."""
+        return f"{self.study}/{self.number:04d}"
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The 1-based epoch whose weights and logits are kept."""
+        return metrics.best_epoch(self.epochs, self.config.best_metric)
+
+    def best(self, metric: str) -> float:
+        """Return `metric` at the best epoch; NaN if no epoch ended or the metric is unknown."""
+        epoch = self.best_epoch
+        return math.nan if epoch is None else self.epochs[epoch - 1].get(metric, math.nan)
+
+
+class StudyRecord(_Record):
+    """One study: the question, the data, the budget; what resumes it."""
+
+    name: str
+    kind: Literal["search", "single"] = "search"
+    data: str = ""
+    """Absolute path of the prepared data set."""
+    manifest_hash: str = ""
+    classes: tuple[str, ...] = ()
+    metric: str = metrics.VAL_LOG_LOSS
+    direction: str = "minimize"
+    space_file: str = ""
+    space_hash: str = ""
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    trials: int = 0
+    """Trials asked for, all calls together."""
+    max_epochs: int = 0
+    seed: int = 0
+    state: Literal["running", "complete", "interrupted", "failed"] = "running"
+    started_at: float = 0.0
+    ended_at: float | None = None
+    git_commit: str = ""
+    tracking: dict[str, str] = Field(default_factory=dict)
+    """The tracking server's own ids of this study."""
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The only class that knows the names of a trial's files."""
+
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        """Typed JSON, rewritten after each epoch."""
+        return self.path / "record.json"
+
+    @property
+    def logits_file(self) -> Path:
+        """Float16 logits of the best epoch on `HELD_SPLITS`; never deleted."""
+        return self.path / "logits.npz"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder with what the next epoch needs; gone once the trial has ended."""
+        return self.path / "checkpoint"
+
+    @property
+    def weights_file(self) -> Path:
+        """The best epoch's weights; kept under the disk budget."""
+        return self.path / "best.safetensors"
+
+    def record(self) -> TrialRecord:
+        """Read the record."""
+        return TrialRecord.read(self.record_file)
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Write the record aside, then rename."""
+        record.write(self.record_file)
+
+    def write_logits(self, logits: dict[str, npt.NDArray[Any]]) -> None:
+        """Write {split: (images, classes)} as float16."""
+        arrays = {split: np.asarray(values, np.float16) for split, values in logits.items()}
+        with written_aside(self.logits_file) as aside, aside.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def logits(self, split: str) -> Logits:
+        """Read the float16 logits on `split`, (images, classes).
+
+        Raises:
+            RecordError: the trial left none.
+        """
+        try:
+            with np.load(self.logits_file, allow_pickle=False) as arrays:
+                return np.asarray(arrays[split], np.float16)
+        except (FileNotFoundError, KeyError):
+            raise RecordError(f"{self.path} has no logits on {split!r}") from None
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The only class that knows the names of a study's files."""
+
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        """The study's own record."""
+        return self.path / "study.json"
+
+    @property
+    def space_file(self) -> Path:
+        """A copy of the search space as it was read."""
+        return self.path / "space.yaml"
+
+    @property
+    def optuna_file(self) -> Path:
+        """The default Optuna storage, sqlite."""
+        return self.path / "optuna.db"
+
+    def record(self) -> StudyRecord:
+        """Read the study's record."""
+        return StudyRecord.read(self.record_file)
+
+    def trial(self, number: int) -> TrialFolder:
+        """Return the folder of trial `number`, there or not."""
+        return TrialFolder(self.path / "trials" / f"{number:04d}")
+
+    def trials(self) -> Iterator[tuple[TrialFolder, TrialRecord]]:
+        """Yield every trial that left a readable record, by number."""
+        for record_file in sorted((self.path / "trials").glob("[0-9]*/record.json")):
+            folder = TrialFolder(record_file.parent)
+            yield folder, folder.record()
+
+
+@dataclass(frozen=True)
+class RunsFolder:
+    """Where studies, models and the default tracking store live."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str] | None = None) -> Self:
+        """Return `path`, else `$CARRAY_RUNS`, else `./runs`; always absolute."""
+        chosen = path or os.environ.get("CARRAY_RUNS") or "runs"
+        return cls(Path(chosen).expanduser().resolve())
+
+    @property
+    def models(self) -> Path:
+        """Model packages, one folder each."""
+        return self.path / "models"
+
+    def study(self, name: str) -> StudyFolder:
+        """Return the folder of study `name`, there or not."""
+        return StudyFolder(self.path / "studies" / name)
+
+    def studies(self) -> list[StudyFolder]:
+        """Return every study with a record, oldest start first."""
+        files = (self.path / "studies").glob("*/study.json")
+        folders = [StudyFolder(file.parent) for file in files]
+        return sorted(folders, key=lambda folder: folder.record().started_at)
+
+    def find_study(self, name: str | None = None) -> StudyFolder:
+        """Return study `name`, or the newest search where no name is given.
+
+        Raises:
+            RecordError: there is none; the message says which there are.
+        """
+        known = self.studies()
+        names = [folder.path.name for folder in known]
+        if name is not None:
+            if name in names:
+                return self.study(name)
+            raise RecordError(
+                f"there is no study {name!r} under {self.path}{did_you_mean(name, names)}"
+            )
+        searches = [folder for folder in known if folder.record().kind == "search"]
+        if not searches:
+            raise RecordError(f"there is no study under {self.path}; run `carray tune` first")
+        return searches[-1]
+
+    def find_trial(self, name: str) -> TrialFolder:
+        """Return the trial at a path, or named `STUDY/NUMBER`.
+
+        Raises:
+            RecordError: there is none.
+        """
+        if (Path(name) / "record.json").exists():
+            return TrialFolder(Path(name).resolve())
+        study, _, number = name.rpartition("/")
+        if not study or not number.isdigit():
+            raise RecordError(f"{name!r} names no trial: give STUDY/NUMBER or a trial's folder")
+        folder = self.find_study(study).trial(int(number))
+        if not folder.record_file.exists():
+            raise RecordError(f"study {study!r} has no trial {int(number)} under {self.path}")
+        return folder
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises RecordError with the path where it can't be."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path} can't be read: {error}") from None
