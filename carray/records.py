@@ -3,8 +3,9 @@
 RUNS/
   mlflow.db  mlartifacts/            the default tracking store
   models/NAME/                       model packages
+  openings/*.json                    who looked at a locked test split, and when
   studies/STUDY/
-    study.json  space.yaml  optuna.db
+    study.json  space.yaml  optuna.db  labels.npz
     trials/0007/                     `TrialFolder`
       record.json  logits.npz  checkpoint/  best.safetensors
 """
@@ -214,9 +215,32 @@ class StudyFolder:
         """The default Optuna storage, sqlite."""
         return self.path / "optuna.db"
 
+    @property
+    def labels_file(self) -> Path:
+        """Class indices of the images of `HELD_SPLITS`; with them no image is needed to ensemble."""
+        return self.path / "labels.npz"
+
     def record(self) -> StudyRecord:
         """Read the study's record."""
         return StudyRecord.read(self.record_file)
+
+    def write_labels(self, labels: dict[str, npt.NDArray[np.int64]]) -> None:
+        """Write {split: class index of each image}, in the manifest's order of the split."""
+        with written_aside(self.labels_file) as aside, aside.open("wb") as file:
+            np.savez(file, **labels)  # type: ignore[arg-type]
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        """Read the class index of each image of `split`; empty where the data has no such split.
+
+        Raises:
+            RecordError: the study left no labels.
+        """
+        try:
+            with np.load(self.labels_file, allow_pickle=False) as arrays:
+                empty = np.empty(0, np.int64)
+                return np.asarray(arrays[split] if split in arrays else empty, np.int64)
+        except FileNotFoundError:
+            raise RecordError(f"{self.path} has no labels.npz") from None
 
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of trial `number`, there or not."""
@@ -245,6 +269,21 @@ class RunsFolder:
     def models(self) -> Path:
         """Model packages, one folder each."""
         return self.path / "models"
+
+    @property
+    def openings(self) -> Path:
+        """One JSON file for each model that looked at a locked test split."""
+        return self.path / "openings"
+
+    @property
+    def tracking_file(self) -> Path:
+        """The default tracking store, sqlite."""
+        return self.path / "mlflow.db"
+
+    @property
+    def tracking_artifacts(self) -> Path:
+        """The default tracking store's artifacts."""
+        return self.path / "mlartifacts"
 
     def study(self, name: str) -> StudyFolder:
         """Return the folder of study `name`, there or not."""
