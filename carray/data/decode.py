@@ -1,0 +1,173 @@
+"""An image file's bytes to a square of RGB pixels: the one geometry of training and prediction."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from carray.config import Fit
+
+Pixels = npt.NDArray[np.uint8]  # (height, width, 3), RGB
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are not part of it
+
+BORDER_RGB = (124, 116, 104)  # ImageNet's mean colour: next to zero once normalised
+CLEAR_RGB = (255, 255, 255)  # what shows through transparent pixels
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+)
+MAX_PIXELS = 200_000_000  # of one image: 600 MB decoded; more is a mistake or an attack
+
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+_REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8
+_EXIF_ORIENTATION = 0x0112
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no image that can be decoded; the message says why."""
+
+
+def read_square(
+    data: bytes, side: int, fit: Fit, box: Box | None = None, margin: float = 0.0
+) -> Pixels:
+    """Return an image file's bytes as (side, side, 3) uint8 RGB.
+
+    EXIF rotation is honoured; grayscale, CMYK, palette and transparency become RGB. `box`, grown
+    by `margin` times its own sides, is cut out before the image is made square.
+
+    Raises:
+        UnreadableImage: the bytes can't be decoded.
+    """
+    wanted = None if box is not None else (side, fit)
+    image = _decode_fast(data, wanted)
+    if image is None:
+        image = _rgb(_open(data))
+    if box is not None:
+        image = cut(image, grow(box, margin, width=image.shape[1], height=image.shape[0]))
+    return make_square(image, side, fit)
+
+
+def make_square(image: Pixels, side: int, fit: Fit) -> Pixels:
+    """Return (H, W, 3) as (side, side, 3): `squash` ignores the aspect, `crop` keeps the middle,
+    `pad` adds borders; antialiased."""
+    height, width = image.shape[:2]
+    if fit == "squash":
+        return _resize(image, side, side)
+    if fit == "crop":
+        edge = min(height, width)
+        top, left = (height - edge) // 2, (width - edge) // 2
+        return _resize(image[top : top + edge, left : left + edge], side, side)
+    scale = side / max(height, width)
+    inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
+    square = np.full((side, side, 3), BORDER_RGB, np.uint8)
+    top, left = (side - inner_h) // 2, (side - inner_w) // 2
+    square[top : top + inner_h, left : left + inner_w] = _resize(image, inner_w, inner_h)
+    return square
+
+
+def grow(box: Box, margin: float, *, width: int, height: int) -> Box:
+    """Return `box` grown by `margin` times its sides on each side, within the image."""
+    x1, y1, x2, y2 = box
+    dx, dy = round((x2 - x1) * margin), round((y2 - y1) * margin)
+    return max(0, x1 - dx), max(0, y1 - dy), min(width, x2 + dx), min(height, y2 + dy)
+
+
+def cut(image: Pixels, box: Box) -> Pixels:
+    """Return the part of (H, W, 3) in `box`; raises UnreadableImage where that is empty."""
+    x1, y1, x2, y2 = box
+    part = image[y1:y2, x1:x2]
+    if part.size == 0:
+        raise UnreadableImage(f"the box {box} holds no pixel of {image.shape[1]}x{image.shape[0]}")
+    return part
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open (lazily) an image's bytes; raises UnreadableImage where they are none."""
+    return _open(data)
+
+
+def to_rgb(image: Image.Image) -> Pixels:
+    """Decode a PIL image wholly, turn it as its EXIF says, and return (H, W, 3) RGB.
+
+    Raises:
+        UnreadableImage: the file is truncated or broken.
+    """
+    return _rgb(image)
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
+    return image
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        return np.asarray(_flat(image), np.uint8)
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from None
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """Return any PIL mode as RGB; 16 bits become 8, transparency becomes white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        values = values >> 8 if values.max(initial=0) > 255 else values
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        clear = Image.new("RGBA", image.size, (*CLEAR_RGB, 255))
+        return Image.alpha_composite(clear, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "cannot identify image file" in text:
+        return "the file is no image of a known kind"
+    return text
+
+
+def _decode_fast(data: bytes, wanted: tuple[int, Fit] | None) -> Pixels | None:
+    """Return an 8-bit RGB or grey JPEG or PNG through OpenCV, None for what needs PIL.
+
+    `wanted` (side, fit) allows decoding a JPEG at 1/2, 1/4 or 1/8 where that is large enough.
+    """
+    image = _open(data)
+    plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+    if image.format not in ("JPEG", "PNG", "BMP") or not plain:
+        return None
+    if image.format == "PNG" and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        return None
+    flags = cv2.IMREAD_COLOR
+    if wanted is not None and image.format == "JPEG":
+        flags = _REDUCED.get(_reduction(image.width, image.height, *wanted), flags)
+    decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _reduction(width: int, height: int, side: int, fit: Fit) -> int:
+    """Return the largest of 8, 4, 2, 1 that leaves enough pixels for `side`."""
+    edge = max(width, height) if fit == "pad" else min(width, height)
+    return next((factor for factor in (8, 4, 2) if edge // factor >= side), 1)
+
+
+def _resize(image: Pixels, width: int, height: int) -> Pixels:
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = width * height < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=how)  # type: ignore[no-any-return]

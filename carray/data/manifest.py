@@ -1,0 +1,269 @@
+"""`Manifest`: one row per image with its class, split and fold, under one hash.
+
+A data folder holds `manifest.json` (classes, how it was made) and `images.csv` (the rows).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from carray.config import describe
+from carray.errors import DataError
+from carray.files import write_text, written_aside
+
+SPLITS = ("train", "val", "blend", "test")
+VERSION = 1
+STORE_BUDGET_GIB = 50.0
+MANIFEST_FILE, IMAGES_FILE = "manifest.json", "images.csv"
+
+Rows = npt.NDArray[np.int64]  # row numbers into `Manifest.included`
+Crop = Literal["none", "box"]
+
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+TEXT_COLUMNS = (
+    "image_id",
+    "path",
+    "label",
+    "split",
+    "content_hash",
+    "perceptual_hash",
+    "excluded",
+)
+NUMBER_COLUMNS = ("class_index", "fold", *BOX_COLUMNS, "group", "width", "height")
+COLUMNS = (
+    "image_id",
+    "path",
+    "label",
+    "class_index",
+    "split",
+    "fold",
+    *BOX_COLUMNS,
+    "content_hash",
+    "perceptual_hash",
+    "group",
+    "width",
+    "height",
+    "excluded",
+)
+
+
+class Settings(BaseModel):
+    """How a data set was prepared: what `manifest.json` holds beside its classes and hash."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    source: str = ""
+    kind: str = ""
+    """`folder`, `split folder`, `csv` or `devkit`."""
+    images_folder: str = ""
+    """Absolute; the paths of `images.csv` are relative to it."""
+    images_folder_relative: str = ""
+    """The same, relative to the data folder: found where both were moved together."""
+    crop: Crop = "none"
+    margin: float = 0.0
+    """A crop box grows by this share of its sides, on each side."""
+    merge: dict[str, str] = {}
+    """Class name in the source -> the class it became."""
+    val: float = 0.0
+    blend: float = 0.0
+    test: float = 0.0
+    source_splits: tuple[str, ...] = ()
+    """The splits that the source brought; they were kept."""
+    folds: int = 0
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    """What a person should know: leaks, suspected labels, why there is no blend split."""
+    store_budget_gib: float = STORE_BUDGET_GIB
+    """Disk that the pixel stores of this data set may take, in GiB."""
+
+
+class _File(BaseModel):
+    """`manifest.json`."""
+
+    version: int
+    hash: str
+    classes: tuple[str, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A prepared data set.
+
+    `images` has one row per image, excluded ones too (`COLUMNS`); `included` the others, in the
+    fixed order whose row numbers everything else uses. `hash` is the content's, not the paths'.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    images: pd.DataFrame
+    hash: str
+    settings: Settings
+
+    @classmethod
+    def make(
+        cls, folder: Path, classes: Sequence[str], images: pd.DataFrame, settings: Settings
+    ) -> Manifest:
+        """Return the manifest of these rows, with its hash; nothing is written."""
+        digest = content_hash_of(images, classes, settings)
+        return cls(folder, tuple(classes), images[list(COLUMNS)], digest, settings)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Manifest:
+        """Read a data folder.
+
+        Raises:
+            DataError: it is no data folder, of another version, or was edited by hand.
+        """
+        folder = Path(folder).resolve()
+        file = _read_file(folder)
+        images = _read_images(folder / IMAGES_FILE)
+        root = _images_root(folder, file.settings)
+        images["path"] = [str(root / path) for path in images["path"]]
+        found = content_hash_of(images, file.classes, file.settings)
+        if found != file.hash:
+            raise DataError(
+                f"{folder / IMAGES_FILE} doesn't match {MANIFEST_FILE} (was it edited?): "
+                "run `carray data prepare` again"
+            )
+        return cls(folder, file.classes, images, file.hash, file.settings)
+
+    def write(self) -> None:
+        """Write both files aside, then rename them; `images.csv` first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        table = self.images.copy()
+        root = self.settings.images_folder
+        table["path"] = [os.path.relpath(path, root) for path in table["path"]]
+        with written_aside(self.folder / IMAGES_FILE) as aside:
+            table.to_csv(aside, index=False, encoding="utf-8", lineterminator="\n")
+        file = _File(version=VERSION, hash=self.hash, classes=self.classes, settings=self.settings)
+        write_text(self.folder / MANIFEST_FILE, file.model_dump_json(indent=1) + "\n")
+
+    @cached_property
+    def included(self) -> pd.DataFrame:
+        """The rows that aren't excluded, in fixed order, numbered from 0."""
+        return self.images[self.images["excluded"] == ""].reset_index(drop=True)
+
+    @cached_property
+    def labels(self) -> Rows:
+        """Class index of each included row."""
+        return self.included["class_index"].to_numpy(np.int64)
+
+    def rows(self, split: str) -> Rows:
+        """Return the row numbers of a split, ascending; empty where there is no such split.
+
+        Raises:
+            DataError: `split` is none of `SPLITS`.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{split!r} is no split: one of {', '.join(SPLITS)}")
+        return np.flatnonzero((self.included["split"] == split).to_numpy()).astype(np.int64)
+
+    def fold_rows(self, fold: int) -> tuple[Rows, Rows]:
+        """Return (train rows, held rows) of one fold; the folds partition the train split.
+
+        Raises:
+            DataError: there is no such fold.
+        """
+        if not 0 <= fold < self.num_folds:
+            cure = "`carray data prepare --folds K` makes folds"
+            raise DataError(f"fold {fold} of {self.folder} isn't among {self.num_folds}: {cure}")
+        train = self.rows("train")
+        held = self.included["fold"].to_numpy(np.int64)[train] == fold
+        return train[~held], train[held]
+
+    @property
+    def num_folds(self) -> int:
+        """Folds that the train split is cut into; 0 for none."""
+        return self.settings.folds
+
+    @property
+    def crop(self) -> Crop:
+        """Whether images are cut to their boxes."""
+        return self.settings.crop
+
+    @property
+    def margin(self) -> float:
+        """How much a crop box grows, as a share of its sides."""
+        return self.settings.margin
+
+    def class_counts(self) -> pd.DataFrame:
+        """Return images per class (rows, in class order) and split (columns)."""
+        table = pd.crosstab(self.included["class_index"], self.included["split"])
+        table = table.reindex(index=range(len(self.classes)), columns=list(SPLITS), fill_value=0)
+        table.index = pd.Index(self.classes, name="class")
+        table.columns.name = None
+        return table
+
+    @cached_property
+    def pixels_hash(self) -> str:
+        """Names the pixels of the included rows alone: splits may change without touching it."""
+        digest = hashlib.sha256(f"{self.crop} {self.margin}\n".encode())
+        boxes = self.included[list(BOX_COLUMNS)].to_numpy(np.int64)
+        for content, box in zip(self.included["content_hash"], boxes, strict=True):
+            shown = box.tolist() if self.crop == "box" else ""
+            digest.update(f"{content} {shown}\n".encode())
+        return digest.hexdigest()
+
+
+def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Settings) -> str:
+    """Return the sha256 that names a data set: the same on every machine, whatever the paths."""
+    head = [VERSION, list(classes), settings.crop, settings.margin, settings.folds]
+    digest = hashlib.sha256(json.dumps(head, ensure_ascii=False).encode())
+    kept = images[images["excluded"] == ""]
+    names = ["image_id", "class_index", "split", "fold", *BOX_COLUMNS, "content_hash"]
+    for row in zip(*(kept[name].tolist() for name in names), strict=True):
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_file(folder: Path) -> _File:
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        what = "has no manifest" if folder.is_dir() else "doesn't exist"
+        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
+        raise DataError(f"the data folder {folder} {what}: {cure}")
+    again = "run `carray data prepare` again"
+    try:
+        raw: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        if raw.get("version") != VERSION:
+            found = raw.get("version")
+            raise DataError(f"{path} is of version {found}, this carray reads {VERSION}: {again}")
+        return _File.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{path} can't be read ({describe(error)}): {again}") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} can't be read ({error}): {again}") from None
+
+
+def _read_images(path: Path) -> pd.DataFrame:
+    types: dict[str, str] = dict.fromkeys(TEXT_COLUMNS, "object")
+    types.update(dict.fromkeys(NUMBER_COLUMNS, "int64"))
+    try:
+        table = pd.read_csv(path, dtype=types, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        cure = "run `carray data prepare` again"
+        raise DataError(f"{path} can't be read ({error}): {cure}") from None
+    if tuple(table.columns) != COLUMNS:
+        raise DataError(f"{path} has other columns than it should: run `carray data prepare` again")
+    return table
+
+
+def _images_root(folder: Path, settings: Settings) -> Path:
+    """Return the folder of the images: where they were, or beside the data folder as they were."""
+    absolute = Path(settings.images_folder)
+    relative = folder / settings.images_folder_relative
+    if not absolute.exists() and settings.images_folder_relative and relative.exists():
+        return relative.resolve()
+    return absolute

@@ -1,0 +1,272 @@
+"""The pixel store: every included image decoded once to uint8, memory-mapped, shared by all.
+
+FOLDER/store/256-squash/
+  pixels.u8      (N, side, side, 3) RGB, row i is `manifest.included` row i
+  checksums.u32  CRC-32 of each row
+  store.json     side, fit, what the pixels are of; touched at each use
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from carray import config
+from carray.data.decode import Box, UnreadableImage, read_square
+from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.errors import DataError
+from carray.files import folder_bytes, write_text, written_aside
+from carray.progress import Advance, silent
+
+VERSION = 1
+GIB = 2**30
+CHECK_BYTES = 256 * 2**20  # of pixels, checked at each opening; `verify` checks them all
+SPARE_BYTES = GIB // 2  # disk that a new store leaves free
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+class _Stamp(BaseModel):
+    """`store.json`."""
+
+    version: Literal[1] = 1
+    manifest_hash: str
+    pixels_hash: str
+    images: int
+    side: int
+    fit: config.Fit
+    checksum: str
+    """sha256 of `checksums.u32`."""
+
+
+@dataclass(frozen=True, eq=False)
+class PixelStore:
+    """Decoded pixels; `pixels[i]` is the manifest's included row i, (side, side, 3) RGB."""
+
+    folder: Path
+    pixels: npt.NDArray[np.uint8]
+    side: int
+    fit: config.Fit
+
+    def verify(self) -> None:
+        """Check every image against its checksum.
+
+        Raises:
+            DataError: pixels have changed on disk; the store's folder is named.
+        """
+        sums = np.fromfile(self.folder / "checksums.u32", np.uint32)
+        if not _rows_match(self.pixels, sums, range(len(sums))):
+            raise DataError(f"the pixel store {self.folder} is corrupted: remove it, it is rebuilt")
+
+
+def store_side(image_size: int) -> int:
+    """Return the side of the stored squares in pixels: 8/7 of what the backbone sees, room to
+    crop, up to a multiple of 8."""
+    return -(-round(image_size * 8 / 7) // 8) * 8
+
+
+def store_bytes(num_images: int, side: int) -> int:
+    """Return the disk that a store takes."""
+    return num_images * (side * side * 3 + 4)
+
+
+def open_store(
+    manifest: Manifest,
+    image_size: int,
+    fit: config.Fit,
+    progress: Progress = silent,
+    *,
+    store_budget_gib: float | None = None,
+) -> PixelStore:
+    """Open the store of one image size and fit, building it on first use or when it is stale.
+
+    A valid store needs no source images. Of processes that build at once one works, the others
+    wait. Stores used longest ago make room under the budget (the manifest's, unless given).
+
+    Raises:
+        DataError: an image is gone or has changed since `prepare`; the store is larger than the
+            budget or than the disk's free space.
+    """
+    side = store_side(image_size)
+    folder = manifest.folder / "store" / f"{side}-{fit}"
+    if store := _valid(folder, manifest, side, fit):
+        return store
+    with _locked(folder):
+        if store := _valid(folder, manifest, side, fit):
+            return store
+        budget = store_budget_gib
+        budget = manifest.settings.store_budget_gib if budget is None else budget
+        _make_room(folder, manifest, side, budget)
+        _build(folder, manifest, side, fit, progress)
+    store = _valid(folder, manifest, side, fit)
+    if store is None:
+        raise DataError(f"the pixel store {folder} was built but reads back wrong: check the disk")
+    return store
+
+
+def _valid(folder: Path, manifest: Manifest, side: int, fit: config.Fit) -> PixelStore | None:
+    """Return the store in `folder`, None if it is missing, stale or corrupted."""
+    try:
+        stamp = _Stamp.model_validate_json((folder / "store.json").read_text(encoding="utf-8"))
+        raw_sums = (folder / "checksums.u32").read_bytes()
+    except (OSError, ValidationError):
+        return None
+    fresh = (stamp.pixels_hash, stamp.side, stamp.fit) == (manifest.pixels_hash, side, fit)
+    if not fresh or sha256(raw_sums).hexdigest() != stamp.checksum:
+        return None
+    pixels = _mapped(folder / "pixels.u8", (stamp.images, side, side, 3))
+    sums = np.frombuffer(raw_sums, np.uint32)
+    if pixels is None or not _rows_match(pixels, sums, _sample(len(sums), side)):
+        return None
+    _mark_used(folder)
+    return PixelStore(folder, pixels, side, fit)
+
+
+def _mapped(path: Path, shape: tuple[int, int, int, int]) -> npt.NDArray[np.uint8] | None:
+    if not path.exists() or path.stat().st_size != int(np.prod(shape)):
+        return None
+    return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def _sample(num_images: int, side: int) -> npt.NDArray[np.int64]:
+    """Return the rows that an opening checks: all of a small store, evenly spread of a large."""
+    few = max(1, CHECK_BYTES // (side * side * 3))
+    if num_images <= few:
+        return np.arange(num_images)
+    return np.linspace(0, num_images - 1, few).astype(np.int64)
+
+
+def _rows_match(
+    pixels: npt.NDArray[np.uint8],
+    sums: npt.NDArray[np.uint32],
+    rows: range | npt.NDArray[np.int64],
+) -> bool:
+    return len(pixels) == len(sums) and all(zlib.crc32(pixels[row]) == sums[row] for row in rows)
+
+
+def _mark_used(folder: Path) -> None:
+    try:
+        os.utime(folder / "store.json")
+    except OSError:  # a read-only data folder keeps no order of use
+        return
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the builders' lock of one store; the system frees it if the holder dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".lock-{folder.name}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in folder.parent.glob(f".{folder.name}.*"):  # of builders that were killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -> None:
+    """Remove the stores used longest ago until the new one fits the budget and the disk."""
+    need = store_bytes(len(manifest.included), side)
+    what = f"the pixel store of {len(manifest.included):,} images at {side} px"
+    if need > budget_gib * GIB:
+        raise DataError(
+            f"{what} takes {need / GIB:.2f} GiB, the budget is {budget_gib:g}: "
+            "take a smaller image size, or raise --store-budget"
+        )
+    shutil.rmtree(folder, ignore_errors=True)  # stale or corrupted
+    others = [path.parent for path in folder.parent.glob("*/store.json")]
+    others.sort(key=lambda path: (path / "store.json").stat().st_mtime)
+    while others and sum(map(folder_bytes, others)) + need > budget_gib * GIB:
+        shutil.rmtree(others.pop(0))
+    free = shutil.disk_usage(folder.parent).free
+    if need + SPARE_BYTES > free:
+        raise DataError(
+            f"{what} takes {need / GIB:.2f} GiB and leaves {SPARE_BYTES / GIB:g} free, but the "
+            f"disk of {folder.parent} has {free / GIB:.2f}: free some, or take a smaller size"
+        )
+
+
+def _build(
+    folder: Path, manifest: Manifest, side: int, fit: config.Fit, progress: Progress
+) -> None:
+    num_images = len(manifest.included)
+    sums = np.zeros(num_images, np.uint32)
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        shape = (num_images, side, side, 3)
+        pixels = np.memmap(aside / "pixels.u8", np.uint8, "w+", shape=shape)
+        _fill(pixels, sums, manifest, side, fit, progress)
+        pixels.flush()
+        del pixels
+        sums.tofile(aside / "checksums.u32")
+        stamp = _Stamp(
+            manifest_hash=manifest.hash,
+            pixels_hash=manifest.pixels_hash,
+            images=num_images,
+            side=side,
+            fit=fit,
+            checksum=sha256(sums.tobytes()).hexdigest(),
+        )
+        write_text(aside / "store.json", stamp.model_dump_json(indent=1) + "\n")
+
+
+def _fill(
+    pixels: npt.NDArray[np.uint8],
+    sums: npt.NDArray[np.uint32],
+    manifest: Manifest,
+    side: int,
+    fit: config.Fit,
+    progress: Progress,
+) -> None:
+    """Decode every included image; threads, since the decoders free Python's lock."""
+    table = manifest.included
+    paths, hashes = table["path"].tolist(), table["content_hash"].tolist()
+    boxes = table[list(BOX_COLUMNS)].to_numpy(np.int64).tolist()
+
+    def fill(row: int) -> None:
+        cropped = manifest.crop == "box" and boxes[row][0] >= 0
+        box: Box | None = tuple(boxes[row]) if cropped else None
+        data = _unchanged(Path(paths[row]), hashes[row])
+        try:
+            pixels[row] = read_square(data, side, fit, box, manifest.margin)
+        except UnreadableImage as error:
+            raise DataError(f"{paths[row]} can't be decoded: {error}") from None
+        sums[row] = zlib.crc32(pixels[row])
+
+    what = f"pixel store {side} px, {fit}"
+    with progress(what, len(paths)) as advance, ThreadPoolExecutor(num_workers()) as pool:
+        try:
+            for _ in pool.map(fill, range(len(paths))):
+                advance(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _unchanged(path: Path, content_hash: str) -> bytes:
+    again = "run `carray data prepare` again"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} can't be read ({error.strerror}): bring it back, or {again}"
+        ) from None
+    if sha256(data).hexdigest() != content_hash:
+        raise DataError(f"{path} has changed since the data were prepared: {again}")
+    return data
+
+
+def num_workers() -> int:
+    """Return the threads that decode at once: the cores this process may use, at most 32."""
+    return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
