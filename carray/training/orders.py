@@ -1,0 +1,60 @@
+"""What crosses between trials and lanes; imports no torch, so that a thin trial starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from carray.config import Part, TrialConfig
+
+
+class EpochOrder(Part):
+    """One epoch of one trial: all that a lane needs to know."""
+
+    trial: str
+    """`STUDY/0007`: the identity of the trial's state on a lane."""
+    folder: str
+    """The trial's folder, a path that every rank sees."""
+    data: str
+    """The prepared data set's folder."""
+    config: TrialConfig
+    epoch: int
+    """1-based."""
+
+
+@dataclass(frozen=True)
+class EpochOutcome:
+    """What an epoch brought, reduced over ranks; the same on each of them."""
+
+    metrics: dict[str, float]
+    is_best: bool
+    stop: str
+    """Why the trial ends now, complete, though epochs are left; "" where it doesn't."""
+    parameters: int
+    initialisation: str
+    """What the weights started from: a name and a short hash, or `random:SEED`."""
+
+
+@dataclass(frozen=True)
+class LaneOrder:
+    """One command to a lane; `job` names the trial, its folder and its epoch."""
+
+    kind: Literal["epoch", "finish", "forget", "exit"]
+    job: EpochOrder | None = None
+
+    @property
+    def trial(self) -> str:
+        """The trial that the order belongs to; "" for `exit`."""
+        return self.job.trial if self.job else ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a lane says of an order. `state` is the trial's: running, failed or infeasible."""
+
+    state: Literal["running", "failed", "infeasible"] = "running"
+    reason: str = ""
+    outcome: EpochOutcome | None = None
+    lane: int = -1
+    waited_seconds: float = 0.0
+    """How long the lane had nothing to do before it took this order."""
