@@ -16,6 +16,13 @@ from carray.errors import ConfigError, did_you_mean
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
+    "epochs",
+    "schedule.warmup_epochs",
+    "augment.mix_off_epochs",
+    "finetune.policy",
+    "finetune.epoch",
+)
 
 
 class Part(BaseModel):
