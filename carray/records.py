@@ -87,6 +87,8 @@ class TrialRecord(_Record):
     epochs: tuple[dict[str, float], ...] = ()
     """One row a finished epoch, from the first; names of `carray.metrics`."""
     refit_of: int | None = None
+    sampler_number: int | None = None
+    """The trial's number in Optuna's study."""
     manifest_hash: str = ""
     initialisation: str = ""
     """What the weights started from; soups need members that share it."""
@@ -217,7 +219,7 @@ class StudyFolder:
 
     @property
     def labels_file(self) -> Path:
-        """Class indices of the images of `HELD_SPLITS`; with them no image is needed to ensemble."""
+        """Class indices of the images of `HELD_SPLITS`: ensembling needs no image."""
         return self.path / "labels.npz"
 
     def record(self) -> StudyRecord:
@@ -237,8 +239,7 @@ class StudyFolder:
         """
         try:
             with np.load(self.labels_file, allow_pickle=False) as arrays:
-                empty = np.empty(0, np.int64)
-                return np.asarray(arrays[split] if split in arrays else empty, np.int64)
+                return np.asarray(arrays.get(split, ()), np.int64)
         except FileNotFoundError:
             raise RecordError(f"{self.path} has no labels.npz") from None
 

@@ -1,0 +1,135 @@
+"""What a study's driver tells its tracker, and the tracker that only remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from carray import metrics
+from carray.records import StudyRecord, TrialFolder, TrialRecord
+
+
+class Tracker(Protocol):
+    """Where a study shows its trials while it runs; written by one process, the study's driver.
+
+    No call but `study_started` and `close` waits for a server. Telling the same thing twice changes
+    nothing, so a resumed study tells what it knows again and makes no second run.
+    """
+
+    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Begin or find the study's run; `files` go up beside it.
+
+        Raises:
+            TrackingError: the server doesn't answer or refuses.
+        """
+        ...
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Begin or find the trial's run, with what was drawn for it."""
+        ...
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        """Tell every epoch of `record` that isn't told yet."""
+        ...
+
+    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
+        """Tell how the trial ended; its record and logits go up."""
+        ...
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Tell how the study ended; `files` go up beside it."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything is told, at most about a minute."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What one trial shows: what was drawn, its tags, its curves by epoch, its best values."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    curves: tuple[Mapping[str, float], ...]
+    files: tuple[str, ...] = ()
+
+
+def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
+    """Return what `record` shows.
+
+    Only drawn parameters are params: what never varies would bury them. Each curve row also holds
+    `best/*`, the best epoch's values so far, because a run table shows the last value of a curve.
+    """
+    tags = {
+        "carray.study": record.study,
+        "carray.trial": f"{record.number:04d}",
+        "carray.kind": record.kind,
+        "carray.state": str(record.state),
+        "carray.backbone": record.config.backbone,
+        "carray.git_commit": record.git_commit,
+        "carray.manifest_hash": record.manifest_hash,
+        "carray.reason": record.reason[:500],
+        "carray.refit_of": "" if record.refit_of is None else f"{record.refit_of:04d}",
+    }
+    files = (folder.record_file, folder.logits_file) if folder else ()
+    return TrialRun(
+        name=f"{record.number:04d} {record.config.backbone}",
+        tags={name: value for name, value in tags.items() if value},
+        params={name: param_text(value) for name, value in record.params.items()},
+        curves=tuple(curve_row(record, epoch) for epoch in range(1, len(record.epochs) + 1)),
+        files=tuple(file.name for file in files if file.exists()),
+    )
+
+
+def param_text(value: Any) -> str:
+    """Say a drawn value so that a parallel-coordinates plot sorts it: floats to six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
+    """Return the metrics of 1-based `epoch`, with `best/*` as it stood then."""
+    rows = record.epochs[:epoch]
+    row = dict(rows[-1])
+    best = metrics.best_epoch(rows, record.config.best_metric)
+    if best is not None:
+        row["best/epoch"] = best
+        held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
+        row.update({f"best/{name}": value for name, value in held.items()})
+    return row
+
+
+class MemoryTracker:
+    """A tracker that only remembers: for tests, and for callers that track nothing."""
+
+    def __init__(self) -> None:
+        self.study: StudyRecord | None = None
+        self.study_files: set[str] = set()
+        self.runs: dict[int, TrialRun] = {}
+
+    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Remember the study."""
+        self.study = study
+        self.study_files |= {file.name for file in files if file.exists()}
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Remember the trial."""
+        self.runs[record.number] = run_of(record)
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        """Remember the trial as it stands."""
+        self.runs[record.number] = run_of(record)
+
+    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
+        """Remember the trial as it ended."""
+        self.runs[record.number] = run_of(record, folder)
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Remember the study as it ended."""
+        self.study_started(study, files)
+
+    def close(self) -> None:
+        """Nothing is waiting."""

@@ -1,0 +1,105 @@
+"""Reaching an MLflow store: which one, that it answers, and quiet imports of the library."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from carray.errors import TrackingError
+from carray.records import RunsFolder
+
+CHECK_SECONDS = 5  # a server that doesn't answer one request within this is refused
+PATIENCE = {  # in the middle of a study, where the writer tries again anyway
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+}
+IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_SECONDS),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+
+
+def tracking_uri(runs: RunsFolder) -> str:
+    """Return `$MLFLOW_TRACKING_URI`, else the sqlite store under `runs`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.tracking_file}"
+
+
+def is_default(runs: RunsFolder) -> bool:
+    """Say whether the store is the one under `runs`."""
+    return tracking_uri(runs) == f"sqlite:///{runs.tracking_file}"
+
+
+def check(runs: RunsFolder) -> None:
+    """Make sure that the tracking store answers, within seconds; makes its schema once.
+
+    Raises:
+        TrackingError: it doesn't answer or refuses, with the address and the cure.
+    """
+    client_of(runs)
+
+
+def client_of(runs: RunsFolder) -> Any:
+    """Return an `MlflowClient` of a store that has just answered.
+
+    Raises:
+        TrackingError: it doesn't answer or refuses.
+    """
+    uri = tracking_uri(runs)
+    if is_default(runs):
+        runs.path.mkdir(parents=True, exist_ok=True)
+    with told_as_tracking_errors(uri), quiet(), environment(IMPATIENCE):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    return client
+
+
+@contextmanager
+def told_as_tracking_errors(uri: str) -> Iterator[None]:
+    """Turn whatever the library raises into one sentence."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # the library raises its own, requests', urllib3's, sqlalchemy's
+        cause = " ".join(str(error).split())[:200]
+        raise TrackingError(
+            f"the tracking store {uri} doesn't answer ({type(error).__name__}: {cause}); start the "
+            "server, mend MLFLOW_TRACKING_URI, or unset it to keep runs in a local file"
+        ) from error
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Lay `values` over the environment for a while; what the user set is put back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's own deprecations and its schema's log off the screen."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

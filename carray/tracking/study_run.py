@@ -1,0 +1,178 @@
+"""One study in an MLflow store: its experiment, its run, and the runs of its trials.
+
+Runs are found again by their tags, so a resumed study makes none twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from carray import metrics
+from carray.errors import TrackingError
+from carray.records import StudyRecord, TrialRecord, TrialState
+
+STUDY_STATUS = {
+    "running": "RUNNING",
+    "complete": "FINISHED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class TrialRunState:
+    """What the store already knows of one trial."""
+
+    run_id: str
+    epochs_told: int = 0
+    params_told: bool = False
+    ended: bool = False
+
+    def after(self, epochs: int) -> TrialRunState:
+        """Return the state once `epochs` are told."""
+        return replace(self, epochs_told=epochs, params_told=True)
+
+
+@dataclass
+class StudyRun:
+    """The study's run and what is known of its children; used by one thread at a time."""
+
+    client: Any
+    study: str
+    experiment_id: str
+    run_id: str
+    best_value: float = float("nan")
+    trials: dict[int, TrialRunState] = field(default_factory=dict)
+
+    @classmethod
+    def find_or_make(cls, client: Any, study: StudyRecord, artifacts: Path | None) -> Self:
+        """Find the experiment and the parent run of `study` by name and start, or make them."""
+        experiment_id = find_or_make_experiment(client, study.name, artifacts)
+        tags = {
+            "carray.study": study.name,
+            "carray.kind": "study",
+            "carray.started_at": f"{study.started_at:.3f}",
+            "carray.manifest_hash": study.manifest_hash,
+            "carray.git_commit": study.git_commit,
+        }
+        found = client.search_runs(
+            [experiment_id],
+            f"tags.`carray.kind` = 'study' and tags.`carray.started_at` = "
+            f"'{tags['carray.started_at']}'",
+            max_results=1,
+        )
+        if found:
+            run_id = found[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = client.create_run(
+                experiment_id,
+                start_time=round(1000 * study.started_at) or None,
+                tags=tags,
+                run_name=study.name,
+            ).info.run_id
+        run = cls(client, study.name, experiment_id, run_id)
+        run._find_trials()
+        return run
+
+    def write(self, study: StudyRecord, files: Sequence[Path]) -> None:
+        """Write how the study stands, and its files that exist."""
+        self.client.log_text(self.run_id, study.model_dump_json(indent=1), "study.json")
+        for file in files:
+            if file.exists():
+                self.client.log_artifact(self.run_id, str(file))
+        self.client.set_tag(self.run_id, "carray.state", study.state)
+        if study.state != "running":
+            ended_ms = round(1000 * study.ended_at) if study.ended_at else None
+            self.client.set_terminated(self.run_id, STUDY_STATUS[study.state], ended_ms)
+
+    def trial_run(self, record: TrialRecord) -> TrialRunState:
+        """Return the run of this trial; makes it where there is none, wakes it where it ended."""
+        known = self.trials.get(record.number)
+        if known is None:
+            return self._make_trial(record)
+        if known.ended and record.state is TrialState.RUNNING:
+            self.client.update_run(known.run_id, status="RUNNING")
+            known = self.trials[record.number] = replace(known, ended=False)
+        return known
+
+    def note_end(self, record: TrialRecord, at_ms: int) -> None:
+        """Note that a trial ended; draw the study's own curve, the best value so far."""
+        self.trials[record.number] = replace(self.trials[record.number], ended=True)
+        metric = record.config.best_metric
+        value = record.best(metric)
+        if metrics.is_better(metric, value, self.best_value):
+            self.best_value = value
+            self.client.log_metric(
+                self.run_id, f"best/{metric}", value, timestamp=at_ms, step=record.number
+            )
+
+    def _make_trial(self, record: TrialRecord) -> TrialRunState:
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=round(1000 * record.started_at) if record.started_at else None,
+            tags={
+                "mlflow.parentRunId": self.run_id,
+                "carray.study": record.study,
+                "carray.trial": f"{record.number:04d}",
+                "carray.kind": record.kind,
+            },
+            run_name=f"{record.number:04d} {record.config.backbone}",
+        )
+        self.trials[record.number] = TrialRunState(run.info.run_id)
+        return self.trials[record.number]
+
+    def _find_trials(self) -> None:
+        for run in child_runs(self.client, self.experiment_id, self.run_id):
+            tags = run.data.tags
+            if "carray.trial" in tags:
+                self.trials[int(tags["carray.trial"])] = TrialRunState(
+                    run.info.run_id,
+                    epochs_told=int(tags.get("carray.epochs_told", 0)),
+                    params_told="carray.epochs_told" in tags,
+                    ended=run.info.status != "RUNNING",
+                )
+
+
+def find_or_make_experiment(client: Any, name: str, artifacts: Path | None) -> str:
+    """Return the id of experiment `name`.
+
+    Raises:
+        TrackingError: it is in the store's bin.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = (artifacts / clean(name)).as_uri() if artifacts else None
+        return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"experiment {name!r} is deleted in the tracking store: restore it there, "
+            "clear the bin with `mlflow gc`, or take another study name"
+        )
+    return str(experiment.experiment_id)
+
+
+def child_runs(client: Any, experiment_id: str, parent_run_id: str) -> list[Any]:
+    """Return every run below a parent, all pages."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def clean(name: str) -> str:
+    """Return `name` with only the characters that MLflow takes in keys."""
+    return re.sub(r"[^\w\-. /:]", "_", name)

@@ -1,0 +1,210 @@
+"""`MlflowTracker`: a study as a parent run, its trials as child runs, written by one thread.
+
+The thread is handed the newest record of each trial and tells MLflow what it lacks. So events can't
+pile up, an event that failed is told with the next one, and telling twice changes nothing: MLflow
+drops a metric of the same step, value and time, and times come from the record.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carray import metrics
+from carray.config import flatten
+from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.tracking.contract import Tracker, curve_row, run_of
+from carray.tracking.door import quiet, told_as_tracking_errors
+from carray.tracking.study_run import StudyRun, clean
+
+CLOSE_SECONDS = 60.0
+RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last one again and again
+METRICS_PER_CALL = 900  # MLflow takes 1,000
+STATUS = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",  # it did what it was asked; the tag says that it was stopped
+    TrialState.FAILED: "FAILED",
+    TrialState.INFEASIBLE: "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class _TrialNews:
+    """The newest that is known of one trial; the folder once it has ended."""
+
+    record: TrialRecord
+    folder: TrialFolder | None
+
+
+@dataclass(frozen=True)
+class _StudyNews:
+    """The newest that is known of the study itself."""
+
+    record: StudyRecord
+    files: tuple[Path, ...]
+
+
+_News = _TrialNews | _StudyNews
+
+
+class MlflowTracker(Tracker):
+    """Writes to one MLflow store; see `Tracker`.
+
+    Args:
+        client: an `mlflow.MlflowClient`.
+        uri: its store, for messages.
+        artifacts: where a new experiment's artifacts go; None lets the store choose.
+        on_trouble: is told once when the store stops answering, and once when news were lost.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        uri: str,
+        artifacts: Path | None,
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        self._client, self._uri, self._artifacts = client, uri, artifacts
+        self._on_trouble = on_trouble
+        self._run: StudyRun | None = None
+        self._news: dict[int, _News] = {}  # by trial number; the study is -1
+        self._wake = threading.Condition()
+        self._closing = False
+        self._busy = False
+        self._failures = 0
+        self._thread = threading.Thread(target=self._work, name="carray-tracking", daemon=True)
+
+    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Find or make the study's experiment and run; waits for the store."""
+        with told_as_tracking_errors(self._uri), quiet():
+            self._run = StudyRun.find_or_make(self._client, study, self._artifacts)
+        self._tell(-1, _StudyNews(study, tuple(files)))
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Hand over the trial's record."""
+        self._tell(record.number, _TrialNews(record, None))
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        """Hand over the trial's record."""
+        self._tell(record.number, _TrialNews(record, None))
+
+    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
+        """Hand over the trial's record and files."""
+        self._tell(record.number, _TrialNews(record, folder))
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Hand over the study's record."""
+        self._tell(-1, _StudyNews(study, tuple(files)))
+
+    def close(self) -> None:
+        """Wait until everything is told, at most `CLOSE_SECONDS`; say how much is not."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS)
+        with self._wake:
+            left = len(self._news) + self._busy
+        if left:
+            self._on_trouble(
+                f"{left} runs didn't reach {self._uri}; nothing is lost: "
+                "`carray sync` sends them from their records"
+            )
+
+    def _tell(self, key: int, news: _News) -> None:
+        with self._wake:
+            before = self._news.pop(key, None)
+            if isinstance(before, _StudyNews) and isinstance(news, _StudyNews):
+                news = _StudyNews(news.record, tuple(dict.fromkeys(before.files + news.files)))
+            self._news[key] = news
+            if not self._thread.is_alive():
+                self._thread.start()
+            self._wake.notify_all()
+
+    def _work(self) -> None:
+        """Tell the news in the order in which they came, until closed and empty."""
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._news or self._closing)
+                if not self._news:
+                    return
+                key = next(iter(self._news))
+                news = self._news.pop(key)
+                self._busy = True
+            failed = not self._told(news)
+            with self._wake:
+                self._busy = False
+                if failed:
+                    self._news = {key: self._news.get(key, news), **self._news}
+                    if self._closing and self._failures >= len(RETRY_SECONDS):
+                        return
+                    pause = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1]
+                    self._wake.wait(min(pause, 2.0) if self._closing else pause)
+
+    def _told(self, news: _News) -> bool:
+        try:
+            if isinstance(news, _StudyNews):
+                self._study_run().write(news.record, news.files)
+            else:
+                self._write_trial(news)
+        except Exception as error:  # the search goes on whatever the store says
+            self._failures += 1
+            if self._failures == 1:
+                cause = " ".join(str(error).split())[:200]
+                self._on_trouble(
+                    f"the tracking store {self._uri} stopped answering ({cause}); "
+                    "the study goes on and tries again"
+                )
+            return False
+        self._failures = 0
+        return True
+
+    def _study_run(self) -> StudyRun:
+        if self._run is None:
+            raise RuntimeError("study_started must be called first")
+        return self._run
+
+    def _write_trial(self, news: _TrialNews) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        record, study = news.record, self._study_run()
+        trial = study.trial_run(record)
+        shown = run_of(record, news.folder)
+        points = []
+        for epoch in range(trial.epochs_told + 1, len(record.epochs) + 1):
+            at_ms = epoch_end_ms(record, epoch)
+            row = curve_row(record, epoch)
+            points += [Metric(clean(name), value, at_ms, epoch) for name, value in row.items()]
+        for start in range(0, len(points), METRICS_PER_CALL):
+            self._client.log_batch(trial.run_id, metrics=points[start : start + METRICS_PER_CALL])
+        params = {} if trial.params_told else shown.params
+        tags = {**shown.tags, "carray.epochs_told": str(len(record.epochs))}
+        self._client.log_batch(
+            trial.run_id,
+            params=[Param(clean(name), value) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        if not trial.params_told:
+            self._client.log_dict(trial.run_id, flatten(record.config), "config.yaml")
+        study.trials[record.number] = trial.after(len(record.epochs))
+        if news.folder is not None:
+            self._end_trial(trial.run_id, news.record, news.folder)
+
+    def _end_trial(self, run_id: str, record: TrialRecord, folder: TrialFolder) -> None:
+        for file in (folder.record_file, folder.logits_file):
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
+        ended_ms = round(1000 * (record.ended_at or time.time()))
+        self._client.set_terminated(run_id, status=STATUS[record.state], end_time=ended_ms)
+        self._study_run().note_end(record, ended_ms)
+
+
+def epoch_end_ms(record: TrialRecord, epoch: int) -> int:
+    """Return when 1-based `epoch` ended as far as the record tells: always the same answer."""
+    spent = sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs[:epoch])
+    return round(1000 * ((record.started_at or 0.0) + spent))

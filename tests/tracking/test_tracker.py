@@ -1,0 +1,262 @@
+"""Every tracker keeps the contract; a study can be had back from the store alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from carray.errors import TrackingError
+from carray.records import RunsFolder, StudyFolder, TrialState
+from carray.tracking import (
+    MemoryTracker,
+    Tracker,
+    TrialRun,
+    check,
+    download_study,
+    open_tracker,
+    sync_study,
+)
+from carray.tracking.door import client_of, quiet
+from carray.tracking.mirror import study_files
+from tests.tracking.studies import end_trial, make_record, make_study
+
+Reader = Callable[[], dict[int, TrialRun]]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its schema made once: it takes over a second."""
+    runs = RunsFolder(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        check(runs)
+    return runs.tracking_file
+
+
+@pytest.fixture
+def runs(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> RunsFolder:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = RunsFolder(tmp_path / "runs")
+    runs.path.mkdir()
+    shutil.copyfile(empty_store, runs.tracking_file)
+    return runs
+
+
+def read_mlflow(runs: RunsFolder) -> dict[int, TrialRun]:
+    """Read every trial's run back, as the store shows it."""
+    client = client_of(runs)
+    with quiet():
+        experiment = client.get_experiment_by_name("autumn")
+        found = client.search_runs([experiment.experiment_id], "tags.`carray.trial` LIKE '%'")
+        return {int(run.data.tags["carray.trial"]): read_run(client, run) for run in found}
+
+
+def read_run(client: Any, run: Any) -> TrialRun:
+    curves: dict[int, dict[str, float]] = {}
+    for name in run.data.metrics:
+        for point in client.get_metric_history(run.info.run_id, name):
+            assert name not in curves.setdefault(point.step, {}), "a point was told twice"
+            curves[point.step][name] = point.value
+    return TrialRun(
+        run.info.run_name,
+        run.data.tags,
+        run.data.params,
+        tuple(curves[step] for step in sorted(curves)),
+        tuple(file.path for file in client.list_artifacts(run.info.run_id)),
+    )
+
+
+@pytest.fixture(params=["memory", "mlflow"])
+def tracked(request: pytest.FixtureRequest, runs: RunsFolder) -> Iterator[tuple[Tracker, Reader]]:
+    if request.param == "memory":
+        memory = MemoryTracker()
+        yield memory, lambda: memory.runs
+        return
+    tracker = open_tracker(runs, pytest.fail)
+    yield tracker, lambda: read_mlflow(runs)
+
+
+def run_study(tracker: Tracker, folder: StudyFolder) -> None:
+    study = folder.record()
+    tracker.study_started(study, study_files(folder))
+    tracker.trial_started(make_record(0, 0))
+    tracker.trial_started(make_record(1, 0))
+    for epochs in (1, 2, 3):
+        tracker.epoch_ended(make_record(0, epochs))
+    for number, state in ((0, TrialState.COMPLETE), (1, TrialState.PRUNED)):
+        record = make_record(number, 4 - number, state)
+        end_trial(folder, record)
+        tracker.trial_ended(record, folder.trial(number))
+    tracker.study_ended(study.model_copy(update={"state": "complete", "ended_at": 1200.0}))
+
+
+def test_trials_are_runs_with_drawn_params_tags_and_curves(
+    tracked: tuple[Tracker, Reader], runs: RunsFolder
+) -> None:
+    tracker, read = tracked
+    run_study(tracker, make_study(runs))
+    tracker.close()
+    trials = read()
+    assert sorted(trials) == [0, 1]
+    assert trials[0].params == {"optimizer.lr": "0.01", "backbone": "resnet18"}
+    assert trials[1].tags["carray.state"] == "pruned"
+    assert trials[1].tags["carray.reason"] == "stopped at rung 2"
+    assert trials[0].tags["carray.manifest_hash"] == "abc"
+    assert [row["val/log_loss"] for row in trials[0].curves] == [1.0, 0.5, 9.0, 0.25]
+
+
+def test_a_run_shows_its_best_epoch_beside_its_last(
+    tracked: tuple[Tracker, Reader], runs: RunsFolder
+) -> None:
+    tracker, read = tracked
+    run_study(tracker, make_study(runs))
+    tracker.close()
+    at_third = read()[0].curves[2]
+    assert at_third["val/log_loss"] == 9.0
+    assert at_third["best/val/log_loss"] == 0.5
+    assert at_third["best/epoch"] == 2
+
+
+def test_record_and_logits_go_up_with_the_trial(
+    tracked: tuple[Tracker, Reader], runs: RunsFolder
+) -> None:
+    tracker, read = tracked
+    run_study(tracker, make_study(runs))
+    tracker.close()
+    assert {"record.json", "logits.npz"} <= set(read()[0].files)
+
+
+def test_telling_a_study_twice_changes_nothing(
+    tracked: tuple[Tracker, Reader], runs: RunsFolder
+) -> None:
+    tracker, read = tracked
+    folder = make_study(runs)
+    run_study(tracker, folder)
+    tracker.close()
+    before = read()
+    if not isinstance(tracker, MemoryTracker):
+        tracker = open_tracker(runs, pytest.fail)
+    run_study(tracker, folder)
+    tracker.close()
+    after = read()
+    assert {n: run.curves for n, run in after.items()} == {n: r.curves for n, r in before.items()}
+
+
+def test_the_study_is_the_parent_of_its_trials(runs: RunsFolder) -> None:
+    tracker = open_tracker(runs, pytest.fail)
+    run_study(tracker, make_study(runs))
+    tracker.close()
+    client = client_of(runs)
+    with quiet():
+        experiment = client.get_experiment_by_name("autumn")
+        parents = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'study'")
+        children = client.search_runs([experiment.experiment_id], "tags.`carray.trial` LIKE '%'")
+        files = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert len(parents) == 1
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.metrics["best/val/log_loss"] == 0.25
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {"study.json", "space.yaml", "labels.npz"} <= files
+
+
+def test_a_study_comes_back_from_the_store_alone(runs: RunsFolder, tmp_path: Path) -> None:
+    here = make_study(runs)
+    run_study(open_and_close := open_tracker(runs, pytest.fail), here)
+    open_and_close.close()
+    kept = tmp_path / "kept"
+    shutil.move(here.path, kept)
+    there = download_study(runs, "autumn")
+    assert there.record().classes == ("소나타", "A/B")
+    assert there.labels("val").tolist() == [0, 1, 0]
+    assert [record for _, record in there.trials()] == [
+        record for _, record in StudyFolder(kept).trials()
+    ]
+    assert np.array_equal(there.trial(0).logits("val"), np.ones((3, 2)))
+
+
+def test_a_study_that_the_store_lacks_is_named(runs: RunsFolder) -> None:
+    run_study(tracker := open_tracker(runs, pytest.fail), make_study(runs))
+    tracker.close()
+    with pytest.raises(TrackingError, match=r"no study 'autumm'.*did you mean 'autumn'"):
+        download_study(runs, "autumm")
+
+
+def test_sync_sends_a_study_that_was_never_tracked(runs: RunsFolder) -> None:
+    folder = make_study(runs)
+    for number in (0, 1):
+        end_trial(folder, make_record(number, 2, TrialState.COMPLETE))
+    assert sync_study(runs, folder) == 2
+    assert sorted(read_mlflow(runs)) == [0, 1]
+
+
+def test_a_server_that_does_not_answer_is_refused_within_seconds(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(TrackingError, match=r"127.0.0.1:9 doesn't answer"):
+        open_tracker(runs)
+    assert time.monotonic() - start < 8
+
+
+def test_an_experiment_in_the_bin_is_told(runs: RunsFolder) -> None:
+    run_study(tracker := open_tracker(runs, pytest.fail), folder := make_study(runs))
+    tracker.close()
+    client = client_of(runs)
+    with quiet():
+        client.delete_experiment(client.get_experiment_by_name("autumn").experiment_id)
+    with pytest.raises(TrackingError, match="take another study name"):
+        open_tracker(runs).study_started(folder.record())
+
+
+def test_a_store_that_fails_later_is_told_once_and_loses_nothing(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(runs)
+    troubles: list[str] = []
+    tracker = open_tracker(runs, troubles.append)
+    tracker.study_started(folder.record())
+    client = tracker._client  # type: ignore[attr-defined]
+    log_batch = type(client).log_batch
+    attempts = 0
+
+    def broken_twice(*args: Any, **kwargs: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 2:
+            raise ConnectionError("gone")
+        return log_batch(*args, **kwargs)
+
+    monkeypatch.setattr(type(client), "log_batch", broken_twice)
+    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01, 0.01))
+    start = time.monotonic()
+    tracker.epoch_ended(make_record(0, 2))
+    assert time.monotonic() - start < 0.1
+    tracker.close()
+    assert len(troubles) == 1
+    assert "the study goes on" in troubles[0]
+    assert len(read_mlflow(runs)[0].curves) == 2
+
+
+def test_what_never_arrived_is_counted_when_the_tracker_closes(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles: list[str] = []
+    tracker = open_tracker(runs, troubles.append)
+    tracker.study_started(make_study(runs).record())
+
+    def gone(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(type(tracker._client), "log_batch", gone)  # type: ignore[attr-defined]
+    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+    tracker.trial_started(make_record(0, 0))
+    tracker.close()
+    assert "1 runs didn't reach" in troubles[-1]
+    assert "carray sync" in troubles[-1]
