@@ -1,0 +1,283 @@
+"""`prepare`: a source of labelled images to a data folder, and all that is wrong with it, now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from carray.data import flaws
+from carray.data.flaws import Candidate
+from carray.data.manifest import SPLITS, STORE_BUDGET_GIB, Crop, Manifest, Rows, Settings
+from carray.data.scan import Seen, scan_images
+from carray.data.sources import Listing, Sighting, list_source
+from carray.data.sources.listing import natural_key
+from carray.data.splits import blend_problem, cut_folds, cut_stratified, require_images
+from carray.data.store import Progress
+from carray.data.wishes import match_names, read_merge, read_names
+from carray.errors import DataError
+from carray.progress import silent
+
+MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is asked of the splits: shares of the images that the source leaves to be split."""
+
+    val: float
+    blend: float
+    test: float
+    folds: int
+    seed: int
+
+    def check(self) -> None:
+        """Refuse shares that can't be; raises DataError."""
+        for name in ("val", "blend", "test"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
+        if self.val + self.blend + self.test >= 1:
+            raise DataError(
+                f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
+                "nothing to train on: their sum must be below 1"
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
+
+
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    images: Path | str | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    crop: Crop = "none",
+    margin: float = 0.1,
+    exclude: Path | str | None = None,
+    merge: Path | str | None = None,
+    val: float = 0.15,
+    blend: float = 0.1,
+    test: float = 0.15,
+    folds: int = 0,
+    seed: int = 0,
+    store_budget_gib: float = STORE_BUDGET_GIB,
+    progress: Progress = silent,
+) -> Manifest:
+    """Read a source, find its flaws, split it, and write a data folder.
+
+    A source is an image folder (`CLASS/...`, or `train/CLASS/...` beside `val` and `test`), a CSV
+    with an id and a label per row, or Stanford Cars with its `.mat` files. Splits that the source
+    brings are kept; the others are cut, stratified, from its training images. Near-duplicates
+    never straddle two splits or folds.
+
+    Args:
+        source: image folder, CSV, or the folder of Stanford Cars.
+        out: the data folder to write.
+        images: a CSV's image folder; its own folder if None.
+        id_column: a CSV's column of ids; the usual names are known.
+        label_column: a CSV's column of labels; the usual names are known.
+        crop: `box` cuts images to their boxes, where they have one.
+        margin: what a crop box grows, as a share of its sides, on each side.
+        exclude: file of image names to leave out, one per line.
+        merge: file of classes that are one: YAML `name: [a, b]` or CSV `name,a,b`.
+        val: share of the images to be split that goes to `val`; 0 for none.
+        blend: the same for `blend`; there is none where it would be too small.
+        test: the same for `test`.
+        folds: cut the train split into so many folds; 0 for none.
+        seed: of the cut.
+        store_budget_gib: disk that pixel stores of this data set may take.
+        progress: shows how far the reading is.
+
+    Raises:
+        DataError: the source can't be used, with the reason; nothing is written then.
+    """
+    shares = Shares(val, blend, test, folds, seed)
+    shares.check()
+    if margin < 0:
+        raise DataError(f"--margin {margin:g} must be at least 0")
+    listing = list_source(Path(source), Path(images) if images else None, id_column, label_column)
+    folder = Path(out).resolve()
+    if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
+        raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
+    if crop == "box" and not any(one.box for one in listing.sightings):
+        raise DataError(f"--crop box needs boxes, but {source} has none: leave it out")
+
+    notes = list(listing.notes)
+    labels_of = _merged(listing, Path(merge) if merge else None)
+    left_out = _left_out(listing, Path(exclude) if exclude else None, notes)
+    candidates = _looked_at(listing, labels_of, left_out, crop, margin, progress)
+    candidates = flaws.exclude_conflicts(candidates, crop == "box")
+    groups = flaws.group_images(candidates)
+    candidates = flaws.exclude_leaks(candidates, groups)
+    _note_flaws(candidates, groups, notes)
+
+    classes = _class_order(listing, candidates)
+    table = _table(candidates, groups, classes, crop)
+    brought = _cut(table, classes, shares, notes)
+    settings = Settings(
+        source=str(Path(source).resolve()),
+        kind=listing.kind,
+        images_folder=str(listing.images_folder),
+        images_folder_relative=os.path.relpath(listing.images_folder, folder),
+        crop=crop,
+        margin=margin if crop == "box" else 0.0,
+        merge={old: new for old, new in labels_of.items() if old != new},
+        val=val,
+        blend=blend,
+        test=test,
+        source_splits=brought,
+        folds=folds,
+        seed=seed,
+        notes=tuple(notes),
+        store_budget_gib=store_budget_gib,
+    )
+    manifest = Manifest.make(folder, classes, table, settings)
+    manifest.write()
+    return manifest
+
+
+def _merged(listing: Listing, merge: Path | None) -> dict[str, str]:
+    """Return {label in the source: class}."""
+    labels = {one.label for one in listing.sightings}
+    merged = read_merge(merge, labels) if merge else {}
+    return {label: merged.get(label, label) for label in labels}
+
+
+def _left_out(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
+    """Return the ids that a person excludes; names that match none are noted."""
+    if exclude is None:
+        return set()
+    matched, unknown = match_names(read_names(exclude), listing.sightings)
+    if unknown:
+        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        notes.append(f"{len(unknown)} names of --exclude match no image: {named}")
+    return matched
+
+
+def _looked_at(
+    listing: Listing,
+    labels_of: dict[str, str],
+    left_out: set[str],
+    crop: Crop,
+    margin: float,
+    progress: Progress,
+) -> list[Candidate]:
+    """Scan every image that is still wanted; say why the others aren't."""
+    excluded = [_known_problem(one, left_out) for one in listing.sightings]
+    wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
+    boxes = [one.box if crop == "box" else None for one in wanted]
+    found = iter(scan_images([one.path for one in wanted], boxes, margin, progress))
+    candidates = []
+    for one, why in zip(listing.sightings, excluded, strict=True):
+        seen = Seen() if why else next(found)
+        why = why or (f"unreadable: {seen.problem}" if seen.problem else "")
+        candidates.append(Candidate(one, labels_of[one.label], seen, why))
+    return candidates
+
+
+def _known_problem(one: Sighting, left_out: set[str]) -> str:
+    if one.image_id in left_out:
+        return "left out: named in --exclude"
+    return f"missing: {one.problem}" if one.problem else ""
+
+
+def _note_flaws(candidates: Sequence[Candidate], groups: Rows, notes: list[str]) -> None:
+    leaks = sum(one.excluded.startswith("leak") for one in candidates)
+    if leaks:
+        notes.append(
+            f"{leaks} images leak between the source's own splits; the copies nearest to "
+            "test were kept"
+        )
+    suspected = flaws.suspected_labels(candidates, groups)
+    notes += suspected[:MAX_NOTED]
+    if len(suspected) > MAX_NOTED:
+        notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
+
+
+def _class_order(listing: Listing, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the classes in the source's order, else as people sort; excluded images' too, so
+    that a class without a usable image is found and named."""
+    labels = {one.label for one in candidates if one.label}
+    if len(labels) < 2:
+        raise DataError(f"there is only the class {', '.join(labels)!r}: at least 2 are needed")
+    own = [name for name in listing.class_order if name in labels]
+    return tuple(own + sorted(labels - set(own), key=natural_key))
+
+
+def _table(
+    candidates: Sequence[Candidate], groups: Rows, classes: Sequence[str], crop: Crop
+) -> pd.DataFrame:
+    """Return the manifest's rows; `split` is still the source's, `fold` none."""
+    index = {name: number for number, name in enumerate(classes)}
+    boxes = [one.sighting.box or (-1, -1, -1, -1) for one in candidates]
+    columns: dict[str, object] = {
+        "image_id": [one.image_id for one in candidates],
+        "path": [str(one.sighting.path) for one in candidates],
+        "label": [one.label for one in candidates],
+        "class_index": [index.get(one.label, -1) for one in candidates],
+        "split": ["" if one.excluded else one.split for one in candidates],
+        "fold": -1,
+        "content_hash": [one.seen.content_hash for one in candidates],
+        "perceptual_hash": [one.seen.perceptual_hash for one in candidates],
+        "group": groups,
+        "width": [one.seen.width for one in candidates],
+        "height": [one.seen.height for one in candidates],
+        "excluded": [one.excluded for one in candidates],
+    }
+    for column, name in enumerate(("box_x1", "box_y1", "box_x2", "box_y2")):
+        columns[name] = [box[column] for box in boxes]
+    return pd.DataFrame(columns)
+
+
+def _cut(
+    table: pd.DataFrame, classes: Sequence[str], shares: Shares, notes: list[str]
+) -> tuple[str, ...]:
+    """Fill in `split` and `fold`; return the splits that the source brought."""
+    kept = (table["excluded"] == "").to_numpy()
+    own = table["split"].to_numpy()
+    brought = tuple(name for name in SPLITS[1:] if (own[kept] == name).any())
+    pool = np.flatnonzero(kept & np.isin(own, ["", "train"]))
+    labels = table["class_index"].to_numpy(np.int64)
+    groups = table["group"].to_numpy(np.int64)
+    fractions = _fractions(labels[pool], groups[pool], classes, shares, brought, notes)
+    parts = cut_stratified(labels[pool], groups[pool], fractions, shares.seed)
+    splits = own.astype(object)
+    splits[pool] = parts
+    table["split"] = splits
+    if shares.folds:
+        train = pool[parts == "train"]
+        names = [f"fold {fold}" for fold in range(shares.folds)]
+        require_images(labels[train], groups[train], classes, names, "the folds")
+        table.loc[train, "fold"] = cut_folds(
+            labels[train], groups[train], shares.folds, shares.seed
+        )
+    return brought
+
+
+def _fractions(
+    labels: Rows,
+    groups: Rows,
+    classes: Sequence[str],
+    shares: Shares,
+    brought: Sequence[str],
+    notes: list[str],
+) -> dict[str, float]:
+    """Return {part: share} of what the pool is cut into, `train` first."""
+    asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
+    cut = {name: share for name, share in asked.items() if share > 0 and name not in brought}
+    blend = cut.pop("blend", 0.0)
+    require_images(labels, groups, classes, ("train", *cut), "the splits")
+    if blend:
+        problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
+        if problem:
+            notes.append(f"no blend split: {problem}; ensembles are cross-fitted on val")
+        else:
+            cut["blend"] = blend
+    ordered = {name: cut[name] for name in SPLITS if name in cut}
+    return {"train": 1 - sum(ordered.values()), **ordered}

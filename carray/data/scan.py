@@ -1,0 +1,101 @@
+"""Look at every image once: does it decode, how large is it, what does it hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from carray.data.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.store import Progress, num_workers
+from carray.progress import silent
+
+THUMB_SIDE = 32  # of the thumbnail that confirms a near-duplicate
+HASHED_SIDE = 64  # what the perceptual hash sees; it shrinks that to 32 itself
+DRAFT_SIDE = 160  # a JPEG may be decoded at 1/2, 1/4 or 1/8 down to this; all its bytes are read
+_EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image holds; after a `problem` the rest is empty."""
+
+    problem: str = ""
+    content_hash: str = ""
+    """sha256 of the file's bytes, hex."""
+    perceptual_hash: str = ""
+    """64-bit pHash, hex (Zauner, "Implementation and Benchmarking of Perceptual Image Hash
+    Functions", 2010)."""
+    width: int = 0
+    height: int = 0
+    thumb: Pixels | None = None
+    """(THUMB_SIDE, THUMB_SIDE, 3)."""
+
+
+def scan_images(
+    paths: Sequence[Path],
+    boxes: Sequence[Box | None],
+    margin: float,
+    progress: Progress = silent,
+) -> list[Seen]:
+    """Decode and hash every image (cut to its box, if it has one), in threads; never raises for
+    an image: a file that can't be read has a `problem`."""
+    with (
+        progress("reading images", len(paths)) as advance,
+        ThreadPoolExecutor(num_workers()) as pool,
+    ):
+        seen = []
+        for one in pool.map(scan_image, paths, boxes, [margin] * len(paths)):
+            seen.append(one)
+            advance(1)
+    return seen
+
+
+def scan_image(path: Path, box: Box | None, margin: float) -> Seen:
+    """Decode and hash one image."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Seen(problem=error.strerror or str(error))
+    digest = sha256(data).hexdigest()
+    try:
+        image = open_image(data)
+        width, height = _size(image)
+        if box is None:
+            image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
+        pixels = to_rgb(image)
+        if box is not None:
+            pixels = cut(pixels, grow(box, margin, width=width, height=height))
+    except UnreadableImage as error:
+        return Seen(problem=str(error), content_hash=digest)
+    small = _shrunk(pixels, HASHED_SIDE)
+    return Seen("", digest, perceptual_hash(small), width, height, _shrunk(small, THUMB_SIDE))
+
+
+def perceptual_hash(pixels: Pixels) -> str:
+    """Return the 64-bit pHash of (H, W, 3) RGB as 16 hex digits."""
+    import imagehash
+
+    gray: npt.NDArray[np.uint8] = cv2.cvtColor(_shrunk(pixels, HASHED_SIDE), cv2.COLOR_RGB2GRAY)
+    return str(imagehash.phash(Image.fromarray(gray)))
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as a viewer shows them."""
+    try:
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED
+    except Exception:  # broken EXIF: viewers ignore it
+        turned = False
+    return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _shrunk(pixels: Pixels, side: int) -> Pixels:
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]

@@ -1,0 +1,99 @@
+"""`Listing`: what a source says of its images, before any of them is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from carray.data.decode import IMAGE_SUFFIXES, Box
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "blend": "blend",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One image as a source lists it."""
+
+    image_id: str
+    path: Path
+    label: str
+    split: str = ""
+    """The split that the source puts it in, "" where it doesn't say."""
+    box: Box | None = None
+    problem: str = ""
+    """Why it can't be used, where that is known already."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a source, ids unique, in the ids' order."""
+
+    kind: str
+    images_folder: Path
+    sightings: tuple[Sighting, ...]
+    class_order: tuple[str, ...] = ()
+    """The source's own order of its classes, if it has one."""
+    notes: tuple[str, ...] = ()
+
+
+def nfc(text: str) -> str:
+    """Return composed Unicode: some systems store file names decomposed, and one name is one
+    class on all of them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Order names as people do: class 2 before class 10."""
+    steps = re.split(r"(\d+)", name)
+    return [(0, int(step), "") if step.isdecimal() else (1, 0, step) for step in steps if step]
+
+
+def walk_images(folder: Path) -> tuple[list[Path], int]:
+    """Return the image files below `folder` in order, hidden ones left out, and how many files
+    of other kinds were passed by."""
+    images: list[Path] = []
+    others = 0
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            path = Path(parent) / name
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(path)
+            else:
+                others += 1
+    return images, others
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, hidden ones left out, in order of name."""
+    found = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def ordered_unique(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+    """Sort by id; an id that was used before gets `#2`, `#3`."""
+    used: dict[str, int] = {}
+    unique = []
+    for one in sorted(sightings, key=lambda one: (one.image_id, one.label, one.box or ())):
+        count = used[one.image_id] = used.get(one.image_id, 0) + 1
+        if count > 1:
+            fields = {**one.__dict__, "image_id": f"{one.image_id}#{count}"}
+            one = Sighting(**fields)
+        unique.append(one)
+    return tuple(sorted(unique, key=lambda one: one.image_id))
