@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from carray.cli import space
+
 app = typer.Typer(
     name="carray",
     no_args_is_help=True,
@@ -12,3 +14,4 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Search backbones and recipes on a GPU cluster, and ensemble what every trial learned.",
 )
+app.add_typer(space.app, name="space")

@@ -39,15 +39,14 @@ class Range:
         return FloatDistribution(self.low, self.high, log=self.kind == "loguniform")
 
     def probes(self) -> tuple[Scalar, ...]:
-        """Return both ends and a value between them that is neither round nor whole."""
-        if self.kind == "int":
-            low, high = int(self.low), int(self.high)
-            return tuple(sorted({low, min(low + 1, high), high}))
-        return (self.low, self.low + (self.high - self.low) / math.e, self.high)
+        """Return both ends, then a value between them that is neither round nor a multiple."""
+        low, high = self.ends()
+        inner = low + 1 if self.kind == "int" else low + (high - low) / math.e
+        return (low, high, inner)
 
-    def ends(self) -> tuple[Scalar, ...]:
+    def ends(self) -> tuple[float, float]:
         """Return the lowest and the highest value."""
-        return (self.probes()[0], self.probes()[-1])
+        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
 
     def admit(self, value: Scalar) -> Scalar:
         """Return `value` as this range draws it.

@@ -59,7 +59,7 @@ class SearchSpace:
     trials: int | None = None
     """Defaults of a study over this space; None leaves them to the study."""
     question: str = ""
-    """The file's first comment."""
+    """The first paragraph of the file's first comment."""
     text: str = ""
     """The file as it was read."""
 

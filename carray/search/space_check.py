@@ -159,3 +159,18 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     if field.metadata:
         rules = Annotated[rules, *field.metadata]
     return TypeAdapter(rules, config=ConfigDict(allow_inf_nan=False))
+
+
+def check_backbones(space: SearchSpace) -> None:
+    """Refuse a backbone or a tag that timm doesn't know; imports timm.
+
+    Raises:
+        ConfigError: the name is unknown; the nearest one is named.
+    """
+    from carray.models.backbones import check_name
+
+    for name in space.backbones():
+        try:
+            check_name(name)
+        except ConfigError as error:
+            raise ConfigError(f"{space.name}: {error}") from None

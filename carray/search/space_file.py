@@ -203,10 +203,11 @@ def _read_starts(raw: object, to: Mistakes) -> tuple[Mapping[str, Scalar], ...]:
 
 
 def _first_comment(text: str) -> str:
-    """Return the comment lines that the text starts with, as one line."""
+    """Return the first paragraph of the comment that the text starts with, as one line."""
     words = []
     for line in text.splitlines():
-        if not line.startswith("#"):
+        word = line.lstrip("# ").rstrip()
+        if not line.startswith("#") or not word:
             break
-        words.append(line.lstrip("# ").rstrip())
+        words.append(word)
     return " ".join(words)

@@ -1,0 +1,134 @@
+"""`carray space`: check a search space, draw from it, list those there are."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from carray.search.space import SearchSpace
+
+WIDTH = 100
+app = typer.Typer(no_args_is_help=True, help="Check a search space, draw from it, list them.")
+
+FileArgument = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a shipped space: quick, backbones.")
+]
+
+
+@app.command()
+def check(
+    file: FileArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Check a space whole: names, every end of every range, every choice, starting points."""
+    from carray.search.space import SearchSpace
+    from carray.search.space_check import check_backbones
+
+    space = SearchSpace.load(file)
+    check_backbones(space)
+    print(json.dumps(_summary(space)) if as_json else "\n".join(_summary_lines(space)))
+
+
+@app.command()
+def sample(
+    file: FileArgument,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Params and whole configs.")] = False,
+) -> None:
+    """Draw trials at random, as a study's first ones are drawn; nothing is trained."""
+    from carray.search.space import SearchSpace
+
+    space = SearchSpace.load(file)
+    drawn = space.sample(number, seed)
+    if as_json:
+        configs = [space.resolve(params).model_dump() for params in drawn]
+        print(json.dumps([{"params": p, "config": c} for p, c in zip(drawn, configs, strict=True)]))
+        return
+    for index, params in enumerate(drawn):
+        print("\n".join(_trial_lines(index, space, params)))
+
+
+@app.command("list")
+def list_spaces() -> None:
+    """List the spaces that can be named without a path."""
+    from carray.search.space import SearchSpace, shipped_spaces
+
+    for file in shipped_spaces():
+        lead = f"{file.stem:<12} "
+        print(_wrapped(lead, SearchSpace.load(file).question.removeprefix("Question: ")))
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write here; else it is printed.")] = None,
+) -> None:
+    """Print the JSON Schema by which an editor completes a space's file."""
+    from carray.files import write_text
+    from carray.search.space_schema import space_schema
+
+    text = json.dumps(space_schema(), indent=1)
+    if out is None:
+        print(text)
+    else:
+        write_text(out, text + "\n")
+
+
+def _summary(space: SearchSpace) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "question": space.question,
+        "metric": space.metric,
+        "direction": space.direction,
+        "backbones": list(space.backbones()),
+        "drawn": sorted(space.distributions),
+        "starts": len(space.starts),
+        "hash": space.hash,
+    }
+
+
+def _summary_lines(space: SearchSpace) -> list[str]:
+    own = sum(len(block.search) for block in space.blocks.values())
+    counts = (
+        f"drawn for every trial: {len(space.shared.search)}; in {len(space.blocks)} backbone "
+        f"blocks: {own}; starting points: {len(space.starts)}"
+    )
+    return [
+        f"{space.name} is valid, hash {space.hash}",
+        *([_wrapped("", space.question)] if space.question else []),
+        f"{space.direction} {space.metric}",
+        counts,
+        _wrapped("backbones: ", ", ".join(space.backbones())),
+    ]
+
+
+def _trial_lines(index: int, space: SearchSpace, params: dict[str, Any]) -> list[str]:
+    from carray.search.space import BLOCK
+
+    dotted = space.dotted(params)
+    block = dotted.pop(BLOCK, None)
+    backbone = space.resolve(params).backbone
+    title = backbone if block in (None, backbone) else f"{block}  {backbone}"
+    cells = [f"{name} {_short(value)}".replace(" ", "\0") for name, value in dotted.items()]
+    body = _wrapped("   ", "   ".join(cells)).replace("\0", " ") if cells else "   nothing drawn"
+    return [f"{index}  {title}", body]
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(lead: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
