@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +201,7 @@ def _answer_to(error: Exception) -> Answer:
     return Answer("failed", f"{type(error).__name__}: {error}")
 
 
-def place_error(lanes: Lanes, waited_seconds: float, plan: Sequence[str]) -> str:
+def place_error(lanes: Lanes, waited_seconds: float) -> str:
     """Say why no lane came up, with the numbers."""
     if lanes.errors:
         first = next(iter(lanes.errors.values()))
@@ -214,7 +213,7 @@ def place_error(lanes: Lanes, waited_seconds: float, plan: Sequence[str]) -> str
     return (
         f"no lane could be placed in {waited_seconds:.0f} s: each of its {lanes.shape.num_workers} "
         f"ranks asks for {need}, the cluster has {have}; free some, or ask for less with "
-        "--workers-per-trial, --gpus-per-trial or --cpus-per-worker" + "".join(plan)
+        "--workers-per-trial, --gpus-per-trial or --cpus-per-worker"
     )
 
 

@@ -1,0 +1,40 @@
+"""Where a record comes from: versions of what made it, the git commit, the time."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("carray", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return {package: version} of what a result may depend on; imports none of them."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def git_commit() -> str:
+    """Return the commit of the checkout that carray runs from, "-dirty" if changed; "" if none."""
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    call = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,285 @@
+"""The board: what a study is doing, redrawn in place on a terminal, a line an event when piped.
+
+It listens like a tracker does. At most 100 columns; `JsonBoard` writes one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from carray import metrics
+from carray.progress import seconds_text
+from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH = 100
+ROWS = 10  # trials that a terminal's board shows
+SHORT = {metrics.VAL_LOG_LOSS: "log-loss", metrics.VAL_TOP1: "top-1"}
+STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "red"}
+
+
+class Board:
+    """Lines, one an event: the board of a pipe, a log file, a job."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._records: dict[int, TrialRecord] = {}
+        self._study: StudyRecord | None = None
+        self._lanes = 1
+        self._start = time.monotonic()
+        self._before: set[int] = set()  # trials that had ended before this call
+
+    def plan(self, lines: Sequence[str], lanes: int) -> None:
+        """Show the plan, before anything starts."""
+        self._lanes = lanes
+        for line in lines:
+            self.note(line)
+
+    def note(self, text: str) -> None:
+        """Say something that is no event of a trial."""
+        self._say(text)
+
+    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Begin the clock."""
+        self._study = study
+        self._start = time.monotonic()
+
+    def known(self, records: Sequence[TrialRecord]) -> None:
+        """Learn of trials of earlier calls."""
+        self._records |= {record.number: record for record in records}
+        self._before = {record.number for record in records if record.state.is_finished()}
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Show a trial's start."""
+        self._records[record.number] = record
+        self._say(f"{_label(record)} starts: {_drawn(record)}")
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        """Show an epoch's end."""
+        self._records[record.number] = record
+        row = record.epochs[-1]
+        self._say(
+            f"{_label(record)} epoch {len(record.epochs)}/{record.config.epochs}: "
+            f"log-loss {row[metrics.VAL_LOG_LOSS]:.4f}, top-1 {row[metrics.VAL_TOP1]:.3f}, "
+            f"{row[metrics.IMAGES_PER_SECOND]:.0f} images/s"
+        )
+
+    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
+        """Show a trial's end, and how the study stands."""
+        self._records[record.number] = record
+        self._say(f"{_label(record)} is {record.state}{_why(record)}. {self._standing()}")
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Show the study's end."""
+        self._study = study
+        self._say(f"study {study.name} is {study.state}. {self._standing()}")
+
+    def close(self) -> None:
+        """Nothing is waiting."""
+
+    def _say(self, text: str) -> None:
+        clock = seconds_text(time.monotonic() - self._start)
+        print(f"[{clock:>6}] {text}"[:WIDTH], file=self._stream, flush=True)
+
+    def _search(self) -> list[TrialRecord]:
+        return [record for record in self._records.values() if record.kind == "search"]
+
+    def _standing(self) -> str:
+        """Say counts by state, the best so far, and the ETA once three trials have ended."""
+        if self._study is None:
+            return ""
+        ended = [record for record in self._search() if record.state.is_finished()]
+        parts = [f"{len(ended)} of {self._study.trials} ended"]
+        best = self._best()
+        if best is not None:
+            value = best.best(self._study.metric)
+            name = SHORT.get(self._study.metric, self._study.metric)
+            parts.append(f"best {name} {value:.4f} (trial {best.number:04d})")
+        eta = self._eta_seconds()
+        if eta is not None and eta > 0:
+            parts.append(f"ETA {seconds_text(eta)}")
+        return ", ".join(parts)
+
+    def _best(self) -> TrialRecord | None:
+        assert self._study is not None
+        sign = 1.0 if self._study.direction == "minimize" else -1.0
+        scored = [r for r in self._search() if math.isfinite(r.best(self._study.metric))]
+        metric = self._study.metric
+        return min(scored, key=lambda r: sign * r.best(metric), default=None)
+
+    def _eta_seconds(self) -> float | None:
+        """Extrapolate from this call's ended trials; None before three of them."""
+        if self._study is None:
+            return None
+        ended = [r for r in self._search() if r.state.is_finished()]
+        here = len([r for r in ended if r.number not in self._before])
+        if here < 3:
+            return None
+        each = (time.monotonic() - self._start) / here
+        return each * max(0, self._study.trials - len(ended))
+
+
+class JsonBoard(Board):
+    """One JSON object a line, for machines."""
+
+    def plan(self, lines: Sequence[str], lanes: int) -> None:
+        """Write the plan."""
+        self._lanes = lanes
+        self._write(event="plan", lanes=lanes, text=list(lines))
+
+    def note(self, text: str) -> None:
+        """Write a note."""
+        self._write(event="note", text=text)
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Write a trial's start."""
+        self._records[record.number] = record
+        self._write(event="trial_started", trial=record.name, params=record.params)
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        """Write an epoch's metrics."""
+        self._records[record.number] = record
+        self._write(
+            event="epoch_ended",
+            trial=record.name,
+            epoch=len(record.epochs),
+            metrics=record.epochs[-1],
+        )
+
+    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
+        """Write how a trial ended."""
+        self._records[record.number] = record
+        self._write(
+            event="trial_ended",
+            trial=record.name,
+            state=record.state.value,
+            reason=record.reason,
+            eta_seconds=self._eta_seconds(),
+        )
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Write how the study ended."""
+        self._write(event="study_ended", study=study.name, state=study.state)
+
+    def _write(self, **event: Any) -> None:
+        print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)
+
+
+class LiveBoard(Board):
+    """A table redrawn in place: running trials, then the best that have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(width=min(WIDTH, Console().width))
+        self._notes: list[str] = []
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
+
+    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Begin to draw."""
+        super().study_started(study, files)
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        """Print above the table."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+        """Draw for the last time."""
+        self._study = study
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last table standing."""
+        if self._live.is_started:
+            self._live.stop()
+
+    def _say(self, text: str) -> None:
+        """Events are in the table."""
+
+    def _draw(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        if self._study is None:
+            return Text("")
+        clock = seconds_text(time.monotonic() - self._start)
+        head = Text(f"study {self._study.name}  {clock}  {self._standing()}", style="bold")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("trial", "state", "backbone", "epoch", "log-loss", "top-1", "images/s", "lr"):
+            justify = "left" if name in ("trial", "state", "backbone") else "right"
+            table.add_column(name, justify=justify, no_wrap=True, max_width=34)  # type: ignore[arg-type]
+        for record in self._shown():
+            state = str(record.state)
+            table.add_row(*_cells(record), style=STYLES.get(state, ""))
+        return Group(head, table)
+
+    def _shown(self) -> list[TrialRecord]:
+        assert self._study is not None
+        sign = 1.0 if self._study.direction == "minimize" else -1.0
+        metric = self._study.metric
+        running = [r for r in self._records.values() if not r.state.is_finished()]
+        ended = [r for r in self._records.values() if r.state.is_finished()]
+        scored = [r for r in ended if math.isfinite(r.best(metric))]
+        scored.sort(key=lambda r: sign * r.best(metric))
+        return (running + scored)[:ROWS]
+
+
+def open_board(as_json: bool = False) -> Board:
+    """Return the board that fits where the output goes."""
+    if as_json:
+        return JsonBoard()
+    return LiveBoard() if sys.stdout.isatty() else Board()
+
+
+def _label(record: TrialRecord) -> str:
+    return f"{'refit' if record.kind == 'refit' else 'trial'} {record.number:04d}"
+
+
+def _why(record: TrialRecord) -> str:
+    return f" ({record.reason})" if record.reason else ""
+
+
+def _drawn(record: TrialRecord) -> str:
+    said: list[str] = [record.config.backbone]
+    for name, value in record.params.items():
+        if name in ("backbone", "backbone_block"):
+            continue
+        text = f"{value:.2g}" if isinstance(value, float) else str(value)
+        said.append(f"{name.rpartition('.')[2]} {text}")
+    return ", ".join(said)
+
+
+def _cells(record: TrialRecord) -> list[str]:
+    best: Callable[[str], float] = record.best
+    speed = (
+        record.epochs[-1].get(metrics.IMAGES_PER_SECOND, math.nan) if record.epochs else math.nan
+    )
+
+    def shown(value: float, pattern: str) -> str:
+        return format(value, pattern) if math.isfinite(value) else ""
+
+    return [
+        f"{record.number:04d}{'r' if record.kind == 'refit' else ''}",
+        str(record.state),
+        record.config.backbone,
+        f"{len(record.epochs)}/{record.config.epochs}",
+        shown(best(metrics.VAL_LOG_LOSS), ".4f"),
+        shown(best(metrics.VAL_TOP1), ".3f"),
+        shown(speed, ".0f"),
+        f"{record.config.optimizer.lr:.1e}",
+    ]
+
+
+__all__ = ["Board", "JsonBoard", "LiveBoard", "TrialState", "open_board"]

@@ -1,0 +1,100 @@
+"""The way into Ray: an explicit address, quiet settings, and a clean way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import ray
+
+from carray.errors import PlanError
+from carray.search.plan import Node
+
+LOCAL = "local"
+OBJECT_STORE_BYTES = 256 * 2**20  # pixels are mapped files; only orders and answers pass through
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records hold what those files would
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial ends without a metric
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `on_interrupt` below stops the study gently
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own state is a cache
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
+
+    A Ray that the caller has already started is used and left running.
+
+    Raises:
+        PlanError: nothing answers at the address.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    _connect(where)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Return the resources of every node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _connect(where: str) -> None:
+    settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if where == LOCAL:
+        settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=where, **settings)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PlanError(
+            f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
+            "`ray start --head`, or leave --address out to run on this machine"
+        ) from None
+
+
+@contextlib.contextmanager
+def on_interrupt(stop: Callable[[str], None]) -> Iterator[None]:
+    """Call `stop(signal's name)` on the first Ctrl-C or SIGTERM; the second one ends at once.
+
+    `stop` runs in a thread of its own: a signal may come in the middle of any call to Ray.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for each, handler in kept.items():
+            signal.signal(each, handler)
+        name = signal.Signals(number).name
+        threading.Thread(target=stop, args=(name,), daemon=True).start()
+
+    for number in kept:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

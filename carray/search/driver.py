@@ -1,0 +1,212 @@
+"""The driver: Tune's trials on one side, lanes on the other, the ledger between them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import ObjectRef, tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from carray.records import TrialRecord, TrialState
+from carray.search.ledger import Ledger
+from carray.search.thin import EPOCH, FACTS, REASON, STATE, ThinTrial
+from carray.training.lane import Lanes
+from carray.training.orders import Answer, EpochOrder, LaneOrder
+
+INTERRUPTED = "interrupted"
+TIME_BUDGET = "the time budget is spent"
+THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
+
+
+class Driver:
+    """Runs a ledger's trials on lanes until it opens no more."""
+
+    def __init__(
+        self, ledger: Ledger, lanes: Lanes, data: Path, on_left: Callable[[TrialRecord], None]
+    ) -> None:
+        self.ledger = ledger
+        self.lanes = lanes
+        self._data = data
+        self._on_left = on_left
+        self._open_finishes = 0
+        self._all_finished = threading.Condition()
+
+    def order(self, record: TrialRecord, epoch: int) -> EpochOrder:
+        """Return the order for one epoch of a trial."""
+        return EpochOrder(
+            trial=record.name,
+            folder=str(self.ledger.trial_folder(record.number).path),
+            data=str(self._data),
+            config=record.config,
+            epoch=epoch,
+        )
+
+    def search(self, scheduler: TrialScheduler, deadline: float | None, storage: Path) -> None:
+        """Run Tune until the ledger opens no more trials and those opened have ended."""
+        for record in self.ledger.to_finish():
+            self.close(record)
+        limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=self.lanes.num_lanes)
+        tuner = tune.Tuner(
+            tune.with_resources(ThinTrial, {"cpu": 0.01}),
+            tune_config=tune.TuneConfig(
+                search_alg=limited,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=None,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(storage),
+                callbacks=[LedgerCallback(self)],
+                stop=_Deadline(self.ledger, deadline),
+                failure_config=tune.FailureConfig(max_failures=THIN_CRASHES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        self.wait_finished()
+
+    def refit(self, records: list[TrialRecord]) -> None:
+        """Run trials to their last epoch without a scheduler, side by side."""
+        threads = [threading.Thread(target=self._refit_one, args=(r,)) for r in records]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.wait_finished()
+
+    def close(self, record: TrialRecord) -> None:
+        """Have a lane write what an ended trial leaves, then let the observers know."""
+        kind = "finish" if record.epochs else "forget"
+        job = self.order(record, max(1, len(record.epochs)))
+        with self._all_finished:
+            self._open_finishes += 1
+        reference: ObjectRef = self.lanes.call(LaneOrder(kind, job))  # type: ignore[arg-type]
+        reference.future().add_done_callback(lambda future: self._closed(record, future))
+
+    def wait_finished(self) -> None:
+        """Wait until every closed trial has left what it leaves."""
+        with self._all_finished:
+            self._all_finished.wait_for(lambda: self._open_finishes == 0)
+
+    def _closed(self, record: TrialRecord, future: Any) -> None:
+        try:
+            answer: Answer = future.result()
+            if answer.reason != INTERRUPTED:
+                self.ledger.leave(record.number)
+                self._on_left(record)
+        finally:
+            with self._all_finished:
+                self._open_finishes -= 1
+                self._all_finished.notify_all()
+
+    def _refit_one(self, record: TrialRecord) -> None:
+        import ray
+
+        while len(record.epochs) < record.config.epochs:
+            epoch = len(record.epochs) + 1
+            order = LaneOrder("epoch", self.order(record, epoch))
+            answer: Answer = ray.get(self.lanes.call(order))
+            if answer.outcome is None:
+                if answer.reason != INTERRUPTED:
+                    ended = self.ledger.end(record.number, TrialState(answer.state), answer.reason)
+                    self.close(ended)
+                return
+            facts = {
+                "parameters": answer.outcome.parameters,
+                "initialisation": answer.outcome.initialisation,
+            }
+            record = self.ledger.report(record.number, epoch, answer.outcome.metrics, facts)
+            if answer.outcome.stop:
+                break
+        self.close(self.ledger.end(record.number, TrialState.COMPLETE))
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """Tune's view of the ledger: it draws, and is told how trials end."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(metric=driver.ledger.study.metric, mode=None)
+        self._driver = driver
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Open a trial; Tune's FINISHED once the ledger opens no more."""
+        record = self._driver.ledger.ask()
+        if record is None:
+            return str(Searcher.FINISHED)
+        self.numbers[trial_id] = record.number
+        job = self._driver.order(record, 1).model_dump()
+        return {"job": job, "number": record.number, "mailbox": self._driver.lanes.mailbox}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Close the trial: complete, pruned, failed or infeasible."""
+        number = self.numbers.pop(trial_id)
+        ledger = self._driver.ledger
+        state, reason = _verdict(result or {}, error, ledger)
+        if reason != INTERRUPTED:
+            self._driver.close(ledger.end(number, state, reason))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+
+def _verdict(result: dict[str, Any], error: bool, ledger: Ledger) -> tuple[TrialState, str]:
+    if error:
+        return TrialState.FAILED, f"its trial process died {THIN_CRASHES + 1} times"
+    if STATE in result:
+        return TrialState(result[STATE]), str(result.get(REASON, ""))
+    epoch = result.get(EPOCH, 0)
+    by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epoch}"
+    return TrialState.PRUNED, by
+
+
+class LedgerCallback(tune.Callback):  # type: ignore[misc]
+    """Takes every result into the ledger, those of stopped trials too."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Report one epoch."""
+        facts = dict(result.get(FACTS) or {})
+        if not facts:
+            return  # told by an earlier call, or no epoch at all
+        row = {name: float(value) for name, value in result.items() if _is_metric(name, value)}
+        kept = {name: facts[name] for name in ("parameters", "initialisation")}
+        self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    from carray.metrics import EPOCH_METRICS
+
+    return name in EPOCH_METRICS and isinstance(value, int | float)
+
+
+class _Deadline(tune.Stopper):  # type: ignore[misc]
+    """Ends trials after their epoch once the time budget is spent."""
+
+    def __init__(self, ledger: Ledger, deadline: float | None) -> None:
+        self._ledger = ledger
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._ledger.stopped = self._ledger.stopped or TIME_BUDGET
+        return bool(self._ledger.stopped) and STATE not in result
+
+    def stop_all(self) -> bool:
+        return False

@@ -1,0 +1,261 @@
+"""The ledger: Optuna's study and our records, kept in step; the truth that a study resumes from.
+
+It knows neither Ray nor Tune. `ask` opens a trial, `report` adds an epoch, `end` closes it and
+tells Optuna, `leave` notes that its logits are there. A process killed between any two of these
+loses nothing: what was running is asked for again, from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from carray.errors import ConfigError
+from carray.provenance import git_commit, versions
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.space import SearchSpace
+from carray.tracking import Tracker
+
+OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
+BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
+
+
+class Ledger:
+    """Trials of one study, each in exactly one state; safe to call from several threads."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: StudyRecord,
+        space: SearchSpace,
+        optuna_study: optuna.Study,
+        observers: Sequence[Tracker] = (),
+    ) -> None:
+        self.folder = folder
+        self.study = study
+        self.space = space
+        self.stopped = ""  # why no more trials are opened; "" while they are
+        self._optuna = optuna_study
+        self._observers = tuple(observers)
+        self._lock = threading.RLock()
+        self._records = {record.number: record for _, record in folder.trials()}
+        self._interrupted = self._find_interrupted()
+        self._fail_strays()
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every trial of the search, by number; refits are not among them."""
+        with self._lock:
+            return [record for record in self._all() if record.kind == "search"]
+
+    @property
+    def refits(self) -> list[TrialRecord]:
+        """Every refit, by number."""
+        with self._lock:
+            return [record for record in self._all() if record.kind == "refit"]
+
+    def record(self, number: int) -> TrialRecord:
+        """Return trial `number` as it stands."""
+        return self._records[number]
+
+    def trial_folder(self, number: int) -> TrialFolder:
+        """Return the folder of trial `number`."""
+        return self.folder.trial(number)
+
+    def to_finish(self) -> list[TrialRecord]:
+        """Return ended trials whose logits a killed process never wrote, though it could have."""
+        return [
+            record
+            for record in self._all()
+            if record.state.is_finished()
+            and record.epochs
+            and self.trial_folder(record.number).weights_file.exists()
+            and not self.trial_folder(record.number).logits_file.exists()
+        ]
+
+    def ask(self) -> TrialRecord | None:
+        """Open the next trial, an interrupted one first; None once there are enough."""
+        with self._lock:
+            if self.stopped:
+                return None
+            if self._interrupted:
+                record = self._interrupted.pop(0)
+            elif len(self.records) >= self.study.trials:
+                return None
+            else:
+                record = self._open(*self._draw())
+            for observer in self._observers:
+                observer.trial_started(record)
+            return record
+
+    def open_refit(self, of: TrialRecord, epochs: int) -> TrialRecord:
+        """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
+        with self._lock:
+            for record in self.refits:
+                if record.refit_of == of.number and record.config.epochs == epochs:
+                    return record
+            config = of.config.model_copy(update={"epochs": epochs})
+            record = self._store(
+                self._blank(of.params, config).model_copy(
+                    update={"kind": "refit", "refit_of": of.number}
+                )
+            )
+            for observer in self._observers:
+                observer.trial_started(record)
+            return record
+
+    def report(
+        self, number: int, epoch: int, row: Mapping[str, float], facts: Mapping[str, Any]
+    ) -> TrialRecord:
+        """Add epoch `epoch` (1-based) to a trial; an epoch that is there already changes nothing.
+
+        `facts` are fields of the record that the first epoch brings to light.
+        """
+        with self._lock:
+            record = self._records[number]
+            if epoch != len(record.epochs) + 1:
+                return record
+            changes = {**facts, "epochs": (*record.epochs, dict(row))}
+            record = self._store(record.model_copy(update=changes))
+            for observer in self._observers:
+                observer.epoch_ended(record)
+            return record
+
+    def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
+        """Close a trial: write its state, and tell Optuna what the state means."""
+        with self._lock:
+            record = self._records[number]
+            if record.state.is_finished():
+                return record
+            changes = {"state": state, "reason": reason, "ended_at": time.time()}
+            record = record.model_copy(update=changes)
+            if record.sampler_number is not None:
+                self._tell(record)
+            return self._store(record)
+
+    def leave(self, number: int) -> None:
+        """Let the observers know that a closed trial has left all that it leaves."""
+        with self._lock:
+            record = self._records[number]
+            for observer in self._observers:
+                observer.trial_ended(record, self.trial_folder(number))
+
+    def counts(self) -> dict[str, int]:
+        """Return {state: number of the search's trials}."""
+        with self._lock:
+            states = [record.state for record in self.records]
+            return {state.value: states.count(state) for state in TrialState}
+
+    def best(self, states: Sequence[TrialState] = (TrialState.COMPLETE,)) -> list[TrialRecord]:
+        """Return the search's trials in these states, the best in the study's metric first."""
+        sign = 1.0 if self.study.direction == "minimize" else -1.0
+        ranked = [
+            (sign * record.best(self.study.metric), record.number, record)
+            for record in self.records
+            if record.state in states and math.isfinite(record.best(self.study.metric))
+        ]
+        return [record for _, _, record in sorted(ranked, key=lambda row: row[:2])]
+
+    def _all(self) -> list[TrialRecord]:
+        return [self._records[number] for number in sorted(self._records)]
+
+    def _find_interrupted(self) -> list[TrialRecord]:
+        return [record for record in self.records if not record.state.is_finished()]
+
+    def _fail_strays(self) -> None:
+        """Fail what Optuna thinks is running but a killed process never recorded."""
+        known = {record.sampler_number for record in self.records}
+        running = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        for trial in running:
+            if trial.number not in known:
+                self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _draw(self) -> tuple[int, dict[str, Any], Any]:
+        for _ in range(BAD_DRAWS):
+            trial = self._optuna.ask()
+            params = self.space.draw(trial)
+            try:
+                config = self.space.resolve(params, self._seed_of_next())
+            except ConfigError as error:
+                self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                last = error
+                continue
+            return trial.number, params, config
+        raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
+
+    def _seed_of_next(self) -> dict[str, int]:
+        """Give each trial a seed of its own, unless the space has a say in it."""
+        blocks = [self.space.shared, *self.space.blocks.values()]
+        if any("seed" in block.fixed or "seed" in block.search for block in blocks):
+            return {}
+        return {"seed": self.study.seed + self._next_number()}
+
+    def _open(self, sampler_number: int, params: dict[str, Any], config: Any) -> TrialRecord:
+        blank = self._blank(params, config)
+        return self._store(blank.model_copy(update={"sampler_number": sampler_number}))
+
+    def _blank(self, params: dict[str, Any], config: Any) -> TrialRecord:
+        return TrialRecord(
+            study=self.study.name,
+            number=self._next_number(),
+            params=params,
+            config=config,
+            manifest_hash=self.study.manifest_hash,
+            started_at=time.time(),
+            versions=versions(),
+            git_commit=git_commit(),
+        )
+
+    def _next_number(self) -> int:
+        return max(self._records, default=-1) + 1
+
+    def _store(self, record: TrialRecord) -> TrialRecord:
+        self._records[record.number] = record
+        self.trial_folder(record.number).write_record(record)
+        return record
+
+    def _tell(self, record: TrialRecord) -> None:
+        states = optuna.trial.TrialState
+        number = record.sampler_number
+        assert number is not None
+        if record.state is TrialState.COMPLETE:
+            self._optuna.tell(number, record.best(self.study.metric))
+            return
+        if record.state is TrialState.FAILED:
+            self._optuna.tell(number, state=states.FAIL)
+            return
+        trial = _live_trial(self._optuna, number)
+        if record.state is TrialState.INFEASIBLE:
+            # Told as FAIL, TPE forgets it and proposes the same point again.
+            trial.set_constraint(OUT_OF_MEMORY, 1.0)
+        last = record.epochs[-1].get(self.study.metric, math.nan) if record.epochs else math.nan
+        if math.isfinite(last):
+            trial.report(last, step=len(record.epochs))
+        self._optuna.tell(number, state=states.PRUNED)
+
+
+def open_optuna_study(
+    name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
+) -> optuna.Study:
+    """Open the stored Optuna study `name`, or make it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return optuna.create_study(
+            study_name=name,
+            direction=direction,
+            storage=storage,
+            sampler=sampler,
+            load_if_exists=True,
+        )
+
+
+def _live_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == number)
+    return optuna.Trial(study, frozen._trial_id)

@@ -1,0 +1,98 @@
+"""Who stops trials: Tune's schedulers, by name, counted in epochs.
+
+A resumed study's scheduler is a fresh one that is told the records: Tune itself restores ASHA
+with empty rungs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+
+from carray.errors import ConfigError, did_you_mean
+from carray.records import TrialRecord
+from carray.search.thin import EPOCH
+
+SCHEDULERS = ("asha", "median", "hyperband", "none")
+
+
+class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Asynchronous successive halving (Li et al., MLSys 2020), its rungs rebuilt from records."""
+
+    def remember(self, records: Iterable[TrialRecord]) -> None:
+        """Fill the rungs with what trials of earlier calls reached."""
+        for record in records:
+            trial = SimpleNamespace(trial_id=record.name)
+            for epoch, row in enumerate(record.epochs, start=1):
+                if self._metric in row:
+                    value = self._metric_op * row[self._metric]
+                    self._brackets[0].on_result(trial, epoch, value)
+
+
+class Median(MedianStoppingRule):  # type: ignore[misc]
+    """Stops a trial below the median of the others' running averages at the same epoch."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Leave out what a failed trial ends with: it has no metric, which the base needs."""
+        if self._metric in result:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+def build_scheduler(
+    name: str,
+    *,
+    metric: str,
+    direction: str,
+    max_epochs: int,
+    grace_epochs: int = 1,
+    reduction_factor: int = 3,
+    ended: Iterable[TrialRecord] = (),
+) -> TrialScheduler:
+    """Build the scheduler `name`; trials that have `ended` before take part in its cutoffs.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    mode = "min" if direction == "minimize" else "max"
+    if name == "none":
+        return FIFOScheduler()
+    if name == "median":
+        return Median(
+            time_attr=EPOCH,
+            metric=metric,
+            mode=mode,
+            grace_period=grace_epochs,
+            min_samples_required=3,
+        )
+    if name == "hyperband":
+        return HyperBandScheduler(
+            time_attr=EPOCH,
+            metric=metric,
+            mode=mode,
+            max_t=max_epochs,
+            reduction_factor=reduction_factor,
+            stop_last_trials=False,
+        )
+    if name == "asha":
+        # A trial ends at its last epoch by itself: ASHA's own stop there would call it pruned.
+        asha = Asha(
+            time_attr=EPOCH,
+            metric=metric,
+            mode=mode,
+            max_t=max_epochs + 1,
+            grace_period=grace_epochs,
+            reduction_factor=reduction_factor,
+        )
+        asha.remember(ended)
+        return asha
+    hint = did_you_mean(name, SCHEDULERS)
+    raise ConfigError(f"unknown scheduler {name!r}{hint} (there are {', '.join(SCHEDULERS)})")

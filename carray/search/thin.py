@@ -1,0 +1,90 @@
+"""A Tune trial that is thin: it sends the next epoch to a lane and reports what comes back.
+
+It imports no torch and holds no GPU, so Tune may stop, pause and resume it at no cost.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import Trainable
+
+from carray.records import TrialFolder
+from carray.training.orders import Answer, EpochOrder, LaneOrder
+
+EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
+STATE = "carray_state"  # in the last result: how the trial ended by itself
+REASON = "carray_reason"
+FACTS = "carray_facts"
+
+
+class ThinTrial(Trainable):  # type: ignore[misc]
+    """One trial as Tune sees it; its config is `{mailbox, job}`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a trial on: what its record holds is reported again, not trained again."""
+        self._mailbox = config["mailbox"]
+        self._job = EpochOrder.model_validate(config["job"])
+        self._epoch = 0
+        self._paused = False
+        self._known = TrialFolder(Path(self._job.folder)).record().epochs
+
+    def step(self) -> dict[str, Any]:
+        """Bring the trial one epoch further."""
+        self._epoch += 1
+        self._paused = False
+        if self._epoch <= len(self._known):
+            return self._result(dict(self._known[self._epoch - 1]), "", {})
+        job = self._job.model_copy(update={"epoch": self._epoch})
+        asked_at = time.time()
+        answer: Answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
+        if answer.outcome is None:
+            return {
+                EPOCH: self._epoch - 1,
+                STATE: answer.state,
+                REASON: answer.reason,
+                "done": True,
+            }
+        facts = {
+            "parameters": answer.outcome.parameters,
+            "initialisation": answer.outcome.initialisation,
+            "lane": answer.lane,
+            "lane_waited_seconds": answer.waited_seconds,
+            "asked_at": asked_at,
+        }
+        return self._result(answer.outcome.metrics, answer.outcome.stop, facts)
+
+    def _result(
+        self, metrics: dict[str, float], stop: str, facts: dict[str, Any]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {EPOCH: self._epoch, FACTS: facts, **metrics}
+        if stop or self._epoch >= self._job.config.epochs:
+            result |= {"done": True, STATE: "complete", REASON: stop}
+        return result
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial."""
+        self._leave()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """End this actor's part."""
+        self._leave()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Pausing needs a checkpoint, and nothing else asks for one: the epoch says it all."""
+        self._paused = True
+        return {EPOCH: self._epoch}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Go on after a pause."""
+        self._epoch = int(checkpoint[EPOCH]) if checkpoint else 0
+
+    def _leave(self) -> None:
+        """Free a paused trial's lane; an ended trial's is freed by its last order."""
+        if self._paused:
+            self._mailbox.leave.remote(self._job.trial)
