@@ -27,6 +27,7 @@ FAILURES = "carray_failures"
 AT_WORK_EPOCHS = 3.0  # a trial silent for so many of its own epochs is paused, not at work
 CAUSES = (  # the first word found in a failed trial's reason names the cause
     ("out of memory", "out_of_memory"),
+    ("worker group", "lane_died"),
     ("loss", "non_finite_loss"),
     ("weights", "weights"),
     ("lane", "lane_died"),

@@ -10,7 +10,7 @@ from carray.search.exports import cause_of
     [
         (TrialState.INFEASIBLE, "CUDA out of memory at batch 64", "out_of_memory"),
         (TrialState.FAILED, "loss is nan at step=3", "non_finite_loss"),
-        (TrialState.FAILED, "its lane died twice in epoch 2", "lane_died"),
+        (TrialState.FAILED, "its epoch ended the worker group 2 times: loss", "lane_died"),
         (TrialState.FAILED, "the weights don't fit the backbone", "weights"),
         (TrialState.FAILED, "KeyError: 'x'", "error"),
         (TrialState.FAILED, "", "error"),

@@ -1,0 +1,68 @@
+# carray's set-up, demo and checks. Needs Python 3.11 to 3.13, git and make; nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format-check types layers unit format lock clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTHON ?=
+TESTS ?= tests
+
+help:  ## Show this help.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: install  ## Render toy cars, search, refit, ensemble, draw the picture of the study.
+	@$(BIN)/carray demo
+
+test: install lint format-check types layers unit  ## Everything that must hold before a change goes in.
+	@echo "make test: all is well"
+
+install: $(STAMP)  ## Make .venv from requirements.lock (about 6 GB, once).
+
+$(STAMP): requirements.lock pyproject.toml
+	@if [ ! -x $(BIN)/python ]; then \
+	  for name in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	    if command -v "$$name" >/dev/null && "$$name" -c 'import sys, venv, ensurepip; \
+	      sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	    then found="$$name"; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then \
+	    echo "make: no Python 3.11, 3.12 or 3.13 with venv and pip is on the PATH; install one, or name" \
+	      "it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 2; \
+	  fi; \
+	  echo "make: new environment in .venv with $$("$$found" --version)"; \
+	  "$$found" -m venv .venv; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@echo "make: installing what requirements.lock lists (about 6 GB, one to several minutes)"
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --require-hashes --compile-bytecode -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: install  ## ruff's rules.
+	@$(BIN)/ruff check
+
+format-check: install  ## ruff's format; `make format` mends it.
+	@$(BIN)/ruff format --check
+
+types: install  ## mypy --strict.
+	@$(BIN)/mypy
+
+layers: install  ## Imports go down only.
+	@$(BIN)/lint-imports
+
+unit: install  ## The tests; TESTS=tests/search runs some of them.
+	@$(BIN)/pytest $(TESTS)
+
+format: install  ## Mend format and what ruff can mend.
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: install  ## Write requirements.lock anew from pyproject.toml.
+	@$(BIN)/uv pip compile --universal --generate-hashes --all-extras --python-version 3.11 \
+	  --no-header --no-annotate --quiet pyproject.toml -o requirements.lock
+
+clean:  ## Remove caches and the demo's folder; studies under runs/ and .venv stay.
+	@rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find carray tests jobs -name __pycache__ -type d -prune -exec rm -rf {} +
