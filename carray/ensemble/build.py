@@ -1,0 +1,246 @@
+"""`build_ensemble`: records and logits in, the best combination and its honest number out.
+
+Members by `val`, the rule by `blend`, one look at `test`. No model is loaded, no torch imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from carray import metrics
+from carray.ensemble.blend import RuleScore, log_loss, make_folds, pick, score_rule
+from carray.ensemble.labels import HeldLabels, held_labels
+from carray.ensemble.logits import SplitVotes
+from carray.ensemble.members import NO_WEIGHTS, Candidate, Candidates, find_candidates, read_trials
+from carray.ensemble.openings import fingerprint_of, record_opening
+from carray.ensemble.result import Ensemble, MemberRow, RuleRow
+from carray.ensemble.rules import Blend, FittedWeights, Greedy, LogitMean, Rule, SoftVote
+from carray.ensemble.statistics import Comparison, compare
+from carray.errors import ConfigError, RecordError
+from carray.records import RunsFolder, StudyFolder, StudyRecord
+
+MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
+
+
+def build_ensemble(
+    study: str | None = None,
+    *,
+    top: int = 3,
+    runs: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    metric: str = metrics.VAL_LOG_LOSS,
+    logits_only: bool = False,
+    open_test: bool = True,
+    from_tracking: bool = False,
+    track: bool = True,
+    seed: int = 0,
+) -> Ensemble:
+    """Build the best ensemble of a study's trials, and a model package of it.
+
+    Args:
+        study: its name; None takes the newest search.
+        top: how many of the best complete trials vote; greedy selection may pick any trial.
+        runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
+        name: the package's name; None takes `STUDY-topN`.
+        metric: picks members on `val`, and the rule.
+        logits_only: use trials without weights too, and write no package.
+        open_test: look at the test split, which is recorded.
+        from_tracking: fetch the study's records and logits from the tracking server first.
+        track: log the package to the tracking server.
+        seed: of the folds and of the bootstrap.
+
+    Raises:
+        RecordError: no such study, too few complete trials, logits or labels of other data.
+        ConfigError: `top`, `metric` or `name` breaks a rule.
+        TrackingError: the tracking server doesn't answer.
+    """
+    start = time.perf_counter()
+    folder = _find_study(RunsFolder.at(runs), study, from_tracking)
+    source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
+    members = source.candidates.best(top)
+    name = _checked_name(name or f"{source.study.name}-top{top}")
+    ensemble = _judge(source, members, name, seed)
+    if open_test:
+        ensemble = _open_test(source, ensemble, seed)
+    ensemble = replace(ensemble, seconds=time.perf_counter() - start)
+    if logits_only:
+        return ensemble
+    from carray.ensemble.package import publish
+
+    return publish(source.runs, source.study, ensemble, track=track)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A study as an ensemble sees it."""
+
+    runs: RunsFolder
+    study: StudyRecord
+    labels: HeldLabels
+    candidates: Candidates
+    singles: Candidates
+    """With trials whose weights are gone: the best single trial is the best of all."""
+
+    @classmethod
+    def open(
+        cls, runs: RunsFolder, folder: StudyFolder, metric: str, *, need_weights: bool
+    ) -> _Source:
+        study, trials = folder.record(), read_trials(folder, metric)
+        candidates = find_candidates(study, trials, metric, need_weights=need_weights)
+        singles = find_candidates(study, trials, metric, need_weights=False)
+        return cls(runs, study, held_labels(folder), candidates, singles)
+
+
+def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> StudyFolder:
+    if not from_tracking:
+        return runs.find_study(study)
+    if study is None:
+        raise ConfigError("--from-tracking needs the study's name: add --study NAME")
+    from carray.tracking import download_study
+
+    return download_study(runs, study)
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ConfigError(
+            f"the name {name!r} can't be a folder: use letters, digits, '.', '+', '-' and '_'"
+        )
+    return name
+
+
+def _judge(source: _Source, members: Sequence[Candidate], name: str, seed: int) -> Ensemble:
+    """Score every rule where it wasn't fitted, and take the best."""
+    split, judged_on = _judging_split(source.labels)
+    labels = source.labels.of(split)
+    pool = source.candidates.trials
+    votes = SplitVotes(pool, split, labels)
+    numbers = tuple(pool.index(member) for member in members)
+    rules: tuple[Rule, ...] = (
+        SoftVote(numbers),
+        LogitMean(numbers),
+        FittedWeights(numbers),
+        Greedy(tuple(range(len(pool)))),
+    )
+    folds = make_folds(labels, seed)
+    scores = [score_rule(rule, votes, folds) for rule in rules]
+    best = pick(scores, source.candidates.metric)
+    shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
+    single = SplitVotes(source.singles.complete[:1], split, labels)
+    alone = score_rule(SoftVote((0,), "best single trial"), single, folds)
+    return Ensemble(
+        study=source.study.name,
+        name=name,
+        classes=source.labels.classes,
+        manifest_hash=source.study.manifest_hash,
+        metric=source.candidates.metric,
+        members=tuple(_row(votes, number, best.blend) for number in shown),
+        rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
+        rule=best.rule,
+        blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
+        single=_row(single, 0, alone.blend),
+        single_temperature=alone.blend.temperature,
+        judged_on=judged_on,
+        judged_images=len(labels),
+        test=None,
+        models_that_opened_test=0,
+        notes=tuple(_notes(source, judged_on)),
+        seconds=0.0,
+    )
+
+
+def _judging_split(labels: HeldLabels) -> tuple[str, str]:
+    if len(labels.of("blend")) >= MIN_BLEND_IMAGES:
+        return "blend", "blend"
+    if len(labels.of("val")) >= MIN_BLEND_IMAGES:
+        return "val", "val, cross-fitted"
+    raise RecordError(
+        f"blend has {len(labels.of('blend'))} images and val {len(labels.of('val'))}: rules need "
+        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend or --val"
+    )
+
+
+def _notes(source: _Source, judged_on: str) -> list[str]:
+    notes = []
+    if judged_on != "blend":
+        notes.append(
+            f"there is no blend split of {MIN_BLEND_IMAGES} images or more: rules were "
+            "cross-fitted on val, which also picked epochs and members"
+        )
+    left_out = source.candidates.left_out
+    notes += [f"left out: {count} trials {reason}" for reason, count in left_out.items()]
+    if left_out.get(NO_WEIGHTS):
+        notes.append("--logits-only uses them too, and writes no package")
+    return notes
+
+
+def _row(votes: SplitVotes, number: int, blend: Blend) -> MemberRow:
+    candidate = votes.candidates[number]
+    weights = dict(zip(blend.members, blend.weights, strict=True))
+    return MemberRow(
+        trial=candidate.record.name,
+        folder=candidate.folder.path,
+        backbone=candidate.record.config.backbone,
+        state=str(candidate.record.state),
+        weight=weights.get(number, 0.0),
+        val_log_loss=candidate.record.best(metrics.VAL_LOG_LOSS),
+        val_top1=candidate.record.best(metrics.VAL_TOP1),
+        blend_log_loss=log_loss(votes.log_p(number), votes.labels),
+    )
+
+
+def _rule_row(score: RuleScore, best: RuleScore) -> RuleRow:
+    return RuleRow(
+        score.rule,
+        len(score.blend.members),
+        score.log_loss,
+        score.top1,
+        score.blend.temperature,
+        score is best,
+    )
+
+
+def _open_test(source: _Source, ensemble: Ensemble, seed: int) -> Ensemble:
+    """Look at the test split, once, and leave a record of it."""
+    labels = source.labels.of("test")
+    if len(labels) == 0:
+        return replace(ensemble, notes=(*ensemble.notes, "there is no test split to open"))
+    trials = {candidate.record.name: candidate for candidate in source.singles.trials}
+    wanted = [ensemble.members[number].trial for number in ensemble.blend.members]
+    votes = SplitVotes([trials[name] for name in (*wanted, ensemble.single.trial)], "test", labels)
+    opened = record_opening(
+        source.runs,
+        model=ensemble.name,
+        study=ensemble.study,
+        manifest_hash=ensemble.manifest_hash,
+        fingerprint=fingerprint_of([wanted, ensemble.blend.weights, ensemble.rule]),
+    )
+    return replace(ensemble, test=_compare(votes, ensemble, seed), models_that_opened_test=opened)
+
+
+def _compare(votes: SplitVotes, ensemble: Ensemble, seed: int) -> Comparison:
+    """Compare the last of `votes` with the blend of the others, each at its temperature.
+
+    The single trial is scaled as the ensemble is: else calibration alone would pass for a gain.
+    """
+    last = len(ensemble.blend.members)
+    single = Blend((last,), (1.0,), temperature=ensemble.single_temperature)
+    blend = replace(ensemble.blend, members=tuple(range(last)))
+    return compare(single.log_p(votes), blend.log_p(votes), votes.labels, seed)
+
+
+def default_package(runs: str | os.PathLike[str] | None = None) -> Path:
+    """Return the newest model package under `runs`.
+
+    Raises:
+        RecordError: there is none.
+    """
+    cards = sorted(RunsFolder.at(runs).models.glob("*/card.json"), key=lambda c: c.stat().st_mtime)
+    if not cards:
+        raise RecordError("there is no model package yet; run `carray ensemble` first")
+    return cards[-1].parent

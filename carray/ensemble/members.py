@@ -1,0 +1,141 @@
+"""Which trials may join an ensemble, which may not and why, and which are the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from carray import metrics
+from carray.errors import ConfigError, RecordError, did_you_mean
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+
+SUPERSEDED = "superseded by their refits"
+SAME_CONFIG = "of a configuration that is already in"
+NO_LOGITS = "without logits"
+NO_WEIGHTS = "whose weights the disk budget deleted"
+OTHER_IMAGES = "scored on other images (a fold, or another data set)"
+UNFINISHED = "still running"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial that may join: it left logits."""
+
+    folder: TrialFolder
+    record: TrialRecord
+    value: float
+    """The metric at its best epoch, on `val`."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether it ran to its end."""
+        return self.record.state is TrialState.COMPLETE
+
+    @property
+    def has_weights(self) -> bool:
+        """Say whether its weights are still on disk."""
+        return self.folder.weights_file.exists()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The trials of a study that may join, best first, and how many may not, by reason."""
+
+    study: str
+    metric: str
+    trials: tuple[Candidate, ...]
+    left_out: dict[str, int]
+
+    @property
+    def complete(self) -> tuple[Candidate, ...]:
+        """Those that ran to their end, best first."""
+        return tuple(trial for trial in self.trials if trial.is_complete)
+
+    def best(self, top: int) -> tuple[Candidate, ...]:
+        """Return the best `top` complete trials.
+
+        Raises:
+            ConfigError: `top` isn't positive.
+            RecordError: there are fewer; both numbers are told.
+        """
+        if top < 1:
+            raise ConfigError(f"--top {top} must be at least 1")
+        if top <= len(self.complete):
+            return self.complete[:top]
+        told = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+        raise RecordError(
+            f"--top {top} asks for more than the {len(self.complete)} complete trials that study "
+            f"{self.study!r} can offer{f' ({told})' if told else ''}; ask for fewer, or search on"
+        )
+
+
+def read_trials(folder: StudyFolder, metric: str = metrics.VAL_LOG_LOSS) -> tuple[Candidate, ...]:
+    """Return every trial of a study with its value, best first, whether it may join or not.
+
+    Raises:
+        ConfigError: `metric` is unknown.
+    """
+    if metric not in metrics.OBJECTIVES:
+        near = did_you_mean(metric, metrics.OBJECTIVES)
+        raise ConfigError(
+            f"unknown metric {metric!r}{near}; one of {', '.join(metrics.OBJECTIVES)}"
+        )
+    found = [Candidate(trial, record, record.best(metric)) for trial, record in folder.trials()]
+    return tuple(_best_first(found, metric))
+
+
+def find_candidates(
+    study: StudyRecord,
+    trials: Sequence[Candidate],
+    metric: str = metrics.VAL_LOG_LOSS,
+    *,
+    need_weights: bool = True,
+) -> Candidates:
+    """Return those of `trials`, best first, that may join an ensemble.
+
+    A refit supersedes the trial that it refits, and of equal configurations one counts.
+    `need_weights` leaves out trials that couldn't be packaged.
+    """
+    refitted = {
+        trial.record.refit_of
+        for trial in trials
+        if trial.is_complete and trial.folder.logits_file.exists()
+    }
+    left_out: Counter[str] = Counter()
+    kept: list[Candidate] = []
+    for trial in trials:
+        reason = _why_not(trial, refitted, study.manifest_hash, need_weights)
+        if not reason and any(trial.record.config == other.record.config for other in kept):
+            reason = SAME_CONFIG
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(trial)
+    return Candidates(study.name, metric, tuple(kept), dict(left_out))
+
+
+def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
+    """Sort by value; complete before others of the same value, then by number."""
+    sign = 1 if metrics.OBJECTIVES[metric] == "minimize" else -1
+
+    def key(candidate: Candidate) -> tuple[float, bool, int]:
+        value = sign * candidate.value if candidate.value == candidate.value else float("inf")
+        return value, not candidate.is_complete, candidate.record.number
+
+    return sorted(found, key=key)
+
+
+def _why_not(
+    candidate: Candidate, refitted: set[int | None], manifest_hash: str, need_weights: bool
+) -> str:
+    record = candidate.record
+    if not record.state.is_finished():
+        return UNFINISHED
+    if not candidate.folder.logits_file.exists():
+        return NO_LOGITS
+    if record.number in refitted:
+        return SUPERSEDED
+    if record.config.fold is not None or record.manifest_hash not in ("", manifest_hash):
+        return OTHER_IMAGES
+    return NO_WEIGHTS if need_weights and not candidate.has_weights else ""

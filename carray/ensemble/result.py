@@ -1,0 +1,128 @@
+"""What building an ensemble brings: plain data that tables, cards and JSON are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.ensemble.rules import Blend
+from carray.ensemble.statistics import Comparison
+from carray.errors import RecordError
+
+ImagePath = str | Path
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """One member of the ensemble, or the best single trial."""
+
+    trial: str
+    """`STUDY/0007`."""
+    folder: Path
+    backbone: str
+    state: str
+    weight: float
+    """0 where the chosen rule gave it none."""
+    val_log_loss: float
+    val_top1: float
+    blend_log_loss: float
+    """On the images that the rules were judged on."""
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """One rule, judged on images that it wasn't fitted to."""
+
+    rule: str
+    members: int
+    log_loss: float
+    top1: float
+    temperature: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble of trials: who is in it, by which rule, and what it is worth."""
+
+    study: str
+    name: str
+    classes: tuple[str, ...]
+    manifest_hash: str
+    metric: str
+    members: tuple[MemberRow, ...]
+    rules: tuple[RuleRow, ...]
+    rule: str
+    blend: Blend
+    """`blend.members` are numbers into `members`."""
+    single: MemberRow
+    """The best complete trial by `metric` on `val`."""
+    single_temperature: float
+    """Fitted as the ensemble's is, so that calibration alone is no gain."""
+    judged_on: str
+    """`blend`, or `val, cross-fitted`."""
+    judged_images: int
+    test: Comparison | None
+    """None where there is no test split, or it stayed closed."""
+    models_that_opened_test: int
+    notes: tuple[str, ...]
+    seconds: float
+    package: Path | None = None
+    model_uri: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Say in one sentence whether the ensemble beats the best single trial."""
+        if self.test is None:
+            return "The test split was not opened: nothing says yet what the ensemble is worth."
+        test = self.test
+        gains = (
+            f"log-loss {test.single.log_loss.value:.4f} -> {test.ensemble.log_loss.value:.4f}, "
+            f"top-1 {test.single.top1.value:.4f} -> {test.ensemble.top1.value:.4f}"
+        )
+        said = {
+            "better": "The ensemble is better than the best single trial on test",
+            "worse": "The ensemble is WORSE than the best single trial on test",
+            "not better": (
+                "The ensemble is not shown to be better than the best single trial on test: "
+                "the difference may be chance"
+            ),
+        }[test.verdict]
+        return f"{said} ({gains})."
+
+    def predict(self, images: Sequence[ImagePath]) -> npt.NDArray[np.float32]:
+        """Return probabilities of image files, (images, classes).
+
+        Raises:
+            RecordError: no package was written (`logits_only`).
+            DataError: an image can't be read.
+        """
+        if self.package is None:
+            raise RecordError("this ensemble has no model package: build it without logits_only")
+        from carray.ensemble.model import load_model
+
+        return load_model(self.package).predict(images)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        data: dict[str, Any] = _plain(asdict(self))
+        data["verdict"] = self.verdict
+        if self.test is not None:
+            data["test"]["verdict"] = self.test.verdict
+        return data
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with paths as text and numbers that aren't finite as None."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,82 @@
+"""Times `build_ensemble` on a made-up study: python tests/benchmarks/bench_ensemble.py.
+
+50 trials x 10,000 images x 200 classes by default, float16 logits on disk for val, blend and test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from carray.config import build_config
+from carray.ensemble import build_ensemble
+from carray.records import HELD_SPLITS, RunsFolder, StudyRecord, TrialRecord, TrialState
+
+
+def make(root: Path, trials: int, images: int, classes: int, splits: tuple[str, ...]) -> None:
+    """Write the study."""
+    rng = np.random.default_rng(0)
+    folder = RunsFolder(root).study("bench")
+    names = tuple(f"class {number}" for number in range(classes))
+    StudyRecord(name="bench", manifest_hash="m", classes=names).write(folder.record_file)
+    labels = {split: rng.integers(0, classes, images) for split in splits}
+    folder.write_labels(labels)
+    shared = rng.normal(size=(images, classes)).astype(np.float32)
+    for number in range(trials):
+        logits = {}
+        for split, own in labels.items():
+            values = shared + rng.standard_normal((images, classes), np.float32)
+            values[np.arange(images), own] += 3 + 0.02 * number
+            logits[split] = values
+        place = folder.trial(number)
+        place.write_logits(logits)
+        params = {"optimizer.lr": 1e-3 / (number + 1)}
+        row = {"val/log_loss": 2.0 - 0.01 * number, "val/top1": 0.5}
+        place.write_record(
+            TrialRecord(
+                study="bench",
+                number=number,
+                state=TrialState.PRUNED if number % 3 == 0 else TrialState.COMPLETE,
+                params=params,
+                config=build_config(params),
+                epochs=(row,) * 30,
+                manifest_hash="m",
+            )
+        )
+
+
+def main() -> None:
+    """Make the study, time the call in this process and in a fresh one, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--classes", type=int, default=200)
+    asked = parser.parse_args()
+    print(f"{asked.trials} trials x {asked.images:,} images x {asked.classes} classes")
+    print(f"{'rules judged on':<18}{'top':>4}{'seconds':>9}  chosen rule")
+    for splits in (HELD_SPLITS, ("val", "test")):
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder), asked.trials, asked.images, asked.classes, splits)
+            for top in (3, min(10, asked.trials // 2)):
+                made = build_ensemble(runs=folder, top=top, logits_only=True)
+                print(f"{made.judged_on:<18}{top:>4}{made.seconds:>9.2f}  {made.rule}")
+            print(f"{'a fresh process':<18}{3:>4}{fresh_seconds(folder):>9.2f}")
+
+
+def fresh_seconds(folder: str) -> float:
+    """Return the wall time of the command line's call, imports included."""
+    call = f"from carray.ensemble import build_ensemble as b; b(runs={folder!r}, logits_only=True)"
+    check = "; import sys; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", call + check], check=True)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""From records to the honest number, without a model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carray.ensemble import Ensemble, build_ensemble
+from carray.ensemble.openings import openings
+from carray.errors import ConfigError, RecordError
+from carray.records import RunsFolder, TrialState
+from tests.ensemble.studies import StudySpec, Trial, make_study
+
+DIVERSE = tuple(Trial(skill=2.0, noise=2.0, scale=0.7) for _ in range(5))
+DATA = "m" * 64
+
+
+def build(tmp_path: Path, spec: StudySpec, **options: object) -> Ensemble:
+    make_study(tmp_path, spec)
+    return build_ensemble(runs=tmp_path, logits_only=True, **options)  # type: ignore[arg-type]
+
+
+def test_the_newest_study_and_its_best_three_are_taken(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(DIVERSE, name="older", started_at=1.0))
+    made = build(tmp_path, StudySpec(DIVERSE, name="newer", started_at=2.0))
+    assert made.study == "newer"
+    assert {rule.rule for rule in made.rules} == {
+        "soft vote",
+        "logit mean",
+        "fitted weights",
+        "greedy selection",
+        "best single trial",
+    }
+    assert sum(rule.chosen for rule in made.rules) == 1
+    assert [rule.members for rule in made.rules[:2]] == [3, 3]
+
+
+def test_trials_with_errors_of_their_own_make_a_better_ensemble(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE))
+    assert made.test is not None
+    assert made.test.verdict == "better"
+    assert made.test.ensemble.log_loss.value < made.test.single.log_loss.value
+    assert "better than the best single trial" in made.verdict
+
+
+def test_trials_that_all_err_alike_are_said_not_to_be_better(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec([Trial(noise=0.001)] * 3))
+    assert made.test is not None
+    assert made.test.verdict == "not better"
+    assert "not shown to be better" in made.verdict
+
+
+def test_greedy_may_use_pruned_trials(tmp_path: Path) -> None:
+    pruned = [Trial(skill=6.0, noise=2.0, state=TrialState.PRUNED) for _ in range(3)]
+    made = build(tmp_path, StudySpec([Trial(skill=1.0, noise=2.0)] * 3 + pruned))
+    assert made.rule == "greedy selection"
+    assert {member.state for member in made.members if member.weight > 0} == {"pruned"}
+
+
+def test_without_a_blend_split_rules_are_cross_fitted_on_val_and_it_is_said(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE, images={"val": 200, "test": 100}))
+    assert made.judged_on == "val, cross-fitted"
+    assert any("no blend split" in note for note in made.notes)
+
+
+def test_test_is_opened_once_and_recorded(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE), name="first")
+    again = build_ensemble(runs=tmp_path, logits_only=True, name="first")
+    other = build(tmp_path, StudySpec(DIVERSE, name="later", started_at=2e3, seed=1), name="second")
+    assert (made.models_that_opened_test, again.models_that_opened_test) == (1, 1)
+    assert other.models_that_opened_test == 2
+    found = openings(RunsFolder(tmp_path), DATA)
+    assert [(opening.model, len(opening.times)) for opening in found] == [
+        ("first", 2),
+        ("second", 1),
+    ]
+
+
+def test_test_stays_closed_when_asked(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE), open_test=False)
+    assert made.test is None
+    assert openings(RunsFolder(tmp_path), DATA) == []
+    assert "not opened" in made.verdict
+
+
+def test_the_test_split_of_trials_that_were_not_chosen_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from carray.records import TrialFolder
+
+    read: list[tuple[str, str]] = []
+    logits = TrialFolder.logits
+
+    def spy(self: TrialFolder, split: str) -> np.ndarray:
+        read.append((split, self.path.name))
+        return logits(self, split)
+
+    monkeypatch.setattr(TrialFolder, "logits", spy)
+    made = build(tmp_path, StudySpec(DIVERSE, seed=4))
+    used = {made.members[number].trial for number in made.blend.members} | {made.single.trial}
+    assert {f"autumn/{trial}" for split, trial in read if split == "test"} == used
+
+
+def test_the_best_single_trial_is_the_best_on_val_not_on_test(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec([Trial(skill=1), Trial(skill=3), Trial(skill=2)]))
+    assert made.single.trial == "autumn/0001"
+
+
+def test_everything_is_json(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE))
+    told = json.loads(json.dumps(made.as_dict(), allow_nan=False))
+    assert told["test"]["verdict"] == "better"
+    assert told["members"][0]["weight"] > 0
+
+
+def test_too_few_trials_and_bad_names_are_refused(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(DIVERSE))
+    with pytest.raises(RecordError, match=r"--top 30 asks for more than the 5 complete trials"):
+        build_ensemble(runs=tmp_path, top=30)
+    with pytest.raises(RecordError, match=r"there is no study 'autum'.*did you mean 'autumn'"):
+        build_ensemble("autum", runs=tmp_path)
+    with pytest.raises(ConfigError, match="can't be a folder"):
+        build_ensemble(runs=tmp_path, name="../up")
+    assert not (tmp_path / "models").exists()
+
+
+def test_labels_that_nobody_knows_are_told(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(DIVERSE)).labels_file.unlink()
+    with pytest.raises(RecordError, match=r"has no labels\.npz and its data can't be read"):
+        build_ensemble(runs=tmp_path)
+
+
+def test_building_imports_neither_torch_nor_mlflow(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(DIVERSE))
+    code = (
+        "import sys; from carray.ensemble import build_ensemble as b;"
+        f"b(runs={str(tmp_path)!r}, logits_only=True);"
+        "print({'torch', 'mlflow', 'ray', 'sklearn', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
