@@ -1,0 +1,159 @@
+"""The command line as a whole: what it imports, how it teaches, how it refuses."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from carray.cli import main
+from carray.cli.app import app
+
+HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "pandas", "optuna", "sklearn", "scipy")
+WIDTH = 100
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def carray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["carray", *words])
+        try:
+            main()
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        assert isinstance(code, int)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def commands(group: object = None, path: str = "carray") -> Iterator[tuple[str, TyperCommand]]:
+    """Every command that does something, with all its words."""
+    node = typer.main.get_command(app) if group is None else group
+    if isinstance(node, TyperGroup):
+        for name, child in node.commands.items():
+            yield from commands(child, f"{path} {name}")
+    else:
+        assert isinstance(node, TyperCommand)
+        yield path, node
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["space", "--help"], ["space", "sample", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['carray', *{words!r}]\n"
+        "from carray.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        f"print('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_each_command_says_what_it_does_and_what_each_option_means(path: str) -> None:
+    command = COMMANDS[path]
+    assert command.help
+    told = {param.name: bool(getattr(param, "help", None)) for param in command.params}
+    self_explaining = {"help", "seed"}
+    assert [
+        name for name, told_so in told.items() if not told_so and name not in self_explaining
+    ] == []
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_each_commands_help_can_be_shown(carray: Run, path: str) -> None:
+    code, out, _ = carray(*path.split()[1:], "--help")
+    assert code == 0
+    assert f"Usage: {path}" in out
+
+
+def test_no_words_teach(carray: Run) -> None:
+    _, out, err = carray()
+    assert "Usage: carray" in out + err
+
+
+class TestSpace:
+    @pytest.mark.parametrize("name", ["quick", "backbones"])
+    def test_check_fits_the_width_and_says_valid(self, carray: Run, name: str) -> None:
+        code, out, _ = carray("space", "check", name)
+        assert code == 0
+        assert f"{name} is valid" in out
+        assert max(map(len, out.splitlines())) <= WIDTH
+
+    def test_sample_prints_as_many_trials_as_asked(self, carray: Run) -> None:
+        code, out, _ = carray("space", "sample", "backbones", "-n", "7", "--seed", "2")
+        assert code == 0
+        titles = [line for line in out.splitlines() if not line.startswith(" ")]
+        assert [title.split()[0] for title in titles] == [str(number) for number in range(7)]
+        assert max(map(len, out.splitlines())) <= WIDTH
+
+    def test_sample_as_json_has_configs_that_can_be_read_back(self, carray: Run) -> None:
+        from carray.config import TrialConfig
+
+        _, out, _ = carray("space", "sample", "quick", "-n", "3", "--json")
+        trials = json.loads(out)
+        configs = [TrialConfig.model_validate(trial["config"]) for trial in trials]
+        assert len({config.optimizer.lr for config in configs}) == 3
+
+    def test_check_as_json_names_the_hash(self, carray: Run) -> None:
+        from carray.search.space import SearchSpace
+
+        _, out, _ = carray("space", "check", "quick", "--json")
+        assert json.loads(out)["hash"] == SearchSpace.load("quick").hash
+
+    def test_list_names_the_shipped_spaces(self, carray: Run) -> None:
+        _, out, _ = carray("space", "list")
+        assert {line.split()[0] for line in out.splitlines() if line[0] != " "} >= {
+            "quick",
+            "backbones",
+        }
+
+    def test_schema_knows_every_parameter(self, carray: Run, tmp_path: Path) -> None:
+        from carray.config import config_paths
+
+        carray("space", "schema", "--out", str(tmp_path / "space.json"))
+        schema = json.loads((tmp_path / "space.json").read_text())
+        assert set(schema["properties"]["search"]["properties"]) == set(config_paths())
+        lr = schema["properties"]["fixed"]["properties"]["optimizer.lr"]
+        assert (lr["exclusiveMinimum"], lr["maximum"]) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version: 1\nfixed: {epoch: 3}\n", "did you mean 'epochs'?"),
+        ("version: 1\nfixed: {backbone: resnet51}\n", "unknown backbone 'resnet51'; did you mean"),
+        ("version: 1\nfixed: {backbone: resnet50.a9_in1k}\n", "no weights tagged 'a9_in1k'"),
+        ("version: 1\nsearch: {dropout: {uniform: [0.0, 1.3]}}\n", "input should be less than 1"),
+    ],
+)
+def test_a_wrong_space_is_refused_in_one_sentence(
+    carray: Run, tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    code, out, err = carray("space", "check", str(file))
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_space_is_refused_in_one_sentence(carray: Run) -> None:
+    code, out, err = carray("space", "check", "quik")
+    assert (code, out) == (2, "")
+    assert err == "carray: there is no search space 'quik'; did you mean 'quick'?\n"
