@@ -35,6 +35,7 @@ class Board:
         self._study: StudyRecord | None = None
         self._lanes = 1
         self._start = time.monotonic()
+        self._first_trial: float | None = None  # when this call's first trial began
         self._before: set[int] = set()  # trials that had ended before this call
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
@@ -59,7 +60,7 @@ class Board:
 
     def trial_started(self, record: TrialRecord) -> None:
         """Show a trial's start."""
-        self._records[record.number] = record
+        self._add(record)
         self._say(f"{_label(record)} starts: {_drawn(record)}")
 
     def epoch_ended(self, record: TrialRecord) -> None:
@@ -89,6 +90,10 @@ class Board:
         clock = seconds_text(time.monotonic() - self._start)
         print(f"[{clock:>6}] {text}"[:WIDTH], file=self._stream, flush=True)
 
+    def _add(self, record: TrialRecord) -> None:
+        self._first_trial = self._first_trial or time.monotonic()
+        self._records[record.number] = record
+
     def _search(self) -> list[TrialRecord]:
         return [record for record in self._records.values() if record.kind == "search"]
 
@@ -117,13 +122,13 @@ class Board:
 
     def _eta_seconds(self) -> float | None:
         """Extrapolate from this call's ended trials; None before three of them."""
-        if self._study is None:
+        if self._study is None or self._first_trial is None:
             return None
         ended = [r for r in self._search() if r.state.is_finished()]
         here = len([r for r in ended if r.number not in self._before])
         if here < 3:
             return None
-        each = (time.monotonic() - self._start) / here
+        each = (time.monotonic() - self._first_trial) / here
         return each * max(0, self._study.trials - len(ended))
 
 
@@ -141,7 +146,7 @@ class JsonBoard(Board):
 
     def trial_started(self, record: TrialRecord) -> None:
         """Write a trial's start."""
-        self._records[record.number] = record
+        self._add(record)
         self._write(event="trial_started", trial=record.name, params=record.params)
 
     def epoch_ended(self, record: TrialRecord) -> None:

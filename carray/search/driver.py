@@ -36,6 +36,10 @@ class Driver:
         self._open_finishes = 0
         self._all_finished = threading.Condition()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles all that it is given to its cache, which is never read: the ledger is."""
+        return {}
+
     def order(self, record: TrialRecord, epoch: int) -> EpochOrder:
         """Return the order for one epoch of a trial."""
         return EpochOrder(
@@ -64,7 +68,7 @@ class Driver:
                 name="tune",
                 storage_path=str(storage),
                 callbacks=[LedgerCallback(self)],
-                stop=_Deadline(self.ledger, deadline),
+                stop=_Deadline(self, deadline),
                 failure_config=tune.FailureConfig(max_failures=THIN_CRASHES),
                 verbose=0,
             ),
@@ -199,14 +203,15 @@ def _is_metric(name: str, value: Any) -> bool:
 class _Deadline(tune.Stopper):  # type: ignore[misc]
     """Ends trials after their epoch once the time budget is spent."""
 
-    def __init__(self, ledger: Ledger, deadline: float | None) -> None:
-        self._ledger = ledger
+    def __init__(self, driver: Driver, deadline: float | None) -> None:
+        self._driver = driver
         self._deadline = deadline
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        ledger = self._driver.ledger
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._ledger.stopped = self._ledger.stopped or TIME_BUDGET
-        return bool(self._ledger.stopped) and STATE not in result
+            ledger.stopped = ledger.stopped or TIME_BUDGET
+        return bool(ledger.stopped) and STATE not in result
 
     def stop_all(self) -> bool:
         return False

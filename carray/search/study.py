@@ -6,67 +6,39 @@ the same arguments goes on where the last call ended; with more trials it extend
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.data.store import open_store
-from carray.errors import ConfigError, PlanError, RecordError
-from carray.files import write_text
-from carray.progress import progress
-from carray.provenance import git_commit
-from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
+from carray.errors import PlanError
+from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import enforce_budget
 from carray.search.cluster import connected, nodes, on_interrupt
 from carray.search.driver import INTERRUPTED, TIME_BUDGET, Driver
-from carray.search.ledger import Ledger, open_optuna_study
-from carray.search.plan import Plan, make_plan
-from carray.search.samplers import build_sampler
+from carray.search.exports import StudyGauges
+from carray.search.ledger import Ledger
+from carray.search.opening import (
+    StudyRequest,
+    check_backbones,
+    locked_study,
+    open_ledger,
+    open_record,
+    plan_study,
+    wanted_space,
+    warm_stores,
+    write_study,
+)
+from carray.search.plan import Plan
 from carray.search.schedulers import build_scheduler
-from carray.search.space import Block, SearchSpace
+from carray.search.space import SearchSpace
 from carray.search.watchdog import watched
 from carray.tracking import Tracker, open_tracker
 from carray.training.lane import Lanes, LaneShape, place_error
 
-DEFAULT_TRIALS = 30
 REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRequest:
-    """What a study is asked to do; the command line's options have the same names."""
-
-    data: Path
-    space: str
-    trials: int | None = None
-    name: str | None = None
-    runs: str | None = None
-    max_epochs: int | None = None
-    concurrent: int | None = None
-    workers_per_trial: int = 1
-    gpus_per_trial: float | None = None
-    cpus_per_worker: float | None = None
-    sampler: str | None = None
-    scheduler: str | None = None
-    grace_epochs: int = 1
-    reduction_factor: int = 3
-    time_budget_seconds: float | None = None
-    refit: int = 0
-    refit_epochs: int | None = None
-    address: str | None = None
-    seed: int = 0
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    disk_budget_gib: float = 50.0
-    storage: str | None = None
-    place_timeout_seconds: float = 300.0
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
@@ -79,18 +51,22 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
     board = board or open_board()
     runs = RunsFolder.at(request.runs)
     manifest = Manifest.load(request.data)
-    space = _wanted_space(request)
-    _check_backbones(space, manifest)
-    folder, study = _open_record(request, runs, manifest, space)
+    space = wanted_space(request)
+    check_backbones(space, manifest)
+    folder, study = open_record(request, runs, manifest, space)
     tracker = open_tracker(runs)
-    with _locked(folder), connected(request.address):
-        plan = _plan(request, folder, study)
+    with locked_study(folder), connected(request.address):
+        plan = plan_study(request, folder, study, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
-        _write_open(folder, study, space, manifest)
-        observers: list[Tracker] = [board, tracker, *_exports(study)]
+        write_study(folder, study, space, manifest)
+        observers: list[Tracker] = [
+            board,
+            tracker,
+            StudyGauges(study, [record for _, record in folder.trials()]),
+        ]
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
-        ledger = _open_ledger(request, folder, study, space, observers)
+        ledger = open_ledger(request, folder, study, space, observers)
         board.known(ledger.records + ledger.refits)
         session = _Session(request, runs, manifest, space, plan, ledger, board)
         try:
@@ -212,7 +188,7 @@ class _Session:
         lanes.start()
         try:
             with on_interrupt(self._interrupter(lanes)):
-                _warm_stores(self._manifest, self._space)  # while the worker groups start
+                warm_stores(self._manifest, self._space)  # while the worker groups start
                 self._wait_for(lanes)
                 with watched(lanes, self._ledger, self._board.note):
                     yield lanes
@@ -235,167 +211,5 @@ class _Session:
         return stop
 
 
-def _wanted_space(request: StudyRequest) -> SearchSpace:
-    space = SearchSpace.load(request.space)
-    fixed = dict(request.overrides)
-    if request.max_epochs is not None:
-        fixed["epochs"] = request.max_epochs
-    return space.with_fixed(fixed) if fixed else space
-
-
-def _check_backbones(space: SearchSpace, manifest: Manifest) -> None:
-    """Refuse a backbone that timm doesn't have, and weights that aren't there or don't fit."""
-    from carray.models.classifier import check_backbone
-
-    for config in _one_config_a_branch(space):
-        check_backbone(config, len(manifest.classes))
-
-
-def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
-    """Yield a config for every backbone and source of weights that a trial may have."""
-    seen = set()
-    for _, block in space.branches():
-        ends = {name: drawn.ends()[0] for name, drawn in block.search.items()}
-        for backbone in _known_values(block, "backbone"):
-            for pretrained in _known_values(block, "pretrained"):
-                if (backbone, pretrained) not in seen:
-                    seen.add((backbone, pretrained))
-                    chosen = {"backbone": backbone, "pretrained": pretrained}
-                    yield build_config({**block.fixed, **ends, **chosen})
-
-
-def _warm_stores(manifest: Manifest, space: SearchSpace) -> None:
-    """Decode the images now, in view, at every size that is known before trials are drawn."""
-    inputs = set()
-    for _, block in space.branches():
-        for size in _known_values(block, "image_size"):
-            for fit in _known_values(block, "fit"):
-                config = build_config({"image_size": size, "fit": fit})
-                inputs.add((config.image_size, config.fit))
-    for image_size, image_fit in sorted(inputs):
-        open_store(manifest, image_size, image_fit, progress)
-
-
-def _known_values(block: Block, name: str) -> tuple[Any, ...]:
-    """Return what `name` may be: its fixed value or default, its choices, or a range's ends."""
-    drawn = block.search.get(name)
-    return drawn.ends() if drawn else (block.fixed.get(name, getattr(TrialConfig(), name)),)
-
-
-def _open_record(
-    request: StudyRequest, runs: RunsFolder, manifest: Manifest, space: SearchSpace
-) -> tuple[StudyFolder, StudyRecord]:
-    """Return the study's folder and its record: the stored one extended, or a new one."""
-    name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
-    if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-        raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
-    folder = runs.study(name)
-    max_epochs = _max_epochs(space)
-    fresh = StudyRecord(
-        name=name,
-        data=str(manifest.folder.resolve()),
-        manifest_hash=manifest.hash,
-        classes=manifest.classes,
-        metric=space.metric,
-        direction=space.direction,
-        space_file=str(request.space),
-        space_hash=space.hash,
-        sampler=request.sampler or space.sampler or "tpe",
-        scheduler=request.scheduler or space.scheduler or "asha",
-        trials=request.trials or space.trials or DEFAULT_TRIALS,
-        max_epochs=max_epochs,
-        seed=request.seed,
-        started_at=time.time(),
-        git_commit=git_commit(),
-    )
-    build_sampler(fresh.sampler, fresh.seed)
-    build_scheduler(
-        fresh.scheduler, metric=fresh.metric, direction=fresh.direction, max_epochs=max_epochs
-    )
-    if fresh.trials < 1:
-        raise ConfigError(f"--trials {fresh.trials} must be at least 1")
-    if request.refit > fresh.trials:
-        raise ConfigError(f"--refit {request.refit} must be at most --trials {fresh.trials}")
-    if not folder.record_file.exists():
-        return folder, fresh
-    return folder, _resumed(folder.record(), fresh)
-
-
-def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
-    """Return the stored record with this call's budget; what the trials share must not change."""
-    for what, name in (("data set", "manifest_hash"), ("search space", "space_hash")):
-        if getattr(stored, name) != getattr(fresh, name):
-            raise RecordError(
-                f"study {stored.name!r} was begun with another {what} "
-                f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
-                "another name with --study"
-            )
-    kept = {"started_at": stored.started_at, "tracking": stored.tracking, "ended_at": None}
-    return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
-
-
-def _max_epochs(space: SearchSpace) -> int:
-    """Return the most epochs that any trial may have: the scheduler's full length."""
-    return max(int(e) for _, block in space.branches() for e in _known_values(block, "epochs"))
-
-
-def _plan(request: StudyRequest, folder: StudyFolder, study: StudyRecord) -> Plan:
-    ended = sum(record.state.is_finished() for _, record in folder.trials())
-    return make_plan(
-        nodes(),
-        trials=max(1, study.trials - ended),
-        workers=request.workers_per_trial,
-        gpus_per_trial=request.gpus_per_trial,
-        cpus_per_worker=request.cpus_per_worker,
-        concurrent=request.concurrent,
-    )
-
-
-def _write_open(
-    folder: StudyFolder, study: StudyRecord, space: SearchSpace, manifest: Manifest
-) -> None:
-    write_text(folder.space_file, space.text)
-    folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
-    study.write(folder.record_file)
-
-
-def _open_ledger(
-    request: StudyRequest,
-    folder: StudyFolder,
-    study: StudyRecord,
-    space: SearchSpace,
-    observers: list[Tracker],
-) -> Ledger:
-    storage = request.storage or f"sqlite:///{folder.optuna_file}"
-    drawn = sum(1 for _ in folder.trials())
-    sampler = build_sampler(study.sampler, study.seed + drawn)  # a resumed one must not repeat
-    optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
-    if not optuna_study.get_trials(deepcopy=False):
-        for point in space.start_points():
-            optuna_study.enqueue_trial(point)
-    return Ledger(folder, study, space, optuna_study, observers)
-
-
-def _exports(study: StudyRecord) -> list[Tracker]:
-    from carray.search.exports import StudyExports
-
-    return [StudyExports(study)]
-
-
 def _deadline(time_budget_seconds: float | None) -> float | None:
     return None if time_budget_seconds is None else time.monotonic() + time_budget_seconds
-
-
-@contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study against a second driver."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / "driver.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RecordError(
-                f"study {folder.path.name!r} is being run by another process; wait for it, or "
-                "name another study with --study"
-            ) from None
-        yield

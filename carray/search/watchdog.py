@@ -45,9 +45,8 @@ def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threa
             if missing > 0 and time.monotonic() - said_at > SAY_AFTER_SECONDS:
                 said_at = time.monotonic()
                 waited = seconds_text(said_at - start)
-                say(
-                    f"{missing} of {lanes.num_lanes} lanes not placed after {waited}: {_asked(lanes)}"
-                )
+                short = f"{missing} of {lanes.num_lanes} lanes not placed after {waited}"
+                say(f"{short}: each asks for {_asked(lanes)}")
 
 
 def _asked(lanes: Lanes) -> str:

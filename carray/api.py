@@ -1,0 +1,101 @@
+"""Everything that the command line does, as typed calls for notebooks and jobs.
+
+import carray
+
+manifest = carray.prepare("photos", "cars")
+study = carray.tune("cars", "quick", trials=12, refit=3)
+ensemble = study.ensemble(top=3)
+ensemble.predict(["a.jpg", "b.jpg"])
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+
+if TYPE_CHECKING:
+    from carray.ensemble import Ensemble
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that has been run: its trials, its best, its ensemble."""
+
+    folder: StudyFolder
+    runs: RunsFolder
+
+    @property
+    def record(self) -> StudyRecord:
+        """What was asked, and how the study stands."""
+        return self.folder.record()
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """Every trial and refit, by number."""
+        return [record for _, record in self.folder.trials()]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial or refit that is best in the study's metric on `val`."""
+        study = self.record
+        sign = 1.0 if study.direction == "minimize" else -1.0
+        complete = [r for r in self.trials if r.state is TrialState.COMPLETE and r.best_epoch]
+        return min(complete, key=lambda r: sign * r.best(study.metric), default=None)
+
+    def ensemble(self, top: int = 3, **options: Any) -> Ensemble:
+        """Merge the best `top` trials; see `carray.ensemble.build_ensemble`."""
+        from carray.ensemble import build_ensemble
+
+        return build_ensemble(self.record.name, top=top, runs=self.runs.path, **options)
+
+
+def tune(
+    data: PathLike,
+    space: PathLike = "quick",
+    *,
+    trials: int | None = None,
+    name: str | None = None,
+    runs: PathLike | None = None,
+    weights: PathLike | None = None,
+    as_json: bool = False,
+    **options: Any,
+) -> Study:
+    """Search `space` on the prepared data set `data`; resume or extend the study of that name.
+
+    Args:
+        data: a folder that `prepare` has made.
+        space: a YAML file, or the name of a shipped space.
+        trials: in all, earlier calls' included; default: the space's, else 30.
+        name: the study's; default: the space's and the data's.
+        runs: where studies live; default: `$CARRAY_RUNS`, else `./runs`.
+        weights: a folder of pretrained weights, looked in before the hub.
+        as_json: write events as JSON lines.
+        options: fields of `carray.search.opening.StudyRequest`.
+
+    Raises:
+        CarrayError: the request can't be carried out.
+        KeyboardInterrupt: interrupted; the same call goes on from there.
+    """
+    from carray.search.board import open_board
+    from carray.search.opening import StudyRequest
+    from carray.search.study import run_study
+
+    if weights is not None:
+        os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
+    where = None if runs is None else str(runs)
+    request = StudyRequest(
+        data=Path(data), space=str(space), trials=trials, name=name, runs=where, **options
+    )
+    return Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
+
+
+def load_study(name: str | None = None, runs: PathLike | None = None) -> Study:
+    """Return the study `name`, or the newest; raises RecordError if there is none."""
+    where = RunsFolder.at(runs)
+    return Study(where.find_study(name), where)

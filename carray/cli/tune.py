@@ -1,0 +1,131 @@
+"""`carray tune`: a study from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption, RunsOption, parse_sets, print_study
+
+PLACE = "Placement"
+SEARCH = "Search"
+
+
+def tune(
+    data: Annotated[Path, typer.Argument(help="A prepared data set (`carray data prepare`).")],
+    space: Annotated[
+        str, typer.Option(help="A search space: a YAML file, or a shipped one's name.")
+    ] = "quick",
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all, earlier calls' included.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Its name; default: the space's and the data's.")
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a full trial, in place of the space's.")
+    ] = None,
+    refit: Annotated[int, typer.Option(help="Train the best K again, longer.")] = 0,
+    refit_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a refit; default: twice a trial's.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes after which no epoch is begun.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, fixed for every trial; may be repeated."),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="tpe, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
+    ] = None,
+    grace_epochs: Annotated[
+        int, typer.Option(help="Epochs that every trial gets.", rich_help_panel=SEARCH)
+    ] = 1,
+    reduction_factor: Annotated[
+        int, typer.Option(help="One in so many goes past a rung.", rich_help_panel=SEARCH)
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="The study's seed.", rich_help_panel=SEARCH)] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna's storage URL; default: sqlite.", rich_help_panel=SEARCH),
+    ] = None,
+    concurrent: Annotated[
+        int | None,
+        typer.Option(help="Trials at once; default: all that fit.", rich_help_panel=PLACE),
+    ] = None,
+    workers_per_trial: Annotated[
+        int, typer.Option(help="DDP ranks of a trial.", rich_help_panel=PLACE)
+    ] = 1,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(help="Of all its ranks; a share packs trials.", rich_help_panel=PLACE),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(help="CPUs of one rank.", rich_help_panel=PLACE)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster's; default: this machine.", rich_help_panel=PLACE),
+    ] = None,
+    place_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the first lane.", rich_help_panel=PLACE)
+    ] = 300.0,
+    disk_budget: Annotated[
+        float, typer.Option(help="GiB of weights that all studies may keep.")
+    ] = 50.0,
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a space on every GPU there is; keep what every trial learned.
+
+    The same command again goes on where it stopped; with more --trials it extends the study.
+
+    [dim]Examples:[/]
+
+      carray tune cars --space quick --trials 12
+
+      carray tune cars --space search_spaces/backbones.yaml --trials 30 --refit 3
+
+      carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
+    """
+    from carray import api
+
+    done = api.tune(
+        data,
+        space,
+        trials=trials,
+        name=study,
+        runs=runs,
+        max_epochs=max_epochs,
+        concurrent=concurrent,
+        workers_per_trial=workers_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_worker=cpus_per_worker,
+        sampler=sampler,
+        scheduler=scheduler,
+        grace_epochs=grace_epochs,
+        reduction_factor=reduction_factor,
+        time_budget_seconds=None if time_budget is None else time_budget * 60,
+        refit=refit,
+        refit_epochs=refit_epochs,
+        address=address,
+        seed=seed,
+        overrides=parse_sets(set_ or []),
+        disk_budget_gib=disk_budget,
+        storage=storage,
+        place_timeout_seconds=place_timeout,
+        weights=weights,
+        as_json=as_json,
+    )
+    print_study(done.folder, as_json)

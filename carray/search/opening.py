@@ -1,0 +1,219 @@
+"""What a study is asked to do, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from carray.config import TrialConfig, build_config
+from carray.data.manifest import Manifest
+from carray.data.store import open_store
+from carray.errors import ConfigError, RecordError
+from carray.files import write_text
+from carray.progress import progress
+from carray.provenance import git_commit
+from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord
+from carray.search.ledger import Ledger, open_optuna_study
+from carray.search.plan import Node, Plan, make_plan
+from carray.search.samplers import build_sampler
+from carray.search.schedulers import build_scheduler
+from carray.search.space import Block, SearchSpace
+from carray.tracking import Tracker
+
+DEFAULT_TRIALS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What a study is asked to do; the command line's options have the same names."""
+
+    data: Path
+    space: str
+    trials: int | None = None
+    name: str | None = None
+    runs: str | None = None
+    max_epochs: int | None = None
+    concurrent: int | None = None
+    workers_per_trial: int = 1
+    gpus_per_trial: float | None = None
+    cpus_per_worker: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    grace_epochs: int = 1
+    reduction_factor: int = 3
+    time_budget_seconds: float | None = None
+    refit: int = 0
+    refit_epochs: int | None = None
+    address: str | None = None
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    disk_budget_gib: float = 50.0
+    storage: str | None = None
+    place_timeout_seconds: float = 300.0
+
+
+def wanted_space(request: StudyRequest) -> SearchSpace:
+    """Read the space, with what the request fixes in it."""
+    space = SearchSpace.load(request.space)
+    fixed = dict(request.overrides)
+    if request.max_epochs is not None:
+        fixed["epochs"] = request.max_epochs
+    return space.with_fixed(fixed) if fixed else space
+
+
+def check_backbones(space: SearchSpace, manifest: Manifest) -> None:
+    """Refuse a backbone that timm doesn't have, and weights that aren't there or don't fit."""
+    from carray.models.classifier import check_backbone
+
+    for config in _one_config_a_branch(space):
+        check_backbone(config, len(manifest.classes))
+
+
+def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
+    """Yield a config for every backbone and source of weights that a trial may have."""
+    seen = set()
+    for _, block in space.branches():
+        ends = {name: drawn.ends()[0] for name, drawn in block.search.items()}
+        for backbone in _known_values(block, "backbone"):
+            for pretrained in _known_values(block, "pretrained"):
+                if (backbone, pretrained) not in seen:
+                    seen.add((backbone, pretrained))
+                    chosen = {"backbone": backbone, "pretrained": pretrained}
+                    yield build_config({**block.fixed, **ends, **chosen})
+
+
+def warm_stores(manifest: Manifest, space: SearchSpace) -> None:
+    """Decode the images now, in view, at every size that is known before trials are drawn."""
+    inputs = set()
+    for _, block in space.branches():
+        for size in _known_values(block, "image_size"):
+            for fit in _known_values(block, "fit"):
+                config = build_config({"image_size": size, "fit": fit})
+                inputs.add((config.image_size, config.fit))
+    for image_size, image_fit in sorted(inputs):
+        open_store(manifest, image_size, image_fit, progress)
+
+
+def _known_values(block: Block, name: str) -> tuple[Any, ...]:
+    """Return what `name` may be: its fixed value or default, its choices, or a range's ends."""
+    drawn = block.search.get(name)
+    return drawn.ends() if drawn else (block.fixed.get(name, getattr(TrialConfig(), name)),)
+
+
+def open_record(
+    request: StudyRequest, runs: RunsFolder, manifest: Manifest, space: SearchSpace
+) -> tuple[StudyFolder, StudyRecord]:
+    """Return the study's folder and its record: the stored one extended, or a new one."""
+    name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
+    if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
+    folder = runs.study(name)
+    max_epochs = _max_epochs(space)
+    fresh = StudyRecord(
+        name=name,
+        data=str(manifest.folder.resolve()),
+        manifest_hash=manifest.hash,
+        classes=manifest.classes,
+        metric=space.metric,
+        direction=space.direction,
+        space_file=str(request.space),
+        space_hash=space.hash,
+        sampler=request.sampler or space.sampler or "tpe",
+        scheduler=request.scheduler or space.scheduler or "asha",
+        trials=request.trials or space.trials or DEFAULT_TRIALS,
+        max_epochs=max_epochs,
+        seed=request.seed,
+        started_at=time.time(),
+        git_commit=git_commit(),
+    )
+    build_sampler(fresh.sampler, fresh.seed)
+    build_scheduler(
+        fresh.scheduler, metric=fresh.metric, direction=fresh.direction, max_epochs=max_epochs
+    )
+    if fresh.trials < 1:
+        raise ConfigError(f"--trials {fresh.trials} must be at least 1")
+    if request.refit > fresh.trials:
+        raise ConfigError(f"--refit {request.refit} must be at most --trials {fresh.trials}")
+    if not folder.record_file.exists():
+        return folder, fresh
+    return folder, _resumed(folder.record(), fresh)
+
+
+def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
+    """Return the stored record with this call's budget; what the trials share must not change."""
+    for what, name in (("data set", "manifest_hash"), ("search space", "space_hash")):
+        if getattr(stored, name) != getattr(fresh, name):
+            raise RecordError(
+                f"study {stored.name!r} was begun with another {what} "
+                f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
+                "another name with --study"
+            )
+    kept = {"started_at": stored.started_at, "tracking": stored.tracking, "ended_at": None}
+    return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
+
+
+def _max_epochs(space: SearchSpace) -> int:
+    """Return the most epochs that any trial may have: the scheduler's full length."""
+    return max(int(e) for _, block in space.branches() for e in _known_values(block, "epochs"))
+
+
+def plan_study(
+    request: StudyRequest, folder: StudyFolder, study: StudyRecord, nodes: Sequence[Node]
+) -> Plan:
+    """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
+    ended = sum(record.state.is_finished() for _, record in folder.trials())
+    return make_plan(
+        nodes,
+        trials=max(1, study.trials - ended, request.refit),
+        workers=request.workers_per_trial,
+        gpus_per_trial=request.gpus_per_trial,
+        cpus_per_worker=request.cpus_per_worker,
+        concurrent=request.concurrent,
+    )
+
+
+def write_study(
+    folder: StudyFolder, study: StudyRecord, space: SearchSpace, manifest: Manifest
+) -> None:
+    """Write what the study's folder begins with."""
+    write_text(folder.space_file, space.text)
+    folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
+    study.write(folder.record_file)
+
+
+def open_ledger(
+    request: StudyRequest,
+    folder: StudyFolder,
+    study: StudyRecord,
+    space: SearchSpace,
+    observers: list[Tracker],
+) -> Ledger:
+    """Open Optuna's study and the ledger over it; a new study tries the starting points first."""
+    storage = request.storage or f"sqlite:///{folder.optuna_file}"
+    drawn = sum(1 for _ in folder.trials())
+    sampler = build_sampler(study.sampler, study.seed + drawn)  # a resumed one must not repeat
+    optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
+    if not optuna_study.get_trials(deepcopy=False):
+        for point in space.start_points():
+            optuna_study.enqueue_trial(point)
+    return Ledger(folder, study, space, optuna_study, observers)
+
+
+@contextmanager
+def locked_study(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study against a second driver."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / "driver.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecordError(
+                f"study {folder.path.name!r} is being run by another process; wait for it, or "
+                "name another study with --study"
+            ) from None
+        yield

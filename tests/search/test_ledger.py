@@ -1,0 +1,170 @@
+"""The ledger: what Optuna is told, what a killed process leaves, what the next one does with it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+
+from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
+from carray.records import StudyFolder, StudyRecord, TrialState
+from carray.search.ledger import OUT_OF_MEMORY, Ledger, open_optuna_study
+from carray.search.samplers import build_sampler
+from carray.search.space import SearchSpace
+from carray.tracking import MemoryTracker
+
+SPACE = """
+version: 1
+metric: val/log_loss
+direction: minimize
+fixed: {epochs: 3, pretrained: false}
+search:
+  optimizer.lr: {loguniform: [1e-4, 1e-2]}
+start:
+  - {optimizer.lr: 3e-3}
+"""
+
+
+def open_ledger(folder: Path, trials: int = 4) -> tuple[Ledger, MemoryTracker]:
+    space = SearchSpace.from_text(SPACE, "space.yaml")
+    study = StudyRecord(name="s", trials=trials, manifest_hash="m", max_epochs=3)
+    files = StudyFolder(folder / "studies" / "s")
+    files.path.mkdir(parents=True, exist_ok=True)
+    study.write(files.record_file)
+    sampler = build_sampler("random", 0)
+    optuna_study = open_optuna_study("s", "minimize", f"sqlite:///{files.optuna_file}", sampler)
+    if not optuna_study.trials:
+        for point in space.start_points():
+            optuna_study.enqueue_trial(point)
+    tracker = MemoryTracker()
+    return Ledger(files, study, space, optuna_study, [tracker]), tracker
+
+
+def row(loss: float) -> dict[str, float]:
+    return {VAL_LOG_LOSS: loss, VAL_TOP1: 1 / (1 + loss)}
+
+
+def optuna_trial(ledger: Ledger, number: int) -> optuna.trial.FrozenTrial:
+    sampler_number = ledger.record(number).sampler_number
+    return next(t for t in ledger._optuna.trials if t.number == sampler_number)
+
+
+def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
+    tmp_path: Path,
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    first, second = ledger.ask(), ledger.ask()
+    assert first is not None and second is not None
+    assert first.config.optimizer.lr == 3e-3
+    assert first.config.seed != second.config.seed
+
+
+def test_a_complete_trial_is_told_with_its_best_epochs_value(tmp_path: Path) -> None:
+    ledger, tracker = open_ledger(tmp_path)
+    record = ledger.ask()
+    assert record is not None
+    for epoch, loss in enumerate((2.0, 1.0, 1.5), start=1):
+        ledger.report(record.number, epoch, row(loss), {"parameters": 7})
+    ledger.end(record.number, TrialState.COMPLETE)
+    assert optuna_trial(ledger, 0).value == 1.0
+    assert ledger.record(0).parameters == 7
+    assert tracker.runs[0].curves[-1]["best/val/log_loss"] == 1.0
+
+
+def test_a_pruned_trial_is_told_pruned_with_its_last_value(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(1.0), {})
+    ledger.report(0, 2, row(1.7), {})
+    ledger.end(0, TrialState.PRUNED, "asha after epoch 2")
+    told = optuna_trial(ledger, 0)
+    assert told.state == optuna.trial.TrialState.PRUNED
+    assert told.intermediate_values == {2: 1.7}
+
+
+def test_out_of_memory_is_told_as_an_infeasible_constraint(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.end(0, TrialState.INFEASIBLE, "out of memory")
+    told = optuna_trial(ledger, 0)
+    assert told.state == optuna.trial.TrialState.PRUNED
+    assert any(OUT_OF_MEMORY in str(key) for key in told.system_attrs)
+
+
+def test_a_failed_trial_is_told_fail_and_counts_as_one_of_the_trials(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path, trials=1)
+    ledger.ask()
+    ledger.end(0, TrialState.FAILED, "loss is nan")
+    assert optuna_trial(ledger, 0).state == optuna.trial.TrialState.FAIL
+    assert ledger.ask() is None
+
+
+def test_an_epoch_reported_twice_is_kept_once(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(1.0), {})
+    ledger.report(0, 1, row(9.0), {})
+    assert [r[VAL_LOG_LOSS] for r in ledger.record(0).epochs] == [1.0]
+
+
+def test_what_a_killed_process_was_running_is_asked_for_again_with_its_epochs(
+    tmp_path: Path,
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(1.0), {})
+    ledger.ask()
+    ledger.end(1, TrialState.PRUNED)
+    again, _ = open_ledger(tmp_path)
+    record = again.ask()
+    assert record is not None
+    assert (record.number, len(record.epochs)) == (0, 1)
+    following = again.ask()
+    assert following is not None and following.number == 2
+    again.report(0, 2, row(0.5), {})
+    again.end(0, TrialState.COMPLETE)
+    assert optuna_trial(again, 0).value == 0.5
+
+
+def test_an_optuna_trial_that_was_never_recorded_is_failed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    stray = ledger._optuna.ask()
+    again, _ = open_ledger(tmp_path)
+    states = {t.number: t.state for t in again._optuna.trials}
+    assert states[stray.number] == optuna.trial.TrialState.FAIL
+
+
+def test_more_trials_extend_a_study_and_a_stopped_one_opens_none(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path, trials=1)
+    ledger.ask()
+    ledger.end(0, TrialState.PRUNED)
+    assert ledger.ask() is None
+    wider, _ = open_ledger(tmp_path, trials=2)
+    wider.stopped = "interrupted"
+    assert wider.ask() is None
+    wider.stopped = ""
+    record = wider.ask()
+    assert record is not None and record.number == 1
+
+
+def test_refits_come_from_the_best_complete_trials_and_are_opened_once(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    for number, loss in enumerate((2.0, 1.0, math.nan)):
+        ledger.ask()
+        if math.isfinite(loss):
+            ledger.report(number, 1, row(loss), {})
+        ledger.end(number, TrialState.COMPLETE if math.isfinite(loss) else TrialState.FAILED)
+    assert [record.number for record in ledger.best()] == [1, 0]
+    refit = ledger.open_refit(ledger.best()[0], 6)
+    assert (refit.kind, refit.refit_of, refit.config.epochs) == ("refit", 1, 6)
+    assert ledger.open_refit(ledger.best()[0], 6).number == refit.number
+    assert len(ledger.records) == 3
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_samplers_build_by_name(name: str) -> None:
+    assert isinstance(build_sampler(name, 0), optuna.samplers.BaseSampler)
