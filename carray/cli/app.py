@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import space
+from carray.cli import data, space
 
 app = typer.Typer(
     name="carray",
@@ -15,3 +15,4 @@ app = typer.Typer(
     help="Search backbones and recipes on a GPU cluster, and ensemble what every trial learned.",
 )
 app.add_typer(space.app, name="space")
+app.add_typer(data.app, name="data")

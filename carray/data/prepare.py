@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from carray.data import flaws
+from carray.data.fill import Progress
 from carray.data.flaws import Candidate
 from carray.data.manifest import SPLITS, STORE_BUDGET_GIB, Crop, Manifest, Rows, Settings
 from carray.data.scan import Seen, scan_images
 from carray.data.sources import Listing, Sighting, list_source
 from carray.data.sources.listing import natural_key
 from carray.data.splits import blend_problem, cut_folds, cut_stratified, require_images
-from carray.data.store import Progress
 from carray.data.wishes import match_names, read_merge, read_names
 from carray.errors import DataError
 from carray.progress import silent

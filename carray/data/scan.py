@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from carray.data.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
-from carray.data.store import Progress, num_workers
+from carray.data.fill import Progress, num_workers
 from carray.progress import silent
 
 THUMB_SIDE = 32  # of the thumbnail that confirms a near-duplicate

@@ -11,10 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,18 +25,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from carray import config
-from carray.data.decode import Box, UnreadableImage, read_square
-from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.data.fill import Progress, fill_store
+from carray.data.manifest import Manifest
 from carray.errors import DataError
 from carray.files import folder_bytes, write_text, written_aside
-from carray.progress import Advance, silent
+from carray.progress import silent
 
 VERSION = 1
 GIB = 2**30
 CHECK_BYTES = 256 * 2**20  # of pixels, checked at each opening; `verify` checks them all
 SPARE_BYTES = GIB // 2  # disk that a new store leaves free
-
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 class _Stamp(BaseModel):
@@ -70,6 +68,53 @@ class PixelStore:
         sums = np.fromfile(self.folder / "checksums.u32", np.uint32)
         if not _rows_match(self.pixels, sums, range(len(sums))):
             raise DataError(f"the pixel store {self.folder} is corrupted: remove it, it is rebuilt")
+
+
+class Warmed(BaseModel):
+    """What `warm_store` leaves."""
+
+    folder: str
+    images: int
+    side: int
+    fit: config.Fit
+    gib: float
+    seconds: float
+
+
+def warm_store(
+    folder: Path | str,
+    image_size: int,
+    fit: str = "squash",
+    progress: Progress = silent,
+    *,
+    store_budget_gib: float | None = None,
+    verify: bool = False,
+) -> Warmed:
+    """Build a data folder's store of one image size and fit, if it isn't there already.
+
+    Raises:
+        DataError: `open_store` can't build it, or `verify` finds it corrupted.
+        ConfigError: the image size or the fit can't be.
+    """
+    asked = config.build_config({"image_size": image_size, "fit": fit})
+    start = time.monotonic()
+    store = open_store(
+        Manifest.load(folder),
+        asked.image_size,
+        asked.fit,
+        progress,
+        store_budget_gib=store_budget_gib,
+    )
+    if verify:
+        store.verify()
+    return Warmed(
+        folder=str(store.folder),
+        images=len(store.pixels),
+        side=store.side,
+        fit=store.fit,
+        gib=store.pixels.nbytes / GIB,
+        seconds=time.monotonic() - start,
+    )
 
 
 def store_side(image_size: int) -> int:
@@ -206,7 +251,7 @@ def _build(
         aside.mkdir()
         shape = (num_images, side, side, 3)
         pixels = np.memmap(aside / "pixels.u8", np.uint8, "w+", shape=shape)
-        _fill(pixels, sums, manifest, side, fit, progress)
+        fill_store(pixels, sums, manifest, side, fit, progress)
         pixels.flush()
         del pixels
         sums.tofile(aside / "checksums.u32")
@@ -219,54 +264,3 @@ def _build(
             checksum=sha256(sums.tobytes()).hexdigest(),
         )
         write_text(aside / "store.json", stamp.model_dump_json(indent=1) + "\n")
-
-
-def _fill(
-    pixels: npt.NDArray[np.uint8],
-    sums: npt.NDArray[np.uint32],
-    manifest: Manifest,
-    side: int,
-    fit: config.Fit,
-    progress: Progress,
-) -> None:
-    """Decode every included image; threads, since the decoders free Python's lock."""
-    table = manifest.included
-    paths, hashes = table["path"].tolist(), table["content_hash"].tolist()
-    boxes = table[list(BOX_COLUMNS)].to_numpy(np.int64).tolist()
-
-    def fill(row: int) -> None:
-        cropped = manifest.crop == "box" and boxes[row][0] >= 0
-        box: Box | None = tuple(boxes[row]) if cropped else None
-        data = _unchanged(Path(paths[row]), hashes[row])
-        try:
-            pixels[row] = read_square(data, side, fit, box, manifest.margin)
-        except UnreadableImage as error:
-            raise DataError(f"{paths[row]} can't be decoded: {error}") from None
-        sums[row] = zlib.crc32(pixels[row])
-
-    what = f"pixel store {side} px, {fit}"
-    with progress(what, len(paths)) as advance, ThreadPoolExecutor(num_workers()) as pool:
-        try:
-            for _ in pool.map(fill, range(len(paths))):
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _unchanged(path: Path, content_hash: str) -> bytes:
-    again = "run `carray data prepare` again"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} can't be read ({error.strerror}): bring it back, or {again}"
-        ) from None
-    if sha256(data).hexdigest() != content_hash:
-        raise DataError(f"{path} has changed since the data were prepared: {again}")
-    return data
-
-
-def num_workers() -> int:
-    """Return the threads that decode at once: the cores this process may use, at most 32."""
-    return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)

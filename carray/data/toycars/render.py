@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from carray.data.decode import Pixels
-from carray.data.store import Progress, num_workers
+from carray.data.fill import Progress, num_workers
 from carray.data.toycars import scene
 from carray.data.toycars.draw import Canvas, paint_car
 from carray.data.toycars.models import MODELS, Model

@@ -1,0 +1,215 @@
+"""`carray data`: prepare, show, warm, toy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption
+
+if TYPE_CHECKING:
+    from carray.data.summary import DataSummary
+
+MAX_CLASSES = 40  # rows of classes shown before the middle is left out
+MAX_EXCLUDED = 15  # excluded images shown before the rest is counted
+WIDTH = 100
+
+app = typer.Typer(
+    no_args_is_help=True, help="Images and labels: prepare them, look at them, decode them once."
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")]
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="Image folder (CLASS/... or train/CLASS/...), CSV, or devkit.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The data folder to write.")],
+    images: Annotated[Path | None, typer.Option(help="Image folder of a CSV.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="CSV column of image names.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="CSV column of classes.")] = None,
+    crop: Annotated[str, typer.Option(help="box cuts images to their boxes; or none.")] = "none",
+    margin: Annotated[float, typer.Option(help="A crop box grows by this share.")] = 0.1,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of image names to leave out, one per line.")
+    ] = None,
+    merge: Annotated[
+        Path | None, typer.Option(help="Classes that are one: YAML name: [a, b], or CSV name,a,b.")
+    ] = None,
+    val: Annotated[float, typer.Option(help="Share that steers training and search.")] = 0.15,
+    blend: Annotated[float, typer.Option(help="Share that only ensembles look at.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share that is locked for the end.")] = 0.15,
+    folds: Annotated[int, typer.Option(help="Cut train into K folds; 0: none.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the cut.")] = 0,
+    store_budget: Annotated[
+        float, typer.Option(help="Disk that decoded pixels may take, in GiB.")
+    ] = 50.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Read labelled images, find what is wrong, split them, and write a data folder.
+
+    Splits that the source brings are kept; shares are of the images it leaves to be split.
+    Near-duplicates never straddle two splits. Nothing is copied: the images stay where they are.
+    """
+    from carray.data.prepare import prepare as prepare_data
+    from carray.data.summary import summarise
+    from carray.errors import DataError
+    from carray.progress import progress
+
+    if crop not in ("none", "box"):
+        raise DataError(f"--crop {crop!r} must be none or box")
+    manifest = prepare_data(
+        source,
+        out,
+        images=images,
+        id_column=id_column,
+        label_column=label_column,
+        crop="box" if crop == "box" else "none",
+        margin=margin,
+        exclude=exclude,
+        merge=merge,
+        val=val,
+        blend=blend,
+        test=test,
+        folds=folds,
+        seed=seed,
+        store_budget_gib=store_budget,
+        progress=progress,
+    )
+    summary = summarise(manifest)
+    if as_json:
+        print(summary.model_dump_json(indent=1))
+        return
+    _print_head(summary)
+    _print_flaws(summary)
+    print(f"\nnext: carray data show {out}\n      carray tune {out} --trials 30")
+
+
+@app.command()
+def show(
+    folder: Folder,
+    all_classes: Annotated[bool, typer.Option("--all", help="Show every class and image.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print images per class and split, and what was excluded and why."""
+    from carray.data.manifest import Manifest
+    from carray.data.summary import summarise
+
+    summary = summarise(Manifest.load(folder))
+    if as_json:
+        print(summary.model_dump_json(indent=1))
+        return
+    _print_head(summary)
+    _print_classes(summary, all_classes)
+    _print_flaws(summary, all_classes)
+
+
+@app.command()
+def warm(
+    folder: Folder,
+    size: Annotated[int, typer.Option(help="Side that the backbone will see, in pixels.")] = 224,
+    fit: Annotated[str, typer.Option(help="How an image becomes a square.")] = "squash",
+    verify: Annotated[bool, typer.Option(help="Check every stored image's checksum.")] = False,
+    store_budget: Annotated[
+        float | None, typer.Option(help="Disk that decoded pixels may take, in GiB.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode and resize every image once, so that no trial has to; studies do it themselves."""
+    from carray.data.store import warm_store
+    from carray.progress import progress
+
+    warmed = warm_store(folder, size, fit, progress, store_budget_gib=store_budget, verify=verify)
+    if as_json:
+        print(warmed.model_dump_json(indent=1))
+        return
+    print(
+        f"{warmed.images:,} images at {warmed.side} px ({warmed.gib:.2f} GiB) in {warmed.folder}"
+        f"{', checked' if verify else ''}, {warmed.seconds:.1f} s"
+    )
+
+
+@app.command()
+def toy(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The image folder to draw.")],
+    images_per_class: Annotated[int, typer.Option(help="Images of each of the 12 models.")] = 60,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
+) -> None:
+    """Draw the toy cars: 12 models of 4 brands, three pairs told apart by a badge alone."""
+    from carray.data.toycars import render_toycars
+    from carray.progress import progress
+
+    made = render_toycars(folder, seed=seed, images_per_class=images_per_class, progress=progress)
+    print(f"toy cars are in {made}, their planted flaws in {made / 'flaws.csv'}")
+    print(f"next: carray data prepare {folder} --out {folder}-data")
+
+
+def _print_head(summary: DataSummary) -> None:
+    print(f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})")
+    splits = ", ".join(f"{name} {count:,}" for name, count in summary.splits.items() if count)
+    print(f"{summary.images:,} images of {len(summary.classes)} classes: {splits}")
+    told = []
+    if summary.source_splits:
+        told.append(f"the source's own: {', '.join(summary.source_splits)}")
+    if summary.folds:
+        told.append(f"{summary.folds} folds of train")
+    if summary.near_duplicate_groups:
+        told.append(f"{summary.near_duplicate_groups} groups of near-duplicates, each in one split")
+    if summary.crop == "box":
+        told.append("cut to boxes")
+    if summary.merged:
+        told.append(f"{len(summary.merged)} classes merged")
+    if told:
+        print("; ".join(told))
+
+
+def _print_classes(summary: DataSummary, all_classes: bool) -> None:
+    """Print a line per class; of very many the largest and the smallest."""
+    used = [name for name, count in summary.splits.items() if count]
+    rows = summary.classes
+    hidden = 0 if all_classes else max(0, len(rows) - MAX_CLASSES)
+    if hidden:
+        by_size = sorted(rows, key=lambda row: -row.total)
+        rows = by_size[: MAX_CLASSES // 2] + by_size[-MAX_CLASSES // 2 :]
+    name_width = WIDTH - 9 * (len(used) + 2)
+    width = min(name_width, max(len("class"), *(_cells(row.name) for row in rows)))
+    head = "".join(f"{name:>9}" for name in (*used, "total", "excluded"))
+    print(f"\n{_padded('class', width)}{head}")
+    for number, row in enumerate(rows):
+        if hidden and number == MAX_CLASSES // 2:
+            print(f"... {hidden} classes of middle size; --all shows them")
+        numbers = [*(row.splits[name] for name in used), row.total, row.excluded]
+        print(_padded(row.name, width) + "".join(f"{count:>9,}" for count in numbers))
+
+
+def _print_flaws(summary: DataSummary, all_images: bool = False) -> None:
+    if summary.excluded:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in summary.excluded_by_reason.items())
+        print(f"\nexcluded {len(summary.excluded):,} images: {kinds}")
+        shown = summary.excluded if all_images else summary.excluded[:MAX_EXCLUDED]
+        for one in shown:
+            print(f"  {one.image_id}  {one.reason}")
+        if len(shown) < len(summary.excluded):
+            more = len(summary.excluded) - len(shown)
+            print(f"  ... {more:,} more: carray data show {summary.folder} --all")
+    if summary.notes:
+        print("\nto know:")
+        for note in summary.notes:
+            print(f"  {note}")
+
+
+def _cells(text: str) -> int:
+    """Return how many columns a terminal takes for `text`; Korean letters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _padded(text: str, width: int) -> str:
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width)

@@ -1,0 +1,79 @@
+"""Fill a pixel store: read, check and decode every included image, on all cores."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from carray import config
+from carray.data.decode import Box, UnreadableImage, read_square
+from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.errors import DataError
+from carray.progress import Advance
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+def fill_store(
+    pixels: npt.NDArray[np.uint8],
+    sums: npt.NDArray[np.uint32],
+    manifest: Manifest,
+    side: int,
+    fit: config.Fit,
+    progress: Progress,
+) -> None:
+    """Decode every included image into `pixels`, (N, side, side, 3), and its CRC-32 into `sums`.
+
+    Threads, since the decoders free Python's lock.
+
+    Raises:
+        DataError: an image is gone or has changed since it was prepared.
+    """
+    table = manifest.included
+    paths, hashes = table["path"].tolist(), table["content_hash"].tolist()
+    boxes = table[list(BOX_COLUMNS)].to_numpy(np.int64).tolist()
+
+    def fill(row: int) -> None:
+        cropped = manifest.crop == "box" and boxes[row][0] >= 0
+        box: Box | None = tuple(boxes[row]) if cropped else None
+        data = _unchanged(Path(paths[row]), hashes[row])
+        try:
+            pixels[row] = read_square(data, side, fit, box, manifest.margin)
+        except UnreadableImage as error:
+            raise DataError(f"{paths[row]} can't be decoded: {error}") from None
+        sums[row] = zlib.crc32(pixels[row])
+
+    what = f"pixel store {side} px, {fit}"
+    with progress(what, len(paths)) as advance, ThreadPoolExecutor(num_workers()) as pool:
+        try:
+            for _ in pool.map(fill, range(len(paths))):
+                advance(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _unchanged(path: Path, content_hash: str) -> bytes:
+    again = "run `carray data prepare` again"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} can't be read ({error.strerror}): bring it back, or {again}"
+        ) from None
+    if sha256(data).hexdigest() != content_hash:
+        raise DataError(f"{path} has changed since the data were prepared: {again}")
+    return data
+
+
+def num_workers() -> int:
+    """Return the threads that decode at once: the cores this process may use, at most 32."""
+    return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
