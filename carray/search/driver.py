@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ray import ObjectRef, tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from carray.records import TrialRecord, TrialState
-from carray.search.ledger import Ledger
+from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.thin import EPOCH, FACTS, REASON, STATE, ThinTrial
 from carray.training.lane import Lanes
 from carray.training.orders import Answer, EpochOrder, LaneOrder
 
-INTERRUPTED = "interrupted"
 TIME_BUDGET = "the time budget is spent"
 THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
+MOST_PAUSED = 81
 
 
 class Driver:
@@ -54,7 +54,8 @@ class Driver:
         """Run Tune until the ledger opens no more trials and those opened have ended."""
         for record in self.ledger.to_finish():
             self.close(record)
-        limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=self.lanes.num_lanes)
+        at_once = self._trials_at_once(scheduler)
+        limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=at_once)
         tuner = tune.Tuner(
             tune.with_resources(ThinTrial, {"cpu": 0.01}),
             tune_config=tune.TuneConfig(
@@ -75,6 +76,12 @@ class Driver:
         )
         tuner.fit()
         self.wait_finished()
+
+    def _trials_at_once(self, scheduler: TrialScheduler) -> int:
+        """One a lane; Hyperband halves whole brackets, whose paused trials count as open ones."""
+        if isinstance(scheduler, HyperBandScheduler):
+            return min(self.ledger.study.trials, MOST_PAUSED)
+        return self.lanes.num_lanes
 
     def refit(self, records: list[TrialRecord]) -> None:
         """Run trials to their last epoch without a scheduler, side by side."""
@@ -155,7 +162,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Close the trial: complete, pruned, failed or infeasible."""
         number = self.numbers.pop(trial_id)
         ledger = self._driver.ledger
-        state, reason = _verdict(result or {}, error, ledger)
+        epochs_done = len(ledger.record(number).epochs)
+        state, reason = _verdict(result or {}, error, ledger, epochs_done)
         if reason != INTERRUPTED:
             self._driver.close(ledger.end(number, state, reason))
 
@@ -166,13 +174,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Nothing: the ledger is the truth."""
 
 
-def _verdict(result: dict[str, Any], error: bool, ledger: Ledger) -> tuple[TrialState, str]:
+def _verdict(
+    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int
+) -> tuple[TrialState, str]:
     if error:
         return TrialState.FAILED, f"its trial process died {THIN_CRASHES + 1} times"
     if STATE in result:
         return TrialState(result[STATE]), str(result.get(REASON, ""))
-    epoch = result.get(EPOCH, 0)
-    by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epoch}"
+    by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epochs_done}"
     return TrialState.PRUNED, by
 
 

@@ -22,6 +22,7 @@ from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, T
 from carray.search.space import SearchSpace
 from carray.tracking import Tracker
 
+INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 

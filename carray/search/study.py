@@ -17,9 +17,9 @@ from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import enforce_budget
 from carray.search.cluster import connected, nodes, on_interrupt
-from carray.search.driver import INTERRUPTED, TIME_BUDGET, Driver
+from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
-from carray.search.ledger import Ledger
+from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.opening import (
     StudyRequest,
     check_backbones,
@@ -198,7 +198,7 @@ class _Session:
 
     def _wait_for(self, lanes: Lanes) -> None:
         timeout = self._request.place_timeout_seconds
-        if not self._stopped() and lanes.wait_up(timeout) == 0 and not self._stopped():
+        if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
             raise PlanError(place_error(lanes, timeout))
 
     def _interrupter(self, lanes: Lanes) -> Callable[[str], None]:

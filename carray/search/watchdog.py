@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import ray
+
 from carray.progress import seconds_text
-from carray.search.ledger import Ledger
+from carray.search.ledger import INTERRUPTED, Ledger
 from carray.training.lane import Lanes
 
 LOOK_SECONDS = 5.0
@@ -29,24 +31,42 @@ def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterato
 
 
 def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threading.Event) -> None:
-    start = said_at = time.monotonic()
-    told: set[int] = set()
+    watch = _Watch(lanes, say)
     while not over.wait(LOOK_SECONDS):
-        for lane, error in lanes.errors.items():
-            if lane not in told:
-                told.add(lane)
-                say(f"lane {lane} ended for good: {_last_line(error)}")
+        with contextlib.suppress(ray.exceptions.RayError):
+            watch.look()
         if len(lanes.errors) == lanes.num_lanes:
             ledger.stopped = "every lane has ended"
-            lanes.fail("interrupted")
+            lanes.fail(INTERRUPTED)
             return
-        with contextlib.suppress(Exception):
-            missing = lanes.num_lanes - lanes.lanes_up() - len(lanes.errors)
-            if missing > 0 and time.monotonic() - said_at > SAY_AFTER_SECONDS:
-                said_at = time.monotonic()
-                waited = seconds_text(said_at - start)
-                short = f"{missing} of {lanes.num_lanes} lanes not placed after {waited}"
-                say(f"{short}: each asks for {_asked(lanes)}")
+
+
+class _Watch:
+    """What has been said already, so that each thing is said once."""
+
+    def __init__(self, lanes: Lanes, say: Callable[[str], None]) -> None:
+        self._lanes = lanes
+        self._say = say
+        self._start = self._said_at = time.monotonic()
+        self._ended: set[int] = set()
+        self._lives = [1] * lanes.num_lanes
+
+    def look(self) -> None:
+        """Say which lanes ended for good, came back, or are still not placed."""
+        for lane in sorted(set(self._lanes.errors) - self._ended):
+            self._ended.add(lane)
+            self._say(f"lane {lane} ended for good: {_last_line(self._lanes.errors[lane])}")
+        lives = self._lanes.lives()
+        for lane, (life, before) in enumerate(zip(lives, self._lives, strict=True)):
+            if life > before:
+                self._say(f"lane {lane} lost a rank and is back; its epoch was begun again")
+        self._lives = [max(life, 1) for life in lives]
+        missing = lives.count(0) - len(self._ended)
+        if missing > 0 and time.monotonic() - self._said_at > SAY_AFTER_SECONDS:
+            self._said_at = time.monotonic()
+            waited = seconds_text(self._said_at - self._start)
+            short = f"{missing} of {self._lanes.num_lanes} lanes not placed after {waited}"
+            self._say(f"{short}: each asks for {_asked(self._lanes)}")
 
 
 def _asked(lanes: Lanes) -> str:

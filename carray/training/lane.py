@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,15 +81,19 @@ class Lanes:
         """Send an order; return Ray's reference to its `Answer`."""
         return self.mailbox.call.remote(order)
 
-    def lanes_up(self) -> int:
-        """Count the lanes whose worker group has asked for work."""
-        return sum(ray.get(self.mailbox.lanes_up.remote()))
+    def lives(self) -> list[int]:
+        """Count each lane's worker groups that have asked for work: 0 not up yet, 2 once lost."""
+        return list(ray.get(self.mailbox.lives.remote()))
 
-    def wait_up(self, timeout_seconds: float) -> int:
-        """Wait for the first lane, or until every lane has failed; return how many are up."""
+    def lanes_up(self) -> int:
+        """Count the lanes that have come up."""
+        return sum(life > 0 for life in self.lives())
+
+    def wait_up(self, timeout_seconds: float, unless: Callable[[], bool]) -> int:
+        """Wait for the first lane, every lane's failure or `unless`; return how many are up."""
         deadline = time.monotonic() + timeout_seconds
         while (up := self.lanes_up()) == 0 and time.monotonic() < deadline:
-            if len(self.errors) == self.num_lanes:
+            if len(self.errors) == self.num_lanes or unless():
                 break
             time.sleep(0.1)
         return up

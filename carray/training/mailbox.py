@@ -31,6 +31,7 @@ class _Letter:
 @dataclass
 class _Lane:
     incarnation: str = ""
+    restarts: int = 0
     sequence: int = 0
     current: _Letter | None = None
     note: str = ""  # what a rank said before it died
@@ -114,11 +115,12 @@ class Mailbox:
             self._closed = True
             self._changed.notify_all()
 
-    async def lanes_up(self) -> list[bool]:
-        """Say of each lane whether its worker group has ever asked for an order."""
-        return [bool(lane.incarnation) for lane in self._lanes]
+    async def lives(self) -> list[int]:
+        """Count the worker groups of each lane that have asked for an order so far."""
+        return [lane.restarts + bool(lane.incarnation) for lane in self._lanes]
 
     def _reborn(self, lane: _Lane, incarnation: str) -> None:
+        lane.restarts += bool(lane.incarnation)
         lane.incarnation = incarnation
         lane.idle_since = time.monotonic()
         if lane.current is None:
