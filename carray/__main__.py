@@ -1,0 +1,5 @@
+"""`python -m carray` is `carray`."""
+
+from carray.cli import main
+
+main()
