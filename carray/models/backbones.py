@@ -1,0 +1,131 @@
+"""Backbones: any timm name, checked by name and size before a tensor is made."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import timm
+from torch import nn
+
+from carray.config import InputSpec, TrialConfig
+from carray.errors import ConfigError, did_you_mean
+
+
+@lru_cache(maxsize=1)
+def known_backbones() -> frozenset[str]:
+    """Return every name that timm can build, without tags."""
+    return frozenset(timm.list_models())
+
+
+def check_name(name: str) -> None:
+    """Refuse a name or a tag that timm doesn't know.
+
+    Raises:
+        ConfigError: the name or its tag is unknown; the nearest one is named.
+    """
+    architecture, _, tag = name.partition(".")
+    if architecture not in known_backbones():
+        raise ConfigError(
+            f"unknown backbone {name!r}{did_you_mean(architecture, known_backbones())}; "
+            "any name of timm.list_models() will do"
+        )
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tagged:
+        raise ConfigError(
+            f"backbone {architecture!r} has no weights tagged {tag!r}{did_you_mean(name, tagged)}; "
+            f"it has {', '.join(tagged) or 'none'}"
+        )
+
+
+@lru_cache(maxsize=256)
+def source_config(name: str) -> dict[str, Any]:
+    """Return timm's pretrained configuration of `name`; the default tag's where none is given.
+
+    Raises:
+        ConfigError: the name or its tag is unknown.
+    """
+    check_name(name)
+    found = timm.get_pretrained_cfg(name)
+    return found.to_dict() if found is not None else {}
+
+
+def full_name(name: str) -> str:
+    """Return `name` with its tag: `resnet18` is `resnet18.a1_in1k`."""
+    architecture = name.partition(".")[0]
+    tag = source_config(name).get("tag") or ""
+    return f"{architecture}.{tag}" if tag else architecture
+
+
+def input_spec(config: TrialConfig) -> InputSpec:
+    """Return the size, mean and std that the backbone's weights expect.
+
+    Mean and std are the weights' own: timm's entry of the name and tag, or what stands beside a
+    local file (`carray.models.weights.normalisation`).
+
+    Raises:
+        ConfigError: the backbone is unknown.
+        WeightsError: local weights are named and can't be had.
+    """
+    from carray.models.weights import find_weights, normalisation
+
+    source = find_weights(config.backbone, config.pretrained) if config.pretrained else None
+    default = source_config(config.backbone)
+    mean, std = normalisation(source) or (
+        tuple(default.get("mean") or (0.485, 0.456, 0.406)),
+        tuple(default.get("std") or (0.229, 0.224, 0.225)),
+    )
+    return InputSpec(size=config.image_size, mean=mean, std=std)
+
+
+def build_backbone(config: TrialConfig) -> nn.Module:
+    """Build the backbone with random weights and without timm's classifier.
+
+    Drop path is given to backbones that take it, the image size to those with a fixed one.
+
+    Raises:
+        ConfigError: the backbone is unknown or does not take the image size.
+    """
+    kwargs: dict[str, Any] = {"num_classes": 0}
+    if source_config(config.backbone).get("fixed_input_size"):
+        kwargs["img_size"] = config.image_size
+    if config.drop_path > 0:
+        kwargs["drop_path_rate"] = config.drop_path
+    try:
+        return _create(config.backbone, kwargs)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise size_error(config, error) from None
+
+
+def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        model = timm.create_model(name, pretrained=False, **kwargs)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        kept = {key: value for key, value in kwargs.items() if key != "drop_path_rate"}
+        model = timm.create_model(name, pretrained=False, **kept)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def size_error(config: TrialConfig, cause: Exception) -> ConfigError:
+    """Return the error that says a backbone can't see squares of this size."""
+    return ConfigError(
+        f"backbone {config.backbone!r} can't be built for image_size={config.image_size} "
+        f"({str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__}); "
+        "choose another image_size, such as the "
+        f"{source_config(config.backbone).get('input_size', (3, 224, 224))[-1]} of its weights"
+    )
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """Return the width of the pooled features, (images, width)."""
+    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return int(width)
+
+
+def map_width(backbone: nn.Module) -> int:
+    """Return the width of the features before pooling."""
+    width: Any = backbone.num_features
+    return int(width)

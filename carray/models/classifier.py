@@ -1,0 +1,190 @@
+"""`Classifier`: a backbone and a head, built, loaded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from carray.config import TrialConfig
+from carray.errors import ConfigError, WeightsError
+from carray.files import written_aside
+from carray.models.backbones import (
+    build_backbone,
+    check_name,
+    feature_width,
+    full_name,
+    map_width,
+    size_error,
+)
+from carray.models.heads import build_head
+from carray.models.weights import backbone_weights, obtain_weights, read_weights, weights_hash
+
+CONVS_OF_A_CONV_NET = 4  # a vision transformer has one or two
+
+
+class Classifier(nn.Module):
+    """Backbone, then head: normalised images (B, 3, side, side) to logits (B, C)."""
+
+    def __init__(self, config: TrialConfig, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config)
+        self.reads_map = config.head.kind == "ml_decoder"
+        self.head = build_head(
+            config.head,
+            feature_width(self.backbone),
+            map_width(self.backbone),
+            num_classes,
+            config.dropout,
+        )
+        self.backbone_frozen = False  # then no graph is kept of the backbone: x4.5 on a CPU
+
+    @property
+    def is_conv_net(self) -> bool:
+        """Say whether most of the work is convolutions, which `channels_last` makes faster."""
+        convs = sum(isinstance(module, nn.Conv2d) for module in self.backbone.modules())
+        return convs >= CONVS_OF_A_CONV_NET
+
+    @property
+    def may_skip_parameters(self) -> bool:
+        """Say whether a step may leave parameters without a gradient, which DDP must be told."""
+        return self.reads_map  # layers of the backbone after its feature map
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return pooled features (B, D), or (B, P, D) of every position for ML-Decoder."""
+        if not self.reads_map:
+            pooled: Tensor = self.backbone(images)
+            return pooled
+        return self._positions(self.backbone.forward_features(images))  # type: ignore[operator]
+
+    def _positions(self, maps: Tensor) -> Tensor:
+        if maps.ndim == 3:
+            return maps
+        if maps.shape[-1] == map_width(self.backbone) and maps.shape[1] != maps.shape[-1]:
+            return maps.flatten(1, 2)  # (B, H, W, D), as Swin gives it
+        return maps.flatten(2).transpose(1, 2)  # (B, D, H, W)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        with torch.no_grad() if self.backbone_frozen else nullcontext():
+            features = self.features(images)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+@dataclass(frozen=True)
+class Built:
+    """A classifier and what its weights started from."""
+
+    classifier: Classifier
+    initialisation: str
+    """`NAME:HASH` of the weights' file, or `random:SEED`."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of the classifier's parameters."""
+        return sum(parameter.numel() for parameter in self.classifier.parameters())
+
+
+def build_classifier(config: TrialConfig, num_classes: int) -> Built:
+    """Build the classifier that `config` asks for, on the CPU, seeded by `config.seed`.
+
+    The head of a file that carray saved is taken too where every shape agrees.
+
+    Raises:
+        ConfigError: the backbone is unknown or does not take the image size.
+        WeightsError: the weights can't be had or don't fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        classifier = Classifier(config, num_classes)
+    if not config.pretrained:
+        return Built(classifier, f"random:{config.seed}")
+    file = obtain_weights(config.backbone, config.pretrained)
+    state = read_weights(file)
+    fitting = backbone_weights(classifier.backbone, config.backbone, state, file)
+    classifier.backbone.load_state_dict(fitting, strict=False)
+    _load_head(classifier.head, state)
+    return Built(classifier, f"{_weights_name(config.backbone, file)}:{weights_hash(file)}")
+
+
+def _weights_name(backbone: str, file: Path) -> str:
+    """Name what was loaded: the hub's files are all called `model.safetensors`."""
+    is_generic = file.stem in ("model", "pytorch_model")
+    return full_name(backbone) if is_generic else file.stem
+
+
+def _load_head(head: nn.Module, state: Mapping[str, Tensor]) -> None:
+    found = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
+    wanted = head.state_dict()
+    if found.keys() == wanted.keys() and all(found[k].shape == wanted[k].shape for k in wanted):
+        head.load_state_dict(found)
+
+
+def save_classifier(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Write a classifier's state as safetensors, aside and then renamed."""
+    with written_aside(file) as aside:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside
+        )
+
+
+def load_classifier(config: TrialConfig, num_classes: int, file: Path) -> Classifier:
+    """Build the classifier of `config` with the weights that a trial left, on the CPU, eval mode.
+
+    Raises:
+        WeightsError: the file can't be read or isn't this classifier's.
+    """
+    if not file.is_file():
+        raise WeightsError(f"there are no weights at {file}; the disk budget may have taken them")
+    classifier = Classifier(config.model_copy(update={"drop_path": 0.0}), num_classes)
+    state = read_weights(file)
+    try:
+        classifier.load_state_dict(state)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1:2] or [str(error)]
+        raise WeightsError(
+            f"the weights {file} are no {config.backbone!r} with {num_classes} classes: "
+            f"{problem[0].strip()}"
+        ) from None
+    return classifier.eval()
+
+
+def check_backbone(config: TrialConfig, num_classes: int = 2) -> None:
+    """Find out before a trial starts whether it can be built; no memory is taken but the file's.
+
+    Name, tag, image size, one pass on the meta device, then the weights: that they can be had
+    (the hub's are downloaded now) and fit.
+
+    Raises:
+        ConfigError: the backbone is unknown or does not take the image size.
+        WeightsError: the weights can't be had or don't fit; both sides are named.
+    """
+    check_name(config.backbone)
+    _check_batch(config)
+    with torch.device("meta"):
+        classifier = Classifier(config, num_classes)
+        images = torch.empty(2, 3, config.image_size, config.image_size)
+    try:
+        classifier(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise size_error(config, error) from None
+    if config.pretrained:
+        file = obtain_weights(config.backbone, config.pretrained)
+        backbone_weights(classifier.backbone, config.backbone, read_weights(file), file)
+
+
+def _check_batch(config: TrialConfig) -> None:
+    normalises = config.head.kind == "bn_linear" or (
+        config.head.kind == "mlp" and config.head.batch_norm
+    )
+    if normalises and config.device_batch_size < 2:
+        raise ConfigError(
+            f"device_batch_size={config.device_batch_size} must be at least 2 with a head that "
+            f"has batch norm (head.kind={config.head.kind!r})"
+        )

@@ -1,0 +1,322 @@
+"""Pretrained weights: where they are, what they are, and whether they fit. No pickle is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from carray.errors import WeightsError
+from carray.models.backbones import full_name, source_config
+
+SUFFIXES = (".safetensors", ".pth")
+LOCAL_FOLDER = "local-dir:"
+REACH_SECONDS = 5.0  # the hub's own client retries for nearly a minute where there is no network
+RGB = tuple[float, float, float]
+
+
+def find_weights(backbone: str, pretrained: bool | str) -> Path | None:
+    """Return the local file that `pretrained` means, or None where the hub has to be asked.
+
+    `true` looks in the folder `$CARRAY_WEIGHTS` for the backbone's name with its tag, then without.
+
+    Raises:
+        WeightsError: a file or folder is named and isn't there, or holds none for this backbone.
+    """
+    if isinstance(pretrained, bool):
+        shelf = os.environ.get("CARRAY_WEIGHTS")
+        return _in_folder(Path(shelf).expanduser(), backbone) if pretrained and shelf else None
+    if pretrained.startswith(LOCAL_FOLDER):
+        folder = Path(pretrained.removeprefix(LOCAL_FOLDER)).expanduser()
+        found = _in_folder(folder, backbone)
+        if found is None:
+            raise WeightsError(_nothing_in(folder, backbone))
+        return found
+    return _checked_file(Path(pretrained).expanduser())
+
+
+def _checked_file(file: Path) -> Path:
+    if file.suffix not in SUFFIXES:
+        raise WeightsError(
+            f"pretrained={str(file)!r} must be true, false, a .safetensors or .pth file, or "
+            f"{LOCAL_FOLDER}FOLDER"
+        )
+    if not file.is_file():
+        raise WeightsError(f"there are no weights at {file}; give the path of a file that exists")
+    return file
+
+
+def _candidates(folder: Path, backbone: str) -> Iterator[Path]:
+    names = dict.fromkeys((full_name(backbone), backbone.partition(".")[0]))
+    for name in names:
+        yield from (folder / f"{name}{suffix}" for suffix in SUFFIXES)
+    if (folder / "config.json").is_file():  # a folder as timm saves it for its hub
+        yield from (folder / f"{stem}{end}" for stem in ("model",) for end in SUFFIXES)
+
+
+def _in_folder(folder: Path, backbone: str) -> Path | None:
+    return next((file for file in _candidates(folder, backbone) if file.is_file()), None)
+
+
+def _nothing_in(folder: Path, backbone: str) -> str:
+    if not folder.is_dir():
+        return f"there is no folder of weights at {folder}; create it or mend the path"
+    there = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
+    return (
+        f"{folder} holds no weights for backbone {backbone!r} (it holds "
+        f"{', '.join(there) or 'none'}); save them there as {full_name(backbone)}.safetensors"
+    )
+
+
+def obtain_weights(backbone: str, pretrained: bool | str) -> Path:
+    """Return a local file with the weights; the hub's is taken from its cache or downloaded.
+
+    Raises:
+        WeightsError: they can't be had; the message says how to bring them.
+    """
+    return find_weights(backbone, pretrained) or _from_hub(backbone)
+
+
+def _from_hub(backbone: str) -> Path:
+    source = source_config(backbone)
+    if repository := source.get("hf_hub_id"):
+        return _from_hugging_face(backbone, str(repository), source.get("hf_hub_filename"))
+    if url := source.get("url"):
+        return _from_url(backbone, str(url))
+    raise WeightsError(
+        f"backbone {backbone!r} has no public weights; set pretrained=false or name a file"
+    )
+
+
+def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = repository.partition("@")
+    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+    for local_only in (True, False):
+        if not local_only and (why := _why_unreachable(constants.ENDPOINT)):
+            raise _unavailable(backbone, why)
+        for name in names:
+            try:
+                return Path(
+                    hf_hub_download(
+                        repository, name, revision=revision or None, local_files_only=local_only
+                    )
+                )
+            except EntryNotFoundError:
+                continue
+            except OSError as error:
+                raise _unavailable(backbone, str(error).splitlines()[0]) from None
+    raise _unavailable(backbone, f"{repository} holds none of {', '.join(names)}")
+
+
+def _why_unreachable(endpoint: str) -> str:
+    """Return "" where the hub answers, else why not, within `REACH_SECONDS`."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        request = urllib.request.Request(endpoint, method="HEAD")
+        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        return ""  # it answered
+    except OSError as error:
+        return f"{endpoint} can't be reached: {getattr(error, 'reason', error)}"
+    return ""
+
+
+def _from_url(backbone: str, url: str) -> Path:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if file.is_file():
+        return file
+    try:
+        urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=False)
+    except OSError as error:
+        raise _unavailable(backbone, f"{url} can't be reached: {error}") from None
+    return file
+
+
+def _unavailable(backbone: str, why: str) -> WeightsError:
+    return WeightsError(
+        f"no weights for backbone {backbone!r} ({why}); bring {full_name(backbone)}.safetensors in "
+        "the folder $CARRAY_WEIGHTS, or set pretrained to a .safetensors file, local-dir:FOLDER "
+        "or false"
+    )
+
+
+def normalisation(file: Path | None) -> tuple[RGB, RGB] | None:
+    """Return the (mean, std) that stand beside a file of weights, None where nothing does.
+
+    They are read from the file's own safetensors metadata, from `NAME.json` beside it, or from
+    timm's `config.json` in its folder.
+    """
+    if file is None:
+        return None
+    beside = [file.with_suffix(".json")]
+    if file.stem == "model":
+        beside.append(file.with_name("config.json"))
+    for found in (_metadata(file), *(_json(path) for path in beside)):
+        found = found.get("pretrained_cfg", found)
+        if "mean" in found and "std" in found:
+            return _rgb(found["mean"], file), _rgb(found["std"], file)
+    return None
+
+
+def _rgb(value: Any, file: Path) -> RGB:
+    numbers = json.loads(value) if isinstance(value, str) else value
+    try:
+        red, green, blue = (float(number) for number in numbers)
+    except (TypeError, ValueError):
+        raise WeightsError(f"mean and std beside {file} must be 3 numbers, not {value!r}") from None
+    return red, green, blue
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} can't be read: {error}") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    if file.suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file} can't be read as safetensors: {error}") from None
+
+
+def weights_hash(file: Path) -> str:
+    """Return the first 8 hex digits of the file's SHA-256."""
+    stat = file.stat()
+    return _hash(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _hash(file: Path, mtime_ns: int, size: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read {name: tensor} onto the CPU.
+
+    Raises:
+        WeightsError: the file can't be read, or would run code when read.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{file} holds more than tensors and is not loaded, since a pickle may run any code; "
+            "save its state_dict as .safetensors"
+        ) from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{file} can't be read as weights: {error}") from None
+    return _state_of(loaded, file)
+
+
+def _state_of(loaded: Any, file: Path) -> dict[str, Tensor]:
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{file} holds a {type(loaded).__name__}, not {{name: tensor}}")
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    return {name.removeprefix("module."): value for name, value in tensors.items()}
+
+
+def backbone_weights(
+    backbone: nn.Module, name: str, state: Mapping[str, Tensor], file: Path
+) -> dict[str, Tensor]:
+    """Return the part of `state` that `backbone` takes, every tensor checked.
+
+    The file's classifier is left out; timm's own filter adapts position embeddings to the size.
+    The backbone may be on the meta device, so that nothing is allocated but the file's tensors.
+
+    Raises:
+        WeightsError: a tensor is missing, left over or of another shape; both sides are named.
+    """
+    wanted = backbone.state_dict()
+    found = _drop_classifier(_filtered(backbone, name, _own_part(state), file), name, wanted)
+    wrong = [
+        f"{key} is {tuple(found[key].shape)} in the file and {tuple(value.shape)} in the backbone"
+        for key, value in wanted.items()
+        if key in found and found[key].shape != value.shape
+    ]
+    wrong += [f"{key} is not in the file" for key in wanted if key not in found and _needed(key)]
+    wrong += [f"{key} is not in the backbone" for key in found if key not in wanted]
+    if wrong:
+        raise WeightsError(
+            f"the weights {file} don't fit backbone {name!r}: {wrong[0]}"
+            + (f", and {len(wrong) - 1} more tensors" if len(wrong) > 1 else "")
+            + "; name the backbone they were made for, or other weights"
+        )
+    return {key: found[key] for key in wanted if key in found}
+
+
+def _own_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the backbone out of a classifier that carray saved."""
+    inner = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    return inner or dict(state)
+
+
+def _filtered(
+    backbone: nn.Module, name: str, state: dict[str, Tensor], file: Path
+) -> dict[str, Tensor]:
+    """Let timm rename and resize what its older files hold otherwise."""
+    module = sys.modules[type(backbone).__module__]
+    adapt = getattr(module, "checkpoint_filter_fn", getattr(module, "_filter_fn", None))
+    if adapt is None:
+        return state
+    try:
+        return dict(adapt(state, backbone))
+    except (KeyError, RuntimeError, AssertionError, IndexError, ValueError) as error:
+        raise WeightsError(f"the weights {file} don't fit backbone {name!r}: {error}") from None
+
+
+def _drop_classifier(
+    state: dict[str, Tensor], name: str, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    named = source_config(name).get("classifier") or ()
+    named = (named,) if isinstance(named, str) else tuple(named)
+    prefixes = tuple(f"{part}." for part in (*named, "classifier", "fc", "head", "head_dist"))
+    return {
+        key: value
+        for key, value in state.items()
+        if key in wanted or not (key.startswith(prefixes) or not _needed(key))
+    }
+
+
+def _needed(key: str) -> bool:
+    """Say whether a missing or left-over tensor matters: counters and index tables don't."""
+    return not key.endswith(
+        ("num_batches_tracked", "relative_position_index", "attn_mask", "mask_token")
+    )
