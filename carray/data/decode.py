@@ -24,7 +24,6 @@ MAX_PIXELS = 200_000_000  # of one image: 600 MB decoded; more is a mistake or a
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 _REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8
-_EXIF_ORIENTATION = 0x0112
 
 
 class UnreadableImage(ValueError):
@@ -142,18 +141,15 @@ def _reason(error: Exception) -> str:
 
 
 def _decode_fast(data: bytes, wanted: tuple[int, Fit] | None) -> Pixels | None:
-    """Return an 8-bit RGB or grey JPEG or PNG through OpenCV, None for what needs PIL.
+    """Return an RGB or grey JPEG through OpenCV, turned as its EXIF says; None for what needs PIL.
 
-    `wanted` (side, fit) allows decoding a JPEG at 1/2, 1/4 or 1/8 where that is large enough.
+    `wanted` (side, fit) allows decoding at 1/2, 1/4 or 1/8 where that is large enough.
     """
     image = _open(data)
-    plain = image.mode in ("RGB", "L") and not image.has_transparency_data
-    if image.format not in ("JPEG", "PNG", "BMP") or not plain:
-        return None
-    if image.format == "PNG" and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     flags = cv2.IMREAD_COLOR
-    if wanted is not None and image.format == "JPEG":
+    if wanted is not None:
         flags = _REDUCED.get(_reduction(image.width, image.height, *wanted), flags)
     decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

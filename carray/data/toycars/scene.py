@@ -15,9 +15,9 @@ BRANDS = tuple(sorted({model.brand for model in MODELS}))
 
 def paint_background(image: Pixels, horizon: int, rng: np.random.Generator) -> None:
     """Fill the image: sky or wall above the horizon, road below, and clutter."""
-    top, low = (_any_colour(rng, 90, 255) for _ in range(2))
+    top, low = (_any_colour(rng, 130, 256) for _ in range(2))
     _gradient(image[:horizon], top, low)
-    road = int(rng.integers(60, 190))
+    road = int(rng.integers(100, 180))
     tint = rng.integers(-18, 19, 3)
     near, far = (_clip(np.full(3, road + shift) + tint) for shift in (20, -20))
     _gradient(image[horizon:], near, far)
@@ -109,9 +109,9 @@ def _paint_house(image: Pixels, horizon: int, rng: np.random.Generator) -> None:
     width = image.shape[1]
     left, wide = rng.uniform(-0.1, 1) * width, rng.uniform(0.06, 0.28) * width
     top = int(horizon - rng.uniform(0.1, 0.95) * horizon)
-    wall = _any_colour(rng, 50, 220)
+    wall = _any_colour(rng, 90, 230)
     cv2.rectangle(image, (int(left), top), (int(left + wide), horizon), wall, -1)
-    pane = _clip(np.array(wall) * rng.uniform(0.5, 1.5))
+    pane = _clip(np.array(wall) * rng.uniform(0.7, 1.25))
     step = int(rng.integers(9, 20))
     for y in range(top + 4, horizon - step, step):
         for x in range(int(left) + 4, int(left + wide) - step // 2, step):
@@ -122,7 +122,7 @@ def _paint_tree(image: Pixels, horizon: int, rng: np.random.Generator) -> None:
     x = int(rng.uniform(0, 1) * image.shape[1])
     size = int(rng.uniform(0.05, 0.14) * image.shape[1])
     cv2.line(image, (x, horizon), (x, horizon - size), (84, 60, 42), 4, cv2.LINE_AA)
-    leaf = np.array([60, 110, 50]) + rng.integers(-40, 41, 3)
+    leaf = np.array([90, 140, 84]) + rng.integers(-40, 41, 3)
     for _ in range(6):
         at = (x + int(rng.normal(0, size / 3)), horizon - size - int(rng.normal(0, size / 3)))
         cv2.circle(image, at, size // 2, _clip(leaf + rng.integers(-14, 15, 3)), -1, cv2.LINE_AA)
