@@ -5,7 +5,7 @@ RUNS/
   models/NAME/                       model packages
   openings/*.json                    who looked at a locked test split, and when
   studies/STUDY/
-    study.json  space.yaml  optuna.db  labels.npz
+    study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
     trials/0007/                     `TrialFolder`
       record.json  logits.npz  checkpoint/  best.safetensors
 """
@@ -216,6 +216,11 @@ class StudyFolder:
     def optuna_file(self) -> Path:
         """The default Optuna storage, sqlite."""
         return self.path / "optuna.db"
+
+    @property
+    def ensembles(self) -> Path:
+        """What each ensemble of this study was worth, one JSON file each."""
+        return self.path / "ensembles"
 
     @property
     def labels_file(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, space
+from carray.cli import data, ensemble, space, ui
 
 app = typer.Typer(
     name="carray",
@@ -16,3 +16,8 @@ app = typer.Typer(
 )
 app.add_typer(space.app, name="space")
 app.add_typer(data.app, name="data")
+app.command()(ensemble.ensemble)
+app.command()(ensemble.predict)
+app.command()(ensemble.report)
+app.command()(ui.ui)
+app.command()(ui.sync)

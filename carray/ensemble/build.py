@@ -22,6 +22,7 @@ from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.rules import Blend, FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.ensemble.statistics import Comparison, compare
 from carray.errors import ConfigError, RecordError
+from carray.files import write_json
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
@@ -68,11 +69,12 @@ def build_ensemble(
     if open_test:
         ensemble = _open_test(source, ensemble, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
-    if logits_only:
-        return ensemble
-    from carray.ensemble.package import publish
+    if not logits_only:
+        from carray.ensemble.package import publish
 
-    return publish(source.runs, source.study, ensemble, track=track)
+        ensemble = publish(source.runs, source.study, ensemble, track=track)
+    write_json(folder.ensembles / f"{name}.json", ensemble.as_dict())
+    return ensemble
 
 
 @dataclass(frozen=True)

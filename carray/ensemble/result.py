@@ -104,7 +104,7 @@ class Ensemble:
         """
         if self.package is None:
             raise RecordError("this ensemble has no model package: build it without logits_only")
-        from carray.ensemble.model import load_model
+        from carray.ensemble.package import load_model
 
         return load_model(self.package).predict(images)
 

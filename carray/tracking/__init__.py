@@ -10,6 +10,7 @@ from carray.tracking.contract import MemoryTracker, Tracker, TrialRun
 from carray.tracking.door import check, tracking_uri
 from carray.tracking.mirror import download_study, open_tracker, sync_study
 from carray.tracking.models import log_package, serve
+from carray.tracking.ui import open_ui
 
 __all__ = [
     "MemoryTracker",
@@ -19,6 +20,7 @@ __all__ = [
     "download_study",
     "log_package",
     "open_tracker",
+    "open_ui",
     "serve",
     "sync_study",
     "tracking_uri",

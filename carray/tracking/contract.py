@@ -79,10 +79,19 @@ def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
     return TrialRun(
         name=f"{record.number:04d} {record.config.backbone}",
         tags={name: value for name, value in tags.items() if value},
-        params={name: param_text(value) for name, value in record.params.items()},
+        params=shown_params(record.params),
         curves=tuple(curve_row(record, epoch) for epoch in range(1, len(record.epochs) + 1)),
         files=tuple(file.name for file in files if file.exists()),
     )
+
+
+def shown_params(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return what was drawn, as text; a block's own names lose its alias.
+
+    `vit.optimizer.lr` and `resnet.optimizer.lr` are one axis when runs are compared.
+    """
+    alias = f"{params.get('backbone_block')}."
+    return {name.removeprefix(alias): param_text(value) for name, value in params.items()}
 
 
 def param_text(value: Any) -> str:

@@ -1,0 +1,160 @@
+"""`carray ensemble`, `carray predict`, `carray report`: what comes after a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption, RunsOption
+
+
+def ensemble(
+    study: Annotated[
+        str | None, typer.Option(help="The study; default: the newest search.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many of the best complete trials vote.")] = 3,
+    name: Annotated[
+        str | None, typer.Option(help="The model package's name; default: STUDY-topN.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Picks members on val, and the rule: val/log_loss, val/top1, ...")
+    ] = "val/log_loss",
+    logits_only: Annotated[
+        bool,
+        typer.Option("--logits-only", help="Use trials without weights too; write no package."),
+    ] = False,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
+    ] = True,
+    from_tracking: Annotated[
+        bool,
+        typer.Option("--from-tracking", help="Fetch the study from the tracking server first."),
+    ] = False,
+    track: Annotated[
+        bool, typer.Option("--track/--no-track", help="Log the model to MLflow.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of folds and bootstrap.")] = 0,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Combine a study's best trials into one model, with an honest number.
+
+    Members are the best by val; soft vote, logit mean, fitted weights and greedy selection (which
+    may use every trial, pruned ones too) are judged on blend; test is opened once, and recorded.
+
+    [dim]Examples:[/]
+
+      carray ensemble
+
+      carray ensemble --study autumn --top 5 --name autumn-final
+
+      carray ensemble --logits-only --no-test --json
+    """
+    from carray.ensemble import build_ensemble
+    from carray.ensemble.show import ensemble_lines
+
+    made = build_ensemble(
+        study,
+        top=top,
+        runs=runs,
+        name=name,
+        metric=metric,
+        logits_only=logits_only,
+        open_test=test,
+        from_tracking=from_tracking,
+        track=track,
+        seed=seed,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(made.as_dict(), ensure_ascii=False, allow_nan=False))
+        return
+    print("\n".join(ensemble_lines(made)))
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders, or CSV files of paths.")
+    ],
+    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
+    top_k: Annotated[int, typer.Option(help="Classes a row holds, likeliest first.")] = 3,
+    submission: Annotated[
+        bool, typer.Option("--submission", help="Write Id,Category rows, as Kaggle wants them.")
+    ] = False,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="A sample submission: its columns, its ids, its order."),
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the classes of images with a packaged model; unreadable images are named, not fatal.
+
+    [dim]Examples:[/]
+
+      carray predict autumn-top3 photos/ --out predictions.csv
+
+      carray predict autumn/0007 a.jpg b.jpg
+
+      carray predict autumn-top3 test/ --sample sample_submission.csv --out submission.csv
+    """
+    from carray.ensemble.predict import predict_to_csv
+    from carray.ensemble.show import prediction_lines
+    from carray.progress import progress
+
+    done = predict_to_csv(
+        model,
+        images,
+        out,
+        top_k=top_k,
+        submission=submission,
+        sample=sample,
+        runs=runs,
+        progress=progress,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(done.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(prediction_lines(done)))
+
+
+def report(
+    study: Annotated[
+        str | None, typer.Option(help="The study; default: the newest search.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture; default: picture.png in the study's folder.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Trials that the table shows.")] = 10,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a study found: its table, and a picture of its trials and ensembles.
+
+    [dim]Examples:[/]
+
+      carray report
+
+      carray report --study autumn --out autumn.png
+    """
+    from carray.records import RunsFolder
+    from carray.reports.study import study_json, study_lines
+
+    folder = RunsFolder.at(runs).find_study(study)
+    from carray.reports.plots import study_picture
+
+    picture = study_picture(folder, out)
+    if as_json:
+        import json
+
+        print(json.dumps({**study_json(folder), "picture": str(picture)}, ensure_ascii=False))
+        return
+    print("\n".join([*study_lines(folder, rows), "", f"picture: {picture}"]))

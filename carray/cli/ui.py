@@ -1,0 +1,41 @@
+"""`carray ui` and `carray sync`: MLflow's own screens, and records sent to it again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import RunsOption
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+    runs: RunsOption = None,
+) -> None:
+    """Open MLflow's screens on this machine, over the store that studies write to.
+
+    Pick trials in an experiment (one a study) and press Compare. Ctrl-C ends it.
+    """
+    from carray.records import RunsFolder
+    from carray.tracking import open_ui
+
+    open_ui(RunsFolder.at(runs), port, say=print)
+
+
+def sync(
+    study: Annotated[
+        str | None, typer.Option(help="The study; default: the newest search.")
+    ] = None,
+    runs: RunsOption = None,
+) -> None:
+    """Send a study's records to the tracking server again; nothing is doubled.
+
+    For a server that didn't answer while the study ran, or a new one (MLFLOW_TRACKING_URI).
+    """
+    from carray.records import RunsFolder
+    from carray.tracking import sync_study
+
+    where = RunsFolder.at(runs)
+    folder = where.find_study(study)
+    print(f"{sync_study(where, folder)} trials of study {folder.path.name} are in MLflow")

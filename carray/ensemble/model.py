@@ -1,0 +1,165 @@
+"""`Model`: a package loaded for prediction, preprocessing images exactly as training evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from carray.config import Fit
+from carray.data.augment import plain
+from carray.data.augment_apply import apply_opencv
+from carray.data.decode import UnreadableImage, read_square
+from carray.data.fill import num_workers
+from carray.data.store import store_side
+from carray.ensemble.card import Card, MemberCard
+from carray.ensemble.logits import Floats, log_softmax
+from carray.ensemble.package import sha256_of
+from carray.ensemble.rules import combine
+from carray.errors import DataError, RecordError, WeightsError
+from carray.models.classifier import Classifier, load_classifier
+from carray.progress import Advance, silent
+
+BATCH_IMAGES = 64
+Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Square = npt.NDArray[np.uint8]  # (side, side, 3), RGB
+ImagePath = str | Path
+_Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of the images that could be read, and why the others could not."""
+
+    paths: tuple[Path, ...]
+    probabilities: Floats
+    """(paths, classes)."""
+    unreadable: dict[Path, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One classifier, ready."""
+
+    classifier: Classifier
+    card: MemberCard
+
+    @property
+    def geometry(self) -> Geometry:
+        """What its images must be made into."""
+        return self.card.config.image_size, self.card.config.fit
+
+    @torch.inference_mode()
+    def logits(self, squares: Square, device: torch.device) -> Floats:
+        """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
+        images = to_input(squares, self.card, device)
+        logits: Floats = self.classifier(images).float().cpu().numpy()
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model package, loaded; see `carray.ensemble.package.load_model`."""
+
+    card: Card
+    members: tuple[Member, ...]
+    device: torch.device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.card.classes
+
+    def predict(self, images: Sequence[ImagePath]) -> Floats:
+        """Return probabilities of image files, (images, classes).
+
+        Raises:
+            DataError: an image can't be read; the first is named.
+        """
+        found = self.predict_files(images)
+        for path, why in found.unreadable.items():
+            raise DataError(f"{path} can't be read: {why}")
+        return found.probabilities
+
+    def predict_files(
+        self, images: Sequence[ImagePath], progress: Progress = silent
+    ) -> Predictions:
+        """Return probabilities of the files that can be read, and why the others can't."""
+        paths: list[Path] = []
+        parts = [np.empty((0, len(self.classes)), np.float32)]
+        unreadable: dict[Path, str] = {}
+        wanted = [Path(image) for image in images]
+        with progress("predicting", len(wanted)) as advance:
+            for batch in self._batches(wanted):
+                good = [(path, squares) for path, squares in batch if isinstance(squares, dict)]
+                unreadable |= {path: why for path, why in batch if isinstance(why, str)}
+                if good:
+                    paths += [path for path, _ in good]
+                    parts.append(self.predict_squares([squares for _, squares in good]))
+                advance(len(batch))
+        return Predictions(tuple(paths), np.concatenate(parts), unreadable)
+
+    def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Floats:
+        """Return probabilities of images that are squares in each member's geometry."""
+        log_ps = []
+        for member in self.members:
+            squares = np.stack([image[member.geometry] for image in images])
+            log_ps.append(log_softmax(member.logits(squares, self.device)))
+        blend = self.card.blend
+        log_p = combine(log_ps, blend.weights, blend.space)
+        return np.exp(log_softmax(log_p / blend.temperature))
+
+    def _batches(self, paths: Sequence[Path]) -> Iterator[list[tuple[Path, _Read]]]:
+        """Yield each batch's paths with their squares, or with why there are none."""
+        geometries = {member.geometry for member in self.members}
+        with ThreadPoolExecutor(num_workers()) as pool:
+            for start in range(0, len(paths), BATCH_IMAGES):
+                some = paths[start : start + BATCH_IMAGES]
+                read = pool.map(lambda path: _read(path, geometries), some)
+                yield list(zip(some, read, strict=True))
+
+
+def load(folder: Path, device: str | None = None) -> Model:
+    """Load a package; see `carray.ensemble.package.load_model`."""
+    card = Card.read(folder / "card.json")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    members = []
+    for entry in card.members:
+        place = folder / entry.folder
+        file = place / "weights.safetensors"
+        if not file.exists():
+            raise RecordError(f"the model package {folder} is incomplete: {file} is missing")
+        if sha256_of(file) != entry.sha256:
+            raise WeightsError(f"{file} isn't what the package was written with: copy it again")
+        member = MemberCard.read(place / "config.json")
+        classifier = load_classifier(member.config, len(card.classes), file).to(where)
+        members.append(Member(classifier, member))
+    return Model(card, tuple(members), where)
+
+
+def to_input(squares: Square, card: MemberCard, device: torch.device) -> Tensor:
+    """Return squares (B, side, side, 3) as the normalised images (B, 3, size, size) of a member."""
+    size = card.input.size
+    resized = apply_opencv(squares, plain(len(squares), squares.shape[1], size), size)
+    images = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v, device=device) for v in (card.input.mean, card.input.std))
+    return (images - 255 * mean[:, None, None]) / (255 * std[:, None, None])
+
+
+def _read(path: Path, geometries: set[Geometry]) -> _Read:
+    """Return an image's squares, or why there are none."""
+    try:
+        data = path.read_bytes()
+        return {(size, fit): read_square(data, store_side(size), fit) for size, fit in geometries}
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnreadableImage as error:
+        return str(error)

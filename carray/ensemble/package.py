@@ -1,0 +1,232 @@
+"""Model packages: a folder with everything a prediction needs, and no pickle.
+
+NAME/
+  card.json                     `Card`: what it is, members, rule, figures, classes, versions
+  members/0/weights.safetensors
+  members/0/config.json         `MemberCard`: configuration, mean and standard deviation
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from carray.config import InputSpec, TrialConfig
+from carray.ensemble.card import Card, MemberCard, MemberEntry
+from carray.ensemble.result import Ensemble
+from carray.errors import RecordError
+from carray.files import written_aside
+from carray.provenance import git_commit, versions
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+
+if TYPE_CHECKING:
+    from carray.ensemble.model import Model
+
+SERVED = Path(__file__).with_name("served.py")
+MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file; its own readers refuse more
+PREPROCESSING = (
+    "EXIF rotation, RGB, square of 8/7 of the input's side by the member's `fit` (antialiased), "
+    "resized to the input's side (bilinear), / 255, minus mean, over std"
+)
+
+
+def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: bool) -> Ensemble:
+    """Write the package of an ensemble under `runs`, log it, and return the ensemble with both.
+
+    Raises:
+        RecordError: a member's weights are gone.
+        TrackingError: the tracking server doesn't answer; the package is written all the same.
+    """
+    chosen = [ensemble.members[number] for number in ensemble.blend.members]
+    folder = runs.models / ensemble.name
+    written = replace(ensemble, package=folder)
+    write_package(
+        folder,
+        [TrialFolder(member.folder) for member in chosen],
+        ensemble.blend.weights,
+        classes=ensemble.classes,
+        study=ensemble.study,
+        rule=ensemble.rule,
+        space=ensemble.blend.space,
+        temperature=ensemble.blend.temperature,
+        manifest_hash=ensemble.manifest_hash,
+        results=_results(ensemble),
+    )
+    if track:
+        written = replace(written, model_uri=_log(runs, study, written))
+    return written
+
+
+def load_model(folder: str | Path, device: str | None = None) -> Model:
+    """Load a model package for prediction; imports torch.
+
+    Args:
+        folder: the package, with its `card.json`.
+        device: a torch device; None takes the GPU where there is one.
+
+    Raises:
+        RecordError: it is no package, or is incomplete.
+        WeightsError: weights have changed since the package was written, or don't fit.
+    """
+    from carray.ensemble.model import load
+
+    return load(Path(folder), device)
+
+
+def write_package(
+    folder: Path,
+    trials: Sequence[TrialFolder],
+    weights: Sequence[float],
+    *,
+    classes: Sequence[str],
+    study: str,
+    rule: str = "single trial",
+    space: Literal["probability", "logit"] = "probability",
+    temperature: float = 1.0,
+    manifest_hash: str = "",
+    results: Mapping[str, Any] | None = None,
+) -> Card:
+    """Write a model package aside, then rename it over what was there.
+
+    Raises:
+        RecordError: a member's weights are gone.
+    """
+    records = [trial.record() for trial in trials]
+    with written_aside(folder) as aside:
+        entries = tuple(
+            _write_member(aside, place, trial, record, weight)
+            for place, (trial, record, weight) in enumerate(
+                zip(trials, records, weights, strict=True)
+            )
+        )
+        card = Card(
+            what=_what(records, rule, len(classes)),
+            name=folder.name,
+            kind="ensemble" if len(entries) > 1 else "single",
+            study=study,
+            classes=tuple(classes),
+            members=entries,
+            rule=rule,
+            space=space,
+            temperature=temperature,
+            preprocessing=PREPROCESSING,
+            manifest_hash=manifest_hash,
+            results=dict(results or {}),
+            made_at=time.time(),
+            git_commit=git_commit(),
+            versions=versions(),
+        )
+        card.write(aside / "card.json")
+    return card
+
+
+def _write_member(
+    package: Path, place: int, trial: TrialFolder, record: TrialRecord, weight: float
+) -> MemberEntry:
+    if not trial.weights_file.exists():
+        raise RecordError(
+            f"trial {record.name} has no weights any more: the disk budget deleted them; "
+            "ensemble again without it, or `carray replay` it"
+        )
+    folder = package / "members" / str(place)
+    folder.mkdir(parents=True)
+    shutil.copyfile(trial.weights_file, folder / "weights.safetensors")
+    MemberCard(
+        trial=record.name,
+        config=record.config,
+        input=member_input(record.config, trial.weights_file),
+    ).write(folder / "config.json")
+    return MemberEntry(
+        folder=f"members/{place}",
+        trial=record.name,
+        backbone=record.config.backbone,
+        weight=weight,
+        sha256=sha256_of(folder / "weights.safetensors"),
+    )
+
+
+def member_input(config: TrialConfig, weights_file: Path) -> InputSpec:
+    """Return what a trial's classifier was fed: from its weights' metadata, else from timm.
+
+    The metadata are read without torch; older weights need the pretrained file to be there.
+    """
+    found = safetensors_metadata(weights_file)
+    if "mean" in found and "std" in found:
+        mean, std = (tuple(json.loads(found[name])) for name in ("mean", "std"))
+        return InputSpec(size=config.image_size, mean=mean, std=std)
+    from carray.models.backbones import input_spec
+
+    return input_spec(config)
+
+
+def safetensors_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file: eight bytes of length, then JSON.
+
+    Raises:
+        RecordError: it isn't one.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES
+        header = opened.read(length) if length < MAX_HEADER_BYTES else b""
+    try:
+        found = json.loads(header)
+    except ValueError:
+        raise RecordError(f"{file} is no safetensors file: it may be cut short") from None
+    return dict(found.get("__metadata__") or {})
+
+
+def sha256_of(file: Path) -> str:
+    """Return a file's SHA-256, hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _what(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
+    backbones = ", ".join(dict.fromkeys(record.config.backbone for record in records))
+    return f"{len(records)} classifiers of {num_classes} classes ({backbones}), {rule}"
+
+
+def _results(ensemble: Ensemble) -> dict[str, Any]:
+    told = ensemble.as_dict()
+    names = ("verdict", "judged_on", "judged_images", "rules", "single", "test", "notes")
+    return {name: told[name] for name in names}
+
+
+def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:
+    from carray.tracking import log_package
+
+    assert ensemble.package is not None
+    chosen = next(rule for rule in ensemble.rules if rule.chosen)
+    values = {"blend/log_loss": chosen.log_loss, "blend/top1": chosen.top1}
+    if ensemble.test is not None:
+        test = ensemble.test
+        values |= {
+            "test/log_loss": test.ensemble.log_loss.value,
+            "test/top1": test.ensemble.top1.value,
+            "test/single_log_loss": test.single.log_loss.value,
+            "test/single_top1": test.single.top1.value,
+            "test/log_loss_gain_low": test.log_loss_gain.low,
+            "test/log_loss_gain_high": test.log_loss_gain.high,
+        }
+    return log_package(
+        runs,
+        study,
+        ensemble.package,
+        SERVED,
+        params={
+            "rule": ensemble.rule,
+            "members": len(ensemble.blend.members),
+            "temperature": ensemble.blend.temperature,
+            "metric": ensemble.metric,
+        },
+        values=values,
+        requirements=tuple(f"{name}=={found}" for name, found in versions().items()),
+    )

@@ -1,0 +1,155 @@
+"""A study as a table of at most 100 columns, and as JSON for machines."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from carray import metrics
+from carray.progress import seconds_text
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+
+WIDTH = 100
+ROWS = 10
+BACKBONE_WIDTH = 26
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial, as a table shows it."""
+
+    trial: str
+    number: int
+    kind: str
+    state: str
+    reason: str
+    backbone: str
+    lr: float
+    epochs: int
+    best_epoch: int | None
+    log_loss: float
+    top1: float
+    seconds: float
+    refit_of: int | None
+
+
+def study_table(folder: StudyFolder) -> list[TrialRow]:
+    """Return every trial of a study, the best in the study's metric first, the valueless last."""
+    study = folder.record()
+    sign = 1 if study.direction == "minimize" else -1
+    records = [record for _, record in folder.trials()]
+
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        value = record.best(study.metric)
+        return math.isnan(value), 0.0 if math.isnan(value) else sign * value, record.number
+
+    return [row_of(record) for record in sorted(records, key=key)]
+
+
+def row_of(record: TrialRecord) -> TrialRow:
+    """Return a record's row."""
+    return TrialRow(
+        trial=record.name,
+        number=record.number,
+        kind=record.kind,
+        state=str(record.state),
+        reason=record.reason,
+        backbone=record.config.backbone,
+        lr=record.config.optimizer.lr,
+        epochs=len(record.epochs),
+        best_epoch=record.best_epoch,
+        log_loss=record.best(metrics.VAL_LOG_LOSS),
+        top1=record.best(metrics.VAL_TOP1),
+        seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
+        refit_of=record.refit_of,
+    )
+
+
+def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
+    """Return the study's table: how it ended, its best trials, and what to type next."""
+    study, table = folder.record(), study_table(folder)
+    lines = [headline(study, table), ""]
+    lines += table_lines(table[:rows], study.metric)
+    if len(table) > rows:
+        lines.append(f"  and {len(table) - rows} more")
+    lines += [f"  {line}" for line in _failures(table)]
+    lines += ["", *next_lines(study, table)]
+    return [line[:WIDTH] for line in lines]
+
+
+def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
+    """Say how many trials ended how, and how long it took."""
+    states = Counter(row.state for row in table if row.kind != "refit")
+    refits = sum(row.kind == "refit" for row in table)
+    told = [f"{states[state]} {state}" for state in TrialState if states[state]]
+    told += [f"{refits} refits"] if refits else []
+    took = ""
+    if study.ended_at and study.started_at:
+        took = f", {seconds_text(study.ended_at - study.started_at)}"
+    return f"study {study.name} is {study.state}: {', '.join(told) or 'no trials'}{took}"
+
+
+def table_lines(table: Sequence[TrialRow], metric: str) -> list[str]:
+    """Return aligned lines, header first."""
+    if not table:
+        return ["no trial has been recorded yet"]
+    log_loss, top1 = (
+        f"{name}{'*' if metric == spelt else ''}"
+        for name, spelt in (("log-loss", metrics.VAL_LOG_LOSS), ("top-1", metrics.VAL_TOP1))
+    )
+    header = (
+        f"{'trial':<6}{'state':<12}{'backbone':<{BACKBONE_WIDTH}}{'lr':>9}{'epochs':>8}"
+        f"{'best at':>8}{log_loss:>11}{top1:>9}{'time':>9}"
+    )
+    return [header, "-" * len(header), *map(_line, table)]
+
+
+def _line(row: TrialRow) -> str:
+    refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
+    state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
+    backbone = row.backbone
+    if len(backbone) >= BACKBONE_WIDTH:
+        backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
+    best = "" if row.best_epoch is None else str(row.best_epoch)
+    return (
+        f"{row.number:04d}  {state:<12}{backbone:<{BACKBONE_WIDTH}}{row.lr:>9.2g}{row.epochs:>8}"
+        f"{best:>8}{_number(row.log_loss):>11}{_number(row.top1):>9}"
+        f"{seconds_text(row.seconds):>9}"
+    )
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _failures(table: Sequence[TrialRow]) -> list[str]:
+    """Say each cause of failure once, with how many trials it ended."""
+    broken = ("failed", "infeasible")
+    causes = Counter((row.state, row.reason) for row in table if row.state in broken)
+    return [f"{count} {state}: {why or 'no cause given'}" for (state, why), count in causes.items()]
+
+
+def next_lines(study: StudyRecord, table: Sequence[TrialRow]) -> list[str]:
+    """Return the commands that make sense now."""
+    complete = sum(row.state == "complete" and row.refit_of is None for row in table)
+    lines = [f"  carray report --study {study.name}", "  carray ui"]
+    if complete:
+        lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}")
+    return ["next:", *lines]
+
+
+def study_json(folder: StudyFolder) -> dict[str, Any]:
+    """Return the study and all its trials as JSON-able data; unknown numbers are None."""
+    rows = [asdict(row) for row in study_table(folder)]
+    return {
+        "study": folder.record().model_dump(mode="json"),
+        "folder": str(folder.path),
+        "trials": [{name: _plain(value) for name, value in row.items()} for row in rows],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

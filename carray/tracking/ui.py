@@ -1,0 +1,58 @@
+"""MLflow's own screens on the loopback interface, over the right store."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from carray.errors import TrackingError
+from carray.records import RunsFolder
+from carray.tracking.door import is_default, tracking_uri
+
+HOST = "127.0.0.1"
+
+
+def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None]) -> None:
+    """Become MLflow's server on the store under `runs`; say where. Doesn't return.
+
+    Where `$MLFLOW_TRACKING_URI` names a server, its address is said and nothing is started.
+
+    Raises:
+        TrackingError: there is no store yet, or the port is taken.
+    """
+    uri = tracking_uri(runs)
+    if uri.startswith(("http://", "https://")):
+        say(f"MLFLOW_TRACKING_URI names a server: open {uri}")
+        return
+    if is_default(runs) and not runs.tracking_file.exists():
+        raise TrackingError(
+            f"there is no tracking store at {runs.tracking_file}; run a study first"
+        )
+    if not _is_free(port):
+        raise TrackingError(f"port {port} is taken: choose another with --port")
+    say(f"MLflow on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
+    sys.stdout.flush()
+    command = ui_command(runs, port)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.execv(command[0], command)
+
+
+def ui_command(runs: RunsFolder, port: int) -> list[str]:
+    """Return the command line of MLflow's server."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    command += ["--backend-store-uri", tracking_uri(runs), "--workers", "1"]
+    if is_default(runs):
+        command += ["--default-artifact-root", runs.tracking_artifacts.as_uri()]
+    return command
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,43 @@
+"""A study's table fits a terminal and says what to do next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from carray.records import StudyRecord
+from carray.reports.study import study_json, study_lines, study_table
+from tests.reports.studies import make_study
+
+
+def test_the_best_trial_comes_first_in_either_direction(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    losses = [row.log_loss for row in study_table(folder)]
+    assert losses == sorted(losses)
+    study = folder.record().model_copy(update={"metric": "val/top1", "direction": "maximize"})
+    study.write(folder.record_file)
+    top1s = [row.top1 for row in study_table(folder)]
+    assert top1s == sorted(top1s, reverse=True)
+
+
+def test_lines_fit_100_columns_and_count_states(tmp_path: Path) -> None:
+    lines = study_lines(make_study(tmp_path))
+    assert max(map(len, lines)) <= 100
+    assert lines[0].endswith("complete, 8 pruned, 1 failed, 3 refits, 16:40")
+    assert any("1 failed: out of patience" in line for line in lines)
+    assert "  carray ensemble --study toycars-quick --top 3" in lines
+
+
+def test_a_study_without_trials_has_a_table_too(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, trials=0, refits=0)
+    assert "no trial has been recorded yet" in study_lines(folder)
+
+
+def test_json_holds_every_trial_and_no_nan(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    record = folder.trial(0).record().model_copy(update={"epochs": ()})
+    folder.trial(0).write_record(record)
+    told = json.loads(json.dumps(study_json(folder), allow_nan=False))
+    assert len(told["trials"]) == 21
+    assert told["trials"][-1]["log_loss"] is None
+    assert StudyRecord.model_validate(told["study"]) == folder.record()
