@@ -12,7 +12,7 @@ from carray.data.scan import Seen
 
 MAX_BITS = 10  # of 64 that may differ
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
-BLOCK = 512  # rows compared with all others at once
+PAIRS_AT_ONCE = 4_000_000  # compared in one block, 32 MB of hashes
 
 # Both limits were measured on 866 photographs: among distinct ones, cut to their cars, no pair
 # within 10 bits correlates over 0.80; copies saved at quality 50, at half size, brightened or
@@ -36,8 +36,9 @@ def near_duplicate_pairs(seen: Sequence[Seen]) -> Iterator[tuple[int, int]]:
     """Yield the pairs (i, j), i < j, that are near-duplicates."""
     rows = np.array([row for row, one in enumerate(seen) if one.thumb is not None], np.int64)
     hashes = np.array([int(seen[row].perceptual_hash, 16) for row in rows], np.uint64)
-    for start in range(0, len(rows), BLOCK):
-        block = hashes[start : start + BLOCK, None] ^ hashes[None, start:]
+    height = max(1, PAIRS_AT_ONCE // max(1, len(rows)))
+    for start in range(0, len(rows), height):
+        block = hashes[start : start + height, None] ^ hashes[None, start:]
         for near, far in np.argwhere(np.bitwise_count(block) <= MAX_BITS):
             if near < far and _same_picture(seen[rows[start + near]], seen[rows[start + far]]):
                 yield int(rows[start + near]), int(rows[start + far])

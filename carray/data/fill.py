@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,10 +12,8 @@ import numpy.typing as npt
 from carray import config
 from carray.data.decode import Box, UnreadableImage, read_square
 from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.data.parallel import Progress, map_images
 from carray.errors import DataError
-from carray.progress import Advance
-
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 def fill_store(
@@ -31,8 +25,6 @@ def fill_store(
     progress: Progress,
 ) -> None:
     """Decode every included image into `pixels`, (N, side, side, 3), and its CRC-32 into `sums`.
-
-    Threads, since the decoders free Python's lock.
 
     Raises:
         DataError: an image is gone or has changed since it was prepared.
@@ -51,14 +43,8 @@ def fill_store(
             raise DataError(f"{paths[row]} can't be decoded: {error}") from None
         sums[row] = zlib.crc32(pixels[row])
 
-    what = f"pixel store {side} px, {fit}"
-    with progress(what, len(paths)) as advance, ThreadPoolExecutor(num_workers()) as pool:
-        try:
-            for _ in pool.map(fill, range(len(paths))):
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for _ in map_images(fill, range(len(paths)), f"pixel store {side} px, {fit}", progress):
+        pass
 
 
 def _unchanged(path: Path, content_hash: str) -> bytes:
@@ -72,8 +58,3 @@ def _unchanged(path: Path, content_hash: str) -> bytes:
     if sha256(data).hexdigest() != content_hash:
         raise DataError(f"{path} has changed since the data were prepared: {again}")
     return data
-
-
-def num_workers() -> int:
-    """Return the threads that decode at once: the cores this process may use, at most 32."""
-    return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)

@@ -117,7 +117,7 @@ class Manifest:
     ) -> Manifest:
         """Return the manifest of these rows, with its hash; nothing is written."""
         digest = content_hash_of(images, classes, settings)
-        return cls(folder, tuple(classes), images[list(COLUMNS)], digest, settings)
+        return cls(folder, tuple(classes), _typed(images), digest, settings)
 
     @classmethod
     def load(cls, folder: Path | str) -> Manifest:
@@ -137,7 +137,7 @@ class Manifest:
                 f"{folder / IMAGES_FILE} doesn't match {MANIFEST_FILE} (was it edited?): "
                 "run `carray data prepare` again"
             )
-        return cls(folder, file.classes, images, file.hash, file.settings)
+        return cls(folder, file.classes, _typed(images), file.hash, file.settings)
 
     def write(self) -> None:
         """Write both files aside, then rename them; `images.csv` first."""
@@ -258,6 +258,12 @@ def _read_images(path: Path) -> pd.DataFrame:
     if tuple(table.columns) != COLUMNS:
         raise DataError(f"{path} has other columns than it should: run `carray data prepare` again")
     return table
+
+
+def _typed(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns in their order and of one type each, whatever they were made from."""
+    types = {**dict.fromkeys(TEXT_COLUMNS, "object"), **dict.fromkeys(NUMBER_COLUMNS, "int64")}
+    return images[list(COLUMNS)].astype(types)
 
 
 def _images_root(folder: Path, settings: Settings) -> Path:

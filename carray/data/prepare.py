@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from carray.data import flaws
-from carray.data.fill import Progress
 from carray.data.flaws import Candidate
 from carray.data.manifest import SPLITS, STORE_BUDGET_GIB, Crop, Manifest, Rows, Settings
+from carray.data.parallel import Progress
 from carray.data.scan import Seen, scan_images
 from carray.data.sources import Listing, Sighting, list_source
 from carray.data.sources.listing import natural_key

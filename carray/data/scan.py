@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from carray.data.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
-from carray.data.fill import Progress, num_workers
+from carray.data.parallel import Progress, map_images
 from carray.progress import silent
 
 THUMB_SIDE = 32  # of the thumbnail that confirms a near-duplicate
@@ -48,15 +47,10 @@ def scan_images(
 ) -> list[Seen]:
     """Decode and hash every image (cut to its box, if it has one), in threads; never raises for
     an image: a file that can't be read has a `problem`."""
-    with (
-        progress("reading images", len(paths)) as advance,
-        ThreadPoolExecutor(num_workers()) as pool,
-    ):
-        seen = []
-        for one in pool.map(scan_image, paths, boxes, [margin] * len(paths)):
-            seen.append(one)
-            advance(1)
-    return seen
+    pairs = list(zip(paths, boxes, strict=True))
+    return list(
+        map_images(lambda pair: scan_image(*pair, margin), pairs, "reading images", progress)
+    )
 
 
 def scan_image(path: Path, box: Box | None, margin: float) -> Seen:

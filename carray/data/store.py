@@ -25,8 +25,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from carray import config
-from carray.data.fill import Progress, fill_store
+from carray.data.fill import fill_store
 from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
 from carray.errors import DataError
 from carray.files import folder_bytes, write_text, written_aside
 from carray.progress import silent

@@ -55,7 +55,7 @@ def test_a_folder_with_splits(tmp_path: Path, val_name: str) -> None:
 def test_an_empty_class_folder_is_named(tmp_path: Path, where: str) -> None:
     image_folder(tmp_path / where, {"a": 1, "b": 1})
     (tmp_path / where / "Lumen").mkdir()
-    with pytest.raises(DataError, match="'.*Lumen'.*holds no image"):
+    with pytest.raises(DataError, match=r"'.*Lumen'.*holds no image"):
         list_source(tmp_path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 
 from carray.data.decode import Pixels
-from carray.data.fill import Progress, num_workers
+from carray.data.parallel import Progress, map_images
 from carray.data.toycars import scene
 from carray.data.toycars.draw import Canvas, paint_car
 from carray.data.toycars.models import MODELS, Model
@@ -80,12 +79,10 @@ def render_toycars(
     with written_aside(folder) as aside:
         for model in MODELS:
             (aside / model.label).mkdir(parents=True)
-        with (
-            progress("drawing toy cars", len(pictures)) as advance,
-            ThreadPoolExecutor(num_workers()) as pool,
+        for _ in map_images(
+            lambda picture: _write(aside, picture, seed), pictures, "drawing toy cars", progress
         ):
-            for _ in pool.map(lambda picture: _write(aside, picture, seed), pictures):
-                advance(1)
+            pass
         _write_flaws(aside / FLAWS_FILE, [one.flaw for one in pictures if one.flaw])
     return folder
 

@@ -1,0 +1,95 @@
+"""`carray data` prints what a person needs, within 100 columns, and JSON for machines."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from carray.cli import main
+from carray.data.prepare import prepare
+from carray.data.summary import DataSummary
+from tests.data.pictures import image_folder
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def carray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["carray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+            sys.exit(0)
+        told = capsys.readouterr()
+        return int(caught.value.code or 0), told.out, told.err
+
+    return run
+
+
+def test_from_toys_to_a_warm_store(carray: Run, tmp_path: Path) -> None:
+    toys, data = tmp_path / "toys", tmp_path / "data"
+    code, out, _ = carray("data", "toy", toys, "--images-per-class", 5, "--seed", 1)
+    assert code == 0
+    assert f"next: carray data prepare {toys}" in out
+    code, out, _ = carray("data", "prepare", toys, "--out", data, "--blend", 0)
+    assert code == 0
+    assert "of 12 classes: train" in out
+    assert f"next: carray data show {data}" in out
+    code, out, _ = carray("data", "show", data)
+    assert code == 0
+    assert "Borealis Fjord" in out
+    assert "excluded 3 images: " in out
+    code, out, _ = carray("data", "warm", data, "--size", 32, "--json")
+    assert json.loads(out)["side"] == 40
+    code, out, _ = carray("data", "warm", data, "--size", 32, "--verify")
+    assert "images at 40 px" in out
+    assert "checked" in out
+
+
+def test_show_tells_machines_everything(carray: Run, tmp_path: Path) -> None:
+    manifest = prepare(image_folder(tmp_path / "cars", {"a": 8, "나": 9}), tmp_path / "data")
+    code, out, _ = carray("data", "show", tmp_path / "data", "--json")
+    assert code == 0
+    summary = DataSummary.model_validate_json(out)
+    assert summary.hash == manifest.hash
+    assert [(one.name, one.total) for one in summary.classes] == [("a", 8), ("나", 9)]
+
+
+def test_many_long_named_classes_are_readable(carray: Run, tmp_path: Path) -> None:
+    names = {f"기아 쏘렌토 하이브리드 {n} " + "x" * 90: 1 for n in range(60)}
+    prepare(image_folder(tmp_path / "cars", names), tmp_path / "data", val=0, blend=0, test=0)
+    code, out, _ = carray("data", "show", tmp_path / "data")
+    assert code == 0
+    lines = out.splitlines()
+    assert "... 20 classes of middle size; --all shows them" in lines
+    assert max(cell_len(line) for line in lines if "쏘렌토" in line) <= 100
+    assert len(lines) < 50
+    assert len(carray("data", "show", tmp_path / "data", "--all")[1].splitlines()) > 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["prepare", "{tmp}/none", "--out", "{tmp}/data"], "there is no"),
+        (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--crop", "bbox"], "must be none or box"),
+        (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--val", "2"], "--val 2 must be"),
+        (["show", "{tmp}/cars"], "has no manifest"),
+        (["warm", "{tmp}/none"], "doesn't exist"),
+        (["toy", "{tmp}/cars"], "is there already"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(
+    carray: Run, tmp_path: Path, arguments: list[str], why: str
+) -> None:
+    image_folder(tmp_path / "cars", {"a": 4, "b": 4})
+    code, out, err = carray("data", *(word.format(tmp=tmp_path) for word in arguments))
+    assert code == 2
+    assert out == ""
+    assert why in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "data").exists()
