@@ -56,6 +56,8 @@ class SearchSpace:
     """Points to try first, by dotted names; a block by its own under `BLOCK`."""
     sampler: str | None = None
     scheduler: str | None = None
+    grace_epochs: int | None = None
+    """Epochs that every trial gets before the scheduler may stop it."""
     trials: int | None = None
     """Defaults of a study over this space; None leaves them to the study."""
     question: str = ""

@@ -26,6 +26,7 @@ KEYS = (
     "start",
     "sampler",
     "scheduler",
+    "grace_epochs",
     "trials",
 )
 BLOCK_KEYS = ("fixed", "search")
@@ -97,7 +98,8 @@ def _read_fields(raw: Mapping[Any, Any], mistakes: Mistakes) -> dict[str, Any]:
         "starts": _read_starts(raw.get("start"), mistakes),
         "sampler": _one_of(raw, "sampler", SAMPLERS, mistakes),
         "scheduler": _one_of(raw, "scheduler", SCHEDULERS, mistakes),
-        "trials": _read_trials(raw.get("trials"), mistakes),
+        "grace_epochs": _read_count(raw, "grace_epochs", mistakes),
+        "trials": _read_count(raw, "trials", mistakes),
     }
 
 
@@ -133,10 +135,11 @@ def _read_objective(raw: Mapping[Any, Any], to: Mistakes) -> dict[str, str]:
     return {"metric": metric, "direction": direction}
 
 
-def _read_trials(raw: object, to: Mistakes) -> int | None:
-    if raw is None or (isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1):
-        return raw
-    to.add(("trials",), f"trials: {raw!r} must be a whole number from 1")
+def _read_count(raw: Mapping[Any, Any], key: str, to: Mistakes) -> int | None:
+    value = raw.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    to.add((key,), f"{key}: {value!r} must be a whole number from 1")
     return None
 
 

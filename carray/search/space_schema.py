@@ -30,6 +30,7 @@ def space_schema() -> Schema:
         "start": {"type": "array", "items": point},
         "sampler": {"enum": list(SAMPLERS)},
         "scheduler": {"enum": list(SCHEDULERS)},
+        "grace_epochs": {"type": "integer", "minimum": 1},
         "trials": {"type": "integer", "minimum": 1},
     }
     return {

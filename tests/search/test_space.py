@@ -297,6 +297,7 @@ WRONG = {
         "direction: val/top1 must be maximized",
     ),
     "an unknown sampler": ({"sampler": "tpee"}, "did you mean 'tpe'"),
+    "no grace": ({"grace_epochs": "1.5"}, "grace_epochs: 1.5 must be a whole number from 1"),
     "no trials": ({"trials": "0"}, "trials: 0 must be a whole number from 1"),
     "warm-up past the end": (
         {
