@@ -13,6 +13,7 @@ from carray import config
 from carray.data.decode import Box, UnreadableImage, read_square
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.parallel import Progress, map_images
+from carray.data.parallel import num_workers as num_workers  # some import it from here
 from carray.errors import DataError
 
 
