@@ -82,11 +82,11 @@ def predict_to_csv(
     runs_folder = RunsFolder.at(runs)
     if top_k < 1:
         raise ConfigError(f"--top-k {top_k} must be at least 1")
+    package = find_package(runs_folder, model)
     found = find_images(images)
     wanted = _sample_ids(Path(sample)) if sample else None
     if wanted is not None:
         found = _matched(found, wanted[1], Path(str(sample)))
-    package = find_package(runs_folder, model)
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress)
     if submission or wanted is not None:

@@ -84,7 +84,8 @@ def told_as_tracking_errors(uri: str) -> Iterator[None]:
 def environment(values: dict[str, str]) -> Iterator[None]:
     """Lay `values` over the environment for a while; what the user set is put back."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.update(values)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ The logged model is code (`carray/ensemble/served.py`) plus the package folder; 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,17 @@ from typing import Any
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyRecord
 from carray.tracking.contract import param_text
-from carray.tracking.door import client_of, is_default, quiet, told_as_tracking_errors, tracking_uri
+from carray.tracking.door import (
+    client_of,
+    environment,
+    is_default,
+    quiet,
+    told_as_tracking_errors,
+    tracking_uri,
+)
 from carray.tracking.study_run import StudyRun, clean
+
+PARENT = "mlflow.parentRunId"
 
 
 def log_package(
@@ -37,9 +47,13 @@ def log_package(
         artifacts = runs.tracking_artifacts if is_default(runs) else None
         run = StudyRun.find_or_make(client, study, artifacts)
         run.write(study, ())
-        with _fluent(runs, run) as mlflow, mlflow.start_run(run_name=package.name) as started:
-            mlflow.set_tags({"carray.study": study.name, "carray.kind": "model"})
-            mlflow.set_tag("mlflow.parentRunId", run.run_id)
+        tags = {"carray.study": study.name, "carray.kind": "model", PARENT: run.run_id}
+        with (
+            _fluent(runs) as mlflow,
+            mlflow.start_run(
+                experiment_id=run.experiment_id, run_name=package.name, tags=tags
+            ) as started,
+        ):
             mlflow.log_params({clean(name): param_text(value) for name, value in params.items()})
             mlflow.log_metrics({clean(name): value for name, value in values.items()})
             mlflow.log_artifact(str(package / "card.json"))
@@ -53,18 +67,18 @@ def log_package(
 
 
 @contextmanager
-def _fluent(runs: RunsFolder, run: StudyRun) -> Iterator[Any]:
-    """Yield MLflow's module set to a study's experiment, and put it back afterwards."""
+def _fluent(runs: RunsFolder) -> Iterator[Any]:
+    """Yield MLflow's module set to the store; its setting is an environment variable: put back."""
     import mlflow
     import mlflow.pyfunc
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri(runs))
-    mlflow.set_experiment(experiment_id=run.experiment_id)
-    try:
-        yield mlflow
-    finally:
-        mlflow.set_tracking_uri(before)
+    before = os.environ.get("MLFLOW_TRACKING_URI", "")
+    with environment({"MLFLOW_TRACKING_URI": tracking_uri(runs)}):
+        mlflow.set_tracking_uri(tracking_uri(runs))
+        try:
+            yield mlflow
+        finally:
+            mlflow.set_tracking_uri(before)
 
 
 def serve(load: Callable[[Path], Any]) -> None:
@@ -81,10 +95,11 @@ def serve(load: Callable[[Path], Any]) -> None:
         def load_context(self, context: Any) -> None:
             self._model = load(Path(context.artifacts["package"]))
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            paths = [Path(str(path)) for path in pd.DataFrame(model_input).iloc[:, 0]]
-            if not paths:
+        # the type hint is what MLflow checks input against, and turns a frame into
+        def predict(self, context: Any, model_input: list[str], params: Any = None) -> pd.DataFrame:
+            if not len(model_input):
                 raise TrackingError("no image paths were given: pass a frame with one column")
-            return pd.DataFrame(self._model.predict(paths), columns=list(self._model.classes))
+            probabilities = self._model.predict([Path(path) for path in model_input])
+            return pd.DataFrame(probabilities, columns=list(self._model.classes))
 
     mlflow.models.set_model(ServedPackage())

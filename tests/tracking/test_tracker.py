@@ -17,35 +17,22 @@ from carray.tracking import (
     MemoryTracker,
     Tracker,
     TrialRun,
-    check,
     download_study,
     open_tracker,
     sync_study,
 )
 from carray.tracking.door import client_of, quiet
 from carray.tracking.mirror import study_files
+from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
 
 Reader = Callable[[], dict[int, TrialRun]]
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its schema made once: it takes over a second."""
-    runs = RunsFolder(tmp_path_factory.mktemp("store"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        check(runs)
-    return runs.tracking_file
-
-
 @pytest.fixture
-def runs(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> RunsFolder:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunsFolder:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    runs = RunsFolder(tmp_path / "runs")
-    runs.path.mkdir()
-    shutil.copyfile(empty_store, runs.tracking_file)
-    return runs
+    return with_store(tmp_path / "runs")
 
 
 def read_mlflow(runs: RunsFolder) -> dict[int, TrialRun]:

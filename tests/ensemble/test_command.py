@@ -1,0 +1,63 @@
+"""`carray ensemble` and `carray report` on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from carray.cli.app import app
+from tests.ensemble.studies import StudySpec, Trial, make_study
+
+MAIN = "from carray.cli import main; main()"
+TRIALS = tuple(Trial(noise=2.0, scale=0.7) for _ in range(4))
+
+
+def call(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_tables_fit_100_columns_and_end_with_a_verdict(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS))
+    printed = call("ensemble", "--runs", str(tmp_path), "--logits-only")
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "The ensemble is better than the best single trial on test" in printed
+    assert "95 % interval" in printed
+    for rule in ("soft vote", "logit mean", "fitted weights", "greedy selection"):
+        assert rule in printed
+
+
+def test_json_is_one_object(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS))
+    told = json.loads(call("ensemble", "--runs", str(tmp_path), "--logits-only", "--json"))
+    assert told["study"] == "autumn"
+    assert len(told["members"]) >= 3
+
+
+def test_a_report_writes_the_picture_beside_the_study(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, StudySpec(TRIALS))
+    call("ensemble", "--runs", str(tmp_path), "--logits-only")
+    assert "0003" in call("report", "--runs", str(tmp_path))
+    assert (folder.path / "picture.png").stat().st_size > 20_000
+
+
+def test_asking_for_30_of_4_trials_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS))
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "ensemble", "--top", "30"],
+        env={**os.environ, "CARRAY_RUNS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "--top 30 asks for more than the 4 complete trials" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "models").exists()

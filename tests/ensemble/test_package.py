@@ -1,0 +1,125 @@
+"""A package holds all that a prediction needs, and loads without search code or pickles."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carray.config import InputSpec, build_config
+from carray.data.augment import plain
+from carray.data.augment_apply import apply_torch
+from carray.data.decode import read_square
+from carray.data.store import store_side
+from carray.ensemble import build_ensemble
+from carray.ensemble.model import load
+from carray.ensemble.package import load_model, member_input, safetensors_metadata
+from carray.errors import RecordError, WeightsError
+from tests.ensemble.packages import draw_images, make_real_study
+
+
+def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    images = draw_images(tmp_path / "images")
+    assert made.package is not None
+    model = load(made.package, "cpu")
+    probabilities = made.predict(images)
+    assert probabilities.shape == (5, 6)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    members = [
+        model.members[place].logits(
+            np.stack(
+                [read_square(image.read_bytes(), store_side(size), "squash") for image in images]
+            ),
+            torch.device("cpu"),
+        )
+        for place, size in enumerate(member.card.input.size for member in model.members)
+    ]
+    p = [np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in members]
+    weights = np.array([entry.weight for entry in model.card.members])
+    if model.card.space == "logit":
+        mixed = np.exp(np.tensordot(weights, np.log(p), 1))
+    else:
+        mixed = np.tensordot(weights, np.stack(p), 1)
+    mixed = mixed ** (1 / model.card.temperature)
+    assert np.allclose(probabilities, mixed / mixed.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_images_are_prepared_as_training_evaluates_them(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    assert made.package is not None
+    member = load(made.package, "cpu").members[0]
+    size, side = member.card.input.size, store_side(member.card.input.size)
+    data = draw_images(tmp_path / "images")[0].read_bytes()
+    squares = read_square(data, side, "squash")[None]
+    resized = apply_torch(torch.from_numpy(squares), plain(1, side, size), size) / 255
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (member.card.input.mean, member.card.input.std)
+    )
+    with torch.inference_mode():
+        wanted = member.classifier((resized - mean) / std)
+    found = member.logits(squares, torch.device("cpu"))
+    assert np.allclose(found, wanted, atol=0.02)
+
+
+def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False, name="final")
+    card = json.loads((tmp_path / "models" / "final" / "card.json").read_text())
+    assert card["kind"] == "ensemble"
+    assert card["manifest_hash"] == "m" * 64
+    assert card["results"]["test"]["ensemble"]["top1"]["value"] == pytest.approx(
+        made.test.ensemble.top1.value if made.test else None
+    )
+    assert abs(sum(member["weight"] for member in card["members"]) - 1) < 1e-6
+    assert not list((tmp_path / "models").glob(".*"))
+
+
+def test_loading_imports_no_search_code_and_reads_no_pickle(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    assert made.package is not None
+    suffixes = {file.suffix for file in made.package.rglob("*") if file.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    code = (
+        "import sys; from carray.ensemble.package import load_model;"
+        f"load_model({str(made.package)!r});"
+        "print({'ray', 'optuna', 'mlflow', 'carray.search', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_changed_or_missing_weights_are_refused(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    assert made.package is not None
+    weights = made.package / "members" / "0" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(WeightsError, match="isn't what the package was written with"):
+        load_model(made.package)
+    weights.unlink()
+    with pytest.raises(RecordError, match="is incomplete"):
+        load_model(made.package)
+    with pytest.raises(RecordError, match="there is no model package here"):
+        load_model(tmp_path)
+
+
+def test_mean_and_std_in_the_weights_win_over_timm(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, file, {"mean": "[0.5, 0.5, 0.5]", "std": "[0.1, 0.2, 0.3]"})
+    config = build_config({"backbone": "test_resnet", "pretrained": False, "image_size": 96})
+    wanted = InputSpec(size=96, mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.3))
+    assert member_input(config, file) == wanted
+    file.write_bytes(b"short")
+    with pytest.raises(RecordError, match="is no safetensors file"):
+        safetensors_metadata(file)

@@ -1,0 +1,57 @@
+"""An ensemble in MLflow: a run with figures, a model that loads; and one built from the store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carray.ensemble import build_ensemble
+from carray.records import RunsFolder
+from carray.tracking import sync_study
+from carray.tracking.door import client_of, quiet
+from tests.ensemble.packages import draw_images, make_real_study
+from tests.tracking.stores import with_store
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunsFolder:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return with_store(tmp_path / "runs")
+
+
+def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_path: Path) -> None:
+    make_real_study(runs.path)
+    made = build_ensemble(runs=runs.path)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    images = draw_images(tmp_path / "images")
+    client = client_of(runs)
+    with quiet():
+        import mlflow
+
+        mlflow.set_tracking_uri(f"sqlite:///{runs.tracking_file}")
+        loaded = mlflow.pyfunc.load_model(made.model_uri)
+        frame = loaded.predict(pd.DataFrame({"path": [str(image) for image in images]}))
+        experiment = client.get_experiment_by_name("autumn")
+        run = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'model'")[0]
+        mlflow.set_tracking_uri("")
+    assert list(frame.columns) == list(made.classes)
+    assert np.allclose(frame.to_numpy(), made.predict(images), atol=1e-6)
+    assert made.test is not None
+    assert run.data.metrics["test/top1"] == made.test.ensemble.top1.value
+    assert run.data.params["rule"] == made.rule
+    assert not list(runs.tracking_artifacts.rglob("*.pkl"))
+
+
+def test_an_ensemble_can_be_built_from_the_store_alone(runs: RunsFolder, tmp_path: Path) -> None:
+    folder = make_real_study(runs.path)
+    sync_study(runs, folder)
+    here = build_ensemble(runs=runs.path, logits_only=True)
+    shutil.rmtree(folder.path)
+    there = build_ensemble("autumn", runs=runs.path, logits_only=True, from_tracking=True)
+    assert there.rules == here.rules
+    assert there.test == here.test
