@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, ensemble, space, ui
+from carray.cli import data, demo, ensemble, space, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 app.add_typer(space.app, name="space")
 app.add_typer(data.app, name="data")
+app.command()(demo.demo)
+app.command()(tune.tune)
 app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)

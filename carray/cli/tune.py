@@ -47,8 +47,8 @@ def tune(
         typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
     ] = None,
     grace_epochs: Annotated[
-        int, typer.Option(help="Epochs that every trial gets.", rich_help_panel=SEARCH)
-    ] = 1,
+        int | None, typer.Option(help="Epochs that every trial gets.", rich_help_panel=SEARCH)
+    ] = None,
     reduction_factor: Annotated[
         int, typer.Option(help="One in so many goes past a rung.", rich_help_panel=SEARCH)
     ] = 3,

@@ -44,7 +44,7 @@ class StudyRequest:
     cpus_per_worker: float | None = None
     sampler: str | None = None
     scheduler: str | None = None
-    grace_epochs: int = 1
+    grace_epochs: int | None = None
     reduction_factor: int = 3
     time_budget_seconds: float | None = None
     refit: int = 0

@@ -135,7 +135,7 @@ class _Session:
             metric=study.metric,
             direction=study.direction,
             max_epochs=study.max_epochs,
-            grace_epochs=request.grace_epochs,
+            grace_epochs=request.grace_epochs or self._space.grace_epochs or 1,
             reduction_factor=request.reduction_factor,
             ended=[r for r in self._ledger.records if r.state.is_finished()],
         )

@@ -152,6 +152,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
+    from carray.training.memory import AgreedInfeasible
     from carray.training.ranks import SoloRanks, TorchRanks
     from carray.training.runner import TrialRunner
 
