@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from carray.config import TrialConfig
+from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError, WeightsError
 from carray.files import written_aside
 from carray.models.backbones import (
@@ -126,12 +127,12 @@ def _load_head(head: nn.Module, state: Mapping[str, Tensor]) -> None:
         head.load_state_dict(found)
 
 
-def save_classifier(weights: Mapping[str, Tensor], file: Path) -> None:
-    """Write a classifier's state as safetensors, aside and then renamed."""
+def save_classifier(weights: Mapping[str, Tensor], file: Path, spec: InputSpec) -> None:
+    """Write a classifier's state as safetensors; the mean and std that it was fed go with it."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    metadata = {"mean": json.dumps(spec.mean), "std": json.dumps(spec.std)}
     with written_aside(file) as aside:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside
-        )
+        save_file(tensors, aside, metadata)
 
 
 def load_classifier(config: TrialConfig, num_classes: int, file: Path) -> Classifier:

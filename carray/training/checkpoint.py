@@ -1,0 +1,121 @@
+"""A checkpoint: a folder with a trial's state after an epoch, and `meta.json` that says which.
+
+Epochs draw their random numbers from (seed, epoch), so no generator's state has to be kept.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from carray.config import TrialConfig
+from carray.errors import TrialFailed
+from carray.files import write_text, written_aside
+from carray.training.live import LiveTrial
+from carray.training.schedule import Plateau
+
+STATE_FILE, META_FILE = "state.pt", "meta.json"
+VERSION = 1
+
+
+class CheckpointMeta(BaseModel):
+    """`meta.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    version: int = VERSION
+    stamp: str
+    """Names these weights: a state in memory with the same stamp equals them."""
+    trial: str
+    config: TrialConfig
+    rows: tuple[dict[str, float], ...]
+    """Metrics of the epochs done, from the first."""
+    plateau: dict[str, float]
+    initialisation: str
+    parameters: int
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.rows)
+
+
+def read_meta(folder: Path) -> CheckpointMeta | None:
+    """Return the meta data, or None where there is no checkpoint that can be read."""
+    try:
+        text = (folder / META_FILE).read_text(encoding="utf-8")
+        return CheckpointMeta.model_validate_json(text)
+    except (OSError, ValidationError):
+        return None
+
+
+def write_checkpoint(folder: Path, live: LiveTrial) -> None:
+    """Write `live` aside, then rename; `live.stamp` names the new checkpoint."""
+    meta = CheckpointMeta(
+        stamp=live.stamp,
+        trial=live.trial,
+        config=live.config,
+        rows=tuple(dict(row) for row in live.rows),
+        plateau=live.plateau.as_dict(),
+        initialisation=live.initialisation,
+        parameters=live.parameters,
+    )
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        torch.save(_state_of(live), aside / STATE_FILE)
+        write_text(aside / META_FILE, meta.model_dump_json() + "\n")
+
+
+def new_stamp() -> str:
+    """Return a name that no other checkpoint has."""
+    return uuid.uuid4().hex
+
+
+def _state_of(live: LiveTrial) -> dict[str, Any]:
+    averaged = live.averaged
+    return {
+        "classifier": live.classifier.state_dict(),
+        "optimizer": live.optimizer.state_dict(),
+        "scaler": live.scaler.state_dict(),
+        "averaged": averaged.classifier.state_dict() if averaged else {},
+        "averaged_steps": averaged.steps if averaged else 0,
+    }
+
+
+def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None:
+    """Bring a freshly built `live` to the state of the checkpoint.
+
+    The learning rates and weight decays stay those of `live.config`.
+
+    Raises:
+        TrialFailed: the checkpoint can't be read or is another classifier's.
+    """
+    try:
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        live.classifier.load_state_dict(state["classifier"])
+        _load_optimizer(live, state["optimizer"])
+        live.scaler.load_state_dict(state["scaler"])
+        if live.averaged:
+            live.averaged.classifier.load_state_dict(state["averaged"] or state["classifier"])
+            live.averaged.steps = state["averaged_steps"]
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise TrialFailed(f"the checkpoint {folder} can't be loaded: {problem}") from None
+    live.plateau = Plateau(
+        meta.plateau["factor"], meta.plateau["best"], int(meta.plateau["bad_epochs"])
+    )
+    live.rows = [dict(row) for row in meta.rows]
+    live.stamp = meta.stamp
+
+
+def _load_optimizer(live: LiveTrial, state: dict[str, Any]) -> None:
+    wanted = [
+        {name: group[name] for name in ("lr", "peak_lr", "weight_decay")}
+        for group in live.optimizer.param_groups
+    ]
+    live.optimizer.load_state_dict(state)
+    for group, own in zip(live.optimizer.param_groups, wanted, strict=True):
+        group.update(own)

@@ -1,0 +1,50 @@
+"""A trial's data: pixels, labels, and which rows it trains and is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from carray.config import TrialConfig
+from carray.data.loader import Images, Rows
+from carray.data.manifest import Manifest
+from carray.data.store import open_store
+from carray.errors import DataError
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """Everything that a trial reads; row numbers are the manifest's."""
+
+    images: Images
+    classes: tuple[str, ...]
+    manifest_hash: str
+    train: Rows
+    held: dict[str, Rows]
+    """Rows of `val`, `blend` and `test` by split; a fold's held rows stand as `val`."""
+
+
+def open_data(folder: str, config: TrialConfig) -> TrialData:
+    """Open the manifest and the pixel store, building the store on first use.
+
+    Raises:
+        DataError: the folder is no prepared data set, or a split or the fold is empty.
+    """
+    manifest = Manifest.load(folder)
+    if config.fold is None:
+        train, val = manifest.rows("train"), manifest.rows("val")
+    else:
+        train, val = manifest.fold_rows(config.fold)
+    for name, rows in (("train", train), ("val", val)):
+        if len(rows) == 0:
+            raise DataError(f"{folder} has no {name} images; prepare it with a {name} split")
+    store = open_store(manifest, config.image_size, config.fit)
+    held = {"val": val, "blend": manifest.rows("blend"), "test": manifest.rows("test")}
+    return TrialData(
+        images=Images(store.pixels, np.asarray(manifest.labels, np.int64)),
+        classes=tuple(manifest.classes),
+        manifest_hash=manifest.hash,
+        train=train,
+        held={split: rows for split, rows in held.items() if len(rows)},
+    )

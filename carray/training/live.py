@@ -1,0 +1,137 @@
+"""`LiveTrial`: a trial's classifier, optimizer and data while a lane works on it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from carray.config import InputSpec, TrialConfig
+from carray.errors import ConfigError
+from carray.metrics import EpochRow
+from carray.models.backbones import input_spec
+from carray.models.classifier import Built, Classifier, build_classifier
+from carray.training.dataset import TrialData
+from carray.training.ema import AveragedWeights
+from carray.training.losses import Loss, build_loss
+from carray.training.optimizer import build_optimizer
+from carray.training.schedule import Plateau
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """In which numbers a trial computes, and how images reach the classifier."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+    scale: Tensor
+    """(1, 3, 1, 1): 1 / (255 std)."""
+    shift: Tensor
+    """(1, 3, 1, 1): -mean / std."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that forward passes run in."""
+        kind = self.autocast_dtype
+        return torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return normalised images of float images in [0, 255], in one pass."""
+        images = torch.addcmul(self.shift, images, self.scale)
+        return images.contiguous(memory_format=self.memory_format)
+
+
+def arithmetic(
+    config: TrialConfig, spec: InputSpec, is_conv_net: bool, device: torch.device
+) -> Arithmetic:
+    """Decide the numbers: `auto` is bf16 on a GPU that has it, float32 elsewhere."""
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    return Arithmetic(
+        device=device,
+        autocast_dtype=_autocast_dtype(config, device),
+        memory_format=torch.channels_last if is_conv_net else torch.contiguous_format,
+        scale=1 / (255 * std),
+        shift=-mean / std,
+    )
+
+
+def _autocast_dtype(config: TrialConfig, device: torch.device) -> torch.dtype | None:
+    on_gpu = device.type == "cuda"
+    match config.precision:
+        case "fp32":
+            return None
+        case "bf16":
+            return torch.bfloat16
+        case "fp16":
+            if not on_gpu:
+                raise ConfigError("precision='fp16' needs a GPU; use bf16 or fp32 on a CPU")
+            return torch.float16
+        case _:
+            return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else None
+
+
+@dataclass
+class LiveTrial:
+    """Everything that the next epoch of one trial needs; the only mutable state of training."""
+
+    trial: str
+    config: TrialConfig
+    data: TrialData
+    spec: InputSpec
+    numbers: Arithmetic
+    classifier: Classifier
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    loss: Loss
+    averaged: AveragedWeights | None
+    initialisation: str
+    parameters: int
+    plateau: Plateau = field(default_factory=Plateau)
+    rows: list[EpochRow] = field(default_factory=list)
+    stamp: str = ""
+    """The checkpoint that this state equals."""
+    wrapped: nn.Module | None = None
+    """The classifier as the ranks share its gradients; None until the next epoch wraps it."""
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.rows)
+
+    @property
+    def judged(self) -> Classifier:
+        """The classifier that is evaluated and kept: the averaged one where there is one."""
+        return self.averaged.classifier if self.averaged else self.classifier
+
+
+def build_live(trial: str, config: TrialConfig, data: TrialData, device: torch.device) -> LiveTrial:
+    """Build a trial as it is before its first epoch.
+
+    Raises:
+        ConfigError: the backbone is unknown, or can't be built so.
+        WeightsError: the weights can't be had or don't fit.
+    """
+    num_classes = len(data.classes)
+    built: Built = build_classifier(config, num_classes)
+    spec = input_spec(config)
+    numbers = arithmetic(config, spec, built.classifier.is_conv_net, device)
+    # torch's stubs know no memory format in Module.to
+    classifier = built.classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+    return LiveTrial(
+        trial=trial,
+        config=config,
+        data=data,
+        spec=spec,
+        numbers=numbers,
+        classifier=classifier,
+        optimizer=build_optimizer(classifier, config.optimizer),
+        scaler=torch.amp.GradScaler(device.type, enabled=numbers.autocast_dtype is torch.float16),
+        loss=build_loss(config.loss, num_classes),
+        averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
+        initialisation=built.initialisation,
+        parameters=built.parameters,
+    )

@@ -1,0 +1,286 @@
+"""One epoch of training, and evaluation. Knows neither Tune nor MLflow nor files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carray.config import TrialConfig
+from carray.data.loader import Batch, EvalPlan, Loader, Rows, TrainPlan, to_device, train_rows
+from carray.data.mixing import mix_images, mix_targets
+from carray.errors import TrialFailed
+from carray.models.classifier import Classifier
+from carray.models.freezing import set_train_mode, set_trainable
+from carray.training.dataset import TrialData
+from carray.training.live import Arithmetic, LiveTrial
+from carray.training.memory import PeakMemory, agree_on_memory
+from carray.training.ranks import Ranks
+from carray.training.schedule import lr_factor, set_lr
+from carray.training.scores import ScoreSums
+
+OnBatch = Callable[[int], None]
+CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one epoch of training was, over all ranks."""
+
+    loss: float
+    images: int
+    seconds: float
+    wait_seconds: float
+    """This rank's."""
+    lr: float
+    peak_memory_gib: float
+
+
+def train_one_epoch(
+    live: LiveTrial, epoch: int, ranks: Ranks, num_loaders: int, on_batch: OnBatch
+) -> Trained:
+    """Train for the 1-based `epoch`: the same steps on all ranks, seeded by (seed, epoch, rank).
+
+    Raises:
+        TrialFailed: the loss is not finite; raised on all ranks.
+        AgreedInfeasible: a step is too much for the memory of some rank.
+    """
+    start = time.perf_counter()
+    memory = PeakMemory(live.numbers.device)
+    plan = _train_plan(live, epoch, ranks)
+    loader = Loader(plan, num_loaders)
+    model = _prepared(live, epoch, plan, ranks)
+    torch.manual_seed(_torch_seed(live.config.seed, epoch, ranks.rank))
+    steps = _Steps(live, epoch, len(loader))
+    watch = _LossWatch(live.numbers.device, ranks, epoch)
+    for index, batch in enumerate(loader):
+        set_lr(live.optimizer, steps.lr_factor(index))
+        loss = _forward_backward(live, model, batch, steps, index)
+        if steps.ends_window(index):
+            _optimizer_step(live)
+        watch.add(loss, len(batch), float(live.optimizer.param_groups[0]["lr"]))
+        memory.sample()
+        on_batch(len(batch) * ranks.world_size)
+    mean_loss, images = watch.finish()
+    return Trained(
+        loss=mean_loss,
+        images=images,
+        seconds=time.perf_counter() - start,
+        wait_seconds=loader.wait_seconds,
+        lr=float(live.optimizer.param_groups[0]["lr"]),
+        peak_memory_gib=memory.largest_gib(ranks),
+    )
+
+
+def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
+    config = live.config
+    rows, batch_size = train_rows(
+        live.data.train,
+        config.seed,
+        epoch,
+        ranks.rank,
+        ranks.world_size,
+        config.device_batch_size,
+    )
+    return TrainPlan(
+        images=live.data.images,
+        rows=rows,
+        batch_size=batch_size,
+        image_size=config.image_size,
+        augment=config.augment,
+        seeds=(config.seed, epoch, ranks.rank),
+        mixes=epoch <= config.epochs - config.augment.mix_off_epochs,
+        on_device=live.numbers.device.type != "cpu",
+    )
+
+
+def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.Module:
+    """Freeze and free layers, and return the model that shares its gradients over ranks."""
+    changed = set_trainable(live.classifier, live.config.finetune, epoch)
+    if live.wrapped is None or changed:
+        live.wrapped = None
+        device = live.numbers.device
+        agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
+        live.wrapped = ranks.wrap(live.classifier)
+    set_train_mode(live.classifier)
+    return live.wrapped
+
+
+def _torch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Mix three numbers into one; dropout and drop path draw from it."""
+    return (seed * 1_000_003 + epoch) * 1_009 + rank
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Which batches make one optimizer step; the epoch's last window may be shorter."""
+
+    live: LiveTrial
+    epoch: int
+    batches: int
+
+    @property
+    def window(self) -> int:
+        return self.live.config.accumulation
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return -(-self.batches // self.window)
+
+    def window_size(self, index: int) -> int:
+        """Return how many batches share the optimizer step of batch `index`."""
+        first = index // self.window * self.window
+        return min(self.window, self.batches - first)
+
+    def ends_window(self, index: int) -> bool:
+        return (index + 1) % self.window == 0 or index + 1 == self.batches
+
+    def lr_factor(self, index: int) -> float:
+        config, plateau = self.live.config, self.live.plateau
+        step = (self.epoch - 1) * self.per_epoch + index // self.window
+        return plateau.factor * lr_factor(config.schedule, step, self.per_epoch, config.epochs)
+
+
+def _forward_backward(
+    live: LiveTrial, model: nn.Module, batch: Batch, steps: _Steps, index: int
+) -> Tensor:
+    """Add one batch's gradient; return its loss, a scalar on the device."""
+    images, targets = _inputs(live, batch)
+    with _sync_only_if(steps.ends_window(index), model):
+        with live.numbers.autocast():
+            logits = model(images)
+        loss = live.loss(logits, targets)
+        share = live.scaler.scale(loss / steps.window_size(index))
+        share.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _sync_only_if(needed: bool, model: nn.Module) -> AbstractContextManager[object]:
+    no_sync = getattr(model, "no_sync", None)
+    return nullcontext() if needed or no_sync is None else no_sync()
+
+
+def _inputs(live: LiveTrial, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return normalised images (B, 3, side, side) and soft targets (B, C)."""
+    images, labels = to_device(batch, live.numbers.device)
+    images = live.numbers.normalise(images)
+    num_classes = len(live.data.classes)
+    if batch.mix is None:
+        return images, F.one_hot(labels, num_classes).float()
+    return mix_images(images, batch.mix), mix_targets(labels, num_classes, batch.mix)
+
+
+def _optimizer_step(live: LiveTrial) -> None:
+    if clip := live.config.optimizer.clip_grad_norm:
+        live.scaler.unscale_(live.optimizer)
+        nn.utils.clip_grad_norm_(live.classifier.parameters(), clip)
+    live.scaler.step(live.optimizer)
+    live.scaler.update()
+    live.optimizer.zero_grad(set_to_none=True)
+    if live.averaged:
+        live.averaged.update(live.classifier)
+
+
+class _LossWatch:
+    """Adds losses on the device and looks at them now and then, all ranks at the same step."""
+
+    def __init__(self, device: torch.device, ranks: Ranks, epoch: int) -> None:
+        self._device, self._ranks, self._epoch = device, ranks, epoch
+        self._sum = torch.zeros(2, dtype=torch.float64, device=device)  # loss x images, images
+        self._recent: list[Tensor] = []
+        self._lrs: list[float] = []
+        self._checked = 0
+
+    def add(self, loss: Tensor, images: int, lr: float) -> None:
+        self._sum[0] += loss.double() * images
+        self._sum[1] += images
+        self._recent.append(loss)
+        self._lrs.append(lr)
+        if len(self._recent) == CHECK_EVERY_STEPS:
+            self._check()
+
+    def _check(self) -> None:
+        losses = torch.stack(self._recent).double()
+        total = self._ranks.all_sum(losses)
+        bad = (~torch.isfinite(total)).nonzero().flatten().tolist()
+        if bad:
+            first = bad[0]
+            raise TrialFailed(
+                f"loss is {float(total[first])} at step {self._checked + first + 1} of epoch "
+                f"{self._epoch} with lr {self._lrs[first]:.3g}; lower optimizer.lr, or set "
+                "optimizer.clip_grad_norm"
+            )
+        self._checked += len(self._recent)
+        self._recent, self._lrs = [], []
+
+    def finish(self) -> tuple[float, int]:
+        """Return the mean loss over all ranks' images, and how many these are."""
+        if self._recent:
+            self._check()
+        total, images = self._ranks.all_sum(self._sum).tolist()
+        return total / images, int(images)
+
+
+@torch.inference_mode()
+def predict_batches(
+    classifier: Classifier, plan: EvalPlan, numbers: Arithmetic, num_loaders: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits (B, C) float32, labels (B,)) on the device, in the plan's order."""
+    classifier.eval()
+    for batch in Loader(plan, num_loaders):
+        images, labels = to_device(batch, numbers.device)
+        with numbers.autocast():
+            logits = classifier(numbers.normalise(images))
+        yield logits.float(), labels
+
+
+def eval_plan(data: TrialData, rows: Rows, config: TrialConfig, device: torch.device) -> EvalPlan:
+    """Return how `rows` are evaluated: no gradients are kept, so larger batches fit on a GPU."""
+    on_gpu = device.type != "cpu"
+    size = config.device_batch_size
+    batch_size = 4 * size if on_gpu else min(max(size, 8), 64)
+    return EvalPlan(data.images, rows, batch_size, config.image_size, on_gpu)
+
+
+def evaluate(live: LiveTrial, ranks: Ranks, num_loaders: int) -> dict[str, float]:
+    """Return the scores on `val`; each rank takes its share, no image counts twice."""
+    rows = live.data.held["val"][ranks.rank :: ranks.world_size]
+    plan = eval_plan(live.data, rows, live.config, live.numbers.device)
+    scores = ScoreSums(len(live.data.classes), live.numbers.device)
+    for logits, labels in predict_batches(live.judged, plan, live.numbers, num_loaders):
+        scores.add(logits, labels)
+    return scores.reduced(ranks)
+
+
+def average_statistics(classifier: Classifier, ranks: Ranks) -> None:
+    """Give all ranks the mean of their batch statistics, which each has gathered by itself."""
+    if ranks.world_size == 1:
+        return
+    for value in classifier.buffers():
+        if value.is_floating_point():
+            value.copy_(ranks.all_sum(value) / ranks.world_size)
+
+
+def logits_of(
+    classifier: Classifier,
+    data: TrialData,
+    rows: Rows,
+    config: TrialConfig,
+    numbers: Arithmetic,
+    ranks: Ranks,
+    num_loaders: int,
+) -> Tensor:
+    """Return float32 logits (len(rows), C) on the CPU, in the order of `rows`, on all ranks."""
+    mine = slice(ranks.rank, None, ranks.world_size)
+    plan = eval_plan(data, rows[mine], config, numbers.device)
+    parts = [logits for logits, _ in predict_batches(classifier, plan, numbers, num_loaders)]
+    logits = torch.zeros(len(rows), len(data.classes), device=numbers.device)
+    if parts:
+        logits[mine] = torch.cat(parts)
+    return ranks.all_sum(logits).cpu()

@@ -1,0 +1,73 @@
+"""The optimizer: timm's factory over parameter groups with layer decay and the head's ratio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2
+from torch import nn
+from torch.optim import Optimizer
+
+from carray.config import OptimizerConfig
+from carray.models.classifier import Classifier
+
+BETAS = ("adamw", "adam", "lamb")  # their momentum is the first beta
+FUSED = ("adamw", "adam", "sgd")  # torch has one kernel for all parameters
+
+
+def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimizer:
+    """Build the optimizer over all parameters, frozen ones too: they get no gradient, no update.
+
+    Norms, biases and what timm names (`no_weight_decay`) are not decayed.
+    """
+    kwargs: dict[str, Any] = {}
+    if config.name in BETAS:
+        kwargs["betas"] = (config.momentum, 0.999)
+    if config.name in FUSED:
+        kwargs["fused"] = True
+    optimizer: Optimizer = create_optimizer_v2(
+        param_groups(classifier, config),
+        opt=config.name,
+        lr=config.lr,
+        weight_decay=0.0,
+        momentum=config.momentum,
+        **kwargs,
+    )
+    return optimizer
+
+
+def param_groups(classifier: Classifier, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return groups of equal lr and weight decay; `peak_lr` is what the schedule scales."""
+    scales = _scales(classifier.backbone, config.layer_decay)
+    skip = _not_decayed(classifier.backbone)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in classifier.named_parameters():
+        inner = name.removeprefix("backbone.")
+        is_head = name.startswith("head.")
+        lr = config.lr * (config.head_lr_ratio if is_head else scales[inner])
+        no_decay = parameter.ndim <= 1 or name.endswith(".bias") or (not is_head and inner in skip)
+        decay = 0.0 if no_decay else config.weight_decay
+        group = groups.setdefault(
+            (lr, decay), {"params": [], "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _scales(backbone: nn.Module, layer_decay: float) -> dict[str, float]:
+    """Return each parameter's lr scale: 1 in the layer below the head, less further down."""
+    if layer_decay == 1 or not hasattr(backbone, "group_matcher"):
+        return {name: 1.0 for name, _ in backbone.named_parameters()}
+    layers: dict[str, int] = group_parameters(
+        backbone,
+        backbone.group_matcher(coarse=False),  # type: ignore[operator]
+        reverse=True,
+    )
+    top = max(layers.values())
+    return {name: layer_decay ** (top - layer) for name, layer in layers.items()}
+
+
+def _not_decayed(backbone: nn.Module) -> set[str]:
+    named: Any = getattr(backbone, "no_weight_decay", None)
+    return set(named()) if callable(named) else set()

@@ -1,0 +1,261 @@
+"""`TrialRunner`: the only door to training. One epoch of one trial, or its end, on order.
+
+Every order is idempotent: what is done already is read back from the checkpoint, what was lost
+with a dead process is built again and continues from there.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carray import metrics
+from carray.config import TrialConfig
+from carray.errors import RecordError, TrialFailed, TrialInfeasible
+from carray.metrics import EpochRow
+from carray.models.backbones import input_spec
+from carray.models.classifier import load_classifier, save_classifier
+from carray.records import TrialFolder
+from carray.training.checkpoint import (
+    CheckpointMeta,
+    load_checkpoint,
+    new_stamp,
+    read_meta,
+    write_checkpoint,
+)
+from carray.training.dataset import TrialData, open_data
+from carray.training.live import LiveTrial, arithmetic, build_live
+from carray.training.loop import (
+    Trained,
+    average_statistics,
+    evaluate,
+    logits_of,
+    train_one_epoch,
+)
+from carray.training.memory import (
+    AgreedInfeasible,
+    infeasible_message,
+    is_out_of_memory,
+)
+from carray.training.orders import EpochOrder, EpochOutcome
+from carray.training.ranks import Ranks
+
+MOST_LOADERS = 4  # threads that make batches beside a GPU
+
+
+class TrialRunner:
+    """Carries out orders on one rank; keeps the state of the trial that it ran last."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        device: torch.device,
+        num_threads: int = 0,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        self._ranks = ranks
+        self._device = device
+        self._on_batch = on_batch or (lambda images: None)
+        self._live: LiveTrial | None = None
+        self._data: tuple[tuple[object, ...], TrialData] | None = None
+        if num_threads > 0:
+            torch.set_num_threads(num_threads)
+        threads = num_threads or os.cpu_count() or 1
+        on_gpu = device.type == "cuda"
+        self._num_loaders = min(MOST_LOADERS, max(1, threads // 2)) if on_gpu else 1
+
+    def run_epoch(self, order: EpochOrder) -> EpochOutcome:
+        """Train and evaluate one epoch, leave its checkpoint, and the weights if it is the best.
+
+        Raises:
+            TrialFailed: a loss is not finite, or the epoch before has left no checkpoint.
+            TrialInfeasible: out of memory; what the trial held is freed.
+            ConfigError, DataError, WeightsError: the trial can't be built.
+        """
+        with self._freeing_on_error(order), _reproducible(self._device):
+            checkpoint = TrialFolder(Path(order.folder)).checkpoint
+            meta = self._ranks.broadcast_object(read_meta(checkpoint))
+            if meta and meta.epoch >= order.epoch and meta.config == order.config:
+                return outcome_of(meta.rows[: order.epoch], meta)
+            live = self._live_for(order, meta)
+            live.rows.append(self._row(live, order.epoch))
+            return self._keep(live, order)
+
+    def finish(self, order: EpochOrder) -> None:
+        """Write the best weights' logits on the held splits; remove the checkpoint.
+
+        Raises:
+            RecordError: the trial has no weights, since no epoch of it has ended.
+            TrialInfeasible: out of memory.
+        """
+        folder = TrialFolder(Path(order.folder))
+        done = folder.logits_file.exists() and not folder.checkpoint.exists()
+        if self._ranks.broadcast_object(done):
+            return
+        with self._freeing_on_error(order), _reproducible(self._device):
+            self.release()
+            if not folder.weights_file.exists():
+                raise RecordError(f"{order.trial} has no weights in {folder.path}: no epoch ended")
+            logits = self._held_logits(order, folder)
+            if self._ranks.rank == 0:
+                folder.write_logits(logits)
+                shutil.rmtree(folder.checkpoint, ignore_errors=True)
+            self._ranks.barrier()
+
+    def release(self) -> None:
+        """Free the trial's model, optimizer and device memory."""
+        self._live = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def _freeing_on_error(self, order: EpochOrder) -> Iterator[None]:
+        """Free the trial after any error; say out of memory as TrialInfeasible."""
+        try:
+            yield
+        except AgreedInfeasible:
+            self.release()
+            raise
+        except BaseException as error:
+            out_of_memory = is_out_of_memory(error)
+            error.__traceback__ = None if out_of_memory else error.__traceback__  # holds tensors
+            self.release()
+            if not out_of_memory:
+                raise
+            kind = AgreedInfeasible if self._ranks.world_size == 1 else TrialInfeasible
+            raise kind(infeasible_message(order.config, self._device)) from None
+
+    def _data_of(self, folder: str, config: TrialConfig) -> TrialData:
+        key = (folder, config.image_size, config.fit, config.fold)
+        if self._data is None or self._data[0] != key:
+            self._data = None
+            self._data = (key, open_data(folder, config))
+        return self._data[1]
+
+    def _live_for(self, order: EpochOrder, meta: CheckpointMeta | None) -> LiveTrial:
+        """Return the trial's state after the epoch before, from memory or from the checkpoint."""
+        live = self._live
+        if self._ranks.any(live is None or not _continues(live, order, meta)) or live is None:
+            del live
+            self.release()
+            self._live = live = self._built(order, meta)
+        return live
+
+    def _built(self, order: EpochOrder, meta: CheckpointMeta | None) -> LiveTrial:
+        if order.epoch > 1 and (meta is None or meta.epoch != order.epoch - 1):
+            found = f"epoch {meta.epoch}'s" if meta else "none"
+            raise TrialFailed(
+                f"epoch {order.epoch} of {order.trial} needs the checkpoint of epoch "
+                f"{order.epoch - 1}, but {order.folder} holds {found}; run the trial again"
+            )
+        data = self._data_of(order.data, order.config)
+        live = build_live(order.trial, order.config, data, self._device)
+        if order.epoch > 1 and meta is not None:
+            load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
+        return live
+
+    def _row(self, live: LiveTrial, epoch: int) -> EpochRow:
+        """Run the epoch; return its metrics, the same on all ranks."""
+        start = time.perf_counter()
+        trained = train_one_epoch(live, epoch, self._ranks, self._num_loaders, self._on_batch)
+        for classifier in dict.fromkeys((live.classifier, live.judged)):
+            average_statistics(classifier, self._ranks)
+        scores = evaluate(live, self._ranks, self._num_loaders)
+        log_loss = scores[metrics.VAL_LOG_LOSS]
+        if not abs(log_loss) < float("inf"):
+            raise TrialFailed(
+                f"{metrics.VAL_LOG_LOSS} is {log_loss} after epoch {epoch} with lr "
+                f"{trained.lr:.3g}; lower optimizer.lr"
+            )
+        row = _row_of(trained, scores, time.perf_counter() - start)
+        shared: EpochRow = self._ranks.broadcast_object(row)
+        objective = live.config.best_metric
+        live.plateau = live.plateau.after(live.config.schedule, objective, shared[objective])
+        return shared
+
+    def _keep(self, live: LiveTrial, order: EpochOrder) -> EpochOutcome:
+        """Leave the checkpoint, and the weights of a best epoch before it."""
+        folder = TrialFolder(Path(order.folder))
+        outcome = outcome_of(live.rows, live)
+        live.stamp = self._ranks.broadcast_object(new_stamp())
+        if self._ranks.rank == 0:
+            if outcome.is_best:
+                save_classifier(live.judged.state_dict(), folder.weights_file, live.spec)
+            write_checkpoint(folder.checkpoint, live)
+        self._ranks.barrier()
+        return outcome
+
+    def _held_logits(self, order: EpochOrder, folder: TrialFolder) -> dict[str, Any]:
+        config = order.config
+        data = self._data_of(order.data, config)
+        classifier = load_classifier(config, len(data.classes), folder.weights_file)
+        numbers = arithmetic(config, input_spec(config), classifier.is_conv_net, self._device)
+        classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+        return {
+            split: logits_of(
+                classifier, data, rows, config, numbers, self._ranks, self._num_loaders
+            ).numpy()
+            for split, rows in data.held.items()
+        }
+
+
+def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) -> bool:
+    """Say whether `live` is the state that the order's epoch starts from."""
+    wanted = (order.trial, order.config, order.epoch - 1)
+    stamp = meta.stamp if meta and order.epoch > 1 else ""
+    return (live.trial, live.config, live.epoch) == wanted and live.stamp == stamp
+
+
+def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> EpochOutcome:
+    """Return the outcome of the last of `rows`; a pure function of the epochs so far."""
+    config = source.config
+    best = metrics.best_epoch(rows, config.best_metric) or len(rows)
+    waited, patience = len(rows) - best, config.early_stop_patience
+    stop = ""
+    if patience and waited >= patience:
+        stop = (
+            f"{config.best_metric} has not improved for {waited} epochs "
+            f"(early_stop_patience={patience})"
+        )
+    return EpochOutcome(
+        metrics=dict(rows[-1]),
+        is_best=best == len(rows),
+        stop=stop,
+        parameters=source.parameters,
+        initialisation=source.initialisation,
+    )
+
+
+def _row_of(trained: Trained, scores: dict[str, float], seconds: float) -> EpochRow:
+    return {
+        metrics.TRAIN_LOSS: trained.loss,
+        **scores,
+        metrics.IMAGES_PER_SECOND: trained.images / trained.seconds,
+        metrics.EPOCH_SECONDS: seconds,
+        metrics.DATA_WAIT: min(1.0, trained.wait_seconds / trained.seconds),
+        metrics.PEAK_MEMORY_GIB: trained.peak_memory_gib,
+        metrics.LR: trained.lr,
+    }
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Make runs repeatable, and put random numbers and cuDNN's flags back afterwards."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        cudnn.benchmark, cudnn.deterministic = False, True
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.deterministic = before

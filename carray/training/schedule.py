@@ -1,0 +1,74 @@
+"""Learning rates over a trial: a pure function of the optimizer step, and plateau's few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import cos, pi
+
+from torch.optim import Optimizer
+
+from carray.config import ScheduleConfig
+from carray.metrics import is_better
+
+WARMUP_START = 0.01  # of the peak
+ONE_CYCLE_START = 0.04
+ONE_CYCLE_RISE = 0.3  # share of the steps before the peak, where no warm-up is given
+
+
+def lr_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return lr over peak lr at the 0-based optimizer `step`, plateau's own factor left out.
+
+    Cosine: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018.
+    """
+    total = steps_per_epoch * epochs
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if schedule.name == "one_cycle":
+        rise = warmup or round(ONE_CYCLE_RISE * total)
+        if step < rise:
+            return _between(ONE_CYCLE_START, 1.0, step / rise)
+        return _between(1.0, schedule.min_lr_ratio, _share(step - rise, total - rise))
+    if step < warmup:
+        return WARMUP_START + (1 - WARMUP_START) * step / warmup
+    if schedule.name == "cosine":
+        return _between(1.0, schedule.min_lr_ratio, _share(step - warmup, total - warmup))
+    return 1.0
+
+
+def _share(step: int, steps: int) -> float:
+    """Return how far `step` is among `steps`; the last one is 1."""
+    return min(1.0, step / max(1, steps - 1))
+
+
+def _between(first: float, last: float, share: float) -> float:
+    """Go from `first` to `last` along half a cosine."""
+    return last + (first - last) * (1 + cos(pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What a plateau schedule remembers between epochs."""
+
+    factor: float = 1.0
+    best: float = float("nan")
+    bad_epochs: int = 0
+
+    def after(self, schedule: ScheduleConfig, metric: str, value: float) -> Plateau:
+        """Return the state after an epoch that brought `value` in `metric`."""
+        if schedule.name != "plateau":
+            return self
+        if is_better(metric, value, self.best):
+            return Plateau(self.factor, value, 0)
+        if self.bad_epochs < schedule.plateau_patience:
+            return Plateau(self.factor, self.best, self.bad_epochs + 1)
+        lower = max(schedule.min_lr_ratio, self.factor * schedule.plateau_factor)
+        return Plateau(lower, self.best, 0)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields, for a checkpoint."""
+        return asdict(self)
+
+
+def set_lr(optimizer: Optimizer, factor: float) -> None:
+    """Give every parameter group its own peak lr times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
