@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from carray.config import Fit
-from carray.data.augment import plain
-from carray.data.augment_apply import apply_opencv
 from carray.data.decode import UnreadableImage, read_square
 from carray.data.fill import num_workers
+from carray.data.loader import EvalPlan, Images
 from carray.data.store import store_side
 from carray.ensemble.card import Card, MemberCard
 from carray.ensemble.logits import Floats, log_softmax
@@ -26,11 +24,13 @@ from carray.ensemble.rules import combine
 from carray.errors import DataError, RecordError, WeightsError
 from carray.models.classifier import Classifier, load_classifier
 from carray.progress import Advance, silent
+from carray.training.live import Arithmetic, arithmetic
+from carray.training.loop import predict_batches
 
 BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-Square = npt.NDArray[np.uint8]  # (side, side, 3), RGB
+Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
 _Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
 
@@ -47,21 +47,25 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One classifier, ready."""
+    """One classifier, ready; it evaluates with training's own code."""
 
     classifier: Classifier
     card: MemberCard
+    numbers: Arithmetic
 
     @property
     def geometry(self) -> Geometry:
         """What its images must be made into."""
         return self.card.config.image_size, self.card.config.fit
 
-    @torch.inference_mode()
-    def logits(self, squares: Square, device: torch.device) -> Floats:
+    def logits(self, squares: Square) -> Floats:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
-        images = to_input(squares, self.card, device)
-        logits: Floats = self.classifier(images).float().cpu().numpy()
+        rows = np.arange(len(squares))
+        on_gpu = self.numbers.device.type != "cpu"
+        images = Images(squares, np.zeros(len(squares), np.int64))
+        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu)
+        parts = predict_batches(self.classifier, plan, self.numbers, num_loaders=1)
+        logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
 
 
@@ -112,7 +116,7 @@ class Model:
         log_ps = []
         for member in self.members:
             squares = np.stack([image[member.geometry] for image in images])
-            log_ps.append(log_softmax(member.logits(squares, self.device)))
+            log_ps.append(log_softmax(member.logits(squares)))
         blend = self.card.blend
         log_p = combine(log_ps, blend.weights, blend.space)
         return np.exp(log_softmax(log_p / blend.temperature))
@@ -140,18 +144,20 @@ def load(folder: Path, device: str | None = None) -> Model:
         if sha256_of(file) != entry.sha256:
             raise WeightsError(f"{file} isn't what the package was written with: copy it again")
         member = MemberCard.read(place / "config.json")
-        classifier = load_classifier(member.config, len(card.classes), file).to(where)
-        members.append(Member(classifier, member))
+        members.append(_member(file, member, len(card.classes), where))
     return Model(card, tuple(members), where)
 
 
-def to_input(squares: Square, card: MemberCard, device: torch.device) -> Tensor:
-    """Return squares (B, side, side, 3) as the normalised images (B, 3, size, size) of a member."""
-    size = card.input.size
-    resized = apply_opencv(squares, plain(len(squares), squares.shape[1], size), size)
-    images = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2).float()
-    mean, std = (torch.tensor(v, device=device) for v in (card.input.mean, card.input.std))
-    return (images - 255 * mean[:, None, None]) / (255 * std[:, None, None])
+def _member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:
+    """Build a member as training judges it; a CPU always computes in float32."""
+    config = card.config
+    if device.type == "cpu":
+        config = config.model_copy(update={"precision": "fp32"})
+    classifier = load_classifier(config, num_classes, file)
+    numbers = arithmetic(config, card.input, classifier.is_conv_net, device)
+    # torch's stubs know no memory format in Module.to
+    classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+    return Member(classifier, card, numbers)
 
 
 def _read(path: Path, geometries: set[Geometry]) -> _Read:

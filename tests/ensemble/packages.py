@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from carray.config import build_config
+from carray.models.backbones import input_spec
 from carray.models.classifier import build_classifier, save_classifier
 from carray.records import StudyFolder, TrialState
 from tests.ensemble.studies import StudySpec, Trial, make_study
@@ -30,7 +31,7 @@ def make_real_study(root: Path, trials: int = 3) -> StudyFolder:
         )
         trial.write_record(trial.record().model_copy(update={"config": config}))
         classifier = build_classifier(config, spec.classes).classifier
-        save_classifier(classifier.state_dict(), trial.weights_file)
+        save_classifier(classifier.state_dict(), trial.weights_file, input_spec(config))
     return folder
 
 
@@ -45,3 +46,15 @@ def draw_images(folder: Path, count: int = 5) -> list[Path]:
         files.append(folder / f"차 {number}.png")
         (image.convert("L") if number == 1 else image).save(files[-1])
     return files
+
+
+def draw_classes(folder: Path, images_per_class: int = 12) -> Path:
+    """Write an image folder of three classes told apart by their colour."""
+    rng = np.random.default_rng(0)
+    for place, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(images_per_class):
+            pixels = rng.integers(0, 256, (80, 100 + 10 * place, 3))
+            pixels[..., place] = 255 - pixels[..., place] // 4
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder

@@ -12,15 +12,24 @@ import pytest
 import torch
 
 from carray.config import InputSpec, build_config
-from carray.data.augment import plain
-from carray.data.augment_apply import apply_torch
 from carray.data.decode import read_square
+from carray.data.prepare import prepare
 from carray.data.store import store_side
 from carray.ensemble import build_ensemble
+from carray.ensemble.logits import log_softmax
 from carray.ensemble.model import load
-from carray.ensemble.package import load_model, member_input, safetensors_metadata
+from carray.ensemble.package import (
+    load_model,
+    member_input,
+    safetensors_metadata,
+    write_package,
+)
 from carray.errors import RecordError, WeightsError
-from tests.ensemble.packages import draw_images, make_real_study
+from carray.records import TrialFolder, TrialRecord
+from carray.training.orders import EpochOrder
+from carray.training.ranks import SoloRanks
+from carray.training.runner import TrialRunner
+from tests.ensemble.packages import draw_classes, draw_images, make_real_study
 
 
 def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
@@ -36,8 +45,7 @@ def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
         model.members[place].logits(
             np.stack(
                 [read_square(image.read_bytes(), store_side(size), "squash") for image in images]
-            ),
-            torch.device("cpu"),
+            )
         )
         for place, size in enumerate(member.card.input.size for member in model.members)
     ]
@@ -51,22 +59,34 @@ def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
     assert np.allclose(probabilities, mixed / mixed.sum(axis=1, keepdims=True), atol=1e-5)
 
 
-def test_images_are_prepared_as_training_evaluates_them(tmp_path: Path) -> None:
-    make_real_study(tmp_path)
-    made = build_ensemble(runs=tmp_path, track=False)
-    assert made.package is not None
-    member = load(made.package, "cpu").members[0]
-    size, side = member.card.input.size, store_side(member.card.input.size)
-    data = draw_images(tmp_path / "images")[0].read_bytes()
-    squares = read_square(data, side, "squash")[None]
-    resized = apply_torch(torch.from_numpy(squares), plain(1, side, size), size) / 255
-    mean, std = (
-        torch.tensor(v)[:, None, None] for v in (member.card.input.mean, member.card.input.std)
+def test_files_get_the_logits_that_training_left(tmp_path: Path) -> None:
+    manifest = prepare(
+        draw_classes(tmp_path / "images"), tmp_path / "data", val=0.3, blend=0, test=0.3
     )
-    with torch.inference_mode():
-        wanted = member.classifier((resized - mean) / std)
-    found = member.logits(squares, torch.device("cpu"))
-    assert np.allclose(found, wanted, atol=0.02)
+    config = build_config(
+        {
+            "backbone": "test_resnet",
+            "pretrained": False,
+            "image_size": 64,
+            "fit": "pad",
+            "epochs": 1,
+            "device_batch_size": 8,
+        }
+    )
+    trial = TrialFolder(tmp_path / "runs" / "studies" / "one" / "trials" / "0000")
+    order = EpochOrder(
+        trial="one/0000", folder=str(trial.path), data=str(manifest.folder), config=config, epoch=1
+    )
+    runner = TrialRunner(SoloRanks(), torch.device("cpu"), num_threads=1)
+    runner.run_epoch(order)
+    runner.finish(order)
+    trial.write_record(TrialRecord(study="one", number=0, config=config))
+    write_package(tmp_path / "package", [trial], (1.0,), classes=manifest.classes, study="one")
+    files = manifest.included["path"][manifest.rows("test")].tolist()
+    found = load_model(tmp_path / "package", "cpu").predict(files)
+    wanted = np.exp(log_softmax(trial.logits("test")))
+    assert len(files) >= 6
+    assert np.allclose(found, wanted, atol=2e-3)  # logits are kept in float16
 
 
 def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
