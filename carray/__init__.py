@@ -22,7 +22,8 @@ _HOMES = {
     "load_study": "carray.api",
     "prepare": "carray.data.prepare",
     "render_toycars": "carray.data.toycars",
-    "replay": "carray.training.single",
+    "replay": "carray.training.replay",
+    "train": "carray.training.single",
     "train_trial": "carray.training.single",
     "tune": "carray.api",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "prepare",
     "render_toycars",
     "replay",
+    "train",
     "train_trial",
     "tune",
 ]
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
     from carray.ensemble.package import load_model
     from carray.errors import CarrayError
     from carray.search.space import SearchSpace
-    from carray.training.single import replay, train_trial
+    from carray.training.replay import replay
+    from carray.training.single import train, train_trial
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, space, tune, ui
+from carray.cli import data, demo, ensemble, space, trial, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -18,6 +18,8 @@ app.add_typer(space.app, name="space")
 app.add_typer(data.app, name="data")
 app.command()(demo.demo)
 app.command()(tune.tune)
+app.command()(trial.train)
+app.command()(trial.replay)
 app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)

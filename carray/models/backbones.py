@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -76,6 +77,15 @@ def input_spec(config: TrialConfig) -> InputSpec:
         tuple(default.get("std") or (0.229, 0.224, 0.225)),
     )
     return InputSpec(size=config.image_size, mean=mean, std=std)
+
+
+def kept_input_spec(config: TrialConfig, weights_file: Path) -> InputSpec:
+    """Return what a trial's classifier was fed, as its own weights say; else as `input_spec`."""
+    from carray.models.weights import normalisation
+
+    if kept := normalisation(weights_file):
+        return InputSpec(size=config.image_size, mean=kept[0], std=kept[1])
+    return input_spec(config)
 
 
 def build_backbone(config: TrialConfig) -> nn.Module:

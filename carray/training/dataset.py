@@ -9,8 +9,10 @@ import numpy as np
 from carray.config import TrialConfig
 from carray.data.loader import Images, Rows
 from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
 from carray.data.store import open_store
 from carray.errors import DataError
+from carray.progress import silent
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TrialData:
     """Rows of `val`, `blend` and `test` by split; a fold's held rows stand as `val`."""
 
 
-def open_data(folder: str, config: TrialConfig) -> TrialData:
+def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> TrialData:
     """Open the manifest and the pixel store, building the store on first use.
 
     Raises:
@@ -39,7 +41,7 @@ def open_data(folder: str, config: TrialConfig) -> TrialData:
     for name, rows in (("train", train), ("val", val)):
         if len(rows) == 0:
             raise DataError(f"{folder} has no {name} images; prepare it with a {name} split")
-    store = open_store(manifest, config.image_size, config.fit)
+    store = open_store(manifest, config.image_size, config.fit, progress)
     held = {"val": val, "blend": manifest.rows("blend"), "test": manifest.rows("test")}
     return TrialData(
         images=Images(store.pixels, np.asarray(manifest.labels, np.int64)),

@@ -59,7 +59,18 @@ def arithmetic(
     )
 
 
+def check_precision(config: TrialConfig, device: torch.device) -> None:
+    """Refuse a precision that the device doesn't have.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+    """
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ConfigError("precision='fp16' needs a GPU; use precision=bf16, fp32 or auto")
+
+
 def _autocast_dtype(config: TrialConfig, device: torch.device) -> torch.dtype | None:
+    check_precision(config, device)
     on_gpu = device.type == "cuda"
     match config.precision:
         case "fp32":
@@ -67,8 +78,6 @@ def _autocast_dtype(config: TrialConfig, device: torch.device) -> torch.dtype | 
         case "bf16":
             return torch.bfloat16
         case "fp16":
-            if not on_gpu:
-                raise ConfigError("precision='fp16' needs a GPU; use bf16 or fp32 on a CPU")
             return torch.float16
         case _:
             return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else None

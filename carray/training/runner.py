@@ -21,7 +21,7 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
 from carray.metrics import EpochRow
-from carray.models.backbones import input_spec
+from carray.models.backbones import kept_input_spec
 from carray.models.classifier import load_classifier, save_classifier
 from carray.records import TrialFolder
 from carray.training.checkpoint import (
@@ -198,7 +198,8 @@ class TrialRunner:
         config = order.config
         data = self._data_of(order.data, config)
         classifier = load_classifier(config, len(data.classes), folder.weights_file)
-        numbers = arithmetic(config, input_spec(config), classifier.is_conv_net, self._device)
+        spec = kept_input_spec(config, folder.weights_file)
+        numbers = arithmetic(config, spec, classifier.is_conv_net, self._device)
         classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
         return {
             split: logits_of(

@@ -1,0 +1,215 @@
+"""`carray train` and `carray replay`: one trial outside a search, and a recorded one again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from carray import metrics
+from carray.cli.shared import JsonOption, RunsOption, parse_sets
+from carray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from carray.records import TrialRecord
+    from carray.training.replay import Replay
+
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="A folder of pretrained weights, looked in first."),
+]
+
+
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of the configuration; may be repeated."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML of names and values, dotted or nested; --set wins."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = "single",
+    weights: WeightsOption = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one configuration, outside a search.
+
+    The same command goes on where a killed one stopped. Ends with the best epoch, whose weights
+    and logits are kept.
+
+    [dim]Examples:[/]
+
+      carray train cars --set backbone=resnet50 --set optimizer.lr=3e-4
+
+      carray train cars --set backbone=convnext_tiny --set pretrained=convnext.safetensors
+
+      carray train cars --config recipe.yaml --set epochs=30 --set augment.strength=0.6
+    """
+    from carray.progress import progress
+    from carray.training.single import train as train_single
+
+    params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
+    lines = _EpochLines(as_json)
+    record = train_single(
+        data,
+        params,
+        runs=runs,
+        study=study,
+        weights=weights,
+        on_epoch=lines.show,
+        progress=progress,
+    )
+    if as_json:
+        print(record.model_dump_json())
+    else:
+        _print_end(record, lines.seen)
+    if record.state != "complete":
+        raise typer.Exit(1)
+
+
+def replay(
+    trial: Annotated[str, typer.Argument(help="STUDY/NUMBER, or a trial's folder.")],
+    epochs: Annotated[int, typer.Option(help="How many of its epochs to run again.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The prepared data set, where it has moved.")
+    ] = None,
+    weights: WeightsOption = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recorded trial again, aside, and compare: scores must agree to 1e-4.
+
+    Exit code 1 where they don't: another machine, other versions, or another number of ranks.
+
+    [dim]Examples:[/]
+
+      carray replay single/0003
+
+      carray replay autumn/0017 --epochs 3 --json
+    """
+    from carray.training.replay import replay as replay_trial
+
+    done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs)
+    if as_json:
+        print(json.dumps(replay_json(done)))
+    else:
+        for line in replay_lines(done):
+            print(line)
+    if not done.agrees:
+        raise typer.Exit(1)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read YAML 1.2 of a configuration into dotted names.
+
+    Raises:
+        ConfigError: the file can't be read or is no mapping.
+    """
+    from carray.search.yaml12 import parse
+
+    try:
+        value = parse(file.read_text(encoding="utf-8"), str(file)).value
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file} can't be read: {error}") from None
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"--config {file} must hold names and values, as in `epochs: 30`")
+    return dict(_dotted(value, ""))
+
+
+def _dotted(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+class _EpochLines:
+    """One line an epoch, as it ends, with what is left."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.seen = 0
+        self._stream = sys.stderr if quiet else sys.stdout
+
+    def show(self, record: TrialRecord) -> None:
+        if self.seen == 0:
+            print(f"trial {record.name}: {_what(record)}", file=self._stream)
+        self.seen += 1
+        print(epoch_line(record), file=self._stream, flush=True)
+
+
+def _what(record: TrialRecord) -> str:
+    config = record.config
+    parameters = (record.parameters or 0) / 1e6
+    return (
+        f"{config.backbone} ({parameters:.1f} M parameters, from {record.initialisation}), "
+        f"{config.image_size} px, {config.epochs} epochs"
+    )
+
+
+def epoch_line(record: TrialRecord) -> str:
+    """Say the record's last epoch in at most 100 columns; `*` marks the best so far."""
+    from carray.progress import seconds_text
+
+    row, epoch, config = record.epochs[-1], len(record.epochs), record.config
+    seconds = [earlier[metrics.EPOCH_SECONDS] for earlier in record.epochs]
+    left = (config.epochs - epoch) * sum(seconds) / epoch
+    mark = "*" if record.best_epoch == epoch else " "
+    return (
+        f"{epoch:>4}/{config.epochs} {mark} loss {row[metrics.TRAIN_LOSS]:.3f} | "
+        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f} "
+        f"F1 {row[metrics.VAL_MACRO_F1]:.3f} | {row[metrics.IMAGES_PER_SECOND]:,.0f} images/s"
+        + (f" | {seconds_text(left)} left" if left else "")
+    )
+
+
+def _print_end(record: TrialRecord, epochs_seen: int) -> None:
+    best = record.best_epoch
+    if record.state != "complete" or best is None:
+        print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
+        return
+    row = record.epochs[best - 1]
+    if not epochs_seen:
+        print(f"trial {record.name} was trained already")
+    print(
+        f"\nbest epoch {best} of {len(record.epochs)}: val log-loss "
+        f"{row[metrics.VAL_LOG_LOSS]:.4f}, top-1 {row[metrics.VAL_TOP1]:.4f}, "
+        f"top-5 {row[metrics.VAL_TOP5]:.4f}, macro F1 {row[metrics.VAL_MACRO_F1]:.4f}"
+    )
+    if record.reason:
+        print(f"ended early: {record.reason}")
+    print(
+        f"\nnext: carray replay {record.name}\n      carray ensemble --study {record.study} --top 1"
+    )
+
+
+def replay_lines(done: Replay) -> list[str]:
+    """Return the comparison as lines of at most 100 columns."""
+    verdict = "agrees" if done.agrees else "DIFFERS"
+    epochs = len(done.epochs)
+    lines = [f"trial {done.record.name}, {epochs} epoch{'s' * (epochs > 1)} again: {verdict}"]
+    last, again = done.record.epochs[epochs - 1], done.epochs[-1]
+    lines.append(f"{'epoch ' + str(epochs):<14}{'recorded':>14}{'again':>14}{'difference':>14}")
+    lines += [
+        f"{name:<14}{last.get(name, float('nan')):>14.6f}{again[name]:>14.6f}{difference:>14.1e}"
+        for name, difference in done.differences.items()
+    ]
+    return lines + [f"note: {note}" for note in done.notes]
+
+
+def replay_json(done: Replay) -> dict[str, Any]:
+    """Return the comparison for machines."""
+    return {
+        "trial": done.record.name,
+        "agrees": done.agrees,
+        "differences": done.differences,
+        "epochs": list(done.epochs),
+        "notes": list(done.notes),
+    }
