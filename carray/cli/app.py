@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, space, trial, tune, ui
+from carray.cli import data, demo, ensemble, lab, space, trial, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -25,3 +25,5 @@ app.command()(ensemble.predict)
 app.command()(ensemble.report)
 app.command()(ui.ui)
 app.command()(ui.sync)
+app.command("replay-lab")(lab.replay_lab)
+app.command()(lab.portfolio)

@@ -1,0 +1,1 @@
+"""The lab: ways to search, tried on recorded learning curves instead of on GPUs."""

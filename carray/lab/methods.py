@@ -1,0 +1,60 @@
+"""Ways to search that the lab compares: a sampler, a scheduler, and starting points or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PORTFOLIO_SIZE = 6
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to search; names are those of `carray tune`."""
+
+    sampler: str
+    scheduler: str
+    reduction_factor: int = 3
+    grace_epochs: int = 1
+    starts: bool = False
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        said = [self.sampler, "no stopping" if self.scheduler == "none" else self.scheduler]
+        if self.scheduler in ("asha", "hyperband"):
+            said.append(f"eta {self.reduction_factor}")
+        if self.scheduler in ("asha", "median"):
+            said.append(f"grace {self.grace_epochs}")
+        return ("starts, " if self.starts else "") + ", ".join(said)
+
+
+BASELINE = Method("random", "none")  # what everything is measured against
+SHIPPED = Method("tpe", "asha")  # what `carray tune` does where nothing is said
+
+
+def methods_for(max_epochs: int, with_starts: bool) -> list[Method]:
+    """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first."""
+    later = max(1, round(max_epochs / 10))
+    graces = dict.fromkeys((1, later))
+    plain = [
+        BASELINE,
+        Method("random", "median", grace_epochs=later),
+        *(Method("random", "asha", 3, grace) for grace in graces),
+        Method("tpe", "none"),
+        Method("tpe", "median", grace_epochs=later),
+        *(Method("tpe", "asha", eta, grace) for eta in (3, 4) for grace in graces),
+        Method("tpe", "hyperband"),
+    ]
+    if not with_starts:
+        return plain
+    chosen = [
+        BASELINE,
+        Method("tpe", "none"),
+        Method("tpe", "median", grace_epochs=later),
+        *(Method("tpe", "asha", 3, grace) for grace in graces),
+        Method("tpe", "hyperband"),
+    ]
+    return plain + [
+        Method(m.sampler, m.scheduler, m.reduction_factor, m.grace_epochs, starts=True)
+        for m in chosen
+    ]

@@ -1,0 +1,161 @@
+"""Replays every method on every data set at every seed, and keeps how its best went down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from carray.errors import ConfigError
+from carray.lab.curves import CurveSource, StudySource, check_alike, worst_finite
+from carray.lab.methods import PORTFOLIO_SIZE, Method, methods_for
+from carray.lab.score import LabResult, Replays, score
+from carray.lab.simulate import CurveCache, SimulatedStudy
+from carray.progress import Advance, silent
+from carray.records import RunsFolder
+from carray.search.recorded import Floats, sign_of
+
+LANES = 4
+POOL = 1000  # random trials that say what a data set's median is
+REFERENCE_SEED = 987_654
+ShowProgress = Callable[[str, int, str], AbstractContextManager[Advance]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabRequest:
+    """What to replay; the command line's options have the same names."""
+
+    studies: Sequence[str] = ()
+    """Names of studies; none and no `lcbench` take the newest."""
+    lcbench: Path | None = None
+    data_sets: int = 12
+    metric: str = "val/log_loss"
+    """Of LCBench; a study's own is what it was searched by."""
+    seeds: int = 20
+    budget: int = 30
+    """In full trainings."""
+    lanes: int = LANES
+    processes: int = 1
+    runs: str | os.PathLike[str] | None = None
+
+
+def replay_lab(request: LabRequest, show: ShowProgress = silent) -> LabResult:
+    """Replay recorded curves through every method, and propose what the next study should do.
+
+    Raises:
+        ConfigError: a number is out of its range.
+        RecordError: there are too few curves, or they are of different metrics.
+    """
+    for name in ("seeds", "budget", "lanes", "processes"):
+        if getattr(request, name) < 1:
+            raise ConfigError(f"--{name} {getattr(request, name)} must be at least 1")
+    return replay_sources(open_sources(request), request, show)
+
+
+def open_sources(request: LabRequest) -> list[CurveSource]:
+    """Open LCBench's data sets, the studies named, or the newest study."""
+    from carray.lab.lcbench import open_lcbench
+
+    sources: list[CurveSource] = []
+    if request.lcbench is not None:
+        sources += open_lcbench(request.lcbench, request.data_sets, request.metric)
+    runs = RunsFolder.at(request.runs)
+    names: list[str | None] = [*request.studies] or ([] if sources else [None])
+    sources += [StudySource.open(runs.find_study(name)) for name in names]
+    check_alike(sources)
+    return sources
+
+
+def replay_sources(
+    sources: Sequence[CurveSource], request: LabRequest, show: ShowProgress = silent
+) -> LabResult:
+    """Replay these sources; starting points come from those of other data sets."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with_starts = len({source.data for source in sources}) > 1
+    longest = max(source.max_epochs for source in sources)
+    methods = methods_for(longest, with_starts)
+    tasks = [_Task(sources, i, methods, request) for i in range(len(sources))]
+    replays = []
+    with show("replaying", len(sources) * request.seeds * len(methods), "studies") as advance:
+        for replayed in _all_replays(tasks, request.processes, advance):
+            replays.append(replayed)  # noqa: PERF402 each one may take a minute
+    return score(methods, replays, request)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All replays on one data set."""
+
+    sources: Sequence[CurveSource]
+    index: int
+    methods: Sequence[Method]
+    request: LabRequest
+
+    def run(self, advance: Advance = lambda count: None) -> Replays:
+        source, request = self.sources[self.index], self.request
+        budget_epochs = request.budget * source.max_epochs
+        shape = (len(self.methods), request.seeds, budget_epochs)
+        best: npt.NDArray[np.float32] = np.empty(shape, np.float32)
+        for seed in range(request.seeds):
+            cache = CurveCache(source)
+            starts = self._starts(seed)
+            for number, method in enumerate(self.methods):
+                study = SimulatedStudy(
+                    source,
+                    method,
+                    seed,
+                    budget_epochs=budget_epochs,
+                    lanes=request.lanes,
+                    starts=starts if method.starts else (),
+                    cache=cache,
+                )
+                best[number, seed] = study.run()
+                advance(1)
+        return Replays(source.name, source.max_epochs, best, *_reference(source))
+
+    def _starts(self, seed: int) -> list[dict[str, object]]:
+        source = self.sources[self.index]
+        others = [other for other in self.sources if other.data != source.data]
+        return source.starts([other.past(seed) for other in others], PORTFOLIO_SIZE)
+
+
+def _run(task: _Task) -> Replays:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return task.run()
+
+
+def _all_replays(tasks: Sequence[_Task], processes: int, advance: Advance) -> Iterator[Replays]:
+    if processes == 1:
+        for task in tasks:
+            yield task.run(advance)
+        return
+    workers = min(processes, len(tasks))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for replayed in pool.map(_run, tasks):
+            advance(replayed.best.shape[0] * replayed.best.shape[1])
+            yield replayed
+
+
+def _reference(source: CurveSource) -> tuple[float, float]:
+    """Return the lowest and the median loss of full trainings of a data set."""
+    losses = _pool_losses(source)
+    return float(losses.min()), float(np.median(losses))
+
+
+def _pool_losses(source: CurveSource) -> Floats:
+    sign = sign_of(source.metric)
+    if isinstance(source, StudySource):
+        return source.recorded.losses
+    sampler = optuna.samplers.RandomSampler(seed=REFERENCE_SEED)
+    study = optuna.create_study(sampler=sampler)
+    drawn = [source.draw(study.ask()) for _ in range(POOL)]
+    losses: Floats = worst_finite(source.curves(drawn), sign).min(axis=1)
+    return losses
