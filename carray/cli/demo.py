@@ -10,6 +10,7 @@ import typer
 
 TRIALS = 12
 REFITS = 3
+REFIT_EPOCHS = 30
 
 
 def demo(
@@ -42,7 +43,15 @@ def demo(
     _step(
         3, f"search: {trials} trials, weak ones ended early; then the best {REFITS} again, longer"
     )
-    study = api.tune(data, "quick", trials=trials, name="demo", runs=runs, refit=REFITS)
+    study = api.tune(
+        data,
+        "quick",
+        trials=trials,
+        name="demo",
+        runs=runs,
+        refit=REFITS,
+        refit_epochs=REFIT_EPOCHS,
+    )
     for line in study_lines(study.folder)[:-1]:
         print(line)
     _step(4, "ensemble: from the logits that every trial left")

@@ -153,15 +153,19 @@ class Ledger:
             states = [record.state for record in self.records]
             return {state.value: states.count(state) for state in TrialState}
 
-    def best(self, states: Sequence[TrialState] = (TrialState.COMPLETE,)) -> list[TrialRecord]:
-        """Return the search's trials in these states, the best in the study's metric first."""
+    def best(self) -> list[TrialRecord]:
+        """Return the search's trials by the study's metric, the best first.
+
+        Complete ones come before pruned ones, which were judged on fewer epochs.
+        """
         sign = 1.0 if self.study.direction == "minimize" else -1.0
         ranked = [
-            (sign * record.best(self.study.metric), record.number, record)
+            (record.state is TrialState.PRUNED, sign * record.best(self.study.metric), record)
             for record in self.records
-            if record.state in states and math.isfinite(record.best(self.study.metric))
+            if record.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and math.isfinite(record.best(self.study.metric))
         ]
-        return [record for _, _, record in sorted(ranked, key=lambda row: row[:2])]
+        return [record for *_, record in sorted(ranked, key=lambda row: row[:2])]
 
     def _all(self) -> list[TrialRecord]:
         return [self._records[number] for number in sorted(self._records)]

@@ -173,7 +173,7 @@ def lane_loop(config: dict[str, Any]) -> None:
             answer = carry_out(runner, order)
         except Exception as error:
             answer = _answer_to(error)
-            if world_size > 1 and not isinstance(error, TrialFailed):
+            if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
                 # The other ranks may wait for this one in a collective: only a new worker group
                 # frees them. What can't be helped is told first, else the order comes again.
                 if answer.state == "infeasible":

@@ -103,7 +103,7 @@ def test_an_unanswered_order_comes_again_after_a_restart_and_the_dead_rank_is_se
     run(test())
 
 
-def test_an_order_that_ends_its_worker_group_twice_fails_with_the_cause_and_the_lane_lives() -> None:
+def test_an_order_that_ends_its_worker_group_twice_fails_and_the_lane_lives() -> None:
     async def test() -> None:
         box = Mailbox(1)
         bad = asyncio.create_task(box.call(order("s/0")))
