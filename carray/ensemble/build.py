@@ -58,7 +58,7 @@ def build_ensemble(
     Raises:
         RecordError: no such study, too few complete trials, logits or labels of other data.
         ConfigError: `top`, `metric` or `name` breaks a rule.
-        TrackingError: the tracking server doesn't answer.
+        TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
     start = time.perf_counter()
     folder = _find_study(RunsFolder.at(runs), study, from_tracking)

@@ -67,6 +67,10 @@ class Card(_Json):
     space: Literal["probability", "logit"] = "probability"
     temperature: float = 1.0
     preprocessing: str
+    crop: Literal["none", "box"] = "none"
+    """`box`: training images were cut to their boxes, so these should be too."""
+    margin: float = 0.0
+    """How much a box grows, as a share of its sides."""
     manifest_hash: str = ""
     results: dict[str, Any] = {}
     """Rules, the comparison on test with its intervals, the verdict; as `Ensemble.as_dict`."""

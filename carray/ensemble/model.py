@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from carray.config import Fit
-from carray.data.decode import UnreadableImage, read_square
+from carray.data.decode import Box, UnreadableImage, read_square
 from carray.data.fill import num_workers
 from carray.data.loader import EvalPlan, Images
 from carray.data.store import store_side
@@ -32,6 +32,7 @@ Geometry = tuple[int, Fit]  # what of a configuration decides how an image becom
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
+_Image = tuple[Path, Box | None]
 _Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
 
 
@@ -39,10 +40,12 @@ _Read = dict[Geometry, Square] | str  # an image's squares, or why there are non
 class Predictions:
     """Probabilities of the images that could be read, and why the others could not."""
 
-    paths: tuple[Path, ...]
+    places: tuple[int, ...]
+    """Which of the images given."""
     probabilities: Floats
-    """(paths, classes)."""
-    unreadable: dict[Path, str]
+    """(places, classes)."""
+    unreadable: dict[int, str]
+    """Place -> why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,27 +92,34 @@ class Model:
             DataError: an image can't be read; the first is named.
         """
         found = self.predict_files(images)
-        for path, why in found.unreadable.items():
-            raise DataError(f"{path} can't be read: {why}")
+        for place, why in found.unreadable.items():
+            raise DataError(f"{images[place]} can't be read: {why}")
         return found.probabilities
 
     def predict_files(
-        self, images: Sequence[ImagePath], progress: Progress = silent
+        self,
+        images: Sequence[ImagePath],
+        progress: Progress = silent,
+        boxes: Sequence[Box | None] | None = None,
     ) -> Predictions:
-        """Return probabilities of the files that can be read, and why the others can't."""
-        paths: list[Path] = []
+        """Return probabilities of the files that can be read, and why the others can't.
+
+        `boxes` are used where the training images were cut to theirs.
+        """
+        places: list[int] = []
         parts = [np.empty((0, len(self.classes)), np.float32)]
-        unreadable: dict[Path, str] = {}
-        wanted = [Path(image) for image in images]
+        unreadable: dict[int, str] = {}
+        used = boxes if boxes is not None and self.card.crop == "box" else [None] * len(images)
+        wanted = [(Path(image), box) for image, box in zip(images, used, strict=True)]
         with progress("predicting", len(wanted)) as advance:
             for batch in self._batches(wanted):
-                good = [(path, squares) for path, squares in batch if isinstance(squares, dict)]
-                unreadable |= {path: why for path, why in batch if isinstance(why, str)}
+                good = [(place, squares) for place, squares in batch if isinstance(squares, dict)]
+                unreadable |= {place: why for place, why in batch if isinstance(why, str)}
                 if good:
-                    paths += [path for path, _ in good]
+                    places += [place for place, _ in good]
                     parts.append(self.predict_squares([squares for _, squares in good]))
                 advance(len(batch))
-        return Predictions(tuple(paths), np.concatenate(parts), unreadable)
+        return Predictions(tuple(places), np.concatenate(parts), unreadable)
 
     def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Floats:
         """Return probabilities of images that are squares in each member's geometry."""
@@ -121,14 +131,14 @@ class Model:
         log_p = combine(log_ps, blend.weights, blend.space)
         return np.exp(log_softmax(log_p / blend.temperature))
 
-    def _batches(self, paths: Sequence[Path]) -> Iterator[list[tuple[Path, _Read]]]:
-        """Yield each batch's paths with their squares, or with why there are none."""
+    def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
+        """Yield each batch's places with their squares, or with why there are none."""
         geometries = {member.geometry for member in self.members}
         with ThreadPoolExecutor(num_workers()) as pool:
-            for start in range(0, len(paths), BATCH_IMAGES):
-                some = paths[start : start + BATCH_IMAGES]
-                read = pool.map(lambda path: _read(path, geometries), some)
-                yield list(zip(some, read, strict=True))
+            for start in range(0, len(images), BATCH_IMAGES):
+                some = images[start : start + BATCH_IMAGES]
+                read = pool.map(lambda image: _read(image, self.card.margin, geometries), some)
+                yield list(enumerate(read, start))
 
 
 def load(folder: Path, device: str | None = None) -> Model:
@@ -160,11 +170,15 @@ def _member(file: Path, card: MemberCard, num_classes: int, device: torch.device
     return Member(classifier, card, numbers)
 
 
-def _read(path: Path, geometries: set[Geometry]) -> _Read:
+def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
     """Return an image's squares, or why there are none."""
+    path, box = image
     try:
         data = path.read_bytes()
-        return {(size, fit): read_square(data, store_side(size), fit) for size, fit in geometries}
+        return {
+            (size, fit): read_square(data, store_side(size), fit, box, margin)
+            for size, fit in geometries
+        }
     except OSError as error:
         return error.strerror or str(error)
     except UnreadableImage as error:

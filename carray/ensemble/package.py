@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from carray.config import InputSpec, TrialConfig
 from carray.ensemble.card import Card, MemberCard, MemberEntry
 from carray.ensemble.result import Ensemble
-from carray.errors import RecordError
+from carray.errors import RecordError, TrackingError
 from carray.files import written_aside
 from carray.provenance import git_commit, versions
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord, read_json
 
 if TYPE_CHECKING:
     from carray.ensemble.model import Model
@@ -40,9 +40,10 @@ PREPROCESSING = (
 def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: bool) -> Ensemble:
     """Write the package of an ensemble under `runs`, log it, and return the ensemble with both.
 
+    A tracking server that doesn't answer costs a note, not the package.
+
     Raises:
         RecordError: a member's weights are gone.
-        TrackingError: the tracking server doesn't answer; the package is written all the same.
     """
     chosen = [ensemble.members[number] for number in ensemble.blend.members]
     folder = runs.models / ensemble.name
@@ -57,11 +58,15 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
         space=ensemble.blend.space,
         temperature=ensemble.blend.temperature,
         manifest_hash=ensemble.manifest_hash,
+        data=study.data,
         results=_results(ensemble),
     )
-    if track:
-        written = replace(written, model_uri=_log(runs, study, written))
-    return written
+    if not track:
+        return written
+    try:
+        return replace(written, model_uri=_log(runs, study, written))
+    except TrackingError as error:
+        return replace(written, notes=(*written.notes, f"the model is not in MLflow: {error}"))
 
 
 def load_model(folder: str | Path, device: str | None = None) -> Model:
@@ -91,6 +96,7 @@ def write_package(
     space: Literal["probability", "logit"] = "probability",
     temperature: float = 1.0,
     manifest_hash: str = "",
+    data: str = "",
     results: Mapping[str, Any] | None = None,
 ) -> Card:
     """Write a model package aside, then rename it over what was there.
@@ -117,6 +123,7 @@ def write_package(
             space=space,
             temperature=temperature,
             preprocessing=PREPROCESSING,
+            **crop_of(data),
             manifest_hash=manifest_hash,
             results=dict(results or {}),
             made_at=time.time(),
@@ -150,6 +157,13 @@ def _write_member(
         weight=weight,
         sha256=sha256_of(folder / "weights.safetensors"),
     )
+
+
+def crop_of(data: str) -> dict[str, Any]:
+    """Return how a data set's images were cut, as the card's fields; nothing if it is gone."""
+    file = Path(data) / "manifest.json"
+    settings = read_json(file).get("settings", {}) if data and file.exists() else {}
+    return {name: settings[name] for name in ("crop", "margin") if name in settings}
 
 
 def member_input(config: TrialConfig, weights_file: Path) -> InputSpec:

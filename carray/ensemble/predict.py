@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class PredictedFile:
     """Predicted."""
     unreadable: dict[str, str]
     """Image -> why it could not be read."""
+    notes: tuple[str, ...]
     seconds: float
     rows: tuple[Row, ...]
     """What was written."""
@@ -48,7 +49,7 @@ class PredictedFile:
         """Return everything but the rows as JSON-able data."""
         told = {name: str(getattr(self, name)) for name in ("out", "model")}
         counts = {"images": self.images, "seconds": round(self.seconds, 3)}
-        return {**told, **counts, "unreadable": self.unreadable}
+        return {**told, **counts, "unreadable": self.unreadable, "notes": list(self.notes)}
 
 
 def predict_to_csv(
@@ -88,33 +89,48 @@ def predict_to_csv(
     if wanted is not None:
         found = _matched(found, wanted[1], Path(str(sample)))
     loaded = load_model(package)
-    predicted = loaded.predict_files(found.paths, progress)
+    predicted = loaded.predict_files(found.paths, progress, found.boxes)
     if submission or wanted is not None:
         columns = wanted[0] if wanted else SUBMISSION_COLUMNS
         rows = _submission_rows(found, predicted, loaded.classes, columns)
     else:
         rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
     _write(Path(out), rows)
-    names = dict(zip(found.paths, found.names, strict=True))
-    unreadable = {names[path]: why for path, why in predicted.unreadable.items()}
-    seconds = time.monotonic() - start
-    return PredictedFile(Path(out), package, len(predicted.paths), unreadable, seconds, tuple(rows))
+    return PredictedFile(
+        Path(out),
+        package,
+        len(predicted.places),
+        {found.names[place]: why for place, why in predicted.unreadable.items()},
+        _notes(loaded.card.crop, found),
+        time.monotonic() - start,
+        tuple(rows),
+    )
+
+
+def _notes(crop: str, found: ImageList) -> tuple[str, ...]:
+    uncut = found.boxes.count(None)
+    if crop != "box" or not uncut:
+        return ()
+    return (
+        f"the model was trained on images cut to their boxes, and {uncut} of these images have "
+        "none: give a CSV with box_x1, box_y1, box_x2, box_y2, or images that are cut already",
+    )
 
 
 def _top_rows(
     found: ImageList, predicted: Predictions, classes: Sequence[str], top_k: int
 ) -> list[Row]:
     """Return one row an image, in order; an unreadable one has empty classes and its reason."""
-    places = {path: place for place, path in enumerate(predicted.paths)}
+    known = dict(zip(predicted.places, predicted.probabilities, strict=True))
     rows = []
-    for path, name in zip(found.paths, found.names, strict=True):
+    for place, name in enumerate(found.names):
         row = {"image": name}
-        p = predicted.probabilities[places[path]] if path in places else None
+        p = known.get(place)
         order = [] if p is None else np.argsort(-p, kind="stable")[:top_k].tolist()
         for rank in range(top_k):
             row[f"class_{rank + 1}"] = classes[order[rank]] if order else ""
             row[f"probability_{rank + 1}"] = "" if p is None else f"{p[order[rank]]:.6f}"
-        rows.append(row | {"error": predicted.unreadable.get(path, "")})
+        rows.append(row | {"error": predicted.unreadable.get(place, "")})
     return rows
 
 
@@ -122,13 +138,13 @@ def _submission_rows(
     found: ImageList, predicted: Predictions, classes: Sequence[str], columns: Sequence[str]
 ) -> list[Row]:
     """Return one row an image; an unreadable one gets the likeliest class of the others."""
-    places = {path: place for place, path in enumerate(predicted.paths)}
     picks = predicted.probabilities.argmax(axis=1)
     fallback = int(np.bincount(picks, minlength=len(classes)).argmax())
-    chosen = [picks[places[path]] if path in places else fallback for path in found.paths]
+    known = dict(zip(predicted.places, picks.tolist(), strict=True))
+    chosen = [known.get(place, fallback) for place in range(len(found))]
     identity, category = columns[0], columns[1]
     return [
-        {identity: name, category: classes[int(pick)]}
+        {identity: name, category: classes[pick]}
         for name, pick in zip(found.names, chosen, strict=True)
     ]
 
@@ -152,17 +168,17 @@ def _sample_ids(sample: Path) -> tuple[tuple[str, str], list[str]]:
 
 def _matched(found: ImageList, ids: Sequence[str], sample: Path) -> ImageList:
     """Return the images of the sample's ids, with or without file ending, in its order."""
-    by_name: dict[str, Path] = {}
-    for path, name in zip(found.paths, found.names, strict=True):
+    by_name: dict[str, int] = {}
+    for place, (path, name) in enumerate(zip(found.paths, found.names, strict=True)):
         for known in (path.stem, path.name, str(Path(name).with_suffix("")), name):
-            by_name[known] = path
+            by_name[known] = place
     missing = [identity for identity in ids if identity not in by_name]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(ids)} ids of {sample} have no image, the first is "
             f"{missing[0]!r}: give the folder that holds them"
         )
-    return ImageList(tuple(by_name[identity] for identity in ids), tuple(ids))
+    return replace(found.take([by_name[identity] for identity in ids]), names=tuple(ids))
 
 
 def _write(out: Path, rows: Sequence[Row]) -> None:

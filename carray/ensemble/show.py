@@ -108,4 +108,5 @@ def prediction_lines(done: PredictedFile) -> list[str]:
     for name, why in list(done.unreadable.items())[:SHOWN]:
         lines += wrapped(f"unreadable: {name} ({why})")
     more = len(done.unreadable) - SHOWN
-    return lines + ([f"and {more} more unreadable images"] if more > 0 else [])
+    lines += [f"and {more} more unreadable images"] if more > 0 else []
+    return lines + [part for note in done.notes for part in wrapped(f"note: {note}")]

@@ -7,12 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from carray.data.decode import IMAGE_SUFFIXES
+from carray.data.decode import IMAGE_SUFFIXES, Box
 from carray.ensemble.package import write_package
 from carray.errors import DataError, RecordError, did_you_mean
 from carray.records import RunsFolder, StudyFolder
 
+BOX_COLUMNS = tuple(
+    tuple(f"{prefix}{edge}" for edge in ("x1", "y1", "x2", "y2"))
+    for prefix in ("box_", "bbox_", "")
+)
 PATH_COLUMNS = ("path", "image", "image_path", "file", "filename", "file_name", "id", "image_id")
+
+_Image = tuple[Path, str, Box | None]
 
 
 def find_package(runs: RunsFolder, model: str) -> Path:
@@ -47,44 +53,72 @@ def _package_trial(runs: RunsFolder, name: str) -> Path:
         classes=study.classes,
         study=record.study,
         manifest_hash=record.manifest_hash,
+        data=study.data,
     )
     return folder
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images to predict: files, and the name that the user knows each by."""
+    """Images to predict: files, the names that the user knows them by, boxes if a CSV has any."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
+    boxes: tuple[Box | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, places: Sequence[int]) -> ImageList:
+        """Return the images at `places`, in that order."""
+        return ImageList(
+            tuple(self.paths[place] for place in places),
+            tuple(self.names[place] for place in places),
+            tuple(self.boxes[place] for place in places),
+        )
 
 
 def find_images(sources: Sequence[str | Path]) -> ImageList:
     """Return the images of files, folders (searched whole) and CSV files, in order.
 
-    A CSV has a column of paths, relative to its own folder: one of `PATH_COLUMNS`, else its first.
+    A CSV has a column of paths, relative to its own folder: one of `PATH_COLUMNS`, else its first;
+    and may have one of `BOX_COLUMNS`.
 
     Raises:
         DataError: a source doesn't exist, or none holds an image.
     """
-    pairs = [pair for source in sources for pair in _images_of(Path(source))]
-    if not pairs:
+    found = [image for source in sources for image in _images_of(Path(source))]
+    if not found:
         where = ", ".join(str(source) for source in sources) or "nothing"
         raise DataError(f"no image in {where}: give image files, folders or a CSV of paths")
-    return ImageList(tuple(path for path, _ in pairs), tuple(name for _, name in pairs))
+    paths, names, boxes = zip(*found, strict=True)
+    return ImageList(paths, names, boxes)
 
 
-def _images_of(source: Path) -> Iterable[tuple[Path, str]]:
+def _images_of(source: Path) -> Iterable[_Image]:
     if source.is_dir():
         files = sorted(f for f in source.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-        return [(file, file.relative_to(source).as_posix()) for file in files]
+        return [(file, file.relative_to(source).as_posix(), None) for file in files]
     if not source.exists():
         raise DataError(f"there is no image, folder or CSV at {source}")
     if source.suffix.lower() == ".csv":
         rows = read_csv(source)
-        column = path_column(list(rows[0]) if rows else [])
-        return [(_beside(source, row[column]), row[column]) for row in rows]
-    return [(source, source.name)]
+        columns = list(rows[0]) if rows else []
+        column = path_column(columns)
+        box = next((known for known in BOX_COLUMNS if set(known) <= set(columns)), None)
+        return [(_beside(source, row[column]), row[column], _box(row, box)) for row in rows]
+    return [(source, source.name, None)]
+
+
+def _box(row: dict[str, str], columns: tuple[str, ...] | None) -> Box | None:
+    """Return a row's box, None where it has none."""
+    if columns is None or not all(row[column].strip() for column in columns):
+        return None
+    try:
+        x1, y1, x2, y2 = (round(float(row[column])) for column in columns)
+    except ValueError:
+        return None
+    return (x1, y1, x2, y2) if x1 >= 0 else None
 
 
 def _beside(csv_file: Path, name: str) -> Path:

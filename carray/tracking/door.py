@@ -20,6 +20,7 @@ PATIENCE = {  # in the middle of a study, where the writer tries again anyway
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_SECONDS),
@@ -73,11 +74,18 @@ def told_as_tracking_errors(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # the library raises its own, requests', urllib3's, sqlalchemy's
-        cause = " ".join(str(error).split())[:200]
         raise TrackingError(
-            f"the tracking store {uri} doesn't answer ({type(error).__name__}: {cause}); start the "
-            "server, mend MLFLOW_TRACKING_URI, or unset it to keep runs in a local file"
+            f"the tracking store {uri} doesn't answer ({cause_of(error)}); start the server, mend "
+            "MLFLOW_TRACKING_URI, or unset it to keep runs in a local file"
         ) from error
+
+
+def cause_of(error: BaseException) -> str:
+    """Say the first error of a chain: what the library wraps it in is long and says less."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    text = " ".join(str(error).split())
+    return text[:120] or type(error).__name__
 
 
 @contextmanager
@@ -98,9 +106,17 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library's own deprecations and its schema's log off the screen."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Keep the library's own deprecations and its chatter off the screen."""
+    # the import sets the level of `mlflow` itself, so what it says then has its own
+    names = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.models.signature")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -18,7 +18,7 @@ from carray import metrics
 from carray.config import flatten
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.contract import Tracker, curve_row, run_of
-from carray.tracking.door import quiet, told_as_tracking_errors
+from carray.tracking.door import cause_of, quiet, told_as_tracking_errors
 from carray.tracking.study_run import StudyRun, clean
 
 CLOSE_SECONDS = 60.0
@@ -155,9 +155,8 @@ class MlflowTracker(Tracker):
         except Exception as error:  # the search goes on whatever the store says
             self._failures += 1
             if self._failures == 1:
-                cause = " ".join(str(error).split())[:200]
                 self._on_trouble(
-                    f"the tracking store {self._uri} stopped answering ({cause}); "
+                    f"the tracking store {self._uri} stopped answering ({cause_of(error)}); "
                     "the study goes on and tries again"
                 )
             return False

@@ -89,6 +89,17 @@ def test_files_get_the_logits_that_training_left(tmp_path: Path) -> None:
     assert np.allclose(found, wanted, atol=2e-3)  # logits are kept in float16
 
 
+def test_a_tracking_server_that_is_gone_costs_a_note_not_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_real_study(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    made = build_ensemble(runs=tmp_path)
+    assert made.package is not None
+    assert (made.package / "card.json").exists()
+    assert any("the model is not in MLflow" in note for note in made.notes)
+
+
 def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
     make_real_study(tmp_path)
     made = build_ensemble(runs=tmp_path, track=False, name="final")

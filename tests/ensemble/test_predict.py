@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from carray.cli.app import app
 from carray.ensemble import build_ensemble
+from carray.ensemble.card import Card
 from carray.ensemble.predict import predict_to_csv
 from carray.errors import DataError, RecordError
 from tests.ensemble.packages import draw_images, make_real_study
@@ -73,6 +75,27 @@ def test_ids_without_an_image_are_told(runs: Path, tmp_path: Path) -> None:
     sample.write_text("Id,Category\n차 0,0\nlost,0\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"1 of 2 ids .* the first is 'lost'"):
         predict_to_csv("final", [tmp_path / "images"], "out.csv", sample=sample, runs=runs)
+
+
+def test_boxes_are_cut_where_the_model_was_trained_so_and_missing_ones_are_told(
+    runs: Path, tmp_path: Path
+) -> None:
+    images = draw_images(tmp_path / "images", 2)
+    package = shutil.copytree(runs / "models" / "final", tmp_path / "boxed")
+    card = Card.read(package / "card.json").model_copy(update={"crop": "box"})
+    card.write(package / "card.json")
+    listing = tmp_path / "list.csv"
+    listing.write_text(
+        f"path,box_x1,box_y1,box_x2,box_y2\n{images[0]},10,10,50,50\n{images[1]},,,,\n",
+        encoding="utf-8",
+    )
+    cut = tmp_path / "cut.png"
+    with Image.open(images[0]) as image:
+        image.crop((10, 10, 50, 50)).save(cut)
+    done = predict_to_csv(str(package), [listing], tmp_path / "out.csv", runs=runs)
+    by_hand = predict_to_csv("final", [cut], tmp_path / "cut.csv", runs=runs)
+    assert "1 of these images have none" in done.notes[0]
+    assert done.rows[0]["probability_1"] == by_hand.rows[0]["probability_1"]
 
 
 def test_a_single_trial_is_packaged_on_the_fly(runs: Path, tmp_path: Path) -> None:

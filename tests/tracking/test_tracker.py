@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +193,26 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(
     with pytest.raises(TrackingError, match=r"127.0.0.1:9 doesn't answer"):
         open_tracker(runs)
     assert time.monotonic() - start < 8
+
+
+def test_a_first_study_makes_its_store_in_silence(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from carray.records import RunsFolder;"
+        "from tests.tracking.studies import make_study; from carray.tracking import sync_study;"
+        f"runs = RunsFolder(Path({str(tmp_path / 'fresh')!r}));"
+        "print(sync_study(runs, make_study(runs)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "0\n"
+    assert done.stderr == ""
 
 
 def test_an_experiment_in_the_bin_is_told(runs: RunsFolder) -> None:
