@@ -1,0 +1,79 @@
+"""Names, sizes and what backbones expect of their input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from carray.config import build_config
+from carray.errors import ConfigError
+from carray.models.backbones import (
+    build_backbone,
+    check_name,
+    feature_width,
+    full_name,
+    input_spec,
+)
+from carray.models.classifier import check_backbone
+
+
+def test_a_misspelt_backbone_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"unknown backbone 'resent18'; did you mean 'resnet18'"):
+        check_name("resent18")
+
+
+def test_an_unknown_tag_is_refused_with_the_tags_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no weights tagged 'nope'.*resnet18\.a1_in1k"):
+        check_name("resnet18.nope")
+
+
+def test_a_name_without_a_tag_gets_the_default_one() -> None:
+    assert full_name("resnet18") == "resnet18.a1_in1k"
+    assert full_name("resnet18.tv_in1k") == "resnet18.tv_in1k"
+
+
+@pytest.mark.parametrize(("name", "mean"), [("mobilenetv2_100", 0.485), ("mobilenetv1_100", 0.5)])
+def test_mean_and_std_are_the_weights_own(name: str, mean: float) -> None:
+    spec = input_spec(build_config({"backbone": name, "pretrained": False, "image_size": 96}))
+    assert spec.size == 96
+    assert spec.mean[0] == mean
+
+
+def test_mean_and_std_in_a_local_file_win_over_timm(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    save_file({"x": torch.zeros(1)}, file, {"mean": "[0.1, 0.2, 0.3]", "std": "[1, 1, 1]"})
+    spec = input_spec(build_config({"backbone": "resnet18", "pretrained": str(file)}))
+    assert spec.mean == (0.1, 0.2, 0.3)
+
+
+def test_mean_and_std_are_read_from_json_beside_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    save_file({"x": torch.zeros(1)}, file)
+    file.with_suffix(".json").write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}')
+    spec = input_spec(build_config({"backbone": "resnet18", "pretrained": str(file)}))
+    assert spec.std == (0.2, 0.2, 0.2)
+
+
+def test_a_vision_transformer_takes_the_image_size() -> None:
+    config = build_config({"backbone": "vit_tiny_patch16_224", "image_size": 64})
+    backbone = build_backbone(config)
+    assert backbone(torch.zeros(2, 3, 64, 64)).shape == (2, feature_width(backbone))
+
+
+def test_drop_path_reaches_backbones_that_have_it_and_spares_the_others() -> None:
+    deep = build_backbone(build_config({"backbone": "resnet10t", "drop_path": 0.5}))
+    assert any(type(module).__name__ == "DropPath" for module in deep.modules())
+    with torch.device("meta"):
+        plain = build_backbone(build_config({"backbone": "vgg11", "drop_path": 0.5}))
+    assert not any(type(module).__name__ == "DropPath" for module in plain.modules())
+
+
+def test_a_size_that_a_backbone_cannot_see_is_refused_with_the_cure() -> None:
+    config = build_config(
+        {"backbone": "maxvit_nano_rw_256", "image_size": 100, "pretrained": False}
+    )
+    with pytest.raises(ConfigError, match=r"image_size=100.*such as the 256 of its weights"):
+        check_backbone(config)
