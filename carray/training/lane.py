@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carray.training.runner import TrialRunner
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
+PASSED_ON = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -229,8 +230,8 @@ def _totals() -> list[tuple[str, float]]:
 
 
 def _worker_environment(num_threads: int) -> dict[str, str]:
-    """Return the environment of a rank: threads by plan, bytecode kept, Ray's own address."""
-    return {
+    """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "OMP_NUM_THREADS": str(num_threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
