@@ -73,7 +73,7 @@ class _Lines:
     def __init__(self, what: str, total: int, unit: str, stream: TextIO) -> None:
         self._what, self._total, self._unit, self._stream = what, total, unit, stream
         self._start = self._last = time.monotonic()
-        self._done = 0
+        self._done = self._told = 0
         self._printed = False
 
     def advance(self, count: int) -> None:
@@ -82,12 +82,13 @@ class _Lines:
             self._print()
 
     def close(self) -> None:
-        if self._printed and self._done:
+        if self._printed and self._done and self._done != self._told:
             self._print()
 
     def _print(self) -> None:
         self._last = time.monotonic()
         self._printed = True
+        self._told = self._done
         spent = self._last - self._start
         rate = self._done / spent
         left = (self._total - self._done) / rate if rate else 0.0

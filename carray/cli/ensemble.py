@@ -21,6 +21,12 @@ def ensemble(
     metric: Annotated[
         str, typer.Option(help="Picks members on val, and the rule: val/log_loss, val/top1, ...")
     ] = "val/log_loss",
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="soft vote, logit mean, fitted weights or greedy selection; default: the best."
+        ),
+    ] = None,
     logits_only: Annotated[
         bool,
         typer.Option("--logits-only", help="Use trials without weights too; write no package."),
@@ -50,6 +56,8 @@ def ensemble(
 
       carray ensemble --study autumn --top 5 --name autumn-final
 
+      carray ensemble --rule "soft vote"
+
       carray ensemble --logits-only --no-test --json
     """
     from carray.ensemble import build_ensemble
@@ -61,6 +69,7 @@ def ensemble(
         runs=runs,
         name=name,
         metric=metric,
+        rule=rule,
         logits_only=logits_only,
         open_test=test,
         from_tracking=from_tracking,

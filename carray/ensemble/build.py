@@ -21,10 +21,11 @@ from carray.ensemble.openings import fingerprint_of, record_opening
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.rules import Blend, FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.ensemble.statistics import Comparison, compare
-from carray.errors import ConfigError, RecordError
+from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import write_json
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
+RULES = ("soft vote", "logit mean", "fitted weights", "greedy selection")
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
 
 
@@ -35,6 +36,7 @@ def build_ensemble(
     runs: str | os.PathLike[str] | None = None,
     name: str | None = None,
     metric: str = metrics.VAL_LOG_LOSS,
+    rule: str | None = None,
     logits_only: bool = False,
     open_test: bool = True,
     from_tracking: bool = False,
@@ -49,6 +51,7 @@ def build_ensemble(
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
         name: the package's name; None takes `STUDY-topN`.
         metric: picks members on `val`, and the rule.
+        rule: one of `RULES`; None takes the best of them.
         logits_only: use trials without weights too, and write no package.
         open_test: look at the test split, which is recorded.
         from_tracking: fetch the study's records and logits from the tracking server first.
@@ -57,15 +60,16 @@ def build_ensemble(
 
     Raises:
         RecordError: no such study, too few complete trials, logits or labels of other data.
-        ConfigError: `top`, `metric` or `name` breaks a rule.
+        ConfigError: `top`, `metric`, `rule` or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
     start = time.perf_counter()
     folder = _find_study(RunsFolder.at(runs), study, from_tracking)
     source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
     members = source.candidates.best(top)
+    _check_rule(rule)
     name = _checked_name(name or f"{source.study.name}-top{top}")
-    ensemble = _judge(source, members, name, seed)
+    ensemble = _judge(source, members, name, rule, seed)
     if open_test:
         ensemble = _open_test(source, ensemble, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
@@ -116,7 +120,16 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _judge(source: _Source, members: Sequence[Candidate], name: str, seed: int) -> Ensemble:
+def _check_rule(rule: str | None) -> None:
+    if rule is not None and rule not in RULES:
+        raise ConfigError(
+            f"unknown rule {rule!r}{did_you_mean(rule, RULES)}; one of {', '.join(RULES)}"
+        )
+
+
+def _judge(
+    source: _Source, members: Sequence[Candidate], name: str, rule: str | None, seed: int
+) -> Ensemble:
     """Score every rule where it wasn't fitted, and take the best."""
     split, judged_on = _judging_split(source.labels)
     labels = source.labels.of(split)
@@ -131,7 +144,8 @@ def _judge(source: _Source, members: Sequence[Candidate], name: str, seed: int) 
     )
     folds = make_folds(labels, seed)
     scores = [score_rule(rule, votes, folds) for rule in rules]
-    best = pick(scores, source.candidates.metric)
+    wanted = [score for score in scores if rule in (None, score.rule)]
+    best = pick(wanted, source.candidates.metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitVotes(source.singles.complete[:1], split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds)

@@ -106,6 +106,14 @@ def test_the_test_split_of_trials_that_were_not_chosen_is_never_read(
     assert {f"autumn/{trial}" for split, trial in read if split == "test"} == used
 
 
+def test_a_rule_can_be_asked_for(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE), rule="soft vote")
+    assert made.rule == "soft vote"
+    assert len(made.blend.members) == 3
+    with pytest.raises(ConfigError, match=r"unknown rule 'softvote'; did you mean 'soft vote'"):
+        build_ensemble(runs=tmp_path, rule="softvote")
+
+
 def test_the_best_single_trial_is_the_best_on_val_not_on_test(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec([Trial(skill=1), Trial(skill=3), Trial(skill=2)]))
     assert made.single.trial == "autumn/0001"
