@@ -48,6 +48,19 @@ class HeadConfig(Part):
     """ML-Decoder's embedding width."""
 
 
+class ScratchConfig(Part):
+    """For carray's own backbones alone: `small_car_cnn`; the cars CNNs take `dropout` only."""
+
+    filters: int = Field(32, ge=4, le=512)
+    """Of the first block; the next two have twice and four times as many."""
+    kernel_size: Literal[3, 5, 7] = 3
+    dense_units: int = Field(256, ge=8, le=8192)
+    batch_norm: bool = True
+    squeeze_excite: bool = False
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Before the dense layer; in the cars CNNs it falls from this to 0.6 times this."""
+
+
 class OptimizerConfig(Part):
     """The optimizer, built by timm's factory."""
 
@@ -122,6 +135,7 @@ class TrialConfig(Part):
     """Before the head's last layer."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth, where the backbone has it."""
+    scratch: ScratchConfig = ScratchConfig()
     image_size: int = Field(224, ge=16, le=2048)
     """Side of the square that the backbone sees, in pixels."""
     fit: Fit = "squash"

@@ -11,6 +11,7 @@ from torch import nn
 
 from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError, did_you_mean
+from carray.models.scratch import scratch_arguments  # registers our own nets with timm
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +97,7 @@ def build_backbone(config: TrialConfig) -> nn.Module:
     Raises:
         ConfigError: the backbone is unknown or does not take the image size.
     """
-    kwargs: dict[str, Any] = {"num_classes": 0}
+    kwargs = {"num_classes": 0, **scratch_arguments(config.backbone, config.scratch)}
     if source_config(config.backbone).get("fixed_input_size"):
         kwargs["img_size"] = config.image_size
     if config.drop_path > 0:

@@ -26,7 +26,7 @@ from carray.models.backbones import (
 from carray.models.heads import build_head
 from carray.models.weights import backbone_weights, obtain_weights, read_weights, weights_hash
 
-CONVS_OF_A_CONV_NET = 4  # a vision transformer has one or two
+CONVS_OF_A_CONV_NET = 3  # a vision transformer has one or two
 
 
 class Classifier(nn.Module):
