@@ -93,22 +93,36 @@ def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None
     Raises:
         TrialFailed: the checkpoint can't be read or is another classifier's.
     """
+    state = _read_state(folder / STATE_FILE)
     try:
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         live.classifier.load_state_dict(state["classifier"])
         _load_optimizer(live, state["optimizer"])
         live.scaler.load_state_dict(state["scaler"])
         if live.averaged:
             live.averaged.classifier.load_state_dict(state["averaged"] or state["classifier"])
             live.averaged.steps = state["averaged_steps"]
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise TrialFailed(f"the checkpoint {folder} can't be loaded: {problem}") from None
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise TrialFailed(
+            f"the checkpoint {folder} can't be loaded: {_first_line(error)}"
+        ) from None
     live.plateau = Plateau(
         meta.plateau["factor"], meta.plateau["best"], int(meta.plateau["bad_epochs"])
     )
     live.rows = [dict(row) for row in meta.rows]
     live.stamp = meta.stamp
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torn bytes make of the unpickler
+        raise _unreadable(file.parent, error) from None
+    return state
+
+
+def _unreadable(folder: Path, error: Exception) -> TrialFailed:
+    problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return TrialFailed(f"the checkpoint {folder} can't be loaded: {problem}")
 
 
 def _load_optimizer(live: LiveTrial, state: dict[str, Any]) -> None:

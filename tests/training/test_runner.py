@@ -1,0 +1,295 @@
+"""Epochs on order: idempotent, repeatable, resumable, and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from carray import metrics
+from carray.data.manifest import Manifest
+from carray.errors import ConfigError, DataError, RecordError, TrialFailed
+from carray.models.classifier import load_classifier
+from carray.records import TrialFolder
+from carray.training.checkpoint import read_meta
+from tests.training.orders import new_runner, order_of, run, scores_of, small_config
+
+CONFIG = small_config(augment__strength=0.4, dropout=0.2, augment__mixup=0.2)
+
+
+def test_an_epoch_leaves_all_metrics_a_checkpoint_and_its_weights(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    outcome = new_runner().run_epoch(order_of(tmp_path, toy_data, CONFIG))
+    assert set(outcome.metrics) == set(metrics.EPOCH_METRICS)
+    assert all(np.isfinite(value) for value in outcome.metrics.values())
+    assert outcome.is_best
+    assert outcome.stop == ""
+    assert outcome.initialisation == "random:0"
+    assert outcome.parameters > 100_000
+    folder = TrialFolder(tmp_path)
+    assert folder.weights_file.exists()
+    meta = read_meta(folder.checkpoint)
+    assert meta is not None
+    assert meta.epoch == 1
+    assert 0 <= outcome.metrics[metrics.DATA_WAIT] <= 1
+    assert outcome.metrics[metrics.PEAK_MEMORY_GIB] > 0.05
+
+
+def test_the_same_seed_gives_the_same_epochs_first_or_fifth_in_a_process(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    runner = new_runner()
+    first = run(runner, tmp_path / "a", toy_data, CONFIG)
+    run(runner, tmp_path / "b", toy_data, small_config(backbone="resnet10t", seed=7, epochs=1))
+    again = run(runner, tmp_path / "c", toy_data, CONFIG)
+    assert again == [pytest.approx(row, abs=1e-6) for row in first]
+    other = run(runner, tmp_path / "d", toy_data, CONFIG.model_copy(update={"seed": 1}), 1)
+    assert other[0][metrics.VAL_LOG_LOSS] != pytest.approx(first[0][metrics.VAL_LOG_LOSS])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema_decay": 0.9, "optimizer__name": "sgd"},
+        {"schedule__name": "plateau", "schedule__plateau_patience": 0, "accumulation": 3},
+        {"finetune__policy": "gradual", "optimizer__name": "lamb", "optimizer__lr": 0.01},
+    ],
+)
+def test_a_trial_that_continues_from_its_checkpoint_is_the_same(
+    tmp_path: Path, toy_data: Path, changes: dict[str, object]
+) -> None:
+    config = small_config(augment__strength=0.4, dropout=0.2, drop_path=0.1, **changes)
+    whole = run(new_runner(), tmp_path / "whole", toy_data, config)
+    parts = [
+        run(new_runner(), tmp_path / "parts", toy_data, config, epoch)[0] for epoch in (1, 2, 3)
+    ]
+    assert parts == [pytest.approx(row, abs=1e-6) for row in whole]
+
+
+def test_two_trials_that_take_turns_do_not_disturb_each_other(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    runner, other = new_runner(), small_config(seed=3)
+    alone = run(new_runner(), tmp_path / "alone", toy_data, CONFIG)
+    turns = []
+    for epoch in (1, 2, 3):
+        turns += run(runner, tmp_path / "a", toy_data, CONFIG, epoch)
+        run(runner, tmp_path / "b", toy_data, other, epoch)
+    assert turns == [pytest.approx(row, abs=1e-6) for row in alone]
+
+
+def test_an_epoch_asked_for_twice_is_trained_once(tmp_path: Path, toy_data: Path) -> None:
+    images: list[int] = []
+    runner = new_runner()
+    runner._on_batch = images.append
+    first = runner.run_epoch(order_of(tmp_path, toy_data, CONFIG))
+    trained = sum(images)
+    assert trained > 0
+    assert runner.run_epoch(order_of(tmp_path, toy_data, CONFIG)) == first
+    assert new_runner().run_epoch(order_of(tmp_path, toy_data, CONFIG)) == first
+    assert sum(images) == trained
+
+
+def test_an_earlier_epoch_asked_for_again_is_read_back(tmp_path: Path, toy_data: Path) -> None:
+    runner = new_runner()
+    rows = run(runner, tmp_path, toy_data, CONFIG)
+    assert run(new_runner(), tmp_path, toy_data, CONFIG, 2) == rows[1:2]
+    assert run(runner, tmp_path, toy_data, CONFIG, 3) == rows[2:]
+
+
+def test_a_checkpoint_swapped_under_the_runner_is_what_continues(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    """As population-based training does it: another trial's state, another configuration."""
+    runner = new_runner()
+    run(runner, tmp_path / "a", toy_data, CONFIG, 1)
+    strong = small_config(optimizer__lr=1e-2, seed=5)
+    run(runner, tmp_path / "b", toy_data, strong, 1)
+    shutil.rmtree(tmp_path / "b" / "checkpoint")
+    shutil.copytree(tmp_path / "a" / "checkpoint", tmp_path / "b" / "checkpoint")
+    outcome = runner.run_epoch(order_of(tmp_path / "b", toy_data, strong, 2, trial="b"))
+    assert outcome.metrics[metrics.LR] > 2e-3  # 1e-2 two thirds down the cosine
+    meta = read_meta(tmp_path / "b" / "checkpoint")
+    first = read_meta(tmp_path / "a" / "checkpoint")
+    assert meta is not None
+    assert first is not None
+    assert meta.rows[0] == first.rows[0]
+
+
+def test_an_epoch_without_the_one_before_is_refused(tmp_path: Path, toy_data: Path) -> None:
+    with pytest.raises(TrialFailed, match=r"epoch 3 .* needs the checkpoint of epoch 2"):
+        new_runner().run_epoch(order_of(tmp_path, toy_data, CONFIG, 3))
+
+
+def test_a_checkpoint_that_cannot_be_read_fails_the_trial(tmp_path: Path, toy_data: Path) -> None:
+    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
+    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"torn")
+    with pytest.raises(TrialFailed, match=r"checkpoint .* can't be loaded"):
+        run(new_runner(), tmp_path, toy_data, CONFIG, 2)
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_step_and_lr(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    wild = small_config(optimizer__name="sgd", optimizer__lr=10.0, backbone="resnet10t", epochs=9)
+    wild = wild.model_copy(
+        update={"optimizer": wild.optimizer.model_copy(update={"momentum": 0.99})}
+    )
+    runner = new_runner()
+    with pytest.raises(TrialFailed, match=r"(loss|log_loss) is (nan|inf).* epoch \d+ with lr \d"):
+        run(runner, tmp_path, toy_data, wild)
+    assert runner._live is None
+    assert run(runner, tmp_path / "next", toy_data, CONFIG, 1)
+
+
+def test_training_learns(tmp_path: Path, toy_data: Path) -> None:
+    rows = run(new_runner(), tmp_path, toy_data, small_config(epochs=6, backbone="resnet10t"))
+    assert rows[-1][metrics.TRAIN_LOSS] < 0.75 * rows[0][metrics.TRAIN_LOSS]
+
+
+def test_patience_ends_the_trial_with_its_reason(tmp_path: Path, toy_data: Path) -> None:
+    config = small_config(early_stop_patience=1, optimizer__lr=1e-10, best_metric="val/top1")
+    runner = new_runner()
+    first = runner.run_epoch(order_of(tmp_path, toy_data, config))
+    assert first.stop == ""
+    second = runner.run_epoch(order_of(tmp_path, toy_data, config, 2))
+    assert not second.is_best
+    assert second.stop == "val/top1 has not improved for 1 epochs (early_stop_patience=1)"
+
+
+def test_accumulation_counts_its_steps_and_ends_at_the_floor(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    config = small_config(accumulation=4, schedule__min_lr_ratio=0.1, epochs=2)
+    rows = run(new_runner(), tmp_path, toy_data, config)
+    assert rows[-1][metrics.LR] == pytest.approx(3e-4)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path, toy_data: Path) -> None:
+    same = {
+        "backbone": "convnext_atto",  # no batch norm: a batch's images don't see each other
+        "augment__flip": False,
+        "augment__strength": 0.0,
+        "optimizer__name": "sgd",
+        "optimizer__lr": 0.01,
+        "epochs": 1,
+    }
+    eighth = len(Manifest.load(toy_data).rows("train")) // 8
+    whole = small_config(**same, device_batch_size=2 * eighth)
+    parts = small_config(**same, device_batch_size=eighth, accumulation=2)
+    ours, theirs = (
+        run(new_runner(), tmp_path / str(index), toy_data, config)[0]
+        for index, config in enumerate((whole, parts))
+    )
+    assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def test_a_fold_is_judged_on_its_held_rows(tmp_path: Path, toy_manifest: Manifest) -> None:
+    from carray.data.prepare import prepare
+
+    folded = prepare(
+        Path(toy_manifest.settings.images_folder), tmp_path / "data", folds=3, val=0.15, test=0.15
+    )
+    config = small_config(fold=1, epochs=1)
+    runner = new_runner()
+    order = order_of(tmp_path / "t", folded.folder, config)
+    runner.run_epoch(order)
+    runner.finish(order)
+    held = folded.fold_rows(1)[1]
+    assert len(TrialFolder(tmp_path / "t").logits("val")) == len(held)
+
+
+def test_finish_leaves_the_best_epochs_logits_in_manifest_order(
+    tmp_path: Path, toy_manifest: Manifest
+) -> None:
+    runner, folder = new_runner(), TrialFolder(tmp_path)
+    config = small_config(ema_decay=0.8, precision="fp32")
+    rows = run(runner, tmp_path, toy_manifest.folder, config)
+    runner.finish(order_of(tmp_path, toy_manifest.folder, config, 3))
+    assert not folder.checkpoint.exists()
+    assert folder.weights_file.exists()
+    best = min(row[metrics.VAL_LOG_LOSS] for row in rows)
+    logits = torch.from_numpy(folder.logits("val")).float()
+    labels = torch.from_numpy(toy_manifest.labels[toy_manifest.rows("val")])
+    assert F.cross_entropy(logits, labels).item() == pytest.approx(best, abs=2e-3)
+    assert folder.logits("test").shape == (len(toy_manifest.rows("test")), 12)
+    assert folder.logits("test").dtype == np.float16
+    with pytest.raises(RecordError, match="no logits on 'blend'"):  # too small for that split
+        folder.logits("blend")
+
+
+def test_finish_works_after_a_restart_and_twice(tmp_path: Path, toy_data: Path) -> None:
+    run(new_runner(), tmp_path, toy_data, CONFIG, 1, 2)
+    order = order_of(tmp_path, toy_data, CONFIG, 2)
+    new_runner().finish(order)
+    first = TrialFolder(tmp_path).logits("test")
+    written = TrialFolder(tmp_path).logits_file.stat().st_mtime_ns
+    new_runner().finish(order)
+    assert TrialFolder(tmp_path).logits_file.stat().st_mtime_ns == written
+    assert np.isfinite(first).all()
+
+
+def test_a_trial_without_weights_cannot_finish(tmp_path: Path, toy_data: Path) -> None:
+    with pytest.raises(RecordError, match=r"no weights .* no epoch ended"):
+        new_runner().finish(order_of(tmp_path, toy_data, CONFIG))
+
+
+def test_nothing_of_a_run_stays_in_the_process(tmp_path: Path, toy_data: Path) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+    benchmark = torch.backends.cudnn.benchmark
+    runner = new_runner()
+    run(runner, tmp_path, toy_data, CONFIG, 1)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.backends.cudnn.benchmark == benchmark
+    runner.release()
+    assert runner._live is None
+
+
+def test_the_weights_carry_their_mean_and_std(tmp_path: Path, toy_data: Path) -> None:
+    from carray.models.backbones import kept_input_spec
+
+    config = small_config(backbone="mobilenetv1_100", epochs=1)
+    run(new_runner(), tmp_path, toy_data, config)
+    file = TrialFolder(tmp_path).weights_file
+    assert kept_input_spec(config, file).mean == (0.5, 0.5, 0.5)
+    assert load_classifier(config, 12, file)
+
+
+def test_a_checkpoints_meta_data_are_readable_json(tmp_path: Path, toy_data: Path) -> None:
+    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
+    meta = json.loads((tmp_path / "checkpoint" / "meta.json").read_text())
+    assert meta["config"]["backbone"] == "lcnet_035"
+    assert len(meta["rows"]) == 1
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_loss_trains_in_every_precision_of_a_cpu(
+    tmp_path: Path, toy_data: Path, loss: str, precision: str
+) -> None:
+    config = small_config(
+        loss__name=loss, precision=precision, augment__cutmix=1.0, epochs=1, image_size=32
+    )
+    assert run(new_runner(), tmp_path, toy_data, config)
+
+
+def test_half_precision_without_a_gpu_is_refused(tmp_path: Path, toy_data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"precision='fp16' needs a GPU"):
+        run(new_runner(), tmp_path, toy_data, small_config(precision="fp16"))
+
+
+def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        run(new_runner(), tmp_path / "t", tmp_path / "nowhere", CONFIG)
+
+
+def test_scores_repeat_but_times_do_not_count() -> None:
+    assert scores_of({metrics.LR: 1.0, metrics.EPOCH_SECONDS: 2.0}) == {metrics.LR: 1.0}

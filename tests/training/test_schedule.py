@@ -1,0 +1,89 @@
+"""Learning rates by step."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from carray import metrics
+from carray.config import ScheduleConfig
+from carray.training.schedule import Plateau, lr_factor, set_lr
+
+EPOCHS, STEPS = 4, 10
+
+
+def factors(**changes: object) -> list[float]:
+    schedule = ScheduleConfig.model_validate(changes)
+    return [lr_factor(schedule, step, STEPS, EPOCHS) for step in range(EPOCHS * STEPS)]
+
+
+def test_cosine_goes_from_the_peak_to_the_floor() -> None:
+    values = factors(name="cosine", min_lr_ratio=0.05)
+    assert values[0] == 1
+    assert values[-1] == pytest.approx(0.05)
+    assert values[20] == pytest.approx((1 + 0.05) / 2, abs=0.03)
+    assert all(a >= b for a, b in pairwise(values))
+
+
+def test_warm_up_rises_linearly_to_the_peak() -> None:
+    values = factors(name="cosine", warmup_epochs=1.5)
+    assert values[0] == pytest.approx(0.01)
+    rises = [b - a for a, b in pairwise(values[:16])]
+    assert rises == pytest.approx([0.99 / 15] * 15)
+    assert values[15] == 1
+    assert values[-1] == pytest.approx(0.01)
+
+
+def test_one_cycle_rises_then_falls() -> None:
+    values = factors(name="one_cycle", min_lr_ratio=0.01)
+    assert values[0] == pytest.approx(0.04)
+    assert values.index(max(values)) == 12
+    assert max(values) == 1
+    assert values[-1] == pytest.approx(0.01)
+
+
+def test_one_cycles_rise_may_be_given() -> None:
+    values = factors(name="one_cycle", warmup_epochs=2)
+    assert values.index(max(values)) == 20
+
+
+@pytest.mark.parametrize("name", ["constant", "plateau"])
+def test_others_stay_at_the_peak_by_step(name: str) -> None:
+    assert set(factors(name=name)) == {1.0}
+
+
+def test_a_trial_of_one_step_is_at_the_peak() -> None:
+    assert lr_factor(ScheduleConfig(), 0, 1, 1) == 1
+
+
+def test_plateau_lowers_the_lr_after_epochs_without_progress() -> None:
+    schedule = ScheduleConfig(
+        name="plateau", plateau_patience=1, plateau_factor=0.5, min_lr_ratio=0.2
+    )
+    state, told = Plateau(), []
+    for value in (1.0, 0.9, 0.95, 0.93, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9):
+        state = state.after(schedule, metrics.VAL_LOG_LOSS, value)
+        told.append(state.factor)
+    assert told == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2]
+
+
+def test_plateau_looks_at_the_direction_of_its_metric() -> None:
+    schedule = ScheduleConfig(name="plateau", plateau_patience=0)
+    state = Plateau().after(schedule, metrics.VAL_TOP1, 0.5)
+    assert state.after(schedule, metrics.VAL_TOP1, 0.6).factor == 1
+    assert state.after(schedule, metrics.VAL_TOP1, 0.4).factor == 0.5
+
+
+def test_only_plateau_remembers() -> None:
+    assert Plateau().after(ScheduleConfig(name="cosine"), metrics.VAL_TOP1, 0.1) == Plateau()
+
+
+def test_every_group_keeps_its_own_peak() -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    groups = [{"params": [weight], "peak_lr": 1.0}, {"params": [bias], "peak_lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    set_lr(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
