@@ -204,12 +204,12 @@ def _nothing(axes: Any, why: str) -> None:
 
 
 def _fit_y(axes: Any, view: View, values: Sequence[float]) -> None:
-    """Leave out the few worst values, which would press all others flat."""
-    finite = sorted(value for value in values if math.isfinite(value))
+    """Leave out a twentieth of many values, the worst, which would press all others flat."""
+    finite = sorted((v for v in values if math.isfinite(v)), reverse=not view.minimises)
     if not finite:
         return
-    cut = finite[int(0.95 * (len(finite) - 1))] if view.minimises else finite[-1]
-    low = finite[0] if view.minimises else finite[int(0.02 * len(finite))]
+    kept = finite[: math.ceil(0.95 * len(finite))]
+    low, cut = min(kept), max(kept)
     pad = 0.12 * ((cut - low) or abs(cut) or 1.0)
     axes.set_ylim(low - pad, cut + pad)
 

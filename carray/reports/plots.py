@@ -62,7 +62,7 @@ def _draw(view: View, ensemble: dict[str, Any] | None) -> Any:
 
 
 def _headline(view: View) -> str:
-    states = [str(record.state) for record in view.records if record.kind == "search"]
+    states = [str(record.state) for record in view.records if record.kind != "refit"]
     pruned, refits = states.count("pruned"), sum(r.kind == "refit" for r in view.records)
     told = f"{len(states)} trials, {pruned} of them stopped early"
     return f"{view.study.name}: {told}" + (f", {refits} trained again in full" if refits else "")
