@@ -82,4 +82,5 @@ def portfolio(
     elif out is None:
         print(made.text(), end="")
     else:
-        print(f"{len(made.points)} recipes of {len(made.made_from)} studies are in {out}")
+        studies_word = "study" if len(made.made_from) == 1 else "studies"
+        print(f"{len(made.points)} recipes of {len(made.made_from)} {studies_word} are in {out}")

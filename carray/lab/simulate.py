@@ -7,6 +7,7 @@ the scheduler is called as Tune calls it. Only the training is looked up instead
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -158,7 +159,8 @@ class SimulatedStudy:
         self.seen.append(self._sign * value)
         if trial.epochs_done == len(trial.curve):
             self._leave(trial)
-            self._study.tell(trial.asked, self._sign * float((self._sign * trial.curve).min()))
+            best = self._sign * float((self._sign * trial.curve).min())
+            self._study.tell(trial.asked, best)
             return
         decision = self._scheduler.on_trial_result(self, trial, trial.last_result)
         if decision == TrialScheduler.STOP:
@@ -186,6 +188,7 @@ class SimulatedStudy:
 
 
 def _scheduler(source: CurveSource, method: Method) -> Any:
+    logging.getLogger("ray.tune.schedulers.hyperband").setLevel(logging.WARNING)
     return build_scheduler(
         method.scheduler,
         metric=source.metric,

@@ -29,9 +29,8 @@ SIZE = 6  # recipes of a portfolio, where nothing else is said
 WORST_REGRET = 3.0  # 0: the study's best trial; 1: its median one; worse than this is as bad
 CANDIDATES = 0.2  # share of a study's trials that may join, the best ones
 FEWEST_CANDIDATES = 3
-# Chosen on LCBench, 30 to 60 trials of 4 to 33 other data sets, against nearest trial and forest.
-KERNEL_WIDTH = 0.3  # how far a trial is heard
 UNKNOWN_WEIGHT = 0.1  # weight of "I don't know", which counts as the median trial
+WIDTHS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # how far a trial may be heard
 
 
 class _Part(BaseModel):
@@ -162,18 +161,21 @@ def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]
 
 
 def greedy(regrets: Floats, size: int) -> list[int]:
-    """Return the columns of `regrets` (data sets, recipes) that together leave the least regret.
+    """Return `size` columns of `regrets` (data sets, recipes) that together leave little regret.
 
-    Each next one is that which most lowers the mean over data sets of the best regret so far; it
-    ends early when none does.
+    Each next one is that which most lowers the mean over data sets of the best regret so far. When
+    none does, as is soon so with one data set, the next layer begins: the best of what is left.
     """
-    lacking = np.full(regrets.shape[0], np.inf)
+    untouched = np.full(regrets.shape[0], np.inf)
+    lacking = untouched
     chosen: list[int] = []
-    while len(chosen) < size:
+    while len(chosen) < min(size, regrets.shape[1]):
         left = np.minimum(lacking[:, None], regrets).mean(axis=0)
+        left[chosen] = np.inf
         index = int(left.argmin())
-        if chosen and left[index] >= lacking.mean() - 1e-12:
-            break
+        if left[index] >= lacking.mean() - 1e-12:
+            lacking = untouched
+            continue
         chosen.append(index)
         lacking = np.minimum(lacking, regrets[:, index])
     return chosen
@@ -195,11 +197,23 @@ def _best_of(study: RecordedStudy) -> list[int]:
 
 
 def _opinion(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:
-    """Return the regret that `study` expects of recipes at `asked`, by a kernel mean."""
-    weights = np.exp(-squared_distances(asked, own) / (2 * KERNEL_WIDTH**2))
-    known = weights @ regrets_of(study) + UNKNOWN_WEIGHT * 1.0
-    expected: Floats = known / (weights.sum(axis=1) + UNKNOWN_WEIGHT)
-    return expected
+    """Return the regret that `study` expects of recipes at `asked`: a kernel mean of its trials.
+
+    Its width is the one that best predicts the study's own trials, each from the others.
+    """
+    regrets = regrets_of(study)
+    apart = squared_distances(own, own)
+    np.fill_diagonal(apart, np.inf)
+    errors = [np.square(_kernel_mean(apart, w, regrets) - regrets).mean() for w in WIDTHS]
+    width = WIDTHS[int(np.argmin(errors))]
+    return _kernel_mean(squared_distances(asked, own), width, regrets)
+
+
+def _kernel_mean(squared: Floats, width: float, regrets: Floats) -> Floats:
+    weights = np.exp(-squared / (2 * width**2))
+    known = weights @ regrets + UNKNOWN_WEIGHT * 1.0
+    mean: Floats = known / (weights.sum(axis=1) + UNKNOWN_WEIGHT)
+    return mean
 
 
 def _by_data_set(studies: Sequence[RecordedStudy], opinions: Floats) -> Floats:
