@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 
 import ray
 
@@ -21,7 +18,7 @@ OBJECT_STORE_BYTES = 256 * 2**20  # pixels are mapped files; only orders and ans
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records hold what those files would
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial ends without a metric
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `on_interrupt` below stops the study gently
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Interrupts` stops the study gently
     "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own state is a cache
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
@@ -72,29 +69,3 @@ def _connect(where: str) -> None:
             f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
             "`ray start --head`, or leave --address out to run on this machine"
         ) from None
-
-
-@contextlib.contextmanager
-def on_interrupt(stop: Callable[[str], None]) -> Iterator[None]:
-    """Call `stop(signal's name)` on the first Ctrl-C or SIGTERM; the second one ends at once.
-
-    `stop` runs in a thread of its own: a signal may come in the middle of any call to Ray.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for each, handler in kept.items():
-            signal.signal(each, handler)
-        name = signal.Signals(number).name
-        threading.Thread(target=stop, args=(name,), daemon=True).start()
-
-    for number in kept:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

@@ -35,6 +35,8 @@ class Driver:
         self._on_left = on_left
         self._open_finishes = 0
         self._all_finished = threading.Condition()
+        self._lanes_seen: set[int] = set()
+        self.lane_waits: list[float] = []  # seconds between two trials on a lane, one a trial
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles all that it is given to its cache, which is never read: the ledger is."""
@@ -91,6 +93,12 @@ class Driver:
         for thread in threads:
             thread.join()
         self.wait_finished()
+
+    def note_wait(self, lane: int, seconds: float) -> None:
+        """Note what a lane waited before a trial's first epoch; its own start doesn't count."""
+        if lane in self._lanes_seen:
+            self.lane_waits.append(seconds)
+        self._lanes_seen.add(lane)
 
     def close(self, record: TrialRecord) -> None:
         """Have a lane write what an ended trial leaves, then let the observers know."""
@@ -198,6 +206,8 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         facts = dict(result.get(FACTS) or {})
         if not facts:
             return  # told by an earlier call, or no epoch at all
+        if result[EPOCH] == 1:
+            self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
         row = {name: float(value) for name, value in result.items() if _is_metric(name, value)}
         kept = {name: facts[name] for name in ("parameters", "initialisation")}
         self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)

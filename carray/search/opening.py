@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,9 +207,10 @@ def open_ledger(
 
 @contextmanager
 def locked_study(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study against a second driver."""
+    """Hold the study against a second driver; leave no folder of a study that was refused."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / "driver.lock").open("w") as file:
+    lock = folder.path / "driver.lock"
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -216,4 +218,8 @@ def locked_study(folder: StudyFolder) -> Iterator[None]:
                 f"study {folder.path.name!r} is being run by another process; wait for it, or "
                 "name another study with --study"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if [each.name for each in folder.path.iterdir()] == [lock.name]:
+                shutil.rmtree(folder.path)

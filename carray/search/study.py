@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 from carray.data.manifest import Manifest
 from carray.errors import PlanError
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import enforce_budget
-from carray.search.cluster import connected, nodes, on_interrupt
+from carray.search.cluster import connected, nodes
 from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
+from carray.search.interrupts import Interrupts
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.opening import (
     StudyRequest,
@@ -38,6 +40,8 @@ from carray.search.watchdog import watched
 from carray.tracking import Tracker, open_tracker
 from carray.training.lane import Lanes, LaneShape, place_error
 
+GO_ON = "the same command goes on from here"
+INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
 REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
 
 
@@ -48,7 +52,17 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         CarrayError: the request can't be carried out; nothing was started.
         KeyboardInterrupt: it was interrupted; what had finished is kept and used by the next call.
     """
-    board = board or open_board()
+    board, interrupts = board or open_board(), Interrupts()
+    try:
+        with interrupts.handled():
+            return _run(request, board, interrupts)
+    except KeyboardInterrupt as interrupt:
+        board.close()
+        board.note(f"{interrupt or 'SIGINT'}: ended; {GO_ON}")
+        raise
+
+
+def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
     runs = RunsFolder.at(request.runs)
     manifest = Manifest.load(request.data)
     space = wanted_space(request)
@@ -56,6 +70,7 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
     folder, study = open_record(request, runs, manifest, space)
     tracker = open_tracker(runs)
     with locked_study(folder), connected(request.address):
+        interrupts.take()
         plan = plan_study(request, folder, study, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
         write_study(folder, study, space, manifest)
@@ -68,7 +83,7 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
             observer.study_started(study, (folder.space_file, folder.labels_file))
         ledger = open_ledger(request, folder, study, space, observers)
         board.known(ledger.records + ledger.refits)
-        session = _Session(request, runs, manifest, space, plan, ledger, board)
+        session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts)
         try:
             session.run()
         finally:
@@ -79,8 +94,8 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
             for observer in observers:
                 observer.study_ended(study, (folder.record_file,))
                 observer.close()
-    if session.interrupted_by:
-        raise KeyboardInterrupt(session.interrupted_by)
+    if interrupts.name:
+        raise KeyboardInterrupt(interrupts.name)
     return folder
 
 
@@ -96,6 +111,7 @@ class _Session:
         plan: Plan,
         ledger: Ledger,
         board: Board,
+        interrupts: Interrupts,
     ) -> None:
         self._request = request
         self._runs = runs
@@ -106,27 +122,25 @@ class _Session:
         self._board = board
         self._cache = ledger.folder.path / "tune"  # Tune's and Train's own files
         self._deadline = _deadline(request.time_budget_seconds)
-        self.interrupted_by = ""
+        self._interrupts = interrupts
+        self._has_ended = False
 
     def run(self) -> None:
         """Search, then refit; a study with nothing left to do starts no lane."""
         if self._has_search():
             with self._lanes(self._plan) as lanes:
                 self._search(lanes)
-                plan = self._refit_plan()
-                if not self._stopped() and plan == self._plan:
+                if self._refit_plan() == self._plan:
                     self._refit(lanes)
-                    return
         if self._has_refit() and not self._stopped():
             with self._lanes(self._refit_plan()) as lanes:
                 self._refit(lanes)
+        self._has_ended = not self._stopped()
 
     def state(self) -> str:
         """Return how the study stands, in the words of its record."""
-        if self.interrupted_by or self._ledger.stopped not in ("", TIME_BUDGET):
-            return "interrupted"
         unfinished = [r for r in self._ledger.records if not r.state.is_finished()]
-        return "interrupted" if unfinished else "complete"
+        return "complete" if self._has_ended and not unfinished else "interrupted"
 
     def _search(self, lanes: Lanes) -> None:
         request, study = self._request, self._ledger.study
@@ -139,9 +153,14 @@ class _Session:
             reduction_factor=request.reduction_factor,
             ended=[r for r in self._ledger.records if r.state.is_finished()],
         )
-        self._driver(lanes).search(scheduler, self._deadline, self._cache)
+        driver = self._driver(lanes)
+        driver.search(scheduler, self._deadline, self._cache)
+        if driver.lane_waits:
+            self._board.note(waits_text(driver.lane_waits))
 
     def _refit(self, lanes: Lanes) -> None:
+        if self._stopped():
+            return
         open_refits = self._open_refits()
         if open_refits:
             self._board.note(
@@ -169,7 +188,7 @@ class _Session:
         return self._request.refit > 0 and bool(self._open_refits())
 
     def _stopped(self) -> bool:
-        return bool(self.interrupted_by) or self._ledger.stopped not in ("", TIME_BUDGET)
+        return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
 
     def _driver(self, lanes: Lanes) -> Driver:
         return Driver(self._ledger, lanes, self._manifest.folder.resolve(), self._on_left)
@@ -187,13 +206,13 @@ class _Session:
         lanes = Lanes(shape, plan.lanes, self._cache, self._ledger.study.name)
         lanes.start()
         try:
-            with on_interrupt(self._interrupter(lanes)):
-                warm_stores(self._manifest, self._space)  # while the worker groups start
+            warm_stores(self._manifest, self._space)  # while the worker groups start
+            with self._interrupts.gently(self._stopper(lanes)):
                 self._wait_for(lanes)
                 with watched(lanes, self._ledger, self._board.note):
                     yield lanes
         finally:
-            lanes.stop(*([2.0] if self._stopped() else []))
+            lanes.stop(*([INTERRUPTED_PATIENCE_SECONDS] if self._stopped() else []))
             shutil.rmtree(self._cache, ignore_errors=True)
 
     def _wait_for(self, lanes: Lanes) -> None:
@@ -201,14 +220,21 @@ class _Session:
         if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
             raise PlanError(place_error(lanes, timeout))
 
-    def _interrupter(self, lanes: Lanes) -> Callable[[str], None]:
+    def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
         def stop(signal_name: str) -> None:
-            self.interrupted_by = signal_name
             self._ledger.stopped = INTERRUPTED
-            self._board.note(f"{signal_name}: stopping; the same command goes on from here")
+            self._board.note(f"{signal_name}: stopping; a second one ends at once")
             lanes.fail(INTERRUPTED)
 
         return stop
+
+
+def waits_text(seconds: Sequence[float]) -> str:
+    """Say how long lanes had nothing to do between one trial and the next."""
+    return (
+        f"lanes waited {median(seconds):.2f} s (median), at most {max(seconds):.2f} s, between "
+        f"two trials"
+    )
 
 
 def _deadline(time_budget_seconds: float | None) -> float | None:

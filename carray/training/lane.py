@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 PASSED_ON = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+CLEANER = "PlacementGroupCleanerCallback"
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -121,9 +122,9 @@ class Lanes:
 
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
 
-        return TorchTrainer(
+        return _trainer_class()(
             lane_loop,
             train_loop_config={
                 "lane": lane,
@@ -144,6 +145,23 @@ class Lanes:
                 worker_runtime_env={"env_vars": _worker_environment(self.shape.num_threads)},
             ),
         )
+
+
+def _trainer_class() -> type:
+    """Return Ray's trainer without its placement group cleaner.
+
+    That one is a detached actor: it outlives a killed driver, and for ever where the dashboard is
+    off. A lane's group belongs to the driver's job, and Ray drops it when the job ends, however it
+    ends.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class LaneTrainer(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [each for each in callbacks if type(each).__name__ != CLEANER]
+
+    return LaneTrainer
 
 
 def lane_loop(config: dict[str, Any]) -> None:
@@ -167,7 +185,10 @@ def lane_loop(config: dict[str, Any]) -> None:
         incarnation = broadcast_from_rank_zero(incarnation)
     mailbox, lane, sequence = config["mailbox"], config["lane"], 0
     while True:
-        sequence, order = ray.get(mailbox.take.remote(lane, incarnation, sequence))
+        try:
+            sequence, order = ray.get(mailbox.take.remote(lane, incarnation, sequence))
+        except ray.exceptions.RayActorError:
+            return  # the study is over, and could not wait for this lane
         if order.kind == "exit":
             return
         try:

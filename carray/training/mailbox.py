@@ -38,7 +38,7 @@ class _Lane:
     home_of: str = ""  # the trial whose state the lane holds
     own: deque[_Letter] = field(default_factory=deque)
     idle_since: float | None = None
-    waited_seconds: float = 0.0
+    waited_seconds: float = 0.0  # with nothing to do since its last epoch, or since it came up
 
 
 class Mailbox:
@@ -123,6 +123,7 @@ class Mailbox:
         lane.restarts += bool(lane.incarnation)
         lane.incarnation = incarnation
         lane.idle_since = time.monotonic()
+        lane.waited_seconds = 0.0
         if lane.current is None:
             return
         lane.current.attempts += 1
@@ -143,7 +144,7 @@ class Mailbox:
             return
         lane.sequence += 1
         now = time.monotonic()
-        lane.waited_seconds = now - (lane.idle_since or now)
+        lane.waited_seconds += now - (lane.idle_since or now)
         self._changed.notify_all()
 
     def _move_to_home(self, lane: _Lane) -> None:
@@ -158,6 +159,8 @@ class Mailbox:
         assert letter is not None
         lane.current = None
         lane.idle_since = time.monotonic()
+        if letter.order.kind == "epoch":
+            lane.waited_seconds = 0.0
         if not letter.answer.done():
             letter.answer.set_result(answer)
         if letter.order.kind in ("finish", "forget"):

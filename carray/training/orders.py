@@ -57,4 +57,4 @@ class Answer:
     outcome: EpochOutcome | None = None
     lane: int = -1
     waited_seconds: float = 0.0
-    """How long the lane had nothing to do before it took this order."""
+    """How long the lane had nothing to do since its last epoch, what came between left out."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-import ray
 from ray.util import placement_group_table
 
 from carray.errors import RecordError
@@ -27,40 +27,52 @@ from carray.search.study import run_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
-SPACE = """
+MIB = 2**20
+FIXED = "{epochs: 3, image_size: 32, pretrained: false, backbone: test_resnet}"
+SPACE = f"""
 version: 1
 metric: val/log_loss
 direction: minimize
-fixed: {epochs: 3, image_size: 32, pretrained: false, backbone: test_resnet, device_batch_size: 16}
+fixed: {FIXED}
 search:
-  optimizer.lr: {loguniform: [1e-4, 3e-2]}
+  optimizer.lr: {{loguniform: [1e-4, 3e-2]}}
 start:
-  - {optimizer.lr: 5e-3}
+  - {{optimizer.lr: 5e-3}}
 """
+# the third point's batch needs 110 MiB as images, and its mapped pixels 82 MiB
+TWELVE = f"""
+version: 1
+fixed: {FIXED.replace("image_size: 32, ", "device_batch_size: 64, ")}
+search:
+  image_size: {{choice: [32, 384]}}
+  optimizer.lr: {{loguniform: [1e-4, 3e-2]}}
+start:
+""" + "".join(
+    f"  - {{image_size: {384 if n == 2 else 32}, optimizer.lr: {n + 1}e-3}}\n" for n in range(12)
+)
 
 
 class Listener(Board):
-    """A board that remembers who had which epoch when, and calls back."""
+    """A board that keeps its notes, and does something after an epoch of this call."""
 
     def __init__(self) -> None:
-        super().__init__(stream=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-        self.epochs: list[tuple[float, TrialRecord]] = []
-        self.on_epoch: list[threading.Event] = []
+        super().__init__(stream=io.StringIO())
+        self.epochs: list[TrialRecord] = []
         self.notes: list[str] = []
+        self.after: dict[int, Callable[[], object]] = {}
 
     def epoch_ended(self, record: TrialRecord) -> None:
         super().epoch_ended(record)
-        self.epochs.append((time.monotonic(), record))
-        for event in self.on_epoch:
-            event.set()
+        self.epochs.append(record)
+        self.after.get(len(self.epochs), int)()
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
 
-def request(data: Path, folder: Path, **options: object) -> StudyRequest:
+def request(data: Path, folder: Path, text: str = SPACE, **options: object) -> StudyRequest:
     space = folder / "space.yaml"
-    space.write_text(SPACE)
+    space.write_text(text)
     settings = {"trials": 4, "name": "s", "runs": str(folder / "runs"), **options}
     return StudyRequest(data=data, space=str(space), **settings)  # type: ignore[arg-type]
 
@@ -69,85 +81,108 @@ def live_groups() -> list[object]:
     return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
 
 
-def check_left(folder: StudyFolder, splits: Sequence[str] = ("val", "blend", "test")) -> None:
+def ranks() -> list[psutil.Process]:
+    """The ranks of the lanes that this process has started."""
+    below = psutil.Process().children(recursive=True)
+    return [each for each in below if "RayTrainWorker" in " ".join(each.cmdline())]
+
+
+def kill_a_rank_in_mid_epoch() -> None:
+    threading.Timer(0.1, ranks()[-1].kill).start()
+
+
+def told_to_optuna(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{folder.optuna_file}"
+    return optuna.load_study(study_name=folder.path.name, storage=storage).trials
+
+
+def check_left(folder: StudyFolder) -> None:
     """Check that every trial has ended, with a record and logits on every held split."""
-    optuna_study = optuna.load_study(
-        study_name=folder.path.name, storage=f"sqlite:///{folder.optuna_file}"
-    )
-    told = {trial.number: trial.state.name for trial in optuna_study.trials}
+    told = {trial.number: trial.state.name for trial in told_to_optuna(folder)}
+    splits = [name for name in ("val", "blend", "test") if len(folder.labels(name))]
+    assert "val" in splits
     for files, record in folder.trials():
-        assert record.state in (TrialState.COMPLETE, TrialState.PRUNED), record.reason
-        for split in splits:
-            logits = files.logits(split)
-            assert logits.shape == (len(folder.labels(split)), 12)
-        assert not files.checkpoint.exists()
         if record.kind == "search":
             assert record.sampler_number is not None
-            assert told[record.sampler_number].lower() == record.state
+            state = "pruned" if record.state == "infeasible" else str(record.state)
+            assert told[record.sampler_number].lower() == state
+        assert not files.checkpoint.exists()
+        if record.state != "infeasible":
+            assert record.state in (TrialState.COMPLETE, TrialState.PRUNED), record.reason
+            assert math.isfinite(record.best("val/log_loss"))
+            for split in splits:
+                assert files.logits(split).shape == (len(folder.labels(split)), 12)
+    assert folder.record().state == "complete"
 
 
-def test_a_study_ends_and_its_refit_takes_both_lanes(
+def check_waits(notes: Sequence[str]) -> None:
+    """Check what the study said of its lanes: under half a second between two trials."""
+    (said,) = [note for note in notes if note.startswith("lanes waited")]
+    assert float(said.split()[2]) < 0.5, said
+
+
+def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    board = Listener()
     wanted = request(toy_data, tmp_path, trials=5, refit=1, refit_epochs=4)
+    board, meanwhile = Listener(), []
+
+    def start_it_twice() -> None:
+        with pytest.raises(RecordError, match="is being run by another process") as refused:
+            run_study(wanted, Listener())
+        meanwhile.append(refused)
+
+    board.after = {1: start_it_twice, 2: kill_a_rank_in_mid_epoch}
     folder = run_study(wanted, board)
     check_left(folder)
+    check_waits(board.notes)
     records = [record for _, record in folder.trials()]
     assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
     assert len(records[-1].epochs) == 4
-    assert all(math.isfinite(r.best("val/log_loss")) for r in records)
     assert records[0].config.optimizer.lr == 5e-3
-    assert folder.record().state == "complete"
-    assert live_groups() == []
     assert "2 ranks" in " ".join(board.notes)
+    assert sum("lost a rank and is back" in note for note in board.notes) == 1
+    assert len(meanwhile) == 1
+    assert live_groups() == []
 
     again = Listener()
     run_study(wanted, again)
     assert again.epochs == []
+    with pytest.raises(RecordError, match="another search space"):
+        run_study(request(toy_data, tmp_path, trials=5, max_epochs=2), Listener())
 
 
-def test_a_rank_killed_in_mid_epoch_costs_no_trial(
+def test_two_ranks_a_trial_of_which_one_lacks_memory_and_is_killed(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    board = Listener()
-    first_epoch = threading.Event()
-    board.on_epoch.append(first_epoch)
-    killed: list[int] = []
+    wanted = request(toy_data, tmp_path, TWELVE, trials=12, workers_per_trial=2)
+    board, poor = Listener(), []
 
-    def kill() -> None:
-        first_epoch.wait(120)
-        ranks = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-        ]
-        killed.append(ranks[-1].pid)
-        ranks[-1].kill()
+    def take_memory() -> None:
+        poor.append(ranks()[-1])
+        limit = poor[0].memory_info().vms + 150 * MIB
+        poor[0].rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    folder = run_study(
-        request(toy_data, tmp_path, trials=3, scheduler="none", workers_per_trial=2), board
-    )
-    killer.join()
-    assert killed
+    board.after = {1: take_memory, 8: lambda: threading.Timer(0.1, poor[0].kill).start()}
+    folder = run_study(wanted, board)
     check_left(folder)
-    assert [len(record.epochs) for _, record in folder.trials()] == [3, 3, 3]
+    check_waits(board.notes)
+    records = [record for _, record in folder.trials()]
+    assert len(records) == 12
+    (infeasible,) = [record for record in records if record.state == "infeasible"]
+    assert infeasible.config.image_size == 384
+    assert "out of memory" in infeasible.reason
+    assert any(record.state == "pruned" for record in records)
+    assert sum("lost a rank and is back" in note for note in board.notes) == 1
+    told = told_to_optuna(folder)[infeasible.sampler_number or 0]
+    assert told.system_attrs["constraints"]
     assert live_groups() == []
 
 
-def test_another_data_set_or_space_is_refused_under_the_same_name(
+def test_ctrl_c_leaves_nothing_running_and_the_same_command_ends_the_study(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    wanted = request(toy_data, tmp_path, trials=1, max_epochs=1)
-    run_study(wanted, Listener())
-    with pytest.raises(RecordError, match="another search space"):
-        run_study(request(toy_data, tmp_path, trials=1, max_epochs=2), Listener())
-    assert ray.is_initialized()
-
-
-def test_ctrl_c_leaves_a_study_that_the_same_command_ends(toy_data: Path, tmp_path: Path) -> None:
+    """Another Ray, the fixture's, runs on this machine all the time."""
     wanted = request(toy_data, tmp_path)
     command = [sys.executable, "-m", "carray", "tune", str(toy_data), "--space", wanted.space]
     command += ["--study", "s", "--runs", str(tmp_path / "runs"), "--trials", "4", "--json"]
@@ -156,14 +191,17 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_ends(toy_data: Path, tmp_pa
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     assert process.stdout is not None
-    ended = 0
     for line in process.stdout:
-        ended += '"trial_ended"' in line
-        if ended == 1:
-            process.send_signal(signal.SIGINT)
+        if '"trial_ended"' in line:
             break
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert any("RayTrainWorker" in " ".join(each.cmdline()) for each in below)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
     rest = process.communicate(timeout=120)[0]
     assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert "SIGINT: ended; the same command goes on from here" in rest.splitlines()[-1]
+    assert psutil.wait_procs(below, timeout=20)[1] == []
     folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
     assert folder.record().state == "interrupted"
     finished = {r.number: r for _, r in folder.trials() if r.state.is_finished()}
@@ -173,6 +211,5 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_ends(toy_data: Path, tmp_pa
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     trained = {event["trial"] for event in events if event.get("event") == "epoch_ended"}
     assert not trained & {record.name for record in finished.values()}
-    assert folder.record().state == "complete"
     check_left(folder)
     assert {n: folder.trial(n).record() for n in finished} == finished

@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM: the first ends a study gently, the second one ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+EXIT_CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Interrupts:
+    """What a signal does while a study runs; does nothing outside the main thread.
+
+    The first one calls the current phase's `stop` in a thread of its own, since a signal may come
+    in the middle of any call to Ray; in a phase without one it raises KeyboardInterrupt. The second
+    one ends the process, and with it, by the kernel's hand, the Ray that it started.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""  # of the signal that came first
+        self._stop: Callable[[str], None] | None = None
+        self._in_main = threading.current_thread() is threading.main_thread()
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Take both signals, and give them back at the end."""
+        if not self._in_main:
+            yield
+            return
+        kept = [(number, signal.getsignal(number)) for number in SIGNALS]
+        self.take()
+        try:
+            yield
+        finally:
+            for number, handler in kept:
+                signal.signal(number, handler)
+
+    def take(self) -> None:
+        """Take both signals, again where another has taken them: `ray.init` does."""
+        if self._in_main:
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
+
+    @contextlib.contextmanager
+    def gently(self, stop: Callable[[str], None]) -> Iterator[None]:
+        """Let the first signal call `stop(its name)` while this phase lasts."""
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.name:
+            if sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), SHOW_CURSOR)
+            os._exit(EXIT_CODE)
+        self.name = signal.Signals(number).name
+        if self._stop is None:
+            raise KeyboardInterrupt(self.name)
+        threading.Thread(target=self._stop, args=(self.name,), daemon=True).start()
