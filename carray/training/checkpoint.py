@@ -102,9 +102,7 @@ def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None
             live.averaged.classifier.load_state_dict(state["averaged"] or state["classifier"])
             live.averaged.steps = state["averaged_steps"]
     except (RuntimeError, KeyError, ValueError) as error:
-        raise TrialFailed(
-            f"the checkpoint {folder} can't be loaded: {_first_line(error)}"
-        ) from None
+        raise _unreadable(folder, error) from None
     live.plateau = Plateau(
         meta.plateau["factor"], meta.plateau["best"], int(meta.plateau["bad_epochs"])
     )

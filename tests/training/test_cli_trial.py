@@ -1,0 +1,99 @@
+"""`carray train` and `carray replay` as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from carray.cli.app import app
+from carray.cli.trial import read_config
+from carray.errors import ConfigError
+
+SETS = [
+    "--set=backbone=lcnet_035",
+    "--set=pretrained=false",
+    "--set=image_size=32",
+    "--set=optimizer.lr=3e-4",
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def trained(runs: Path, toy_data: Path) -> str:
+    """What `carray train` prints."""
+    sets = [*SETS, "--set", "epochs=2"]
+    result = CliRunner().invoke(app, ["train", str(toy_data), *sets, "--runs", str(runs)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_train_prints_a_line_an_epoch_and_what_to_type_next(trained: str) -> None:
+    lines = trained.splitlines()
+    assert lines[0].startswith("trial single/0000: lcnet_035 (")
+    assert lines[1].lstrip().startswith("1/2 * loss")
+    assert "left" in lines[1]
+    assert lines[2].lstrip().startswith("2/2")
+    assert any(line.startswith("best epoch ") for line in lines)
+    assert any("carray replay single/0000" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_train_gives_its_record_as_json(runs: Path, toy_data: Path) -> None:
+    command = ["train", str(toy_data), *SETS, "--set=epochs=1", "--runs", str(runs), "--json"]
+    result = CliRunner().invoke(app, command)
+    record = json.loads(result.stdout)
+    assert record["state"] == "complete"
+    assert record["config"]["optimizer"]["lr"] == 3e-4
+    assert record["config"]["pretrained"] is False
+
+
+@pytest.mark.usefixtures("trained")
+def test_replay_compares_and_agrees(runs: Path) -> None:
+    result = CliRunner().invoke(app, ["replay", "single/0000", "--runs", str(runs)])
+    assert result.exit_code == 0, result.output
+    assert "1 epoch again: agrees" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    as_json = CliRunner().invoke(app, ["replay", "single/0", "--runs", str(runs), "--json"])
+    assert json.loads(as_json.stdout)["agrees"] is True
+
+
+def test_a_failed_trial_ends_with_its_reason_and_exit_code_1(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    wild = ["--set=optimizer.name=sgd", "--set=optimizer.lr=10", "--set=optimizer.weight_decay=1"]
+    command = ["train", str(toy_data), *SETS[:3], *wild, "--set=epochs=3", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "trial single/0000 failed: " in result.output
+    assert "loss is nan" in result.output
+
+
+def test_a_configuration_file_may_be_dotted_or_nested(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("epochs: 3\noptimizer.lr: 3e-4\naugment:\n  strength: 0.5\n  flip: false\n")
+    assert read_config(file) == {
+        "epochs": 3,
+        "optimizer.lr": 3e-4,
+        "augment.strength": 0.5,
+        "augment.flip": False,
+    }
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [1\n"])
+def test_a_configuration_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+        read_config(file)
+
+
+@pytest.mark.parametrize("command", ["train", "replay"])
+def test_help_teaches_with_examples(command: str) -> None:
+    assert "Examples:" in CliRunner().invoke(app, [command, "--help"]).stdout

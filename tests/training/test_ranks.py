@@ -1,0 +1,153 @@
+"""Two real ranks over gloo: they agree, and two are as good as one."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from carray import metrics
+from carray.config import flatten
+from carray.models.classifier import load_classifier
+from carray.records import TrialFolder
+from carray.training.ranks import SoloRanks
+from tests.training.orders import new_runner, order_of, run, small_config
+
+CONFIG = small_config(epochs=2, device_batch_size=8, ema_decay=0.5, augment__strength=0.2)
+WILD = small_config(optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0)
+
+RANK_PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from carray.config import build_config
+from carray.errors import TrialFailed
+from carray.training.orders import EpochOrder
+from carray.training.ranks import TorchRanks
+from carray.training.runner import TrialRunner
+
+rank, port, data, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
+config, wild = (build_config(json.loads(text)) for text in sys.argv[5:7])
+torch.distributed.init_process_group(
+    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+)
+ranks = TorchRanks()
+told = {
+    "sum": ranks.all_sum(torch.tensor([1.0 + rank], dtype=torch.float64)).item(),
+    "object": ranks.broadcast_object({"from": rank}),
+    "any": [ranks.any(rank == 1), ranks.any(False)],
+}
+runner = TrialRunner(ranks, torch.device("cpu"), 1)
+
+def order(name, config, epoch):
+    return EpochOrder(
+        trial=name, folder=str(folder / name), data=data, config=config, epoch=epoch
+    )
+
+told["rows"] = [runner.run_epoch(order("both", config, e)).metrics for e in (1, 2)]
+told["sums"] = [
+    sum(p.double().sum().item() for p in c.state_dict().values())
+    for c in (runner._live.classifier, runner._live.judged)
+]
+runner.finish(order("both", config, 2))
+try:
+    runner.run_epoch(order("wild", wild, 1))
+except TrialFailed as error:
+    told["failed"] = str(error)
+gradual = config.model_copy(
+    update={"finetune": config.finetune.model_copy(update={"policy": "gradual"})}
+)
+told["gradual"] = [runner.run_epoch(order("gradual", gradual, e)).metrics for e in (1, 2)]
+print(json.dumps(told))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> list[dict[str, Any]]:
+    """What two processes said of the same orders, and the folder they left them in."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    configs = [json.dumps(flatten(config)) for config in (CONFIG, WILD)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_PROGRAM, str(rank), port, str(toy_data), folder, *configs],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return [json.loads(out.splitlines()[-1]) | {"folder": str(folder)} for out in outputs]
+
+
+def test_sums_objects_and_flags_are_shared(told: list[dict[str, Any]]) -> None:
+    for answer in told:
+        assert answer["sum"] == 3.0
+        assert answer["object"] == {"from": 0}
+        assert answer["any"] == [True, False]
+
+
+def test_both_ranks_say_the_same_of_an_epoch(told: list[dict[str, Any]]) -> None:
+    assert told[0]["rows"] == told[1]["rows"]
+    assert told[0]["gradual"] == told[1]["gradual"]
+
+
+def test_weights_and_statistics_stay_equal_on_both_ranks(told: list[dict[str, Any]]) -> None:
+    assert told[0]["sums"] == pytest.approx(told[1]["sums"], rel=1e-12)
+
+
+def test_a_failure_is_agreed_on(told: list[dict[str, Any]]) -> None:
+    assert told[0]["failed"] == told[1]["failed"]
+    assert "loss is nan" in told[0]["failed"]
+
+
+def test_sharded_logits_and_scores_are_those_of_one_rank(
+    told: list[dict[str, Any]], tmp_path: Path, toy_data: Path
+) -> None:
+    left = TrialFolder(Path(told[0]["folder"]) / "both")
+    alone = TrialFolder(tmp_path)
+    tmp_path.joinpath("best.safetensors").write_bytes(left.weights_file.read_bytes())
+    new_runner().finish(order_of(tmp_path, toy_data, CONFIG, 2))
+    for split in ("val", "test"):
+        ours, theirs = (torch.from_numpy(f.logits(split)).float() for f in (alone, left))
+        assert torch.allclose(ours, theirs, atol=2e-2)
+    best = min(row[metrics.VAL_LOG_LOSS] for row in told[0]["rows"])
+    from carray.data.manifest import Manifest
+
+    manifest = Manifest.load(toy_data)
+    labels = torch.from_numpy(manifest.labels[manifest.rows("val")])
+    log_loss = torch.nn.functional.cross_entropy(
+        torch.from_numpy(left.logits("val")).float(), labels
+    )
+    assert log_loss.item() == pytest.approx(best, abs=2e-3)
+    assert load_classifier(CONFIG, 12, left.weights_file)
+
+
+def test_two_ranks_learn_what_one_rank_learns_with_their_batches_together(
+    told: list[dict[str, Any]], tmp_path: Path, toy_data: Path
+) -> None:
+    wide = CONFIG.model_copy(update={"device_batch_size": 16})
+    alone = run(new_runner(), tmp_path, toy_data, wide)
+    for one, two in zip(alone, told[0]["rows"], strict=True):
+        # the same images in each step, but other augmentation and batch statistics per rank
+        assert two[metrics.TRAIN_LOSS] == pytest.approx(one[metrics.TRAIN_LOSS], rel=0.15)
+        assert two[metrics.LR] == pytest.approx(one[metrics.LR])
+
+
+def test_one_rank_alone_shares_with_itself() -> None:
+    ranks = SoloRanks()
+    assert ranks.all_sum(torch.ones(2)).tolist() == [1, 1]
+    assert ranks.broadcast_object("x") == "x"
+    assert ranks.any(True)
+    assert not ranks.any(False)
