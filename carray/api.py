@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
 
 if TYPE_CHECKING:
+    from carray.data.parallel import Progress
     from carray.ensemble import Ensemble
 
 PathLike = str | os.PathLike[str]
@@ -93,6 +95,24 @@ def tune(
         data=Path(data), space=str(space), trials=trials, name=name, runs=where, **options
     )
     return Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
+
+
+def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = silent) -> Path:
+    """Draw the project's toy cars into `folder/toycars`, once, and prepare them.
+
+    Returns:
+        `folder/data`, the prepared data set: 12 models of 4 brands, with flaws on purpose.
+    """
+    from carray.data.manifest import MANIFEST_FILE
+    from carray.data.prepare import prepare
+    from carray.data.toycars import FLAWS_FILE, render_toycars
+
+    images, data = Path(folder) / "toycars", Path(folder) / "data"
+    if not (images / FLAWS_FILE).exists():
+        render_toycars(images, images_per_class=images_per_class, progress=progress)
+    if not (data / MANIFEST_FILE).exists():
+        prepare(images, data, progress=progress)
+    return data
 
 
 def load_study(name: str | None = None, runs: PathLike | None = None) -> Study:

@@ -29,20 +29,6 @@ except ModuleNotFoundError:  # `python` on the head node's PATH is not the one t
     os.execv(own, [str(own), *sys.argv])
 
 
-def toy_cars(folder: Path) -> Path:
-    """Draw and prepare the toy cars once; return the prepared data set."""
-    from carray.data.manifest import MANIFEST_FILE
-    from carray.data.prepare import prepare
-    from carray.data.toycars import FLAWS_FILE, render_toycars
-    from carray.progress import progress
-
-    if not (folder / "images" / FLAWS_FILE).exists():
-        render_toycars(folder / "images", progress=progress)
-    if not (folder / "data" / MANIFEST_FILE).exists():
-        prepare(folder / "images", folder / "data", progress=progress)
-    return folder / "data"
-
-
 def parse() -> argparse.Namespace:
     """Read the command line; defaults suit a machine that this job has never seen."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -66,12 +52,13 @@ def find_space(name: str) -> str:
 
 def main() -> None:
     """Search, and say where the results are."""
+    from carray.progress import progress
     from carray.reports.study import study_lines
 
     args = parse()
     runs = args.runs.expanduser().resolve()
     done = api.tune(
-        args.data or toy_cars(runs / "toycars"),
+        args.data or api.toy_data(runs / "demo", progress=progress),
         find_space(args.space or ("backbones" if args.data else "quick")),
         trials=args.trials,
         name=args.study,

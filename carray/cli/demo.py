@@ -23,9 +23,6 @@ def demo(
     Run again, it goes on where it stopped; nothing that is done is done twice.
     """
     from carray import api
-    from carray.data.manifest import MANIFEST_FILE
-    from carray.data.prepare import prepare
-    from carray.data.toycars import render_toycars
     from carray.ensemble import build_ensemble
     from carray.ensemble.show import ensemble_lines
     from carray.progress import progress, seconds_text
@@ -33,15 +30,11 @@ def demo(
     from carray.reports.study import study_lines
 
     start = time.monotonic()
-    images, data, runs = folder / "toycars", folder / "data", folder / "runs"
-    _step(1, "draw 12 models of toy cars of 4 brands")
-    if not (images / "flaws.csv").exists():
-        render_toycars(images, images_per_class=images_per_class, progress=progress)
-    _step(2, "prepare them: find flaws, cut train, val, blend and test")
-    if not (data / MANIFEST_FILE).exists():
-        prepare(images, data, progress=progress)
+    runs = folder / "runs"
+    _step(1, "draw 12 models of toy cars; find flaws; cut train, val, blend and test")
+    data = api.toy_data(folder, images_per_class, progress)
     _step(
-        3, f"search: {trials} trials, weak ones ended early; then the best {REFITS} again, longer"
+        2, f"search: {trials} trials, weak ones ended early; then the best {REFITS} again, longer"
     )
     study = api.tune(
         data,
@@ -54,7 +47,7 @@ def demo(
     )
     for line in study_lines(study.folder)[:-1]:
         print(line)
-    _step(4, "ensemble: from the logits that every trial left")
+    _step(3, "ensemble: from the logits that every trial left")
     ensemble = build_ensemble("demo", top=3, runs=runs, name="demo")
     for line in ensemble_lines(ensemble):
         print(line)
@@ -62,9 +55,9 @@ def demo(
     print(f"\nThe study as a picture: {picture}\nDone in {seconds_text(time.monotonic() - start)}.")
     print("Type next:")
     print(f"  .venv/bin/carray ui --runs {runs}")
-    print(f"  .venv/bin/carray predict {runs}/models/demo {images}/*/0001.*")
+    print(f"  .venv/bin/carray predict {runs}/models/demo {folder}/toycars/*/0001.*")
     print("  .venv/bin/carray data prepare YOUR_FOLDER --out cars")
 
 
 def _step(number: int, text: str) -> None:
-    print(f"\n[{number}/4] {text}", flush=True)
+    print(f"\n[{number}/3] {text}", flush=True)
