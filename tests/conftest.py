@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.toys import toy_data, toy_manifest
+from tests.trained import trained
 
-__all__ = ["toy_data", "toy_manifest"]
+__all__ = ["toy_data", "toy_manifest", "trained"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CARRAY_RUNS", "CARRAY_WEIGHTS"):

@@ -41,6 +41,13 @@ def ensemble(
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the model to MLflow.")
     ] = True,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            help="Views to measure, kept if they pay: auto, or flip,five_crop,ten_crop,"
+            "three_scales,five_scales,random:N[:AREA]."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of folds and bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
@@ -58,10 +65,13 @@ def ensemble(
 
       carray ensemble --rule "soft vote"
 
+      carray ensemble --tta auto
+
       carray ensemble --logits-only --no-test --json
     """
     from carray.ensemble import build_ensemble
     from carray.ensemble.show import ensemble_lines
+    from carray.progress import progress
 
     made = build_ensemble(
         study,
@@ -74,7 +84,9 @@ def ensemble(
         open_test=test,
         from_tracking=from_tracking,
         track=track,
+        tta=tta,
         seed=seed,
+        progress=progress,
     )
     if as_json:
         import json

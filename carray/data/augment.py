@@ -105,6 +105,23 @@ class AugmentParams:
         return len(self.affine)
 
 
+@dataclass(frozen=True)
+class View:
+    """What of an image is seen, as shares of its side, and whether it is mirrored.
+
+    A box that reaches past the image shows its reflection there.
+    """
+
+    x1: float = 0.0
+    y1: float = 0.0
+    x2: float = 1.0
+    y2: float = 1.0
+    flip: bool = False
+
+
+WHOLE = View()
+
+
 def draw(
     strength: float, flip: bool, count: int, side_in: int, side_out: int, numbers: Numbers
 ) -> AugmentParams:
@@ -124,12 +141,13 @@ def draw(
     )
 
 
-def plain(count: int, side_in: int, side_out: int) -> AugmentParams:
-    """Return the parameters of evaluation: the whole image, resized, nothing else."""
-    whole = np.tile([0.0, 0.0, 1.0, 1.0], (count, 1))
+def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> AugmentParams:
+    """Return the parameters of evaluation: one view, the whole image unless told, resized."""
+    boxes = np.tile([view.x1, view.y1, view.x2, view.y2], (count, 1))
     none = np.zeros(count, bool)
+    flips = np.full(count, view.flip)
     return AugmentParams(
-        affine=affine_of(whole, none, np.tile(np.eye(2, 3), (count, 1, 1)), side_in, side_out),
+        affine=affine_of(boxes, flips, np.tile(np.eye(2, 3), (count, 1, 1)), side_in, side_out),
         colour=np.tile(np.eye(3, 4, dtype=np.float32), (count, 1, 1)),
         tone=np.tile(np.arange(256, dtype=np.uint8), (count, 1)),
         has_tone=none,

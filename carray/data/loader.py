@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig
-from carray.data.augment import AugmentParams, draw, plain
+from carray.data.augment import WHOLE, AugmentParams, View, draw, plain
 from carray.data.augment_apply import apply_opencv, apply_torch
 from carray.data.mixing import Mix, draw_mix
 from carray.errors import DataError
@@ -111,13 +111,14 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """Whole images, resized, in the order of `rows`; the last batch may be smaller."""
+    """One view of each image, in the order of `rows`; the last batch may be smaller."""
 
     images: Images
     rows: Rows
     batch_size: int
     image_size: int
     on_device: bool
+    view: View = WHOLE
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -125,7 +126,7 @@ class EvalPlan:
     def make(self, index: int) -> Batch:
         """Return batch `index`."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
-        params = plain(len(rows), self.images.side, self.image_size)
+        params = plain(len(rows), self.images.side, self.image_size, self.view)
         return _batch(self.images, rows, params, self.image_size, self.on_device, None)
 
 

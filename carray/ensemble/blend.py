@@ -33,20 +33,47 @@ def score_rule(rule: Rule, votes: SplitVotes, folds: Sequence[Rows]) -> RuleScor
     """Cross-fit a rule and its temperature: each fold is scored by what the others taught."""
     blend = rule.fit(votes)
     log_p = _held_out_log_p(rule, blend, votes, folds)
-    losses_NT = temperature_losses(log_p, votes.labels)
-    plain = losses_NT[:, len(TEMPERATURES) // 2]
-    scaled = _cross_fitted(losses_NT, folds)
-    gains = plain - scaled
-    gain = float(gains.mean())
-    earned = gain > float(gains.std()) / np.sqrt(len(gains))  # over one standard error
-    best = float(TEMPERATURES[losses_NT.mean(axis=0).argmin()])
+    settled = settle_temperature(log_p, votes.labels, folds)
     return RuleScore(
         rule.name,
-        blend.at(best if earned else 1.0),
-        log_loss(log_p, votes.labels) - (gain if earned else 0.0),
+        blend.at(settled.temperature),
+        float(settled.losses.mean()),
         top1(log_p, votes.labels),
-        gain if earned else 0.0,
+        settled.gain,
     )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A temperature, and each image's log-loss with what the other folds would have chosen."""
+
+    temperature: float
+    """1 where another didn't earn its place."""
+    losses: Floats
+    """(images,)."""
+    gain: float
+    """How much the temperature lowered the log-loss; 0 where it is 1."""
+
+
+def settle_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> Settled:
+    """Cross-fit a temperature; it must win by more than one standard error."""
+    losses_NT = temperature_losses(log_p, labels)
+    gains = losses_NT[:, len(TEMPERATURES) // 2] - _cross_fitted(losses_NT, folds)
+    gain = float(gains.mean())
+    if gain <= float(gains.std()) / np.sqrt(len(gains)):
+        return Settled(1.0, losses_of(log_p, labels), 0.0)
+    best = float(TEMPERATURES[losses_NT.mean(axis=0).argmin()])
+    total_T = losses_NT.sum(axis=0)
+    losses = np.empty(len(labels), np.float32)
+    for held in folds:
+        chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
+        losses[held] = losses_of(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
+    return Settled(best, losses, gain)
+
+
+def losses_of(log_p: Floats, labels: Labels) -> Floats:
+    """Return each image's log-loss, (N,)."""
+    return np.asarray(-log_p[np.arange(len(labels)), labels], np.float32)
 
 
 def pick(scores: Sequence[RuleScore], metric: str) -> RuleScore:

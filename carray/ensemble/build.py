@@ -11,19 +11,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from carray import metrics
+from carray.data.parallel import Progress
 from carray.ensemble.blend import RuleScore, log_loss, make_folds, pick, score_rule
 from carray.ensemble.labels import HeldLabels, held_labels
-from carray.ensemble.logits import SplitVotes
+from carray.ensemble.logits import Floats, SplitVotes, log_softmax
 from carray.ensemble.members import NO_WEIGHTS, Candidate, Candidates, find_candidates, read_trials
 from carray.ensemble.openings import fingerprint_of, record_opening
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.rules import Blend, FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.ensemble.statistics import Comparison, compare
+from carray.ensemble.tta import Tta, wanted_ttas
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import write_json
+from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
+
+if TYPE_CHECKING:
+    from carray.ensemble.tta_measure import Viewer
 
 RULES = ("soft vote", "logit mean", "fitted weights", "greedy selection")
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
@@ -41,7 +50,9 @@ def build_ensemble(
     open_test: bool = True,
     from_tracking: bool = False,
     track: bool = True,
+    tta: str | Sequence[str] | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Ensemble:
     """Build the best ensemble of a study's trials, and a model package of it.
 
@@ -56,11 +67,14 @@ def build_ensemble(
         open_test: look at the test split, which is recorded.
         from_tracking: fetch the study's records and logits from the tracking server first.
         track: log the package to the tracking server.
+        tta: sets of views (`carray.ensemble.tta.views_of`) to measure where the rules are judged,
+            or `auto`; the best is kept if it beats none by more than chance.
         seed: of the folds and of the bootstrap.
+        progress: shows how far the views are.
 
     Raises:
         RecordError: no such study, too few complete trials, logits or labels of other data.
-        ConfigError: `top`, `metric`, `rule` or `name` can't be.
+        ConfigError: `top`, `metric`, `rule`, `tta` or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
     start = time.perf_counter()
@@ -69,9 +83,17 @@ def build_ensemble(
     members = source.candidates.best(top)
     _check_rule(rule)
     name = _checked_name(name or f"{source.study.name}-top{top}")
+    ttas = _wanted_ttas(tta, logits_only)
     ensemble = _judge(source, members, name, rule, seed)
+    viewer = None
+    if ttas:
+        from carray.ensemble.tta_measure import Viewer, keep_best_views
+
+        viewer = Viewer.of(ensemble, source.study, progress)
+        labels = source.labels.of(ensemble.judged_on.partition(",")[0])
+        ensemble = keep_best_views(ensemble, viewer, ttas, labels, seed)
     if open_test:
-        ensemble = _open_test(source, ensemble, seed)
+        ensemble = _open_test(source, ensemble, viewer, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
     if not logits_only:
         from carray.ensemble.package import publish
@@ -125,6 +147,14 @@ def _check_rule(rule: str | None) -> None:
         raise ConfigError(
             f"unknown rule {rule!r}{did_you_mean(rule, RULES)}; one of {', '.join(RULES)}"
         )
+
+
+def _wanted_ttas(tta: str | Sequence[str] | None, logits_only: bool) -> tuple[Tta, ...]:
+    if not tta:
+        return ()
+    if logits_only:
+        raise ConfigError("--tta looks at images again, which takes weights: drop --logits-only")
+    return wanted_ttas(tta)
 
 
 def _judge(
@@ -221,7 +251,7 @@ def _rule_row(score: RuleScore, best: RuleScore) -> RuleRow:
     )
 
 
-def _open_test(source: _Source, ensemble: Ensemble, seed: int) -> Ensemble:
+def _open_test(source: _Source, ensemble: Ensemble, viewer: Viewer | None, seed: int) -> Ensemble:
     """Look at the test split, once, and leave a record of it."""
     labels = source.labels.of("test")
     if len(labels) == 0:
@@ -234,20 +264,32 @@ def _open_test(source: _Source, ensemble: Ensemble, seed: int) -> Ensemble:
         model=ensemble.name,
         study=ensemble.study,
         manifest_hash=ensemble.manifest_hash,
-        fingerprint=fingerprint_of([wanted, ensemble.blend.weights, ensemble.rule]),
+        fingerprint=fingerprint_of(
+            [wanted, ensemble.blend.weights, ensemble.rule, *_told(ensemble.tta)]
+        ),
     )
-    return replace(ensemble, test=_compare(votes, ensemble, seed), models_that_opened_test=opened)
+    seen = viewer.log_ps("test", [ensemble.tta])[0] if viewer and ensemble.tta else None
+    compared = _compare(votes, ensemble, seen, seed)
+    return replace(ensemble, test=compared, models_that_opened_test=opened)
 
 
-def _compare(votes: SplitVotes, ensemble: Ensemble, seed: int) -> Comparison:
+def _told(tta: Tta | None) -> list[str]:
+    return [tta.label] if tta else []
+
+
+def _compare(votes: SplitVotes, ensemble: Ensemble, seen: Floats | None, seed: int) -> Comparison:
     """Compare the last of `votes` with the blend of the others, each at its temperature.
 
-    The single trial is scaled as the ensemble is: else calibration alone would pass for a gain.
+    `seen` are the blend's log-probabilities through its views, at temperature 1. The single trial
+    is scaled as the ensemble is: else calibration alone would pass for a gain.
     """
     last = len(ensemble.blend.members)
     single = Blend((last,), (1.0,), temperature=ensemble.single_temperature)
     blend = replace(ensemble.blend, members=tuple(range(last)))
-    return compare(single.log_p(votes), blend.log_p(votes), votes.labels, seed)
+    combined = blend.log_p(votes)
+    if seen is not None:
+        combined = log_softmax(seen / np.float32(ensemble.blend.temperature))
+    return compare(single.log_p(votes), combined, votes.labels, seed)
 
 
 def default_package(runs: str | os.PathLike[str] | None = None) -> Path:

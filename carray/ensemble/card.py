@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.config import InputSpec, TrialConfig, describe
+from carray.data.augment import View
 from carray.ensemble.rules import Blend
+from carray.ensemble.tta import NONE, Tta
 from carray.errors import RecordError
 from carray.files import write_text
 
@@ -52,6 +54,14 @@ class MemberEntry(_Json):
     """Of its weights file."""
 
 
+class TtaCard(_Json):
+    """The views that every image is seen in, and how their answers are merged."""
+
+    name: str
+    space: Literal["probability", "logit"]
+    views: tuple[View, ...]
+
+
 class Card(_Json):
     """`card.json`."""
 
@@ -66,6 +76,8 @@ class Card(_Json):
     rule: str
     space: Literal["probability", "logit"] = "probability"
     temperature: float = 1.0
+    tta: TtaCard | None = None
+    """None where no set of views earned its place, or none was measured."""
     preprocessing: str
     crop: Literal["none", "box"] = "none"
     """`box`: training images were cut to their boxes, so these should be too."""
@@ -84,3 +96,8 @@ class Card(_Json):
         """The rule, over members by their place."""
         weights = tuple(member.weight for member in self.members)
         return Blend(tuple(range(len(weights))), weights, self.space, self.temperature)
+
+    @property
+    def views(self) -> Tta:
+        """How images are looked at: the whole image once, unless a set earned its place."""
+        return Tta(self.tta.name, self.tta.space, self.tta.views) if self.tta else NONE

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from carray.ensemble.logits import Labels
 from carray.errors import DataError, RecordError
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord
+
+if TYPE_CHECKING:
+    from carray.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,33 @@ def held_labels(folder: StudyFolder) -> HeldLabels:
 
 
 def _labels_of_data(study: StudyRecord) -> dict[str, Labels]:
+    manifest = study_manifest(study, "has no labels.npz and its", "use --from-tracking")
+    return {split: manifest.labels[manifest.rows(split)] for split in HELD_SPLITS}
+
+
+def study_manifest(
+    study: StudyRecord, lacks: str = "needs its images, and its", cure: str = ""
+) -> Manifest:
+    """Return the data set that a study was made on.
+
+    Raises:
+        RecordError: it is gone, or has changed since.
+    """
     from carray.data.manifest import Manifest
 
     try:
         manifest = Manifest.load(study.data)
     except DataError as error:
         raise RecordError(
-            f"study {study.name!r} has no labels.npz and its data can't be read ({error}); "
-            "bring the data back, or use --from-tracking"
+            f"study {study.name!r} {lacks} data can't be read ({error}); bring the data back"
+            + (f", or {cure}" if cure else "")
         ) from None
     if study.manifest_hash and manifest.hash != study.manifest_hash:
         raise RecordError(
             f"the data at {study.data} have changed since study {study.name!r}: the study saw "
             f"{study.manifest_hash[:12]}, there is {manifest.hash[:12]}"
         )
-    return {split: manifest.labels[manifest.rows(split)] for split in HELD_SPLITS}
+    return manifest
 
 
 def _classes_of_data(study: StudyRecord) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ SAME_CONFIG = "of a configuration that is already in"
 NO_LOGITS = "without logits"
 NO_WEIGHTS = "whose weights the disk budget deleted"
 OTHER_IMAGES = "scored on other images (a fold, or another data set)"
+COLLAPSED = "that collapsed"
 UNFINISHED = "still running"
 
 
@@ -132,6 +133,8 @@ def _why_not(
     record = candidate.record
     if not record.state.is_finished():
         return UNFINISHED
+    if record.state is TrialState.COLLAPSED:
+        return COLLAPSED
     if not candidate.folder.logits_file.exists():
         return NO_LOGITS
     if record.number in refitted:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from carray.config import Fit
+from carray.data.augment import WHOLE, View
 from carray.data.decode import Box, UnreadableImage, read_square
 from carray.data.fill import num_workers
 from carray.data.loader import EvalPlan, Images
@@ -21,6 +22,7 @@ from carray.ensemble.card import Card, MemberCard
 from carray.ensemble.logits import Floats, log_softmax
 from carray.ensemble.package import sha256_of
 from carray.ensemble.rules import combine
+from carray.ensemble.tta import Tta
 from carray.errors import DataError, RecordError, WeightsError
 from carray.models.classifier import Classifier, load_classifier
 from carray.progress import Advance, silent
@@ -61,15 +63,19 @@ class Member:
         """What its images must be made into."""
         return self.card.config.image_size, self.card.config.fit
 
-    def logits(self, squares: Square) -> Floats:
+    def logits(self, squares: Square, view: View = WHOLE) -> Floats:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
         rows = np.arange(len(squares))
         on_gpu = self.numbers.device.type != "cpu"
         images = Images(squares, np.zeros(len(squares), np.int64))
-        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu)
+        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
         parts = predict_batches(self.classifier, plan, self.numbers, num_loaders=1)
         logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
+
+    def log_p(self, squares: Square, tta: Tta) -> Floats:
+        """Return log-probabilities (images, classes), merged over the views of `tta`."""
+        return tta.merged([log_softmax(self.logits(squares, view)) for view in tta.views])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +132,7 @@ class Model:
         log_ps = []
         for member in self.members:
             squares = np.stack([image[member.geometry] for image in images])
-            log_ps.append(log_softmax(member.logits(squares)))
+            log_ps.append(member.log_p(squares, self.card.views))
         blend = self.card.blend
         log_p = combine(log_ps, blend.weights, blend.space)
         return np.exp(log_softmax(log_p / blend.temperature))
@@ -154,11 +160,11 @@ def load(folder: Path, device: str | None = None) -> Model:
         if sha256_of(file) != entry.sha256:
             raise WeightsError(f"{file} isn't what the package was written with: copy it again")
         member = MemberCard.read(place / "config.json")
-        members.append(_member(file, member, len(card.classes), where))
+        members.append(load_member(file, member, len(card.classes), where))
     return Model(card, tuple(members), where)
 
 
-def _member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:
+def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:
     """Build a member as training judges it; a CPU always computes in float32."""
     config = card.config
     if device.type == "cpu":

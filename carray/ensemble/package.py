@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carray.config import InputSpec, TrialConfig
-from carray.ensemble.card import Card, MemberCard, MemberEntry
+from carray.ensemble.card import Card, MemberCard, MemberEntry, TtaCard
 from carray.ensemble.result import Ensemble
+from carray.ensemble.tta import Tta
 from carray.errors import RecordError, TrackingError
 from carray.files import written_aside
 from carray.provenance import git_commit, versions
@@ -57,6 +58,7 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
         rule=ensemble.rule,
         space=ensemble.blend.space,
         temperature=ensemble.blend.temperature,
+        tta=ensemble.tta,
         manifest_hash=ensemble.manifest_hash,
         data=study.data,
         results=_results(ensemble),
@@ -95,6 +97,7 @@ def write_package(
     rule: str = "single trial",
     space: Literal["probability", "logit"] = "probability",
     temperature: float = 1.0,
+    tta: Tta | None = None,
     manifest_hash: str = "",
     data: str = "",
     results: Mapping[str, Any] | None = None,
@@ -122,6 +125,7 @@ def write_package(
             rule=rule,
             space=space,
             temperature=temperature,
+            tta=tta and TtaCard(name=tta.name, space=tta.space, views=tta.views),
             preprocessing=PREPROCESSING,
             **crop_of(data),
             manifest_hash=manifest_hash,
@@ -210,7 +214,16 @@ def _what(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
 
 def _results(ensemble: Ensemble) -> dict[str, Any]:
     told = ensemble.as_dict()
-    names = ("verdict", "judged_on", "judged_images", "rules", "single", "test", "notes")
+    names = (
+        "verdict",
+        "judged_on",
+        "judged_images",
+        "rules",
+        "single",
+        "test",
+        "tta_rows",
+        "notes",
+    )
     return {name: told[name] for name in names}
 
 

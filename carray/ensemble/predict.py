@@ -21,6 +21,7 @@ from carray.progress import Advance, silent
 from carray.records import RunsFolder
 
 if TYPE_CHECKING:
+    from carray.ensemble.card import Card
     from carray.ensemble.model import Predictions
 
 SUBMISSION_COLUMNS = ("Id", "Category")  # as Kaggle's car competitions have them
@@ -101,10 +102,16 @@ def predict_to_csv(
         package,
         len(predicted.places),
         {found.names[place]: why for place, why in predicted.unreadable.items()},
-        _notes(loaded.card.crop, found),
+        (*_view_notes(loaded.card), *_notes(loaded.card.crop, found)),
         time.monotonic() - start,
         tuple(rows),
     )
+
+
+def _view_notes(card: Card) -> tuple[str, ...]:
+    if card.tta is None:
+        return ()
+    return (f"every image was seen in {len(card.tta.views)} views ({card.views.label})",)
 
 
 def _notes(crop: str, found: ImageList) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from carray.ensemble.rules import Blend
 from carray.ensemble.statistics import Comparison
+from carray.ensemble.tta import Tta, TtaRow
 from carray.errors import RecordError
 
 ImagePath = str | Path
@@ -74,6 +75,10 @@ class Ensemble:
     seconds: float
     package: Path | None = None
     model_uri: str = ""
+    tta: Tta | None = None
+    """The set of views that earned its place; None where none did or none was measured."""
+    tta_rows: tuple[TtaRow, ...] = ()
+    """What each measured set of views was worth where the rules were judged."""
 
     @property
     def verdict(self) -> str:
@@ -114,6 +119,8 @@ class Ensemble:
         data["verdict"] = self.verdict
         if self.test is not None:
             data["test"]["verdict"] = self.test.verdict
+        for told, row in zip(data["tta_rows"], self.tta_rows, strict=True):
+            told["verdict"] = row.verdict
         return data
 
 

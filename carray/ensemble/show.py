@@ -7,6 +7,7 @@ import math
 from carray.ensemble.predict import SHOWN, PredictedFile
 from carray.ensemble.result import Ensemble
 from carray.ensemble.statistics import Comparison, Interval
+from carray.ensemble.tta import HURTS
 
 WIDTH = 100
 
@@ -20,6 +21,8 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
         "",
         *_rule_lines(ensemble),
     ]
+    if ensemble.tta_rows:
+        lines += ["", *_tta_lines(ensemble)]
     if ensemble.test is not None:
         lines += ["", *_test_lines(ensemble, ensemble.test)]
     lines += ["", ensemble.verdict, *(f"note: {note}" for note in ensemble.notes)]
@@ -65,6 +68,35 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
             f"{name:<48}{rule.members:>8}{temperature:>13}{rule.log_loss:>10.4f}{rule.top1:>9.4f}"
         )
     return lines
+
+
+def _tta_lines(ensemble: Ensemble) -> list[str]:
+    """Say what each set of views was worth, and which were refused."""
+    head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
+    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % interval)':>26}"]
+    for row in ensemble.tta_rows:
+        mean = "" if row.name == "none" else (", soft" if row.space == "probability" else ", logit")
+        name = f"{'> ' if row.chosen else '  '}{row.name}{mean}"
+        gain = "" if row.name == "none" else _interval(row.gain)
+        verdict = "" if row.name == "none" else row.verdict
+        lines.append(
+            f"{name:<32}{verdict:<10}{row.views:>6}{row.log_loss:>10.4f}{row.top1:>8.4f}{gain:>26}"
+        )
+    return [*lines, _tta_verdict(ensemble)]
+
+
+def _tta_verdict(ensemble: Ensemble) -> str:
+    if ensemble.tta is not None:
+        return f"The model looks at every image through {ensemble.tta.label}."
+    worst = max(ensemble.tta_rows, key=lambda row: row.log_loss)
+    told = "No set of views is shown to help: the model looks at every image once"
+    if worst.verdict == HURTS:
+        plain = ensemble.tta_rows[0]
+        told += (
+            f" ({worst.name} would hurt: log-loss {plain.log_loss:.4f} -> {worst.log_loss:.4f}, "
+            f"top-1 {plain.top1:.4f} -> {worst.top1:.4f})"
+        )
+    return told + "."
 
 
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:

@@ -1,0 +1,154 @@
+"""Views of an image: what they show, what they are worth, and that harmful ones are refused."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from carray.cli.app import app
+from carray.data.augment import WHOLE, View, plain
+from carray.data.augment_apply import apply_opencv
+from carray.data.decode import read_square
+from carray.data.store import store_side
+from carray.ensemble import build_ensemble
+from carray.ensemble.blend import make_folds
+from carray.ensemble.card import Card
+from carray.ensemble.logits import log_softmax
+from carray.ensemble.package import load_model, publish
+from carray.ensemble.predict import predict_to_csv
+from carray.ensemble.show import ensemble_lines
+from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, NONE, Tta, judge, views_of, wanted_ttas
+from carray.ensemble.tta_measure import Viewer
+from carray.errors import ConfigError, RecordError
+from carray.records import RunsFolder
+from tests.trained import Trained
+
+
+def test_a_view_shows_its_part_of_the_image_and_mirrors_it() -> None:
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[:, :32, :32] = 200  # the upper left quarter
+    quarter = View(0, 0, 0.5, 0.5)
+    seen = apply_opencv(image, plain(1, 64, 32, quarter), 32)
+    assert seen.min() > 150
+    mirrored = apply_opencv(image, plain(1, 64, 64, View(flip=True)), 64)
+    assert np.array_equal(mirrored[0], image[0, :, ::-1])
+    assert np.array_equal(apply_opencv(image, plain(1, 64, 64), 64), image)
+
+
+def test_sets_have_the_views_that_their_names_say() -> None:
+    counts = {"none": 1, "flip": 2, "five_crop": 5, "ten_crop": 10}
+    counts |= {"three_scales": 3, "five_scales": 5, "random:7": 7, "random:4:0.02": 4}
+    assert {name: len(views_of(name)) for name in counts} == counts
+    assert len(set(views_of("ten_crop"))) == 10
+    assert views_of("random:6") == views_of("random:6")
+    areas = [(v.x2 - v.x1) * (v.y2 - v.y1) for v in views_of("random:64:0.5")]
+    assert 0.45 < min(areas) < max(areas) <= 1
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("five_crops", "did you mean 'five_crop'"),
+        ("random:0", "must be random:N with N from 1 to 64"),
+        ("random:4:1.5", r"in \(0, 1\]"),
+        (",", "names no set of views"),
+    ],
+)
+def test_unknown_views_are_refused(names: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        wanted_ttas(names)
+
+
+def test_views_that_help_are_kept_and_those_that_hurt_are_told_with_their_number() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 400)
+    signal = 2.0 * np.eye(5)[labels]
+    noise = [rng.normal(size=(400, 5)) for _ in range(3)]
+    plain_p = log_softmax(signal + 1.5 * noise[0])
+    better = log_softmax(signal + 0.5 * (noise[0] + noise[1] + noise[2]))
+    worse = log_softmax(0.1 * signal + 1.5 * noise[1])
+    asked = [NONE, *(Tta(name, "logit", (WHOLE,)) for name in ("better", "worse", "same"))]
+    rows = judge(asked, [plain_p, better, worse, plain_p], labels, make_folds(labels), 0)
+    assert [row.verdict for row in rows] == [NO_GAIN, KEPT, HURTS, NO_GAIN]
+    assert [row.chosen for row in rows] == [False, True, False, False]
+    assert rows[1].gain.low > 0 > rows[2].gain.high
+    assert rows[1].gain.value == pytest.approx(rows[0].log_loss - rows[1].log_loss, abs=1e-5)
+
+
+def test_random_crops_at_a_tiny_scale_are_refused_on_a_trained_model(trained: Trained) -> None:
+    made = build_ensemble(
+        "single", top=2, runs=trained.runs, name="tiny-crops", tta="random:6:0.02", track=False
+    )
+    assert made.tta is None
+    assert {row.verdict for row in made.tta_rows[1:]} == {HURTS}
+    assert max(row.gain.high for row in made.tta_rows[1:]) < 0
+    assert Card.read(trained.runs / "models" / "tiny-crops" / "card.json").tta is None
+    printed = "\n".join(ensemble_lines(made))
+    assert "random:6:0.02 would hurt: log-loss" in " ".join(printed.split())
+    assert max(map(len, printed.splitlines())) <= 100 + len(str(trained.runs))
+
+
+def test_the_view_of_the_whole_image_says_what_the_trials_left(trained: Trained) -> None:
+    made = build_ensemble("single", top=2, runs=trained.runs, name="viewed", track=False)
+    viewer = Viewer.of(made, trained.study.record())
+    seen = viewer.log_ps("test", [NONE])[0]
+    votes = [
+        log_softmax(trained.study.trial(int(made.members[n].trial[-4:])).logits("test"))
+        for n in made.blend.members
+    ]
+    expected = sum(w * np.exp(p) for w, p in zip(made.blend.weights, votes, strict=True))
+    if made.blend.space == "probability":
+        assert np.allclose(np.exp(seen), expected, atol=5e-3)
+
+
+def test_a_package_with_views_predicts_with_their_mean(trained: Trained, tmp_path: Path) -> None:
+    made = build_ensemble("single", top=1, runs=trained.runs, name="plain", track=False)
+    flip = Tta("flip", "logit", views_of("flip"))
+    study = trained.study.record()
+    viewed = replace(made, tta=flip, name="flipped")
+    publish(RunsFolder(trained.runs), study, viewed, track=False)
+    model = load_model(trained.runs / "models" / "flipped")
+    assert model.card.views == flip
+    files = [str(path) for path in trained.manifest.included["path"][:4]]
+    whole, mirrored = (
+        log_softmax(np.log(_predicted(trained, files, view))) for view in (WHOLE, View(flip=True))
+    )
+    expected = log_softmax((whole + mirrored) / 2 / np.float32(made.blend.temperature))
+    assert np.allclose(np.log(model.predict(files)), expected, atol=2e-3)
+    done = predict_to_csv("flipped", files, tmp_path / "out.csv", runs=trained.runs)
+    assert "2 views" in done.notes[0]
+    with (tmp_path / "out.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def _predicted(trained: Trained, files: list[str], view: View) -> np.ndarray:
+    """What the packaged member says of one view, as probabilities at temperature 1."""
+    member = load_model(trained.runs / "models" / "plain").members[0]
+    size, fit = member.geometry
+    squares = np.stack([read_square(Path(f).read_bytes(), store_side(size), fit) for f in files])
+    return np.exp(log_softmax(member.logits(squares, view)))
+
+
+def test_views_need_weights_and_images(trained: Trained) -> None:
+    with pytest.raises(ConfigError, match="drop --logits-only"):
+        build_ensemble("single", top=1, runs=trained.runs, tta="flip", logits_only=True)
+    study = trained.study.record()
+    made = build_ensemble("single", top=1, runs=trained.runs, name="plain", track=False)
+    with pytest.raises(RecordError, match="bring the data back"):
+        Viewer.of(made, study.model_copy(update={"data": str(trained.data / "gone")}))
+    with pytest.raises(RecordError, match="have changed since study"):
+        Viewer.of(made, study.model_copy(update={"manifest_hash": "f" * 64}))
+
+
+def test_the_command_line_shows_every_set(trained: Trained) -> None:
+    words = ["ensemble", "--study", "single", "--top", "1", "--tta", "auto", "--no-track"]
+    words += ["--runs", str(trained.runs), "--no-test", "--name", "auto-views"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    for name in ("none", "flip, soft", "ten_crop, logit", "five_scales, soft", "random:8, logit"):
+        assert name in done.output
