@@ -94,7 +94,7 @@ class _Lines:
         left = (self._total - self._done) / rate if rate else 0.0
         print(
             f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, "
-            f"{rate:,.0f}/s, {seconds_text(left)} left",
+            f"{rate:,.{0 if rate >= 10 else 1}f}/s, {seconds_text(left)} left",
             file=self._stream,
             flush=True,
         )

@@ -41,6 +41,10 @@ class CurveSource(Protocol):
     def max_epochs(self) -> int:
         """Epochs of a full training."""
 
+    @property
+    def note(self) -> str:
+        """What the curves are, where they aren't what they seem; at most 100 characters."""
+
     def draw(self, trial: optuna.Trial) -> Params:
         """Ask Optuna for one trial's values. Raises ConfigError if they make no valid trial."""
 
@@ -101,6 +105,15 @@ class StudySource:
     def max_epochs(self) -> int:
         """Epochs of the longest trial."""
         return int(self.recorded.curves.shape[1])
+
+    @property
+    def note(self) -> str:
+        """How many curves there are, and how many have a made-up end."""
+        stopped = int((~self.recorded.full).sum())
+        return (
+            f"{self.name[:40]}: a draw takes the nearest of {len(self.recorded.full)} trials; "
+            f"the ends of {stopped} are made up"
+        )
 
     def draw(self, trial: optuna.Trial) -> Params:
         """Draw from the study's space."""

@@ -47,6 +47,7 @@ class LcBench:
         self.name = task
         self.data = task
         self.metric = metric
+        self.note = ""
         self._folder = folder
         names = {h["name"]: h for h in _files(folder)["config_space"]["hyperparameters"]}
         self._ranges = [names[name] for name in INPUTS]

@@ -87,7 +87,7 @@ def replay_sources(
     with show("replaying", len(sources) * request.seeds * len(methods), "studies") as advance:
         for replayed in _all_replays(tasks, request.processes, advance):
             replays.append(replayed)  # noqa: PERF402 each one may take a minute
-    return score(methods, replays, request)
+    return score(methods, replays, request, [s.note for s in sources if s.note])
 
 
 @dataclass(frozen=True)

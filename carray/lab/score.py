@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = (5, 10)  # full trainings after which regret is told, besides the whole budget
 GRID = 52  # points of a regret curve in one full training: curves of any length compare
-CLEARLY = 2.0  # standard errors by which another method must lead before it is proposed
+SURE = 0.975  # one-sided, that another method leads, before it is proposed
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class MethodScore:
     """{full trainings spent: mean regret}."""
     spread: dict[int, float]
     """The same, standard deviation over seeds."""
+    needs: float | None
+    """Full trainings to reach what the baseline ends with; None: never within the budget."""
     sooner: float | None
-    """Budget over what this method needs to reach what the baseline ends with; None: never."""
+    """What the baseline itself needs for it, over `needs`."""
     sooner_low: float | None
     sooner_high: float | None
     """Tenth and ninetieth percentile over seeds."""
@@ -63,9 +65,9 @@ class Proposal:
     gain: float
     """Mean regret that it saves against what is shipped."""
     gain_error: float
-    """Standard error of the gain, over seeds."""
+    """Standard error of the gain: over seeds, and over data sets where there are several."""
     clear: bool
-    """Whether the gain is more than `CLEARLY` standard errors; if not, keep what is shipped."""
+    """Whether the gain is surely one; if not, `method` is what is shipped."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class LabResult:
     scores: tuple[MethodScore, ...]
     proposal: Proposal
     data_sets: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What the curves are, where they aren't what they seem."""
     seeds: int
     budget: int
     lanes: int
@@ -86,18 +90,25 @@ class LabResult:
         return {**asdict(self), "scores": rows, "proposal": proposal}
 
 
-def score(methods: Sequence[Method], replays: Sequence[Replays], request: LabRequest) -> LabResult:
-    """Score methods on their replays."""
-    curves = np.mean([_regrets(replay, request.budget) for replay in replays], axis=0)
-    target = float(curves[methods.index(BASELINE), :, -1].mean())
+def score(
+    methods: Sequence[Method],
+    replays: Sequence[Replays],
+    request: LabRequest,
+    notes: Sequence[str] = (),
+) -> LabResult:
+    """Score methods on their replays; the baseline is among them."""
+    each = np.stack([_regrets(replay, request.budget) for replay in replays])
+    curves = each.mean(axis=0)  # (methods, seeds, grid)
+    baseline = curves[methods.index(BASELINE)].mean(axis=0)
     marks = [*(mark for mark in CHECKPOINTS if mark < request.budget), request.budget]
     scores = tuple(
-        _score(method, own, target, marks) for method, own in zip(methods, curves, strict=True)
+        _score(method, own, baseline, marks) for method, own in zip(methods, curves, strict=True)
     )
     return LabResult(
         scores=scores,
-        proposal=_propose(methods, curves),
+        proposal=_propose(methods, each.mean(axis=3)),
         data_sets=tuple(replay.name for replay in replays),
+        notes=tuple(notes),
         seeds=request.seeds,
         budget=request.budget,
         lanes=request.lanes,
@@ -114,33 +125,48 @@ def _regrets(replay: Replays, budget: int) -> Floats:
     return regrets
 
 
-def _score(method: Method, own: Floats, target: float, marks: Sequence[int]) -> MethodScore:
-    each = [_sooner(curve, target) for curve in own]
-    low, high = np.percentile([value or 0.0 for value in each], (10, 90))
+def _score(method: Method, own: Floats, baseline: Floats, marks: Sequence[int]) -> MethodScore:
+    target = float(baseline[-1])
+    base = _needs(baseline, target)
+    assert base is not None
+    needs = _needs(own.mean(axis=0), target)
+    ratios = [base / found if (found := _needs(curve, target)) else 0.0 for curve in own]
+    low, high = (float(value) for value in np.percentile(ratios, (10, 90)))
     return MethodScore(
         method=method,
         regret={mark: float(own[:, mark * GRID - 1].mean()) for mark in marks},
         spread={mark: float(own[:, mark * GRID - 1].std()) for mark in marks},
-        sooner=_sooner(own.mean(axis=0), target),
-        sooner_low=float(low) or None,
-        sooner_high=float(high) or None,
+        needs=needs,
+        sooner=base / needs if needs else None,
+        sooner_low=low or None,
+        sooner_high=high or None,
         mean_regret=float(own.mean()),
     )
 
 
-def _sooner(curve: Floats, target: float) -> float | None:
-    """Return the budget over the part of it after which `curve` is at `target`; None: never."""
+def _needs(curve: Floats, target: float) -> float | None:
+    """Return the full trainings after which `curve` is at `target`; None: never."""
     reached = np.flatnonzero(curve <= target + 1e-12)
-    return len(curve) / (int(reached[0]) + 1) if reached.size else None
+    return (int(reached[0]) + 1) / GRID if reached.size else None
 
 
-def _propose(methods: Sequence[Method], curves: Floats) -> Proposal:
-    """Compare with what is shipped, with starting points where the best has some."""
-    means = curves.mean(axis=2)  # (methods, seeds)
-    best = int(means.mean(axis=1).argmin())
+def _propose(methods: Sequence[Method], means: Floats) -> Proposal:
+    """Compare with what is shipped, with starting points where the best has some.
+
+    `means` are mean regrets, (data sets, methods, seeds).
+    """
+    best = int(means.mean(axis=(0, 2)).argmin())
     shipped = Method(SHIPPED.sampler, SHIPPED.scheduler, starts=methods[best].starts)
-    gains = means[methods.index(shipped)] - means[best]
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
+    gains = means[:, methods.index(shipped)] - means[:, best]  # (data sets, seeds)
     gain = float(gains.mean())
-    clear = gain > CLEARLY * error
-    return Proposal(methods[best] if clear else shipped, gain, error, clear)
+    parts = [gains.mean(axis=axis) for axis in (0, 1) if gains.shape[1 - axis] > 1]
+    error = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
+    clear = bool(parts) and gain > _surely(min(map(len, parts))) * error
+    return Proposal(methods[best] if clear else shipped, gain, error, clear and gain > 0)
+
+
+def _surely(count: int) -> float:
+    """Return how many standard errors make a mean of `count` values sure."""
+    from scipy.stats import t
+
+    return float(t.ppf(SURE, count - 1))

@@ -17,6 +17,7 @@ def lab_lines(result: LabResult) -> list[str]:
         f"{result.budget} full trainings, {result.lanes} at once",
         "regret (0: best trial known, 1: median trial) after so many full trainings, +- over seeds",
         "sooner: than random without stopping reaches what it ends with, and 10 to 90 % of seeds",
+        *result.notes,
         "",
         f"{'search':<{NAME_WIDTH}}{head}{'sooner':>9}{'10-90 %':>12}",
         *(_row(score, marks) for score in result.scores),

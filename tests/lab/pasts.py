@@ -35,6 +35,7 @@ class Hill:
     ideal: float
     max_epochs: int = EPOCHS
     metric: str = "val/log_loss"
+    note: str = ""
 
     @property
     def name(self) -> str:

@@ -18,15 +18,15 @@ BETTER = Method("tpe", "median")
 METHODS = [BASELINE, SHIPPED, BETTER]
 
 
-def replays(sooner_by: float, noise: float = 0.0, seeds: int = 6) -> Replays:
+def replays(sooner_by: float, noise: float = 0.0, seeds: int = 6, name: str = "a") -> Replays:
     """Losses fall from 2 to 1 over the budget; the better method gets there `sooner_by` times."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(ord(name))
     at = np.arange(1, BUDGET * EPOCHS + 1) / (BUDGET * EPOCHS)
     slow = 2.0 - at
     fast = 2.0 - np.minimum(1.0, at * sooner_by)
     best = np.stack([[slow] * seeds, [slow] * seeds, [fast] * seeds])
     best += noise * rng.normal(size=(3, seeds, 1))
-    return Replays("made", EPOCHS, best.astype(np.float32), best_known=0.5, median=2.5)
+    return Replays(name, EPOCHS, best.astype(np.float32), best_known=0.5, median=2.5)
 
 
 def scored(*made: Replays) -> LabResult:
@@ -49,6 +49,7 @@ def test_sooner_is_the_ratio_of_budgets_and_the_baseline_is_1() -> None:
     baseline, _, better = scored(replays(4.0)).scores
     assert baseline.sooner == pytest.approx(1.0)
     assert better.sooner == pytest.approx(4.0, rel=0.05)
+    assert better.needs == pytest.approx(BUDGET / 4, rel=0.05)
     assert better.sooner_low == pytest.approx(4.0, rel=0.05)
 
 
@@ -67,6 +68,19 @@ def test_a_clearly_better_method_is_proposed() -> None:
 def test_what_is_shipped_stays_where_nothing_is_clearly_better() -> None:
     proposal = scored(replays(1.02, noise=0.5)).proposal
     assert proposal.method == SHIPPED and not proposal.clear
+
+
+def test_a_gain_on_one_of_two_data_sets_alone_is_not_clear() -> None:
+    steady = scored(replays(4.0, name="a"), replays(4.0, name="b")).proposal
+    mixed = scored(replays(4.0, name="a"), replays(1.0, name="b")).proposal
+    assert steady.clear and steady.method == BETTER
+    assert not mixed.clear and mixed.gain > 0.05
+
+
+def test_a_single_replay_proves_nothing() -> None:
+    assert not score(
+        METHODS, [replays(4.0, seeds=1)], LabRequest(seeds=1, budget=20)
+    ).proposal.clear
 
 
 def test_the_table_fits_100_columns_and_its_json_has_the_same_figures() -> None:
