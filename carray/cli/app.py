@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, lab, space, trial, tune, ui
+from carray.cli import data, demo, ensemble, lab, models, space, trial, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -23,6 +23,7 @@ app.command()(trial.replay)
 app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)
+app.command()(models.compare)
 app.command()(ui.ui)
 app.command()(ui.sync)
 app.command("replay-lab")(lab.replay_lab)

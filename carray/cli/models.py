@@ -1,0 +1,67 @@
+"""Commands over trained models: compare, errors, features, add-class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption, RunsOption
+from carray.errors import ConfigError
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
+]
+DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Made by `data prepare`.")]
+
+
+def compare(
+    study: Annotated[
+        str | None, typer.Option(help="The study; default: the newest search.")
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every complete trial.")] = False,
+    metric: Annotated[str, typer.Option(help="Says what is best, on val.")] = "val/log_loss",
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a study's models side by side: size, scores, images that only one got right or wrong.
+
+    [dim]Examples:[/]
+
+      carray compare --study four
+
+      carray compare --trials 3,7 --no-test
+    """
+    from carray.ensemble.side_by_side import compare_trials, side_by_side_lines
+
+    found = compare_trials(
+        study,
+        trials=None if trials is None else parse_numbers("--trials", trials),
+        every=every,
+        metric=metric,
+        open_test=test,
+        runs=runs,
+        seed=seed,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(side_by_side_lines(found)))
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Read `3,7`; raises ConfigError for anything else."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() for word in words):
+        raise ConfigError(f"{option} {text!r} must be numbers with commas, as in 3,7")
+    return [int(word) for word in words]

@@ -1,0 +1,214 @@
+"""A study's models side by side on the same images: what each costs, scores, and alone gets right.
+
+The table of the Stanford Cars assignment that carray grew from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carray import metrics
+from carray.ensemble.blend import losses_of
+from carray.ensemble.labels import held_labels
+from carray.ensemble.logits import SplitVotes
+from carray.ensemble.members import Candidate, find_candidates, read_trials
+from carray.ensemble.openings import fingerprint_of, record_opening
+from carray.ensemble.statistics import Interval, bootstrap_means, interval
+from carray.errors import RecordError
+from carray.records import RunsFolder
+
+MOST_ROWS = 12
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One trial in the table."""
+
+    trial: str
+    """`STUDY/0007`."""
+    model: str
+    """Its backbone; with its head where that isn't linear."""
+    parameters: int | None
+    epochs: int
+    val_log_loss: float
+    val_top1: float
+    log_loss: Interval
+    """On the images of `SideBySide.split`."""
+    top1: Interval
+    only_right: int
+    """Images that it got right and every other model wrong."""
+    only_wrong: int
+    """Images that it got wrong and every other model right."""
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Models of one study on the same images of one split."""
+
+    study: str
+    split: str
+    images: int
+    rows: tuple[ModelRow, ...]
+    all_right: int
+    """Images that every model got right."""
+    all_wrong: int
+    models_that_opened_test: int
+    """0 where the test split stayed closed."""
+    left_out: int
+    """Complete trials that the table leaves out."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        return asdict(self)
+
+
+def compare_trials(
+    study: str | None = None,
+    *,
+    trials: Sequence[int] | None = None,
+    every: bool = False,
+    metric: str = metrics.VAL_LOG_LOSS,
+    open_test: bool = True,
+    runs: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> SideBySide:
+    """Compare trials of a study on `test`, whose opening is recorded for each, or on `val`.
+
+    Args:
+        study: its name; None takes the newest search.
+        trials: their numbers; None takes the best complete trial of each backbone and head.
+        every: take every complete trial instead, at most the best `MOST_ROWS`.
+        metric: says what is best, on `val`.
+        open_test: look at `test`; else at `val`, which has chosen the epochs.
+        runs: the runs folder.
+        seed: of the bootstrap.
+
+    Raises:
+        RecordError: no such study or trial, or fewer than two models.
+        ConfigError: `metric` is unknown.
+    """
+    where = RunsFolder.at(runs)
+    folder = where.find_study(study)
+    record, labels = folder.record(), held_labels(folder)
+    found = find_candidates(record, read_trials(folder, metric), metric, need_weights=False)
+    chosen = _chosen(found.complete, record.name, trials, every)
+    split = "test" if open_test and len(labels.of("test")) else "val"
+    votes = SplitVotes(chosen, split, labels.of(split))
+    opened = 0
+    if split == "test":
+        for candidate in chosen:
+            opened = record_opening(
+                where,
+                model=candidate.record.name,
+                study=record.name,
+                manifest_hash=record.manifest_hash,
+                fingerprint=fingerprint_of([candidate.record.name]),
+            )
+    right_MN = np.stack([votes.log_p(m).argmax(axis=1) == votes.labels for m in range(len(chosen))])
+    return SideBySide(
+        study=record.name,
+        split=split,
+        images=len(votes.labels),
+        rows=tuple(_row(votes, member, right_MN, seed) for member in range(len(chosen))),
+        all_right=int(right_MN.all(axis=0).sum()),
+        all_wrong=int((~right_MN).all(axis=0).sum()),
+        models_that_opened_test=opened,
+        left_out=len(found.complete) - len(chosen),
+    )
+
+
+def _chosen(
+    complete: Sequence[Candidate], study: str, trials: Sequence[int] | None, every: bool
+) -> tuple[Candidate, ...]:
+    if trials is not None:
+        known = {candidate.record.number: candidate for candidate in complete}
+        missing = [number for number in trials if number not in known]
+        if missing:
+            raise RecordError(
+                f"trial {missing[0]} of study {study!r} can't be compared: it isn't complete, has "
+                f"no logits, or was refitted; choose among {', '.join(map(str, sorted(known)))}"
+            )
+        chosen = tuple(known[number] for number in dict.fromkeys(trials))
+    elif every:
+        chosen = tuple(complete[:MOST_ROWS])
+    else:
+        best: dict[str, Candidate] = {}
+        for candidate in complete:
+            best.setdefault(model_name(candidate), candidate)
+        chosen = tuple(best.values())[:MOST_ROWS]
+    if len(chosen) < 2:
+        raise RecordError(
+            f"study {study!r} has {len(chosen)} models to compare, at least two are needed: "
+            "--all takes every complete trial, --trials names some"
+        )
+    return chosen
+
+
+def model_name(candidate: Candidate) -> str:
+    """Return a trial's backbone, with its head where that isn't linear."""
+    config = candidate.record.config
+    head = config.head.kind
+    return config.backbone if head == "linear" else f"{config.backbone} + {head}"
+
+
+def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: int) -> ModelRow:
+    candidate, right = votes.candidates[member], right_MN[member]
+    others = np.delete(right_MN, member, axis=0)
+    losses = losses_of(votes.log_p(member), votes.labels)
+    values = np.stack([right, losses], axis=1).astype(np.float64)
+    means, actual = bootstrap_means(values, seed), values.mean(axis=0)
+    record = candidate.record
+    return ModelRow(
+        trial=record.name,
+        model=model_name(candidate),
+        parameters=record.parameters,
+        epochs=len(record.epochs),
+        val_log_loss=record.best(metrics.VAL_LOG_LOSS),
+        val_top1=record.best(metrics.VAL_TOP1),
+        log_loss=interval(float(actual[1]), means[:, 1]),
+        top1=interval(float(actual[0]), means[:, 0]),
+        only_right=int((right & ~others.any(axis=0)).sum()),
+        only_wrong=int((~right & others.all(axis=0)).sum()),
+    )
+
+
+def side_by_side_lines(found: SideBySide) -> list[str]:
+    """Return the table as lines of at most 100 columns, the best on val first."""
+    head = (
+        f"{'trial':<6}{'model':<23}{'params':>8}{'val loss':>10}{'top-1':>7}"
+        f"{found.split + ' log-loss':>22}{found.split + ' top-1':>22}"
+    )
+    lines = [
+        f"study {found.study}: {len(found.rows)} models on {found.images} images of {found.split}",
+        "",
+        head,
+    ]
+    for row in found.rows:
+        loss, top1 = (
+            f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in (row.log_loss, row.top1)
+        )
+        lines.append(
+            f"{row.trial[-4:]:<6}{row.model[:22]:<23}{_millions(row.parameters):>8}"
+            f"{row.val_log_loss:>10.4f}{row.val_top1:>7.3f}{loss:>22}{top1:>22}"
+        )
+    lines += ["", f"{'trial':<6}{'model':<40}{'only it was right':>20}{'only it was wrong':>20}"]
+    lines += [
+        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{row.only_right:>20}{row.only_wrong:>20}"
+        for row in found.rows
+    ]
+    lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
+    if found.models_that_opened_test:
+        lines.append(f"{found.models_that_opened_test} models have looked at this test split")
+    if found.left_out:
+        lines.append(f"{found.left_out} more complete trials: --all, or --trials 3,7")
+    return lines
+
+
+def _millions(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters / 1e6:.2f} M"
