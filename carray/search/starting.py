@@ -91,11 +91,11 @@ def place(space: SearchSpace, recipe: Recipe) -> tuple[dict[str, Scalar] | None,
         try:
             point = _in_branch(branch, recipe)
         except ConfigError as error:
-            reasons.append((_is_identity(str(error)), str(error)))
+            reasons.append((_how_far(str(error)), str(error)))
             continue
         point = point if alias is None else {BLOCK: alias, **point}
         if wrong := wrong_whole(replace(space, starts=(point,))):
-            reasons.append((False, wrong[0][1]))
+            reasons.append((0, wrong[0][1]))
             continue
         fits.append((_conflicts(branch, recipe), point))
     if not fits:
@@ -188,5 +188,8 @@ def _other(name: str, value: Any) -> str:
     return f"of another {name} ({value})"
 
 
-def _is_identity(reason: str) -> bool:
-    return reason.startswith("of another ")
+def _how_far(reason: str) -> int:
+    """Rank reasons: the branch that came nearest to fitting tells the most."""
+    if reason.startswith("of another backbone"):
+        return 2
+    return 1 if reason.startswith("of another") else 0

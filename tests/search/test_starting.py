@@ -136,3 +136,14 @@ def test_sources_of_which_nothing_fits_are_refused_with_the_reasons(tmp_path: Pa
     past_study(tmp_path, "a")
     with pytest.raises(ConfigError, match=r"none of the \d starting points of a lies in blocks"):
         start_points(SPACE_OF_BLOCKS, ["a"], RunsFolder(tmp_path))
+
+
+def test_the_papers_recipes_lie_in_the_space_of_backbones(tmp_path: Path) -> None:
+    points = start_points(SearchSpace.load("backbones"), ["papers"], RunsFolder(tmp_path))
+    blocks = [point[BLOCK] for point in points]
+    assert {"convnext_tiny", "eva02_small", "resnet50_sgd"} <= set(blocks)
+
+
+def test_the_reason_is_that_of_the_block_that_came_nearest() -> None:
+    recipe = {**RECIPE, "optimizer.name": "rmsprop"}
+    assert place(SPACE_OF_BLOCKS, recipe)[1] == "of another optimizer.name (rmsprop)"
