@@ -52,6 +52,13 @@ def tune(
     reduction_factor: Annotated[
         int, typer.Option(help="One in so many goes past a rung.", rich_help_panel=SEARCH)
     ] = 3,
+    start_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A study or a portfolio whose recipes are tried first; may be repeated.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The study's seed.", rich_help_panel=SEARCH)] = 0,
     storage: Annotated[
         str | None,
@@ -121,6 +128,7 @@ def tune(
         refit_epochs=refit_epochs,
         address=address,
         seed=seed,
+        start_from=tuple(start_from or ()),
         overrides=parse_sets(set_ or []),
         disk_budget_gib=disk_budget,
         storage=storage,

@@ -24,6 +24,7 @@ from carray.search.plan import Node, Plan, make_plan
 from carray.search.samplers import build_sampler
 from carray.search.schedulers import build_scheduler
 from carray.search.space import Block, SearchSpace
+from carray.search.starting import start_points
 from carray.tracking import Tracker
 
 DEFAULT_TRIALS = 30
@@ -55,6 +56,7 @@ class StudyRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     disk_budget_gib: float = 50.0
     storage: str | None = None
+    start_from: tuple[str, ...] = ()
     place_timeout_seconds: float = 300.0
 
 
@@ -65,6 +67,15 @@ def wanted_space(request: StudyRequest) -> SearchSpace:
     if request.max_epochs is not None:
         fixed["epochs"] = request.max_epochs
     return space.with_fixed(fixed) if fixed else space
+
+
+def wanted_starts(
+    request: StudyRequest, space: SearchSpace, runs: RunsFolder
+) -> list[dict[str, Any]]:
+    """Return the points to try first: those of the request's sources, else the space's own."""
+    if not request.start_from:
+        return space.start_points()
+    return start_points(space, request.start_from, runs)
 
 
 def check_backbones(space: SearchSpace, manifest: Manifest) -> None:
@@ -192,15 +203,16 @@ def open_ledger(
     folder: StudyFolder,
     study: StudyRecord,
     space: SearchSpace,
+    starts: list[dict[str, Any]],
     observers: list[Tracker],
 ) -> Ledger:
-    """Open Optuna's study and the ledger over it; a new study tries the starting points first."""
+    """Open Optuna's study and the ledger over it; a new study tries the `starts` first."""
     storage = request.storage or f"sqlite:///{folder.optuna_file}"
     drawn = sum(1 for _ in folder.trials())
     sampler = build_sampler(study.sampler, study.seed + drawn)  # a resumed one must not repeat
     optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
     if not optuna_study.get_trials(deepcopy=False):
-        for point in space.start_points():
+        for point in starts:
             optuna_study.enqueue_trial(point)
     return Ledger(folder, study, space, optuna_study, observers)
 
