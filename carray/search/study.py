@@ -30,6 +30,7 @@ from carray.search.opening import (
     open_record,
     plan_study,
     wanted_space,
+    wanted_starts,
     warm_stores,
     write_study,
 )
@@ -66,6 +67,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     runs = RunsFolder.at(request.runs)
     manifest = Manifest.load(request.data)
     space = wanted_space(request)
+    starts = wanted_starts(request, space, runs)
     check_backbones(space, manifest)
     folder, study = open_record(request, runs, manifest, space)
     tracker = open_tracker(runs)
@@ -81,7 +83,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         ]
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
-        ledger = open_ledger(request, folder, study, space, observers)
+        ledger = open_ledger(request, folder, study, space, starts, observers)
         board.known(ledger.records + ledger.refits)
         session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts)
         try:
@@ -164,7 +166,8 @@ class _Session:
         open_refits = self._open_refits()
         if open_refits:
             self._board.note(
-                f"refit: the best {len(open_refits)} again, {open_refits[0].config.epochs} epochs"
+                f"refit: the best {len(open_refits)} again, {open_refits[0].config.epochs} epochs, "
+                f"on {self._refit_plan().lanes_text()}"
             )
             self._driver(lanes).refit(open_refits)
 
