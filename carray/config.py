@@ -160,6 +160,8 @@ class TrialConfig(Part):
     """Picks the epoch whose weights and logits are kept."""
     early_stop_patience: int = Field(0, ge=0)
     """Epochs without a better `best_metric` after which the trial is complete; 0: off."""
+    stop_collapsed: bool = True
+    """End a trial that gives all images the same few classes and learns nothing."""
     fold: int | None = Field(None, ge=0)
     """The fold of train to validate on, in place of `val`."""
 

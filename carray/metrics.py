@@ -10,6 +10,10 @@ VAL_LOG_LOSS = "val/log_loss"
 VAL_TOP1 = "val/top1"
 VAL_TOP5 = "val/top5"
 VAL_MACRO_F1 = "val/macro_f1"
+TRAIN_SKILL = "train/skill"  # 1 - loss over that of always saying the classes' shares; 0: chance
+VAL_SKILL = "val/skill"  # 1 - log-loss over that of always saying the classes' shares; 0: chance
+VAL_SPREAD = "val/prediction_spread"  # entropy of the predicted classes over the labels', from 0
+VAL_LOGIT_STD = "val/logit_std"  # of each class's logit over images, mean over classes
 IMAGES_PER_SECOND = "images_per_second"  # training images over all ranks, evaluation not counted
 EPOCH_SECONDS = "epoch_seconds"  # training and evaluation of one epoch
 DATA_WAIT = "data_wait"  # share of the training time spent waiting for batches, in [0, 1]
@@ -18,10 +22,14 @@ LR = "lr"  # the first parameter group's learning rate at the end of the epoch
 
 EPOCH_METRICS = (
     TRAIN_LOSS,
+    TRAIN_SKILL,
     VAL_LOG_LOSS,
     VAL_TOP1,
     VAL_TOP5,
     VAL_MACRO_F1,
+    VAL_SKILL,
+    VAL_SPREAD,
+    VAL_LOGIT_STD,
     IMAGES_PER_SECOND,
     EPOCH_SECONDS,
     DATA_WAIT,

@@ -45,6 +45,7 @@ class TrialState(StrEnum):
     PRUNED = "pruned"
     FAILED = "failed"
     INFEASIBLE = "infeasible"
+    COLLAPSED = "collapsed"
 
     def is_finished(self) -> bool:
         """Say whether the trial has ended."""

@@ -127,9 +127,14 @@ def _number(value: float) -> str:
 
 def _failures(table: Sequence[TrialRow]) -> list[str]:
     """Say each cause of failure once, with how many trials it ended."""
-    broken = ("failed", "infeasible")
-    causes = Counter((row.state, row.reason) for row in table if row.state in broken)
+    broken = ("failed", "infeasible", "collapsed")
+    causes = Counter((row.state, _cause(row.reason)) for row in table if row.state in broken)
     return [f"{count} {state}: {why or 'no cause given'}" for (state, why), count in causes.items()]
+
+
+def _cause(reason: str) -> str:
+    """Return what a reason names as its likely cause, which fits a line; else all of it."""
+    return reason.rpartition("likely cause: ")[2]
 
 
 def next_lines(study: StudyRecord, table: Sequence[TrialRow]) -> list[str]:

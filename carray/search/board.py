@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
 SHORT = {metrics.VAL_LOG_LOSS: "log-loss", metrics.VAL_TOP1: "top-1"}
-STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "red"}
+STYLES = {
+    "complete": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "infeasible": "red",
+    "collapsed": "red",
+}
 
 
 class Board:

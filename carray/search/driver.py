@@ -128,6 +128,7 @@ class Driver:
     def _refit_one(self, record: TrialRecord) -> None:
         import ray
 
+        ending, reason = TrialState.COMPLETE, ""
         while len(record.epochs) < record.config.epochs:
             epoch = len(record.epochs) + 1
             order = LaneOrder("epoch", self.order(record, epoch))
@@ -143,8 +144,9 @@ class Driver:
             }
             record = self.ledger.report(record.number, epoch, answer.outcome.metrics, facts)
             if answer.outcome.stop:
+                ending, reason = TrialState(answer.outcome.ending), answer.outcome.stop
                 break
-        self.close(self.ledger.end(record.number, TrialState.COMPLETE))
+        self.close(self.ledger.end(record.number, ending, reason))
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]

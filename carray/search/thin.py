@@ -13,7 +13,7 @@ import ray
 from ray.tune import Trainable
 
 from carray.records import TrialFolder
-from carray.training.orders import Answer, EpochOrder, LaneOrder
+from carray.training.orders import Answer, EpochOrder, EpochOutcome, LaneOrder
 
 EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
 STATE = "carray_state"  # in the last result: how the trial ended by itself
@@ -37,7 +37,7 @@ class ThinTrial(Trainable):  # type: ignore[misc]
         self._epoch += 1
         self._paused = False
         if self._epoch <= len(self._known):
-            return self._result(dict(self._known[self._epoch - 1]), "", {})
+            return self._result(dict(self._known[self._epoch - 1]), {})
         job = self._job.model_copy(update={"epoch": self._epoch})
         asked_at = time.time()
         answer: Answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
@@ -55,14 +55,16 @@ class ThinTrial(Trainable):  # type: ignore[misc]
             "lane_waited_seconds": answer.waited_seconds,
             "asked_at": asked_at,
         }
-        return self._result(answer.outcome.metrics, answer.outcome.stop, facts)
+        return self._result(answer.outcome.metrics, facts, answer.outcome)
 
     def _result(
-        self, metrics: dict[str, float], stop: str, facts: dict[str, Any]
+        self, metrics: dict[str, float], facts: dict[str, Any], outcome: EpochOutcome | None = None
     ) -> dict[str, Any]:
         result: dict[str, Any] = {EPOCH: self._epoch, FACTS: facts, **metrics}
-        if stop or self._epoch >= self._job.config.epochs:
-            result |= {"done": True, STATE: "complete", REASON: stop}
+        if outcome and outcome.stop:
+            result |= {"done": True, STATE: outcome.ending, REASON: outcome.stop}
+        elif self._epoch >= self._job.config.epochs:
+            result |= {"done": True, STATE: "complete", REASON: ""}
         return result
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

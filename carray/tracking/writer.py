@@ -28,6 +28,7 @@ STATUS = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "FINISHED",  # it did what it was asked; the tag says that it was stopped
+    TrialState.COLLAPSED: "FINISHED",
     TrialState.FAILED: "FAILED",
     TrialState.INFEASIBLE: "FAILED",
 }

@@ -17,7 +17,7 @@ from carray.models.backbones import input_spec
 from carray.models.classifier import Built, Classifier, build_classifier
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
-from carray.training.losses import Loss, build_loss
+from carray.training.losses import Loss, build_loss, chance_loss
 from carray.training.optimizer import build_optimizer
 from carray.training.schedule import Plateau
 
@@ -99,6 +99,8 @@ class LiveTrial:
     averaged: AveragedWeights | None
     initialisation: str
     parameters: int
+    chance_loss: float
+    """The training loss of a classifier that always says the classes' shares."""
     plateau: Plateau = field(default_factory=Plateau)
     rows: list[EpochRow] = field(default_factory=list)
     stamp: str = ""
@@ -143,4 +145,11 @@ def build_live(trial: str, config: TrialConfig, data: TrialData, device: torch.d
         averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
         initialisation=built.initialisation,
         parameters=built.parameters,
+        chance_loss=chance_loss(config.loss, _shares(data)),
     )
+
+
+def _shares(data: TrialData) -> Tensor:
+    """Return each class's share of the training images, (C,)."""
+    labels = torch.from_numpy(data.images.labels[data.train])
+    return torch.bincount(labels, minlength=len(data.classes)) / len(labels)

@@ -30,6 +30,16 @@ def build_loss(config: LossConfig, num_classes: int) -> Loss:
     return loss
 
 
+def chance_loss(config: LossConfig, shares: Tensor) -> float:
+    """Return the loss of saying the classes' `shares` (C,) for every image."""
+    seen = shares[shares > 0].double()
+    constant = torch.logit(seen, eps=1e-6) if config.name == "bce" else seen.log()
+    loss = build_loss(config, len(seen))
+    one_hot = torch.eye(len(seen), dtype=torch.float64)
+    each = torch.stack([loss(constant[None], target[None]) for target in one_hot])
+    return float((each.double() * seen).sum())
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
 

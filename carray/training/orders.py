@@ -29,10 +29,12 @@ class EpochOutcome:
     metrics: dict[str, float]
     is_best: bool
     stop: str
-    """Why the trial ends now, complete, though epochs are left; "" where it doesn't."""
+    """Why the trial ends now though epochs are left; "" where it doesn't."""
     parameters: int
     initialisation: str
     """What the weights started from: a name and a short hash, or `random:SEED`."""
+    ending: str = "complete"
+    """The state of a trial that ends with this epoch: complete or collapsed."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from carray.training.checkpoint import (
     read_meta,
     write_checkpoint,
 )
+from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
 from carray.training.live import LiveTrial, arithmetic, build_live
 from carray.training.loop import (
@@ -176,7 +177,7 @@ class TrialRunner:
                 f"{metrics.VAL_LOG_LOSS} is {log_loss} after epoch {epoch} with lr "
                 f"{trained.lr:.3g}; lower optimizer.lr"
             )
-        row = _row_of(trained, scores, time.perf_counter() - start)
+        row = _row_of(live, trained, scores, time.perf_counter() - start)
         shared: EpochRow = self._ranks.broadcast_object(row)
         objective = live.config.best_metric
         live.plateau = live.plateau.after(live.config.schedule, objective, shared[objective])
@@ -221,8 +222,11 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
     config = source.config
     best = metrics.best_epoch(rows, config.best_metric) or len(rows)
     waited, patience = len(rows) - best, config.early_stop_patience
-    stop = ""
-    if patience and waited >= patience:
+    stop, ending = "", "complete"
+    collapse = find_collapse(rows, config) if config.stop_collapsed else None
+    if collapse:
+        stop, ending = str(collapse), "collapsed"
+    elif patience and waited >= patience:
         stop = (
             f"{config.best_metric} has not improved for {waited} epochs "
             f"(early_stop_patience={patience})"
@@ -231,14 +235,18 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
         metrics=dict(rows[-1]),
         is_best=best == len(rows),
         stop=stop,
+        ending=ending,
         parameters=source.parameters,
         initialisation=source.initialisation,
     )
 
 
-def _row_of(trained: Trained, scores: dict[str, float], seconds: float) -> EpochRow:
+def _row_of(
+    live: LiveTrial, trained: Trained, scores: dict[str, float], seconds: float
+) -> EpochRow:
     return {
         metrics.TRAIN_LOSS: trained.loss,
+        metrics.TRAIN_SKILL: 1 - trained.loss / live.chance_loss,
         **scores,
         metrics.IMAGES_PER_SECOND: trained.images / trained.seconds,
         metrics.EPOCH_SECONDS: seconds,

@@ -12,17 +12,22 @@ from carray import metrics
 from carray.training.ranks import Ranks
 
 TOP_K = 5
+TINY = 1e-12  # where all labels are of one class
 
 
 @dataclass
 class ScoreSums:
-    """Sums over images, in one float64 vector: images, log-loss, top-1, top-5, 3 counts a class."""
+    """Sums over images, in one float64 vector.
+
+    Images, log-loss, top-1, top-5; then by class: right, predicted, there, sum of the logits and
+    of their squares.
+    """
 
     num_classes: int
     device: torch.device
 
     def __post_init__(self) -> None:
-        length = 4 + 3 * self.num_classes
+        length = 4 + 5 * self.num_classes
         self.sums = torch.zeros(length, dtype=torch.float64, device=self.device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
@@ -37,10 +42,13 @@ class ScoreSums:
         self.sums[2] += hits[:, 0].sum()
         self.sums[3] += hits.sum()
         for part, classes in enumerate((labels[hits[:, 0]], predicted, labels)):
-            self._class_counts(part).add_(torch.bincount(classes, minlength=self.num_classes))
+            self._by_class(part).add_(torch.bincount(classes, minlength=self.num_classes))
+        exact = logits.double()
+        self._by_class(3).add_(exact.sum(0))
+        self._by_class(4).add_(exact.square().sum(0))
 
-    def _class_counts(self, part: int) -> Tensor:
-        """Return the counts by class: 0 right, 1 predicted, 2 there."""
+    def _by_class(self, part: int) -> Tensor:
+        """Return sums by class: 0 right, 1 predicted, 2 there, 3 logits, 4 squared logits."""
         start = 4 + part * self.num_classes
         return self.sums[start : start + self.num_classes]
 
@@ -48,15 +56,31 @@ class ScoreSums:
         """Return the metrics over all ranks' images."""
         self.sums = ranks.all_sum(self.sums)
         images, log_loss, top1, top5 = self.sums[:4].tolist()
+        there = max(_entropy(self._by_class(2)), TINY)
         return {
             metrics.VAL_LOG_LOSS: log_loss / images,
             metrics.VAL_TOP1: top1 / images,
             metrics.VAL_TOP5: top5 / images,
             metrics.VAL_MACRO_F1: self._macro_f1(),
+            metrics.VAL_SKILL: 1 - log_loss / images / there,
+            metrics.VAL_SPREAD: _entropy(self._by_class(1)) / there,
+            metrics.VAL_LOGIT_STD: self._logit_std(),
         }
 
     def _macro_f1(self) -> float:
         """Average F1 over the classes that are there or were predicted."""
-        right, predicted, there = (self._class_counts(part) for part in range(3))
+        right, predicted, there = (self._by_class(part) for part in range(3))
         seen = (predicted + there) > 0
         return float((2 * right[seen] / (predicted + there)[seen]).mean())
+
+    def _logit_std(self) -> float:
+        """Average over classes the standard deviation over images: 0 if images make no odds."""
+        images = self.sums[0]
+        variance = self._by_class(4) / images - (self._by_class(3) / images).square()
+        return float(variance.clamp(min=0).sqrt().mean())
+
+
+def _entropy(counts: Tensor) -> float:
+    """Return the entropy in nats of a histogram with at least one count."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * shares.log()).sum())

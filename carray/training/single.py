@@ -219,7 +219,7 @@ class _Trial:
         on_epoch: OnEpoch | None,
     ) -> TrialRecord:
         """Run the epochs that are left, then finish."""
-        reason = ""
+        reason, ending = "", TrialState.COMPLETE
         has_checkpoint = self.folder.checkpoint.exists()
         done = len(record.epochs) if has_checkpoint or self.folder.logits_file.exists() else 0
         record = record.model_copy(update={"epochs": record.epochs[:done]})
@@ -234,10 +234,11 @@ class _Trial:
                 record = self._written(record.model_copy(update={"epochs": rows, **facts}))
                 if on_epoch:
                     on_epoch(record)
-            if reason := outcome.stop:
+            reason, ending = outcome.stop, TrialState(outcome.ending)
+            if reason:
                 break
         runner.finish(order)
-        return self.ended(record, TrialState.COMPLETE, reason)
+        return self.ended(record, ending, reason)
 
     def ended(self, record: TrialRecord, state: TrialState, reason: str) -> TrialRecord:
         """Write how the trial ended."""

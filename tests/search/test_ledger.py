@@ -84,6 +84,17 @@ def test_a_pruned_trial_is_told_pruned_with_its_last_value(tmp_path: Path) -> No
     assert told.intermediate_values == {2: 1.7}
 
 
+def test_a_collapsed_trial_is_told_pruned_and_is_never_among_the_best(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(2.5), {})
+    ledger.end(0, TrialState.COLLAPSED, "predictions fall on about 1.0 of 12 classes")
+    told = optuna_trial(ledger, 0)
+    assert told.state == optuna.trial.TrialState.PRUNED
+    assert told.intermediate_values == {1: 2.5}
+    assert ledger.best() == []
+
+
 def test_out_of_memory_is_told_as_an_infeasible_constraint(tmp_path: Path) -> None:
     ledger, _ = open_ledger(tmp_path)
     ledger.ask()
