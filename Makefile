@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format-check types layers unit format lock clean
+.PHONY: help install demo test lint format-check types layers unit format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -66,3 +66,10 @@ lock: install  ## Write requirements.lock anew from pyproject.toml.
 clean:  ## Remove caches and the demo's folder; studies under runs/ and .venv stay.
 	@rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find carray tests jobs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench: install  ## Speed: tables with ratios, in about ten minutes.
+	@$(BIN)/python tests/benchmarks/bench_input.py
+	@$(BIN)/python tests/benchmarks/bench_trial.py
+	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 1
+	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 2
+	@$(BIN)/python tests/benchmarks/bench_ensemble.py

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from carray.api import toy_data
 from carray.config import build_config
 from carray.search.board import Board
 from carray.search.cluster import connected
@@ -49,7 +50,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder, connected("local"):
-        data = toy_data(Path(folder))
+        data = toy_data(Path(folder), images_per_class=16)
         for number in range(asked.rounds):
             aside = Path(folder) / str(number)
             aside.mkdir()
@@ -61,14 +62,6 @@ def main() -> None:
     for number, (lanes, nested, gaps) in enumerate(rows):
         gap = f"{statistics.median(gaps):.3f}, {max(gaps):.3f}" if gaps else "-"
         print(f"{number:5d} {lanes:9.1f} {nested:10.1f}   x{nested / lanes:5.1f}   {gap}")
-
-
-def toy_data(folder: Path) -> Path:
-    from carray.data.prepare import prepare
-    from carray.data.toycars import render_toycars
-
-    images = render_toycars(folder / "images", images_per_class=16)
-    return prepare(images, folder / "data", val=0.2, test=0.15).folder
 
 
 class Gaps(Board):
