@@ -11,7 +11,6 @@ from carray.data.manifest import Manifest
 from carray.data.prepare import prepare
 from carray.data.toycars import TWINS, render_toycars
 from carray.records import StudyFolder, TrialState
-from carray.training.single import train
 
 RECIPE = {
     "backbone": "test_resnet",
@@ -45,6 +44,8 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """About ten seconds, once a session; 0.45 top-1 on nine classes."""
+    from carray.training.single import train  # not sooner: torch reads OMP_NUM_THREADS once
+
     root = tmp_path_factory.mktemp("trained")
     images = render_toycars(root / "images", seed=3, images_per_class=30)
     merge = root / "merge.csv"

@@ -59,6 +59,37 @@ def compare(
     print("\n".join(side_by_side_lines(found)))
 
 
+def errors(
+    model: ModelArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("errors"),
+    split: Annotated[str, typer.Option(help="Whose images: test, blend, val or train.")] = "test",
+    count: Annotated[int, typer.Option(help="Mistakes on the sheet.")] = 12,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model gets wrong, each image beside examples of both classes: a PNG and a CSV.
+
+    The most confident mistakes come first. Looking at test is recorded.
+
+    [dim]Examples:[/]
+
+      carray errors autumn-top3 cars
+
+      carray errors autumn/0007 cars --split val --out val-errors --count 20
+    """
+    from carray.ensemble.mistakes import mistakes_lines, show_mistakes
+    from carray.progress import progress
+
+    found = show_mistakes(model, data, out, split=split, shown=count, runs=runs, progress=progress)
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(mistakes_lines(found)))
+
+
 def parse_numbers(option: str, text: str) -> list[int]:
     """Read `3,7`; raises ConfigError for anything else."""
     words = [word.strip() for word in text.split(",")]

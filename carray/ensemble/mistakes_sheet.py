@@ -1,0 +1,168 @@
+"""The error sheet: each misclassified image beside examples of its true and its predicted class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from carray.data.decode import UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.ensemble.mistakes import ConfusedPair, Mistake, Mistakes
+
+EXAMPLES = 2  # of each of the two classes
+TILE, GAP, MARGIN, CAPTION = 150, 6, 18, 46  # pixels
+BLOCKS_A_ROW = 2
+SHOWN_PAIRS = 8
+WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
+INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
+NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
+FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
+    """Draw the `shown` most confident mistakes and the most confused pairs."""
+    worst = found.mistakes[:shown]
+    fonts = _Fonts(" ".join(manifest.classes))
+    block = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
+    rows = -(-len(worst) // BLOCKS_A_ROW)
+    pairs = found.pairs[:SHOWN_PAIRS]
+    head, foot = 84, 40 + 24 * -(-len(pairs) // BLOCKS_A_ROW)
+    width = 2 * MARGIN + BLOCKS_A_ROW * block + (BLOCKS_A_ROW - 1) * 2 * MARGIN
+    step = TILE + CAPTION + MARGIN
+    sheet = Image.new("RGB", (width, head + rows * step + foot + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    _draw_head(pen, found, len(worst), fonts)
+    for number, mistake in enumerate(worst):
+        x = MARGIN + number % BLOCKS_A_ROW * (block + 2 * MARGIN)
+        _draw_block(sheet, pen, (x, head + number // BLOCKS_A_ROW * step), mistake, manifest, fonts)
+    _draw_pairs(pen, head + rows * step, width, pairs, fonts)
+    return sheet
+
+
+class _Fonts:
+    """Pillow's own font, or one of this machine's where names have letters that it lacks."""
+
+    def __init__(self, text: str) -> None:
+        self._file = None if text.isascii() else _font_file()
+        self.large, self.normal, self.small = (self._of(size) for size in (24, 17, 15))
+
+    def _of(self, size: int) -> Font:
+        if self._file:
+            return ImageFont.truetype(str(self._file), size)
+        return ImageFont.load_default(size)
+
+
+def _font_file() -> Path | None:
+    for folder in FONT_FOLDERS:
+        for file in sorted(Path(folder).rglob("*.[to]t[fc]")):
+            if file.stem.lower().startswith(tuple(name.lower() for name in NOT_LATIN)):
+                return file
+    return None
+
+
+def _draw_head(pen: ImageDraw.ImageDraw, found: Mistakes, shown: int, fonts: _Fonts) -> None:
+    accuracy = found.accuracy
+    pen.text(
+        (MARGIN, 14),
+        f"{found.model}: {len(found.mistakes)} of {found.images} {found.split} images wrong "
+        f"(top-1 {accuracy.value:.3f}, 95 % {accuracy.low:.3f} to {accuracy.high:.3f}); "
+        f"the {shown} most confident mistakes",
+        INK,
+        fonts.large,
+    )
+    x = float(MARGIN)
+    for colour, words in (
+        (WRONG, "the misclassified image"),
+        (RIGHT, "training images of its true class"),
+        (TAKEN, "training images of the class that it was taken for"),
+    ):
+        pen.rectangle((x, 53, x + 14, 67), fill=colour)
+        pen.text((x + 22, 50), words, MUTED, fonts.normal)
+        x += 60 + pen.textlength(words, fonts.normal)
+
+
+def _draw_block(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    mistake: Mistake,
+    manifest: Manifest,
+    fonts: _Fonts,
+) -> None:
+    x, y = corner
+    width = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
+    said = f"taken for {mistake.predicted} ({mistake.confidence:.0%})"
+    true = f"is {mistake.true} ({_percent(mistake.true_probability)}, place {mistake.true_rank})"
+    pen.text((x, y), _fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
+    pen.text((x, y + 21), _fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
+    shown = [(mistake.row, WRONG)]
+    shown += [(row, RIGHT) for row in examples(manifest, mistake.true, mistake.row)]
+    shown += [(row, TAKEN) for row in examples(manifest, mistake.predicted, mistake.row)]
+    for place, (row, colour) in enumerate(shown):
+        extra = (0 if place == 0 else GAP) + (GAP if place > EXAMPLES else 0)
+        left = x + place * (TILE + GAP) + extra
+        tile = _tile(manifest, row)
+        sheet.paste(tile, (left, y + CAPTION))
+        box = (left, y + CAPTION, left + TILE - 1, y + CAPTION + TILE - 1)
+        pen.rectangle(box, outline=colour, width=4 if place == 0 else 2)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"
+
+
+def examples(manifest: Manifest, name: str, turn: int) -> list[int]:
+    """Return `EXAMPLES` training rows of a class, others for another `turn`."""
+    rows = manifest.rows("train")
+    own = rows[manifest.labels[rows] == manifest.classes.index(name)]
+    if len(own) == 0:
+        return []
+    places = (turn + np.arange(EXAMPLES) * max(1, len(own) // EXAMPLES)) % len(own)
+    return [int(row) for row in own[np.unique(places)]]
+
+
+def _tile(manifest: Manifest, row: int) -> Image.Image:
+    """Return an image, cut as the data are, whole on a grey square."""
+    entry = manifest.included.iloc[row]
+    try:
+        pixels = to_rgb(open_image(Path(str(entry["path"])).read_bytes()))
+        box = tuple(int(entry[name]) for name in BOX_COLUMNS)
+        if manifest.crop == "box" and box[0] >= 0:
+            height, width = pixels.shape[:2]
+            x1, y1, x2, y2 = box
+            pixels = cut(
+                pixels, grow((x1, y1, x2, y2), manifest.margin, width=width, height=height)
+            )
+    except (OSError, UnreadableImage):
+        return Image.new("RGB", (TILE, TILE), EMPTY)
+    whole: Image.Image = ImageOps.pad(Image.fromarray(pixels), (TILE, TILE), color=EMPTY)
+    return whole
+
+
+def _draw_pairs(
+    pen: ImageDraw.ImageDraw,
+    top: int,
+    width: int,
+    pairs: tuple[ConfusedPair, ...],
+    fonts: _Fonts,
+) -> None:
+    pen.text((MARGIN, top), "most confused pairs", INK, fonts.normal)
+    half = (width - 2 * MARGIN) // BLOCKS_A_ROW
+    for number, pair in enumerate(pairs):
+        x = MARGIN + number % BLOCKS_A_ROW * half
+        y = top + 28 + number // BLOCKS_A_ROW * 24
+        words = f"{pair.count} of {pair.of}:  {pair.true}  taken for  {pair.predicted}"
+        pen.text((x, y), _fitted(pen, words, half - MARGIN, fonts.small), INK, fonts.small)
+
+
+def _fitted(pen: ImageDraw.ImageDraw, words: str, width: int, font: Font) -> str:
+    """Cut words that are wider than `width` pixels, with an ellipsis."""
+    if pen.textlength(words, font) <= width:
+        return words
+    while words and pen.textlength(words + "...", font) > width:
+        words = words[:-1]
+    return words + "..."
