@@ -81,3 +81,5 @@ if __name__ == "__main__":
     except CarrayError as error:
         print(f"carray: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

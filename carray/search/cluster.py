@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -13,6 +14,7 @@ from carray.errors import PlanError
 from carray.search.plan import Node
 
 LOCAL = "local"
+KNOCK_SECONDS = 10.0
 OBJECT_STORE_BYTES = 256 * 2**20  # pixels are mapped files; only orders and answers pass through
 
 ENVIRONMENT = {
@@ -63,9 +65,17 @@ def _connect(where: str) -> None:
     if where == LOCAL:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
+        _knock(where)
         ray.init(address=where, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise PlanError(
             f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
             "`ray start --head`, or leave --address out to run on this machine"
         ) from None
+
+
+def _knock(where: str) -> None:
+    """Raise OSError where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()

@@ -42,22 +42,28 @@ class Plan:
         workers = self.workers * (self.lanes // lanes)
         return Plan(lanes, workers, self.cpus_per_worker, self.gpus_per_worker, self.nodes)
 
+    def lanes_text(self) -> str:
+        """Say how many lanes of how many ranks."""
+        return f"{self.lanes} lane{'s' if self.lanes > 1 else ''} of {self._ranks_text()}"
+
     def lines(self, trials: int, max_epochs: int) -> list[str]:
         """Say the plan as a person reads it, at most 100 columns."""
         each = f"{self.cpus_per_worker:g} CPU"
         if self.gpus_per_worker:
             each += f" and {self.gpus_per_worker:g} GPU"
-        ranks = "1 rank" if self.workers == 1 else f"{self.workers} ranks (DDP)"
         total = f"{self.total_cpus:g} CPU"
         if self.total_gpus:
             total += f", {self.total_gpus:g} GPU"
         trials_text = "1 trial" if trials == 1 else f"{trials} trials"
         return [
             f"{trials_text} of at most {max_epochs} epochs, {self.lanes} at a time "
-            f"on lanes of {ranks}, {each} a rank",
+            f"on lanes of {self._ranks_text()}, {each} a rank",
             f"in all {total} on {self.nodes} node{'s' if self.nodes > 1 else ''}, "
             "held from the start to the end",
         ]
+
+    def _ranks_text(self) -> str:
+        return "1 rank" if self.workers == 1 else f"{self.workers} ranks (DDP)"
 
 
 def make_plan(

@@ -35,6 +35,7 @@ from carray.search.opening import (
     write_study,
 )
 from carray.search.plan import Plan
+from carray.search.preflight import preflight
 from carray.search.schedulers import build_scheduler
 from carray.search.space import SearchSpace
 from carray.search.watchdog import watched
@@ -70,6 +71,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     starts = wanted_starts(request, space, runs)
     check_backbones(space, manifest)
     folder, study = open_record(request, runs, manifest, space)
+    if request.preflight and not any(folder.trials()):
+        preflight(space, manifest.folder, board.note)
     tracker = open_tracker(runs)
     with locked_study(folder), connected(request.address):
         interrupts.take()

@@ -32,9 +32,12 @@ def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterato
 
 def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threading.Event) -> None:
     watch = _Watch(lanes, say)
-    while not over.wait(LOOK_SECONDS):
+    while True:
+        is_over = over.wait(LOOK_SECONDS)  # a last look: what came back just now is said as well
         with contextlib.suppress(ray.exceptions.RayError):
             watch.look()
+        if is_over:
+            return
         if len(lanes.errors) == lanes.num_lanes:
             ledger.stopped = "every lane has ended"
             lanes.fail(INTERRUPTED)

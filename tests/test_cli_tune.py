@@ -1,0 +1,110 @@
+"""`carray tune` refuses what can't be done: one sentence, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from carray.cli import main
+
+GOOD = """
+version: 1
+fixed: {epochs: 1, image_size: 32, pretrained: false, backbone: test_resnet}
+search: {optimizer.lr: {loguniform: [1e-4, 1e-2]}}
+"""
+NOBODY = "127.0.0.1:9"  # the discard port, which nothing listens on
+
+WRONG = {
+    "a missing data folder": (["nowhere"], {}, "nowhere doesn't exist: `carray data prepare"),
+    "an unknown backbone": ([], {"test_resnet": "test_resnt"}, "did you mean 'test_resnet'?"),
+    "a misspelt space": (["--space", "qick"], {}, "no search space 'qick'; did you mean 'quick'?"),
+    "a misspelt parameter": ([], {"optimizer.lr": "optimiser.lr"}, "did you mean 'optimizer.lr'?"),
+    "a range that can't be valid": ([], {"1e-2": "11.0"}, "less than or equal to 10"),
+    "an override that can't be valid": (["--set", "dropout=2"], {}, "should be less than 1"),
+    "more refits than trials": (["--trials", "2", "--refit", "3"], {}, "at most --trials 2"),
+    "an unknown scheduler": (["--scheduler", "ash"], {}, "did you mean 'asha'?"),
+    "a study's name with a slash": (["--study", "a/b"], {}, "can't name a folder"),
+    "no cluster at the address": (
+        ["--address", NOBODY],
+        {},
+        f"no Ray cluster answers at '{NOBODY}",
+    ),
+    "more GPUs than there are": (["--gpus-per-trial", "99"], {}, "99 GPU, but the cluster has"),
+}
+NEEDS_RAY = ("more GPUs than there are",)
+
+
+def tune(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Run `carray tune` in this process; return its exit code and what it said to stderr."""
+    sys.argv[:] = ["carray", "tune", *words]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, capsys.readouterr().err
+
+
+def check_refused(runs: Path, code: int, said: str, rule: str) -> None:
+    assert code == 2, said
+    assert rule in said
+    assert len(said.splitlines()) == 1, said
+    assert not (runs / "studies").exists() or list((runs / "studies").iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def _own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=pytest.mark.ray if what in NEEDS_RAY else ()) for what in WRONG],
+)
+def test_a_wrong_wish_is_refused_in_one_sentence(
+    what: str, capsys: pytest.CaptureFixture[str], toy_data: Path, tmp_path: Path
+) -> None:
+    words, changes, rule = WRONG[what]
+    runs, space = tmp_path / "runs", tmp_path / "space.yaml"
+    space.write_text(changed(GOOD, changes))
+    data = words.pop(0) if words and not words[0].startswith("-") else str(toy_data)
+    code, said = tune(capsys, data, "--space", str(space), "--runs", str(runs), *words)
+    check_refused(runs, code, said, rule)
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def test_a_tracking_server_that_does_not_answer_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    toy_data: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{NOBODY}")
+    space = tmp_path / "space.yaml"
+    space.write_text(GOOD)
+    runs = tmp_path / "runs"
+    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs))
+    check_refused(runs, code, said, f"the tracking store http://{NOBODY} doesn't answer")
+
+
+def test_weights_that_do_not_fit_the_backbone_are_refused(
+    capsys: pytest.CaptureFixture[str], toy_data: Path, tmp_path: Path
+) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), file)
+    space = tmp_path / "space.yaml"
+    space.write_text(GOOD.replace("pretrained: false", f"pretrained: {file}"))
+    runs = tmp_path / "runs"
+    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs))
+    check_refused(runs, code, said, "don't fit backbone 'test_resnet'")
