@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PORTFOLIO_SIZE = 6
 
@@ -35,26 +35,15 @@ SHIPPED = Method("tpe", "asha")  # what `carray tune` does where nothing is said
 def methods_for(max_epochs: int, with_starts: bool) -> list[Method]:
     """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first."""
     later = max(1, round(max_epochs / 10))
-    graces = dict.fromkeys((1, later))
+    graces = tuple(dict.fromkeys((1, later)))
     plain = [
         BASELINE,
         Method("random", "median", grace_epochs=later),
         *(Method("random", "asha", 3, grace) for grace in graces),
         Method("tpe", "none"),
-        Method("tpe", "median", grace_epochs=later),
-        *(Method("tpe", "asha", eta, grace) for eta in (3, 4) for grace in graces),
-        Method("tpe", "hyperband"),
-    ]
-    if not with_starts:
-        return plain
-    chosen = [
-        BASELINE,
-        Method("tpe", "none"),
-        Method("tpe", "median", grace_epochs=later),
         *(Method("tpe", "asha", 3, grace) for grace in graces),
+        Method("tpe", "asha", 4, later),
         Method("tpe", "hyperband"),
     ]
-    return plain + [
-        Method(m.sampler, m.scheduler, m.reduction_factor, m.grace_epochs, starts=True)
-        for m in chosen
-    ]
+    started = [BASELINE, Method("tpe", "none"), *(Method("tpe", "asha", 3, g) for g in graces)]
+    return plain + ([replace(method, starts=True) for method in started] if with_starts else [])
