@@ -15,6 +15,10 @@ from carray.errors import ConfigError, did_you_mean
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
+HeadKind = Literal[
+    "linear", "bn_linear", "mlp", "ml_decoder", "linear_probe", "random_forest", "knn"
+]
+CLASSICAL_HEADS = ("linear_probe", "random_forest", "knn")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
@@ -36,8 +40,9 @@ class Part(BaseModel):
 class HeadConfig(Part):
     """The layers on top of the backbone's features."""
 
-    kind: Literal["linear", "bn_linear", "mlp", "ml_decoder"] = "linear"
-    """`ml_decoder` is Ridnik et al., "ML-Decoder", WACV 2023, as timm holds it."""
+    kind: HeadKind = "linear"
+    """`ml_decoder` is Ridnik et al., "ML-Decoder", WACV 2023, as timm holds it; those of
+    `CLASSICAL_HEADS` are fitted to a trial's features, not trained by steps."""
     hidden: int = Field(512, ge=8, le=16384)
     """Units of the MLP's hidden layer."""
     batch_norm: bool = True

@@ -12,10 +12,12 @@ RUNS/
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -248,6 +250,24 @@ class StudyFolder:
                 return np.asarray(arrays.get(split, ()), np.int64)
         except FileNotFoundError:
             raise RecordError(f"{self.path} has no labels.npz") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study against any other process that adds trials.
+
+        Raises:
+            RecordError: one holds it already.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "driver.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RecordError(
+                    f"study {self.path.name!r} is being run by another process; wait for it, or "
+                    "name another study with --study"
+                ) from None
+            yield
 
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of trial `number`, there or not."""

@@ -90,6 +90,36 @@ def errors(
     print("\n".join(mistakes_lines(found)))
 
 
+def features(
+    model: ModelArgument,
+    data: DataArgument,
+    out: Annotated[
+        Path, typer.Option(help="A .npz or .parquet file; without an ending both.")
+    ] = Path("features"),
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a model's backbone sees in each image: pooled features, one row an image.
+
+    [dim]Examples:[/]
+
+      carray features autumn/0007 cars --out cars-features
+
+      carray features autumn-top3 other-cars --out other.parquet
+    """
+    from carray.ensemble.features import export_features
+    from carray.progress import progress
+
+    done = export_features(model, data, out, runs=runs, progress=progress)
+    if as_json:
+        import json
+
+        print(json.dumps(done.as_dict(), ensure_ascii=False))
+        return
+    print(f"{done.images} images x {done.width} features ({'; '.join(done.members)})")
+    print("\n".join(str(file) for file in done.files))
+
+
 def parse_numbers(option: str, text: str) -> list[int]:
     """Read `3,7`; raises ConfigError for anything else."""
     words = [word.strip() for word in text.split(",")]

@@ -35,6 +35,13 @@ def train(
         typer.Option("--config", help="YAML of names and values, dotted or nested; --set wins."),
     ] = None,
     study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = "single",
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="linear_probe, random_forest or knn, fitted to --features-of."),
+    ] = None,
+    features_of: Annotated[
+        str | None, typer.Option(help="The trial whose features it reads: STUDY/NUMBER.")
+    ] = None,
     weights: WeightsOption = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
@@ -51,7 +58,12 @@ def train(
       carray train cars --set backbone=convnext_tiny --set pretrained=convnext.safetensors
 
       carray train cars --config recipe.yaml --set epochs=30 --set augment.strength=0.6
+
+      carray train cars --classifier random_forest --features-of autumn/0007
     """
+    if classifier or features_of:
+        _train_classical(data, classifier, features_of, set_ or config, runs, as_json)
+        return
     from carray.progress import progress
     from carray.training.single import train as train_single
 
@@ -72,6 +84,30 @@ def train(
         _print_end(record, lines.seen)
     if record.state != "complete":
         raise typer.Exit(1)
+
+
+def _train_classical(
+    data: Path,
+    classifier: str | None,
+    features_of: str | None,
+    other: object,
+    runs: Path | None,
+    as_json: bool,
+) -> None:
+    from carray.progress import progress
+    from carray.training.classical import train_classical
+
+    if not classifier or not features_of:
+        raise ConfigError("--classifier and --features-of need each other")
+    if other:
+        raise ConfigError("--classifier takes its configuration from --features-of: drop --set")
+    record = train_classical(data, classifier, features_of, runs=runs, progress=progress)
+    if as_json:
+        print(record.model_dump_json())
+    else:
+        chosen = [f"{k} {v}" for k, v in record.params.items() if k not in ("head.kind",)]
+        print(f"trial {record.name}: {classifier}, {', '.join(chosen)}")
+        _print_end(record, 1)
 
 
 def replay(

@@ -116,9 +116,11 @@ def _percent(share: float) -> str:
 
 
 def examples(manifest: Manifest, name: str, turn: int) -> list[int]:
-    """Return `EXAMPLES` training rows of a class, others for another `turn`."""
+    """Return `EXAMPLES` training rows of a class, others for another `turn`; no near-duplicates."""
     rows = manifest.rows("train")
     own = rows[manifest.labels[rows] == manifest.classes.index(name)]
+    groups = manifest.included["group"].to_numpy()[own]
+    own = own[np.unique(groups, return_index=True)[1]]
     if len(own) == 0:
         return []
     places = (turn + np.arange(EXAMPLES) * max(1, len(own) // EXAMPLES)) % len(own)

@@ -16,7 +16,7 @@ from carray.config import Fit
 from carray.data.augment import WHOLE, View
 from carray.data.decode import Box, UnreadableImage, read_square
 from carray.data.fill import num_workers
-from carray.data.loader import EvalPlan, Images
+from carray.data.loader import EvalPlan, Images, Loader, to_device
 from carray.data.store import store_side
 from carray.ensemble.card import Card, MemberCard
 from carray.ensemble.logits import Floats, log_softmax
@@ -72,6 +72,20 @@ class Member:
         parts = predict_batches(self.classifier, plan, self.numbers, num_loaders=1)
         logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
+
+    @torch.inference_mode()
+    def features(self, squares: Square) -> Floats:
+        """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
+        on_gpu = self.numbers.device.type != "cpu"
+        images = Images(squares, np.zeros(len(squares), np.int64))
+        plan = EvalPlan(images, np.arange(len(squares)), BATCH_IMAGES, self.card.input.size, on_gpu)
+        parts = []
+        for batch in Loader(plan, num_threads=1):
+            pixels, _ = to_device(batch, self.numbers.device)
+            with self.numbers.autocast():
+                seen = self.classifier.features(self.numbers.normalise(pixels)).float()
+            parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
+        return np.asarray(torch.cat(parts), np.float32)
 
     def log_p(self, squares: Square, tta: Tta) -> Floats:
         """Return log-probabilities (images, classes), merged over the views of `tta`."""

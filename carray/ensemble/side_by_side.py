@@ -108,7 +108,7 @@ def compare_trials(
                 model=candidate.record.name,
                 study=record.name,
                 manifest_hash=record.manifest_hash,
-                fingerprint=fingerprint_of([candidate.record.name]),
+                fingerprint=fingerprint_of([[candidate.record.name], [1.0], "single trial"]),
             )
     right_MN = np.stack([votes.log_p(m).argmax(axis=1) == votes.labels for m in range(len(chosen))])
     return SideBySide(

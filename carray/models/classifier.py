@@ -23,6 +23,7 @@ from carray.models.backbones import (
     map_width,
     size_error,
 )
+from carray.models.classical import check_trained_by_steps
 from carray.models.heads import build_head
 from carray.models.weights import backbone_weights, obtain_weights, read_weights, weights_hash
 
@@ -167,6 +168,7 @@ def check_backbone(config: TrialConfig, num_classes: int = 2) -> None:
         WeightsError: the weights can't be had or don't fit; both sides are named.
     """
     check_name(config.backbone)
+    check_trained_by_steps(config.head)
     _check_batch(config)
     with torch.device("meta"):
         classifier = Classifier(config, num_classes)

@@ -6,6 +6,7 @@ from timm.layers.ml_decoder import MLDecoder
 from torch import Tensor, nn
 
 from carray.config import HeadConfig
+from carray.models.classical import build_classical
 
 MAX_GROUPS = 100  # ML-Decoder's paper: more group queries gain nothing
 
@@ -22,6 +23,8 @@ def build_head(
         return DecoderHead(head, map_width, num_classes, dropout)
     if head.kind == "mlp":
         return _mlp(head, pooled_width, num_classes, dropout)
+    if head.kind in ("random_forest", "knn"):
+        return build_classical(head.kind, pooled_width, num_classes)
     norm = [nn.BatchNorm1d(pooled_width, affine=False)] if head.kind == "bn_linear" else []
     return nn.Sequential(*norm, nn.Dropout(dropout), _last_layer(pooled_width, num_classes))
 
