@@ -23,6 +23,7 @@ _HOMES = {
     "prepare": "carray.data.prepare",
     "render_toycars": "carray.data.toycars",
     "replay": "carray.training.replay",
+    "sanity": "carray.training.sanity",
     "train": "carray.training.single",
     "train_trial": "carray.training.single",
     "tune": "carray.api",
@@ -40,6 +41,7 @@ __all__ = [
     "prepare",
     "render_toycars",
     "replay",
+    "sanity",
     "train",
     "train_trial",
     "tune",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from carray.errors import CarrayError
     from carray.search.space import SearchSpace
     from carray.training.replay import replay
+    from carray.training.sanity import sanity
     from carray.training.single import train, train_trial
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, lab, models, space, trial, tune, ui
+from carray.cli import data, demo, ensemble, lab, models, sanity, space, trial, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -20,11 +20,13 @@ app.command()(demo.demo)
 app.command()(tune.tune)
 app.command()(trial.train)
 app.command()(trial.replay)
+app.command()(sanity.sanity)
 app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)
 app.command()(models.compare)
 app.command()(models.errors)
+app.command()(models.features)
 app.command()(ui.ui)
 app.command()(ui.sync)
 app.command("replay-lab")(lab.replay_lab)

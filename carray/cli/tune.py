@@ -85,6 +85,9 @@ def tune(
     place_timeout: Annotated[
         float, typer.Option(help="Seconds to wait for the first lane.", rich_help_panel=PLACE)
     ] = 300.0,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="First overfit 32 images with each backbone.")
+    ] = False,
     disk_budget: Annotated[
         float, typer.Option(help="GiB of weights that all studies may keep.")
     ] = 50.0,
@@ -133,6 +136,7 @@ def tune(
         disk_budget_gib=disk_budget,
         storage=storage,
         place_timeout_seconds=place_timeout,
+        preflight=preflight,
         weights=weights,
         as_json=as_json,
     )

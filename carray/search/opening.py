@@ -58,6 +58,8 @@ class StudyRequest:
     storage: str | None = None
     start_from: tuple[str, ...] = ()
     place_timeout_seconds: float = 300.0
+    preflight: bool = False
+    """Overfit 32 images with each backbone before the first trial."""
 
 
 def wanted_space(request: StudyRequest) -> SearchSpace:

@@ -1,0 +1,75 @@
+"""Before a study's budget is spent: can each of its backbones overfit 32 images?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from carray.config import TrialConfig, build_config
+from carray.errors import ConfigError
+from carray.search.distributions import Distribution
+from carray.search.space import BLOCK, Block, SearchSpace
+
+if TYPE_CHECKING:
+    from carray.training.sanity import Verdict
+
+
+def preflight(
+    space: SearchSpace,
+    data: str | os.PathLike[str],
+    say: Callable[[str], None] = print,
+    seconds: float = 100.0,
+) -> list[Verdict]:
+    """Try one typical configuration of each backbone; `say` is told each verdict.
+
+    Typical is the space's first starting point of the backbone, else the middle of every range
+    and the first of every choice.
+
+    Raises:
+        ConfigError: a backbone can't overfit; one that only ran out of time is let through.
+    """
+    from carray.training.sanity import sanity
+
+    verdicts = []
+    for config in typical_configs(space):
+        verdict = sanity(data, config, seconds=seconds)
+        said = "pass" if verdict.passed else "too slow to tell" if verdict.out_of_time else "FAIL"
+        say(f"preflight {verdict.backbone}: {said}, {verdict.reason}")
+        verdicts.append(verdict)
+    failed = [v for v in verdicts if not (v.passed or v.out_of_time)]
+    if failed:
+        told = "; ".join(f"{v.backbone}: {v.reason}" for v in failed)
+        raise ConfigError(f"{len(failed)} of {len(verdicts)} backbones fail the preflight: {told}")
+    return verdicts
+
+
+def typical_configs(space: SearchSpace) -> list[TrialConfig]:
+    """Return one configuration for every backbone that a trial may have."""
+    found: dict[str, TrialConfig] = {}
+    for alias, branch in space.branches():
+        middle = {name: _middle(drawn) for name, drawn in branch.search.items()}
+        start = next((point for point in space.starts if point.get(BLOCK) == alias), {})
+        given = {name: value for name, value in start.items() if name != BLOCK}
+        for backbone in _backbones(branch):
+            params = {**branch.fixed, **middle, **given, "backbone": backbone}
+            found.setdefault(f"{alias} {backbone}", build_config(params))
+    return list(found.values())
+
+
+def _backbones(branch: Block) -> tuple[Any, ...]:
+    drawn = branch.search.get("backbone")
+    fixed = branch.fixed.get("backbone", TrialConfig().backbone)
+    return drawn.ends() if drawn else (fixed,)
+
+
+def _middle(drawn: Distribution) -> Any:
+    """Return the middle of a range, the geometric one of a logarithmic range."""
+    ends = drawn.ends()
+    raw = drawn.raw()
+    if "choice" in raw:
+        return ends[0]
+    low, high = (float(str(end)) for end in ends)
+    if "loguniform" in raw:
+        return (low * high) ** 0.5
+    return round((low + high) / 2) if "int" in raw else (low + high) / 2
