@@ -34,11 +34,11 @@ def proposal_lines(proposal: Proposal) -> list[str]:
         options += f" --reduction-factor {method.reduction_factor}"
     if method.scheduler in ("asha", "median"):
         options += f" --grace-epochs {method.grace_epochs}"
-    start = ", with starting points (--start-from)" if method.starts else ""
+    start = ["with starting points of the other data sets (--start-from)"] if method.starts else []
     gain = f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than by default"
     if not proposal.clear:
         gain = f"nothing is clearly better than the default ({gain} at best)"
-    return [f"next study: {options}{start}", gain]
+    return [f"next study: {options}", *start, gain]
 
 
 def _row(score: MethodScore, marks: list[int]) -> str:

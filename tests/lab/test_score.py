@@ -9,8 +9,8 @@ import pytest
 
 from carray.lab.methods import BASELINE, SHIPPED, Method
 from carray.lab.replay import LabRequest
-from carray.lab.score import LabResult, Replays, score
-from carray.lab.show import lab_lines
+from carray.lab.score import LabResult, Proposal, Replays, score
+from carray.lab.show import lab_lines, proposal_lines
 
 EPOCHS = 10
 BUDGET = 20
@@ -90,3 +90,16 @@ def test_the_table_fits_100_columns_and_its_json_has_the_same_figures() -> None:
     plain = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert plain["scores"][2]["name"] == "tpe, median, grace 1"
     assert f"{plain['scores'][2]['regret']['20']:.3f}" in "\n".join(lines)
+
+
+def test_the_longest_proposal_fits_100_columns() -> None:
+    method = Method("random", "hyperband", 3, 10, starts=True)
+    asha = Method("random", "asha", 3, 10, starts=True)
+    lines = [
+        line
+        for proposed in (method, asha)
+        for clear in (True, False)
+        for line in proposal_lines(Proposal(proposed, 0.1234, 0.1, clear))
+    ]
+    assert max(map(len, lines)) <= 100
+    assert any("--start-from" in line for line in lines)
