@@ -35,9 +35,9 @@ def proposal_lines(proposal: Proposal) -> list[str]:
     if method.scheduler in ("asha", "median"):
         options += f" --grace-epochs {method.grace_epochs}"
     start = ["with starting points of the other data sets (--start-from)"] if method.starts else []
-    gain = f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than by default"
+    gain = f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than the default's"
     if not proposal.clear:
-        gain = f"nothing is clearly better than the default ({gain} at best)"
+        gain = f"nothing is clearly better: {gain} at best"
     return [f"next study: {options}", *start, gain]
 
 
