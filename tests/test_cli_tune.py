@@ -25,6 +25,8 @@ WRONG = {
     "a range that can't be valid": ([], {"1e-2": "11.0"}, "less than or equal to 10"),
     "an override that can't be valid": (["--set", "dropout=2"], {}, "should be less than 1"),
     "more refits than trials": (["--trials", "2", "--refit", "3"], {}, "at most --trials 2"),
+    "no grace at all": (["--grace-epochs", "0"], {}, "must be at least 1"),
+    "a reduction that reduces nothing": (["--reduction-factor", "1"], {}, "must be at least 2"),
     "an unknown scheduler": (["--scheduler", "ash"], {}, "did you mean 'asha'?"),
     "a study's name with a slash": (["--study", "a/b"], {}, "can't name a folder"),
     "no cluster at the address": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 from carray.errors import CarrayError
 
@@ -24,4 +26,17 @@ def main() -> None:
         )
         sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        _leave()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            _leave()
+        raise
+
+
+def _leave() -> NoReturn:
+    """Exit with 130, and without the ten seconds that Ray's threads take to unwind."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "ray" in sys.modules:
+        os._exit(INTERRUPTED)
+    sys.exit(INTERRUPTED)

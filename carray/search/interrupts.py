@@ -9,6 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
+
+import psutil
 
 EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -20,7 +23,7 @@ class Interrupts:
 
     The first one calls the current phase's `stop` in a thread of its own, since a signal may come
     in the middle of any call to Ray; in a phase without one it raises KeyboardInterrupt. The second
-    one ends the process, and with it, by the kernel's hand, the Ray that it started.
+    one ends the process and the Ray that it started.
     """
 
     def __init__(self) -> None:
@@ -59,10 +62,17 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name:
-            if sys.stdout.isatty():
-                os.write(sys.stdout.fileno(), SHOW_CURSOR)
-            os._exit(EXIT_CODE)
+            _end_at_once()
         self.name = signal.Signals(number).name
         if self._stop is None:
             raise KeyboardInterrupt(self.name)
         threading.Thread(target=self._stop, args=(self.name,), daemon=True).start()
+
+
+def _end_at_once() -> NoReturn:
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), SHOW_CURSOR)
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            each.kill()
+    os._exit(EXIT_CODE)

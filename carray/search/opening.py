@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
@@ -18,7 +18,7 @@ from carray.errors import ConfigError, RecordError
 from carray.files import write_text
 from carray.progress import progress
 from carray.provenance import git_commit
-from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord
+from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.search.ledger import Ledger, open_optuna_study
 from carray.search.plan import Node, Plan, make_plan
 from carray.search.samplers import build_sampler
@@ -26,6 +26,9 @@ from carray.search.schedulers import build_scheduler
 from carray.search.space import Block, SearchSpace
 from carray.search.starting import start_points
 from carray.tracking import Tracker
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
 
 DEFAULT_TRIALS = 30
 
@@ -146,9 +149,7 @@ def open_record(
         git_commit=git_commit(),
     )
     build_sampler(fresh.sampler, fresh.seed)
-    build_scheduler(
-        fresh.scheduler, metric=fresh.metric, direction=fresh.direction, max_epochs=max_epochs
-    )
+    scheduler_of(request, space, fresh)
     if fresh.trials < 1:
         raise ConfigError(f"--trials {fresh.trials} must be at least 1")
     if request.refit > fresh.trials:
@@ -156,6 +157,25 @@ def open_record(
     if not folder.record_file.exists():
         return folder, fresh
     return folder, _resumed(folder.record(), fresh)
+
+
+def scheduler_of(
+    request: StudyRequest,
+    space: SearchSpace,
+    study: StudyRecord,
+    ended: Sequence[TrialRecord] = (),
+) -> TrialScheduler:
+    """Build the study's scheduler; `ended` trials of earlier calls take part in its cutoffs."""
+    grace_epochs = request.grace_epochs
+    return build_scheduler(
+        study.scheduler,
+        metric=study.metric,
+        direction=study.direction,
+        max_epochs=study.max_epochs,
+        grace_epochs=(space.grace_epochs or 1) if grace_epochs is None else grace_epochs,
+        reduction_factor=request.reduction_factor,
+        ended=ended,
+    )
 
 
 def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:

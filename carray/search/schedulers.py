@@ -60,8 +60,13 @@ def build_scheduler(
     """Build the scheduler `name`; trials that have `ended` before take part in its cutoffs.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or a number is out of its range.
     """
+    if grace_epochs < 1:
+        raise ConfigError(f"--grace-epochs {grace_epochs} must be at least 1")
+    if reduction_factor < 2:
+        raise ConfigError(f"--reduction-factor {reduction_factor} must be at least 2")
+    grace_epochs = min(grace_epochs, max_epochs)  # trials shorter than a space's own are all kept
     mode = "min" if direction == "minimize" else "max"
     if name == "none":
         return FIFOScheduler()

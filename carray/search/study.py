@@ -29,6 +29,7 @@ from carray.search.opening import (
     open_ledger,
     open_record,
     plan_study,
+    scheduler_of,
     wanted_space,
     wanted_starts,
     warm_stores,
@@ -36,7 +37,6 @@ from carray.search.opening import (
 )
 from carray.search.plan import Plan
 from carray.search.preflight import preflight
-from carray.search.schedulers import build_scheduler
 from carray.search.space import SearchSpace
 from carray.search.watchdog import watched
 from carray.tracking import Tracker, open_tracker
@@ -148,16 +148,8 @@ class _Session:
         return "complete" if self._has_ended and not unfinished else "interrupted"
 
     def _search(self, lanes: Lanes) -> None:
-        request, study = self._request, self._ledger.study
-        scheduler = build_scheduler(
-            study.scheduler,
-            metric=study.metric,
-            direction=study.direction,
-            max_epochs=study.max_epochs,
-            grace_epochs=request.grace_epochs or self._space.grace_epochs or 1,
-            reduction_factor=request.reduction_factor,
-            ended=[r for r in self._ledger.records if r.state.is_finished()],
-        )
+        ended = [record for record in self._ledger.records if record.state.is_finished()]
+        scheduler = scheduler_of(self._request, self._space, self._ledger.study, ended)
         driver = self._driver(lanes)
         driver.search(scheduler, self._deadline, self._cache)
         if driver.lane_waits:
