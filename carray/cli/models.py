@@ -120,6 +120,69 @@ def features(
     print("\n".join(str(file) for file in done.files))
 
 
+def add_class(
+    model: ModelArgument,
+    images: Annotated[Path, typer.Option(help="Folder of the new class's images.")],
+    name: Annotated[str, typer.Option(help="The new class.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The model's data, where they have moved.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The new model package; default: MODEL-plus-NAME.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Of fine-tuning.")] = 5,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak; default: a fifth of the member's own.")
+    ] = None,
+    replay: Annotated[
+        int | None,
+        typer.Option(help="Training images of each old class; default: as many as the new has."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the cut and of the training.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A folder of pretrained weights.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a model one more class: its head grows, the old classes are replayed.
+
+    Says how often the new class is right, and the old ones before and after. Every member of an
+    ensemble learns it.
+
+    [dim]Examples:[/]
+
+      carray add-class autumn-top3 --images trucks --name BIG_TRUCKS
+
+      carray add-class autumn/0007 --images trucks --name BIG_TRUCKS --epochs 8 --replay 40
+    """
+    from carray.ensemble.add_class import add_class as add
+    from carray.ensemble.added_class import added_lines
+    from carray.progress import progress
+
+    added = add(
+        model,
+        images,
+        name,
+        data=data,
+        out=out,
+        epochs=epochs,
+        lr=lr,
+        replay=replay,
+        seed=seed,
+        weights=weights,
+        runs=runs,
+        progress=progress,
+        say=None if as_json else print,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(added.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(added_lines(added)))
+
+
 def parse_numbers(option: str, text: str) -> list[int]:
     """Read `3,7`; raises ConfigError for anything else."""
     words = [word.strip() for word in text.split(",")]

@@ -12,6 +12,7 @@ from carray.ensemble.logits import Floats, Labels
 RESAMPLES = 2000
 CHUNK = 250  # resamples at once: 250 x 10,000 float32 counts are 10 MB
 CONFIDENCE = 0.95
+Z_SCORE = 1.959964  # of that confidence, two-sided
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,21 @@ def interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return Interval(value, float(low), float(high))
+
+
+def wilson(right: int, images: int) -> Interval:
+    """Return a share and its 95 % interval, which holds for few images too.
+
+    Wilson, Journal of the American Statistical Association 1927.
+    """
+    if images == 0:
+        return Interval(float("nan"), 0.0, 1.0)
+    share, squared = right / images, Z_SCORE**2
+    middle = (share + squared / (2 * images)) / (1 + squared / images)
+    spread = share * (1 - share) / images + squared / (4 * images**2)
+    half = Z_SCORE * spread**0.5 / (1 + squared / images)
+    low = 0.0 if right == 0 else middle - half
+    return Interval(share, low, 1.0 if right == images else middle + half)
 
 
 def two_sided_p(resampled_gains: npt.NDArray[np.float64]) -> float:

@@ -1,0 +1,222 @@
+"""A class added later: every member's head grows, old classes are replayed, both are measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from carray import metrics
+from carray.config import TrialConfig, build_config
+from carray.data.extend import extend
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.data.store import open_store
+from carray.ensemble.added_class import AddedClass, measure
+from carray.ensemble.card import Card, MemberCard
+from carray.ensemble.evaluate import check_classes
+from carray.ensemble.model import BATCH_IMAGES, load_member
+from carray.ensemble.package import write_package
+from carray.ensemble.sources import find_package
+from carray.errors import ConfigError, RecordError, TrialFailed
+from carray.models.classifier import save_classifier
+from carray.models.grow import check_can_grow, grown_head, grown_state, last_layer
+from carray.models.weights import read_weights
+from carray.progress import silent
+from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.training.single import default_device, train
+
+NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
+LR_SHARE = 0.2  # of the lr that the member was trained with
+Say = Callable[[str], None]
+
+
+def add_class(
+    model: str,
+    images: str | os.PathLike[str],
+    name: str,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    out: str | None = None,
+    epochs: int = 5,
+    lr: float | None = None,
+    replay: int | None = None,
+    seed: int = 0,
+    weights: str | os.PathLike[str] | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+    say: Say | None = None,
+) -> AddedClass:
+    """Teach every member of a model one more class; write the new model package.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        images: a folder of the new class's images; they are split as the data are.
+        name: the new class.
+        data: the data that the model was trained on; None takes its study's.
+        out: the new package; None takes `MODEL-plus-NAME`, which names the study of its trials too.
+        epochs: of fine-tuning.
+        lr: peak learning rate; None takes `LR_SHARE` of each member's own.
+        replay: training images of each old class; None takes as many as the new class has.
+        seed: of the cut and of the training.
+        weights: a folder of pretrained weights.
+        runs: the runs folder.
+        progress: shows how far the images are.
+        say: told a sentence after every epoch.
+
+    Raises:
+        ConfigError: `out` exists or can't be a name, or a member's head can't grow.
+        DataError: the class exists or has too few images, or `data` has other classes.
+        RecordError: there is no such model, or nothing tells where its data are.
+        TrialFailed: a member could not be trained.
+    """
+    where = RunsFolder.at(runs)
+    package = find_package(where, model)
+    card = Card.read(package / "card.json")
+    new_name = out or f"{card.name}-plus-{NOT_A_NAME.sub('_', name)}"
+    study = _free_study(where, new_name)
+    members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
+    for member in members:
+        check_can_grow(member.config.head, member.trial)
+    manifest = Manifest.load(Path(data or _data_of(where, card)))
+    check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
+    extended = extend(
+        manifest,
+        Path(images),
+        name,
+        study.path / "data",
+        replay=replay,
+        seed=seed,
+        progress=progress,
+    )
+    trials = []
+    for place, member in enumerate(members):
+        grown = _grow(
+            package / card.members[place].folder,
+            member,
+            extended,
+            study.path / "grown" / f"{place}.safetensors",
+            progress,
+        )
+        config = _tuned(member.config, grown, epochs, lr, seed)
+        record = train(
+            extended.folder,
+            config,
+            runs=where.path,
+            study=new_name,
+            weights=weights,
+            on_epoch=_teller(say, member.trial),
+            progress=progress,
+        )
+        if record.state is not TrialState.COMPLETE:
+            raise TrialFailed(f"{member.trial} could not learn {name!r}: {record.reason}")
+        trials.append(study.trial(record.number))
+    _package(where, new_name, card, trials, extended, study)
+    return measure(where, package, new_name, manifest, extended, trials, progress)
+
+
+def _free_study(runs: RunsFolder, name: str) -> StudyFolder:
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ConfigError(f"--out {name!r} can't be a folder: use letters, digits, '-' and '_'")
+    study = runs.study(name)
+    if study.record_file.exists() or (runs.models / name).exists():
+        raise ConfigError(f"there is a model or study {name!r} already: give --out another name")
+    return study
+
+
+def _data_of(runs: RunsFolder, card: Card) -> str:
+    study = runs.study(card.study)
+    found = study.record().data if study.record_file.exists() else ""
+    if not found:
+        raise RecordError(
+            f"nothing under {runs.path} tells which data {card.name} was trained on: give --data"
+        )
+    return found
+
+
+def _grow(
+    folder: Path, card: MemberCard, extended: Manifest, file: Path, progress: Progress
+) -> Path:
+    """Write a member's weights with one class more; return the file."""
+    num_classes = len(extended.classes) - 1
+    weights_file = folder / "weights.safetensors"
+    state = read_weights(weights_file)
+    member = load_member(weights_file, card, num_classes, default_device())
+    pixels = open_store(extended, *member.geometry, progress).pixels
+    rows = extended.rows("train")
+    layer = member.classifier.get_submodule(last_layer(state, num_classes))
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+    for start in range(0, len(rows), BATCH_IMAGES):
+        member.logits(pixels[rows[start : start + BATCH_IMAGES]])
+    hook.remove()
+    inputs, is_new = torch.cat(seen), torch.from_numpy(extended.labels[rows] == num_classes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    wider = grown_state(state, num_classes, inputs[is_new], inputs[~is_new])
+    save_classifier(wider, file, card.input)
+    return file
+
+
+def _tuned(old: TrialConfig, grown: Path, epochs: int, lr: float | None, seed: int) -> TrialConfig:
+    """Return the member's own recipe, shorter and gentler, from its grown weights."""
+    return build_config(
+        {
+            "pretrained": str(grown),
+            "epochs": epochs,
+            "seed": seed,
+            "optimizer.lr": lr or LR_SHARE * old.optimizer.lr,
+            "schedule.name": "cosine",
+            "schedule.warmup_epochs": 0.0,
+            "augment.mix_off_epochs": 0,
+            "finetune.policy": "full",
+            "early_stop_patience": 0,
+            "fold": None,
+        },
+        old.model_copy(
+            update={
+                "head": grown_head(old.head),
+                "finetune": TrialConfig().finetune,
+                "schedule": TrialConfig().schedule,
+                "augment": old.augment.model_copy(update={"mix_off_epochs": 0}),
+            }
+        ),
+    )
+
+
+def _teller(say: Say | None, trial: str) -> Callable[[TrialRecord], None]:
+    def tell(record: TrialRecord) -> None:
+        if say:
+            row, epoch = record.epochs[-1], len(record.epochs)
+            say(
+                f"{trial} {epoch:>3}/{record.config.epochs}  loss {row[metrics.TRAIN_LOSS]:.3f} | "
+                f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f}"
+            )
+
+    return tell
+
+
+def _package(
+    runs: RunsFolder,
+    name: str,
+    card: Card,
+    trials: list[TrialFolder],
+    extended: Manifest,
+    study: StudyFolder,
+) -> None:
+    write_package(
+        runs.models / name,
+        trials,
+        [member.weight for member in card.members],
+        classes=extended.classes,
+        study=study.path.name,
+        rule=card.rule,
+        space=card.space,
+        temperature=card.temperature,
+        tta=card.views if card.tta else None,
+        manifest_hash=extended.hash,
+        data=str(extended.folder),
+    )

@@ -1,0 +1,171 @@
+"""A class added later: the head grows, the old classes stay, and both are measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from carray.cli.app import app
+from carray.config import HeadConfig
+from carray.data.extend import NOT_REPLAYED, extend
+from carray.ensemble import build_ensemble
+from carray.ensemble.add_class import add_class
+from carray.ensemble.added_class import AddedClass, added_lines
+from carray.ensemble.package import load_model
+from carray.ensemble.statistics import wilson
+from carray.errors import ConfigError, DataError, RecordError
+from carray.models.grow import check_can_grow, grown_state
+from tests.trained import Trained
+
+
+@pytest.fixture(scope="module")
+def trucks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures of one colourful kind, one that can't be read, and a copy."""
+    folder = tmp_path_factory.mktemp("trucks")
+    rng = np.random.default_rng(5)
+    for number in range(24):
+        pixels = rng.integers(0, 90, (60, 80, 3), np.uint8)
+        x, y = rng.integers(5, 30, 2)
+        pixels[y : y + 25, x : x + 40] = (250, 30, 200 + number % 50)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    shutil.copy(folder / "00.png", folder / "again.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    runs = tmp_path_factory.mktemp("added") / "runs"
+    shutil.copytree(trained.runs / "studies", runs / "studies")
+    build_ensemble("single", top=2, runs=runs, name="pair", rule="soft vote", track=False)
+    return replace(trained, runs=runs)
+
+
+@pytest.fixture(scope="module")
+def added(own: Trained, trucks: Path) -> AddedClass:
+    return add_class("pair", trucks, "BIG_TRUCKS", epochs=5, runs=own.runs)
+
+
+def test_a_grown_head_says_of_old_classes_what_it_said_before() -> None:
+    rng = torch.Generator().manual_seed(0)
+    state = {
+        "backbone.x": torch.ones(2),
+        "head.0.weight": torch.randn(7, 5, generator=rng),
+        "head.3.weight": torch.randn(4, 7, generator=rng),
+        "head.3.bias": torch.randn(4, generator=rng),
+    }
+    old, new = torch.randn(50, 7, generator=rng), torch.randn(20, 7, generator=rng) + 3
+    wider = grown_state(state, 4, new, old)
+    assert torch.equal(wider["head.3.weight"][:4], state["head.3.weight"])
+    assert torch.equal(wider["head.3.bias"][:4], state["head.3.bias"])
+    assert torch.equal(wider["head.0.weight"], state["head.0.weight"])
+    said = [x @ wider["head.3.weight"].T + wider["head.3.bias"] for x in (old, new)]
+    assert float(said[0].mean(0)[4]) == pytest.approx(float(said[0].mean(0)[:4].mean()), abs=1e-4)
+    assert said[1].mean(0).argmax() == 4
+
+
+def test_an_extended_data_set_keeps_held_splits_and_replays_the_old_classes(
+    own: Trained, trucks: Path, tmp_path: Path
+) -> None:
+    before = own.manifest
+    after = extend(before, trucks, "BIG_TRUCKS", tmp_path / "data", replay=6)
+    assert after.classes == (*before.classes, "BIG_TRUCKS")
+    for split in ("val", "blend", "test"):
+        old = after.included.iloc[after.rows(split)]
+        old = old[old["label"] != "BIG_TRUCKS"]
+        wanted = before.included.iloc[before.rows(split)]
+        assert old["image_id"].tolist() == wanted["image_id"].tolist()
+    counts = Counter(after.labels[after.rows("train")].tolist())
+    assert {counts[own] for own in range(9)} == {6}
+    new = after.images[after.images["label"] == "BIG_TRUCKS"]
+    assert (new["excluded"].str.split(":").str[0]).value_counts().to_dict() == {
+        "": 24,
+        "duplicate": 1,
+        "unreadable": 1,
+    }
+    assert (after.images["excluded"] == NOT_REPLAYED).any()
+    again = type(after).load(tmp_path / "data")
+    assert again.hash == after.hash
+
+
+def test_the_new_class_is_learned_and_both_sides_are_told(own: Trained, added: AddedClass) -> None:
+    assert added.new.value > 0.5
+    assert added.new_images == 6
+    assert added.new.low < added.new.value
+    assert (added.old_images, len(added.trials)) == (len(own.manifest.rows("test")), 2)
+    assert added.change.value == pytest.approx(added.old_after.value - added.old_before.value)
+    assert added.change.low <= added.change.value <= added.change.high
+    assert added.old_after.value > 0.2  # chance is 0.11: they aren't forgotten
+    lines = added_lines(added)
+    assert max(len(line) for line in lines if "/" not in line) <= 100
+
+
+def test_the_new_package_knows_the_old_classes_and_the_new_one(
+    own: Trained, added: AddedClass, trucks: Path
+) -> None:
+    model = load_model(added.package)
+    assert model.classes == (*own.manifest.classes, "BIG_TRUCKS")
+    p = model.predict(sorted(trucks.glob("0*.png")))
+    assert p.shape == (10, 10)
+    assert (p.argmax(axis=1) == 9).mean() > 0.6
+    assert [member.weight for member in model.card.members] == [0.5, 0.5]
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    own: Trained, trucks: Path, added: AddedClass, tmp_path: Path
+) -> None:
+    def call(name: str = "NEW", images: Path = trucks, **options: object) -> None:
+        add_class("pair", images, name, runs=own.runs, **options)  # type: ignore[arg-type]
+
+    known = own.manifest.classes[0]
+    with pytest.raises(DataError, match=rf"the class '{known}' exists already"):
+        call(known)
+    with pytest.raises(ConfigError, match="there is a model or study 'pair-plus-BIG_TRUCKS'"):
+        call("BIG_TRUCKS")
+    (tmp_path / "few").mkdir()
+    with pytest.raises(DataError, match="no image in"):
+        call(images=tmp_path / "few")
+    shutil.copy(trucks / "00.png", tmp_path / "few")
+    with pytest.raises(DataError, match="too few distinct images for the splits of the new class"):
+        call(images=tmp_path / "few")
+    with pytest.raises(DataError, match="old classes would be forgotten"):
+        call(replay=0)
+    with pytest.raises(RecordError, match="there is no model 'pear'"):
+        add_class("pear", trucks, "NEW", runs=own.runs)
+    assert not (own.runs / "studies" / "pair-plus-NEW").exists()
+    assert not (own.runs / "models" / "pair-plus-NEW").exists()
+
+
+@pytest.mark.parametrize("kind", ["ml_decoder", "knn", "random_forest"])
+def test_heads_that_cannot_grow_are_named(kind: str) -> None:
+    head = HeadConfig.model_validate({"kind": kind})
+    with pytest.raises(ConfigError, match=f"of kind '{kind}', which can't grow by a class"):
+        check_can_grow(head, "autumn/0001")
+
+
+def test_wilsons_interval_is_honest_where_all_are_right() -> None:
+    found = wilson(10, 10)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.7225, abs=1e-3)
+    half = wilson(50, 100)
+    assert (half.low, half.high) == (
+        pytest.approx(0.4038, abs=1e-3),
+        pytest.approx(0.5962, abs=1e-3),
+    )
+
+
+def test_the_command_line_adds_one_to_a_single_trial(own: Trained, trucks: Path) -> None:
+    words = ["add-class", "single/0001", "--images", str(trucks), "--name", "BIG TRUCKS"]
+    words += ["--epochs", "1", "--replay", "3", "--runs", str(own.runs)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "the old classes, before" in done.output
+    assert (own.runs / "models" / "single-0001-plus-BIG_TRUCKS" / "card.json").exists()
