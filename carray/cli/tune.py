@@ -40,14 +40,15 @@ def tune(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="tpe, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
+        typer.Option(help="tpe, tpe-univariate, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
     ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
     ] = None,
     grace_epochs: Annotated[
-        int | None, typer.Option(help="Epochs that every trial gets.", rich_help_panel=SEARCH)
+        int | None,
+        typer.Option(help="Epochs that every trial gets; default: a tenth.", rich_help_panel=SEARCH),
     ] = None,
     reduction_factor: Annotated[
         int, typer.Option(help="One in so many goes past a rung.", rich_help_panel=SEARCH)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.lab.methods import BASELINE, SHIPPED, Method
+from carray.lab.methods import BASELINE, Method
 from carray.search.recorded import Floats
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _propose(methods: Sequence[Method], means: Floats) -> Proposal:
     `means` are mean regrets, (data sets, methods, seeds).
     """
     best = int(means.mean(axis=(0, 2)).argmin())
-    shipped = Method(SHIPPED.sampler, SHIPPED.scheduler, starts=methods[best].starts)
+    starts = methods[best].starts
+    shipped = next(m for m in methods if m.shipped and m.starts == starts)
     gains = means[:, methods.index(shipped)] - means[:, best]  # (data sets, seeds)
     gain = float(gains.mean())
     parts = [gains.mean(axis=axis) for axis in (0, 1) if gains.shape[1 - axis] > 1]

@@ -21,7 +21,7 @@ from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.search.ledger import Ledger, open_optuna_study
 from carray.search.plan import Node, Plan, make_plan
-from carray.search.samplers import build_sampler
+from carray.search.samplers import build_sampler, default_sampler
 from carray.search.schedulers import build_scheduler
 from carray.search.space import Block, SearchSpace
 from carray.search.starting import start_points
@@ -140,7 +140,7 @@ def open_record(
         direction=space.direction,
         space_file=str(request.space),
         space_hash=space.hash,
-        sampler=request.sampler or space.sampler or "tpe",
+        sampler=request.sampler or space.sampler or default_sampler(bool(space.blocks)),
         scheduler=request.scheduler or space.scheduler or "asha",
         trials=request.trials or space.trials or DEFAULT_TRIALS,
         max_epochs=max_epochs,

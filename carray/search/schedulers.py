@@ -47,6 +47,15 @@ class Median(MedianStoppingRule):  # type: ignore[misc]
             super().on_trial_complete(tune_controller, trial, result)
 
 
+def default_grace_epochs(max_epochs: int) -> int:
+    """Return the epochs that every trial gets where nobody says: a tenth of a full trial's.
+
+    A first epoch barely ranks trials: on replayed curves its rank correlation with the end is
+    -0.06 to 0.26, a tenth later it is 0.37 to 0.86, and stopping at it costs half the regret.
+    """
+    return max(1, round(max_epochs / 10))
+
+
 def build_scheduler(
     name: str,
     *,

@@ -30,7 +30,7 @@ KEYS = (
     "trials",
 )
 BLOCK_KEYS = ("fixed", "search")
-SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc")
+SAMPLERS = ("tpe", "tpe-univariate", "random", "gp", "cmaes", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 MOST_TOLD = 6  # mistakes that one message names
 

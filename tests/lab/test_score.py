@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from carray.lab.methods import BASELINE, SHIPPED, Method
+from carray.lab.methods import BASELINE, Method, shipped_method
 from carray.lab.replay import LabRequest
 from carray.lab.score import LabResult, Proposal, Replays, score
 from carray.lab.show import lab_lines, proposal_lines
@@ -15,6 +15,7 @@ from carray.lab.show import lab_lines, proposal_lines
 EPOCHS = 10
 BUDGET = 20
 BETTER = Method("tpe", "median")
+SHIPPED = shipped_method(EPOCHS)
 METHODS = [BASELINE, SHIPPED, BETTER]
 
 
