@@ -51,6 +51,8 @@ class HeadConfig(Part):
     """ML-Decoder's group queries; 0 takes one for each class, at most 100."""
     decoder_width: int = Field(768, ge=8, multiple_of=8)
     """ML-Decoder's embedding width."""
+    decoder_heads: Literal[1, 2, 4, 8] = 8
+    """ML-Decoder's heads of attention; its paper has 8."""
 
 
 class ScratchConfig(Part):

@@ -58,7 +58,12 @@ class DecoderHead(nn.Module):
         super().__init__()
         groups = head.groups or min(MAX_GROUPS, num_classes)
         self.inner = MLDecoder(num_classes, groups, head.decoder_width, width)
-        self.inner.decoder = _OneLayer(self.inner.decoder.layers[0])
+        layer = self.inner.decoder.layers[0]
+        if head.decoder_heads != layer.multihead_attn.num_heads:  # timm's has no argument for it
+            layer.multihead_attn = nn.MultiheadAttention(
+                head.decoder_width, head.decoder_heads, layer.multihead_attn.dropout
+            )
+        self.inner.decoder = _OneLayer(layer)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens_BPD: Tensor) -> Tensor:

@@ -79,3 +79,13 @@ def test_batch_norm_over_one_image_is_refused() -> None:
     config = build_config({"pretrained": False, "head.kind": "mlp", "device_batch_size": 1})
     with pytest.raises(ConfigError, match=r"device_batch_size=1 must be at least 2"):
         check_backbone(config)
+
+
+@pytest.mark.parametrize("heads", [1, 8])
+def test_ml_decoder_has_as_many_heads_of_attention_as_asked(heads: int) -> None:
+    params = {"backbone": "resnet10t", "pretrained": False, "head.kind": "ml_decoder"}
+    config = build_config({**params, "head.decoder_width": 64, "head.decoder_heads": heads})
+    classifier = build_classifier(config, 5).classifier
+    (attention,) = (m for m in classifier.modules() if isinstance(m, nn.MultiheadAttention))
+    assert attention.num_heads == heads
+    assert classifier(torch.zeros(2, 3, 64, 64)).shape == (2, 5)

@@ -1,0 +1,104 @@
+"""Every shipped space: checked, sampled, built whole without memory, and run for one epoch.
+
+Backbones of more than `SMALL_PARAMETERS` are built and run on the meta device at the space's own
+image size, which allocates nothing; a small net with the same recipe stands in for their epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from carray import metrics
+from carray.config import TrialConfig, build_config, flatten
+from carray.models.classifier import Classifier, check_backbone
+from carray.search.space import SearchSpace, spaces_folders
+from carray.training.orders import EpochOrder
+from carray.training.ranks import SoloRanks
+from carray.training.runner import TrialRunner
+
+FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+SMALL_PARAMETERS = 1_000_000
+STAND_IN = "test_efficientnet"  # 0.4 million parameters, with everything that recipes vary
+TINY: dict[str, Any] = {
+    "pretrained": False,
+    "image_size": 64,
+    "device_batch_size": 8,
+    "precision": "fp32",
+    "scratch.filters": 8,
+}
+
+
+@pytest.fixture(params=FILES, ids=lambda file: str(file.stem))
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return SearchSpace.load(request.param)
+
+
+def drawn_configs(space: SearchSpace, **overrides: Any) -> list[TrialConfig]:
+    """Return one trial of each backbone block, drawn at random."""
+    found: dict[object, TrialConfig] = {}
+    for params in space.sample(60, seed=1):
+        found.setdefault(params.get("backbone_block"), space.resolve(params, overrides))
+    assert set(found) == set(space.blocks or (None,))
+    return list(found.values())
+
+
+def test_the_shipped_spaces_are_found_by_name() -> None:
+    assert FILES
+    assert FILES[0].parent in spaces_folders()
+
+
+def test_it_asks_a_question_and_says_how_many_trials_it_wants(space: SearchSpace) -> None:
+    assert space.question.startswith("Question: ")
+    assert "?" in space.question
+    assert space.starts, "a shipped space knows where to start"
+
+
+def test_every_starting_point_is_a_trial_of_the_space(space: SearchSpace) -> None:
+    draws = space.sample(60, seed=1)
+    for point, named in zip(space.start_points(), space.starts, strict=True):
+        block = point.get("backbone_block", draws[0].get("backbone_block"))
+        drawn = next(draw for draw in draws if draw.get("backbone_block") == block)
+        flat = flatten(space.resolve({**drawn, **point}))
+        assert {name: flat[name] for name in named if name != "backbone_block"} == {
+            name: value for name, value in named.items() if name != "backbone_block"
+        }
+
+
+def test_every_backbone_is_built_and_run_on_the_meta_device_at_its_own_size(
+    space: SearchSpace,
+) -> None:
+    for config in drawn_configs(space, pretrained=False):
+        for backbone in space.backbones() if len(space.blocks) == 0 else [config.backbone]:
+            check_backbone(config.model_copy(update={"backbone": backbone}), 196)
+
+
+def test_one_epoch_runs_on_toy_images_with_a_stand_in_where_the_backbone_is_large(
+    space: SearchSpace, toy_data: Path, tmp_path: Path
+) -> None:
+    runner = TrialRunner(SoloRanks(), torch.device("cpu"), num_threads=1)
+    for number, config in enumerate(drawn_configs(space, **TINY)[:4]):
+        order = EpochOrder(
+            trial=f"{space.name}/{number:04d}",
+            folder=str(tmp_path / str(number)),
+            data=str(toy_data),
+            config=small_enough(config),
+            epoch=1,
+        )
+        row = runner.run_epoch(order).metrics
+        assert all(np.isfinite(row[name]) for name in metrics.EPOCH_METRICS)
+        assert 0 <= row[metrics.VAL_TOP1] <= 1
+
+
+def small_enough(config: TrialConfig) -> TrialConfig:
+    """Return the same recipe, on the stand-in where its own backbone is large."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Classifier(config, 12).backbone.parameters())
+    changes: dict[str, Any] = {"head.decoder_width": min(64, config.head.decoder_width)}
+    if parameters > SMALL_PARAMETERS:
+        changes["backbone"] = STAND_IN
+    return build_config(changes, config)
