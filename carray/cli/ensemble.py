@@ -108,9 +108,14 @@ def predict(
     submission: Annotated[
         bool, typer.Option("--submission", help="Write Id,Category rows, as Kaggle wants them.")
     ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write a column for each class.")
+    ] = False,
     sample: Annotated[
         Path | None,
-        typer.Option(help="A sample submission: its columns, its ids, its order."),
+        typer.Option(
+            help="A sample submission: its columns (a category, or one a class), ids and order."
+        ),
     ] = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
@@ -135,6 +140,7 @@ def predict(
         out,
         top_k=top_k,
         submission=submission,
+        probabilities=probabilities,
         sample=sample,
         runs=runs,
         progress=progress,

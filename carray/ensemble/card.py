@@ -83,6 +83,8 @@ class Card(_Json):
     """`box`: training images were cut to their boxes, so these should be too."""
     margin: float = 0.0
     """How much a box grows, as a share of its sides."""
+    merge: dict[str, str] = {}
+    """Class name in the source -> the class that it became."""
     manifest_hash: str = ""
     results: dict[str, Any] = {}
     """Rules, the comparison on test with its intervals, the verdict; as `Ensemble.as_dict`."""

@@ -48,6 +48,7 @@ class SplitVotes:
     def __init__(self, candidates: Sequence[Candidate], split: str, labels: Labels) -> None:
         self.candidates, self.split, self.labels = tuple(candidates), split, labels
         self._log_p: dict[int, Floats] = {}
+        self._classes: dict[int, tuple[str, int]] = {}  # 0: the first trial read, its classes
 
     def log_p(self, member: int) -> Floats:
         """Return one trial's log-probabilities, (images, classes); kept once read."""
@@ -81,9 +82,23 @@ class SplitVotes:
                 f"trial {candidate.record.name} has logits of shape {logits.shape} on "
                 f"{self.split!r}, which has {len(self.labels)} images: they are of other data"
             )
+        self._check_classes(candidate.record.name, logits.shape[1])
         if not np.isfinite(logits).all():
             raise RecordError(
                 f"trial {candidate.record.name} has logits on {self.split!r} that aren't finite: "
                 "move its folder away"
             )
         return logits
+
+    def _check_classes(self, trial: str, classes: int) -> None:
+        first, wanted = self._classes.setdefault(0, (trial, classes))
+        if classes != wanted:
+            raise RecordError(
+                f"trial {trial} has logits of {classes} classes on {self.split!r} and {first} of "
+                f"{wanted}: they weren't trained on the same data"
+            )
+        if len(self.labels) and int(self.labels.max()) >= classes:
+            raise RecordError(
+                f"trial {trial} has logits of {classes} classes on {self.split!r}, whose labels "
+                f"go up to class {int(self.labels.max())}: they are of other data"
+            )

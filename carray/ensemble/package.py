@@ -164,10 +164,10 @@ def _write_member(
 
 
 def crop_of(data: str) -> dict[str, Any]:
-    """Return how a data set's images were cut, as the card's fields; nothing if it is gone."""
+    """Return how images were cut and classes merged, as the card's fields; nothing if unknown."""
     file = Path(data) / "manifest.json"
     settings = read_json(file).get("settings", {}) if data and file.exists() else {}
-    return {name: settings[name] for name in ("crop", "margin") if name in settings}
+    return {name: settings[name] for name in ("crop", "margin", "merge") if name in settings}
 
 
 def member_input(config: TrialConfig, weights_file: Path) -> InputSpec:

@@ -7,25 +7,32 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from carray.ensemble.card import Card
 from carray.ensemble.package import load_model
-from carray.ensemble.sources import ImageList, find_images, find_package, path_column, read_csv
-from carray.errors import ConfigError, DataError
+from carray.ensemble.sources import ImageList, find_images, find_package
+from carray.ensemble.submission import (
+    CATEGORY_COLUMNS,
+    Sample,
+    category_rows,
+    class_columns,
+    probability_rows,
+)
+from carray.errors import ConfigError
 from carray.files import written_aside
 from carray.progress import Advance, silent
 from carray.records import RunsFolder
 
 if TYPE_CHECKING:
-    from carray.ensemble.card import Card
     from carray.ensemble.model import Predictions
 
-SUBMISSION_COLUMNS = ("Id", "Category")  # as Kaggle's car competitions have them
 SHOWN = 10  # images that a summary names
+SHOWN_MERGES = 4
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Row = dict[str, str]
@@ -60,6 +67,7 @@ def predict_to_csv(
     *,
     top_k: int = 3,
     submission: bool = False,
+    probabilities: bool = False,
     sample: str | Path | None = None,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
@@ -72,13 +80,16 @@ def predict_to_csv(
         out: the CSV to write.
         top_k: how many classes a row holds, likeliest first.
         submission: write `Id,Category` rows, the ids being the images' names.
-        sample: a sample submission: its columns, its ids, its order.
+        probabilities: write a column for each class.
+        sample: a sample submission: its columns, its ids, its order; with a column for each class
+            (under the name that it had before merging, too) probabilities are written.
         runs: the runs folder.
         progress: shows how far the images are.
 
     Raises:
         RecordError: there is no such model.
-        DataError: there are no images, or an id of `sample` has none.
+        DataError: there are no images, an id of `sample` has none, or one of its columns is no
+            class of the model, or the reverse.
     """
     start = time.monotonic()
     runs_folder = RunsFolder.at(runs)
@@ -86,14 +97,19 @@ def predict_to_csv(
         raise ConfigError(f"--top-k {top_k} must be at least 1")
     package = find_package(runs_folder, model)
     found = find_images(images)
-    wanted = _sample_ids(Path(sample)) if sample else None
-    if wanted is not None:
-        found = _matched(found, wanted[1], Path(str(sample)))
+    wanted = Sample.read(Path(sample)) if sample else None
+    if wanted:
+        found = wanted.matched(found)
+    card = Card.read(package / "card.json")
+    columns = _columns(wanted, card, probabilities)
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress, found.boxes)
-    if submission or wanted is not None:
-        columns = wanted[0] if wanted else SUBMISSION_COLUMNS
-        rows = _submission_rows(found, predicted, loaded.classes, columns)
+    identity = wanted.identity if wanted else CATEGORY_COLUMNS[0]
+    if columns:
+        rows = probability_rows(found, predicted, identity, columns)
+    elif submission or wanted:
+        category = wanted.columns[0] if wanted else CATEGORY_COLUMNS[1]
+        rows = category_rows(found, predicted, loaded.classes, (identity, category))
     else:
         rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
     _write(Path(out), rows)
@@ -102,7 +118,7 @@ def predict_to_csv(
         package,
         len(predicted.places),
         {found.names[place]: why for place, why in predicted.unreadable.items()},
-        (*_view_notes(loaded.card), *_notes(loaded.card.crop, found)),
+        (*_view_notes(card), *_merge_notes(card), *_notes(card.crop, found)),
         time.monotonic() - start,
         tuple(rows),
     )
@@ -112,6 +128,29 @@ def _view_notes(card: Card) -> tuple[str, ...]:
     if card.tta is None:
         return ()
     return (f"every image was seen in {len(card.tta.views)} views ({card.views.label})",)
+
+
+def _merge_notes(card: Card) -> tuple[str, ...]:
+    """Say which classes are several of the source's: their names may be asked for elsewhere."""
+    if not card.merge:
+        return ()
+    told = [f"{old!r} is {new!r}" for old, new in card.merge.items()][:SHOWN_MERGES]
+    more = len(card.merge) - SHOWN_MERGES
+    return (f"classes were merged: {'; '.join(told)}" + (f"; and {more} more" if more > 0 else ""),)
+
+
+def _columns(
+    sample: Sample | None, card: Card, probabilities: bool
+) -> dict[str, tuple[int, float]]:
+    """Return the class of each probability column; none where no probabilities are asked for."""
+    if sample and sample.wants_probabilities:
+        return class_columns(sample.columns, card.classes, card.merge, sample.file)
+    if probabilities and sample:
+        raise ConfigError(
+            f"--probabilities needs one column a class, and {sample.file} has "
+            f"{sample.columns[0]!r} alone: drop --sample or --probabilities"
+        )
+    return {name: (place, 1.0) for place, name in enumerate(card.classes)} if probabilities else {}
 
 
 def _notes(crop: str, found: ImageList) -> tuple[str, ...]:
@@ -139,53 +178,6 @@ def _top_rows(
             row[f"probability_{rank + 1}"] = "" if p is None else f"{p[order[rank]]:.6f}"
         rows.append(row | {"error": predicted.unreadable.get(place, "")})
     return rows
-
-
-def _submission_rows(
-    found: ImageList, predicted: Predictions, classes: Sequence[str], columns: Sequence[str]
-) -> list[Row]:
-    """Return one row an image; an unreadable one gets the likeliest class of the others."""
-    picks = predicted.probabilities.argmax(axis=1)
-    fallback = int(np.bincount(picks, minlength=len(classes)).argmax())
-    known = dict(zip(predicted.places, picks.tolist(), strict=True))
-    chosen = [known.get(place, fallback) for place in range(len(found))]
-    identity, category = columns[0], columns[1]
-    return [
-        {identity: name, category: classes[pick]}
-        for name, pick in zip(found.names, chosen, strict=True)
-    ]
-
-
-def _sample_ids(sample: Path) -> tuple[tuple[str, str], list[str]]:
-    """Return a sample submission's two columns and its ids.
-
-    Raises:
-        DataError: it has fewer than two columns, or no rows.
-    """
-    rows = read_csv(sample)
-    columns = list(rows[0]) if rows else []
-    if len(columns) < 2:
-        raise DataError(
-            f"the sample submission {sample} must have two columns, such as Id,Category"
-        )
-    identity = path_column(columns)
-    category = next(column for column in columns if column != identity)
-    return (identity, category), [row[identity] for row in rows]
-
-
-def _matched(found: ImageList, ids: Sequence[str], sample: Path) -> ImageList:
-    """Return the images of the sample's ids, with or without file ending, in its order."""
-    by_name: dict[str, int] = {}
-    for place, (path, name) in enumerate(zip(found.paths, found.names, strict=True)):
-        for known in (path.stem, path.name, str(Path(name).with_suffix("")), name):
-            by_name[known] = place
-    missing = [identity for identity in ids if identity not in by_name]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(ids)} ids of {sample} have no image, the first is "
-            f"{missing[0]!r}: give the folder that holds them"
-        )
-    return replace(found.take([by_name[identity] for identity in ids]), names=tuple(ids))
 
 
 def _write(out: Path, rows: Sequence[Row]) -> None:
