@@ -34,6 +34,8 @@ class TrialRow:
     top1: float
     seconds: float
     refit_of: int | None
+    fold: int | None = None
+    """Judged on this fold, not on `val`: not to be compared with the others."""
 
 
 def study_table(folder: StudyFolder) -> list[TrialRow]:
@@ -65,6 +67,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         top1=record.best(metrics.VAL_TOP1),
         seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
         refit_of=record.refit_of,
+        fold=record.config.fold,
     )
 
 
@@ -139,7 +142,8 @@ def _cause(reason: str) -> str:
 
 def next_lines(study: StudyRecord, table: Sequence[TrialRow]) -> list[str]:
     """Return the commands that make sense now."""
-    complete = sum(row.state == "complete" and row.refit_of is None for row in table)
+    superseded = {row.refit_of for row in table if row.state == "complete"}
+    complete = sum(row.state == "complete" and row.number not in superseded for row in table)
     lines = [f"  carray report --study {study.name}", "  carray ui"]
     if complete:
         lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}")
