@@ -47,7 +47,11 @@ class Study:
         """The complete trial or refit that is best in the study's metric on `val`."""
         study = self.record
         sign = 1.0 if study.direction == "minimize" else -1.0
-        complete = [r for r in self.trials if r.state is TrialState.COMPLETE and r.best_epoch]
+        complete = [
+            r
+            for r in self.trials
+            if r.state is TrialState.COMPLETE and r.best_epoch and r.config.fold is None
+        ]
         return min(complete, key=lambda r: sign * r.best(study.metric), default=None)
 
     def ensemble(self, top: int = 3, **options: Any) -> Ensemble:

@@ -80,7 +80,7 @@ class TrialRecord(_Record):
 
     study: str
     number: int
-    kind: Literal["search", "refit", "single"] = "search"
+    kind: Literal["search", "refit", "fold", "single"] = "search"
     state: TrialState = TrialState.RUNNING
     reason: str = ""
     """Why it ended so: the stop's rule, the error's sentence."""
@@ -90,6 +90,8 @@ class TrialRecord(_Record):
     epochs: tuple[dict[str, float], ...] = ()
     """One row a finished epoch, from the first; names of `carray.metrics`."""
     refit_of: int | None = None
+    fold_of: int | None = None
+    """The trial whose configuration this one trained on the fold `config.fold`."""
     sampler_number: int | None = None
     """The trial's number in Optuna's study."""
     manifest_hash: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, lab, models, sanity, space, trial, tune, ui
+from carray.cli import data, demo, ensemble, folds, lab, models, sanity, space, trial, tune, ui
 
 app = typer.Typer(
     name="carray",
@@ -24,6 +24,7 @@ app.command()(sanity.sanity)
 app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)
+app.command()(folds.folds)
 app.command()(models.compare)
 app.command()(models.errors)
 app.command()(models.features)

@@ -35,6 +35,9 @@ def train(
         typer.Option("--config", help="YAML of names and values, dotted or nested; --set wins."),
     ] = None,
     study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = "single",
+    folds: Annotated[
+        int, typer.Option(help="Train on each of the data's folds, one after the other.")
+    ] = 0,
     classifier: Annotated[
         str | None,
         typer.Option(help="linear_probe, random_forest or knn, fitted to --features-of."),
@@ -65,10 +68,24 @@ def train(
         _train_classical(data, classifier, features_of, set_ or config, runs, as_json)
         return
     from carray.progress import progress
+    from carray.training.folds import train_folds
     from carray.training.single import train as train_single
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
     lines = _EpochLines(as_json)
+    if folds:
+        records = train_folds(
+            data,
+            params,
+            folds,
+            runs=runs,
+            study=study,
+            weights=weights,
+            on_epoch=lines.show,
+            progress=progress,
+        )
+        _print_folds(records, folds, as_json)
+        return
     record = train_single(
         data,
         params,
@@ -83,6 +100,17 @@ def train(
     else:
         _print_end(record, lines.seen)
     if record.state != "complete":
+        raise typer.Exit(1)
+
+
+def _print_folds(records: list[TrialRecord], folds: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records]))
+    else:
+        for record in records:
+            _print_end(record, 1)
+        print(f"      carray folds --study {records[0].study}")
+    if len(records) < folds or records[-1].state != "complete":
         raise typer.Exit(1)
 
 

@@ -31,6 +31,9 @@ def tune(
     refit_epochs: Annotated[
         int | None, typer.Option(help="Epochs of a refit; default: twice a trial's.")
     ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Train the best on every fold too; as many as the data have.")
+    ] = 0,
     time_budget: Annotated[
         float | None, typer.Option(help="Minutes after which no epoch is begun.")
     ] = None,
@@ -130,6 +133,7 @@ def tune(
         time_budget_seconds=None if time_budget is None else time_budget * 60,
         refit=refit,
         refit_epochs=refit_epochs,
+        folds=folds,
         address=address,
         seed=seed,
         start_from=tuple(start_from or ()),

@@ -39,14 +39,15 @@ class TrialRow:
 
 
 def study_table(folder: StudyFolder) -> list[TrialRow]:
-    """Return every trial of a study, the best in the study's metric first, the valueless last."""
+    """Return every trial, the best in the study's metric first, the valueless, then folds last."""
     study = folder.record()
     sign = 1 if study.direction == "minimize" else -1
     records = [record for _, record in folder.trials()]
 
-    def key(record: TrialRecord) -> tuple[bool, float, int]:
-        value = record.best(study.metric)
-        return math.isnan(value), 0.0 if math.isnan(value) else sign * value, record.number
+    def key(record: TrialRecord) -> tuple[bool, bool, float, int]:
+        value, is_fold = record.best(study.metric), record.config.fold is not None
+        missing = math.isnan(value)
+        return is_fold, missing, 0.0 if missing else sign * value, record.number
 
     return [row_of(record) for record in sorted(records, key=key)]
 
@@ -85,10 +86,12 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     """Say how many trials ended how, and how long it took."""
-    states = Counter(row.state for row in table if row.kind != "refit")
+    states = Counter(row.state for row in table if row.kind != "refit" and row.fold is None)
     refits = sum(row.kind == "refit" for row in table)
     told = [f"{states[state]} {state}" for state in TrialState if states[state]]
     told += [f"{refits} refits"] if refits else []
+    folds = sum(row.fold is not None for row in table)
+    told += [f"{folds} on folds"] if folds else []
     took = ""
     if study.ended_at and study.started_at:
         took = f", {seconds_text(study.ended_at - study.started_at)}"
@@ -113,6 +116,7 @@ def table_lines(table: Sequence[TrialRow], metric: str) -> list[str]:
 def _line(row: TrialRow) -> str:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
+    state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
     backbone = row.backbone
     if len(backbone) >= BACKBONE_WIDTH:
         backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
@@ -143,10 +147,13 @@ def _cause(reason: str) -> str:
 def next_lines(study: StudyRecord, table: Sequence[TrialRow]) -> list[str]:
     """Return the commands that make sense now."""
     superseded = {row.refit_of for row in table if row.state == "complete"}
-    complete = sum(row.state == "complete" and row.number not in superseded for row in table)
+    votes = [row for row in table if row.state == "complete" and row.fold is None]
+    complete = sum(row.number not in superseded for row in votes)
     lines = [f"  carray report --study {study.name}", "  carray ui"]
     if complete:
         lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}")
+    if len(votes) < sum(row.state == "complete" for row in table):
+        lines.insert(-1, f"  carray folds --study {study.name}")
     return ["next:", *lines]
 
 

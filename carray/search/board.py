@@ -255,7 +255,8 @@ def open_board(as_json: bool = False) -> Board:
 
 
 def _label(record: TrialRecord) -> str:
-    return f"{'refit' if record.kind == 'refit' else 'trial'} {record.number:04d}"
+    kind = record.kind if record.kind in ("refit", "fold") else "trial"
+    return f"{kind} {record.number:04d}"
 
 
 def _why(record: TrialRecord) -> str:

@@ -61,6 +61,12 @@ class Ledger:
         with self._lock:
             return [record for record in self._all() if record.kind == "refit"]
 
+    @property
+    def folds(self) -> list[TrialRecord]:
+        """Every trial on a fold, by number."""
+        with self._lock:
+            return [record for record in self._all() if record.kind == "fold"]
+
     def record(self, number: int) -> TrialRecord:
         """Return trial `number` as it stands."""
         return self._records[number]
@@ -105,6 +111,22 @@ class Ledger:
             record = self._store(
                 self._blank(of.params, config).model_copy(
                     update={"kind": "refit", "refit_of": of.number}
+                )
+            )
+            for observer in self._observers:
+                observer.trial_started(record)
+            return record
+
+    def open_fold(self, of: TrialRecord, fold: int) -> TrialRecord:
+        """Open a trial's configuration on a fold, or return the one that was opened before."""
+        with self._lock:
+            for record in self.folds:
+                if record.fold_of == of.number and record.config.fold == fold:
+                    return record
+            config = of.config.model_copy(update={"fold": fold})
+            record = self._store(
+                self._blank(of.params, config).model_copy(
+                    update={"kind": "fold", "fold_of": of.number}
                 )
             )
             for observer in self._observers:

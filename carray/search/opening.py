@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.store import open_store
-from carray.errors import ConfigError, RecordError
+from carray.errors import ConfigError, DataError, RecordError
 from carray.files import write_text
 from carray.progress import progress
 from carray.provenance import git_commit
@@ -54,6 +54,8 @@ class StudyRequest:
     time_budget_seconds: float | None = None
     refit: int = 0
     refit_epochs: int | None = None
+    folds: int = 0
+    """Train the best configuration on every fold in the end; as many as the data have."""
     address: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -152,6 +154,7 @@ def open_record(
     scheduler_of(request, space, fresh)
     if fresh.trials < 1:
         raise ConfigError(f"--trials {fresh.trials} must be at least 1")
+    check_folds(request.folds, manifest)
     if request.refit > fresh.trials:
         raise ConfigError(f"--refit {request.refit} must be at most --trials {fresh.trials}")
     if not folder.record_file.exists():
@@ -176,6 +179,19 @@ def scheduler_of(
         reduction_factor=request.reduction_factor,
         ended=ended,
     )
+
+
+def check_folds(folds: int, manifest: Manifest) -> None:
+    """Refuse a number of folds that the data weren't cut into.
+
+    Raises:
+        DataError: they were cut into another number, or into none.
+    """
+    if folds and folds != manifest.num_folds:
+        raise DataError(
+            f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
+            f"{manifest.num_folds}: `carray data prepare ... --folds {folds}` cuts them"
+        )
 
 
 def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
@@ -203,7 +219,7 @@ def plan_study(
     ended = sum(record.state.is_finished() for _, record in folder.trials())
     return make_plan(
         nodes,
-        trials=max(1, study.trials - ended, request.refit),
+        trials=max(1, study.trials - ended, request.refit, request.folds),
         workers=request.workers_per_trial,
         gpus_per_trial=request.gpus_per_trial,
         cpus_per_worker=request.cpus_per_worker,

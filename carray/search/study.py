@@ -137,9 +137,11 @@ class _Session:
                 self._search(lanes)
                 if self._refit_plan() == self._plan:
                     self._refit(lanes)
-        if self._has_refit() and not self._stopped():
+                    self._fold(lanes)
+        if (self._has_refit() or self._open_folds()) and not self._stopped():
             with self._lanes(self._refit_plan()) as lanes:
                 self._refit(lanes)
+                self._fold(lanes)
         self._has_ended = not self._stopped()
 
     def state(self) -> str:
@@ -171,11 +173,26 @@ class _Session:
         refits = [self._ledger.open_refit(record, self._refit_epochs()) for record in best]
         return [record for record in refits if not record.state.is_finished()]
 
+    def _fold(self, lanes: Lanes) -> None:
+        open_folds = [] if self._stopped() else self._open_folds()
+        if open_folds:
+            of = open_folds[0].fold_of
+            self._board.note(f"folds: trial {of:04d} on {self._request.folds} folds")
+            self._driver(lanes).refit(open_folds)
+
+    def _open_folds(self) -> list[TrialRecord]:
+        """Return the unfinished trials of the best configuration, one a fold."""
+        best = self._ledger.best()[:1] if self._request.folds else []
+        folds = range(self._request.folds)
+        opened = [self._ledger.open_fold(of, fold) for of in best for fold in folds]
+        return [record for record in opened if not record.state.is_finished()]
+
     def _refit_epochs(self) -> int:
         return self._request.refit_epochs or REFIT_LENGTH * self._ledger.study.max_epochs
 
     def _refit_plan(self) -> Plan:
-        return self._plan.widened(self._request.refit) if self._request.refit else self._plan
+        most = max(self._request.refit, self._request.folds)
+        return self._plan.widened(most) if most else self._plan
 
     def _has_search(self) -> bool:
         records = self._ledger.records
