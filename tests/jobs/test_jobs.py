@@ -180,7 +180,7 @@ def test_a_job_runs_in_a_copy_of_the_project(head: Head, toy_data: Path) -> None
     assert f"study: {folder.path}" in log
     assert folder.record().data == str(toy_data)
     assert [record.state.is_finished() for _, record in folder.trials()] == [True, True]
-    assert "_ray_pkg_" not in folder.record_file.read_text()
+    assert folder.space_file.exists()  # the copy of the project goes, and its space with it
 
     words = ("--working-dir", ".", "--", "python", "jobs/ensemble.py", "--study", "copy")
     log = head.submit(*words, "--top", "2", "--name", "two")
