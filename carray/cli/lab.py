@@ -84,3 +84,73 @@ def portfolio(
     else:
         studies_word = "study" if len(made.made_from) == 1 else "studies"
         print(f"{len(made.points)} recipes of {len(made.made_from)} {studies_word} are in {out}")
+
+
+def ladder(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Made by `data prepare`.")],
+    space: Annotated[
+        str, typer.Option(help="A space whose starting points are the steps.")
+    ] = "logloss_ladder",
+    seeds: Annotated[int, typer.Option(help="Of the anchor: they give the noise.")] = 3,
+    step_seeds: Annotated[int, typer.Option(help="Of every other step.")] = 1,
+    keep: Annotated[
+        str, typer.Option(help="What the next step builds on: better steps, all, or none.")
+    ] = "better",
+    study: Annotated[
+        str | None, typer.Option(help="Its name; default: the space's and the data's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, fixed for every step; may be repeated."),
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of every step, in place of the space's.")
+    ] = None,
+    tta: Annotated[
+        str | None, typer.Option(help="Views as a last step, judged on blend; see `ensemble`.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Folds of what stands as the last step, judged on blend.")
+    ] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Climb one factor at a time; each step is better, worse, or within the noise of seeds.
+
+    The same command goes on where it stopped: trials that are complete are not trained again.
+
+    [dim]Examples:[/]
+
+      carray ladder cars --tta auto --folds 5
+
+      carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
+    """
+    from carray.cli.shared import parse_sets
+    from carray.lab.ladder import HEAD, climb, ladder_lines, step_line
+    from carray.progress import progress
+
+    fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
+    if not as_json:
+        print(HEAD)
+    found = climb(
+        data,
+        space,
+        seeds=seeds,
+        step_seeds=step_seeds,
+        keep=keep,  # type: ignore[arg-type]  # checked where it is used
+        study=study,
+        overrides=fixed,
+        tta=tta,
+        folds=folds,
+        weights=weights,
+        runs=runs,
+        on_step=None if as_json else lambda step: print(step_line(step), flush=True),
+        progress=progress,
+    )
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(["", *ladder_lines(found)]))

@@ -75,14 +75,14 @@ def folds_lines(found: Folds) -> list[str]:
     ]
     spread = np.std([row.top1 for row in found.folds], ddof=1) if len(found.folds) > 1 else math.nan
     lines += [f"standard deviation of top-1 over folds: {spread:.4f}", ""]
-    head = f"{'(95 % intervals)':<28}{'split':<7}{'images':>7}"
+    head = f"{'(95 % intervals)':<30}{'split':<6}{'images':>7}"
     lines += [f"{head}{'log-loss':>28}{'top-1':>28}"]
     for row in (found.out_of_fold, *found.ensembles):
         chosen = "> " if row.what == found.rule else "  "
         loss, top1 = (
             f"{i.value:.4f} [{i.low:.4f}, {i.high:.4f}]" for i in (row.log_loss, row.top1)
         )
-        lines.append(f"{chosen + row.what:<28}{row.split:<7}{row.images:>7}{loss:>28}{top1:>28}")
+        lines.append(f"{chosen + row.what:<30}{row.split:<6}{row.images:>7}{loss:>28}{top1:>28}")
     if found.models_that_opened_test:
         lines += ["", f"{found.models_that_opened_test} models have looked at this test split"]
     lines += [f"out-of-fold logits: {found.logits_file}"]

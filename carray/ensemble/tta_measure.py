@@ -41,20 +41,33 @@ class Viewer:
             RecordError: the study's data are gone or have changed.
             WeightsError: a member's weights are gone.
         """
+        folders = [ensemble.members[number].folder for number in ensemble.blend.members]
+        trials = [TrialFolder(folder) for folder in folders]
+        return cls.of_trials(trials, ensemble.blend, study, progress)
+
+    @classmethod
+    def of_trials(
+        cls,
+        trials: Sequence[TrialFolder],
+        blend: Blend,
+        study: StudyRecord,
+        progress: Progress = silent,
+    ) -> Viewer:
+        """Load trials that `blend` merges; raises as `of`."""
         manifest = study_manifest(study)
-        device = default_device()
         members = []
-        for number in ensemble.blend.members:
-            trial = TrialFolder(ensemble.members[number].folder)
-            config = trial.record().config
-            spec = member_input(config, trial.weights_file)
-            card = MemberCard(trial=ensemble.members[number].trial, config=config, input=spec)
-            members.append(load_member(trial.weights_file, card, len(ensemble.classes), device))
+        for trial in trials:
+            record = trial.record()
+            spec = member_input(record.config, trial.weights_file)
+            card = MemberCard(trial=record.name, config=record.config, input=spec)
+            members.append(
+                load_member(trial.weights_file, card, len(study.classes), default_device())
+            )
         stores = {
             (size, fit): open_store(manifest, size, fit, progress).pixels
             for size, fit in dict.fromkeys(member.geometry for member in members)
         }
-        blend = replace(ensemble.blend, members=tuple(range(len(members))), temperature=1.0)
+        blend = replace(blend, members=tuple(range(len(members))), temperature=1.0)
         rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}
         return cls(tuple(members), blend, stores, rows, progress)
 

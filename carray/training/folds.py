@@ -48,7 +48,7 @@ def train_folds(
     records: list[TrialRecord] = []
     for fold in range(folds):
         own = chosen.model_copy(update={"fold": fold})
-        done = _complete(RunsFolder.at(runs), study, own, manifest.hash)
+        done = find_complete(RunsFolder.at(runs), study, own, manifest.hash)
         records.append(
             done
             or train(
@@ -66,7 +66,7 @@ def train_folds(
     return records
 
 
-def _complete(
+def find_complete(
     runs: RunsFolder, study: str, config: TrialConfig, manifest_hash: str
 ) -> TrialRecord | None:
     """Return the complete trial of this very configuration and data, if there is one."""
