@@ -1,5 +1,7 @@
-"""Convolutional nets that are trained from scratch, registered with timm, so that one factory
-builds everything: `small_car_cnn`, `baseline_cars_cnn`, `improved_cars_cnn`."""
+"""Convolutional nets that are trained from scratch, registered with timm.
+
+One factory builds everything: `small_car_cnn`, `baseline_cars_cnn`, `improved_cars_cnn`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before a study's budget is spent: can each of its backbones overfit 32 images?"""
+"""Before a study's budget is spent: whether each of its backbones can overfit 32 images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorded trial run again: do its scores agree?"""
+"""A recorded trial run again, to see whether its scores agree."""
 
 from __future__ import annotations
 
