@@ -17,14 +17,22 @@ _HOMES = {
     "SearchSpace": "carray.search.space",
     "Study": "carray.api",
     "TrialConfig": "carray.config",
+    "add_class": "carray.ensemble.add_class",
+    "assemble_folds": "carray.ensemble.folds",
     "build_ensemble": "carray.ensemble",
+    "climb": "carray.lab.ladder",
+    "compare_trials": "carray.ensemble.side_by_side",
+    "export_features": "carray.ensemble.features",
     "load_model": "carray.ensemble.package",
     "load_study": "carray.api",
     "prepare": "carray.data.prepare",
     "render_toycars": "carray.data.toycars",
     "replay": "carray.training.replay",
     "sanity": "carray.training.sanity",
+    "show_mistakes": "carray.ensemble.mistakes",
     "train": "carray.training.single",
+    "train_classical": "carray.training.classical",
+    "train_folds": "carray.training.folds",
     "train_trial": "carray.training.single",
     "tune": "carray.api",
 }
@@ -35,14 +43,22 @@ __all__ = [
     "SearchSpace",
     "Study",
     "TrialConfig",
+    "add_class",
+    "assemble_folds",
     "build_ensemble",
+    "climb",
+    "compare_trials",
+    "export_features",
     "load_model",
     "load_study",
     "prepare",
     "render_toycars",
     "replay",
     "sanity",
+    "show_mistakes",
     "train",
+    "train_classical",
+    "train_folds",
     "train_trial",
     "tune",
 ]
@@ -54,9 +70,17 @@ if TYPE_CHECKING:
     from carray.data.prepare import prepare
     from carray.data.toycars import render_toycars
     from carray.ensemble import Ensemble, build_ensemble
+    from carray.ensemble.add_class import add_class
+    from carray.ensemble.features import export_features
+    from carray.ensemble.folds import assemble_folds
+    from carray.ensemble.mistakes import show_mistakes
     from carray.ensemble.package import load_model
+    from carray.ensemble.side_by_side import compare_trials
     from carray.errors import CarrayError
+    from carray.lab.ladder import climb
     from carray.search.space import SearchSpace
+    from carray.training.classical import train_classical
+    from carray.training.folds import train_folds
     from carray.training.replay import replay
     from carray.training.sanity import sanity
     from carray.training.single import train, train_trial
