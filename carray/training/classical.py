@@ -44,7 +44,7 @@ def train_classical(
     features_of: str,
     *,
     runs: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Progress = silent,
 ) -> TrialRecord:
     """Fit a classical head to a trial's features, as the next trial of that trial's study.
@@ -54,7 +54,7 @@ def train_classical(
         classifier: one of `CLASSICAL_HEADS`; its settings are chosen on `val`.
         features_of: the trial, `STUDY/NUMBER` or its folder; its weights must be there.
         runs: the runs folder.
-        seed: of the forest.
+        seed: of the forest; None takes the trial's own.
         progress: shows how far the features are.
 
     Raises:
@@ -72,7 +72,10 @@ def train_classical(
     record = source.record()
     _check_source(source, record, Manifest.load(os.fspath(data)))
     config = record.config.model_copy(
-        update={"head": HeadConfig.model_validate({"kind": classifier}), "seed": seed}
+        update={
+            "head": HeadConfig.model_validate({"kind": classifier}),
+            "seed": record.config.seed if seed is None else seed,
+        }
     )
     study = StudyFolder(source.path.parent.parent)
     start = time.time()
