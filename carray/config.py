@@ -128,6 +128,10 @@ class FinetuneConfig(Part):
     """`unfreeze_at` frees the backbone at `epoch`; `gradual` frees one more block group every
     `epoch` epochs, from the top; frozen batch norms stay in eval mode."""
     epoch: int = Field(1, ge=1)
+    feature_views: int = Field(4, ge=0, le=64)
+    """While the whole backbone is frozen: views of a training image whose features are computed
+    once, for all trials, and taken in turn; 0 runs the backbone every time. Without MixUp and
+    CutMix only."""
 
 
 class TrialConfig(Part):

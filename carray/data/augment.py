@@ -6,6 +6,7 @@ is one affine map, every change of colour one 3 x 4 matrix, every change of tone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import log, radians
@@ -120,6 +121,19 @@ class View:
 
 
 WHOLE = View()
+
+
+def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
+    """Return the parameters of several batches as those of one."""
+    return AugmentParams(
+        affine=np.concatenate([part.affine for part in parts]),
+        colour=np.concatenate([part.colour for part in parts]),
+        tone=np.concatenate([part.tone for part in parts]),
+        has_tone=np.concatenate([part.has_tone for part in parts]),
+        erase=np.concatenate([part.erase for part in parts]),
+        fill=np.concatenate([part.fill for part in parts]),
+        has_colour=any(part.has_colour for part in parts),
+    )
 
 
 def draw(

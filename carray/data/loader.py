@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig
-from carray.data.augment import WHOLE, AugmentParams, View, draw, plain
+from carray.data.augment import WHOLE, AugmentParams, View, draw, joined, plain
 from carray.data.augment_apply import apply_opencv, apply_torch
 from carray.data.mixing import Mix, draw_mix
 from carray.errors import DataError
 
 Rows = npt.NDArray[np.int64]
 BATCHES_AHEAD = 3
-_SHUFFLE, _AUGMENT = 1, 2  # keep the streams of random numbers apart
+_SHUFFLE, _AUGMENT, _VIEW = 1, 2, 3  # keep the streams of random numbers apart
 
 T = TypeVar("T", covariant=True)
 
@@ -107,6 +107,38 @@ class TrainPlan:
         )
         mix = draw_mix(self.augment, self.image_size, numbers) if self.mixes else None
         return _batch(self.images, rows, params, self.image_size, self.on_device, mix)
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """One numbered view of each image: 0 is the whole image, the others are augmented draws.
+
+    A view depends on the image's row and its number alone, so that trials can share it.
+    """
+
+    images: Images
+    rows: Rows
+    batch_size: int
+    image_size: int
+    augment: AugmentConfig
+    view: int
+    on_device: bool
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def make(self, index: int) -> Batch:
+        """Return batch `index`."""
+        rows = self.rows[index * self.batch_size :][: self.batch_size]
+        params = plain(len(rows), self.images.side, self.image_size)
+        if self.view:
+            params = joined([self._drawn(int(row)) for row in rows])
+        return _batch(self.images, rows, params, self.image_size, self.on_device, None)
+
+    def _drawn(self, row: int) -> AugmentParams:
+        numbers = np.random.default_rng((self.view, row, _VIEW))
+        strength, flip = self.augment.strength, self.augment.flip
+        return draw(strength, flip, 1, self.images.side, self.image_size, numbers)
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,11 @@ class Classifier(nn.Module):
             return maps.flatten(1, 2)  # (B, H, W, D), as Swin gives it
         return maps.flatten(2).transpose(1, 2)  # (B, D, H, W)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, C)."""
+    def forward(self, images: Tensor, are_features: bool = False) -> Tensor:
+        """Return logits (B, C) of images, or of what `features` returned for them."""
+        if are_features:
+            known: Tensor = self.head(images)
+            return known
         with torch.no_grad() if self.backbone_frozen else nullcontext():
             features = self.features(images)
         logits: Tensor = self.head(features)

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from carray.config import TrialConfig
 from carray.errors import TrialFailed
 from carray.files import write_text, written_aside
+from carray.models.classifier import Classifier
 from carray.training.live import LiveTrial
 from carray.training.schedule import Plateau
 
@@ -77,12 +79,29 @@ def new_stamp() -> str:
 def _state_of(live: LiveTrial) -> dict[str, Any]:
     averaged = live.averaged
     return {
-        "classifier": live.classifier.state_dict(),
+        "classifier": _moved(live, live.classifier),
         "optimizer": live.optimizer.state_dict(),
         "scaler": live.scaler.state_dict(),
-        "averaged": averaged.classifier.state_dict() if averaged else {},
+        "averaged": _moved(live, averaged.classifier) if averaged else {},
         "averaged_steps": averaged.steps if averaged else 0,
     }
+
+
+def _moved(live: LiveTrial, classifier: Classifier) -> dict[str, Tensor]:
+    """Return the state of the layers that may have moved since the classifier was built."""
+    state: dict[str, Tensor] = classifier.state_dict()
+    if live.config.finetune.policy != "head_only":
+        return state
+    return {name: value for name, value in state.items() if name.startswith("head.")}
+
+
+def _load_moved(classifier: Classifier, state: dict[str, Tensor]) -> None:
+    """Load what `_moved` returned; raises RuntimeError where it is another classifier's."""
+    if any(name.startswith("backbone.") for name in state):
+        classifier.load_state_dict(state)
+        return
+    head = {name.removeprefix("head."): value for name, value in state.items()}
+    classifier.head.load_state_dict(head)
 
 
 def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None:
@@ -95,11 +114,11 @@ def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None
     """
     state = _read_state(folder / STATE_FILE)
     try:
-        live.classifier.load_state_dict(state["classifier"])
+        _load_moved(live.classifier, state["classifier"])
         _load_optimizer(live, state["optimizer"])
         live.scaler.load_state_dict(state["scaler"])
         if live.averaged:
-            live.averaged.classifier.load_state_dict(state["averaged"] or state["classifier"])
+            _load_moved(live.averaged.classifier, state["averaged"] or state["classifier"])
             live.averaged.steps = state["averaged_steps"]
     except (RuntimeError, KeyError, ValueError) as error:
         raise _unreadable(folder, error) from None

@@ -25,6 +25,10 @@ class TrialData:
     train: Rows
     held: dict[str, Rows]
     """Rows of `val`, `blend` and `test` by split; a fold's held rows stand as `val`."""
+    folder: str = ""
+    """Where the data set lies; "" where nothing may be kept beside it."""
+    budget_gib: float = 0.0
+    """Disk that what is kept beside it may take."""
 
 
 def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> TrialData:
@@ -49,4 +53,6 @@ def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> 
         manifest_hash=manifest.hash,
         train=train,
         held={split: rows for split, rows in held.items() if len(rows)},
+        folder=str(manifest.folder),
+        budget_gib=manifest.settings.store_budget_gib,
     )

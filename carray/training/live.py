@@ -114,6 +114,12 @@ class LiveTrial:
         return len(self.rows)
 
     @property
+    def mixes(self) -> bool:
+        """Say whether MixUp or CutMix is on."""
+        augment = self.config.augment
+        return augment.mix_prob > 0 and (augment.mixup > 0 or augment.cutmix > 0)
+
+    @property
     def judged(self) -> Classifier:
         """The classifier that is evaluated and kept: the averaged one where there is one."""
         return self.averaged.classifier if self.averaged else self.classifier

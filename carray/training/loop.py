@@ -18,6 +18,13 @@ from carray.errors import TrialFailed
 from carray.models.classifier import Classifier
 from carray.models.freezing import set_train_mode, set_trainable
 from carray.training.dataset import TrialData
+from carray.training.features import (
+    FeatureBatch,
+    FeaturePlan,
+    Features,
+    FrozenBackbone,
+    features_to_device,
+)
 from carray.training.live import Arithmetic, LiveTrial
 from carray.training.memory import PeakMemory, agree_on_memory
 from carray.training.ranks import Ranks
@@ -25,6 +32,7 @@ from carray.training.schedule import lr_factor, set_lr
 from carray.training.scores import ScoreSums
 
 OnBatch = Callable[[int], None]
+EVAL_FEATURES = 256  # stored features that a head takes at once
 CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks
 
 
@@ -53,8 +61,10 @@ def train_one_epoch(
     start = time.perf_counter()
     memory = PeakMemory(live.numbers.device)
     plan = _train_plan(live, epoch, ranks)
-    loader = Loader(plan, num_loaders)
     model = _prepared(live, epoch, plan, ranks)
+    loader: Loader[Batch | FeatureBatch] = Loader(
+        _on_features(live, plan, epoch, num_loaders) or plan, num_loaders
+    )
     torch.manual_seed(_torch_seed(live.config.seed, epoch, ranks.rank))
     steps = _Steps(live, epoch, len(loader))
     watch = _LossWatch(live.numbers.device, ranks, epoch)
@@ -97,6 +107,33 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         mixes=epoch <= config.epochs - config.augment.mix_off_epochs,
         on_device=live.numbers.device.type != "cpu",
     )
+
+
+def _on_features(
+    live: LiveTrial, plan: TrainPlan, epoch: int, num_loaders: int
+) -> FeaturePlan | None:
+    """Return the plan over a frozen backbone's stored features; None where it has to run."""
+    views, mixes = live.config.finetune.feature_views, plan.mixes and live.mixes
+    if mixes or not views:
+        return None
+    augment = live.config.augment
+    same = augment.strength == 0 and not augment.flip  # then every view is the whole image
+    # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
+    view = 0 if same else (epoch - 1) % views
+    stored = _stored(live, live.data.train, view, num_loaders)
+    if stored is None:
+        return None
+    labels = live.data.images.labels
+    return FeaturePlan(stored, labels, plan.rows, plan.batch_size, drops_last=True)
+
+
+def _stored(live: LiveTrial, rows: Rows, view: int, num_loaders: int) -> Features | None:
+    if not (live.classifier.backbone_frozen and live.data.folder):
+        return None
+    frozen = FrozenBackbone(
+        live.classifier, live.config, live.data, live.spec, live.numbers, live.initialisation
+    )
+    return frozen.features(rows, view, num_loaders)
 
 
 def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.Module:
@@ -148,13 +185,13 @@ class _Steps:
 
 
 def _forward_backward(
-    live: LiveTrial, model: nn.Module, batch: Batch, steps: _Steps, index: int
+    live: LiveTrial, model: nn.Module, batch: Batch | FeatureBatch, steps: _Steps, index: int
 ) -> Tensor:
     """Add one batch's gradient; return its loss, a scalar on the device."""
-    images, targets = _inputs(live, batch)
+    inputs, targets = _inputs(live, batch)
     with _sync_only_if(steps.ends_window(index), model):
         with live.numbers.autocast():
-            logits = model(images)
+            logits = model(inputs, isinstance(batch, FeatureBatch))
         loss = live.loss(logits, targets)
         share = live.scaler.scale(loss / steps.window_size(index))
         share.backward()  # type: ignore[no-untyped-call]
@@ -166,8 +203,11 @@ def _sync_only_if(needed: bool, model: nn.Module) -> AbstractContextManager[obje
     return nullcontext() if needed or no_sync is None else no_sync()
 
 
-def _inputs(live: LiveTrial, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return normalised images (B, 3, side, side) and soft targets (B, C)."""
+def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
+    """Return normalised images (B, 3, side, side), or features, and soft targets (B, C)."""
+    if isinstance(batch, FeatureBatch):
+        features, labels = features_to_device(batch, live.numbers.device)
+        return features, F.one_hot(labels, len(live.data.classes)).float()
     images, labels = to_device(batch, live.numbers.device)
     images = live.numbers.normalise(images)
     num_classes = len(live.data.classes)
@@ -229,14 +269,19 @@ class _LossWatch:
 
 @torch.inference_mode()
 def predict_batches(
-    classifier: Classifier, plan: EvalPlan, numbers: Arithmetic, num_loaders: int
+    classifier: Classifier, plan: EvalPlan | FeaturePlan, numbers: Arithmetic, num_loaders: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (logits (B, C) float32, labels (B,)) on the device, in the plan's order."""
     classifier.eval()
-    for batch in Loader(plan, num_loaders):
-        images, labels = to_device(batch, numbers.device)
+    loader: Loader[Batch | FeatureBatch] = Loader(plan, num_loaders)
+    for batch in loader:
+        if isinstance(batch, FeatureBatch):
+            inputs, labels = features_to_device(batch, numbers.device)
+        else:
+            images, labels = to_device(batch, numbers.device)
+            inputs = numbers.normalise(images)
         with numbers.autocast():
-            logits = classifier(numbers.normalise(images))
+            logits = classifier(inputs, isinstance(batch, FeatureBatch))
         yield logits.float(), labels
 
 
@@ -251,11 +296,22 @@ def eval_plan(data: TrialData, rows: Rows, config: TrialConfig, device: torch.de
 def evaluate(live: LiveTrial, ranks: Ranks, num_loaders: int) -> dict[str, float]:
     """Return the scores on `val`; each rank takes its share, no image counts twice."""
     rows = live.data.held["val"][ranks.rank :: ranks.world_size]
-    plan = eval_plan(live.data, rows, live.config, live.numbers.device)
+    plan = _eval_on_features(live, rows, num_loaders) or eval_plan(
+        live.data, rows, live.config, live.numbers.device
+    )
     scores = ScoreSums(len(live.data.classes), live.numbers.device)
     for logits, labels in predict_batches(live.judged, plan, live.numbers, num_loaders):
         scores.add(logits, labels)
     return scores.reduced(ranks)
+
+
+def _eval_on_features(live: LiveTrial, rows: Rows, num_loaders: int) -> FeaturePlan | None:
+    if not live.config.finetune.feature_views:
+        return None
+    stored = _stored(live, live.data.held["val"], 0, num_loaders)
+    if stored is None:
+        return None
+    return FeaturePlan(stored, live.data.images.labels, rows, EVAL_FEATURES, drops_last=False)
 
 
 def average_statistics(classifier: Classifier, ranks: Ranks) -> None:
@@ -275,10 +331,17 @@ def logits_of(
     numbers: Arithmetic,
     ranks: Ranks,
     num_loaders: int,
+    frozen: FrozenBackbone | None = None,
 ) -> Tensor:
-    """Return float32 logits (len(rows), C) on the CPU, in the order of `rows`, on all ranks."""
+    """Return float32 logits (len(rows), C) on the CPU, in the order of `rows`, on all ranks.
+
+    A classifier whose backbone never moved may take its features from the store.
+    """
     mine = slice(ranks.rank, None, ranks.world_size)
-    plan = eval_plan(data, rows[mine], config, numbers.device)
+    plan: EvalPlan | FeaturePlan = eval_plan(data, rows[mine], config, numbers.device)
+    if frozen and (stored := frozen.features(rows, 0, num_loaders)) is not None:
+        labels = data.images.labels
+        plan = FeaturePlan(stored, labels, rows[mine], EVAL_FEATURES, drops_last=False)
     parts = [logits for logits, _ in predict_batches(classifier, plan, numbers, num_loaders)]
     logits = torch.zeros(len(rows), len(data.classes), device=numbers.device)
     if parts:

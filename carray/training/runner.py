@@ -6,23 +6,25 @@ with a dead process is built again and continues from there.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from carray import metrics
-from carray.config import TrialConfig
+from carray.config import InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
 from carray.metrics import EpochRow
 from carray.models.backbones import kept_input_spec
-from carray.models.classifier import load_classifier, save_classifier
+from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.records import TrialFolder
 from carray.training.checkpoint import (
     CheckpointMeta,
@@ -33,7 +35,8 @@ from carray.training.checkpoint import (
 )
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
-from carray.training.live import LiveTrial, arithmetic, build_live
+from carray.training.features import FrozenBackbone
+from carray.training.live import Arithmetic, LiveTrial, arithmetic, build_live
 from carray.training.loop import (
     Trained,
     average_statistics,
@@ -67,6 +70,7 @@ class TrialRunner:
         self._on_batch = on_batch or (lambda images: None)
         self._live: LiveTrial | None = None
         self._data: tuple[tuple[object, ...], TrialData] | None = None
+        _set_libraries_aside()
         if num_threads > 0:
             torch.set_num_threads(num_threads)
         threads = num_threads or os.cpu_count() or 1
@@ -202,12 +206,39 @@ class TrialRunner:
         spec = kept_input_spec(config, folder.weights_file)
         numbers = arithmetic(config, spec, classifier.is_conv_net, self._device)
         classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+        frozen = _never_moved(order, folder, classifier, data, spec, numbers)
         return {
             split: logits_of(
-                classifier, data, rows, config, numbers, self._ranks, self._num_loaders
+                classifier, data, rows, config, numbers, self._ranks, self._num_loaders, frozen
             ).numpy()
             for split, rows in data.held.items()
         }
+
+
+@lru_cache(maxsize=1)
+def _set_libraries_aside() -> None:
+    """Take what the imports made out of the collector's way, once a process.
+
+    A collection then looks at the trial's own objects alone: 0.01 s in place of 0.4 s.
+    """
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or native modules call their own objects leaked
+
+
+def _never_moved(
+    order: EpochOrder,
+    folder: TrialFolder,
+    classifier: Classifier,
+    data: TrialData,
+    spec: InputSpec,
+    numbers: Arithmetic,
+) -> FrozenBackbone | None:
+    """Return the backbone of a trial that trained its head alone; its features may be stored."""
+    meta, finetune = read_meta(folder.checkpoint), order.config.finetune
+    if meta is None or finetune.policy != "head_only" or not finetune.feature_views:
+        return None
+    return FrozenBackbone(classifier, order.config, data, spec, numbers, meta.initialisation)
 
 
 def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) -> bool:
