@@ -73,14 +73,14 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
 def _tta_lines(ensemble: Ensemble) -> list[str]:
     """Say what each set of views was worth, and which were refused."""
     head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
-    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % interval)':>26}"]
+    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % interval)':>28}"]
     for row in ensemble.tta_rows:
         mean = "" if row.name == "none" else (", soft" if row.space == "probability" else ", logit")
         name = f"{'> ' if row.chosen else '  '}{row.name}{mean}"
         gain = "" if row.name == "none" else _interval(row.gain)
         verdict = "" if row.name == "none" else row.verdict
         lines.append(
-            f"{name:<32}{verdict:<10}{row.views:>6}{row.log_loss:>10.4f}{row.top1:>8.4f}{gain:>26}"
+            f"{name:<32}{verdict:<10}{row.views:>6}{row.log_loss:>10.4f}{row.top1:>8.4f}{gain:>28}"
         )
     return [*lines, _tta_verdict(ensemble)]
 
