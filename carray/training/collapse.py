@@ -49,7 +49,7 @@ def find_collapse(rows: Sequence[EpochRow], config: TrialConfig) -> Collapse | N
     A net whose loss exploded or whose activations died is told by the third evaluation after the
     warm-up; one that only stays at chance with few classes by the sixth.
     """
-    if any(not NEEDED <= row.keys() for row in rows):  # written before these were measured
+    if any(not row.keys() >= NEEDED for row in rows):  # written before these were measured
         return None
     counted = len(rows) - math.ceil(config.schedule.warmup_epochs)
     acute = _exploded(rows) or _dead(rows)
