@@ -25,7 +25,10 @@ class Method:
     @property
     def name(self) -> str:
         """How tables call it."""
-        said = [self.sampler, "no stopping" if self.scheduler == "none" else self.scheduler]
+        said = [
+            self.sampler.replace("univariate", "uni"),
+            "no stopping" if self.scheduler == "none" else self.scheduler,
+        ]
         if self.scheduler in ("asha", "hyperband"):
             said.append(f"eta {self.reduction_factor}")
         if self.scheduler in ("asha", "median"):

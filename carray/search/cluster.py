@@ -44,10 +44,11 @@ def connected(address: str | None = None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
     if ray.is_initialized():
+        _refuse_silence(where)
         yield
         return
-    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
     _connect(where)
     try:
         yield
@@ -64,14 +65,25 @@ def _connect(where: str) -> None:
     settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if where == LOCAL:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    _refuse_silence(where)
     try:
-        _knock(where)
         ray.init(address=where, **settings)
     except (OSError, ValueError, RuntimeError) as error:
-        raise PlanError(
-            f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
-            "`ray start --head`, or leave --address out to run on this machine"
-        ) from None
+        raise _nobody_at(where, error) from None
+
+
+def _refuse_silence(where: str) -> None:
+    try:
+        _knock(where)
+    except OSError as error:
+        raise _nobody_at(where, error) from None
+
+
+def _nobody_at(where: str, error: Exception) -> PlanError:
+    return PlanError(
+        f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
+        "`ray start --head`, or leave --address out to run on this machine"
+    )
 
 
 def _knock(where: str) -> None:
