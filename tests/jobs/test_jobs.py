@@ -21,6 +21,7 @@ import pytest
 
 from carray import api
 from carray.records import StudyFolder
+from tests.processes import words_of
 
 pytestmark = pytest.mark.ray
 
@@ -140,7 +141,7 @@ def driver_of(head: Head, study: str) -> psutil.Process:
     (driver,) = [
         each
         for each in psutil.Process(head.pid).children(recursive=True)
-        if each.cmdline()[-2:] == ["--study", study] and "python" in each.cmdline()[0]
+        if words_of(each)[-2:] == ["--study", study] and "python" in words_of(each)[0]
     ]
     return driver
 

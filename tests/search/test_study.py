@@ -23,6 +23,7 @@ from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.board import Board
 from carray.search.opening import StudyRequest
 from carray.search.study import run_study
+from tests.processes import words_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
@@ -83,7 +84,7 @@ def live_groups() -> list[object]:
 def ranks() -> list[psutil.Process]:
     """The ranks of the lanes that this process has started."""
     below = psutil.Process().children(recursive=True)
-    return [each for each in below if "RayTrainWorker" in " ".join(each.cmdline())]
+    return [each for each in below if "RayTrainWorker" in " ".join(words_of(each))]
 
 
 def kill_a_rank_in_mid_epoch() -> None:
@@ -194,7 +195,7 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
         if '"trial_ended"' in line:
             break
     below = psutil.Process(process.pid).children(recursive=True)
-    assert any("RayTrainWorker" in " ".join(each.cmdline()) for each in below)
+    assert any("RayTrainWorker" in " ".join(words_of(each)) for each in below)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
     rest = process.communicate(timeout=120)[0]
     assert process.returncode == 130, rest
