@@ -93,19 +93,30 @@ def prepare(
 def show(
     folder: Folder,
     all_classes: Annotated[bool, typer.Option("--all", help="Show every class and image.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also draw a few images of every class: a .png file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print images per class and split, and what was excluded and why."""
     from carray.data.manifest import Manifest
     from carray.data.summary import summarise
 
-    summary = summarise(Manifest.load(folder))
+    manifest = Manifest.load(folder)
+    if sheet is not None:
+        from carray.data.sheet import sample_sheet
+        from carray.progress import progress
+
+        sample_sheet(manifest, sheet, progress=progress)
+    summary = summarise(manifest)
     if as_json:
         print(summary.model_dump_json(indent=1))
         return
     _print_head(summary)
     _print_classes(summary, all_classes)
     _print_flaws(summary, all_classes)
+    if sheet is not None:
+        print(f"\nsample sheet: {sheet}")
 
 
 @app.command()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from carray.data.decode import UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.fonts import Fonts, fitted
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.ensemble.mistakes import ConfusedPair, Mistake, Mistakes
 
@@ -17,16 +18,12 @@ BLOCKS_A_ROW = 2
 SHOWN_PAIRS = 8
 WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
 INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
-NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
-FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
     """Draw the `shown` most confident mistakes and the most confused pairs."""
     worst = found.mistakes[:shown]
-    fonts = _Fonts(" ".join(manifest.classes))
+    fonts = Fonts(" ".join(manifest.classes))
     block = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
     rows = -(-len(worst) // BLOCKS_A_ROW)
     pairs = found.pairs[:SHOWN_PAIRS]
@@ -43,28 +40,7 @@ def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
     return sheet
 
 
-class _Fonts:
-    """Pillow's own font, or one of this machine's where names have letters that it lacks."""
-
-    def __init__(self, text: str) -> None:
-        self._file = None if text.isascii() else _font_file()
-        self.large, self.normal, self.small = (self._of(size) for size in (24, 17, 15))
-
-    def _of(self, size: int) -> Font:
-        if self._file:
-            return ImageFont.truetype(str(self._file), size)
-        return ImageFont.load_default(size)
-
-
-def _font_file() -> Path | None:
-    for folder in FONT_FOLDERS:
-        for file in sorted(Path(folder).rglob("*.[to]t[fc]")):
-            if file.stem.lower().startswith(tuple(name.lower() for name in NOT_LATIN)):
-                return file
-    return None
-
-
-def _draw_head(pen: ImageDraw.ImageDraw, found: Mistakes, shown: int, fonts: _Fonts) -> None:
+def _draw_head(pen: ImageDraw.ImageDraw, found: Mistakes, shown: int, fonts: Fonts) -> None:
     accuracy = found.accuracy
     pen.text(
         (MARGIN, 14),
@@ -91,14 +67,14 @@ def _draw_block(
     corner: tuple[int, int],
     mistake: Mistake,
     manifest: Manifest,
-    fonts: _Fonts,
+    fonts: Fonts,
 ) -> None:
     x, y = corner
     width = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
     said = f"taken for {mistake.predicted} ({mistake.confidence:.0%})"
     true = f"is {mistake.true} ({_percent(mistake.true_probability)}, place {mistake.true_rank})"
-    pen.text((x, y), _fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
-    pen.text((x, y + 21), _fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
+    pen.text((x, y), fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
+    pen.text((x, y + 21), fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
     shown = [(mistake.row, WRONG)]
     shown += [(row, RIGHT) for row in examples(manifest, mistake.true, mistake.row)]
     shown += [(row, TAKEN) for row in examples(manifest, mistake.predicted, mistake.row)]
@@ -150,7 +126,7 @@ def _draw_pairs(
     top: int,
     width: int,
     pairs: tuple[ConfusedPair, ...],
-    fonts: _Fonts,
+    fonts: Fonts,
 ) -> None:
     pen.text((MARGIN, top), "most confused pairs", INK, fonts.normal)
     half = (width - 2 * MARGIN) // BLOCKS_A_ROW
@@ -158,13 +134,4 @@ def _draw_pairs(
         x = MARGIN + number % BLOCKS_A_ROW * half
         y = top + 28 + number // BLOCKS_A_ROW * 24
         words = f"{pair.count} of {pair.of}:  {pair.true}  taken for  {pair.predicted}"
-        pen.text((x, y), _fitted(pen, words, half - MARGIN, fonts.small), INK, fonts.small)
-
-
-def _fitted(pen: ImageDraw.ImageDraw, words: str, width: int, font: Font) -> str:
-    """Cut words that are wider than `width` pixels, with an ellipsis."""
-    if pen.textlength(words, font) <= width:
-        return words
-    while words and pen.textlength(words + "...", font) > width:
-        words = words[:-1]
-    return words + "..."
+        pen.text((x, y), fitted(pen, words, half - MARGIN, fonts.small), INK, fonts.small)

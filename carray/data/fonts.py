@@ -1,0 +1,42 @@
+"""Letters on pictures that Pillow draws: its own font, or another for other scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont
+
+NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
+FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Fonts:
+    """Three sizes of the font that has the letters of `text`, where this machine has one."""
+
+    def __init__(self, text: str, sizes: tuple[int, int, int] = (24, 17, 15)) -> None:
+        self._file = None if text.isascii() else _font_file()
+        self.large, self.normal, self.small = (self._of(size) for size in sizes)
+
+    def _of(self, size: int) -> Font:
+        if self._file:
+            return ImageFont.truetype(str(self._file), size)
+        return ImageFont.load_default(size)
+
+
+def _font_file() -> Path | None:
+    for folder in FONT_FOLDERS:
+        for file in sorted(Path(folder).rglob("*.[to]t[fc]")):
+            if file.stem.lower().startswith(tuple(name.lower() for name in NOT_LATIN)):
+                return file
+    return None
+
+
+def fitted(pen: ImageDraw.ImageDraw, text: str, width: float, font: Font) -> str:
+    """Return `text`, cut with an ellipsis where it is wider than `width` pixels."""
+    if pen.textlength(text, font) <= width:
+        return text
+    while text and pen.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"
