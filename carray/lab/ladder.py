@@ -155,10 +155,12 @@ def climb(
         from carray.lab.ladder_last import folds_step, tta_step
 
         where = (run.runs, name, stands.records[0])
-        steps += [tta_step(*where, tta, progress)] if tta else []
-        steps += [folds_step(*where, folds, weights, on_epoch, progress)] if folds else []
-        for step in steps[-(bool(tta) + bool(folds)) :]:
-            _tell(on_step, step)
+        if tta:
+            steps.append(tta_step(*where, tta, progress))
+            _tell(on_step, steps[-1])
+        if folds:
+            steps.append(folds_step(*where, folds, weights, on_epoch, progress))
+            _tell(on_step, steps[-1])
     means = tuple(float(loss) for loss in anchor.losses.mean(axis=1))
     return Ladder(name, seeds, means, tuple(steps))
 
