@@ -293,6 +293,7 @@ def _step(
 def ladder_lines(found: Ladder) -> list[str]:
     """Return the table as lines of at most 100 columns."""
     seeds = ", ".join(f"{loss:.4f}" for loss in found.seed_log_losses)
+    on_blend = found.steps[-1].split == "blend"
     return [
         f"ladder {found.study}: the anchor's {found.seeds} seeds have log-loss {seeds}",
         "",
@@ -302,6 +303,7 @@ def ladder_lines(found: Ladder) -> list[str]:
         "",
         f"gain: what stood minus the step, on {found.steps[0].images} images of val; > stays",
         f"noise: what another seed may bring, from {found.seeds} seeds of the anchor (t, 95 %)",
+        *(["views and folds are judged on blend, against what stands"] if on_blend else []),
     ]
 
 
@@ -314,8 +316,9 @@ def step_line(step: Step) -> str:
     gain = ""
     if step.gain:
         gain = f"{step.gain.value:+.3f} [{step.gain.low:+.2f}, {step.gain.high:+.2f}]"
+    noise = f"{step.noise:.3f}" if step.noise else ""  # views and folds are of the same seed
     mark = ">" if step.stays else " "
     return (
         f"{mark} {step.name[:25]:<26}{loss:>23}{step.top1.value:>7.3f}{gain:>22}"
-        f"{step.noise:>7.3f} {step.verdict}"
+        f"{noise:>7} {step.verdict}"
     ).rstrip()

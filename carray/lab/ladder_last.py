@@ -108,7 +108,7 @@ def _step(
     means, actual = bootstrap_means(values), values.mean(axis=0)
     loss, top1 = (interval(float(actual[k]), means[:, k]) for k in (0, 1))
     return Step(
-        f"{name} (blend)",
+        name,
         trials,
         len(labels),
         "blend",
