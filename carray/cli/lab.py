@@ -129,7 +129,8 @@ def ladder(
       carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
     """
     from carray.cli.shared import parse_sets
-    from carray.lab.ladder import HEAD, climb, ladder_lines, step_line
+    from carray.lab.ladder import climb
+    from carray.lab.ladder_show import HEAD, ladder_lines, step_line
     from carray.progress import progress
 
     fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})

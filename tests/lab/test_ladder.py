@@ -22,10 +22,10 @@ from carray.lab.ladder import (
     Standing,
     climb,
     compare_steps,
-    ladder_lines,
     ladder_points,
     seed_noise,
 )
+from carray.lab.ladder_show import ladder_lines
 from carray.records import TrialRecord
 from carray.search.space import SearchSpace
 from tests.trained import Trained
