@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from carray.cli import data, demo, ensemble, folds, lab, models, sanity, space, trial, tune, ui
+from carray.cli import (
+    data,
+    demo,
+    ensemble,
+    folds,
+    lab,
+    models,
+    pictures,
+    sanity,
+    space,
+    trial,
+    tune,
+    ui,
+)
 
 app = typer.Typer(
     name="carray",
@@ -29,6 +42,8 @@ app.command()(models.compare)
 app.command()(models.errors)
 app.command()(models.features)
 app.command("add-class")(models.add_class)
+app.command()(pictures.confusion)
+app.command()(pictures.explain)
 app.command()(ui.ui)
 app.command()(ui.sync)
 app.command("replay-lab")(lab.replay_lab)

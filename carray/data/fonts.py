@@ -16,7 +16,7 @@ class Fonts:
     """Three sizes of the font that has the letters of `text`, where this machine has one."""
 
     def __init__(self, text: str, sizes: tuple[int, int, int] = (24, 17, 15)) -> None:
-        self._file = None if text.isascii() else _font_file()
+        self._file = None if text.isascii() else font_file()
         self.large, self.normal, self.small = (self._of(size) for size in sizes)
 
     def _of(self, size: int) -> Font:
@@ -25,7 +25,8 @@ class Fonts:
         return ImageFont.load_default(size)
 
 
-def _font_file() -> Path | None:
+def font_file() -> Path | None:
+    """Return a font of this machine with letters of other scripts; None where there is none."""
     for folder in FONT_FOLDERS:
         for file in sorted(Path(folder).rglob("*.[to]t[fc]")):
             if file.stem.lower().startswith(tuple(name.lower() for name in NOT_LATIN)):

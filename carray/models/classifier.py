@@ -62,9 +62,10 @@ class Classifier(nn.Module):
         if not self.reads_map:
             pooled: Tensor = self.backbone(images)
             return pooled
-        return self._positions(self.backbone.forward_features(images))  # type: ignore[operator]
+        return self.positions(self.backbone.forward_features(images))  # type: ignore[operator]
 
-    def _positions(self, maps: Tensor) -> Tensor:
+    def positions(self, maps: Tensor) -> Tensor:
+        """Return a feature map of any layout as (B, P, D)."""
         if maps.ndim == 3:
             return maps
         if maps.shape[-1] == map_width(self.backbone) and maps.shape[1] != maps.shape[-1]:

@@ -1,0 +1,85 @@
+"""`carray confusion` and `carray explain`: what a model gets wrong, and where it looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption, RunsOption
+
+
+def confusion(
+    trial: Annotated[str, typer.Argument(help="STUDY/NUMBER, or a trial's folder.")],
+    split: Annotated[str, typer.Option(help="val or blend.")] = "val",
+    out: Annotated[
+        Path | None, typer.Option(help="The picture; default: in the trial's folder.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a trial's confusion matrix: counts, shares, and the most frequent mistakes.
+
+    Made from the logits that the trial left, in a second. It goes to the trial's MLflow run too.
+
+    [dim]Examples:[/]
+
+      carray confusion autumn/0017
+
+      carray confusion single/0003 --split blend --out confusion.png
+    """
+    from carray.reports.confusion import draw_confusion
+
+    drawn = draw_confusion(trial, split=split, out=out, runs=runs)
+    if as_json:
+        import json
+
+        print(json.dumps({"picture": str(drawn.picture), "note": drawn.note, "top1": drawn.top1}))
+        return
+    print(f"{split} top-1 {drawn.top1:.4f}\npicture: {drawn.picture}")
+    if drawn.note:
+        print(drawn.note)
+
+
+def explain(
+    model: Annotated[
+        str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files, folders, CSVs of paths.")],
+    out: Annotated[Path, typer.Option(help="The folder to write overlays to.")] = Path("explained"),
+    of_class: Annotated[
+        str | None, typer.Option("--class", help="Explain this class, not the predicted one.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Images at most.")] = 48,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a model looks: Grad-CAM overlays, one PNG an image and a sheet of them all.
+
+    Works for convolutional nets and transformers; an ensemble's members are averaged by weight.
+
+    [dim]Examples:[/]
+
+      carray explain autumn/0017 photos/ --out explained
+
+      carray explain best-ensemble a.jpg b.jpg --class "Audi TT Hatchback 2011"
+    """
+    from carray.ensemble.explain import explain as explain_images
+    from carray.progress import progress
+
+    done = explain_images(
+        model, images, out, of_class=of_class, limit=limit, runs=runs, progress=progress
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(done.as_dict(), ensure_ascii=False))
+        return
+    for row in done.rows:
+        print(f"{row.said} {row.probability:.3f}  {row.name}"[:100])
+    for name, why in done.unreadable.items():
+        print(f"unreadable: {name}: {why}"[:100])
+    print(f"\n{len(done.rows)} overlays in {done.folder}\nsheet: {done.sheet}")
+    if done.note:
+        print(done.note)

@@ -1,0 +1,284 @@
+"""The confusion matrix of a trial as one picture, readable at 20 classes and at 200."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.data.fonts import font_file
+from carray.errors import ConfigError, RecordError
+from carray.files import written_aside
+from carray.records import RunsFolder, StudyFolder, TrialFolder
+from carray.reports.panels import GRID, INK, MUTED
+from carray.tracking.attach import attach_or_say
+
+Counts = npt.NDArray[np.int64]  # (true class, predicted class)
+SPLITS = ("val", "blend")  # `test` is opened by what records it
+MOST_LABELLED = 40  # classes whose names fit beside the matrix
+BLOCK = 14  # classes of the enlarged block
+NAME_LENGTH = 36
+MOST_TICKS = 45
+USUAL_FONT = "DejaVu Sans"  # comes with matplotlib
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """How often each class was taken for each."""
+
+    title: str
+    classes: tuple[str, ...]
+    counts: Counts
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Each row over its sum; a class without images has zeros."""
+        rows = self.counts.sum(axis=1, keepdims=True)
+        shares: npt.NDArray[np.float64] = self.counts / np.maximum(rows, 1)
+        return shares
+
+    @property
+    def top1(self) -> float:
+        """Share of the images on the diagonal."""
+        return float(np.trace(self.counts) / max(1, self.counts.sum()))
+
+    def worst_block(self, size: int = BLOCK) -> list[int]:
+        """Return the classes that are most confused with each other, in class order.
+
+        Starts from the worst pair; each next class is the one most confused with those in the
+        block. Ends early where no class left has been confused with them.
+        """
+        off = self.counts + self.counts.T
+        np.fill_diagonal(off, 0)
+        if not off.any():
+            return []
+        first, second = np.unravel_index(int(off.argmax()), off.shape)
+        block = [int(first), int(second)]
+        while len(block) < min(size, len(off)):
+            ties = off[block].sum(axis=0)
+            ties[block] = -1
+            following = int(ties.argmax())
+            if ties[following] < 1:
+                rest = off.sum(axis=0)
+                rest[block] = 0
+                following = int(rest.argmax())
+                if rest[following] < 1:
+                    break
+            block.append(following)
+        return sorted(block)
+
+
+def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
+    """Count a trial's predictions on `split` from its stored logits.
+
+    Raises:
+        ConfigError: the split is none of `SPLITS`.
+        RecordError: the trial left no logits on it, or its study no labels.
+    """
+    if split not in SPLITS:
+        raise ConfigError(
+            f"--split {split!r} must be one of {', '.join(SPLITS)}; test is opened by "
+            "`carray errors`, `carray compare` and `carray ensemble`, which record it"
+        )
+    record = trial.record()
+    study = StudyFolder(trial.path.parent.parent)
+    logits, labels, classes = trial.logits(split), study.labels(split), study.record().classes
+    if len(logits) != len(labels):
+        raise RecordError(
+            f"trial {record.name} left logits on {len(logits)} {split} images, its study has "
+            f"{len(labels)}: it was judged on a fold"
+        )
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
+    title = f"{record.name}, {record.config.backbone}: {len(labels)} {split} images"
+    return Confusion(title, classes, counts)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of a confusion matrix, and where it is."""
+
+    picture: Path
+    top1: float
+    note: str
+    """Where in the tracking store it is; "" where the trial has no run."""
+
+
+def draw_confusion(
+    trial: str,
+    *,
+    split: str = "val",
+    out: str | os.PathLike[str] | None = None,
+    runs: str | os.PathLike[str] | None = None,
+) -> Drawn:
+    """Draw a trial's confusion matrix as one PNG, and put it beside the trial's run.
+
+    Up to `MOST_LABELLED` classes have names and numbers; of more, first words (makes) are marked,
+    and the classes most confused with each other are drawn again, enlarged, with both.
+
+    Args:
+        trial: `STUDY/NUMBER`, or a trial's folder.
+        split: val or blend.
+        out: a .png file; default: in the trial's folder.
+
+    Raises:
+        ConfigError: the split is none of `SPLITS`, or `out` is no .png file.
+        RecordError: there is no such trial, or it left no logits on the split.
+    """
+    where = RunsFolder.at(runs)
+    folder = where.find_trial(trial)
+    file = Path(out).expanduser() if out else folder.path / f"confusion-{split}.png"
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"--out {file} must be a .png file")
+    found = read_confusion(folder, split)
+    save_picture(found, file)
+    return Drawn(file, found.top1, attach_or_say(where, folder.record(), [file]))
+
+
+def save_picture(found: Confusion, file: Path) -> None:
+    """Draw `found` and write it aside, then rename."""
+    import matplotlib as mpl
+
+    style: dict[str, Any] = {"font.size": 8, "text.color": INK, "axes.edgecolor": MUTED}
+    family, classes = _letters(found.classes)
+    style["font.family"] = family
+    with mpl.rc_context(style):
+        figure = _draw(replace(found, classes=classes))
+        with written_aside(file) as aside:
+            figure.savefig(aside, format="png", dpi=150)
+
+
+def _letters(classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """Return fonts that have the letters of all names, and the names.
+
+    Where this machine has no such font, names in other scripts become `class 3`.
+    """
+    from matplotlib import font_manager
+
+    usual = font_manager.get_font(font_manager.findfont(USUAL_FONT))
+
+    def is_usual(name: str) -> bool:
+        return all(usual.get_char_index(ord(letter)) for letter in name)
+
+    if all(map(is_usual, classes)):
+        return [USUAL_FONT], classes
+    file = font_file()
+    if file is None:
+        told = (name if is_usual(name) else f"class {at}" for at, name in enumerate(classes))
+        return [USUAL_FONT], tuple(told)
+    font_manager.fontManager.addfont(str(file))
+    return [USUAL_FONT, font_manager.FontProperties(fname=str(file)).get_name()], classes
+
+
+def _draw(found: Confusion) -> Any:
+    """Return the figure: both matrices, then the enlarged block or nothing, then the mistakes."""
+    from matplotlib.figure import Figure
+
+    named = len(found.classes) <= MOST_LABELLED
+    side = 0.3 * len(found.classes) + 2.6 if named else 9.0
+    side = max(side, 5.5)
+    block = [] if named else found.worst_block()
+    below = 0.42 * len(block) + 2.6 if block else 2.9
+    figure = Figure(figsize=(2 * side, side + below + 0.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[side, below])
+    every = list(range(len(found.classes)))
+    for column, shares in enumerate((False, True)):
+        axes = figure.add_subplot(grid[0, column])
+        _matrix(axes, found, every, shares=shares, named=named)
+    if block:
+        axes = figure.add_subplot(grid[1, 0])
+        _matrix(axes, found, block, shares=False, named=True)
+        axes.set_title(f"The {len(block)} classes most confused with each other", loc="left")
+        _mistakes(figure.add_subplot(grid[1, 1]), found, shown=16, columns=1)
+    else:
+        _mistakes(figure.add_subplot(grid[1, :]), found, shown=16, columns=2)
+    figure.suptitle(
+        f"{found.title}, top-1 {found.top1:.3f}", fontsize=13, fontweight="bold", x=0.01, ha="left"
+    )
+    return figure
+
+
+def _matrix(axes: Any, found: Confusion, some: list[int], *, shares: bool, named: bool) -> None:
+    """Draw the rows and columns of `some` classes: what is right in blue, mistakes in red."""
+    from matplotlib.colors import PowerNorm
+
+    values = (found.shares if shares else found.counts)[np.ix_(some, some)]
+    right = np.eye(len(some), dtype=bool)
+    for mask, colours in ((right, "Blues"), (~right, "Reds")):
+        shown = np.ma.masked_where(~mask | (values == 0), values)
+        top = max(float(values[mask].max(initial=0)), 1e-9) * 1.15
+        axes.imshow(shown, cmap=colours, norm=PowerNorm(0.5, 0, top), interpolation="nearest")
+    axes.set_title("Share of each true class, %" if shares else "Images", loc="left", fontsize=11)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.tick_params(length=0 if named else 3)
+    if named:
+        names = [_short(found.classes[number]) for number in some]
+        axes.set_xticks(range(len(some)), names, rotation=90)
+        axes.set_yticks(range(len(some)), names)
+        axes.set_xticks(np.arange(-0.5, len(some)), minor=True)
+        axes.set_yticks(np.arange(-0.5, len(some)), minor=True)
+        axes.grid(which="minor", color=GRID, linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+        _numbers(axes, values, shares)
+    else:
+        places, makes = _makes(found.classes)
+        axes.set_xticks(places, makes, rotation=90)
+        axes.set_yticks(places, makes)
+        axes.grid(color=GRID, linewidth=0.4)
+
+
+def _makes(classes: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """Return where a new first word begins, and the words: makes, where classes are models."""
+    words = [re.split(r"[\s_\-/]", name.strip())[0] for name in classes]
+    starts = [at for at in range(len(words)) if at == 0 or words[at] != words[at - 1]]
+    kept: list[int] = []
+    least = len(classes) / MOST_TICKS
+    for at in starts:
+        if not kept or at - kept[-1] >= least:
+            kept.append(at)
+    return kept, [_short(words[at]) for at in kept]
+
+
+def _numbers(axes: Any, values: npt.NDArray[Any], shares: bool) -> None:
+    """Write every value but zero into its cell."""
+    tops = {
+        True: float(np.diag(values).max(initial=0)),
+        False: float((values - np.diag(np.diag(values))).max(initial=0)),
+    }
+    for row, column in np.argwhere(values > 0):
+        value = values[row, column]
+        text = f"{100 * value:.0f}" if shares else f"{value}"
+        dark = value > 0.4 * tops[bool(row == column)]
+        colour = "white" if dark else INK
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
+
+
+def _mistakes(axes: Any, found: Confusion, shown: int, columns: int) -> None:
+    """List the most frequent mistakes in words, down the columns."""
+    axes.set_axis_off()
+    axes.set_title("Most frequent mistakes", loc="left", fontsize=11)
+    off = found.counts.copy()
+    np.fill_diagonal(off, 0)
+    there = found.counts.sum(axis=1)
+    lines = shown // columns
+    for number, place in enumerate(np.argsort(-off, axis=None, kind="stable")[:shown]):
+        true, said = np.unravel_index(int(place), off.shape)
+        if off[true, said] == 0:
+            break
+        words = (
+            f"{off[true, said]} of {there[true]}   {_short(found.classes[true])}   taken for   "
+            f"{_short(found.classes[said])}"
+        )
+        column, line = divmod(number, lines)
+        at = (column / columns, 1 - (line + 0.6) / lines)
+        axes.text(*at, words, transform=axes.transAxes, fontsize=9, va="center")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
