@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,41 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         if path.is_dir() and aside.is_dir():
-            shutil.rmtree(path)
-        aside.replace(path)
+            _swap(aside, path)
+        else:
+            aside.replace(path)
     finally:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+
+
+def _swap(aside: Path, path: Path) -> None:
+    """Put folder `aside` in the place of `path`; whoever is killed here leaves one of the two."""
+    previous = _previous(path)
+    shutil.rmtree(previous, ignore_errors=True)
+    path.replace(previous)
+    aside.replace(path)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def recovered(path: Path) -> Path:
+    """Return folder `path`, put back first where a writer was killed between its two renames."""
+    if not path.exists():
+        with suppress(OSError):  # there is none, or another rank was faster
+            _previous(path).replace(path)
+    return path
+
+
+def remove_folder(path: Path) -> None:
+    """Remove folder `path`, and what a killed writer may have left of it."""
+    for each in (path, _previous(path)):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".{path.name}.previous")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from carray.config import TrialConfig
 from carray.errors import TrialFailed
-from carray.files import write_text, written_aside
+from carray.files import recovered, write_text, written_aside
 from carray.models.classifier import Classifier
 from carray.training.live import LiveTrial
 from carray.training.schedule import Plateau
@@ -48,7 +48,7 @@ class CheckpointMeta(BaseModel):
 def read_meta(folder: Path) -> CheckpointMeta | None:
     """Return the meta data, or None where there is no checkpoint that can be read."""
     try:
-        text = (folder / META_FILE).read_text(encoding="utf-8")
+        text = (recovered(folder) / META_FILE).read_text(encoding="utf-8")
         return CheckpointMeta.model_validate_json(text)
     except (OSError, ValidationError):
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from carray import metrics
 from carray.config import InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
+from carray.files import remove_folder
 from carray.metrics import EpochRow
 from carray.models.backbones import kept_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
@@ -112,7 +112,7 @@ class TrialRunner:
             logits = self._held_logits(order, folder)
             if self._ranks.rank == 0:
                 folder.write_logits(logits)
-                shutil.rmtree(folder.checkpoint, ignore_errors=True)
+                remove_folder(folder.checkpoint)
             self._ranks.barrier()
 
     def release(self) -> None:

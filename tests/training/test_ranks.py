@@ -23,7 +23,7 @@ CONFIG = small_config(epochs=2, device_batch_size=8, ema_decay=0.5, augment__str
 WILD = small_config(optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0)
 
 RANK_PROGRAM = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -67,6 +67,8 @@ gradual = config.model_copy(
 told["gradual"] = [runner.run_epoch(order("gradual", gradual, e)).metrics for e in (1, 2)]
 print(json.dumps(told))
 torch.distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may abort an interpreter that winds down
 """
 
 

@@ -1,0 +1,48 @@
+"""Folders replaced as a whole: a reader finds the old or the new one, whenever a writer died."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carray.files import recovered, remove_folder, written_aside
+
+
+def write(path: Path, text: str) -> None:
+    with written_aside(path) as aside:
+        aside.mkdir()
+        (aside / "state").write_text(text)
+
+
+def test_a_folder_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        write(tmp_path / "checkpoint", text)
+    assert (tmp_path / "checkpoint" / "state").read_text() == "two"
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_writer_killed_at_any_rename_leaves_one_of_the_two(
+    tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    write(path, "one")
+    real, done = Path.replace, []
+
+    def replace(self: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        if renames < 2:
+            with pytest.raises(KeyboardInterrupt):
+                write(path, "two")
+        else:
+            write(path, "two")
+    assert (recovered(path) / "state").read_text() == ("two" if renames == 2 else "one")
+    remove_folder(path)
+    assert not list(tmp_path.iterdir())
