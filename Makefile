@@ -72,4 +72,5 @@ bench: install  ## Speed: tables with ratios, in about ten minutes.
 	@$(BIN)/python tests/benchmarks/bench_trial.py
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 1
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 2
+	@$(BIN)/python tests/benchmarks/bench_head_only.py
 	@$(BIN)/python tests/benchmarks/bench_ensemble.py

@@ -20,6 +20,7 @@ HeadKind = Literal[
 ]
 CLASSICAL_HEADS = ("linear_probe", "random_forest", "knn")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
     "schedule.warmup_epochs",
@@ -165,7 +166,9 @@ class TrialConfig(Part):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the averaged weights that are evaluated and kept; 0: off."""
     precision: Precision = "auto"
-    """`auto`: bf16 on a GPU that has it, else fp32."""
+    """`auto`: bf16 on a GPU that has it, else fp32; a long trial measures first."""
+    compile: Compile = "auto"
+    """`torch.compile` of the training step; `auto`: where a trial is long enough to win it back."""
     seed: int = Field(0, ge=0, lt=2**31)
     best_metric: Literal["val/log_loss", "val/top1"] = "val/log_loss"
     """Picks the epoch whose weights and logits are kept."""
@@ -190,6 +193,21 @@ class TrialConfig(Part):
                 "or nothing is ever unfrozen"
             )
         return self
+
+
+class Compute(Part):
+    """How a trial computes its steps: decided once, before the first, and kept in its record."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward pass; weights and optimizer are float32."""
+    channels_last: bool = False
+    """Whether images and weights lie in memory as (B, H, W, C)."""
+    compiled: bool = False
+    """Whether training steps run through `torch.compile`."""
+
+    def __str__(self) -> str:
+        order = "channels last" if self.channels_last else "channels first"
+        return f"{self.precision}, {order}{', compiled' if self.compiled else ''}"
 
 
 class InputSpec(Part):

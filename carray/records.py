@@ -28,7 +28,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carray import metrics
-from carray.config import TrialConfig, describe
+from carray.config import Compute, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
 from carray.files import write_text, written_aside
 
@@ -99,6 +99,8 @@ class TrialRecord(_Record):
     """What the weights started from; soups need members that share it."""
     parameters: int | None = None
     """Number of the classifier's parameters."""
+    compute: Compute | None = None
+    """How its steps were computed; None before the first epoch."""
     started_at: float | None = None
     """Unix time, seconds."""
     ended_at: float | None = None
@@ -174,6 +176,12 @@ class TrialFolder:
         """The best epoch's weights; kept under the disk budget."""
         return self.path / "best.safetensors"
 
+    @property
+    def probe_file(self) -> Path:
+        """How fast which way of computing was: its study's, its own where it is in none."""
+        in_study = self.path.parent.name == "trials"
+        return StudyFolder(self.path.parents[1] if in_study else self.path).probe_file
+
     def record(self) -> TrialRecord:
         """Read the record."""
         return TrialRecord.read(self.record_file)
@@ -221,6 +229,11 @@ class StudyFolder:
     def optuna_file(self) -> Path:
         """The default Optuna storage, sqlite."""
         return self.path / "optuna.db"
+
+    @property
+    def probe_file(self) -> Path:
+        """How fast which way of computing a step was."""
+        return self.path / "probe.json"
 
     @property
     def ensembles(self) -> Path:

@@ -8,7 +8,6 @@ FOLDER/store/256-squash/
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -29,7 +28,7 @@ from carray.data.fill import fill_store
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import DataError
-from carray.files import folder_bytes, write_text, written_aside
+from carray.files import folder_bytes, locked, write_text, written_aside
 from carray.progress import silent
 
 VERSION = 1
@@ -212,10 +211,8 @@ def _mark_used(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the builders' lock of one store; the system frees it if the holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".lock-{folder.name}").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the builders' lock of one store."""
+    with locked(folder.parent / f".lock-{folder.name}"):
         for leftover in folder.parent.glob(f".{folder.name}.*"):  # of builders that were killed
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -26,7 +26,7 @@ from carray.ensemble.tta import Tta
 from carray.errors import DataError, RecordError, WeightsError
 from carray.models.classifier import Classifier, load_classifier
 from carray.progress import Advance, silent
-from carray.training.live import Arithmetic, arithmetic
+from carray.training.live import Arithmetic, arithmetic, usual_compute
 from carray.training.loop import predict_batches
 
 BATCH_IMAGES = 64
@@ -184,7 +184,7 @@ def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.de
     if device.type == "cpu":
         config = config.model_copy(update={"precision": "fp32"})
     classifier = load_classifier(config, num_classes, file)
-    numbers = arithmetic(config, card.input, classifier.is_conv_net, device)
+    numbers = arithmetic(card.input, usual_compute(config, classifier, device), device)
     # torch's stubs know no memory format in Module.to
     classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
     return Member(classifier, card, numbers)

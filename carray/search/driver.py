@@ -16,7 +16,7 @@ from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.thin import EPOCH, FACTS, REASON, STATE, ThinTrial
 from carray.training.lane import Lanes
-from carray.training.orders import Answer, EpochOrder, LaneOrder
+from carray.training.orders import RECORD_FACTS, Answer, EpochOrder, LaneOrder
 
 TIME_BUDGET = "the time budget is spent"
 THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
@@ -138,13 +138,10 @@ class Driver:
                     ended = self.ledger.end(record.number, TrialState(answer.state), answer.reason)
                     self.close(ended)
                 return
-            facts = {
-                "parameters": answer.outcome.parameters,
-                "initialisation": answer.outcome.initialisation,
-            }
-            record = self.ledger.report(record.number, epoch, answer.outcome.metrics, facts)
-            if answer.outcome.stop:
-                ending, reason = TrialState(answer.outcome.ending), answer.outcome.stop
+            outcome = answer.outcome
+            record = self.ledger.report(record.number, epoch, outcome.metrics, outcome.facts())
+            if outcome.stop:
+                ending, reason = TrialState(outcome.ending), outcome.stop
                 break
         self.close(self.ledger.end(record.number, ending, reason))
 
@@ -211,7 +208,7 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
         row = {name: float(value) for name, value in result.items() if _is_metric(name, value)}
-        kept = {name: facts[name] for name in ("parameters", "initialisation")}
+        kept = {name: facts[name] for name in RECORD_FACTS}
         self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
 
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 
 from carray.data.manifest import Manifest
@@ -156,6 +157,8 @@ class _Session:
         driver.search(scheduler, self._deadline, self._cache)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))
+        for line in measured(self._ledger.folder.probe_file):
+            self._board.note(line)
 
     def _refit(self, lanes: Lanes) -> None:
         if self._stopped():
@@ -242,6 +245,15 @@ class _Session:
             lanes.fail(INTERRUPTED)
 
         return stop
+
+
+def measured(file: Path) -> list[str]:
+    """Say which ways of computing a step were measured, and how fast they were."""
+    if not file.exists():
+        return []
+    from carray.training.probe import Probes
+
+    return Probes.read(file).lines()
 
 
 def waits_text(seconds: Sequence[float]) -> str:

@@ -49,8 +49,7 @@ class ThinTrial(Trainable):  # type: ignore[misc]
                 "done": True,
             }
         facts = {
-            "parameters": answer.outcome.parameters,
-            "initialisation": answer.outcome.initialisation,
+            **answer.outcome.facts(),
             "lane": answer.lane,
             "lane_waited_seconds": answer.waited_seconds,
             "asked_at": asked_at,

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from carray.config import TrialConfig
+from carray.config import Compute, TrialConfig
 from carray.errors import TrialFailed
 from carray.files import recovered, write_text, written_aside
 from carray.models.classifier import Classifier
@@ -38,6 +38,7 @@ class CheckpointMeta(BaseModel):
     plateau: dict[str, float]
     initialisation: str
     parameters: int
+    compute: Compute | None = None
 
     @property
     def epoch(self) -> int:
@@ -64,6 +65,7 @@ def write_checkpoint(folder: Path, live: LiveTrial) -> None:
         plateau=live.plateau.as_dict(),
         initialisation=live.initialisation,
         parameters=live.parameters,
+        compute=live.compute,
     )
     with written_aside(folder) as aside:
         aside.mkdir()

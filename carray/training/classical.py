@@ -29,7 +29,7 @@ from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
 from carray.training.classical_fits import FITS, Known, Labels
 from carray.training.dataset import TrialData, open_data
-from carray.training.live import arithmetic
+from carray.training.live import arithmetic, usual_compute
 from carray.training.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
@@ -120,7 +120,7 @@ def _fit(
     backbone = load_classifier(old, num_classes, source.weights_file)
     model = Classifier(config, num_classes)
     model.backbone.load_state_dict(backbone.backbone.state_dict())
-    numbers = arithmetic(config, spec, model.is_conv_net, device)
+    numbers = arithmetic(spec, usual_compute(config, model, device), device)
     model.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
     rows = {"train": data.train, **data.held}
     features = {

@@ -10,12 +10,9 @@ all that the features depend on: pixels, weights, size, numbers, and augmentatio
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from torch import Tensor
 
 from carray.config import InputSpec, TrialConfig
 from carray.data.loader import BatchPlan, Loader, Rows, ViewPlan, to_device
-from carray.files import folder_bytes, write_text, written_aside
+from carray.files import folder_bytes, locked, write_text, written_aside
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
@@ -102,7 +99,8 @@ class FrozenBackbone:
         need = images * int(np.prod(shape)) * dtype.itemsize
         if need > self.data.budget_gib * GIB:
             return None
-        with _locked(folder):
+        with locked(folder.parent / f".lock-{folder.name}"):
+            folder.mkdir(exist_ok=True)
             file, done_file = folder / f"view-{view:02d}.bin", folder / f"view-{view:02d}.done"
             done = _read_done(done_file, images) if file.exists() else np.zeros(images, np.bool_)
             if not done[rows].all():
@@ -168,15 +166,6 @@ def _read_done(file: Path, images: int) -> npt.NDArray[np.bool_]:
     except OSError:
         done = np.zeros(0, np.bool_)
     return done if len(done) == images else np.zeros(images, np.bool_)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of one key; the system frees it if the holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".lock-{folder.name}").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make_room(folder: Path, need: int, budget_gib: float) -> None:

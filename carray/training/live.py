@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from carray.config import InputSpec, TrialConfig
+from carray.config import Compute, InputSpec, TrialConfig
 from carray.errors import ConfigError
 from carray.metrics import EpochRow
 from carray.models.backbones import input_spec
@@ -45,15 +47,17 @@ class Arithmetic:
         return images.contiguous(memory_format=self.memory_format)
 
 
-def arithmetic(
-    config: TrialConfig, spec: InputSpec, is_conv_net: bool, device: torch.device
-) -> Arithmetic:
-    """Decide the numbers: `auto` is bf16 on a GPU that has it, float32 elsewhere."""
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+Choose = Callable[[Classifier], Compute]
+
+
+def arithmetic(spec: InputSpec, compute: Compute, device: torch.device) -> Arithmetic:
+    """Return the numbers of `compute` on `device`, for images as `spec` wants them."""
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
     return Arithmetic(
         device=device,
-        autocast_dtype=_autocast_dtype(config, device),
-        memory_format=torch.channels_last if is_conv_net else torch.contiguous_format,
+        autocast_dtype=AUTOCAST[compute.precision],
+        memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format,
         scale=1 / (255 * std),
         shift=-mean / std,
     )
@@ -69,18 +73,20 @@ def check_precision(config: TrialConfig, device: torch.device) -> None:
         raise ConfigError("precision='fp16' needs a GPU; use precision=bf16, fp32 or auto")
 
 
-def _autocast_dtype(config: TrialConfig, device: torch.device) -> torch.dtype | None:
+def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.device) -> Compute:
+    """Return what needs no measurement: `auto` is bf16 on a GPU that has it, float32 elsewhere;
+    nets of convolutions have their channels last.
+
+    Raises:
+        ConfigError: the device doesn't have the precision.
+    """
     check_precision(config, device)
-    on_gpu = device.type == "cuda"
-    match config.precision:
-        case "fp32":
-            return None
-        case "bf16":
-            return torch.bfloat16
-        case "fp16":
-            return torch.float16
-        case _:
-            return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else None
+    precision = config.precision
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if has_bf16 else "fp32"
+    compiled = config.compile == "on"
+    return Compute(precision=precision, channels_last=classifier.is_conv_net, compiled=compiled)
 
 
 @dataclass
@@ -92,6 +98,7 @@ class LiveTrial:
     data: TrialData
     spec: InputSpec
     numbers: Arithmetic
+    compute: Compute
     classifier: Classifier
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
@@ -125,8 +132,14 @@ class LiveTrial:
         return self.averaged.classifier if self.averaged else self.classifier
 
 
-def build_live(trial: str, config: TrialConfig, data: TrialData, device: torch.device) -> LiveTrial:
-    """Build a trial as it is before its first epoch.
+def build_live(
+    trial: str,
+    config: TrialConfig,
+    data: TrialData,
+    device: torch.device,
+    choose: Choose | None = None,
+) -> LiveTrial:
+    """Build a trial as it is before its first epoch; `choose` decides how it computes.
 
     Raises:
         ConfigError: the backbone is unknown, or can't be built so.
@@ -135,7 +148,8 @@ def build_live(trial: str, config: TrialConfig, data: TrialData, device: torch.d
     num_classes = len(data.classes)
     built: Built = build_classifier(config, num_classes)
     spec = input_spec(config)
-    numbers = arithmetic(config, spec, built.classifier.is_conv_net, device)
+    compute = (choose or partial(usual_compute, config, device=device))(built.classifier)
+    numbers = arithmetic(spec, compute, device)
     # torch's stubs know no memory format in Module.to
     classifier = built.classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
     return LiveTrial(
@@ -144,6 +158,7 @@ def build_live(trial: str, config: TrialConfig, data: TrialData, device: torch.d
         data=data,
         spec=spec,
         numbers=numbers,
+        compute=compute,
         classifier=classifier,
         optimizer=build_optimizer(classifier, config.optimizer),
         scaler=torch.amp.GradScaler(device.type, enabled=numbers.autocast_dtype is torch.float16),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -143,9 +144,17 @@ def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.
         live.wrapped = None
         device = live.numbers.device
         agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
-        live.wrapped = ranks.wrap(live.classifier)
+        live.wrapped = ranks.wrap(_computing(live))
     set_train_mode(live.classifier)
     return live.wrapped
+
+
+def _computing(live: LiveTrial) -> nn.Module:
+    """Return the classifier as its steps run: compiled or as it is, of the same parameters."""
+    model: Any = live.classifier
+    if live.compute.compiled:
+        model = torch.compile(model, dynamic=False)
+    return cast(nn.Module, model)
 
 
 def _torch_seed(seed: int, epoch: int, rank: int) -> int:

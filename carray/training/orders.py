@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from carray.config import Part, TrialConfig
+from carray.config import Compute, Part, TrialConfig
 
 
 class EpochOrder(Part):
@@ -20,6 +20,11 @@ class EpochOrder(Part):
     config: TrialConfig
     epoch: int
     """1-based."""
+    compute: Compute | None = None
+    """How to compute, as another run of the trial did; None decides anew."""
+
+
+RECORD_FACTS = ("parameters", "initialisation", "compute")
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,14 @@ class EpochOutcome:
     parameters: int
     initialisation: str
     """What the weights started from: a name and a short hash, or `random:SEED`."""
+    compute: Compute | None
+    """How the trial's steps are computed."""
     ending: str = "complete"
     """The state of a trial that ends with this epoch: complete or collapsed."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the first epoch brings to light, by the names of `TrialRecord`'s fields."""
+        return {name: getattr(self, name) for name in RECORD_FACTS}
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def replay(
                 data=str(source),
                 config=record.config,
                 epoch=epoch,
+                compute=record.compute,
             )
             rows.append(runner.run_epoch(order).metrics)
             if on_epoch:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from carray import metrics
-from carray.config import InputSpec, TrialConfig
+from carray.config import Compute, InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
 from carray.files import remove_folder
 from carray.metrics import EpochRow
@@ -36,7 +36,15 @@ from carray.training.checkpoint import (
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
 from carray.training.features import FrozenBackbone
-from carray.training.live import Arithmetic, LiveTrial, arithmetic, build_live
+from carray.training.live import (
+    Arithmetic,
+    Choose,
+    LiveTrial,
+    arithmetic,
+    build_live,
+    check_precision,
+    usual_compute,
+)
 from carray.training.loop import (
     Trained,
     average_statistics,
@@ -50,6 +58,7 @@ from carray.training.memory import (
     is_out_of_memory,
 )
 from carray.training.orders import EpochOrder, EpochOutcome
+from carray.training.probe import choose_compute
 from carray.training.ranks import Ranks
 
 MOST_LOADERS = 4  # threads that make batches beside a GPU
@@ -117,6 +126,8 @@ class TrialRunner:
 
     def release(self) -> None:
         """Free the trial's model, optimizer and device memory."""
+        if self._live is not None and self._live.compute.compiled:
+            torch.compiler.reset()
         self._live = None
         gc.collect()
         if self._device.type == "cuda":
@@ -163,10 +174,25 @@ class TrialRunner:
                 f"{order.epoch - 1}, but {order.folder} holds {found}; run the trial again"
             )
         data = self._data_of(order.data, order.config)
-        live = build_live(order.trial, order.config, data, self._device)
+        choose = self._chooser(order, meta, len(data.train))
+        live = build_live(order.trial, order.config, data, self._device, choose)
         if order.epoch > 1 and meta is not None:
             load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
         return live
+
+    def _chooser(self, order: EpochOrder, meta: CheckpointMeta | None, train_images: int) -> Choose:
+        """Return what decides how the trial computes: as before, as ordered, or by measuring."""
+        check_precision(order.config, self._device)
+        known = (meta.compute if meta else None) or order.compute
+
+        def choose(classifier: Classifier) -> Compute:
+            chosen = known
+            if known is None and self._ranks.rank == 0:
+                file = TrialFolder(Path(order.folder)).probe_file
+                chosen = choose_compute(classifier, order.config, train_images, self._device, file)
+            return self._ranks.broadcast_object(chosen)  # type: ignore[no-any-return]
+
+        return choose
 
     def _row(self, live: LiveTrial, epoch: int) -> EpochRow:
         """Run the epoch; return its metrics, the same on all ranks."""
@@ -204,7 +230,10 @@ class TrialRunner:
         data = self._data_of(order.data, config)
         classifier = load_classifier(config, len(data.classes), folder.weights_file)
         spec = kept_input_spec(config, folder.weights_file)
-        numbers = arithmetic(config, spec, classifier.is_conv_net, self._device)
+        meta = read_meta(folder.checkpoint)
+        compute = meta.compute if meta else None
+        compute = compute or usual_compute(config, classifier, self._device)
+        numbers = arithmetic(spec, compute, self._device)
         classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
         frozen = _never_moved(order, folder, classifier, data, spec, numbers)
         return {
@@ -269,6 +298,7 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
         ending=ending,
         parameters=source.parameters,
         initialisation=source.initialisation,
+        compute=source.compute,
     )
 
 

@@ -230,8 +230,8 @@ class _Trial:
             outcome = runner.run_epoch(order.model_copy(update={"epoch": epoch}))
             if epoch > done:
                 rows = (*record.epochs, outcome.metrics)
-                facts = {n: getattr(outcome, n) for n in ("parameters", "initialisation")}
-                record = self._written(record.model_copy(update={"epochs": rows, **facts}))
+                facts = {"epochs": rows, **outcome.facts()}
+                record = self._written(record.model_copy(update=facts))
                 if on_epoch:
                     on_epoch(record)
             reason, ending = outcome.stop, TrialState(outcome.ending)
