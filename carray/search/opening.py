@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -258,18 +257,9 @@ def open_ledger(
 @contextmanager
 def locked_study(folder: StudyFolder) -> Iterator[None]:
     """Hold the study against a second driver; leave no folder of a study that was refused."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = folder.path / "driver.lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RecordError(
-                f"study {folder.path.name!r} is being run by another process; wait for it, or "
-                "name another study with --study"
-            ) from None
+    with folder.locked():
         try:
             yield
         finally:
-            if [each.name for each in folder.path.iterdir()] == [lock.name]:
+            if len(list(folder.path.iterdir())) == 1:  # the lock alone
                 shutil.rmtree(folder.path)
