@@ -23,7 +23,9 @@ def replay_lab(
         str, typer.Option(help="LCBench's: val/log_loss or val/top1.")
     ] = "val/log_loss",
     seeds: Annotated[int, typer.Option(help="Replays of each method on each data set.")] = 20,
-    budget: Annotated[int, typer.Option(help="In full trainings.")] = 30,
+    budget: Annotated[
+        int, typer.Option(help="Full trainings of random search; others get half.")
+    ] = 40,
     lanes: Annotated[int, typer.Option(help="Trials at once.")] = 4,
     processes: Annotated[int, typer.Option(help="Data sets replayed side by side.")] = 1,
     runs: RunsOption = None,

@@ -7,7 +7,7 @@ with `model.onnx`, `config_space.json` and `encoding.json`; onnxruntime runs it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,12 @@ class LcBench:
         self.data = task
         self.metric = metric
         self.note = ""
+        self.has_blocks = False
         self._folder = folder
         names = {h["name"]: h for h in _files(folder)["config_space"]["hyperparameters"]}
         self._ranges = [names[name] for name in INPUTS]
         self.max_epochs = int(names[EPOCH]["upper"])
-        self._code = int(_files(folder)["encoding"][TASK][task])
+        self.code = int(_files(folder)["encoding"][TASK][task])
 
     def draw(self, trial: optuna.Trial) -> Params:
         """Draw the seven hyperparameters."""
@@ -63,7 +64,7 @@ class LcBench:
         points = np.array([[p[name] for name in INPUTS] for p in drawn], np.float32)
         epochs = np.tile(np.arange(1, self.max_epochs + 1, dtype=np.float32), len(points))
         numbers = np.column_stack([epochs, np.repeat(points, self.max_epochs, axis=0)])
-        tasks = np.full((len(numbers), 1), self._code, np.int32)
+        tasks = np.full((len(numbers), 1), self.code, np.int32)
         answer = _session(self._folder).run(None, {"x_cat": tasks, "x_cont": numbers})[0]
         column, factor = OUTPUTS[self.metric]
         curves: Floats = answer[:, column].reshape(len(points), -1).astype(np.float64) * factor
@@ -71,18 +72,24 @@ class LcBench:
 
     def past(self, seed: int) -> RecordedStudy:
         """Return a random search without stopping on this data set."""
-        import optuna
-
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._code + seed))
-        points = tuple(self.draw(study.ask()) for _ in range(PAST_TRIALS))
-        full = np.ones(PAST_TRIALS, np.bool_)
-        return RecordedStudy(self.name, self.data, self.metric, points, self.curves(points), full)
+        return _random_search(self._folder, self.data, self.metric, seed)
 
     def starts(self, past: Sequence[RecordedStudy], size: int) -> list[dict[str, Any]]:
         """Take the portfolio of the other data sets as it is: they have the same space."""
         from carray.search.portfolio import choose
 
         return [dict(past[s].points[t]) for s, t in choose(past, size)] if past else []
+
+
+@cache  # every other data set asks for the same ones
+def _random_search(folder: Path, task: str, metric: str, seed: int) -> RecordedStudy:
+    import optuna
+
+    source = LcBench(folder, task, metric)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=source.code + seed))
+    points = tuple(source.draw(study.ask()) for _ in range(PAST_TRIALS))
+    full = np.ones(PAST_TRIALS, np.bool_)
+    return RecordedStudy(task, task, metric, points, source.curves(points), full)
 
 
 def open_lcbench(folder: Path, count: int, metric: str) -> list[LcBench]:

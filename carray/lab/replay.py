@@ -11,13 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 
 from carray.errors import ConfigError
 from carray.lab.curves import CurveSource, StudySource, check_alike, worst_finite
-from carray.lab.methods import PORTFOLIO_SIZE, Method, methods_for
-from carray.lab.score import LabResult, Replays, score
+from carray.lab.methods import BASELINE, PORTFOLIO_SIZE, Method, methods_for
+from carray.lab.score import LabResult, Replays, half_of, score
 from carray.lab.simulate import CurveCache, SimulatedStudy
 from carray.progress import Advance, silent
 from carray.records import RunsFolder
@@ -40,8 +39,8 @@ class LabRequest:
     metric: str = "val/log_loss"
     """Of LCBench; a study's own is what it was searched by."""
     seeds: int = 20
-    budget: int = 30
-    """In full trainings."""
+    budget: int = 40
+    """Full trainings of random search; every other method gets half."""
     lanes: int = LANES
     processes: int = 1
     runs: str | os.PathLike[str] | None = None
@@ -81,7 +80,7 @@ def replay_sources(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with_starts = len({source.data for source in sources}) > 1
     longest = max(source.max_epochs for source in sources)
-    methods = methods_for(longest, with_starts)
+    methods = methods_for(longest, with_starts, any(source.has_blocks for source in sources))
     tasks = [_Task(sources, i, methods, request) for i in range(len(sources))]
     replays = []
     with show("replaying", len(sources) * request.seeds * len(methods), "studies") as advance:
@@ -101,9 +100,10 @@ class _Task:
 
     def run(self, advance: Advance = lambda count: None) -> Replays:
         source, request = self.sources[self.index], self.request
-        budget_epochs = request.budget * source.max_epochs
-        shape = (len(self.methods), request.seeds, budget_epochs)
-        best: npt.NDArray[np.float32] = np.empty(shape, np.float32)
+        budget = request.budget * source.max_epochs
+        half = half_of(request.budget) * source.max_epochs
+        best = np.empty((len(self.methods), request.seeds, half), np.float32)
+        ends = np.empty(request.seeds, np.float32)
         for seed in range(request.seeds):
             cache = CurveCache(source)
             starts = self._starts(seed)
@@ -112,14 +112,17 @@ class _Task:
                     source,
                     method,
                     seed,
-                    budget_epochs=budget_epochs,
+                    budget_epochs=budget if method == BASELINE else half,
                     lanes=request.lanes,
                     starts=starts if method.starts else (),
                     cache=cache,
                 )
-                best[number, seed] = study.run()
+                found = study.run()
+                best[number, seed] = found[:half]
+                if method == BASELINE:
+                    ends[seed] = found[-1]
                 advance(1)
-        return Replays(source.name, source.max_epochs, best, *_reference(source))
+        return Replays(source.name, source.max_epochs, best, ends, *_reference(source))
 
     def _starts(self, seed: int) -> list[dict[str, object]]:
         source = self.sources[self.index]

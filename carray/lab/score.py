@@ -1,4 +1,4 @@
-"""What replays are worth: regret, how much sooner than random search, and what to do next.
+"""What replays are worth: regret, the share of random search's budget, and what to do next.
 
 Regret of a data set is 0 at the best trial known of it and 1 at the median one, both trained to
 their end; the best known is the best of a pool of random trials and of all replays. It is averaged
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.lab.methods import BASELINE, Method
+from carray.lab.methods import Method
 from carray.search.recorded import Floats
 
 if TYPE_CHECKING:
     from carray.lab.replay import LabRequest
 
-CHECKPOINTS = (5, 10)  # full trainings after which regret is told, besides the whole budget
+CHECKPOINTS = (5, 10)  # full trainings after which regret is told, besides all that there are
 GRID = 52  # points of a regret curve in one full training: curves of any length compare
 SURE = 0.975  # one-sided, that another method leads, before it is proposed
 
@@ -32,7 +32,9 @@ class Replays:
     name: str
     max_epochs: int
     best: npt.NDArray[np.float32]
-    """(methods, seeds, epochs of the budget): the lowest loss seen so far."""
+    """(methods, seeds, epochs of half the budget): the lowest loss seen so far."""
+    random_ends: npt.NDArray[np.float32]
+    """(seeds,): what the baseline finds with the whole budget."""
     best_known: float
     median: float
 
@@ -46,15 +48,16 @@ class MethodScore:
     """{full trainings spent: mean regret}."""
     spread: dict[int, float]
     """The same, standard deviation over seeds."""
-    needs: float | None
-    """Full trainings to reach what the baseline ends with; None: never within the budget."""
-    sooner: float | None
-    """What the baseline itself needs for it, over `needs`."""
-    sooner_low: float | None
-    sooner_high: float | None
-    """Tenth and ninetieth percentile over seeds."""
+    shares: tuple[float | None, ...]
+    """Of each data set: the share of the budget after which half of the seeds have found what half
+    of the baseline's find with all of it; None: over half of the budget."""
+    share: float | None
+    """Median of the shares; None: over half."""
+    share_low: float | None
+    share_high: float | None
+    """Tenth and ninetieth percentile over data sets, or over seeds where there is one."""
     mean_regret: float
-    """Over the whole budget: what counts for a study of unknown length."""
+    """From the first epoch on: what counts for a study of unknown length."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class Proposal:
 
     method: Method
     gain: float
-    """Mean regret that it saves against what is shipped."""
+    """Mean regret that choosing so saves against what is shipped, where it was not chosen: each
+    data set is judged by the method that is best on the others; a single one, seed by seed."""
     gain_error: float
-    """Standard error of the gain: over seeds, and over data sets where there are several."""
+    """Standard error of the gain."""
     clear: bool
     """Whether the gain is surely one; if not, `method` is what is shipped."""
 
@@ -81,6 +85,7 @@ class LabResult:
     """What the curves are, where they aren't what they seem."""
     seeds: int
     budget: int
+    """Full trainings of the baseline; every other method had half."""
     lanes: int
 
     def as_json(self) -> dict[str, Any]:
@@ -96,13 +101,15 @@ def score(
     request: LabRequest,
     notes: Sequence[str] = (),
 ) -> LabResult:
-    """Score methods on their replays; the baseline is among them."""
-    each = np.stack([_regrets(replay, request.budget) for replay in replays])
+    """Score methods on their replays."""
+    half = half_of(request.budget)
+    each = np.stack([_regrets(replay, half) for replay in replays])
+    needs = np.stack([_needs(replay, request.budget) for replay in replays])
     curves = each.mean(axis=0)  # (methods, seeds, grid)
-    baseline = curves[methods.index(BASELINE)].mean(axis=0)
-    marks = [*(mark for mark in CHECKPOINTS if mark < request.budget), request.budget]
+    marks = [*(mark for mark in CHECKPOINTS if mark < half), half]
     scores = tuple(
-        _score(method, own, baseline, marks) for method, own in zip(methods, curves, strict=True)
+        _score(method, curves[number], needs[:, number], marks)
+        for number, method in enumerate(methods)
     )
     return LabResult(
         scores=scores,
@@ -119,51 +126,72 @@ def _regrets(replay: Replays, budget: int) -> Floats:
     """Return regrets on the common grid, (methods, seeds, budget * GRID)."""
     at = np.arange(1, budget * GRID + 1) * replay.max_epochs // GRID
     losses = np.asarray(replay.best, np.float64)[:, :, np.maximum(at, 1) - 1]
-    best = min(replay.best_known, float(losses.min()))
+    best = min(replay.best_known, float(losses.min()), float(replay.random_ends.min()))
     width = max(replay.median - best, 1e-12)
     regrets: Floats = (losses - best) / width
     return regrets
 
 
-def _score(method: Method, own: Floats, baseline: Floats, marks: Sequence[int]) -> MethodScore:
-    target = float(baseline[-1])
-    base = _needs(baseline, target)
-    assert base is not None
-    needs = _needs(own.mean(axis=0), target)
-    ratios = [base / found if (found := _needs(curve, target)) else 0.0 for curve in own]
-    low, high = (float(value) for value in np.percentile(ratios, (10, 90)))
+def half_of(budget: int) -> int:
+    """Return the full trainings that a method gets: what needs more than half saves too little."""
+    return max(1, budget // 2)
+
+
+def _needs(replay: Replays, budget: int) -> Floats:
+    """Return the share of the budget after which each replay is where the baseline ends.
+
+    (methods, seeds); that is what half of the baseline's seeds find; infinite: over half.
+    """
+    reached = replay.best <= _quantile(replay.random_ends, 0.5)
+    spent = (reached.argmax(axis=2) + 1) / (budget * replay.max_epochs)
+    shares: Floats = np.where(reached.any(axis=2), spent, np.inf)
+    return shares
+
+
+def _score(method: Method, own: Floats, needs: Floats, marks: Sequence[int]) -> MethodScore:
+    """Score a method by its regrets, (seeds, grid), and its needs, (data sets, seeds)."""
+    shares = _quantile(needs, 0.5, axis=1)
+    low, middle, high = _quantile(shares if len(shares) > 1 else needs[0], (0.1, 0.5, 0.9))
     return MethodScore(
         method=method,
         regret={mark: float(own[:, mark * GRID - 1].mean()) for mark in marks},
         spread={mark: float(own[:, mark * GRID - 1].std()) for mark in marks},
-        needs=needs,
-        sooner=base / needs if needs else None,
-        sooner_low=low or None,
-        sooner_high=high or None,
+        shares=tuple(_finite(share) for share in shares),
+        share=_finite(middle),
+        share_low=_finite(low),
+        share_high=_finite(high),
         mean_regret=float(own.mean()),
     )
 
 
-def _needs(curve: Floats, target: float) -> float | None:
-    """Return the full trainings after which `curve` is at `target`; None: never."""
-    reached = np.flatnonzero(curve <= target + 1e-12)
-    return (int(reached[0]) + 1) / GRID if reached.size else None
+def _quantile(values: Any, q: Any, axis: int | None = None) -> Any:
+    """Return a quantile that is one of the values: some may be infinite."""
+    return np.quantile(values, q, axis=axis, method="inverted_cdf")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _propose(methods: Sequence[Method], means: Floats) -> Proposal:
-    """Compare with what is shipped, with starting points where the best has some.
+    """Choose by mean regret, (data sets, methods, seeds), and judge that where it wasn't chosen.
 
-    `means` are mean regrets, (data sets, methods, seeds).
+    The default that a method is compared with has starting points where the method has some.
     """
-    best = int(means.mean(axis=(0, 2)).argmin())
-    starts = methods[best].starts
-    shipped = next(m for m in methods if m.shipped and m.starts == starts)
-    gains = means[:, methods.index(shipped)] - means[:, best]  # (data sets, seeds)
-    gain = float(gains.mean())
-    parts = [gains.mean(axis=axis) for axis in (0, 1) if gains.shape[1 - axis] > 1]
-    error = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
-    clear = bool(parts) and gain > _surely(min(map(len, parts))) * error
-    return Proposal(methods[best] if clear else shipped, gain, error, clear and gain > 0)
+    parts = means.mean(axis=2) if len(means) > 1 else means[0].T  # (data sets or seeds, methods)
+    shipped = [
+        next(n for n, m in enumerate(methods) if m.shipped and m.starts == method.starts)
+        for method in methods
+    ]
+    chosen = (parts.sum(axis=0) - parts).argmin(axis=1)  # on the others
+    rows = np.arange(len(parts))
+    gains = parts[rows, np.array(shipped)[chosen]] - parts[rows, chosen]
+    best = int(parts.mean(axis=0).argmin())
+    if len(parts) == 1:
+        return Proposal(methods[shipped[best]], 0.0, 0.0, False)
+    gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    clear = gain > max(0.0, _surely(len(gains)) * error) and not methods[best].shipped
+    return Proposal(methods[best if clear else shipped[best]], gain, error, clear)
 
 
 def _surely(count: int) -> float:

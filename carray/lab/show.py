@@ -5,6 +5,7 @@ from __future__ import annotations
 from carray.lab.score import LabResult, MethodScore, Proposal
 
 NAME_WIDTH = 34
+OVER = ">50%"
 
 
 def lab_lines(result: LabResult) -> list[str]:
@@ -12,15 +13,20 @@ def lab_lines(result: LabResult) -> list[str]:
     marks = list(result.scores[0].regret)
     head = "".join(f"{f'after {mark}':>15}" for mark in marks)
     sets = len(result.data_sets)
+    over = "data sets" if sets > 1 else "seeds"
+    plain = [score for score in result.scores if not score.method.starts]
+    started = [score for score in result.scores if score.method.starts]
     return [
-        f"{sets} data set{'s' if sets > 1 else ''}, {result.seeds} seeds, budget "
-        f"{result.budget} full trainings, {result.lanes} at once",
+        f"{sets} data set{'s' if sets > 1 else ''}, {result.seeds} seeds, {marks[-1]} full "
+        f"trainings each, {result.lanes} at once; * is what `carray tune` does",
         "regret (0: best trial known, 1: median trial) after so many full trainings, +- over seeds",
-        "sooner: than random without stopping reaches what it ends with, and 10 to 90 % of seeds",
+        f"share: of {result.budget} random full trainings, to find what they find; median {over}",
         *result.notes,
         "",
-        f"{'search':<{NAME_WIDTH}}{head}{'sooner':>9}{'10-90 %':>12}",
-        *(_row(score, marks) for score in result.scores),
+        f"{'search':<{NAME_WIDTH}}{head}{'share':>9}{'10-90 %':>12}",
+        *(_row(score, marks) for score in plain),
+        *(["with starting points learned from the other data sets:"] if started else []),
+        *(_row(score, marks) for score in started),
         "",
         *proposal_lines(result.proposal),
     ]
@@ -35,20 +41,27 @@ def proposal_lines(proposal: Proposal) -> list[str]:
     if method.scheduler in ("asha", "median"):
         options += f" --grace-epochs {method.grace_epochs}"
     start = ["with starting points of the other data sets (--start-from)"] if method.starts else []
-    gain = f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than the default's"
-    if not proposal.clear:
-        gain = f"nothing is clearly better: {gain} at best"
-    return [f"next study: {options}", *start, gain]
+    if proposal.clear:
+        told = (
+            f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than the "
+            "default's, where it was not chosen"
+        )
+    else:
+        told = (
+            "nothing surely beats the default: where it was not chosen, the leader gains "
+            f"{proposal.gain:.3f} +- {proposal.gain_error:.3f}"
+        )
+    return [f"next study: {options}", *start, told]
 
 
 def _row(score: MethodScore, marks: list[int]) -> str:
     cells = "".join(f"{f'{score.regret[m]:.3f} +-{score.spread[m]:.3f}':>15}" for m in marks)
-    low, high = _times(score.sooner_low), _times(score.sooner_high)
-    name = score.method.name
-    return f"{name:<{NAME_WIDTH}}{cells}{_times(score.sooner):>9}{f'{low}-{high}':>12}"
+    name = score.method.name + (" *" if score.method.shipped else "")
+    spread = f"{_percent(score.share_low)}-{_percent(score.share_high)}"
+    return f"{name:<{NAME_WIDTH}}{cells}{_percent(score.share):>9}{spread:>12}"
 
 
-def _times(ratio: float | None) -> str:
-    if ratio is None:
-        return "never"
-    return f"x{ratio:.1f}" if ratio < 10 else f"x{ratio:.0f}"
+def _percent(share: float | None) -> str:
+    if share is None:
+        return OVER
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"

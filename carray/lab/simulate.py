@@ -38,7 +38,7 @@ class SimTrial:
 
     trial_id: str
     asked: optuna.Trial
-    curve: Floats
+    curve: Floats = field(repr=False)  # Hyperband spells out its trials at every turn
     seconds: float
     status: str = TuneTrial.PENDING
     epochs_done: int = 0

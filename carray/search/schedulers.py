@@ -23,6 +23,8 @@ from carray.records import TrialRecord
 from carray.search.thin import EPOCH
 
 SCHEDULERS = ("asha", "median", "hyperband", "none")
+DEFAULT_SCHEDULER = "asha"
+DEFAULT_REDUCTION_FACTOR = 3
 
 
 class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
@@ -40,6 +42,17 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
 class Median(MedianStoppingRule):  # type: ignore[misc]
     """Stops a trial below the median of the others' running averages at the same epoch."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._means: dict[tuple[Any, int, float], float] = {}
+
+    def _running_mean(self, trial: Any, time: float) -> float:
+        """Remember each mean: the base takes those of all trials anew at every report."""
+        key = (trial, len(self._results[trial]), time)
+        if key not in self._means:
+            self._means[key] = float(super()._running_mean(trial, time))
+        return self._means[key]
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Leave out what a failed trial ends with: it has no metric, which the base needs."""
@@ -63,7 +76,7 @@ def build_scheduler(
     direction: str,
     max_epochs: int,
     grace_epochs: int = 1,
-    reduction_factor: int = 3,
+    reduction_factor: int = DEFAULT_REDUCTION_FACTOR,
     ended: Iterable[TrialRecord] = (),
 ) -> TrialScheduler:
     """Build the scheduler `name`; trials that have `ended` before take part in its cutoffs.

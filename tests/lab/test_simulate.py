@@ -124,3 +124,14 @@ def test_a_curve_is_asked_for_once() -> None:
     first = cache.curve({"optimizer.lr": 0.01, "dropout": 0.2})
     assert cache.curve({"dropout": 0.2, "optimizer.lr": 0.01}) is first
     assert Counting.asked == 1
+
+
+def test_remembered_means_stop_the_same_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.schedulers import MedianStoppingRule
+
+    from carray.search.schedulers import Median
+
+    remembered = simulated(Method("random", "median"), 60 * EPOCHS)
+    monkeypatch.setattr(Median, "_running_mean", MedianStoppingRule._running_mean)
+    anew = simulated(Method("random", "median"), 60 * EPOCHS)
+    assert remembered.seen == anew.seen
