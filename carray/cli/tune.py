@@ -59,7 +59,7 @@ def tune(
     start_from: Annotated[
         list[str] | None,
         typer.Option(
-            help="A study or a portfolio whose recipes are tried first; may be repeated.",
+            help="A study or portfolio whose recipes are tried first; or none. May be repeated.",
             rich_help_panel=SEARCH,
         ),
     ] = None,

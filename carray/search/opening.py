@@ -20,10 +20,15 @@ from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.search.ledger import Ledger, open_optuna_study
 from carray.search.plan import Node, Plan, make_plan
-from carray.search.samplers import build_sampler, default_sampler
-from carray.search.schedulers import build_scheduler
+from carray.search.samplers import BLIND, build_sampler, default_sampler
+from carray.search.schedulers import (
+    DEFAULT_REDUCTION_FACTOR,
+    DEFAULT_SCHEDULER,
+    build_scheduler,
+    default_grace_epochs,
+)
 from carray.search.space import Block, SearchSpace
-from carray.search.starting import start_points
+from carray.search.starting import NO_STARTS, shipped_points, start_points
 from carray.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ class StudyRequest:
     sampler: str | None = None
     scheduler: str | None = None
     grace_epochs: int | None = None
-    reduction_factor: int = 3
+    reduction_factor: int = DEFAULT_REDUCTION_FACTOR
     time_budget_seconds: float | None = None
     refit: int = 0
     refit_epochs: int | None = None
@@ -78,10 +83,22 @@ def wanted_space(request: StudyRequest) -> SearchSpace:
 def wanted_starts(
     request: StudyRequest, space: SearchSpace, runs: RunsFolder
 ) -> list[dict[str, Any]]:
-    """Return the points to try first: those of the request's sources, else the space's own."""
-    if not request.start_from:
+    """Return the points to try first: the request's, else the space's, else the shipped ones.
+
+    A space that says where to start is believed, and a study that draws blindly is left alone.
+    """
+    if request.start_from == (NO_STARTS,):
+        return []
+    if request.start_from:
+        return start_points(space, request.start_from, runs)
+    if space.starts or sampler_name(request, space) in BLIND:
         return space.start_points()
-    return start_points(space, request.start_from, runs)
+    return shipped_points(space)
+
+
+def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
+    """Return who draws: whom the request names, or the space, or what did best in the lab."""
+    return request.sampler or space.sampler or default_sampler(bool(space.blocks))
 
 
 def check_backbones(space: SearchSpace, manifest: Manifest) -> None:
@@ -141,8 +158,8 @@ def open_record(
         direction=space.direction,
         space_file=str(request.space),
         space_hash=space.hash,
-        sampler=request.sampler or space.sampler or default_sampler(bool(space.blocks)),
-        scheduler=request.scheduler or space.scheduler or "asha",
+        sampler=sampler_name(request, space),
+        scheduler=request.scheduler or space.scheduler or DEFAULT_SCHEDULER,
         trials=request.trials or space.trials or DEFAULT_TRIALS,
         max_epochs=max_epochs,
         seed=request.seed,
@@ -169,12 +186,14 @@ def scheduler_of(
 ) -> TrialScheduler:
     """Build the study's scheduler; `ended` trials of earlier calls take part in its cutoffs."""
     grace_epochs = request.grace_epochs
+    if grace_epochs is None:
+        grace_epochs = space.grace_epochs or default_grace_epochs(study.max_epochs)
     return build_scheduler(
         study.scheduler,
         metric=study.metric,
         direction=study.direction,
         max_epochs=study.max_epochs,
-        grace_epochs=(space.grace_epochs or 1) if grace_epochs is None else grace_epochs,
+        grace_epochs=grace_epochs,
         reduction_factor=request.reduction_factor,
         ended=ended,
     )

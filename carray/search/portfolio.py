@@ -54,7 +54,7 @@ class Portfolio(_Part):
     metric: str
     made_from: tuple[Origin, ...] = ()
     shared: dict[str, Any] = Field(default_factory=dict)
-    """What all points have in common."""
+    """What all points have in common that don't say otherwise."""
     points: tuple[dict[str, Any], ...] = Field(min_length=1)
 
     def recipes(self) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
 }
 
+BLIND = ("random", "qmc")  # what learns nothing from trials is wanted for its own draws
+
 
 def default_sampler(has_blocks: bool) -> str:
     """Return who draws where nobody is named: what did best in the lab.

@@ -27,6 +27,9 @@ NEAR_RANGE = 0.1  # of a range's width (its logarithm's for loguniform): how far
 NEAR_CHOICE = 0.2  # of a listed number: how far from it is near
 IDENTITY = ("backbone", "optimizer.name", "head.kind")  # a recipe with another is another recipe
 
+NO_STARTS = "none"  # the source that is none: not even what would be taken by default
+SHIPPED = "cars"  # the portfolio that is taken by default
+
 Recipe = Mapping[str, Any]
 
 
@@ -45,22 +48,36 @@ def start_points(
         ConfigError: a portfolio is broken, or no point lies in the space; the reasons are named.
         RecordError: a source is neither a study nor a portfolio, or a study has no full trial.
     """
-    inside: list[dict[str, Scalar]] = []
-    outside: list[str] = []
     recipes = read_recipes(sources, runs)
-    for recipe in recipes:
-        point, reason = place(space, recipe)
-        if point is None:
-            outside.append(reason)
-        elif point not in inside:
-            inside.append(point)
+    inside, outside = _placed(space, recipes)
     if not inside:
         told = "; ".join(f"{n} {why}" for why, n in Counter(outside).most_common(3))
         raise ConfigError(
             f"none of the {len(recipes)} starting points of {', '.join(sources)} lies in "
             f"{space.name}: {told or 'there are none'}"
         )
-    return replace(space, starts=tuple(inside)).start_points()
+    return inside
+
+
+def shipped_points(space: SearchSpace) -> list[dict[str, Any]]:
+    """Return the points of the shipped portfolio that lie in `space`, perhaps none."""
+    file = _portfolio_file(SHIPPED)
+    return _placed(space, Portfolio.read(file).recipes())[0] if file else []
+
+
+def _placed(
+    space: SearchSpace, recipes: Sequence[Recipe]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the distinct points that lie in the space, by Optuna's names; why others don't."""
+    inside: list[dict[str, Scalar]] = []
+    outside: list[str] = []
+    for recipe in recipes:
+        point, reason = place(space, recipe)
+        if point is None:
+            outside.append(reason)
+        elif point not in inside:
+            inside.append(point)
+    return replace(space, starts=tuple(inside)).start_points(), outside
 
 
 def read_recipes(sources: Sequence[str], runs: RunsFolder) -> list[dict[str, Any]]:

@@ -88,6 +88,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
         ledger = open_ledger(request, folder, study, space, starts, observers)
+        if starts and not ledger.records:
+            board.note(starts_text(request, space, len(starts)))
         board.known(ledger.records + ledger.refits)
         session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts)
         try:
@@ -254,6 +256,17 @@ def measured(file: Path) -> list[str]:
     from carray.training.probe import Probes
 
     return Probes.read(file).lines()
+
+
+def starts_text(request: StudyRequest, space: SearchSpace, count: int) -> str:
+    """Say which trials come first and whose they are."""
+    if request.start_from:
+        whose = f"--start-from {' '.join(request.start_from)}"
+    else:
+        whose = (
+            "the space's own" if space.starts else "the shipped ones; --start-from none has none"
+        )
+    return f"starting points: {count}, tried first ({whose})"
 
 
 def waits_text(seconds: Sequence[float]) -> str:
