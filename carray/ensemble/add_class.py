@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from carray import metrics
-from carray.config import TrialConfig, build_config
+from carray.config import HeadConfig, TrialConfig, build_config
 from carray.data.extend import extend
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
@@ -24,13 +25,15 @@ from carray.ensemble.package import write_package
 from carray.ensemble.sources import find_package
 from carray.errors import ConfigError, RecordError, TrialFailed
 from carray.models.classifier import save_classifier
-from carray.models.grow import check_can_grow, grown_head, grown_state, last_layer
+from carray.models.grow import SeenMeans, grown_head, grown_state, last_inputs
 from carray.models.weights import read_weights
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.training.classical import refit_classical
 from carray.training.single import default_device, train
 
 NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
+FITTED_HEADS = ("random_forest", "knn")  # no weights that could grow
 LR_SHARE = 0.2  # of the lr that the member was trained with
 Say = Callable[[str], None]
 
@@ -53,6 +56,9 @@ def add_class(
 ) -> AddedClass:
     """Teach every member of a model one more class; write the new model package.
 
+    A head that was trained grows and goes on training; a forest or nearest neighbours are fitted
+    again to the features of their backbone, which stays as it is.
+
     Args:
         model: a package's name or folder, or a trial (`STUDY/NUMBER`).
         images: a folder of the new class's images; they are split as the data are.
@@ -69,7 +75,7 @@ def add_class(
         say: told a sentence after every epoch.
 
     Raises:
-        ConfigError: `out` exists or can't be a name, or a member's head can't grow.
+        ConfigError: `out` exists or can't be a name.
         DataError: the class exists or has too few images, or `data` has other classes.
         RecordError: there is no such model, or nothing tells where its data are.
         TrialFailed: a member could not be trained.
@@ -80,8 +86,6 @@ def add_class(
     new_name = out or f"{card.name}-plus-{NOT_A_NAME.sub('_', name)}"
     study = _free_study(where, new_name)
     members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
-    for member in members:
-        check_can_grow(member.config.head, member.trial)
     manifest = Manifest.load(Path(data or _data_of(where, card)))
     check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
     extended = extend(
@@ -93,28 +97,11 @@ def add_class(
         seed=seed,
         progress=progress,
     )
-    trials = []
-    for place, member in enumerate(members):
-        grown = _grow(
-            package / card.members[place].folder,
-            member,
-            extended,
-            study.path / "grown" / f"{place}.safetensors",
-            progress,
-        )
-        config = _tuned(member.config, grown, epochs, lr, seed)
-        record = train(
-            extended.folder,
-            config,
-            runs=where.path,
-            study=new_name,
-            weights=weights,
-            on_epoch=_teller(say, member.trial),
-            progress=progress,
-        )
-        if record.state is not TrialState.COMPLETE:
-            raise TrialFailed(f"{member.trial} could not learn {name!r}: {record.reason}")
-        trials.append(study.trial(record.number))
+    teacher = _Teacher(extended, where, study, epochs, lr, seed, weights, progress, say)
+    trials = [
+        study.trial(teacher.teach(package / card.members[place].folder, member, place).number)
+        for place, member in enumerate(members)
+    ]
     _package(where, new_name, card, trials, extended, study)
     return measure(where, package, new_name, manifest, extended, trials, progress)
 
@@ -138,30 +125,75 @@ def _data_of(runs: RunsFolder, card: Card) -> str:
     return found
 
 
-def _grow(
-    folder: Path, card: MemberCard, extended: Manifest, file: Path, progress: Progress
-) -> Path:
-    """Write a member's weights with one class more; return the file."""
-    num_classes = len(extended.classes) - 1
-    weights_file = folder / "weights.safetensors"
-    state = read_weights(weights_file)
-    member = load_member(weights_file, card, num_classes, default_device())
-    pixels = open_store(extended, *member.geometry, progress).pixels
-    rows = extended.rows("train")
-    layer = member.classifier.get_submodule(last_layer(state, num_classes))
-    seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
-    for start in range(0, len(rows), BATCH_IMAGES):
-        member.logits(pixels[rows[start : start + BATCH_IMAGES]])
-    hook.remove()
-    inputs, is_new = torch.cat(seen), torch.from_numpy(extended.labels[rows] == num_classes)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    wider = grown_state(state, num_classes, inputs[is_new], inputs[~is_new])
-    save_classifier(wider, file, card.input)
-    return file
+@dataclass(frozen=True)
+class _Teacher:
+    """Teaches one member after the other the last class of `extended`, as trials of `study`."""
+
+    extended: Manifest
+    runs: RunsFolder
+    study: StudyFolder
+    epochs: int
+    lr: float | None
+    seed: int
+    weights: str | os.PathLike[str] | None
+    progress: Progress
+    say: Say | None
+
+    def teach(self, folder: Path, card: MemberCard, place: int) -> TrialRecord:
+        """Return the record of the member's new trial.
+
+        Raises:
+            TrialFailed: it could not be trained.
+        """
+        file = folder / "weights.safetensors"
+        if card.config.head.kind in FITTED_HEADS:
+            return refit_classical(
+                self.extended.folder,
+                card.config,
+                file,
+                features_of=card.trial,
+                runs=self.runs.path,
+                study=self.study.path.name,
+                progress=self.progress,
+            )
+        state = self._grown(file, card)
+        grown = self.study.path / "grown" / f"{place}.safetensors"
+        grown.parent.mkdir(parents=True, exist_ok=True)
+        save_classifier(state, grown, card.input)
+        head = grown_head(card.config.head, state)
+        record = train(
+            self.extended.folder,
+            _tuned(card.config, head, grown, self.epochs, self.lr, self.seed),
+            runs=self.runs.path,
+            study=self.study.path.name,
+            weights=self.weights,
+            on_epoch=_teller(self.say, card.trial),
+            progress=self.progress,
+        )
+        if record.state is not TrialState.COMPLETE:
+            new = self.extended.classes[-1]
+            raise TrialFailed(f"{card.trial} could not learn {new!r}: {record.reason}")
+        return record
+
+    def _grown(self, file: Path, card: MemberCard) -> dict[str, Tensor]:
+        """Return a member's state with one class more."""
+        num_classes = len(self.extended.classes) - 1
+        member = load_member(file, card, num_classes, default_device())
+        pixels = open_store(self.extended, *member.geometry, self.progress).pixels
+        rows, means = self.extended.rows("train"), SeenMeans()
+        are_new = torch.from_numpy(self.extended.labels[rows] == num_classes)
+        with last_inputs(member.classifier.head, num_classes) as seen:
+            for start in range(0, len(rows), BATCH_IMAGES):
+                stop = start + BATCH_IMAGES
+                member.logits(pixels[rows[start:stop]])
+                means.add(torch.cat(seen), are_new[start:stop])
+                seen.clear()
+        return grown_state(read_weights(file), num_classes, means)
 
 
-def _tuned(old: TrialConfig, grown: Path, epochs: int, lr: float | None, seed: int) -> TrialConfig:
+def _tuned(
+    old: TrialConfig, head: HeadConfig, grown: Path, epochs: int, lr: float | None, seed: int
+) -> TrialConfig:
     """Return the member's own recipe, shorter and gentler, from its grown weights."""
     return build_config(
         {
@@ -178,7 +210,7 @@ def _tuned(old: TrialConfig, grown: Path, epochs: int, lr: float | None, seed: i
         },
         old.model_copy(
             update={
-                "head": grown_head(old.head),
+                "head": head,
                 "finetune": TrialConfig().finetune,
                 "schedule": TrialConfig().schedule,
                 "augment": old.augment.model_copy(update={"mix_off_epochs": 0}),

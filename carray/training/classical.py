@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from carray.training.live import arithmetic, usual_compute
 from carray.training.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
-from carray.training.single import default_device
+from carray.training.single import default_device, open_single_study
 
 EMPTY_ROW = (metrics.LR, metrics.DATA_WAIT, metrics.PEAK_MEMORY_GIB)  # nothing to tell, so 0
 
@@ -80,9 +81,42 @@ def train_classical(
     study = StudyFolder(source.path.parent.parent)
     start = time.time()
     trial_data = open_data(os.fspath(data), config, progress)
-    fitted = _fit(source, record.config, config, trial_data, progress)
+    fitted = _fit(source.weights_file, record.config, config, trial_data, progress)
     with study.locked():
-        return _leave(study, record, config, fitted, start)
+        return _leave(study, record.name, record.manifest_hash, config, fitted, start)
+
+
+def refit_classical(
+    data: str | os.PathLike[str],
+    config: TrialConfig,
+    weights_file: Path,
+    *,
+    features_of: str,
+    study: str,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> TrialRecord:
+    """Fit a classical classifier's head again to other data, as the next trial of `study`.
+
+    Args:
+        data: a folder made by `carray.prepare`; its classes may be others.
+        config: the classifier's.
+        weights_file: its weights, whose backbone is kept.
+        features_of: the trial that it was, for the record.
+        study: the folder among `runs` that collects single trials, made where it isn't there.
+        runs: where studies live; `$CARRAY_RUNS`, else `./runs`.
+        progress: shows how far the features are.
+
+    Raises:
+        RecordError: `study` is a search, or of other data.
+        WeightsError: the file can't be read or isn't this classifier's.
+    """
+    start, manifest = time.time(), Manifest.load(os.fspath(data))
+    trial_data = open_data(os.fspath(data), config, progress)
+    fitted = _fit(weights_file, config, config, trial_data, progress)
+    folder = open_single_study(RunsFolder.at(runs), study, manifest)
+    with folder.locked():
+        return _leave(folder, features_of, manifest.hash, config, fitted, start)
 
 
 def _check_source(source: TrialFolder, record: TrialRecord, manifest: Manifest) -> None:
@@ -107,7 +141,7 @@ class _Fitted:
 
 
 def _fit(
-    source: TrialFolder,
+    weights_file: Path,
     old: TrialConfig,
     config: TrialConfig,
     data: TrialData,
@@ -116,8 +150,8 @@ def _fit(
     """Compute features, fit the head, and judge it on `val`."""
     start = time.monotonic()
     num_classes, device = len(data.classes), default_device()
-    spec = kept_input_spec(old, source.weights_file)
-    backbone = load_classifier(old, num_classes, source.weights_file)
+    spec = kept_input_spec(old, weights_file)
+    backbone = load_classifier(old, num_classes, weights_file)
     model = Classifier(config, num_classes)
     model.backbone.load_state_dict(backbone.backbone.state_dict())
     numbers = arithmetic(spec, usual_compute(config, model, device), device)
@@ -159,7 +193,12 @@ def _row(
 
 
 def _leave(
-    study: StudyFolder, of: TrialRecord, config: TrialConfig, fitted: _Fitted, start: float
+    study: StudyFolder,
+    features_of: str,
+    manifest_hash: str,
+    config: TrialConfig,
+    fitted: _Fitted,
+    start: float,
 ) -> TrialRecord:
     """Write the trial: weights, logits, then the record that says they are there."""
     number = max((record.number for _, record in study.trials()), default=-1) + 1
@@ -168,15 +207,15 @@ def _leave(
     save_classifier(state, folder.weights_file, fitted.spec)
     folder.write_logits({split: logits.numpy() for split, logits in fitted.logits.items()})
     record = TrialRecord(
-        study=of.study,
+        study=study.path.name,
         number=number,
         kind="single",
         state=TrialState.COMPLETE,
-        params={"head.kind": config.head.kind, "features_of": of.name, **fitted.chosen},
+        params={"head.kind": config.head.kind, "features_of": features_of, **fitted.chosen},
         config=config,
         epochs=(fitted.row,),
-        manifest_hash=of.manifest_hash,
-        initialisation=f"features of {of.name}",
+        manifest_hash=manifest_hash,
+        initialisation=f"features of {features_of}",
         parameters=sum(tensor.numel() for tensor in state.values()),
         started_at=start,
         ended_at=time.time(),

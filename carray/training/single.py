@@ -82,7 +82,7 @@ def train(
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes))
     open_data(str(data), chosen, progress)
-    folder = _open_study(RunsFolder.at(runs), study, manifest)
+    folder = open_single_study(RunsFolder.at(runs), study, manifest)
     number = _next_number(folder, chosen, manifest)
     return train_trial(
         chosen,
@@ -95,8 +95,12 @@ def train(
     )
 
 
-def _open_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyFolder:
-    """Return the folder of single trials on one data set, made where it isn't there."""
+def open_single_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyFolder:
+    """Return the folder of single trials on one data set, made where it isn't there.
+
+    Raises:
+        RecordError: `name` can't be a folder, or is a search or of another data set.
+    """
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise RecordError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
     folder = runs.study(name)

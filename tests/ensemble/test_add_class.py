@@ -9,21 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from carray.cli.app import app
-from carray.config import HeadConfig
 from carray.data.extend import NOT_REPLAYED, extend
 from carray.ensemble import build_ensemble
 from carray.ensemble.add_class import add_class
 from carray.ensemble.added_class import AddedClass, added_lines
+from carray.ensemble.card import Card, MemberCard
 from carray.ensemble.package import load_model
 from carray.ensemble.statistics import wilson
 from carray.errors import ConfigError, DataError, RecordError
-from carray.models.grow import check_can_grow, grown_state
-from tests.trained import Trained
+from carray.records import StudyFolder
+from carray.training.classical import train_classical
+from carray.training.single import train
+from tests.trained import RECIPE, Trained
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +53,6 @@ def own(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def added(own: Trained, trucks: Path) -> AddedClass:
     return add_class("pair", trucks, "BIG_TRUCKS", epochs=5, runs=own.runs)
-
-
-def test_a_grown_head_says_of_old_classes_what_it_said_before() -> None:
-    rng = torch.Generator().manual_seed(0)
-    state = {
-        "backbone.x": torch.ones(2),
-        "head.0.weight": torch.randn(7, 5, generator=rng),
-        "head.3.weight": torch.randn(4, 7, generator=rng),
-        "head.3.bias": torch.randn(4, generator=rng),
-    }
-    old, new = torch.randn(50, 7, generator=rng), torch.randn(20, 7, generator=rng) + 3
-    wider = grown_state(state, 4, new, old)
-    assert torch.equal(wider["head.3.weight"][:4], state["head.3.weight"])
-    assert torch.equal(wider["head.3.bias"][:4], state["head.3.bias"])
-    assert torch.equal(wider["head.0.weight"], state["head.0.weight"])
-    said = [x @ wider["head.3.weight"].T + wider["head.3.bias"] for x in (old, new)]
-    assert float(said[0].mean(0)[4]) == pytest.approx(float(said[0].mean(0)[:4].mean()), abs=1e-4)
-    assert said[1].mean(0).argmax() == 4
 
 
 def test_an_extended_data_set_keeps_held_splits_and_replays_the_old_classes(
@@ -144,11 +127,34 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert not (own.runs / "models" / "pair-plus-NEW").exists()
 
 
-@pytest.mark.parametrize("kind", ["ml_decoder", "knn", "random_forest"])
-def test_heads_that_cannot_grow_are_named(kind: str) -> None:
-    head = HeadConfig.model_validate({"kind": kind})
-    with pytest.raises(ConfigError, match=f"of kind '{kind}', which can't grow by a class"):
-        check_can_grow(head, "autumn/0001")
+def test_every_kind_of_member_learns_it(
+    own: Trained, trucks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    runs = tmp_path_factory.mktemp("kinds") / "runs"
+    shutil.copytree(own.runs / "studies" / "single", runs / "studies" / "single")
+    decoder = {"head.kind": "ml_decoder", "head.decoder_width": 32, "head.groups": 5}
+    train(own.data, {**RECIPE, **decoder, "epochs": 4}, runs=runs)
+    for kind in ("random_forest", "knn", "linear_probe"):
+        train_classical(own.data, kind, "single/0000", runs=runs)
+    build_ensemble("single", top=6, runs=runs, name="all", rule="soft vote", track=False)
+    done = add_class("all", trucks, "BIG_TRUCKS", epochs=2, runs=runs)
+    heads = [member.config.head for member in _cards(done.package)]
+    kinds = ["knn", "linear", "linear", "linear", "ml_decoder", "random_forest"]
+    assert sorted(head.kind for head in heads) == kinds
+    assert next(head for head in heads if head.kind == "ml_decoder").groups == 5
+    assert done.new.value > 0.5
+    assert done.old_after.value > 0.2
+    study = StudyFolder(runs / "studies" / done.model)
+    for folder, record in study.trials():
+        assert folder.logits("test").shape == (len(study.labels("test")), 10)
+        if record.config.head.kind in ("knn", "random_forest"):
+            right = folder.logits("test").argmax(axis=1) == study.labels("test")
+            assert right[study.labels("test") == 9].mean() > 0.5, "it knows the new class"
+
+
+def _cards(package: Path) -> list[MemberCard]:
+    card = Card.read(package / "card.json")
+    return [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
 
 
 def test_wilsons_interval_is_honest_where_all_are_right() -> None:
