@@ -35,7 +35,8 @@ def prepare(
     crop: Annotated[str, typer.Option(help="box cuts images to their boxes; or none.")] = "none",
     margin: Annotated[float, typer.Option(help="A crop box grows by this share.")] = 0.1,
     exclude: Annotated[
-        Path | None, typer.Option(help="File of image names to leave out, one per line.")
+        Path | None,
+        typer.Option(help="File of images to leave out: a name per line, or a CSV with ids."),
     ] = None,
     merge: Annotated[
         Path | None, typer.Option(help="Classes that are one: YAML name: [a, b], or CSV name,a,b.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,18 +23,29 @@ def folds(
     name: Annotated[
         str | None, typer.Option(help="The model package's name; default: STUDY-folds.")
     ] = None,
+    doubtful: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the training images whose label the folds doubt: a .csv file."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the trials of `--folds` together: out-of-fold scores, curves, an ensemble of the folds.
 
+    What --doubtful writes can be given to `carray data prepare --exclude`, once looked at.
+
     [dim]Examples:[/]
 
       carray folds --study single
 
       carray folds --study autumn --trial 17 --no-test
+
+      carray folds --study single --doubtful doubtful.csv
     """
+    from carray.ensemble.doubtful import write_doubtful
     from carray.ensemble.folds import assemble_folds
     from carray.ensemble.folds_result import folds_lines
     from carray.records import RunsFolder
@@ -42,9 +54,16 @@ def folds(
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
     folder = RunsFolder.at(runs).study(found.study)
     picture = folds_picture(folder, [row.trial for row in found.folds])
+    doubts = write_doubtful(found, doubtful, runs=runs) if doubtful else None
     if as_json:
         import json
 
-        print(json.dumps({**found.as_dict(), "picture": str(picture)}, ensure_ascii=False))
+        told = {**found.as_dict(), "picture": str(picture)}
+        told |= {"doubtful": str(doubts.file), "doubtful_images": doubts.images} if doubts else {}
+        print(json.dumps(told, ensure_ascii=False))
         return
     print("\n".join([*folds_lines(found), f"curves: {picture}"]))
+    if doubts:
+        print(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
+        if 2 * doubts.images > doubts.of:
+            print("that many mean that the folds' trials are too weak to judge labels")

@@ -17,6 +17,14 @@ DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Made by `data
 
 
 def compare(
+    sides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[A B]",
+            help="Two trials (STUDY/NUMBER), or two studies of one configuration's seeds.",
+            show_default=False,
+        ),
+    ] = None,
     study: Annotated[
         str | None, typer.Option(help="The study; default: the newest search.")
     ] = None,
@@ -34,12 +42,25 @@ def compare(
 ) -> None:
     """Print a study's models side by side: size, scores, images that only one got right or wrong.
 
+    With A and B: what B changes against A, paired, on the images that both have. Their data may
+    differ: prepared with and without --exclude, or --crop box.
+
     [dim]Examples:[/]
 
       carray compare --study four
 
       carray compare --trials 3,7 --no-test
+
+      carray compare noisy clean
     """
+    if sides:
+        if len(sides) != 2 or study or trials or every:
+            raise ConfigError(
+                f"two sides can be compared, as in `carray compare A B`, without --study, --trials "
+                f"and --all; got {' '.join(sides)}"
+            )
+        _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
+        return
     from carray.ensemble.side_by_side import compare_trials, side_by_side_lines
 
     found = compare_trials(
@@ -57,6 +78,21 @@ def compare(
         print(json.dumps(found.as_dict(), ensure_ascii=False))
         return
     print("\n".join(side_by_side_lines(found)))
+
+
+def _compare_sides(
+    first: str, second: str, test: bool, seed: int, runs: Path | None, as_json: bool
+) -> None:
+    from carray.ensemble.versus import compare_sides
+    from carray.ensemble.versus_result import versus_lines
+
+    found = compare_sides(first, second, open_test=test, runs=runs, seed=seed)
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(versus_lines(found)))
 
 
 def errors(
@@ -148,7 +184,7 @@ def add_class(
     """Teach a model one more class: its head grows, the old classes are replayed.
 
     Says how often the new class is right, and the old ones before and after. Every member of an
-    ensemble learns it.
+    ensemble learns it; forests and nearest neighbours are fitted again.
 
     [dim]Examples:[/]
 

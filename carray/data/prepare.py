@@ -84,7 +84,7 @@ def prepare(
         label_column: a CSV's column of labels; the usual names are known.
         crop: `box` cuts images to their boxes, where they have one.
         margin: what a crop box grows, as a share of its sides, on each side.
-        exclude: file of image names to leave out, one per line.
+        exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
         merge: file of classes that are one: YAML `name: [a, b]` or CSV `name,a,b`.
         val: share of the images to be split that goes to `val`; 0 for none.
         blend: the same for `blend`; there is none where it would be too small.

@@ -9,17 +9,33 @@ from pathlib import Path
 import yaml
 
 from carray.data.sources.listing import Sighting, nfc
+from carray.data.sources.table import ID_NAMES, read_csv
 from carray.errors import DataError, did_you_mean
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read image names, one per line; empty lines don't count.
+    """Read image names: a .csv file's column of ids, else one per line; empty ones don't count.
 
     Raises:
-        DataError: the file can't be read as UTF-8.
+        DataError: the file can't be read as UTF-8, or is a table without ids.
     """
+    if path.suffix.lower() == ".csv":
+        return _ids(path)
     lines = (nfc(line.strip()) for line in _text(path, "--exclude").splitlines())
     return tuple(line for line in lines if line)
+
+
+def _ids(path: Path) -> tuple[str, ...]:
+    table = read_csv(path)
+    columns = {str(name).strip().lower(): str(name) for name in table.columns}
+    found = next((columns[name] for name in ID_NAMES if name in columns), None)
+    if found is None:
+        raise DataError(
+            f"{path} of --exclude has no column of image names: call one {ID_NAMES[0]!r} or "
+            f"'image', or list the names one per line in a .txt file"
+        )
+    names = (nfc(str(name).strip()) for name in table[found])
+    return tuple(name for name in names if name)
 
 
 def match_names(

@@ -5,6 +5,7 @@ The table of the Stanford Cars assignment that carray grew from.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from carray.ensemble.members import Candidate, find_candidates, read_trials
 from carray.ensemble.openings import fingerprint_of, record_opening
 from carray.ensemble.statistics import Interval, bootstrap_means, interval
 from carray.errors import RecordError
-from carray.records import RunsFolder
+from carray.records import RunsFolder, TrialRecord
 
 MOST_ROWS = 12
 
@@ -41,6 +42,8 @@ class ModelRow:
     log_loss: Interval
     """On the images of `SideBySide.split`."""
     top1: Interval
+    images_per_second: float
+    """In training, all ranks together; the median of its epochs. Compare on one machine only."""
     only_right: int
     """Images that it got right and every other model wrong."""
     only_wrong: int
@@ -64,8 +67,12 @@ class SideBySide:
     """Complete trials that the table leaves out."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        return asdict(self)
+        """Return everything as JSON-able data; an unknown speed is None."""
+        told = asdict(self)
+        for row in told["rows"]:
+            speed = row["images_per_second"]
+            row["images_per_second"] = speed if math.isfinite(speed) else None
+        return told
 
 
 def compare_trials(
@@ -173,9 +180,15 @@ def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: 
         val_top1=record.best(metrics.VAL_TOP1),
         log_loss=interval(float(actual[1]), means[:, 1]),
         top1=interval(float(actual[0]), means[:, 0]),
+        images_per_second=_speed(record),
         only_right=int((right & ~others.any(axis=0)).sum()),
         only_wrong=int((~right & others.all(axis=0)).sum()),
     )
+
+
+def _speed(record: TrialRecord) -> float:
+    speeds = [row.get(metrics.IMAGES_PER_SECOND, math.nan) for row in record.epochs]
+    return float(np.median(speeds)) if speeds else math.nan
 
 
 def side_by_side_lines(found: SideBySide) -> list[str]:
@@ -197,9 +210,11 @@ def side_by_side_lines(found: SideBySide) -> list[str]:
             f"{row.trial[-4:]:<6}{row.model[:22]:<23}{_millions(row.parameters):>8}"
             f"{row.val_log_loss:>10.4f}{row.val_top1:>7.3f}{loss:>22}{top1:>22}"
         )
-    lines += ["", f"{'trial':<6}{'model':<40}{'only it was right':>20}{'only it was wrong':>20}"]
+    alone = f"{'only it was right':>20}{'only it was wrong':>20}"
+    lines += ["", f"{'trial':<6}{'model':<40}{'images/s':>12}{alone}"]
     lines += [
-        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{row.only_right:>20}{row.only_wrong:>20}"
+        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{row.images_per_second:>12,.0f}"
+        f"{row.only_right:>20}{row.only_wrong:>20}"
         for row in found.rows
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]

@@ -185,6 +185,18 @@ def test_images_are_left_out_by_name(folder: Path, tmp_path: Path) -> None:
     assert "1 names of --exclude match no image: nobody.jpg" in manifest.settings.notes
 
 
+def test_a_table_of_images_to_leave_out_may_have_other_columns(
+    folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "doubtful.csv"
+    table.write_text("label,image,why\nPip,Pip/00.jpg,a truck\n소나타,소나타/03.jpg,\n", "utf-8")
+    manifest = prepare(folder, tmp_path / "data", exclude=table)
+    assert set(reasons(manifest)) == {"Pip/00.jpg", "소나타/03.jpg"}
+    table.write_text("what,why\nPip/00.jpg,a truck\n", "utf-8")
+    with pytest.raises(DataError, match="has no column of image names"):
+        prepare(folder, tmp_path / "data", exclude=table)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [("m.yaml", "Compact: [Pip, Jack]\n"), ("m.csv", "Compact,Pip,Jack\n")],

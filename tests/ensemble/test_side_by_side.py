@@ -15,6 +15,7 @@ from carray.ensemble.side_by_side import compare_trials, side_by_side_lines
 from carray.errors import RecordError
 from carray.records import RunsFolder
 from tests.ensemble.studies import StudySpec, Trial, make_study
+from tests.trained import Trained
 
 TRIALS = tuple(Trial(noise=noise) for noise in (0.5, 1.0, 2.0, 3.0))
 
@@ -75,3 +76,12 @@ def test_the_table_fits_and_json_is_one_object(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = json.loads(done.output)
     assert [row["trial"] for row in told["rows"]] == ["autumn/0000", "autumn/0002"]
+    assert [row["images_per_second"] for row in told["rows"]] == [None, None], "made-up trials"
+
+
+def test_a_models_speed_is_that_of_its_usual_epoch(trained: Trained) -> None:
+    found = compare_trials("single", runs=trained.runs, every=True, open_test=False)
+    for row in found.rows:
+        record = trained.study.trial(int(row.trial[-4:])).record()
+        speeds = [epoch["images_per_second"] for epoch in record.epochs]
+        assert row.images_per_second == pytest.approx(np.median(speeds))
