@@ -70,6 +70,7 @@ def tune(
     runs: PathLike | None = None,
     weights: PathLike | None = None,
     as_json: bool = False,
+    pictures: bool = True,
     **options: Any,
 ) -> Study:
     """Search `space` on the prepared data set `data`; resume or extend the study of that name.
@@ -82,6 +83,7 @@ def tune(
         runs: where studies live; default: `$CARRAY_RUNS`, else `./runs`.
         weights: a folder of pretrained weights, looked in before the hub.
         as_json: write events as JSON lines.
+        pictures: at the end, draw the best trial's confusion matrix, in its folder and its run.
         options: fields of `carray.search.opening.StudyRequest`.
 
     Raises:
@@ -98,7 +100,12 @@ def tune(
     request = StudyRequest(
         data=Path(data), space=str(space), trials=trials, name=name, runs=where, **options
     )
-    return Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
+    done = Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
+    if pictures and done.best is not None:
+        from carray.reports.confusion import draw_confusion
+
+        draw_confusion(done.best.name, runs=runs)
+    return done
 
 
 def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = silent) -> Path:

@@ -9,6 +9,11 @@ import typer
 
 from carray.cli.shared import JsonOption, RunsOption
 
+TrackOption = Annotated[
+    bool,
+    typer.Option("--track/--no-track", help="Put it beside the MLflow run, where there is one."),
+]
+
 
 def confusion(
     trial: Annotated[str, typer.Argument(help="STUDY/NUMBER, or a trial's folder.")],
@@ -16,6 +21,7 @@ def confusion(
     out: Annotated[
         Path | None, typer.Option(help="The picture; default: in the trial's folder.")
     ] = None,
+    track: TrackOption = True,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,7 +37,7 @@ def confusion(
     """
     from carray.reports.confusion import draw_confusion
 
-    drawn = draw_confusion(trial, split=split, out=out, runs=runs)
+    drawn = draw_confusion(trial, split=split, out=out, runs=runs, track=track)
     if as_json:
         import json
 
@@ -52,12 +58,14 @@ def explain(
         str | None, typer.Option("--class", help="Explain this class, not the predicted one.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Images at most.")] = 48,
+    track: TrackOption = True,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where a model looks: Grad-CAM overlays, one PNG an image and a sheet of them all.
 
-    Works for convolutional nets and transformers; an ensemble's members are averaged by weight.
+    Works for convolutional nets and transformers; an ensemble's members are averaged by weight. The
+    pictures go to the model's MLflow run too.
 
     [dim]Examples:[/]
 
@@ -69,7 +77,14 @@ def explain(
     from carray.progress import progress
 
     done = explain_images(
-        model, images, out, of_class=of_class, limit=limit, runs=runs, progress=progress
+        model,
+        images,
+        out,
+        of_class=of_class,
+        limit=limit,
+        runs=runs,
+        track=track,
+        progress=progress,
     )
     if as_json:
         import json

@@ -98,6 +98,10 @@ def tune(
     weights: Annotated[
         Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
     ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures/--no-pictures", help="Draw the best trial's confusion matrix."),
+    ] = True,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,5 +148,6 @@ def tune(
         preflight=preflight,
         weights=weights,
         as_json=as_json,
+        pictures=pictures,
     )
     print_study(done.folder, as_json)

@@ -24,6 +24,7 @@ from carray.records import RunsFolder
 from carray.tracking.attach import attach_or_say
 
 if TYPE_CHECKING:
+    from carray.ensemble.card import Card
     from carray.ensemble.model import Geometry, Member, Model
 
 BATCH = 8  # images whose gradients are held at once
@@ -59,7 +60,7 @@ class Explained:
     unreadable: dict[str, str]
     """Image -> why."""
     note: str
-    """Where in the tracking store the sheet is; "" where the model has no run."""
+    """Where in the tracking store the pictures are; "" where they were not put there."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
@@ -85,6 +86,7 @@ def explain(
     of_class: str | None = None,
     limit: int = 48,
     runs: str | os.PathLike[str] | None = None,
+    track: bool = True,
     progress: Progress = silent,
 ) -> Explained:
     """Write Grad-CAM overlays (`carray.models.gradcam`) of image files.
@@ -98,6 +100,7 @@ def explain(
         of_class: the class to explain; default: the one that the model says.
         limit: images at most, the first ones.
         runs: the runs folder.
+        track: put the pictures beside the model's run, where the tracking store has one.
         progress: shows how far the images are.
 
     Raises:
@@ -129,7 +132,9 @@ def explain(
     sheet = folder / "sheet.png"
     _save(_sheet(loaded.card.name, shown), sheet)
     rows = tuple(one.row for one in shown)
-    return Explained(folder, sheet, rows, unreadable, _attached(where, model, sheet))
+    files = [sheet, *(row.overlay for row in rows)]
+    note = _attached(where, model, loaded.card, files) if track else ""
+    return Explained(folder, sheet, rows, unreadable, note)
 
 
 def _class_index(name: str, classes: tuple[str, ...]) -> int:
@@ -138,13 +143,13 @@ def _class_index(name: str, classes: tuple[str, ...]) -> int:
     return classes.index(name)
 
 
-def _attached(runs: RunsFolder, model: str, sheet: Path) -> str:
-    """Put the sheet beside a trial's run; a package has none of its own."""
+def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -> str:
+    """Put the pictures beside the trial's run, or the run that logged the package."""
     try:
         record = runs.find_trial(model).record()
     except RecordError:
-        return ""
-    return attach_or_say(runs, record, [sheet])
+        return attach_or_say(runs, card.study, card.name, files)
+    return attach_or_say(runs, record.study, f"{record.number:04d}", files)
 
 
 def _explained(

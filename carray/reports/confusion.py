@@ -106,7 +106,7 @@ class Drawn:
     picture: Path
     top1: float
     note: str
-    """Where in the tracking store it is; "" where the trial has no run."""
+    """Where in the tracking store it is; "" where it was not put there."""
 
 
 def draw_confusion(
@@ -115,6 +115,7 @@ def draw_confusion(
     split: str = "val",
     out: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] | None = None,
+    track: bool = True,
 ) -> Drawn:
     """Draw a trial's confusion matrix as one PNG, and put it beside the trial's run.
 
@@ -125,6 +126,8 @@ def draw_confusion(
         trial: `STUDY/NUMBER`, or a trial's folder.
         split: val or blend.
         out: a .png file; default: in the trial's folder.
+        runs: the runs folder.
+        track: put it beside the trial's run, where the tracking store has one.
 
     Raises:
         ConfigError: the split is none of `SPLITS`, or `out` is no .png file.
@@ -137,7 +140,9 @@ def draw_confusion(
         raise ConfigError(f"--out {file} must be a .png file")
     found = read_confusion(folder, split)
     save_picture(found, file)
-    return Drawn(file, found.top1, attach_or_say(where, folder.record(), [file]))
+    record = folder.record()
+    note = attach_or_say(where, record.study, f"{record.number:04d}", [file]) if track else ""
+    return Drawn(file, found.top1, note)
 
 
 def save_picture(found: Confusion, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and tables made later, put beside the run of the trial that they are of."""
+"""Pictures and tables made later, put beside the run of the trial or model that they are of."""
 
 from __future__ import annotations
 
@@ -6,30 +6,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder, TrialRecord
+from carray.records import RunsFolder
 from carray.tracking.door import client_of, is_default, quiet, told_as_tracking_errors, tracking_uri
 
 FOLDER = "pictures"  # among the run's artifacts
 
 
-def attach_to_trial(runs: RunsFolder, record: TrialRecord, files: Sequence[Path]) -> str:
-    """Upload `files` to the trial's run; return the run's id, "" where the store has no such run.
+def attach(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> str:
+    """Upload `files` to a run of `study`; return the run's id, "" where the store has no such run.
+
+    Args:
+        runs: the runs folder.
+        study: the study's name.
+        name: a trial's number, as in `0007`, or a model package's name.
+        files: what to upload.
 
     Raises:
         TrackingError: the store doesn't answer or refuses.
     """
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
+    is_trial = name.isdigit()
     client = client_of(runs)
     with told_as_tracking_errors(tracking_uri(runs)), quiet():
-        experiment = client.get_experiment_by_name(record.study)
+        experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
+        wanted = (
+            f"tags.`carray.trial` = '{name}'"
+            if is_trial
+            else f"tags.`carray.kind` = 'model' and attributes.run_name = '{name}'"
+        )
         found = client.search_runs(
             [experiment.experiment_id],
-            f"tags.`carray.study` = '{record.study}' and tags.`carray.trial` = "
-            f"'{record.number:04d}'",
-            max_results=1,
+            f"tags.`carray.study` = '{study}' and {wanted}",
+            max_results=1,  # the newest: a model of the same name may have been logged before
         )
         if not found:
             return ""
@@ -38,10 +49,10 @@ def attach_to_trial(runs: RunsFolder, record: TrialRecord, files: Sequence[Path]
         return str(found[0].info.run_id)
 
 
-def attach_or_say(runs: RunsFolder, record: TrialRecord, files: Sequence[Path]) -> str:
+def attach_or_say(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> str:
     """Attach the files; return a sentence that says where they are, or why they aren't there."""
     try:
-        run_id = attach_to_trial(runs, record, files)
+        run_id = attach(runs, study, name, files)
     except TrackingError as error:
         return f"not in the tracking store: {error}"
     return f"in the tracking store, {FOLDER} of run {run_id}" if run_id else ""

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from carray.ensemble import build_ensemble
+from carray.ensemble.explain import explain
 from carray.records import RunsFolder
 from carray.tracking import sync_study
 from carray.tracking.door import client_of, quiet
@@ -45,6 +46,26 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert run.data.metrics["test/top1"] == made.test.ensemble.top1.value
     assert run.data.params["rule"] == made.rule
     assert not list(runs.tracking_artifacts.rglob("*.pkl"))
+    drawn = explain(made.name, images, tmp_path / "out", runs=runs.path)
+    assert drawn.note.endswith(f"pictures of run {run.info.run_id}")
+    pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
+    assert pictures == {f"pictures/{file.name}" for file in (tmp_path / "out").iterdir()}
+    assert len(pictures) == len(images) + 1
+
+
+def test_where_a_trial_looks_goes_to_its_run_unless_unwanted(
+    runs: RunsFolder, tmp_path: Path
+) -> None:
+    sync_study(runs, make_real_study(runs.path))
+    images = draw_images(tmp_path / "images", count=1)
+    aside = explain("autumn/0001", images, tmp_path / "aside", runs=runs.path, track=False)
+    drawn = explain("autumn/0001", images, tmp_path / "out", runs=runs.path)
+    client = client_of(runs)
+    with quiet():
+        run_id = drawn.note.rsplit(" ", 1)[1]
+        assert client.get_run(run_id).data.tags["carray.trial"] == "0001"
+        assert len(client.list_artifacts(run_id, "pictures")) == 2
+    assert aside.note == ""
 
 
 def test_an_ensemble_can_be_built_from_the_store_alone(runs: RunsFolder, tmp_path: Path) -> None:

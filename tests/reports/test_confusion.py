@@ -68,6 +68,9 @@ def test_a_picture_is_drawn_and_goes_to_the_trials_run(runs: RunsFolder) -> None
     client = MlflowClient(tracking_uri=f"sqlite:///{runs.tracking_file}")
     files = [file.path for file in client.list_artifacts(run_id, "pictures")]
     assert files == ["pictures/confusion-val.png"]
+    aside = draw_confusion("autumn/0000", runs=runs.path, split="blend", track=False)
+    assert aside.note == ""
+    assert len(client.list_artifacts(run_id, "pictures")) == 1
 
 
 def test_the_command_prints_where_it_is_and_refuses_test(runs: RunsFolder, tmp_path: Path) -> None:
