@@ -1,11 +1,13 @@
 """Every shipped space: checked, sampled, built whole without memory, and run for one epoch.
 
-Backbones of more than `SMALL_PARAMETERS` are built and run on the meta device at the space's own
-image size, which allocates nothing; a small net with the same recipe stands in for their epoch.
+Every block is run with its own backbone at a small size; of more than `MOST_PARAMETERS` a small net
+with the same recipe stands in, and the backbone is run on the meta device, which allocates nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import torch
 
 from carray import metrics
 from carray.config import TrialConfig, build_config, flatten
+from carray.data.prepare import prepare
+from carray.data.toycars import render_toycars
+from carray.errors import ConfigError
 from carray.models.classifier import Classifier, check_backbone
 from carray.search.space import SearchSpace, spaces_folders
 from carray.training.orders import EpochOrder
@@ -22,11 +27,11 @@ from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
-SMALL_PARAMETERS = 1_000_000
+MOST_PARAMETERS = 60_000_000
+SIDES = (64, 112, 224)  # some transformers take few sizes
 STAND_IN = "test_efficientnet"  # 0.4 million parameters, with everything that recipes vary
 TINY: dict[str, Any] = {
     "pretrained": False,
-    "image_size": 64,
     "device_batch_size": 8,
     "precision": "fp32",
     "scratch.filters": 8,
@@ -77,28 +82,43 @@ def test_every_backbone_is_built_and_run_on_the_meta_device_at_its_own_size(
             check_backbone(config.model_copy(update={"backbone": backbone}), 196)
 
 
-def test_one_epoch_runs_on_toy_images_with_a_stand_in_where_the_backbone_is_large(
-    space: SearchSpace, toy_data: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 24 training images and 12 to validate on."""
+    root = tmp_path_factory.mktemp("few")
+    images = render_toycars(root / "images", seed=1, images_per_class=3)
+    return prepare(images, root / "data", val=0.34, blend=0, test=0).folder
+
+
+def test_one_epoch_of_every_block_runs_on_a_few_toy_images(
+    space: SearchSpace, few: Path, tmp_path: Path
 ) -> None:
     runner = TrialRunner(SoloRanks(), torch.device("cpu"), num_threads=1)
-    for number, config in enumerate(drawn_configs(space, **TINY)[:4]):
+    for number, config in enumerate(drawn_configs(space, **TINY)):
+        folder = tmp_path / str(number)
         order = EpochOrder(
             trial=f"{space.name}/{number:04d}",
-            folder=str(tmp_path / str(number)),
-            data=str(toy_data),
+            folder=str(folder),
+            data=str(few),
             config=small_enough(config),
             epoch=1,
         )
         row = runner.run_epoch(order).metrics
         assert all(np.isfinite(row[name]) for name in metrics.EPOCH_METRICS)
         assert 0 <= row[metrics.VAL_TOP1] <= 1
+        shutil.rmtree(folder)  # a checkpoint may be 500 MB
 
 
 def small_enough(config: TrialConfig) -> TrialConfig:
-    """Return the same recipe, on the stand-in where its own backbone is large."""
+    """Return the same recipe at a small size, on the stand-in where its backbone is too large."""
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in Classifier(config, 12).backbone.parameters())
+        built = Classifier(config, 12).backbone
     changes: dict[str, Any] = {"head.decoder_width": min(64, config.head.decoder_width)}
-    if parameters > SMALL_PARAMETERS:
+    if sum(p.numel() for p in built.parameters()) > MOST_PARAMETERS:
         changes["backbone"] = STAND_IN
-    return build_config(changes, config)
+    for side in SIDES:
+        small = build_config({**changes, "image_size": side}, config)
+        with contextlib.suppress(ConfigError):
+            check_backbone(small, 12)
+            return small
+    raise AssertionError(f"{config.backbone} takes none of {SIDES}")

@@ -51,6 +51,14 @@ start:
     f"  - {{image_size: {384 if n == 2 else 32}, optimizer.lr: {n + 1}e-3}}\n" for n in range(12)
 )
 
+COLLAPSING = """
+version: 1
+scheduler: none
+fixed: {epochs: 5, image_size: 48, pretrained: false, backbone: small_car_cnn, scratch.filters: 8}
+search: {optimizer.lr: {loguniform: [1e-4, 1.0]}}
+start: [{optimizer.lr: 1.0}, {optimizer.lr: 3e-3}]
+"""
+
 
 class Listener(Board):
     """A board that keeps its notes, and does something after an epoch of this call."""
@@ -177,6 +185,19 @@ def test_two_ranks_a_trial_of_which_one_lacks_memory_and_is_killed(
     told = told_to_optuna(folder)[infeasible.sampler_number or 0]
     assert told.constraints == {"out of memory": 1.0}
     assert live_groups() == []
+
+
+def test_a_trial_that_collapses_ends_early_and_the_study_goes_on(
+    ray_instance: None, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = run_study(request(toy_data, tmp_path, COLLAPSING, trials=2), board := Listener())
+    collapsed, sound = (record for _, record in folder.trials())
+    assert (collapsed.state, len(collapsed.epochs)) == (TrialState.COLLAPSED, 3)
+    assert "likely cause: optimizer.lr=1 is too high" in collapsed.reason
+    assert (sound.state, len(sound.epochs)) == (TrialState.COMPLETE, 5)
+    assert len(board.epochs) == 8
+    assert [trial.state.name for trial in told_to_optuna(folder)] == ["PRUNED", "COMPLETE"]
+    assert folder.record().state == "complete"
 
 
 def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
