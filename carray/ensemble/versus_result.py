@@ -58,10 +58,10 @@ def versus_lines(found: Versus) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [f"{found.images} images of {found.split} that both have; 95 % intervals", ""]
     lines += [
-        f"{'':<4}{'':<26}{'trials':>7}{'train images':>14}{'top-1':>23}{'log-loss':>23}",
+        f"{'':<4}{'':<20}{'trials':>7}{'train images':>14}{'top-1':>27}{'log-loss':>27}",
         *(_side_line(letter, side) for letter, side in (("A", found.first), ("B", found.second))),
-        f"{'B - A':<51}{_told(found.top1, True):>23}{_told(found.log_loss, True):>23}",
-        f"{'p':<51}{_p(found.top1_p):>23}{_p(found.log_loss_p):>23}",
+        f"{'B - A':<45}{_told(found.top1, True):>27}{_told(found.log_loss, True):>27}",
+        f"{'p':<45}{_p(found.top1_p):>27}{_p(found.log_loss_p):>27}",
         "",
         f"B is {found.verdict}" + (" than A" if found.verdict != "within noise" else " of A"),
     ]
@@ -81,8 +81,8 @@ def versus_lines(found: Versus) -> list[str]:
 
 def _side_line(letter: str, side: Side) -> str:
     return (
-        f"{letter:<4}{side.name[:25]:<26}{len(side.trials):>7}{side.train_images:>14}"
-        f"{_told(side.top1):>23}{_told(side.log_loss):>23}"
+        f"{letter:<4}{side.name[:19]:<20}{len(side.trials):>7}{side.train_images:>14}"
+        f"{_told(side.top1):>27}{_told(side.log_loss):>27}"
     )
 
 
