@@ -53,9 +53,10 @@ class _Watch:
         self._start = self._said_at = time.monotonic()
         self._ended: set[int] = set()
         self._lives = [1] * lanes.num_lanes
+        self._retired = 0
 
     def look(self) -> None:
-        """Say which lanes ended for good, came back, or are still not placed."""
+        """Say which lanes ended for good, came back, retired, or are still not placed."""
         for lane in sorted(set(self._lanes.errors) - self._ended):
             self._ended.add(lane)
             self._say(f"lane {lane} ended for good: {_last_line(self._lanes.errors[lane])}")
@@ -64,6 +65,10 @@ class _Watch:
             if life > before:
                 self._say(f"lane {lane} lost a rank and is back; its epoch was begun again")
         self._lives = [max(life, 1) for life in lives]
+        retired = self._lanes.retired()
+        for why in retired[self._retired :]:
+            self._say(f"{why}; its worker group was started anew between two trials")
+        self._retired = len(retired)
         missing = lives.count(0) - len(self._ended)
         if missing > 0 and time.monotonic() - self._said_at > SAY_AFTER_SECONDS:
             self._said_at = time.monotonic()

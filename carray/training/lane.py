@@ -13,13 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from carray.errors import CarrayError, TrialFailed, TrialInfeasible
+from carray.training.growth import AllowedGrowth, LaneMemory
 from carray.training.mailbox import Mailbox
 from carray.training.orders import Answer, LaneOrder
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 PASSED_ON = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
-CLEANER = "PlacementGroupCleanerCallback"
+SPARED = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own callbacks
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -39,6 +40,7 @@ class LaneShape:
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float = 0.0
+    allowed_growth: AllowedGrowth = field(default_factory=AllowedGrowth)
 
     @property
     def num_threads(self) -> int:
@@ -114,11 +116,24 @@ class Lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
         ray.kill(self.mailbox)
 
+    def retired(self) -> list[str]:
+        """Return what was said of every worker group that was started anew between trials."""
+        return list(ray.get(self.mailbox.retired.remote()))
+
     def _run_lane(self, lane: int) -> None:
+        """Keep a worker group up; one that has retired is replaced when a trial wants it."""
         try:
             self._trainer(lane).fit()
+            while self._is_wanted(lane):
+                self._trainer(lane).fit()
         except Exception as error:
             self.errors[lane] = error
+
+    def _is_wanted(self, lane: int) -> bool:
+        try:
+            return bool(ray.get(self.mailbox.is_wanted.remote(lane)))
+        except ray.exceptions.RayActorError:
+            return False  # the study is over
 
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -130,6 +145,7 @@ class Lanes:
                 "lane": lane,
                 "mailbox": self.mailbox,
                 "num_threads": self.shape.num_threads,
+                "allowed_growth": self.shape.allowed_growth,
             },
             torch_config=TorchConfig(backend=None if self.shape.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
@@ -139,7 +155,7 @@ class Lanes:
                 placement_strategy="PACK",
             ),
             run_config=RunConfig(
-                name=f"{self._name}-lane-{lane}",
+                name=f"{self._name}-lane-{lane}-{uuid.uuid4().hex[:6]}",
                 storage_path=str(self._storage),
                 failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
                 worker_runtime_env={"env_vars": _worker_environment(self.shape.num_threads)},
@@ -148,18 +164,18 @@ class Lanes:
 
 
 def _trainer_class() -> type:
-    """Return Ray's trainer without its placement group cleaner.
+    """Return Ray's trainer without two of its helper actors.
 
-    That one is a detached actor: it outlives a killed driver, and for ever where the dashboard is
-    off. A lane's group belongs to the driver's job, and Ray drops it when the job ends, however it
-    ends.
+    The placement group cleaner is detached: it outlives a killed driver, and for ever where the
+    dashboard is off. A lane's group belongs to the driver's job, and Ray drops it when the job
+    ends, however it ends. The dataset manager loads Ray Data, which no lane reads.
     """
     from ray.train.torch import TorchTrainer
 
     class LaneTrainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [each for each in callbacks if type(each).__name__ != CLEANER]
+            return [each for each in callbacks if type(each).__name__ not in SPARED]
 
     return LaneTrainer
 
@@ -184,6 +200,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
     mailbox, lane, sequence = config["mailbox"], config["lane"], 0
+    memory = LaneMemory(config["allowed_growth"])
     while True:
         try:
             sequence, order = ray.get(mailbox.take.remote(lane, incarnation, sequence))
@@ -206,6 +223,12 @@ def lane_loop(config: dict[str, Any]) -> None:
             runner.release()
         if rank == 0:
             ray.get(mailbox.answer.remote(lane, sequence, answer))
+        if order.ends_trial:
+            has_grown = memory.has_grown()
+            if has_grown:
+                ray.get(mailbox.retire.remote(lane, f"grew from {memory}"))
+            if ranks.any(has_grown):
+                return
 
 
 def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
@@ -216,8 +239,7 @@ def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
         return Answer(outcome=runner.run_epoch(job))
     if order.kind == "finish":
         runner.finish(job)
-    else:
-        runner.release()
+    runner.release()
     return Answer()
 
 

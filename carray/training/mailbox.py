@@ -7,6 +7,8 @@ trial to the first lane that holds nobody's.
 A lane is W ranks. Every rank takes the same order, told apart by its sequence number; rank 0
 answers. When a lane's worker group is restarted its ranks come back under a new incarnation and
 get the unanswered order again; an order that was there for two incarnations' deaths is failed.
+A group may also retire between two trials, when it holds no order: a new one takes its place as
+soon as a trial looks for a lane.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Mailbox:
         self._changed = asyncio.Condition()
         self._closed = False
         self._broken = ""
+        self._retired: list[str] = []  # what was said of worker groups started anew
 
     async def call(self, order: LaneOrder) -> Answer:
         """Put an order in and wait for its answer."""
@@ -99,6 +102,22 @@ class Mailbox:
         """Remember why a rank of the lane is about to end its worker group."""
         self._lanes[lane].note = reason
 
+    async def retire(self, lane: int, why: str) -> None:
+        """Let a worker group go between two trials; the next one is no restart after a death."""
+        if self._lanes[lane].incarnation:  # of its ranks that have grown, the first to say so
+            self._retired.append(f"lane {lane} {why}")
+        self._lanes[lane].incarnation = ""
+
+    async def retired(self) -> list[str]:
+        """Return what was said of every worker group that retired so far."""
+        return self._retired
+
+    async def is_wanted(self, lane: int) -> bool:
+        """Wait until a trial looks for a lane; False where the lane is not to start again."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._broken or self._shared)
+            return not (self._closed or self._broken or self._lanes[lane].incarnation)
+
     async def fail(self, reason: str) -> None:
         """Answer every order, waiting or to come, as failed for this reason."""
         async with self._changed:
@@ -108,6 +127,7 @@ class Mailbox:
             for letter in letters:
                 if not letter.answer.done():
                     letter.answer.set_result(Answer("failed", reason))
+            self._changed.notify_all()
 
     async def close(self) -> None:
         """Send every lane home; what is unanswered stays unanswered."""
@@ -163,7 +183,7 @@ class Mailbox:
             lane.waited_seconds = 0.0
         if not letter.answer.done():
             letter.answer.set_result(answer)
-        if letter.order.kind in ("finish", "forget"):
+        if letter.order.ends_trial:
             self._leave(lane)
 
     def _leave(self, lane: _Lane) -> None:

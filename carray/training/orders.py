@@ -60,6 +60,11 @@ class LaneOrder:
         """The trial that the order belongs to; "" for `exit`."""
         return self.job.trial if self.job else ""
 
+    @property
+    def ends_trial(self) -> bool:
+        """Say whether the lane holds nobody's state once the order is carried out."""
+        return self.kind in ("finish", "forget")
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -36,6 +36,7 @@ from carray.training.checkpoint import (
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
 from carray.training.features import FrozenBackbone
+from carray.training.growth import trim
 from carray.training.live import (
     Arithmetic,
     Choose,
@@ -125,11 +126,12 @@ class TrialRunner:
             self._ranks.barrier()
 
     def release(self) -> None:
-        """Free the trial's model, optimizer and device memory."""
+        """Free the trial's model, optimizer and memory, to the system and the device."""
         if self._live is not None and self._live.compute.compiled:
             torch.compiler.reset()
         self._live = None
         gc.collect()
+        trim()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

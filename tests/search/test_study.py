@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -18,11 +20,15 @@ import psutil
 import pytest
 from ray.util import placement_group_table
 
+from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError
 from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.search import study
 from carray.search.board import Board
 from carray.search.opening import StudyRequest
 from carray.search.study import run_study
+from carray.training.growth import AllowedGrowth
+from carray.training.lane import LaneShape
 from tests.processes import words_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -51,13 +57,13 @@ start:
     f"  - {{image_size: {384 if n == 2 else 32}, optimizer.lr: {n + 1}e-3}}\n" for n in range(12)
 )
 
-COLLAPSING = """
+COLLAPSING = f"""
 version: 1
-scheduler: none
-fixed: {epochs: 5, image_size: 48, pretrained: false, backbone: small_car_cnn, scratch.filters: 8}
-search: {optimizer.lr: {loguniform: [1e-4, 1.0]}}
-start: [{optimizer.lr: 1.0}, {optimizer.lr: 3e-3}]
-"""
+fixed: {FIXED.replace("epochs: 3", "epochs: 4, device_batch_size: 16")}
+search:
+  optimizer.lr: {{loguniform: [1e-4, 1.0]}}
+start:
+""" + "".join(f"  - {{optimizer.lr: {lr}}}\n" for lr in (1.0, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3))
 
 
 class Listener(Board):
@@ -187,17 +193,33 @@ def test_two_ranks_a_trial_of_which_one_lacks_memory_and_is_killed(
     assert live_groups() == []
 
 
-def test_a_trial_that_collapses_ends_early_and_the_study_goes_on(
-    ray_instance: None, toy_data: Path, tmp_path: Path
+def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothing(
+    ray_instance: None, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run_study(request(toy_data, tmp_path, COLLAPSING, trials=2), board := Listener())
-    collapsed, sound = (record for _, record in folder.trials())
+    """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
+    everything = AllowedGrowth(gib=-1.0, share=-1.0)
+    monkeypatch.setattr(study, "LaneShape", partial(LaneShape, allowed_growth=everything))
+    options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none"}
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, COLLAPSING, **options), board)
+    collapsed, *others = [record for _, record in folder.trials()]
     assert (collapsed.state, len(collapsed.epochs)) == (TrialState.COLLAPSED, 3)
     assert "likely cause: optimizer.lr=1 is too high" in collapsed.reason
-    assert (sound.state, len(sound.epochs)) == (TrialState.COMPLETE, 5)
-    assert len(board.epochs) == 8
-    assert [trial.state.name for trial in told_to_optuna(folder)] == ["PRUNED", "COMPLETE"]
+    assert [(record.state, len(record.epochs)) for record in others] == [("complete", 4)] * 5
+    told = [trial.state.name for trial in told_to_optuna(folder)]
+    assert told == ["PRUNED"] + ["COMPLETE"] * 5
     assert folder.record().state == "complete"
+    (said,) = [note for note in board.notes if "lane 0" in note]
+    assert re.fullmatch(
+        r"lane 0 grew from \d\.\d\d to \d\.\d\d GiB in 4 trials; its worker group was started "
+        "anew between two trials",
+        said,
+    )
+    assert live_groups() == []
+
+    ensemble = build_ensemble("s", runs=tmp_path / "runs", logits_only=True, track=False)
+    assert "left out: 1 trials that collapsed" in ensemble.notes
+    assert collapsed.name not in [member.trial for member in ensemble.members]
 
 
 def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(

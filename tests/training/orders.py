@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from carray import metrics
@@ -58,3 +62,15 @@ def run(
     numbers = epochs or tuple(range(1, config.epochs + 1))
     orders = (order_of(folder, data, config, epoch, trial=folder.name) for epoch in numbers)
     return [scores_of(runner.run_epoch(order).metrics) for order in orders]
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Leave this process 300 MiB of address space above what it has."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (has + 300 * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -173,3 +173,29 @@ def test_a_failed_mailbox_answers_what_waits_and_what_comes() -> None:
         assert {(await taken).reason, (await waiting).reason, late.reason} == {"interrupted"}
 
     run(test())
+
+
+def test_a_lane_that_retires_between_two_trials_comes_back_when_it_is_wanted() -> None:
+    async def test() -> None:
+        box = Mailbox(1)
+        call = asyncio.create_task(box.call(order("s/0", kind="forget")))
+        sequence, _ = await box.take(0, "a", 0)
+        await box.answer(0, sequence, Answer())
+        await call
+        for _rank in range(2):
+            await box.retire(0, "grew")
+        wanted = asyncio.create_task(box.is_wanted(0))
+        await settle()
+        assert not wanted.done()
+        assert await box.lives() == [0]
+        following = asyncio.create_task(box.call(order("s/1")))
+        assert await wanted
+        sequence, taken = await box.take(0, "b", 0)
+        assert taken.trial == "s/1"
+        assert (await box.lives(), await box.retired()) == ([1], ["lane 0 grew"])
+        await box.answer(0, sequence, Answer())
+        assert (await following).state == "running"
+        await box.close()
+        assert not await box.is_wanted(0)
+
+    run(test())

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
 from carray.errors import TrialInfeasible
 from carray.training.memory import AgreedInfeasible, PeakMemory, agree_on_memory, is_out_of_memory
 from carray.training.ranks import SoloRanks
-from tests.training.orders import new_runner, order_of, run, small_config
+from tests.training.orders import little_memory, new_runner, order_of, run, small_config
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Leave this process 300 MiB of address space above what it has."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    has = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (has + 300 * 2**20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_the_allocators_own_error_is_out_of_memory() -> None:
@@ -37,11 +24,13 @@ def test_the_allocators_own_error_is_out_of_memory() -> None:
     assert not is_out_of_memory(KeyError("out of memory"))
 
 
-@pytest.mark.usefixtures("little_memory")
 def test_a_trial_too_large_is_infeasible_and_says_the_cure(tmp_path: Path, toy_data: Path) -> None:
     large = small_config(backbone="resnet10t", image_size=512, device_batch_size=64, epochs=1)
     runner = new_runner()
-    with pytest.raises(TrialInfeasible, match=r"device_batch_size=64 at image_size=512; lower"):
+    with (
+        little_memory(),
+        pytest.raises(TrialInfeasible, match=r"device_batch_size=64 at image_size=512; lower"),
+    ):
         runner.run_epoch(order_of(tmp_path, toy_data, large))
     assert runner._live is None
     assert run(runner, tmp_path / "next", toy_data, small_config(epochs=1))

@@ -13,13 +13,23 @@ from torch.nn import functional as F
 
 from carray import metrics
 from carray.data.manifest import Manifest
-from carray.errors import ConfigError, DataError, RecordError, TrialFailed
+from carray.errors import ConfigError, DataError, RecordError, TrialFailed, TrialInfeasible
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
 from carray.training.checkpoint import read_meta
-from tests.training.orders import new_runner, order_of, run, scores_of, small_config
+from tests.training.orders import (
+    little_memory,
+    new_runner,
+    order_of,
+    run,
+    scores_of,
+    small_config,
+)
 
 CONFIG = small_config(augment__strength=0.4, dropout=0.2, augment__mixup=0.2)
+WILD = small_config(  # every step multiplies the weights by -9
+    optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0, epochs=9
+)
 
 
 def test_an_epoch_leaves_all_metrics_a_checkpoint_and_its_weights(
@@ -41,15 +51,30 @@ def test_an_epoch_leaves_all_metrics_a_checkpoint_and_its_weights(
     assert outcome.metrics[metrics.PEAK_MEMORY_GIB] > 0.05
 
 
-def test_the_same_seed_gives_the_same_epochs_first_or_fifth_in_a_process(
+def test_a_trial_run_fifth_on_a_runner_is_the_trial_run_first(
     tmp_path: Path, toy_data: Path
 ) -> None:
+    """Other nets, sizes and optimizers between them, one that fails and one out of memory."""
     runner = new_runner()
-    first = run(runner, tmp_path / "a", toy_data, CONFIG)
-    run(runner, tmp_path / "b", toy_data, small_config(backbone="resnet10t", seed=7, epochs=1))
-    again = run(runner, tmp_path / "c", toy_data, CONFIG)
-    assert again == [pytest.approx(row, abs=1e-6) for row in first]
-    other = run(runner, tmp_path / "d", toy_data, CONFIG.model_copy(update={"seed": 1}), 1)
+
+    def rows_and_logits(name: str) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+        rows = run(runner, tmp_path / name, toy_data, CONFIG)
+        runner.finish(order_of(tmp_path / name, toy_data, CONFIG, 3, trial=name))
+        folder = TrialFolder(tmp_path / name)
+        return rows, {split: folder.logits(split) for split in ("val", "test")}
+
+    first, first_logits = rows_and_logits("first")
+    larger = small_config(backbone="resnet10t", image_size=48, optimizer__name="sgd", seed=7)
+    run(runner, tmp_path / "second", toy_data, larger, 1)
+    with pytest.raises(TrialFailed):
+        run(runner, tmp_path / "third", toy_data, WILD)
+    huge = small_config(backbone="resnet10t", image_size=512, device_batch_size=64)
+    with little_memory(), pytest.raises(TrialInfeasible, match="out of memory"):
+        run(runner, tmp_path / "fourth", toy_data, huge, 1)
+    fifth, fifth_logits = rows_and_logits("fifth")
+    assert fifth == first
+    assert all(np.array_equal(fifth_logits[split], first_logits[split]) for split in first_logits)
+    other = run(runner, tmp_path / "other", toy_data, CONFIG.model_copy(update={"seed": 1}), 1)
     assert other[0][metrics.VAL_LOG_LOSS] != pytest.approx(first[0][metrics.VAL_LOG_LOSS])
 
 
@@ -137,12 +162,9 @@ def test_a_checkpoint_that_cannot_be_read_fails_the_trial(tmp_path: Path, toy_da
 def test_a_loss_that_is_not_finite_fails_the_trial_with_step_and_lr(
     tmp_path: Path, toy_data: Path
 ) -> None:
-    wild = small_config(  # every step multiplies the weights by -9
-        optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0, epochs=9
-    )
     runner = new_runner()
     with pytest.raises(TrialFailed, match=r"loss is nan .* epoch \d+ with lr \d"):
-        run(runner, tmp_path, toy_data, wild)
+        run(runner, tmp_path, toy_data, WILD)
     assert runner._live is None
     assert run(runner, tmp_path / "next", toy_data, CONFIG, 1)
 
