@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 
@@ -15,8 +17,10 @@ def enforce_budget(runs: RunsFolder, budget_gib: float, keep_best: int) -> list[
     Every study's `keep_best` complete trials come last, and running trials are never touched. An
     ensemble's members are safe whatever happens: their model package holds copies.
     """
+    total = sum(file.stat().st_size for file in _weights_files(runs))
+    if total <= budget_gib * GIB:
+        return []  # the usual end, after each trial: no record is read for it
     rows = _kept_weights(runs)
-    total = sum(folder.weights_file.stat().st_size for _, _, folder in rows)
     gone = []
     for rank, record, folder in sorted(rows, key=lambda row: row[0], reverse=True):
         if total <= budget_gib * GIB or rank < keep_best:
@@ -25,6 +29,11 @@ def enforce_budget(runs: RunsFolder, budget_gib: float, keep_best: int) -> list[
         folder.weights_file.unlink()
         gone.append(record)
     return gone
+
+
+def _weights_files(runs: RunsFolder) -> Iterator[Path]:
+    anywhere = TrialFolder(Path("studies/*/trials/*"))
+    return runs.path.glob(str(anywhere.weights_file))
 
 
 def _kept_weights(runs: RunsFolder) -> list[tuple[float, TrialRecord, TrialFolder]]:

@@ -72,6 +72,7 @@ class Driver:
                 storage_path=str(storage),
                 callbacks=[LedgerCallback(self)],
                 stop=_Deadline(self, deadline),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=THIN_CRASHES),
                 verbose=0,
             ),
