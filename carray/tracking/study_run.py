@@ -6,7 +6,7 @@ Runs are found again by their tags, so a resumed study makes none twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,10 +31,11 @@ class TrialRunState:
     epochs_told: int = 0
     params_told: bool = False
     ended: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
-    def after(self, epochs: int) -> TrialRunState:
-        """Return the state once `epochs` are told."""
-        return replace(self, epochs_told=epochs, params_told=True)
+    def after(self, epochs: int, tags: Mapping[str, str]) -> TrialRunState:
+        """Return the state once `epochs` and `tags` are told."""
+        return replace(self, epochs_told=epochs, params_told=True, tags=tags)
 
 
 @dataclass
@@ -135,6 +136,7 @@ class StudyRun:
                     epochs_told=int(tags.get("carray.epochs_told", 0)),
                     params_told="carray.epochs_told" in tags,
                     ended=run.info.status != "RUNNING",
+                    tags=tags,
                 )
 
 

@@ -23,7 +23,7 @@ from carray.tracking.study_run import StudyRun, clean
 
 CLOSE_SECONDS = 60.0
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last one again and again
-METRICS_PER_CALL = 900  # MLflow takes 1,000
+METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
@@ -180,18 +180,22 @@ class MlflowTracker(Tracker):
             at_ms = epoch_end_ms(record, epoch)
             row = curve_row(record, epoch)
             points += [Metric(clean(name), value, at_ms, epoch) for name, value in row.items()]
-        for start in range(0, len(points), METRICS_PER_CALL):
-            self._client.log_batch(trial.run_id, metrics=points[start : start + METRICS_PER_CALL])
+        while len(points) > METRICS_PER_CALL:
+            self._client.log_batch(trial.run_id, metrics=points[:METRICS_PER_CALL])
+            points = points[METRICS_PER_CALL:]
         params = {} if trial.params_told else shown.params
         tags = {**shown.tags, "carray.epochs_told": str(len(record.epochs))}
         self._client.log_batch(
             trial.run_id,
+            metrics=points,
             params=[Param(clean(name), value) for name, value in params.items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
+            tags=[
+                RunTag(name, value) for name, value in tags.items() if trial.tags.get(name) != value
+            ],
         )
         if not trial.params_told:
             self._client.log_dict(trial.run_id, flatten(record.config), "config.yaml")
-        study.trials[record.number] = trial.after(len(record.epochs))
+        study.trials[record.number] = trial.after(len(record.epochs), tags)
         if news.folder is not None:
             self._end_trial(trial.run_id, news.record, news.folder)
 
