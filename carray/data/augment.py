@@ -19,7 +19,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Numbers = np.random.Generator
 
 CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
-MID_GREY = 115.0  # what contrast turns around: the mean grey of photographs
+PIXEL_TOLERANCE = 1e-3  # what float32 leaves of a whole pixel
+MID_GREY = 115.0  # what contrast turns around, brightened: the mean grey of photographs
 LUMA = np.array([0.299, 0.587, 0.114])
 GEOMETRIC, TONE = ("rotate", "shear_x", "shear_y", "translate"), ("posterize", "solarize", "gamma")
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -137,15 +138,16 @@ def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
 
 
 def draw(
-    strength: float, flip: bool, count: int, side_in: int, side_out: int, numbers: Numbers
+    row: Dial, flip: bool, count: int, side_in: int, side_out: int, numbers: Numbers
 ) -> AugmentParams:
     """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
-    row = dial(strength)
     boxes = draw_crops(row, count, numbers)
     flips = numbers.random(count) < 0.5 if flip else np.zeros(count, bool)
     tone, has_tone = _draw_tone(row, count, numbers)
+    maps, shifts = _draw_geometric(row, count, numbers)
+    boxes = _on_pixels(boxes + np.tile(shifts * (boxes[:, 2:] - boxes[:, :2]), 2), side_in)
     return AugmentParams(
-        affine=affine_of(boxes, flips, _draw_geometric(row, count, numbers), side_in, side_out),
+        affine=affine_of(boxes, flips, maps, side_in, side_out),
         colour=_draw_colour(row, count, numbers),
         tone=tone,
         has_tone=has_tone,
@@ -161,7 +163,7 @@ def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> Augmen
     none = np.zeros(count, bool)
     flips = np.full(count, view.flip)
     return AugmentParams(
-        affine=affine_of(boxes, flips, np.tile(np.eye(2, 3), (count, 1, 1)), side_in, side_out),
+        affine=affine_of(boxes, flips, np.tile(np.eye(2), (count, 1, 1)), side_in, side_out),
         colour=np.tile(np.eye(3, 4, dtype=np.float32), (count, 1, 1)),
         tone=np.tile(np.arange(256, dtype=np.uint8), (count, 1)),
         has_tone=none,
@@ -190,36 +192,64 @@ def draw_crops(row: Dial, count: int, numbers: Numbers) -> Floats:
     return np.stack([x1, y1, x1 + width, y1 + height], 1)
 
 
-def _draw_geometric(row: Dial, count: int, numbers: Numbers) -> Floats:
-    """Draw (count, 2, 3) maps of the square [-1, 1]: rotation, shear or shift, or none."""
+def _on_pixels(boxes: Floats, side: int) -> Floats:
+    """Move the boxes' edges to whole pixels, as torchvision's crops have them: no warp is needed
+    to cut such a box out, and resizing costs a quarter of warping."""
+    edges = np.rint(boxes * side)
+    edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2] + 1)
+    on_pixels: Floats = edges / side
+    return on_pixels
+
+
+def _draw_geometric(row: Dial, count: int, numbers: Numbers) -> tuple[Floats, Floats]:
+    """Draw what one of `GEOMETRIC`, or none, does to each image.
+
+    Returns:
+        Maps (count, 2, 2) of the crop about its centre, and shifts (count, 2) in crop sides.
+    """
     kind = numbers.integers(0, len(GEOMETRIC), count)
     kind[numbers.random(count) >= row.geometric_share] = -1
     size, size_2 = numbers.uniform(-1, 1, (2, count))
     angle = np.where(kind == 0, radians(row.rotate_degrees) * size, 0.0)
-    maps = np.zeros((count, 2, 3))
+    maps = np.empty((count, 2, 2))
     maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle)
     maps[:, 0, 1] = -np.sin(angle) + np.where(kind == 1, row.shear * size, 0.0)
     maps[:, 1, 0] = np.sin(angle) + np.where(kind == 2, row.shear * size, 0.0)
-    maps[:, 0, 2] = np.where(kind == 3, 2 * row.translate * size, 0.0)
-    maps[:, 1, 2] = np.where(kind == 3, 2 * row.translate * size_2, 0.0)
-    return maps
+    shifts = np.where(kind == 3, row.translate, 0.0)[:, None] * np.stack([size, size_2], 1)
+    return maps, shifts
 
 
 def affine_of(
     boxes: Floats, flips: npt.NDArray[np.bool_], maps: Floats, side_in: int, side_out: int
 ) -> npt.NDArray[np.float32]:
-    """Fold crop, flip and geometric map into one: output pixel -> source pixel, (B, 2, 3).
+    """Fold crop, flip and (B, 2, 2) map into one: output pixel -> source pixel, (B, 2, 3).
 
     Pixel i covers [i, i + 1), so that its centre is i + 0.5, as torch and OpenCV's resize have it.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2 * side_in
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 * side_in
-    linear = maps[:, :, :2] * half[:, :, None]
+    linear = maps * half[:, :, None]
     linear[flips, :, 0] *= -1
-    shift = maps[:, :, 2] * half + centre
     to_square = 2 / side_out  # u = to_square * (x + 0.5) - 1
-    offset = linear.sum(2) * (to_square * 0.5 - 1) + shift - 0.5
+    offset = linear.sum(2) * (to_square * 0.5 - 1) + centre - 0.5
     return np.concatenate([linear * to_square, offset[:, :, None]], 2).astype(np.float32)
+
+
+def crops_of(affine: npt.NDArray[np.float32], side_in: int, side_out: int) -> npt.NDArray[np.int64]:
+    """Find the maps that only cut out whole pixels inside the image, flipped or not.
+
+    Returns:
+        (B, 4): x1, y1, x2, y2 in source pixels, the ends excluded; empty for every other map.
+    """
+    turns = (affine[:, 0, 1] != 0) | (affine[:, 1, 0] != 0)
+    first = affine[:, [0, 1], [0, 1]] * -0.5 + affine[:, :, 2] + 0.5
+    last = first + affine[:, [0, 1], [0, 1]] * side_out
+    edges = np.concatenate([np.minimum(first, last), np.maximum(first, last)], 1)
+    crops: npt.NDArray[np.int64] = np.rint(edges).astype(np.int64)
+    between = (np.abs(edges - crops) > PIXEL_TOLERANCE).any(1)
+    outside = (crops < 0).any(1) | (crops > side_in).any(1)
+    crops[turns | between | outside] = 0
+    return crops
 
 
 def _draw_colour(row: Dial, count: int, numbers: Numbers) -> npt.NDArray[np.float32]:
@@ -230,7 +260,8 @@ def _draw_colour(row: Dial, count: int, numbers: Numbers) -> npt.NDArray[np.floa
     scale = (brightness * contrast)[:, None, None] * eye
     saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * LUMA
     matrix = reduce(np.matmul, (_hue_turn(angle), saturate, scale))
-    offset = np.broadcast_to(((1 - contrast) * MID_GREY)[:, None, None], (count, 3, 1))
+    middle = (1 - contrast) * brightness * MID_GREY
+    offset = np.broadcast_to(middle[:, None, None], (count, 3, 1))
     return np.concatenate([matrix, offset], 2).astype(np.float32)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import cv2
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig
-from carray.data.augment import WHOLE, AugmentParams, View, draw, joined, plain
+from carray.data.augment import WHOLE, AugmentParams, View, dial, draw, joined, plain
 from carray.data.augment_apply import apply_opencv, apply_torch
 from carray.data.mixing import Mix, draw_mix
 from carray.errors import DataError
@@ -98,7 +99,7 @@ class TrainPlan:
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         numbers = np.random.default_rng((*self.seeds, _AUGMENT, index))
         params = draw(
-            self.augment.strength,
+            dial(self.augment.strength),
             self.augment.flip,
             len(rows),
             self.images.side,
@@ -137,8 +138,8 @@ class ViewPlan:
 
     def _drawn(self, row: int) -> AugmentParams:
         numbers = np.random.default_rng((self.view, row, _VIEW))
-        strength, flip = self.augment.strength, self.augment.flip
-        return draw(strength, flip, 1, self.images.side, self.image_size, numbers)
+        side_in, side_out = self.images.side, self.image_size
+        return draw(dial(self.augment.strength), self.augment.flip, 1, side_in, side_out, numbers)
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,15 @@ def _batch(
 
 
 def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return images, float32 (B, 3, side, side) in [0, 255] and channels last, and labels."""
+    """Return images (B, 3, side, side) in [0, 255], and labels; `Arithmetic.normalise` is next.
+
+    Images are uint8 and channels last, or float32 where the device has augmented them.
+    """
     raw = batch.images.to(device, non_blocking=True)
     labels = batch.labels.to(device, non_blocking=True)
     if batch.params is not None:
         return apply_torch(raw, batch.params, batch.side), labels
-    return raw.permute(0, 3, 1, 2).float(), labels
+    return raw.permute(0, 3, 1, 2), labels
 
 
 def train_rows(
@@ -213,7 +217,10 @@ def train_rows(
 
 @dataclass
 class Loader(Generic[T]):
-    """Iterates over a plan's batches, made ahead by `num_threads`; always in the plan's order."""
+    """Iterates over a plan's batches, made ahead by `num_threads`; always in the plan's order.
+
+    Without threads each batch is made when it is asked for.
+    """
 
     plan: BatchPlan[T]
     num_threads: int = 1
@@ -227,6 +234,10 @@ class Loader(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         cv2.setNumThreads(1)  # its own pool would fight torch's for the cores
         self.wait_seconds = 0.0
+        if self.num_threads == 0:
+            for index in range(len(self.plan)):
+                yield self._waited(partial(self.plan.make, index))
+            return
         pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="loader")
         try:
             yield from self._ordered(pool)
@@ -241,9 +252,13 @@ class Loader(Generic[T]):
         for following in range(depth, total + depth):
             if not waiting:
                 return
-            start = time.perf_counter()
-            batch = waiting.popleft().result()
-            self.wait_seconds += time.perf_counter() - start
+            batch = self._waited(waiting.popleft().result)
             if following < total:
                 waiting.append(pool.submit(self.plan.make, following))
             yield batch
+
+    def _waited(self, batch: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        made = batch()
+        self.wait_seconds += time.perf_counter() - start
+        return made

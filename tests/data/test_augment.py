@@ -9,9 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from carray.data.augment import AugmentParams, affine_of, dial, draw, draw_crops, plain
+from carray.data.augment import (
+    AugmentParams,
+    Dial,
+    affine_of,
+    crops_of,
+    dial,
+    draw,
+    draw_crops,
+    plain,
+)
 from carray.data.augment_apply import apply_opencv, apply_torch
 
 SIDE, OUT = 80, 64
@@ -36,7 +45,7 @@ def both_ways(params: AugmentParams) -> tuple[npt.NDArray[np.float64], npt.NDArr
 
 def test_strength_zero_is_the_whole_image_flipped_at_most() -> None:
     images = smooth_images()
-    drawn = apply_opencv(images, draw(0.0, True, 8, SIDE, OUT, numbers()), OUT)
+    drawn = apply_opencv(images, draw(dial(0.0), True, 8, SIDE, OUT, numbers()), OUT)
     whole = apply_opencv(images, plain(8, SIDE, OUT), OUT)
     for image, wanted in zip(drawn, whole, strict=True):
         same, flipped = np.array_equal(image, wanted), np.abs(image[:, ::-1].astype(int) - wanted)
@@ -66,20 +75,99 @@ def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
         dial(strength)
 
 
+def only(row: Dial, **changes: float) -> Dial:
+    """Leave of a dial what torchvision's crops, flips and jitter do as well."""
+    return replace(row, geometric_share=0.0, tone_share=0.0, erase_share=0.0, **changes)
+
+
 def test_crops_are_distributed_as_torchvisions() -> None:
-    row = replace(dial(1.0), crop_area_min=0.2)
-    boxes = draw_crops(row, 4000, numbers())
+    side = 1000
+    params = draw(only(dial(1.0), crop_area_min=0.2), True, 4000, side, OUT, numbers())
+    boxes = crops_of(params.affine, side, OUT) / side
     sides = boxes[:, 2:] - boxes[:, :2]
     torch.manual_seed(0)
-    image = torch.zeros(3, 1000, 1000)
+    image = torch.zeros(3, side, side)
     theirs = np.array(
         [RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
     )
     areas = theirs[:, 2] * theirs[:, 3] / 1e6, sides[:, 0] * sides[:, 1]
     aspects = np.log(theirs[:, 3] / theirs[:, 2]), np.log(sides[:, 0] / sides[:, 1])
-    for torchvisions, ours in (areas, aspects, (theirs[:, 1] / 1e3, boxes[:, 0])):
+    left, top = (theirs[:, 1] / 1e3, boxes[:, 0]), (theirs[:, 0] / 1e3, boxes[:, 1])
+    for torchvisions, ours in (areas, aspects, left, top):
         wanted = np.quantile(torchvisions, [0.1, 0.25, 0.5, 0.75, 0.9])
         assert np.quantile(ours, [0.1, 0.25, 0.5, 0.75, 0.9]) == pytest.approx(wanted, abs=0.03)
+
+
+def photograph() -> npt.NDArray[np.uint8]:
+    """Return (20, 20, 3): soft colours around the mid-grey that contrast turns around."""
+    soft = numbers(7).normal(115, 22, (5, 5, 3)).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(soft, (20, 20), interpolation=cv2.INTER_LINEAR))
+
+
+def colour_statistics(image: npt.NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Return mean luma, its deviation, and the mean distance between channels."""
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return float(grey.mean()), float(grey.std()), float(np.ptp(image, axis=2).mean())
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_colours_are_distributed_as_color_jitters(strength: float) -> None:
+    row, image = only(dial(strength), crop_area_min=1.0, hue=0.0), photograph()
+    params = draw(row, False, 4000, 20, 20, numbers())
+    ours = [colour_statistics(one) for one in apply_opencv([image] * 4000, params, 20)]
+    torch.manual_seed(0)
+    jitter = ColorJitter(row.colour, row.colour, row.colour)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    theirs = [colour_statistics(jitter(tensor).permute(1, 2, 0).numpy()) for _ in range(4000)]
+    points = [0.05, 0.25, 0.5, 0.75, 0.95]
+    for mine, torchvisions in zip(np.array(ours).T, np.array(theirs).T, strict=True):
+        wanted = np.quantile(torchvisions, points)
+        assert np.quantile(mine, points) == pytest.approx(wanted, rel=0.05)
+
+
+def test_hues_turn_as_far_as_color_jitters() -> None:
+    row = only(dial(1.0), crop_area_min=1.0, colour=1e-6)
+    colours = [(150, 90, 80), (140, 140, 90), (90, 150, 100), (90, 140, 150), (90, 80, 150)]
+    image = np.array(colours, np.uint8)[:, None].repeat(5, 1)  # (5, 5, 3)
+    params = draw(row, False, 1500, 5, 5, numbers())
+    params = replace(params, affine=plain(1500, 5, 5).affine)
+    torch.manual_seed(0)
+    jitter, tensor = ColorJitter(hue=row.hue), torch.from_numpy(image).permute(2, 0, 1)
+    theirs = np.stack([jitter(tensor)[:, :, 0].T.numpy() for _ in range(1500)])  # (1500, 5, 3)
+    ours = apply_opencv([image] * 1500, params, 5)[:, :, 0]
+    turns = [hues(turned) - hues(image[:, 0]) for turned in (ours, theirs)]
+    turns = [(turn + 180) % 360 - 180 for turn in turns]
+    widths = [np.ptp(np.quantile(turn, [0.05, 0.95], axis=0), axis=0).mean() for turn in turns]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1)  # YIQ's circle isn't HSV's
+    assert np.median(turns[0]) == pytest.approx(np.median(turns[1]), abs=3)
+
+
+def hues(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return the hues of (..., 3) colours in degrees, from -180 to 180."""
+    red, green, blue = np.moveaxis(colours.astype(float), -1, 0)
+    return np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
+
+
+def test_whole_pixels_inside_the_image_are_cut_out_and_everything_else_is_warped() -> None:
+    crops = crops_of(draw(only(dial(1.0)), True, 400, SIDE, OUT, numbers()).affine, SIDE, OUT)
+    assert (crops[:, 2] > crops[:, 0]).all()
+    params = draw(dial(1.0), True, 400, SIDE, OUT, numbers())
+    crops = crops_of(params.affine, SIDE, OUT)
+    cut, is_turned = crops[:, 2] > 0, (params.affine[:, [0, 1], [1, 0]] != 0).any(1)
+    assert not (cut & is_turned).any()
+    assert (~cut & ~is_turned).any()  # shifted past the edge
+    assert crops.min() >= 0
+    assert crops.max() <= SIDE
+
+
+def test_a_cut_and_a_warp_of_the_same_map_agree_inside() -> None:
+    images = smooth_images(64)
+    params = draw(only(dial(1.0), colour=0.0), True, 64, SIDE, OUT, numbers())
+    cut = apply_opencv(images, params, OUT).astype(int)
+    for image, affine, ours in zip(images, params.affine, cut, strict=True):
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        warped = cv2.warpAffine(image, affine, (OUT, OUT), flags=flags).astype(int)
+        assert np.abs(ours - warped)[4:-4, 4:-4].max() <= 1
 
 
 def test_crops_stay_inside_the_image() -> None:
@@ -91,7 +179,7 @@ def test_crops_stay_inside_the_image() -> None:
 
 def test_half_of_the_images_are_flipped_and_none_without_flip() -> None:
     def share(flip: bool) -> float:
-        params = draw(0.0, flip, 4000, SIDE, OUT, numbers())
+        params = draw(dial(0.0), flip, 4000, SIDE, OUT, numbers())
         return float((params.affine[:, 0, 0] < 0).mean())
 
     assert share(True) == pytest.approx(0.5, abs=0.03)
@@ -100,18 +188,18 @@ def test_half_of_the_images_are_flipped_and_none_without_flip() -> None:
 
 def test_colour_moves_by_what_the_dial_says() -> None:
     strength = 0.5
-    params = draw(strength, True, 4000, SIDE, OUT, numbers())
+    params = draw(dial(strength), True, 4000, SIDE, OUT, numbers())
     grey = params.colour[:, :, :3].sum(2) * 115.0 + params.colour[:, :, 3]
-    # contrast turns around mid-grey, saturation and hue leave grey alone: brightness is left
-    widest = 0.4 * strength * (1 + 0.4 * strength)
-    assert 115 * (1 - widest) - 0.6 <= grey.min() <= 115 * (1 - 0.4 * strength)
-    assert 115 * (1 + 0.4 * strength) <= grey.max() <= 115 * (1 + widest) + 0.6
+    # contrast turns around brightened mid-grey, saturation and hue leave grey alone
+    widest = 0.4 * strength
+    assert grey.min() == pytest.approx(115 * (1 - widest), abs=0.6)
+    assert grey.max() == pytest.approx(115 * (1 + widest), abs=0.6)
     assert grey.mean() == pytest.approx(115, abs=1.5)
-    assert grey.std() == pytest.approx(115 * 0.4 * strength / np.sqrt(3), rel=0.06)
+    assert grey.std() == pytest.approx(115 * widest / np.sqrt(3), rel=0.06)
 
 
 def test_a_hue_turn_leaves_luma_alone() -> None:
-    params = draw(1.0, True, 200, SIDE, OUT, numbers())
+    params = draw(dial(1.0), True, 200, SIDE, OUT, numbers())
     red = np.array([200.0, 40.0, 40.0])
     luma = np.array([0.299, 0.587, 0.114])
     turned = params.colour[:, :, :3] @ red + params.colour[:, :, 3]
@@ -121,7 +209,7 @@ def test_a_hue_turn_leaves_luma_alone() -> None:
 
 
 def test_erased_boxes_are_as_many_and_as_large_as_the_dial_says() -> None:
-    params = draw(1.0, True, 4000, SIDE, OUT, numbers())
+    params = draw(dial(1.0), True, 4000, SIDE, OUT, numbers())
     x1, y1, x2, y2 = params.erase.T
     area = (x2 - x1) * (y2 - y1) / OUT**2
     assert (area > 0).mean() == pytest.approx(dial(1.0).erase_share, abs=0.03)
@@ -132,7 +220,7 @@ def test_erased_boxes_are_as_many_and_as_large_as_the_dial_says() -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_opencv_and_torch_agree(strength: float) -> None:
-    params = draw(strength, True, 8, SIDE, OUT, numbers(4))
+    params = draw(dial(strength), True, 8, SIDE, OUT, numbers(4))
     # a solarised edge jumps by 255 where the two round otherwise: compared apart
     cpu, device = both_ways(replace(params, has_tone=np.zeros(8, bool)))
     assert np.abs(cpu - device).mean() < 0.6
@@ -140,7 +228,7 @@ def test_opencv_and_torch_agree(strength: float) -> None:
 
 
 def test_opencv_and_torch_agree_on_tone() -> None:
-    params = draw(1.0, True, 8, SIDE, OUT, numbers(4))
+    params = draw(dial(1.0), True, 8, SIDE, OUT, numbers(4))
     gamma = np.rint(255 * (np.arange(256) / 255) ** 1.7).astype(np.uint8)
     params = replace(params, has_tone=np.ones(8, bool), tone=np.tile(gamma, (8, 1)))
     cpu, device = both_ways(params)
@@ -152,7 +240,7 @@ def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     image[0, 20:60, 40:80] = 200
     box = np.array([[0.5, 0.25, 1.0, 0.75]])
-    identity = np.eye(2, 3)[None]
+    identity = np.eye(2)[None]
     params = plain(1, SIDE, OUT)
     affine = affine_of(box, np.zeros(1, bool), identity, SIDE, OUT)
     out = apply_opencv(image, replace(params, affine=affine), OUT)
@@ -161,6 +249,6 @@ def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
 
 
 def test_the_same_numbers_draw_the_same_parameters() -> None:
-    first, second = (draw(0.7, True, 5, SIDE, OUT, numbers(9)) for _ in range(2))
+    first, second = (draw(dial(0.7), True, 5, SIDE, OUT, numbers(9)) for _ in range(2))
     for name in ("affine", "colour", "tone", "erase", "fill"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
