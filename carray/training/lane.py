@@ -277,6 +277,7 @@ def _worker_environment(num_threads: int) -> dict[str, str]:
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "OMP_NUM_THREADS": str(num_threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "PYTHONWARNINGS": "ignore",
     }

@@ -23,6 +23,7 @@ from carray.training.losses import Loss, build_loss, chance_loss
 from carray.training.optimizer import build_optimizer
 from carray.training.schedule import Plateau
 
+COPIED_IN_PLACE = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)  # ReLU isn't
 CACHED_VALUES = 2**16  # pixels that are normalised at once: 768 KiB of float32
 
 
@@ -169,6 +170,7 @@ def build_live(
     """
     num_classes = len(data.classes)
     built: Built = build_classifier(config, num_classes)
+    spare_copies(built.classifier)
     spec = input_spec(config)
     compute = (choose or partial(usual_compute, config, device=device))(built.classifier)
     numbers = arithmetic(spec, compute, device)
@@ -190,6 +192,17 @@ def build_live(
         parameters=built.parameters,
         chance_loss=chance_loss(config.loss, _shares(data)),
     )
+
+
+def spare_copies(classifier: nn.Module) -> None:
+    """Let activations leave their input alone where its gradient needs the input.
+
+    In place, torch copies the input first, to have it afterwards: the same memory and values,
+    one pass more, 5 % of a MobileNet's training step.
+    """
+    for module in classifier.modules():
+        if isinstance(module, COPIED_IN_PLACE):
+            module.inplace = False
 
 
 def _shares(data: TrialData) -> Tensor:

@@ -37,6 +37,7 @@ from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
 from carray.training.features import FrozenBackbone
 from carray.training.growth import trim
+from carray.training.heap import keep_freed_memory
 from carray.training.live import (
     Arithmetic,
     Choose,
@@ -81,6 +82,7 @@ class TrialRunner:
         self._live: LiveTrial | None = None
         self._data: tuple[tuple[object, ...], TrialData] | None = None
         _set_libraries_aside()
+        keep_freed_memory()
         if num_threads > 0:
             torch.set_num_threads(num_threads)
         threads = num_threads or os.cpu_count() or 1

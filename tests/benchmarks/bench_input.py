@@ -30,13 +30,14 @@ from timm.data import (
     create_loader,
 )
 
-from carray.config import InputSpec, build_config
+from carray.config import Compute, InputSpec
 from carray.data.augment import Dial, dial, draw
 from carray.data.augment_apply import apply_opencv
 from carray.data.loader import Batch, Images, Loader, Rows, to_device
 from carray.data.prepare import prepare
 from carray.data.store import open_store
 from carray.data.toycars import render_toycars
+from carray.training.heap import keep_freed_memory
 from carray.training.live import arithmetic
 
 BATCH = 32
@@ -54,6 +55,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         photos = enlarged(Path(folder), asked.images)
         manifest = prepare(photos, Path(folder) / "data")
@@ -174,7 +176,7 @@ def by_timm(photos: Path, size: int, prefetcher: bool) -> int:
 
 
 def by_store(plan: BenchPlan, normalise: bool, threads: int = 1) -> int:
-    numbers = arithmetic(build_config({}), SPEC, True, CPU)
+    numbers = arithmetic(SPEC, Compute(channels_last=True), CPU)
     count = 0
     for batch in Loader(plan, threads):
         if normalise:
