@@ -26,6 +26,8 @@ def test_images_that_another_class_claims_as_its_own_are_doubtful() -> None:
     places, others = doubtful(p_NC, labels)
     assert places.tolist() == [5, 2], "the most doubtful first"
     assert others.tolist() == [0, 1]
+    hard = np.array([[0.2, 0.8], [0.4, 0.6], [0.1, 0.9]], np.float32)
+    assert doubtful(hard, np.array([0, 0, 1]))[0].tolist() == [], "hard, but as usual"
 
 
 def test_a_class_without_images_claims_none() -> None:

@@ -60,7 +60,9 @@ def starts(text: str, *sources: str, sampler: str | None = None) -> list[dict[st
     request = StudyRequest(
         data=Path("data"), space="space.yaml", start_from=sources, sampler=sampler
     )
-    return wanted_starts(request, SearchSpace.from_text(text, "space.yaml"), RunsFolder(Path("runs")))
+    return wanted_starts(
+        request, SearchSpace.from_text(text, "space.yaml"), RunsFolder(Path("runs"))
+    )
 
 
 def test_a_space_that_says_nothing_starts_from_the_shipped_portfolio() -> None:
