@@ -1,8 +1,9 @@
 """`MlflowTracker`: a study as a parent run, its trials as child runs, written by one thread.
 
-The thread is handed the newest record of each trial and tells MLflow what it lacks. So events can't
-pile up, an event that failed is told with the next one, and telling twice changes nothing: MLflow
-drops a metric of the same step, value and time, and times come from the record.
+The thread is handed the newest record of each trial and tells MLflow what it lacks, at its own
+pace: a call takes the store some 15 ms, and where reports come fast several are told as one. So
+events can't pile up, an event that failed is told with the next one, and telling twice changes
+nothing: MLflow drops a metric of the same step, value and time, and times come from the record.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from carray.tracking.study_run import StudyRun, clean
 
 CLOSE_SECONDS = 60.0
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last one again and again
+REST = 19.0  # the writer rests so many times as long as a call took: a twentieth of a core
+MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -137,10 +140,14 @@ class MlflowTracker(Tracker):
                 key = next(iter(self._news))
                 news = self._news.pop(key)
                 self._busy = True
+            start = time.monotonic()
             failed = not self._told(news)
+            rest = min(REST * (time.monotonic() - start), MAX_REST_SECONDS)
             with self._wake:
                 self._busy = False
-                if failed:
+                if not failed:  # what comes meanwhile is told together
+                    self._wake.wait_for(lambda: self._closing, rest)
+                else:
                     self._news = {key: self._news.get(key, news), **self._news}
                     if self._closing and self._failures >= len(RETRY_SECONDS):
                         return

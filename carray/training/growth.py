@@ -1,8 +1,7 @@
-"""A lane's own memory from trial to trial: given back, watched, bounded. Imports no torch."""
+"""A lane's own memory from trial to trial: watched and bounded. Imports no torch."""
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import psutil
@@ -54,10 +53,3 @@ def own_bytes() -> int:
     """Return the memory that this process alone holds."""
     held = psutil.Process().memory_info()
     return int(held.rss - getattr(held, "shared", 0))
-
-
-def trim() -> None:
-    """Give what is free in the C library's heap back to the system, where it can (glibc)."""
-    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if give_back is not None:
-        give_back(0)

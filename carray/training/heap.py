@@ -1,4 +1,7 @@
-"""The C library's heap: memory that a step has freed stays for the next one. Imports no torch."""
+"""The C library's heap: what a step has freed stays for the next one, what a trial has freed goes.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -20,3 +23,10 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((_TRIM_THRESHOLD, _NEVER), (_MMAP_THRESHOLD, _NEVER), (_ARENA_MAX, 1)):
         set_option(option, value)
+
+
+def trim() -> None:
+    """Give what is free back to the system, between what is used too, where it can (glibc)."""
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if give_back is not None:
+        give_back(0)

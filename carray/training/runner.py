@@ -36,8 +36,7 @@ from carray.training.checkpoint import (
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
 from carray.training.features import FrozenBackbone
-from carray.training.growth import trim
-from carray.training.heap import keep_freed_memory
+from carray.training.heap import keep_freed_memory, trim
 from carray.training.live import (
     Arithmetic,
     Choose,

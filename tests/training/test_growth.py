@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from carray.training import growth
-from carray.training.growth import GIB, AllowedGrowth, LaneMemory, own_bytes, trim
+from carray.training.growth import GIB, AllowedGrowth, LaneMemory, own_bytes
+from carray.training.heap import trim
 
 MIB = 2**20
 
