@@ -1,0 +1,204 @@
+"""What a report costs the driver: python tests/benchmarks/bench_driver.py [--concurrent 100]
+
+A study of trials that don't train, so that all that is left is the driver's work: our searcher,
+ledger, records, board, gauges and MLflow, against the same Tune run with Tune's own Optuna searcher
+and no tracking. Both run trials of the same weight (a class trainable that imports no torch, actors
+reused) whose epochs last as long, and nothing is stopped early. Counted are reports after the last
+actor has come up; the tracking's own tail, after the last report, counts as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+from standin import StandIn, study
+
+from carray.config import build_config
+from carray.metrics import VAL_LOG_LOSS
+from carray.search.cluster import connected
+from carray.search.driver import LedgerCallback
+from carray.search.schedulers import build_scheduler
+from carray.search.thin import EPOCH
+from carray.training.orders import EpochOrder, LaneOrder
+
+
+@dataclass
+class Watch:
+    """The driver's clocks between the first report of the last actor and the end."""
+
+    concurrent: int
+    reports: int = 0
+    started: set[str] = field(default_factory=set)
+    begin: tuple[float, float, int] | None = None
+
+    def see(self, trial_id: str) -> None:
+        self.reports += 1
+        self.started.add(trial_id)
+        if self.begin is None and len(self.started) >= self.concurrent:
+            self.begin = (time.process_time(), time.perf_counter(), self.reports)
+
+    def cost(self) -> tuple[float, float, int]:
+        """Return CPU ms and wall ms a report, and how many reports."""
+        assert self.begin is not None, "not every actor has reported; ask for more epochs"
+        cpu, wall, before = self.begin
+        counted = self.reports - before
+        spent, passed = time.process_time() - cpu, time.perf_counter() - wall
+        return 1000 * spent / counted, 1000 * passed / counted, counted
+
+
+class Counted(LedgerCallback):
+    """Our callback, with a watch on it."""
+
+    def __init__(self, driver: Any, watch: Watch) -> None:
+        super().__init__(driver)
+        self._watch = watch
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        super().on_trial_result(iteration, trials, trial, result, **info)
+        self._watch.see(trial.trial_id)
+
+
+class CountedOnly(tune.Callback):
+    """A watch and nothing else."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        self._watch.see(trial.trial_id)
+
+
+class PlainTrial(tune.Trainable):
+    """The same epochs without carray's records."""
+
+    def setup(self, config: dict[str, Any], mailbox: Any, epochs: int) -> None:
+        self._mailbox, self._epochs = mailbox, epochs
+        self.reset_config(config)
+
+    def step(self) -> dict[str, Any]:
+        self._epoch += 1
+        job = self._job.model_copy(update={"epoch": self._epoch})
+        answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
+        return {EPOCH: self._epoch, **answer.outcome.metrics, "done": self._epoch >= self._epochs}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {EPOCH: self._epoch}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._epoch, config = 0, build_config(new_config)
+        self._job = EpochOrder(trial="t", folder=".", data=".", config=config, epoch=1)
+        return True
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many trials of how many epochs, how many at once, and how long an epoch lasts."""
+
+    trials: int
+    epochs: int
+    concurrent: int
+    epoch_seconds: float
+
+
+def scheduler_of(load: Load) -> Any:
+    return build_scheduler(
+        "none", metric=VAL_LOG_LOSS, direction="minimize", max_epochs=load.epochs
+    )
+
+
+def ours(folder: Path, load: Load) -> tuple[float, float, int]:
+    import carray.search.driver as module
+
+    watch = Watch(load.concurrent)
+    module.LedgerCallback = lambda driver: Counted(driver, watch)
+    try:
+        with study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened:
+            opened[0].search(scheduler_of(load), None, folder / "tune")
+    finally:
+        module.LedgerCallback = LedgerCallback
+    return watch.cost()
+
+
+def plain(folder: Path, load: Load) -> tuple[float, float, int]:
+    watch, lanes = Watch(load.concurrent), StandIn(load.concurrent, load.epoch_seconds)
+    space = {
+        "optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
+        "optimizer.weight_decay": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
+        "augment.strength": optuna.distributions.FloatDistribution(0.0, 1.0),
+        "dropout": optuna.distributions.FloatDistribution(0.0, 0.5),
+    }
+
+    searcher = OptunaSearch(
+        space,
+        metric=VAL_LOG_LOSS,
+        mode="min",
+        sampler=optuna.samplers.TPESampler(seed=0, multivariate=False, constant_liar=True),
+    )
+    trainable = tune.with_parameters(PlainTrial, mailbox=lanes.mailbox, epochs=load.epochs)
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0.01}),
+        tune_config=tune.TuneConfig(
+            search_alg=ConcurrencyLimiter(searcher, max_concurrent=load.concurrent),
+            scheduler=scheduler_of(load),
+            num_samples=load.trials,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="plain", storage_path=str(folder), callbacks=[CountedOnly(watch)], verbose=0
+        ),
+    ).fit()
+    ray.kill(lanes.mailbox)
+    return watch.cost()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--concurrent", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=0, help="as many as at once, where not given")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epoch-seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", choices=("ours", "plain"))
+    given = parser.parse_args()
+    load = Load(
+        given.trials or given.concurrent, given.epochs, given.concurrent, given.epoch_seconds
+    )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sides = {"plain": plain, "ours": ours}
+    print(
+        f"{load.trials} trials of up to {load.epochs} epochs of {load.epoch_seconds} s, "
+        f"{load.concurrent} at once"
+    )
+    print("                  CPU ms   wall ms   reports")
+    with tempfile.TemporaryDirectory() as folder, connected("local"):
+        for number in range(given.rounds):
+            told = {}
+            for name, side in sides.items():
+                if given.only in (None, name):
+                    aside = Path(folder) / f"{name}-{number}"
+                    aside.mkdir()
+                    told[name] = side(aside, load)
+                    cpu, wall, reports = told[name]
+                    print(f"{name:15s} {cpu:8.2f} {wall:9.2f} {reports:9d}", flush=True)
+            if len(told) == 2:
+                ratios = [told["ours"][i] / told["plain"][i] for i in (0, 1)]
+                print(f"ratio           x{ratios[0]:7.2f} x{ratios[1]:8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

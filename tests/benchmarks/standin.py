@@ -1,0 +1,132 @@
+"""Studies without training: the driver, its ledger, records and tracking are real, epochs are not.
+
+`Desk` answers in the mailbox's place, after as long as an epoch is said to last; so the figures are
+the driver's own. A trial's objective is a smooth function of what was drawn, so that samplers and
+schedulers have something to find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from carray.config import TrialConfig
+from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
+from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder
+from carray.search.board import Board
+from carray.search.budget import enforce_budget
+from carray.search.driver import Driver
+from carray.search.exports import StudyGauges
+from carray.search.ledger import Ledger
+from carray.search.opening import StudyRequest, open_ledger
+from carray.search.space import SearchSpace
+from carray.tracking import Tracker, open_tracker
+from carray.training.orders import Answer, EpochOutcome, LaneOrder
+
+LOGITS = {"val": np.zeros((100, 10), np.float16)}
+
+
+def space_text(epochs: int) -> str:
+    """Return a space of four parameters."""
+    return f"""
+version: 1
+metric: val/log_loss
+direction: minimize
+fixed: {{epochs: {epochs}, pretrained: false, backbone: test_resnet}}
+search:
+  optimizer.lr: {{loguniform: [1e-4, 1e-1]}}
+  optimizer.weight_decay: {{loguniform: [1e-4, 1e-1]}}
+  augment.strength: {{uniform: [0.0, 1.0]}}
+  dropout: {{uniform: [0.0, 0.5]}}
+"""
+
+
+def epoch_metrics(config: TrialConfig, epoch: int, seconds: float) -> dict[str, float]:
+    """Return a whole row: the loss falls from epoch to epoch, to what the drawn values allow."""
+    off = (math.log10(config.optimizer.lr) + 2) ** 2 + config.augment.strength + config.dropout
+    row = dict.fromkeys(EPOCH_METRICS, seconds + 0.001 * epoch)
+    return row | {VAL_LOG_LOSS: off + 2.0 / epoch}
+
+
+class Desk:
+    """Answers every order in the lanes' place; an actor of one event loop."""
+
+    def __init__(self, epoch_seconds: float) -> None:
+        self._seconds = epoch_seconds
+
+    async def call(self, order: LaneOrder) -> Answer:
+        """Wait as long as an epoch lasts; leave logits where a trial ends."""
+        job = order.job
+        assert job is not None
+        if order.ends_trial:
+            TrialFolder(Path(job.folder)).write_logits(LOGITS)
+            return Answer()
+        await asyncio.sleep(self._seconds)
+        row = epoch_metrics(job.config, job.epoch, self._seconds)
+        return Answer(outcome=EpochOutcome(row, True, "", 1_000_000, "random:0", None), lane=0)
+
+    async def leave(self, trial: str) -> None:
+        """Hold nothing."""
+
+
+class StandIn:
+    """What a driver needs of its lanes."""
+
+    def __init__(self, num_lanes: int, epoch_seconds: float) -> None:
+        self.num_lanes = num_lanes
+        actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000)
+        self.mailbox = actor.remote(epoch_seconds)
+
+    def call(self, order: LaneOrder) -> Any:
+        """Send an order."""
+        return self.mailbox.call.remote(order)
+
+
+@contextmanager
+def study(
+    folder: Path,
+    trials: int,
+    epochs: int,
+    num_lanes: int,
+    epoch_seconds: float,
+    *more: Tracker,
+) -> Iterator[tuple[Driver, StudyFolder]]:
+    """Open a study under `folder` as `carray tune` does, its tracking included; `more` watch."""
+    runs = RunsFolder.at(folder / "runs")
+    files = runs.study("s")
+    files.path.mkdir(parents=True)
+    files.space_file.write_text(space_text(epochs))
+    space = SearchSpace.load(str(files.space_file))
+    record = StudyRecord(
+        name="s",
+        trials=trials,
+        max_epochs=epochs,
+        sampler="tpe-univariate",
+        manifest_hash="m",
+        started_at=time.time(),
+    )
+    record.write(files.record_file)
+    tracker = open_tracker(runs)
+    observers = [Board(stream=io.StringIO()), tracker, StudyGauges(record), *more]
+    for observer in observers:
+        observer.study_started(record)
+    request = StudyRequest(data=folder, space=str(files.space_file))
+    ledger: Ledger = open_ledger(request, files, record, space, [], observers)
+    lanes: Any = StandIn(num_lanes, epoch_seconds)
+    driver = Driver(ledger, lanes, folder, lambda ended: enforce_budget(runs, 50.0, 3))
+    try:
+        yield driver, files
+    finally:
+        for observer in observers:
+            observer.study_ended(record)
+            observer.close()
+        ray.kill(lanes.mailbox)
