@@ -4,7 +4,7 @@ Every sampler and scheduler, with and without starting points from the other dat
 LCBench's learning curves. The data sets come in two halves: the methods that lead on the first are
 judged on the second, which had no say in choosing them; and the portfolio alone is compared with as
 many random trials. Needs the surrogate's folder (YAHPO Gym's `lcbench`) and onnxruntime. Two times
-12 data sets and 20 seeds take a quiet core an hour and a half, `--processes` shares them out.
+12 data sets and 20 seeds take a quiet core an hour for each metric, `--processes` shares them out.
 """
 
 from __future__ import annotations
