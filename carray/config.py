@@ -112,6 +112,8 @@ class AugmentConfig(Part):
     strength: float = Field(0.3, ge=0, le=1)
     """One dial for crop scale, colour jitter, RandAugment and erasing together."""
     flip: bool = True
+    blur: float = Field(0.0, ge=0, le=1)
+    """Share of the images that are blurred (Gaussian, sigma 0.1 to 2 pixels); 0: off."""
     mixup: float = Field(0.0, ge=0, le=10)
     """MixUp's alpha; 0: off."""
     cutmix: float = Field(0.0, ge=0, le=10)

@@ -21,6 +21,7 @@ Numbers = np.random.Generator
 CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
 PIXEL_TOLERANCE = 1e-3  # what float32 leaves of a whole pixel
 MID_GREY = 115.0  # what contrast turns around, brightened: the mean grey of photographs
+BLUR_SIGMA = 0.1, 2.0  # pixels of the output
 LUMA = np.array([0.299, 0.587, 0.114])
 GEOMETRIC, TONE = ("rotate", "shear_x", "shear_y", "translate"), ("posterize", "solarize", "gamma")
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -101,6 +102,8 @@ class AugmentParams:
     """(B, 4): x1, y1, x2, y2 in output pixels, the ends excluded; empty where x1 == x2."""
     fill: npt.NDArray[np.uint8]
     """(B, 3): colour of the erased box."""
+    blur: npt.NDArray[np.float64]
+    """(B,): sigma of a Gaussian blur in output pixels; 0 is none."""
     has_colour: bool = True
 
     def __len__(self) -> int:
@@ -133,12 +136,19 @@ def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
         has_tone=np.concatenate([part.has_tone for part in parts]),
         erase=np.concatenate([part.erase for part in parts]),
         fill=np.concatenate([part.fill for part in parts]),
+        blur=np.concatenate([part.blur for part in parts]),
         has_colour=any(part.has_colour for part in parts),
     )
 
 
 def draw(
-    row: Dial, flip: bool, count: int, side_in: int, side_out: int, numbers: Numbers
+    row: Dial,
+    flip: bool,
+    count: int,
+    side_in: int,
+    side_out: int,
+    numbers: Numbers,
+    blur_share: float = 0.0,
 ) -> AugmentParams:
     """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
     boxes = draw_crops(row, count, numbers)
@@ -153,6 +163,7 @@ def draw(
         has_tone=has_tone,
         erase=_draw_erase(row, count, side_out, numbers),
         fill=numbers.integers(0, 256, (count, 3), np.uint8),
+        blur=_draw_blur(blur_share, count, numbers),
         has_colour=row.colour > 0,
     )
 
@@ -169,6 +180,7 @@ def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> Augmen
         has_tone=none,
         erase=np.zeros((count, 4), np.int64),
         fill=np.zeros((count, 3), np.uint8),
+        blur=np.zeros(count),
         has_colour=False,
     )
 
@@ -308,3 +320,11 @@ def _draw_erase(row: Dial, count: int, side: int, numbers: Numbers) -> npt.NDArr
     boxes: npt.NDArray[np.int64] = np.rint(shares * side).astype(np.int64)
     boxes[~erased] = 0
     return boxes
+
+
+def _draw_blur(share: float, count: int, numbers: Numbers) -> npt.NDArray[np.float64]:
+    """Draw (count,) sigmas, uniform as torchvision's GaussianBlur has them; 0 where none."""
+    if not share:
+        return np.zeros(count)  # and what is drawn next stays what it was
+    blurred, sigma = numbers.random(count) < share, numbers.uniform(*BLUR_SIGMA, count)
+    return np.where(blurred, sigma, 0.0)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from carray.data.augment import AugmentParams, crops_of
 
+BLUR_TAPS = 9, 9  # of the kernel: two of the largest sigmas either way
 FAR = 2**20  # pixels; no image is as large
 
 Pixels = npt.NDArray[np.uint8]  # (B, side, side, 3), RGB
@@ -25,13 +26,15 @@ def apply_opencv(images: Pixels | Sequence[Pixels], params: AugmentParams, side_
     if len(images) == 0:
         return out
     crops = crops_of(params.affine, len(images[0]), side_out).tolist()
-    erased = params.erase.tolist()
+    erased, blur = params.erase.tolist(), params.blur.tolist()
     for index, (image, done) in enumerate(zip(images, out, strict=True)):
         _place(image, params.affine[index], crops[index], done)
         if params.has_colour:
             cv2.transform(done, params.colour[index], dst=done)
         if params.has_tone[index]:
             cv2.LUT(done, params.tone[index], dst=done)
+        if blur[index]:
+            cv2.GaussianBlur(done, BLUR_TAPS, blur[index], done, borderType=cv2.BORDER_REFLECT_101)
         x1, y1, x2, y2 = erased[index]
         if x2 > x1:
             done[y1:y2, x1:x2] = params.fill[index]
@@ -72,6 +75,8 @@ def apply_torch(images: Tensor, params: AugmentParams, side_out: int) -> Tensor:
         out = _colour(out, _tensor(params.colour, device))
     if params.has_tone.any():
         out = _tone(out, params, device)
+    if params.blur.any():
+        out = _blur(out, params, device)
     if (params.erase[:, 2] > params.erase[:, 0]).any():
         out = _erase(out, params, device)
     return out
@@ -112,6 +117,21 @@ def _tone(out: Tensor, params: AugmentParams, device: torch.device) -> Tensor:
     table = _tensor(params.tone[params.has_tone], device).float()
     values = out[rows].round().long().flatten(1)
     out[rows] = table.gather(1, values).view_as(out[rows])
+    return out
+
+
+def _blur(out: Tensor, params: AugmentParams, device: torch.device) -> Tensor:
+    rows = np.flatnonzero(params.blur)
+    half = BLUR_TAPS[0] // 2
+    taps = np.exp(-0.5 * (np.arange(-half, half + 1) / params.blur[rows, None]) ** 2)
+    taps /= taps.sum(1, keepdims=True)
+    kernel = _tensor(taps.astype(np.float32).repeat(3, 0), device)[:, None]  # (3 R, 1, taps)
+    where = _tensor(rows, device)
+    planes = out[where].flatten(0, 1)[None]  # (1, 3 R, side, side)
+    planes = F.pad(planes, (half,) * 4, mode="reflect")
+    planes = F.conv2d(planes, kernel[:, :, None], groups=len(kernel))
+    planes = F.conv2d(planes, kernel[:, :, :, None], groups=len(kernel))
+    out[where] = planes.view(len(rows), 3, *out.shape[2:])
     return out
 
 

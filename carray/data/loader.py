@@ -75,6 +75,13 @@ class BatchPlan(Protocol[T]):
         """Return batch `index`."""
 
 
+def _drawn(
+    augment: AugmentConfig, count: int, side_in: int, side_out: int, numbers: np.random.Generator
+) -> AugmentParams:
+    row = dial(augment.strength)
+    return draw(row, augment.flip, count, side_in, side_out, numbers, augment.blur)
+
+
 @dataclass(frozen=True)
 class TrainPlan:
     """One rank's share of one epoch: shuffled, cut to equal steps on all ranks, augmented."""
@@ -98,14 +105,7 @@ class TrainPlan:
         """Return batch `index`, augmented or with its augmentation drawn."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         numbers = np.random.default_rng((*self.seeds, _AUGMENT, index))
-        params = draw(
-            dial(self.augment.strength),
-            self.augment.flip,
-            len(rows),
-            self.images.side,
-            self.image_size,
-            numbers,
-        )
+        params = _drawn(self.augment, len(rows), self.images.side, self.image_size, numbers)
         mix = draw_mix(self.augment, self.image_size, numbers) if self.mixes else None
         return _batch(self.images, rows, params, self.image_size, self.on_device, mix)
 
@@ -138,8 +138,7 @@ class ViewPlan:
 
     def _drawn(self, row: int) -> AugmentParams:
         numbers = np.random.default_rng((self.view, row, _VIEW))
-        side_in, side_out = self.images.side, self.image_size
-        return draw(dial(self.augment.strength), self.augment.flip, 1, side_in, side_out, numbers)
+        return _drawn(self.augment, 1, self.images.side, self.image_size, numbers)
 
 
 @dataclass(frozen=True)

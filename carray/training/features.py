@@ -155,7 +155,7 @@ class FrozenBackbone:
             "spec": self.spec.model_dump(),
             "dtype": str(self.numbers.autocast_dtype),
             "is_map": self.classifier.reads_map,
-            "augment": (augment.strength, augment.flip) if augment else None,
+            "augment": (augment.strength, augment.flip, augment.blur) if augment else None,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

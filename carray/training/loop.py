@@ -118,7 +118,8 @@ def _on_features(
     if mixes or not views:
         return None
     augment = live.config.augment
-    same = augment.strength == 0 and not augment.flip  # then every view is the whole image
+    # then every view is the whole image
+    same = augment.strength == 0 and not augment.flip and not augment.blur
     # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
     view = 0 if same else (epoch - 1) % views
     stored = _stored(live, live.data.train, view, num_loaders)

@@ -40,6 +40,7 @@ LOOKED_FOR_CURE = 0.4  # share of the time that is left for a run with another l
 REGULARISATION_OFF: dict[str, Any] = {
     "augment.strength": 0.0,
     "augment.flip": False,
+    "augment.blur": 0.0,
     "augment.mixup": 0.0,
     "augment.cutmix": 0.0,
     "augment.mix_off_epochs": 0,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms.functional import gaussian_blur
 
 from carray.data.augment import (
     AugmentParams,
@@ -236,6 +237,28 @@ def test_opencv_and_torch_agree_on_tone() -> None:
     assert np.abs(cpu - both_ways(replace(params, has_tone=np.zeros(8, bool)))[0]).mean() > 5
 
 
+def test_opencv_and_torch_blur_as_torchvision_does() -> None:
+    params = draw(dial(0.0), False, 8, SIDE, OUT, numbers(4), blur_share=1.0)
+    cpu, device = both_ways(params)
+    assert np.abs(cpu - device).mean() < 0.6
+    sharp = both_ways(replace(params, blur=np.zeros(8)))[0]
+    for image, done, sigma in zip(sharp, cpu, params.blur, strict=True):
+        wanted = gaussian_blur(torch.from_numpy(image).permute(2, 0, 1), [9, 9], [sigma, sigma])
+        assert np.abs(wanted.permute(1, 2, 0).numpy() - done).max() <= 1.5
+    assert np.abs(cpu - sharp).max() > 2
+
+
+def test_as_many_images_are_blurred_as_wished_and_no_other_draw_moves() -> None:
+    off = draw(dial(0.5), True, 4000, SIDE, OUT, numbers())
+    on = draw(dial(0.5), True, 4000, SIDE, OUT, numbers(), blur_share=0.3)
+    assert not off.blur.any()
+    assert (on.blur > 0).mean() == pytest.approx(0.3, abs=0.03)
+    assert on.blur[on.blur > 0].min() >= 0.1
+    assert on.blur.max() <= 2.0
+    assert np.array_equal(off.affine, on.affine)
+    assert np.array_equal(off.fill, on.fill)
+
+
 def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     image[0, 20:60, 40:80] = 200
@@ -250,5 +273,5 @@ def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
 
 def test_the_same_numbers_draw_the_same_parameters() -> None:
     first, second = (draw(dial(0.7), True, 5, SIDE, OUT, numbers(9)) for _ in range(2))
-    for name in ("affine", "colour", "tone", "erase", "fill"):
+    for name in ("affine", "colour", "tone", "erase", "fill", "blur"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
