@@ -67,10 +67,14 @@ clean:  ## Remove caches and the demo's folder; studies under runs/ and .venv st
 	@rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find carray tests jobs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-bench: install  ## Speed: tables with ratios, in about ten minutes.
+bench: install  ## Speed: tables with ratios, in about an hour.
 	@$(BIN)/python tests/benchmarks/bench_input.py
 	@$(BIN)/python tests/benchmarks/bench_trial.py
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 1
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 2
 	@$(BIN)/python tests/benchmarks/bench_head_only.py
 	@$(BIN)/python tests/benchmarks/bench_ensemble.py
+	@$(BIN)/python tests/benchmarks/bench_driver.py --concurrent 4 --epochs 80 --epoch-seconds 0.2
+	@$(BIN)/python tests/benchmarks/bench_growth.py memory
+	@$(BIN)/python tests/benchmarks/bench_growth.py trials
+	@$(BIN)/python tests/benchmarks/bench_growth.py images
