@@ -27,8 +27,12 @@ def test_the_mistakes_are_those_of_the_trials_own_logits(trained: Trained, tmp_p
     manifest = trained.manifest
     rows = manifest.rows("test")
     labels, logits = manifest.labels[rows], trained.study.trial(0).logits("test")
-    wrong = {int(row) for row in rows[logits.argmax(axis=1) != labels]}
-    assert {one.row for one in found.mistakes} == wrong
+    own = logits[np.arange(len(rows)), labels]
+    best_other = np.where(np.eye(logits.shape[1], dtype=bool)[labels], -np.inf, logits).max(axis=1)
+    surely, perhaps = ({int(row) for row in rows[w]} for w in (best_other > own, best_other >= own))
+    wrong = {one.row for one in found.mistakes}
+    assert surely <= wrong <= perhaps  # float16 makes two classes equal where float32 did not
+    assert len(perhaps) < len(surely) + 3
     confidences = [one.confidence for one in found.mistakes]
     assert confidences == sorted(confidences, reverse=True)
     assert found.accuracy.value == pytest.approx(1 - len(wrong) / len(rows))
