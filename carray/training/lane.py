@@ -221,14 +221,18 @@ def lane_loop(config: dict[str, Any]) -> None:
                     ray.get(mailbox.note.remote(lane, answer.reason))
                 raise
             runner.release()
-        if rank == 0:
-            ray.get(mailbox.answer.remote(lane, sequence, answer))
+        retires = False
         if order.ends_trial:
+            # Agreed before the answer: once that is there the next order may come, and a rank that
+            # has not taken this one yet would never see it, nor what the others agree on after it.
             has_grown = memory.has_grown()
+            retires = ranks.any(has_grown)
             if has_grown:
                 ray.get(mailbox.retire.remote(lane, f"grew from {memory}"))
-            if ranks.any(has_grown):
-                return
+        if rank == 0:
+            ray.get(mailbox.answer.remote(lane, sequence, answer))
+        if retires:
+            return
 
 
 def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
