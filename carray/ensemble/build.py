@@ -219,7 +219,9 @@ def _notes(source: _Source, judged_on: str) -> list[str]:
             "cross-fitted on val, which also picked epochs and members"
         )
     left_out = source.candidates.left_out
-    notes += [f"left out: {count} trials {reason}" for reason, count in left_out.items()]
+    notes += [
+        f"left out: {count} trial{'s' * (count > 1)} {reason}" for reason, count in left_out.items()
+    ]
     if left_out.get(NO_WEIGHTS):
         notes.append("--logits-only uses them too, and writes no package")
     return notes

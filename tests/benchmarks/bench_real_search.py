@@ -69,7 +69,7 @@ def table(studies: dict[str, Study]) -> list[str]:
 
 def main() -> None:
     """Run what is missing of the studies; print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("space")
     parser.add_argument("--start-from", action="append", required=True)

@@ -218,7 +218,7 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     assert live_groups() == []
 
     ensemble = build_ensemble("s", runs=tmp_path / "runs", logits_only=True, track=False)
-    assert "left out: 1 trials that collapsed" in ensemble.notes
+    assert "left out: 1 trial that collapsed" in ensemble.notes
     assert collapsed.name not in [member.trial for member in ensemble.members]
 
 
