@@ -54,15 +54,13 @@ class Probes(BaseModel):
             return cls()
 
     def lines(self) -> list[str]:
-        """Return a sentence for everything measured, the fastest way first."""
-        return [
-            f"{key}: "
-            + ", ".join(
-                f"{timing.compute} {1000 * timing.step_seconds:.0f} ms a step"
-                for timing in sorted(timings, key=lambda timing: timing.step_seconds)
-            )
-            for key, timings in self.timings.items()
-        ]
+        """Return everything measured, the fastest way first, in lines of at most 90 columns."""
+        lines = []
+        for key, timings in self.timings.items():
+            lines.append(f"a step of {key}"[:90])
+            ranked = sorted(timings, key=lambda timing: timing.step_seconds)
+            lines += [f"  {1000 * each.step_seconds:.0f} ms: {each.compute}" for each in ranked]
+        return lines
 
 
 def choose_compute(
@@ -136,7 +134,7 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 def _key(config: TrialConfig, device: torch.device) -> str:
     on_gpu = device.type == "cuda"
-    where = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name(device) if on_gpu else f"threads: {torch.get_num_threads()}"
     head = f" {config.head.kind}" if config.head.kind != "linear" else ""
     size, batch = config.image_size, config.device_batch_size
     return f"{config.backbone}{head} {config.precision} {size} px, batch {batch}, {where}"

@@ -41,6 +41,9 @@ def test_a_long_trial_is_measured_once_and_the_next_reads_it(tmp_path: Path) -> 
     assert key.startswith("lcnet_035 auto 32 px, batch 16, ")
     assert {timing.compute for timing in timings} >= {FIRST, LAST}
     assert all(timing.step_seconds > 0 for timing in timings)
+    told, *ways = Probes.read(file).lines()
+    assert told == f"a step of {key}"
+    assert len(ways) == len(timings)
     assert chosen(small_config(epochs=100), 64, file) == first
     assert Probes.read(file).timings == known
     chosen(small_config(epochs=100, image_size=64), 64, file)
