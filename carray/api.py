@@ -101,10 +101,11 @@ def tune(
         data=Path(data), space=str(space), trials=trials, name=name, runs=where, **options
     )
     done = Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
-    if pictures and done.best is not None:
+    best = done.best if pictures else None
+    if best is not None:
         from carray.reports.confusion import draw_confusion
 
-        draw_confusion(done.best.name, runs=runs)
+        draw_confusion(best.name, runs=runs)
     return done
 
 

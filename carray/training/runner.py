@@ -238,7 +238,7 @@ class TrialRunner:
         compute = compute or usual_compute(config, classifier, self._device)
         numbers = arithmetic(spec, compute, self._device)
         classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
-        frozen = _never_moved(order, folder, classifier, data, spec, numbers)
+        frozen = _never_moved(meta, config, classifier, data, spec, numbers)
         return {
             split: logits_of(
                 classifier, data, rows, config, numbers, self._ranks, self._num_loaders, frozen
@@ -259,18 +259,18 @@ def _set_libraries_aside() -> None:
 
 
 def _never_moved(
-    order: EpochOrder,
-    folder: TrialFolder,
+    meta: CheckpointMeta | None,
+    config: TrialConfig,
     classifier: Classifier,
     data: TrialData,
     spec: InputSpec,
     numbers: Arithmetic,
 ) -> FrozenBackbone | None:
     """Return the backbone of a trial that trained its head alone; its features may be stored."""
-    meta, finetune = read_meta(folder.checkpoint), order.config.finetune
+    finetune = config.finetune
     if meta is None or finetune.policy != "head_only" or not finetune.feature_views:
         return None
-    return FrozenBackbone(classifier, order.config, data, spec, numbers, meta.initialisation)
+    return FrozenBackbone(classifier, config, data, spec, numbers, meta.initialisation)
 
 
 def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) -> bool:
