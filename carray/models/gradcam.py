@@ -8,6 +8,8 @@ gradient times activation is summed (Draelos and Carin, "HiResCAM", 2020).
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 
 from carray.models.backbones import map_width
 from carray.models.classifier import Classifier
+
+STRIDED = nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d
 
 
 def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
@@ -32,15 +36,14 @@ def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
 
     model = _Opened(classifier).eval()
     layer, prefix = model.watched_layer()
-    by_channel = prefix is None and model.is_channels_first(images)
+    cells = _Cells(images.shape[-1])
+    by_channel = model.is_channels_first(images, cells) and prefix is None
     method = (LayerGradCam if by_channel else LayerGradientXActivation)(model, layer)
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum's hooks on layers that work in place
         found = method.attribute(images, target=targets)
     maps = found if by_channel else _summed(found, prefix or 0)
-    maps = F.interpolate(
-        maps.detach().float().relu(), images.shape[-2:], mode="bilinear", align_corners=False
-    )
+    maps = cells.drawn(maps.detach().float().relu())
     most = maps.amax((1, 2, 3), keepdim=True)
     return (maps / most.clamp(min=1e-12)).squeeze(1).cpu()
 
@@ -81,11 +84,62 @@ class _Opened(nn.Module):
         return self.map, int(prefix)
 
     @torch.no_grad()
-    def is_channels_first(self, images: Tensor) -> bool:
-        """Say whether the feature map is (B, D, H, W)."""
-        maps: Tensor = self.classifier.backbone.forward_features(images[:1])  # type: ignore[operator]
-        width = map_width(self.classifier.backbone)
-        return maps.ndim == 4 and maps.shape[1] == width
+    def is_channels_first(self, images: Tensor, cells: _Cells) -> bool:
+        """Say whether the feature map is (B, D, H, W); `cells` learns where its cells lie."""
+        backbone = self.classifier.backbone
+        hooks = [
+            layer.register_forward_hook(cells.passed)
+            for layer in backbone.modules()
+            if isinstance(layer, STRIDED)
+        ]
+        try:
+            maps: Tensor = backbone.forward_features(images[:1])  # type: ignore[operator]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps.ndim == 4 and maps.shape[1] == map_width(backbone)
+
+
+@dataclass
+class _Cells:
+    """Where the cells of a feature map have their centres, in pixels of the image."""
+
+    image_side: int
+    first: float = 0.0
+    """Of the first cell, from the centre of the first pixel."""
+    step: float = 1.0
+    """From one cell to the next."""
+    side: int = 0
+    """Of the map in cells, as far as the layers are known; 0 before the first."""
+
+    def passed(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Follow one layer, a hook of its forward pass; of those side by side, the first."""
+        before, after = inputs[0].shape[-1], output.shape[-1]
+        if before != (self.side or self.image_side) or after >= before:
+            return
+        stride, reach = _across(layer.stride), _across(layer.kernel_size) - 1
+        reach *= _across(getattr(layer, "dilation", 1))
+        padding = 0 if isinstance(layer.padding, str) else _across(layer.padding)
+        missing = (after - 1) * stride + reach + 1 - before  # a layer that pads as TensorFlow does
+        self.first += self.step * (reach / 2 - (padding or max(0, missing) // 2))
+        self.step *= stride
+        self.side = after
+
+    def drawn(self, maps: Tensor) -> Tensor:
+        """Return maps (B, 1, side, side) of the image's side from ones of the map's."""
+        side, step, first = maps.shape[-1], self.step, self.first
+        if side != self.side:  # not by strided layers alone: spread evenly
+            step = self.image_side / side
+            first = (step - 1) / 2
+        pixels = torch.arange(self.image_side, device=maps.device)
+        places = (2 * (pixels - first) / step + 1) / side - 1  # as `grid_sample` counts
+        grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
+        grid = grid.expand(len(maps), -1, -1, -1)
+        return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+
+
+def _across(value: int | tuple[int, ...]) -> int:
+    return value if isinstance(value, int) else value[-1]
 
 
 def _summed(products: Tensor, prefix: int) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from carray.config import build_config
@@ -61,6 +64,52 @@ def test_what_speaks_for_the_class_is_where_the_map_is_high() -> None:
     (where,) = grad_cam(classifier, images, torch.tensor([1]))
     assert where[50:, :14].min() > 0.9
     assert where[:30, 34:].max() < 0.1
+
+
+class _Strided(nn.Module):
+    """A backbone of one channel that adds up brightness in layers that halve the image."""
+
+    num_features = head_hidden_size = 1
+
+    def __init__(self, layer: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(layer() for _ in range(4)))
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, 1 / parameter.numel())
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images.mean(1, keepdim=True))
+
+    def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False),
+        lambda: nn.Conv2d(1, 1, 7, stride=2, padding=3, bias=False),
+        lambda: Conv2dSame(1, 1, 3, stride=2, bias=False),
+        lambda: nn.Conv2d(1, 1, 2, stride=2, bias=False),
+        lambda: nn.AvgPool2d(3, 2, 1),
+        lambda: nn.AvgPool2d(2),
+    ],
+)
+def test_heat_lies_over_what_is_seen_in_every_corner(layer: Callable[[], nn.Module]) -> None:
+    classifier = classifier_of("small_car_cnn", 64)
+    classifier.backbone = _Strided(layer)
+    classifier.head = nn.Linear(1, 2)
+    nn.init.constant_(classifier.head.weight, 1.0)
+    images = torch.zeros(4, 3, 256, 256)
+    corners = [(y, x) for y in (64, 192) for x in (64, 192)]
+    for image, (y, x) in zip(images, corners, strict=True):
+        image[:, y - 24 : y + 24, x - 24 : x + 24] = 1.0
+    maps = grad_cam(classifier, images, torch.ones(4, dtype=torch.int64))
+    pixels = torch.arange(256) + 0.5
+    down = (maps.sum(2) * pixels).sum(1) / maps.sum((1, 2))
+    right = (maps.sum(1) * pixels).sum(1) / maps.sum((1, 2))
+    off = torch.stack([down, right], 1) - torch.tensor(corners)
+    assert off.abs().max() < 2  # an even spread of the cells is off by 7.5, either way
 
 
 def test_parameters_are_left_without_gradients() -> None:
