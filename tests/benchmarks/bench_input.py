@@ -3,11 +3,15 @@
     python tests/benchmarks/bench_input.py [--images 400] [--size 224] [--rounds 5]
 
 Both read the same JPEGs (640 x 480, quality 90, toy cars enlarged); timm's loader decodes each
-time, the store has decoded once before. One process; rounds are interleaved, ratios are of CPU
-seconds. "Same augmentation" is what timm's default does: random resized crop, flip, brightness,
-contrast and saturation. "The dial" adds rotation, shear, shift, tone and erasing. A batch that
-a step can use is float32 and normalised. The second table shows what loader threads are good for
-beside a consumer that only normalises: wall time, and what the machine spends on it.
+time, the store has decoded once before. One process, no workers on either side; rounds are
+interleaved, ratios are of CPU seconds and the median over the rounds.
+
+Each group compares the same work. Bytes are what either loader hands over where the step
+normalises, as timm's prefetcher does and we do; "normalised" adds that, in float32. "Crop, flip,
+colour" is timm's default: random resized crop, flip, brightness, contrast and saturation. "The
+dial" adds rotation, shear, shift, tone and erasing; timm's side then has RandAugment and erasing on
+as many of the images. The second table shows what loader threads are good for beside a consumer
+that only normalises: wall time, and what the machine spends on it.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from timm.data import (
     ImageDataset,
     create_loader,
 )
+from timm.data.transforms_factory import transforms_imagenet_train
 
 from carray.config import Compute, InputSpec
 from carray.data.augment import Dial, dial, draw
@@ -73,34 +78,57 @@ def main() -> None:
         )
         compare(
             {
-                "timm create_loader, normalised": lambda: by_timm(photos, asked.size, False),
-                "timm, its prefetcher, normalised": lambda: by_timm(photos, asked.size, True),
-                "same augmentation, uint8": lambda: by_store(same, normalise=False),
-                "same augmentation, normalised": lambda: by_store(same, normalise=True),
-                "the dial at 0.3, uint8": lambda: by_store(whole, normalise=False),
-                "the dial at 0.3, normalised": lambda: by_store(whole, normalise=True),
-                "the dial at 1.0, uint8": lambda: by_store(most, normalise=False),
-                "the dial at 1.0, normalised": lambda: by_store(most, normalise=True),
+                "crop, flip, colour; bytes": {
+                    "timm": lambda: by_timm(photos, asked.size, "bytes"),
+                    "store": lambda: by_store(same, normalise=False),
+                },
+                "crop, flip, colour; normalised": {
+                    "timm": lambda: by_timm(photos, asked.size, "normalised"),
+                    "timm, by its prefetcher": lambda: by_timm(photos, asked.size, "prefetcher"),
+                    "store": lambda: by_store(same, normalise=True),
+                },
+                "the dial at 0.3; bytes": {
+                    "timm, RandAugment, erasing": lambda: by_timm(photos, asked.size, "bytes", 0.3),
+                    "store": lambda: by_store(whole, normalise=False),
+                },
+                "the dial at 0.3; normalised": {
+                    "timm, RandAugment, erasing": lambda: by_timm(
+                        photos, asked.size, "normalised", 0.3
+                    ),
+                    "store": lambda: by_store(whole, normalise=True),
+                    "store, the dial at 1.0": lambda: by_store(most, normalise=True),
+                },
             },
             asked.rounds,
         )
         compare_threads(whole, asked.rounds)
 
 
-def compare(ways: dict[str, Callable[[], int]], rounds: int) -> None:
-    """Print images per CPU second of each way, and its ratio to the first."""
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
+def compare(groups: dict[str, dict[str, Callable[[], int]]], rounds: int) -> None:
+    """Print images per CPU second of each way, and its ratio to the first of its group."""
+    speeds: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
-        for name, run in ways.items():
-            start = time.process_time()
-            count = run()
-            speeds[name].append(count / (time.process_time() - start))
-    base = statistics.median(next(iter(speeds.values())))
-    print("pipeline                          images/s per core (min, median, max)    ratio")
-    for name, values in speeds.items():
-        middle = statistics.median(values)
-        spread = f"{min(values):10,.0f} {middle:10,.0f} {max(values):10,.0f}"
-        print(f"{name:34s} {spread} {'':6s} x{middle / base:.1f}")
+        for group, ways in groups.items():
+            for name, run in ways.items():
+                start = time.process_time()
+                count = run()
+                speed = count / (time.process_time() - start)
+                speeds.setdefault((group, name), []).append(speed)
+    print(f"{'images/s per core':34s} {'min':>8s} {'median':>8s} {'max':>8s}   ratio (min, max)")
+    for group, ways in groups.items():
+        print(group)
+        base = speeds[group, next(iter(ways))]
+        for index, name in enumerate(ways):
+            values = speeds[group, name]
+            line = " ".join(
+                f"{v:8,.0f}" for v in (min(values), statistics.median(values), max(values))
+            )
+            if index:
+                ratios = [value / timm for value, timm in zip(values, base, strict=True)]
+                line += (
+                    f"   x{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
+                )
+            print(f"  {name:32s} {line}")
 
 
 def compare_threads(plan: BenchPlan, rounds: int) -> None:
@@ -160,22 +188,44 @@ def enlarged(folder: Path, count: int) -> Path:
     return photos
 
 
-def by_timm(photos: Path, size: int, prefetcher: bool) -> int:
+def by_timm(photos: Path, size: int, kind: str, strength: float | None = None) -> int:
+    """Count timm's images: "bytes" before its prefetcher normalises them, "prefetcher" after."""
+    dataset = ImageDataset(str(photos))
     loader = create_loader(
-        ImageDataset(str(photos)),
+        dataset,
         input_size=(3, size, size),
         batch_size=BATCH,
         is_training=True,
-        use_prefetcher=prefetcher,
+        use_prefetcher=kind != "normalised",
         num_workers=0,
         color_jitter=0.4,
         persistent_workers=False,
         device=CPU,
     )
-    return sum(len(images) for images, _ in loader)
+    if strength is not None:
+        dataset.transform = timms_dial(size, strength, use_prefetcher=kind != "normalised")
+    return sum(len(images) for images, _ in (loader.loader if kind == "bytes" else loader))
 
 
-def by_store(plan: BenchPlan, normalise: bool, threads: int = 1) -> int:
+def timms_dial(size: int, strength: float, use_prefetcher: bool) -> Callable[..., object]:
+    """Return timm's transforms with as much of each kind as the dial's `strength` has."""
+    row = dial(strength)
+    share = row.geometric_share + row.tone_share
+    transform: Callable[..., object] = transforms_imagenet_train(
+        size,
+        scale=(row.crop_area_min, 1.0),
+        ratio=(1 / row.crop_aspect_max, row.crop_aspect_max),
+        color_jitter=row.colour,
+        force_color_jitter=True,
+        auto_augment=f"rand-m{round(10 * strength)}-n1-p{share:g}-inc1",
+        interpolation="bilinear",
+        re_prob=row.erase_share,
+        use_prefetcher=use_prefetcher,
+    )
+    return transform
+
+
+def by_store(plan: BenchPlan, normalise: bool, threads: int = 0) -> int:
     numbers = arithmetic(SPEC, Compute(channels_last=True), CPU)
     count = 0
     for batch in Loader(plan, threads):
