@@ -73,6 +73,29 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def add_json_line(path: Path, value: Any) -> None:
+    """Add a line to the file `path`, in one call to the system.
+
+    A writer that is killed here leaves a line without an end, which `read_json_lines` skips; so one
+    process alone adds to a file, and the next one begins another.
+    """
+    line = json.dumps(value, ensure_ascii=False) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Return the value of every whole line of the file `path`; none where there is no file."""
+    try:
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace the file `path` with `value` as JSON; every script stays readable."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -7,7 +7,7 @@ RUNS/
   studies/STUDY/
     study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
     trials/0007/                     `TrialFolder`
-      record.json  logits.npz  checkpoint/  best.safetensors
+      record.json  epochs.jsonl  logits.npz  checkpoint/  best.safetensors
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,12 +30,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carray import metrics
 from carray.config import Compute, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
-from carray.files import write_text, written_aside
+from carray.files import add_json_line, read_json_lines, write_text, written_aside
 
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
 RECORD_VERSION = 1
-
 RecordT = TypeVar("RecordT", bound="_Record")
 
 
@@ -158,8 +157,13 @@ class TrialFolder:
 
     @property
     def record_file(self) -> Path:
-        """Typed JSON, rewritten after each epoch."""
+        """Typed JSON; of a trial that runs, all but the epochs of `epochs_file`."""
         return self.path / "record.json"
+
+    @property
+    def epochs_file(self) -> Path:
+        """A line of JSON an epoch that `record_file` doesn't hold yet; gone once the trial ends."""
+        return self.path / "epochs.jsonl"
 
     @property
     def logits_file(self) -> Path:
@@ -183,12 +187,22 @@ class TrialFolder:
         return StudyFolder(self.path.parents[1] if in_study else self.path).probe_file
 
     def record(self) -> TrialRecord:
-        """Read the record."""
-        return TrialRecord.read(self.record_file)
+        """Read the record, with the epochs that were added to it."""
+        record = TrialRecord.read(self.record_file)
+        epochs = list(record.epochs)
+        for epoch, row in read_json_lines(self.epochs_file):
+            if epoch == len(epochs) + 1:
+                epochs.append(row)
+        return record.model_copy(update={"epochs": tuple(epochs)})
 
     def write_record(self, record: TrialRecord) -> None:
-        """Write the record aside, then rename."""
+        """Write the record aside, then rename; what was added to the one before is in it."""
         record.write(self.record_file)
+        self.epochs_file.unlink(missing_ok=True)
+
+    def add_epoch(self, epoch: int, row: Mapping[str, float]) -> None:
+        """Add 1-based `epoch` to a record that this process wrote, as a line."""
+        add_json_line(self.epochs_file, (epoch, row))
 
     def write_logits(self, logits: dict[str, npt.NDArray[Any]]) -> None:
         """Write {split: (images, classes)} as float16."""
@@ -234,6 +248,11 @@ class StudyFolder:
     def probe_file(self) -> Path:
         """How fast which way of computing a step was."""
         return self.path / "probe.json"
+
+    @property
+    def cache(self) -> Path:
+        """Tune's and Train's own files, which nobody reads; gone with the call that made them."""
+        return self.path / "tune"
 
     @property
     def ensembles(self) -> Path:

@@ -24,6 +24,7 @@ DATA_WAIT_SHARE = "carray_data_wait_share"
 BEST_VALUE = "carray_best_value"
 FAILURES = "carray_failures"
 
+SHOW_SECONDS = 1.0  # epochs that end sooner after each other are shown together
 AT_WORK_EPOCHS = 3.0  # a trial silent for so many of its own epochs is paused, not at work
 CAUSES = (  # the first word found in a failed trial's reason names the cause
     ("out of memory", "out_of_memory"),
@@ -59,6 +60,7 @@ class StudyGauges:
         self._metric = study.metric
         self._clock = clock
         self._states: dict[int, TrialState] = {}
+        self._shown_at = -math.inf
         self._pace: dict[int, tuple[float, metrics.EpochRow]] = {}  # by trial: when, last epoch
         self._best = math.nan
         tags = {"study": study.name}
@@ -86,7 +88,8 @@ class StudyGauges:
         self._epochs.inc()
         self._pace[record.number] = (self._clock(), record.epochs[-1])
         self._note(record)
-        self._show()
+        if self._clock() - self._shown_at >= SHOW_SECONDS:
+            self._show()
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Count how the trial ended."""
@@ -111,6 +114,7 @@ class StudyGauges:
             self._best = value
 
     def _show(self) -> None:
+        self._shown_at = self._clock()
         counts = Tally(self._states.values())
         for state in TrialState:
             self._trials.set(counts[state], tags={"state": str(state)})

@@ -46,6 +46,7 @@ class Ledger:
         self._observers = tuple(observers)
         self._lock = threading.RLock()
         self._records = {record.number: record for _, record in folder.trials()}
+        self._whole: set[int] = set()  # trials whose record this process has written whole
         self._interrupted = self._find_interrupted()
         self._fail_strays()
 
@@ -77,14 +78,7 @@ class Ledger:
 
     def to_finish(self) -> list[TrialRecord]:
         """Return ended trials whose logits a killed process never wrote, though it could have."""
-        return [
-            record
-            for record in self._all()
-            if record.state.is_finished()
-            and record.epochs
-            and self.trial_folder(record.number).weights_file.exists()
-            and not self.trial_folder(record.number).logits_file.exists()
-        ]
+        return [r for r in self._all() if lacks_logits(r, self.trial_folder(r.number))]
 
     def ask(self) -> TrialRecord | None:
         """Open the next trial, an interrupted one first; None once there are enough."""
@@ -145,7 +139,14 @@ class Ledger:
             if epoch != len(record.epochs) + 1:
                 return record
             changes = {**facts, "epochs": (*record.epochs, dict(row))}
-            record = self._store(record.model_copy(update=changes))
+            grown = record.model_copy(update=changes)
+            is_known = all(getattr(record, name) == value for name, value in facts.items())
+            if is_known and number in self._whole:
+                self._records[number] = grown
+                self.trial_folder(number).add_epoch(epoch, row)
+            else:
+                self._store(grown)
+            record = grown
             for observer in self._observers:
                 observer.epoch_ended(record)
             return record
@@ -244,6 +245,7 @@ class Ledger:
 
     def _store(self, record: TrialRecord) -> TrialRecord:
         self._records[record.number] = record
+        self._whole.add(record.number)
         self.trial_folder(record.number).write_record(record)
         return record
 
@@ -265,6 +267,12 @@ class Ledger:
         if math.isfinite(last):
             trial.report(last, step=len(record.epochs))
         self._optuna.tell(number, state=states.PRUNED)
+
+
+def lacks_logits(record: TrialRecord, files: TrialFolder) -> bool:
+    """Say whether a trial has ended without its logits, though its weights are there."""
+    has_ended = record.state.is_finished() and bool(record.epochs)
+    return has_ended and files.weights_file.exists() and not files.logits_file.exists()
 
 
 def open_optuna_study(

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
-from carray.records import StudyFolder, StudyRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.search.ledger import OUT_OF_MEMORY, Ledger, open_optuna_study
 from carray.search.samplers import build_sampler
 from carray.search.space import SearchSpace
@@ -137,6 +137,36 @@ def test_what_a_killed_process_was_running_is_asked_for_again_with_its_epochs(
     again.report(0, 2, row(0.5), {})
     again.end(0, TrialState.COMPLETE)
     assert optuna_trial(again, 0).value == 0.5
+
+
+@pytest.mark.parametrize("left", ["", '[4, {"val/log', "whole"])
+def test_epochs_are_added_to_the_record_and_there_whenever_the_process_died(
+    tmp_path: Path, left: str
+) -> None:
+    """It died after a line, in the middle of one, or after the record but before the lines went."""
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    files = ledger.trial_folder(0)
+    for epoch in (1, 2, 3):
+        ledger.report(0, epoch, row(1 / epoch), {"initialisation": "random:0"})
+    assert len(TrialRecord.read(files.record_file).epochs) == 1
+    lines = files.epochs_file.read_text()
+    assert lines.count("\n") == 2
+    if left == "whole":
+        files.write_record(ledger.record(0))
+    files.epochs_file.write_text(lines + left.replace("whole", ""))
+    assert files.record() == ledger.record(0)
+
+    again, _ = open_ledger(tmp_path)
+    record = again.ask()
+    assert record == ledger.record(0)
+    again.report(0, 4, row(0.25), {"initialisation": "random:0"})
+    again.report(0, 5, row(0.2), {"initialisation": "random:0"})
+    losses = [r[VAL_LOG_LOSS] for r in files.record().epochs]
+    assert losses == [1.0, 1 / 2, 1 / 3, 0.25, 0.2]
+    ended = again.end(0, TrialState.COMPLETE)
+    assert TrialRecord.read(files.record_file) == ended
+    assert not files.epochs_file.exists()
 
 
 def test_an_optuna_trial_that_was_never_recorded_is_failed_at_the_next_start(
