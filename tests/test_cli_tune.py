@@ -36,7 +36,7 @@ WRONG = {
     ),
     "more GPUs than there are": (["--gpus-per-trial", "99"], {}, "99 GPU, but the cluster has"),
 }
-NEEDS_RAY = ("more GPUs than there are",)
+NEEDS_RAY = ("an unknown backbone", "more GPUs than there are")
 
 
 def tune(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -83,6 +83,8 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
 def test_a_tracking_server_that_does_not_answer_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -97,6 +99,8 @@ def test_a_tracking_server_that_does_not_answer_is_refused(
     check_refused(runs, code, said, f"the tracking store http://{NOBODY} doesn't answer")
 
 
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
 def test_weights_that_do_not_fit_the_backbone_are_refused(
     capsys: pytest.CaptureFixture[str], toy_data: Path, tmp_path: Path
 ) -> None:

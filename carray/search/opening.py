@@ -18,7 +18,7 @@ from carray.files import write_text
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
-from carray.search.ledger import Ledger, open_optuna_study
+from carray.search.ledger import Ledger, lacks_logits, open_optuna_study
 from carray.search.plan import Node, Plan, make_plan
 from carray.search.samplers import BLIND, build_sampler, default_sampler
 from carray.search.schedulers import (
@@ -245,6 +245,17 @@ def plan_study(
     )
 
 
+def has_search(folder: StudyFolder, study: StudyRecord) -> bool:
+    """Say whether the study has a trial to open, to go on with or to finish."""
+    trials = list(folder.trials())
+    searched = [record for _, record in trials if record.kind == "search"]
+    return (
+        len(searched) < study.trials
+        or any(not record.state.is_finished() for record in searched)
+        or any(lacks_logits(record, files) for files, record in trials)
+    )
+
+
 def write_study(
     folder: StudyFolder, study: StudyRecord, space: SearchSpace, manifest: Manifest
 ) -> None:
@@ -280,5 +291,7 @@ def locked_study(folder: StudyFolder) -> Iterator[None]:
         try:
             yield
         finally:
+            if not folder.record_file.exists():
+                shutil.rmtree(folder.cache, ignore_errors=True)  # of lanes that were on their way
             if len(list(folder.path.iterdir())) == 1:  # the lock alone
                 shutil.rmtree(folder.path)

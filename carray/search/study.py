@@ -1,7 +1,8 @@
 """A study from question to records: check, plan, lanes, search, refit.
 
-Everything that can be refused is refused before the first trial. Calling `run_study` again with
-the same arguments goes on where the last call ended; with more trials it extends the study.
+What costs little to check is checked before anything starts; backbones, weights and the tracking
+store while the lanes come up, which go again if one is refused. Calling `run_study` again with the
+same arguments goes on where the last call ended; with more trials it extends the study.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,7 @@ from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.opening import (
     StudyRequest,
     check_backbones,
+    has_search,
     locked_study,
     open_ledger,
     open_record,
@@ -40,7 +43,8 @@ from carray.search.plan import Plan
 from carray.search.preflight import preflight
 from carray.search.space import SearchSpace
 from carray.search.watchdog import watched
-from carray.tracking import Tracker, open_tracker
+from carray.tracking import Tracker, TrackerApart
+from carray.tracking.mirror import say
 from carray.training.lane import Lanes, LaneShape, place_error
 
 GO_ON = "the same command goes on from here"
@@ -70,15 +74,24 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     manifest = Manifest.load(request.data)
     space = wanted_space(request)
     starts = wanted_starts(request, space, runs)
-    check_backbones(space, manifest)
     folder, study = open_record(request, runs, manifest, space)
     if request.preflight and not any(folder.trials()):
+        check_backbones(space, manifest)
         preflight(space, manifest.folder, board.note)
-    tracker = open_tracker(runs)
-    with locked_study(folder), connected(request.address):
+    with ExitStack() as stack:
+        stack.enter_context(locked_study(folder))
+        tracker = TrackerApart(runs, say)
+        stack.callback(tracker.abandon)
+        checked = ThreadPoolExecutor(1).submit(check_backbones, space, manifest)
+        stack.enter_context(connected(request.address))
         interrupts.take()
         plan = plan_study(request, folder, study, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
+        lanes = None
+        if has_search(folder, study):
+            lanes = stack.enter_context(started(plan, folder, lambda: bool(interrupts.name)))
+        checked.result()
+        tracker.wait_open()
         write_study(folder, study, space, manifest)
         observers: list[Tracker] = [
             board,
@@ -91,7 +104,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         if starts and not ledger.records:
             board.note(starts_text(request, space, len(starts)))
         board.known(ledger.records + ledger.refits)
-        session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts)
+        session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts, lanes)
         try:
             session.run()
         finally:
@@ -107,8 +120,26 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     return folder
 
 
+@contextmanager
+def started(plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]) -> Iterator[Lanes]:
+    """Ask for the plan's lanes, and stop them after; they come up meanwhile.
+
+    They are not waited for long after an error, nor where `is_hurried` says so in the end.
+    """
+    shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
+    lanes = Lanes(shape, plan.lanes, folder.cache, folder.path.name)
+    patience = [INTERRUPTED_PATIENCE_SECONDS]
+    try:
+        lanes.start()
+        yield lanes
+        patience = patience if is_hurried() else []
+    finally:
+        lanes.stop(*patience)
+        shutil.rmtree(folder.cache, ignore_errors=True)
+
+
 class _Session:
-    """One call's work on a study: lanes up, search, refit, lanes down."""
+    """One call's work on a study: search, refit, other lanes for it where it needs others."""
 
     def __init__(
         self,
@@ -120,6 +151,7 @@ class _Session:
         ledger: Ledger,
         board: Board,
         interrupts: Interrupts,
+        lanes: Lanes | None,
     ) -> None:
         self._request = request
         self._runs = runs
@@ -128,21 +160,24 @@ class _Session:
         self._plan = plan
         self._ledger = ledger
         self._board = board
-        self._cache = ledger.folder.path / "tune"  # Tune's and Train's own files
         self._deadline = _deadline(request.time_budget_seconds)
         self._interrupts = interrupts
+        self._lanes = lanes  # on their way up, where there is anything to search
         self._has_ended = False
 
     def run(self) -> None:
-        """Search, then refit; a study with nothing left to do starts no lane."""
-        if self._has_search():
-            with self._lanes(self._plan) as lanes:
+        """Search, then refit; a study with nothing left to do has no lanes."""
+        if self._lanes is not None:
+            with self._up(self._lanes) as lanes:
                 self._search(lanes)
                 if self._refit_plan() == self._plan:
                     self._refit(lanes)
                     self._fold(lanes)
         if (self._has_refit() or self._open_folds()) and not self._stopped():
-            with self._lanes(self._refit_plan()) as lanes:
+            if self._lanes is not None:
+                self._lanes.stop()  # others ask for their place
+            plan, folder = self._refit_plan(), self._ledger.folder
+            with started(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
                 self._refit(lanes)
                 self._fold(lanes)
         self._has_ended = not self._stopped()
@@ -156,7 +191,7 @@ class _Session:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
         scheduler = scheduler_of(self._request, self._space, self._ledger.study, ended)
         driver = self._driver(lanes)
-        driver.search(scheduler, self._deadline, self._cache)
+        driver.search(scheduler, self._deadline, self._ledger.folder.cache)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))
         for line in measured(self._ledger.folder.probe_file):
@@ -199,11 +234,6 @@ class _Session:
         most = max(self._request.refit, self._request.folds)
         return self._plan.widened(most) if most else self._plan
 
-    def _has_search(self) -> bool:
-        records = self._ledger.records
-        running = any(not record.state.is_finished() for record in records)
-        return running or len(records) < self._ledger.study.trials or bool(self._ledger.to_finish())
-
     def _has_refit(self) -> bool:
         return self._request.refit > 0 and bool(self._open_refits())
 
@@ -221,19 +251,13 @@ class _Session:
             self._board.note(f"weights of {gone.name} deleted: over the disk budget")
 
     @contextmanager
-    def _lanes(self, plan: Plan) -> Iterator[Lanes]:
-        shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
-        lanes = Lanes(shape, plan.lanes, self._cache, self._ledger.study.name)
-        lanes.start()
-        try:
-            warm_stores(self._manifest, self._space)  # while the worker groups start
-            with self._interrupts.gently(self._stopper(lanes)):
-                self._wait_for(lanes)
-                with watched(lanes, self._ledger, self._board.note):
-                    yield lanes
-        finally:
-            lanes.stop(*([INTERRUPTED_PATIENCE_SECONDS] if self._stopped() else []))
-            shutil.rmtree(self._cache, ignore_errors=True)
+    def _up(self, lanes: Lanes) -> Iterator[Lanes]:
+        """Wait for lanes on their way up, and watch over them."""
+        warm_stores(self._manifest, self._space)  # while the worker groups start
+        with self._interrupts.gently(self._stopper(lanes)):
+            self._wait_for(lanes)
+            with watched(lanes, self._ledger, self._board.note):
+                yield lanes
 
     def _wait_for(self, lanes: Lanes) -> None:
         timeout = self._request.place_timeout_seconds

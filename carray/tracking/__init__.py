@@ -1,11 +1,13 @@
 """The one door to experiment tracking: nothing else imports mlflow, and it is imported late.
 
-One process writes: the driver of a study. `open_tracker` gives it a `Tracker`, whose calls never
-block the search; the records on disk stay the truth, and `sync_study` sends them again.
+One process writes for a study: its driver's `TrackerApart`, which comes up while the driver does
+something else, and whose calls never block the search. `open_tracker` gives a tracker in the
+process itself. The records on disk stay the truth, and `sync_study` sends them again.
 """
 
 from __future__ import annotations
 
+from carray.tracking.apart import TrackerApart
 from carray.tracking.contract import MemoryTracker, Tracker, TrialRun
 from carray.tracking.door import check, tracking_uri
 from carray.tracking.mirror import download_study, open_tracker, sync_study
@@ -15,6 +17,7 @@ from carray.tracking.ui import open_ui
 __all__ = [
     "MemoryTracker",
     "Tracker",
+    "TrackerApart",
     "TrialRun",
     "check",
     "download_study",

@@ -23,9 +23,12 @@ from carray.tracking.door import cause_of, quiet, told_as_tracking_errors
 from carray.tracking.study_run import StudyRun, clean
 
 CLOSE_SECONDS = 60.0
+FAILING_SECONDS = 5.0  # what closing waits for a store that has stopped answering
+SLOW_SECONDS = 15.0  # a call that lasts longer means the same
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last one again and again
 REST = 19.0  # the writer rests so many times as long as a call took: a twentieth of a core
 MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
+ROUND_SECONDS = 5.0  # where many trials have news each is told as often, for up to half a core
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -80,6 +83,7 @@ class MlflowTracker(Tracker):
         self._wake = threading.Condition()
         self._closing = False
         self._busy = False
+        self._called_at = 0.0  # when the store was called last, monotonic
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name="carray-tracking", daemon=True)
 
@@ -110,8 +114,9 @@ class MlflowTracker(Tracker):
         with self._wake:
             self._closing = True
             self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(CLOSE_SECONDS)
+        start = time.monotonic()
+        while self._thread.is_alive() and not self._is_vain(time.monotonic() - start):
+            self._thread.join(0.05)
         with self._wake:
             left = len(self._news) + self._busy
         if left:
@@ -119,6 +124,12 @@ class MlflowTracker(Tracker):
                 f"{left} runs didn't reach {self._uri}; nothing is lost: "
                 "`carray sync` sends them from their records"
             )
+
+    def _is_vain(self, waited_seconds: float) -> bool:
+        """Say whether to give up on a store: sooner on one that fails than on one that is busy."""
+        is_slow = self._busy and time.monotonic() - self._called_at > SLOW_SECONDS
+        patience = FAILING_SECONDS if self._failures or is_slow else CLOSE_SECONDS
+        return waited_seconds > patience
 
     def _tell(self, key: int, news: _News) -> None:
         with self._wake:
@@ -139,12 +150,13 @@ class MlflowTracker(Tracker):
                     return
                 key = next(iter(self._news))
                 news = self._news.pop(key)
-                self._busy = True
-            start = time.monotonic()
+                self._busy, self._called_at = True, time.monotonic()
             failed = not self._told(news)
-            rest = min(REST * (time.monotonic() - start), MAX_REST_SECONDS)
+            spent = time.monotonic() - self._called_at
             with self._wake:
                 self._busy = False
+                in_turn = max(spent, ROUND_SECONDS / max(1, len(self._news)))
+                rest = min(REST * spent, MAX_REST_SECONDS, in_turn)
                 if not failed:  # what comes meanwhile is told together
                     self._wake.wait_for(lambda: self._closing, rest)
                 else:

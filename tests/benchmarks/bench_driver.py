@@ -3,13 +3,16 @@
 A study of trials that don't train, so that all that is left is the driver's work: our searcher,
 ledger, records, board, gauges and MLflow, against the same Tune run with Tune's own Optuna searcher
 and no tracking. Both run trials of the same weight (a class trainable that imports no torch, actors
-reused) whose epochs last as long, and nothing is stopped early. Counted are reports after the last
-actor has come up; the tracking's own tail, after the last report, counts as well.
+reused) whose epochs last as long, and nothing is stopped early. In both the trials' actors share a
+few processes, so that a hundred of them come up on a small machine: the driver calls each as it
+would call an actor of its own. Counted are reports after the last trial's first; the tracking's own
+tail, after the last report, counts as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -17,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import ray
+from hosted import hosted_actors
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
@@ -29,31 +34,50 @@ from carray.search.cluster import connected
 from carray.search.driver import LedgerCallback
 from carray.search.schedulers import build_scheduler
 from carray.search.thin import EPOCH
+from carray.tracking.apart import ENTRY
 from carray.training.orders import EpochOrder, LaneOrder
+
+Clocks = tuple[float, float, float, int]  # CPU s, wall s, CPU s of the tracking, reports
 
 
 @dataclass
 class Watch:
-    """The driver's clocks between the first report of the last actor and the end."""
+    """The driver's clocks at three moments.
+
+    When every trial has reported, when the first is about to end, and when all is over.
+    """
 
     concurrent: int
+    epochs: int
     reports: int = 0
     started: set[str] = field(default_factory=set)
-    begin: tuple[float, float, int] | None = None
+    begin: Clocks | None = None
+    turn: Clocks | None = None
 
-    def see(self, trial_id: str) -> None:
+    def see(self, trial_id: str, epoch: int) -> None:
+        if self.turn is None and epoch == self.epochs:
+            self.turn = self._clocks()
         self.reports += 1
         self.started.add(trial_id)
         if self.begin is None and len(self.started) >= self.concurrent:
-            self.begin = (time.process_time(), time.perf_counter(), self.reports)
+            self.begin = self._clocks()
 
-    def cost(self) -> tuple[float, float, int]:
-        """Return CPU ms and wall ms a report, and how many reports."""
-        assert self.begin is not None, "not every actor has reported; ask for more epochs"
-        cpu, wall, before = self.begin
-        counted = self.reports - before
-        spent, passed = time.process_time() - cpu, time.perf_counter() - wall
-        return 1000 * spent / counted, 1000 * passed / counted, counted
+    def costs(self) -> tuple[list[float], list[float]]:
+        """Return [CPU ms, wall ms, tracking's CPU ms, reports], while all run and to the end."""
+        assert self.begin and self.turn, "not every trial has reported; ask for more epochs"
+        return self._between(self.begin, self.turn), self._between(self.begin, self._clocks())
+
+    def _between(self, first: Clocks, last: Clocks) -> list[float]:
+        reports = last[3] - first[3]
+        return [1000 * (last[i] - first[i]) / reports for i in range(3)] + [reports]
+
+    def _clocks(self) -> Clocks:
+        beside = os.times().children_user + os.times().children_system
+        for each in psutil.Process().children():
+            if ENTRY in each.cmdline():
+                spent = each.cpu_times()
+                beside += spent.user + spent.system
+        return time.process_time(), time.perf_counter(), beside, self.reports
 
 
 class Counted(LedgerCallback):
@@ -67,7 +91,7 @@ class Counted(LedgerCallback):
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
         super().on_trial_result(iteration, trials, trial, result, **info)
-        self._watch.see(trial.trial_id)
+        self._watch.see(trial.trial_id, result[EPOCH])
 
 
 class CountedOnly(tune.Callback):
@@ -79,7 +103,7 @@ class CountedOnly(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
-        self._watch.see(trial.trial_id)
+        self._watch.see(trial.trial_id, result[EPOCH])
 
 
 class PlainTrial(tune.Trainable):
@@ -120,21 +144,21 @@ def scheduler_of(load: Load) -> Any:
     )
 
 
-def ours(folder: Path, load: Load) -> tuple[float, float, int]:
+def ours(folder: Path, load: Load) -> tuple[list[float], list[float]]:
     import carray.search.driver as module
 
-    watch = Watch(load.concurrent)
+    watch = Watch(load.concurrent, load.epochs)
     module.LedgerCallback = lambda driver: Counted(driver, watch)
     try:
         with study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened:
             opened[0].search(scheduler_of(load), None, folder / "tune")
     finally:
         module.LedgerCallback = LedgerCallback
-    return watch.cost()
+    return watch.costs()
 
 
-def plain(folder: Path, load: Load) -> tuple[float, float, int]:
-    watch, lanes = Watch(load.concurrent), StandIn(load.concurrent, load.epoch_seconds)
+def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
+    watch, lanes = Watch(load.concurrent, load.epochs), StandIn(load.concurrent, load.epoch_seconds)
     space = {
         "optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
         "optimizer.weight_decay": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
@@ -162,7 +186,17 @@ def plain(folder: Path, load: Load) -> tuple[float, float, int]:
         ),
     ).fit()
     ray.kill(lanes.mailbox)
-    return watch.cost()
+    return watch.costs()
+
+
+def row(name: str, *costs: list[float]) -> str:
+    cells = [f"{c:8.2f} {w:8.1f} {t:11.2f} {r:8.0f}" for c, w, t, r in costs]
+    return f"{name:7s}" + "  ".join(cells)
+
+
+def ratios(ours: tuple[list[float], ...], plain: tuple[list[float], ...]) -> str:
+    cells = [f"x{a[0] / b[0]:7.2f} x{a[1] / b[1]:7.2f}" for a, b in zip(ours, plain, strict=True)]
+    return f"ratio  {cells[0]}{'':22s}{cells[1]}"
 
 
 def main() -> None:
@@ -173,6 +207,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--epoch-seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--hosts", type=int, default=2, help="processes that hold the actors")
     parser.add_argument("--only", choices=("ours", "plain"))
     given = parser.parse_args()
     load = Load(
@@ -184,8 +219,9 @@ def main() -> None:
         f"{load.trials} trials of up to {load.epochs} epochs of {load.epoch_seconds} s, "
         f"{load.concurrent} at once"
     )
-    print("                  CPU ms   wall ms   reports")
-    with tempfile.TemporaryDirectory() as folder, connected("local"):
+    print("       while all run, a report:               starts and ends as well:")
+    print("         CPU ms  wall ms  tracking's  reports    CPU ms  wall ms  tracking's  reports")
+    with tempfile.TemporaryDirectory() as folder, connected("local"), hosted_actors(given.hosts):
         for number in range(given.rounds):
             told = {}
             for name, side in sides.items():
@@ -193,11 +229,9 @@ def main() -> None:
                     aside = Path(folder) / f"{name}-{number}"
                     aside.mkdir()
                     told[name] = side(aside, load)
-                    cpu, wall, reports = told[name]
-                    print(f"{name:15s} {cpu:8.2f} {wall:9.2f} {reports:9d}", flush=True)
+                    print(row(name, *told[name]), flush=True)
             if len(told) == 2:
-                ratios = [told["ours"][i] / told["plain"][i] for i in (0, 1)]
-                print(f"ratio           x{ratios[0]:7.2f} x{ratios[1]:8.2f}", flush=True)
+                print(ratios(told["ours"], told["plain"]), flush=True)
 
 
 if __name__ == "__main__":

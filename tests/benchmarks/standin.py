@@ -29,7 +29,7 @@ from carray.search.exports import StudyGauges
 from carray.search.ledger import Ledger
 from carray.search.opening import StudyRequest, open_ledger
 from carray.search.space import SearchSpace
-from carray.tracking import Tracker, open_tracker
+from carray.tracking import Tracker, TrackerApart
 from carray.training.orders import Answer, EpochOutcome, LaneOrder
 
 LOGITS = {"val": np.zeros((100, 10), np.float16)}
@@ -115,7 +115,7 @@ def study(
         started_at=time.time(),
     )
     record.write(files.record_file)
-    tracker = open_tracker(runs)
+    tracker = TrackerApart(runs, print)
     observers = [Board(stream=io.StringIO()), tracker, StudyGauges(record), *more]
     for observer in observers:
         observer.study_started(record)

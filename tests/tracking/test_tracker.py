@@ -19,6 +19,7 @@ from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
     MemoryTracker,
     Tracker,
+    TrackerApart,
     TrialRun,
     download_study,
     open_tracker,
@@ -62,13 +63,14 @@ def read_run(client: Any, run: Any) -> TrialRun:
     )
 
 
-@pytest.fixture(params=["memory", "mlflow"])
+@pytest.fixture(params=["memory", "mlflow", "apart"])
 def tracked(request: pytest.FixtureRequest, runs: RunsFolder) -> Iterator[tuple[Tracker, Reader]]:
     if request.param == "memory":
         memory = MemoryTracker()
         yield memory, lambda: memory.runs
         return
-    tracker = open_tracker(runs, pytest.fail)
+    apart = request.param == "apart"
+    tracker = TrackerApart(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
     yield tracker, lambda: read_mlflow(runs)
 
 
@@ -131,7 +133,8 @@ def test_telling_a_study_twice_changes_nothing(
     tracker.close()
     before = read()
     if not isinstance(tracker, MemoryTracker):
-        tracker = open_tracker(runs, pytest.fail)
+        apart = isinstance(tracker, TrackerApart)
+        tracker = TrackerApart(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
     run_study(tracker, folder)
     tracker.close()
     after = read()
