@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from carray.training.orders import RECORD_FACTS, Answer, EpochOrder, LaneOrder
 TIME_BUDGET = "the time budget is spent"
 THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
 MOST_PAUSED = 81
+PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
+actors come up one after the other, and of several that end together all but one are let go."""
 
 
 class Driver:
@@ -77,6 +81,7 @@ class Driver:
                 verbose=0,
             ),
         )
+        os.environ[PENDING] = str(self.lanes.num_lanes)
         tuner.fit()
         self.wait_finished()
 

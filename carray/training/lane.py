@@ -137,7 +137,8 @@ class Lanes:
 
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig
+
+        from carray.training.backend import LaneBackendConfig
 
         return _trainer_class()(
             lane_loop,
@@ -147,7 +148,7 @@ class Lanes:
                 "num_threads": self.shape.num_threads,
                 "allowed_growth": self.shape.allowed_growth,
             },
-            torch_config=TorchConfig(backend=None if self.shape.gpus_per_worker else "gloo"),
+            backend_config=LaneBackendConfig("nccl" if self.shape.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=self.shape.num_workers,
                 use_gpu=self.shape.gpus_per_worker > 0,
@@ -164,18 +165,24 @@ class Lanes:
 
 
 def _trainer_class() -> type:
-    """Return Ray's trainer without two of its helper actors.
+    """Return Ray's trainer without three of its helper actors.
 
     The placement group cleaner is detached: it outlives a killed driver, and for ever where the
     dashboard is off. A lane's group belongs to the driver's job, and Ray drops it when the job
     ends, however it ends. The dataset manager loads Ray Data, which no lane reads.
     """
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    class LaneTrainer(TorchTrainer):  # type: ignore[misc]
+    from carray.training.backend import LanePolicy
+
+    class LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [each for each in callbacks if type(each).__name__ not in SPARED]
+
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            parts["scaling_policy"] = LanePolicy(self.scaling_config)
+            return super()._initialize_and_run_controller(**parts)
 
     return LaneTrainer
 
