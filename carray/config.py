@@ -206,10 +206,13 @@ class Compute(Part):
     """Whether images and weights lie in memory as (B, H, W, C)."""
     compiled: bool = False
     """Whether training steps run through `torch.compile`."""
+    graphs: bool = False
+    """Whether a GPU replays compiled steps as CUDA graphs: one launch in place of hundreds."""
 
     def __str__(self) -> str:
         order = "channels last" if self.channels_last else "channels first"
-        return f"{self.precision}, {order}{', compiled' if self.compiled else ''}"
+        compiled = ", compiled" + " to CUDA graphs" * self.graphs if self.compiled else ""
+        return f"{self.precision}, {order}{compiled}"
 
 
 class InputSpec(Part):

@@ -172,8 +172,10 @@ def _batch(
 ) -> Batch:
     labels = torch.from_numpy(images.labels[rows])
     if on_device:
-        raw = torch.empty((len(rows), *images.pixels.shape[1:]), dtype=torch.uint8)
-        raw = raw.pin_memory() if torch.cuda.is_available() else raw
+        pinned = torch.cuda.is_available()  # a copy from pinned memory waits for nobody
+        shape = len(rows), *images.pixels.shape[1:]
+        raw = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        labels = labels.pin_memory() if pinned else labels
         np.take(images.pixels, rows, axis=0, out=raw.numpy(), mode="clip")
         return Batch(raw, labels, image_size, params, mix)
     done = apply_opencv([images.pixels[row] for row in rows], params, image_size)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,15 @@ def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.dev
         precision = "bf16" if has_bf16 else "fp32"
     compiled = config.compile == "on"
     return Compute(precision=precision, channels_last=classifier.is_conv_net, compiled=compiled)
+
+
+def compiled(model: nn.Module, graphs: bool) -> nn.Module:
+    """Return `model` through `torch.compile`, as CUDA graphs where wanted, for batches of one size.
+
+    A graph writes its gradients where the one before had them: none may be kept for the next step.
+    """
+    mode = "reduce-overhead" if graphs else None
+    return cast(nn.Module, torch.compile(model, dynamic=False, mode=mode))
 
 
 @dataclass

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from carray.training.features import (
     FrozenBackbone,
     features_to_device,
 )
-from carray.training.live import Arithmetic, LiveTrial
+from carray.training.live import Arithmetic, LiveTrial, compiled
 from carray.training.memory import PeakMemory, agree_on_memory
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
@@ -145,17 +144,17 @@ def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.
         live.wrapped = None
         device = live.numbers.device
         agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
-        live.wrapped = ranks.wrap(_computing(live))
+        live.wrapped = ranks.wrap(_computing(live, ranks))
     set_train_mode(live.classifier)
     return live.wrapped
 
 
-def _computing(live: LiveTrial) -> nn.Module:
+def _computing(live: LiveTrial, ranks: Ranks) -> nn.Module:
     """Return the classifier as its steps run: compiled or as it is, of the same parameters."""
-    model: Any = live.classifier
-    if live.compute.compiled:
-        model = torch.compile(model, dynamic=False)
-    return cast(nn.Module, model)
+    if not live.compute.compiled:
+        return live.classifier
+    keeps_gradients = live.config.accumulation > 1 or ranks.world_size > 1
+    return compiled(live.classifier, live.compute.graphs and not keeps_gradients)
 
 
 def _torch_seed(seed: int, epoch: int, rank: int) -> int:

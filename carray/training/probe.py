@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from carray.config import Compute, TrialConfig
 from carray.files import locked, write_text
 from carray.models.classifier import Classifier
-from carray.training.live import AUTOCAST, usual_compute
+from carray.training.live import AUTOCAST, compiled, usual_compute
 
 TIMED_STEPS = 3  # of each way, after one that warms it up; the fastest counts
 MOST_SHARE = 0.05  # of a trial's steps that may go into measuring
@@ -89,8 +89,7 @@ def choose_compute(
         known = probes.timings.get(key) or _timed(classifier, config, ways, device)
         if may_compile(known, config, steps):
             fastest = min(known, key=lambda timing: timing.step_seconds).compute
-            compiled = fastest.model_copy(update={"compiled": True})
-            known += _timed(classifier, config, [compiled], device)
+            known += _timed(classifier, config, compiled_ways(fastest, config, device), device)
         if known != probes.timings.get(key):
             kept = Probes(timings={**probes.timings, key: known})
             write_text(file, kept.model_dump_json(indent=1) + "\n")
@@ -121,6 +120,14 @@ def _eager_ways(usual: Compute, config: TrialConfig, device: torch.device) -> li
         ways.append(usual.model_copy(update={"channels_last": False}))
     if config.precision == "auto" and usual.precision == "fp32" and _has_fast_bf16(device):
         ways += [way.model_copy(update={"precision": "bf16"}) for way in ways]
+    return ways
+
+
+def compiled_ways(eager: Compute, config: TrialConfig, device: torch.device) -> list[Compute]:
+    """Return the compiled ways worth a measurement; a step that adds up gradients has no graph."""
+    ways = [eager.model_copy(update={"compiled": True})]
+    if device.type == "cuda" and config.accumulation == 1:
+        ways.append(ways[0].model_copy(update={"graphs": True}))
     return ways
 
 
@@ -161,7 +168,7 @@ def _time(
     model.train()
     shape = (config.device_batch_size, 3, config.image_size, config.image_size)
     images = torch.randn(shape, device=device).contiguous(memory_format=layout)
-    stepped = torch.compile(model, dynamic=False) if compute.compiled else model
+    stepped = compiled(model, compute.graphs) if compute.compiled else model
     seconds = []
     for _ in range(TIMED_STEPS + 1):
         start = time.perf_counter()

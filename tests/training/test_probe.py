@@ -15,7 +15,14 @@ from carray.models.classifier import build_classifier
 from carray.records import StudyFolder, TrialFolder
 from carray.training import probe
 from carray.training.checkpoint import read_meta
-from carray.training.probe import Probes, Timing, choose_compute, decide, may_compile
+from carray.training.probe import (
+    Probes,
+    Timing,
+    choose_compute,
+    compiled_ways,
+    decide,
+    may_compile,
+)
 from tests.training.orders import new_runner, order_of, run, small_config
 
 CPU = torch.device("cpu")
@@ -86,6 +93,15 @@ def test_compiling_is_measured_for_long_full_trials_alone() -> None:
     assert not may_compile(slow, gradual, 10_000)
     measured = [*slow, Timing(compute=COMPILED, step_seconds=0.4, compile_seconds=50)]
     assert not may_compile(measured, small_config(), 10_000)
+
+
+def test_a_gpu_may_replay_graphs_of_steps_that_keep_no_gradients() -> None:
+    gpu, graphs = torch.device("cuda"), COMPILED.model_copy(update={"graphs": True})
+    assert compiled_ways(LAST, small_config(), gpu) == [COMPILED, graphs]
+    assert compiled_ways(LAST, small_config(accumulation=2), gpu) == [COMPILED]
+    assert compiled_ways(LAST, small_config(), CPU) == [COMPILED]
+    assert str(graphs) == "fp32, channels last, compiled to CUDA graphs"
+    assert str(LAST.model_copy(update={"graphs": True})) == "fp32, channels last"
 
 
 def test_a_way_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
