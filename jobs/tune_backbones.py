@@ -22,6 +22,7 @@ HOME = Path(os.environ.get("CARRAY_RUNS") or "~/carray").expanduser().resolve()
 
 try:
     from carray import api
+    from carray.search.plan import gpus_asked
 except ModuleNotFoundError:  # `python` on the head node's PATH is not the one that runs Ray
     own = ROOT / ".venv" / "bin" / "python"
     if not own.exists() or Path(sys.prefix) == own.parents[1]:
@@ -40,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-epochs", type=int, help="of a full trial, in place of the space's")
     parser.add_argument("--refit", type=int, default=3, help="train the best K again, longer")
     parser.add_argument("--workers-per-trial", type=int, default=1, help="DDP ranks of a trial")
-    parser.add_argument("--gpus-per-trial", type=float, help="of all its ranks; default: one each")
+    parser.add_argument("--gpus-per-trial", help="of all its ranks, or auto; default: one each")
     return parser.parse_args()
 
 
@@ -66,7 +67,7 @@ def main() -> None:
         max_epochs=args.max_epochs,
         refit=args.refit,
         workers_per_trial=args.workers_per_trial,
-        gpus_per_trial=args.gpus_per_trial,
+        gpus_per_trial=gpus_asked(args.gpus_per_trial),
     )
     print("\n".join(study_lines(done.folder)))
     print(f"study: {done.folder.path}")

@@ -76,8 +76,10 @@ def tune(
         int, typer.Option(help="DDP ranks of a trial.", rich_help_panel=PLACE)
     ] = 1,
     gpus_per_trial: Annotated[
-        float | None,
-        typer.Option(help="Of all its ranks; a share packs trials.", rich_help_panel=PLACE),
+        str | None,
+        typer.Option(
+            help="Of all its ranks; a share packs trials, auto by memory.", rich_help_panel=PLACE
+        ),
     ] = None,
     cpus_per_worker: Annotated[
         float | None, typer.Option(help="CPUs of one rank.", rich_help_panel=PLACE)
@@ -118,6 +120,7 @@ def tune(
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
+    from carray.search.plan import gpus_asked
 
     done = api.tune(
         data,
@@ -128,7 +131,7 @@ def tune(
         max_epochs=max_epochs,
         concurrent=concurrent,
         workers_per_trial=workers_per_trial,
-        gpus_per_trial=gpus_per_trial,
+        gpus_per_trial=gpus_asked(gpus_per_trial),
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
         scheduler=scheduler,

@@ -49,7 +49,8 @@ class StudyRequest:
     max_epochs: int | None = None
     concurrent: int | None = None
     workers_per_trial: int = 1
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | str | None = None
+    """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
     cpus_per_worker: float | None = None
     sampler: str | None = None
     scheduler: str | None = None
@@ -233,13 +234,16 @@ def _max_epochs(space: SearchSpace) -> int:
 def plan_study(
     request: StudyRequest, folder: StudyFolder, study: StudyRecord, nodes: Sequence[Node]
 ) -> Plan:
-    """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
+    """Fit what is left of the study to the cluster; raises PlanError if it doesn't.
+
+    The GPUs of a trial are a number by now.
+    """
     ended = sum(record.state.is_finished() for _, record in folder.trials())
     return make_plan(
         nodes,
         trials=max(1, study.trials - ended, request.refit, request.folds),
         workers=request.workers_per_trial,
-        gpus_per_trial=request.gpus_per_trial,
+        gpus_per_trial=None if request.gpus_per_trial is None else float(request.gpus_per_trial),
         cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from carray.errors import PlanError
 
+AUTO = "auto"  # GPUs a trial as `carray.search.packing` measures them
 CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
 TRIAL_CPU = 0.01
 
@@ -107,6 +108,20 @@ def make_plan(
     return Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node))
 
 
+def gpus_asked(text: str | None) -> float | str | None:
+    """Read `--gpus-per-trial`: a number or `auto`; None where nothing was asked.
+
+    Raises:
+        PlanError: it is neither.
+    """
+    if text is None or text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise PlanError(f"--gpus-per-trial {text!r} must be a number of GPUs, or auto") from None
+
+
 def _check_numbers(workers: int, concurrent: int | None) -> None:
     if workers < 1:
         raise PlanError(f"--workers-per-trial {workers} must be at least 1")
@@ -128,7 +143,11 @@ def _check_gpus(workers: int, each: float) -> None:
 
 def _ranks_on(node: Node, cpus: float, gpus: float) -> int:
     by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
-    return min(by_cpu, math.floor(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
+    if not gpus:
+        return by_cpu
+    have = math.floor(node.get("GPU", 0))
+    by_gpu = have * math.floor(1 / gpus + 1e-9) if gpus < 1 else math.floor(have / gpus + 1e-9)
+    return min(by_cpu, by_gpu)
 
 
 def _share(nodes: Sequence[Node], ranks_by_node: Sequence[int], ranks: int, gpus: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carray.config import TrialConfig, build_config
@@ -44,15 +44,19 @@ def preflight(
     return verdicts
 
 
-def typical_configs(space: SearchSpace) -> list[TrialConfig]:
-    """Return one configuration for every backbone that a trial may have."""
+def typical_configs(space: SearchSpace, largest: Sequence[str] = ()) -> list[TrialConfig]:
+    """Return one configuration for every backbone that a trial may have.
+
+    Of the parameters `largest` it has the largest value that a trial may have.
+    """
     found: dict[str, TrialConfig] = {}
     for alias, branch in space.branches():
         middle = {name: _middle(drawn) for name, drawn in branch.search.items()}
+        most = {n: _largest(branch.search[n]) for n in largest if n in branch.search}
         start = next((point for point in space.starts if point.get(BLOCK) == alias), {})
         given = {name: value for name, value in start.items() if name != BLOCK}
         for backbone in _backbones(branch):
-            params = {**branch.fixed, **middle, **given, "backbone": backbone}
+            params = {**branch.fixed, **middle, **given, **most, "backbone": backbone}
             found.setdefault(f"{alias} {backbone}", build_config(params))
     return list(found.values())
 
@@ -61,6 +65,10 @@ def _backbones(branch: Block) -> tuple[Any, ...]:
     drawn = branch.search.get("backbone")
     fixed = branch.fixed.get("backbone", TrialConfig().backbone)
     return drawn.ends() if drawn else (fixed,)
+
+
+def _largest(drawn: Distribution) -> Any:
+    return max(drawn.ends(), key=lambda value: float(str(value)))
 
 
 def _middle(drawn: Distribution) -> Any:

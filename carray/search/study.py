@@ -39,6 +39,7 @@ from carray.search.opening import (
     warm_stores,
     write_study,
 )
+from carray.search.packing import packed
 from carray.search.plan import Plan
 from carray.search.preflight import preflight
 from carray.search.space import SearchSpace
@@ -85,6 +86,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         checked = ThreadPoolExecutor(1).submit(check_backbones, space, manifest)
         stack.enter_context(connected(request.address))
         interrupts.take()
+        request = packed(request, space, manifest, nodes(), board.note)
         plan = plan_study(request, folder, study, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
         lanes = None

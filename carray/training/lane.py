@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from carray.errors import CarrayError, TrialFailed, TrialInfeasible
+from carray.errors import CarrayError, PlanError, TrialFailed, TrialInfeasible
 from carray.training.growth import AllowedGrowth, LaneMemory
 from carray.training.mailbox import Mailbox
 from carray.training.orders import Answer, LaneOrder
@@ -130,7 +130,10 @@ class Lanes:
             self.errors[lane] = error
 
     def _is_wanted(self, lane: int) -> bool:
+        """Wait until the lane is wanted again; raises PlanError where it has left for good."""
         try:
+            if why := ray.get(self.mailbox.why_left.remote(lane)):
+                raise PlanError(why)
             return bool(ray.get(self.mailbox.is_wanted.remote(lane)))
         except ray.exceptions.RayActorError:
             return False  # the study is over
@@ -194,7 +197,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
-    from carray.training.memory import AgreedInfeasible
+    from carray.training.memory import AgreedInfeasible, is_crowded
     from carray.training.ranks import SoloRanks, TorchRanks
     from carray.training.runner import TrialRunner
 
@@ -202,7 +205,8 @@ def lane_loop(config: dict[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(config["num_threads"])
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
-    runner = TrialRunner(ranks, get_device(), config["num_threads"])
+    device = get_device()
+    runner = TrialRunner(ranks, device, config["num_threads"])
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
@@ -219,6 +223,10 @@ def lane_loop(config: dict[str, Any]) -> None:
             answer = carry_out(runner, order)
         except Exception as error:
             answer = _answer_to(error)
+            if answer.state == "infeasible" and is_crowded(device):
+                why = f"shared its GPU, whose memory was too small: {answer.reason}"
+                if ray.get(mailbox.hand_on.remote(lane, sequence, why)):
+                    return
             if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
                 # The other ranks may wait for this one in a collective: only a new worker group
                 # frees them. What can't be helped is told first, else the order comes again.

@@ -8,7 +8,8 @@ A lane is W ranks. Every rank takes the same order, told apart by its sequence n
 answers. When a lane's worker group is restarted its ranks come back under a new incarnation and
 get the unanswered order again; an order that was there for two incarnations' deaths is failed.
 A group may also retire between two trials, when it holds no order: a new one takes its place as
-soon as a trial looks for a lane.
+soon as a trial looks for a lane. A lane that shares a GPU may leave for good when memory runs out:
+another lane carries its order out, with more room.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class _Letter:
     order: LaneOrder
     answer: asyncio.Future[Answer]
     attempts: int = 0
+    handed_on: bool = False  # by a lane that left for want of memory
 
 
 @dataclass
@@ -37,6 +39,7 @@ class _Lane:
     sequence: int = 0
     current: _Letter | None = None
     note: str = ""  # what a rank said before it died
+    left: str = ""  # why the lane has left for good
     home_of: str = ""  # the trial whose state the lane holds
     own: deque[_Letter] = field(default_factory=deque)
     idle_since: float | None = None
@@ -112,11 +115,37 @@ class Mailbox:
         """Return what was said of every worker group that retired so far."""
         return self._retired
 
+    async def hand_on(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane leave for good and others carry its order out; say whether it may.
+
+        It may not if no other lane would be left, or if the order has made one leave before: then
+        the trial itself is too large.
+        """
+        mine = self._lanes[lane]
+        async with self._changed:
+            letter = mine.current
+            others = [each for each in self._lanes if each is not mine and not each.left]
+            if letter is None or sequence != mine.sequence or letter.handed_on or not others:
+                return False
+            letter.handed_on = True
+            mine.current, mine.incarnation, mine.left = None, "", why
+            self._leave(mine)
+            self._shared.appendleft(letter)
+            self._changed.notify_all()
+            return True
+
+    async def why_left(self, lane: int) -> str:
+        """Return why the lane has left for good; "" where it has not."""
+        return self._lanes[lane].left
+
     async def is_wanted(self, lane: int) -> bool:
         """Wait until a trial looks for a lane; False where the lane is not to start again."""
+        mine = self._lanes[lane]
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._broken or self._shared)
-            return not (self._closed or self._broken or self._lanes[lane].incarnation)
+            await self._changed.wait_for(
+                lambda: self._closed or self._broken or mine.left or self._shared
+            )
+            return not (self._closed or self._broken or mine.left or mine.incarnation)
 
     async def fail(self, reason: str) -> None:
         """Answer every order, waiting or to come, as failed for this reason."""

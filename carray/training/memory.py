@@ -11,6 +11,7 @@ from carray.errors import TrialInfeasible
 from carray.training.ranks import Ranks
 
 GIB = 2**30
+CONTEXT_GIB = 1.0  # of a GPU, and less, that a process holds with no trial on it
 PHRASES = (
     "out of memory",
     "DefaultCPUAllocator: can't allocate memory",
@@ -28,6 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES)
+
+
+def is_crowded(device: torch.device) -> bool:
+    """Say whether others hold memory of a GPU on which this process holds next to nothing."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / GIB > CONTEXT_GIB
 
 
 def infeasible_message(config: TrialConfig, device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carray.errors import PlanError
-from carray.search.plan import TRIAL_CPU, make_plan
+from carray.search.plan import TRIAL_CPU, gpus_asked, make_plan
 
 LAPTOP = [{"CPU": 2.0}]
 CLUSTER = [{"CPU": 96.0, "GPU": 8.0}, {"CPU": 96.0, "GPU": 8.0}]
@@ -25,6 +25,7 @@ def test_every_gpu_gets_a_lane_and_its_share_of_the_cpus() -> None:
 
 def test_small_trials_are_packed_on_a_gpu() -> None:
     assert make_plan(CLUSTER, trials=100, gpus_per_trial=0.25).lanes == 64
+    assert make_plan(CLUSTER, trials=100, gpus_per_trial=0.4).lanes == 32  # two on each
 
 
 def test_no_more_lanes_are_planned_than_trials_are_left() -> None:
@@ -39,6 +40,12 @@ def test_refits_join_lanes_into_wider_ones() -> None:
 
 def test_ranks_that_share_a_gpu_are_not_joined() -> None:
     assert make_plan(CLUSTER, trials=100, gpus_per_trial=0.5).widened(2).workers == 1
+
+
+def test_gpus_a_trial_are_a_number_or_auto() -> None:
+    assert [gpus_asked(text) for text in (None, "auto", "0.25")] == [None, "auto", 0.25]
+    with pytest.raises(PlanError, match="'many' must be a number of GPUs, or auto"):
+        gpus_asked("many")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,34 @@ def test_an_order_is_taken_answered_and_returned_to_its_caller() -> None:
     run(test())
 
 
+def test_a_lane_that_leaves_for_want_of_memory_hands_its_order_on_once() -> None:
+    async def test() -> None:
+        box = Mailbox(3)
+        call = asyncio.create_task(box.call(order("s/0")))
+        sequence, _ = await box.take(0, "a", 0)
+        following = asyncio.create_task(box.call(order("s/0", epoch=2)))
+        await settle()
+        assert not await box.hand_on(0, sequence + 1, "of an order that is no more")
+        assert await box.hand_on(0, sequence, "out of memory")
+        assert await box.why_left(0) == "out of memory"
+        assert not await box.is_wanted(0)
+        second, taken = await box.take(1, "b", 0)
+        assert (taken.trial, taken.job.epoch) == ("s/0", 1)  # type: ignore[union-attr]
+        assert not await box.hand_on(1, second, "the trial itself is too large")
+        assert await box.why_left(1) == ""
+        await box.answer(1, second, Answer(reason="told"))
+        assert (await call).lane == 1
+        third, taken = await box.take(1, "b", second)
+        assert taken.job.epoch == 2  # type: ignore[union-attr]
+        assert await box.hand_on(1, third, "out of memory")
+        fourth, taken = await box.take(2, "c", 0)
+        assert not await box.hand_on(2, fourth, "the last one stays")
+        await box.answer(2, fourth, Answer("infeasible", "too large"))
+        assert (await following).state == "infeasible"
+
+    run(test())
+
+
 def test_a_trial_stays_on_its_lane_and_a_new_one_waits_for_a_free_lane() -> None:
     async def test() -> None:
         box = Mailbox(2)
