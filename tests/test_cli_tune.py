@@ -34,6 +34,12 @@ WRONG = {
         {},
         f"no Ray cluster answers at '{NOBODY}",
     ),
+    "GPUs that are no number": (["--gpus-per-trial", "many"], {}, "a number of GPUs, or auto"),
+    "ranks that would share a GPU": (
+        ["--gpus-per-trial", "auto", "--workers-per-trial", "2"],
+        {},
+        "packs trials of one rank, not of 2",
+    ),
     "more GPUs than there are": (["--gpus-per-trial", "99"], {}, "99 GPU, but the cluster has"),
 }
 NEEDS_RAY = ("an unknown backbone", "more GPUs than there are")

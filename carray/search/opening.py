@@ -19,7 +19,7 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.search.ledger import Ledger, lacks_logits, open_optuna_study
-from carray.search.plan import Node, Plan, make_plan
+from carray.search.plan import AUTO, Node, Plan, make_plan
 from carray.search.samplers import BLIND, build_sampler, default_sampler
 from carray.search.schedulers import (
     DEFAULT_REDUCTION_FACTOR,
@@ -172,6 +172,11 @@ def open_record(
     if fresh.trials < 1:
         raise ConfigError(f"--trials {fresh.trials} must be at least 1")
     check_folds(request.folds, manifest)
+    if request.gpus_per_trial == AUTO and request.workers_per_trial > 1:
+        raise ConfigError(
+            f"--gpus-per-trial auto packs trials of one rank, not of {request.workers_per_trial}; "
+            "use --workers-per-trial 1, or give a number of GPUs"
+        )
     if request.refit > fresh.trials:
         raise ConfigError(f"--refit {request.refit} must be at most --trials {fresh.trials}")
     if not folder.record_file.exists():

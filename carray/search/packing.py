@@ -57,18 +57,9 @@ def packed(
     nodes: Sequence[Node],
     say: Callable[[str], None],
 ) -> StudyRequest:
-    """Return the request with GPUs a trial in place of `auto`; `say` is told what was measured.
-
-    Raises:
-        PlanError: a trial has several ranks, which can't share a GPU.
-    """
+    """Return the request with GPUs a trial in place of `auto`; `say` is told what was measured."""
     if request.gpus_per_trial != AUTO:
         return request
-    if request.workers_per_trial > 1:
-        raise PlanError(
-            f"--gpus-per-trial auto packs trials of one rank, not of {request.workers_per_trial}; "
-            "use --workers-per-trial 1, or give a number of GPUs"
-        )
     if not any(node.get("GPU", 0) >= 1 for node in nodes):
         say("packing: the cluster has no GPU, trials run on CPUs")
         return replace(request, gpus_per_trial=None)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carray.data.manifest import Manifest
-from carray.errors import PlanError
 from carray.search.opening import StudyRequest
 from carray.search.packing import (
     LARGEST,
@@ -82,8 +81,6 @@ def test_nothing_is_measured_where_nothing_can_be_packed(toy_data: Path, tmp_pat
     on_cpus = packed(auto, space, manifest, [{"CPU": 2.0}], said.append)
     assert on_cpus.gpus_per_trial is None
     assert said == ["packing: the cluster has no GPU, trials run on CPUs"]
-    with pytest.raises(PlanError, match="packs trials of one rank, not of 2"):
-        packed(replace(auto, workers_per_trial=2), space, manifest, [{"GPU": 1.0}], said.append)
 
 
 def space_in(folder: Path) -> SearchSpace:
