@@ -9,8 +9,9 @@ import pandas as pd
 
 from carray.data import flaws
 from carray.data.flaws import Candidate
-from carray.data.manifest import Manifest, Rows
+from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
+from carray.data.prepare import candidate_rows
 from carray.data.scan import scan_images
 from carray.data.sources.listing import Sighting, nfc, walk_images
 from carray.data.splits import cut_stratified, require_images
@@ -94,7 +95,9 @@ def _new_rows(
     splits = np.full(len(candidates), "", object)
     splits[usable] = cut
     first = int(manifest.images["group"].max()) + 1
-    return _table(candidates, splits, groups + first, len(manifest.classes))
+    table = candidate_rows(candidates, groups + first, {name: len(manifest.classes)})
+    table["split"] = splits
+    return table
 
 
 def _looked_at(manifest: Manifest, images: Path, name: str, progress: Progress) -> list[Candidate]:
@@ -114,27 +117,6 @@ def _looked_at(manifest: Manifest, images: Path, name: str, progress: Progress) 
         known.add(seen.content_hash)
         candidates.append(Candidate(Sighting(identity, file.resolve(), name), name, seen, why))
     return candidates
-
-
-def _table(
-    candidates: list[Candidate], splits: Rows, groups: Rows, class_index: int
-) -> pd.DataFrame:
-    columns: dict[str, object] = {
-        "image_id": [one.sighting.image_id for one in candidates],
-        "path": [str(one.sighting.path) for one in candidates],
-        "label": [one.label for one in candidates],
-        "class_index": class_index,
-        "split": splits,
-        "fold": -1,
-        "content_hash": [one.seen.content_hash for one in candidates],
-        "perceptual_hash": [one.seen.perceptual_hash for one in candidates],
-        "group": groups,
-        "width": [one.seen.width for one in candidates],
-        "height": [one.seen.height for one in candidates],
-        "excluded": [one.excluded for one in candidates],
-    }
-    columns |= dict.fromkeys(("box_x1", "box_y1", "box_x2", "box_y2"), -1)
-    return pd.DataFrame(columns)
 
 
 def _replayed(manifest: Manifest, most: int, seed: int) -> pd.DataFrame:

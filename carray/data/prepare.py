@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,15 @@ import pandas as pd
 
 from carray.data import flaws
 from carray.data.flaws import Candidate
-from carray.data.manifest import SPLITS, STORE_BUDGET_GIB, Crop, Manifest, Rows, Settings
+from carray.data.manifest import (
+    BOX_COLUMNS,
+    SPLITS,
+    STORE_BUDGET_GIB,
+    Crop,
+    Manifest,
+    Rows,
+    Settings,
+)
 from carray.data.parallel import Progress
 from carray.data.scan import Seen, scan_images
 from carray.data.sources import Listing, Sighting, list_source
@@ -118,7 +126,8 @@ def prepare(
     _note_flaws(candidates, groups, notes)
 
     classes = _class_order(listing, candidates)
-    table = _table(candidates, groups, classes, crop)
+    index = {name: number for number, name in enumerate(classes)}
+    table = candidate_rows(candidates, groups, index)
     brought = _cut(table, classes, shares, notes)
     settings = Settings(
         source=str(Path(source).resolve()),
@@ -210,11 +219,13 @@ def _class_order(listing: Listing, candidates: Sequence[Candidate]) -> tuple[str
     return tuple(own + sorted(labels - set(own), key=natural_key))
 
 
-def _table(
-    candidates: Sequence[Candidate], groups: Rows, classes: Sequence[str], crop: Crop
+def candidate_rows(
+    candidates: Sequence[Candidate], groups: Rows, index: Mapping[str, int]
 ) -> pd.DataFrame:
-    """Return the manifest's rows; `split` is still the source's, `fold` none."""
-    index = {name: number for number, name in enumerate(classes)}
+    """Return the manifest's rows; `split` is still the source's, `fold` none.
+
+    `index` is {class: its number}.
+    """
     boxes = [one.sighting.box or (-1, -1, -1, -1) for one in candidates]
     columns: dict[str, object] = {
         "image_id": [one.image_id for one in candidates],
@@ -230,7 +241,7 @@ def _table(
         "height": [one.seen.height for one in candidates],
         "excluded": [one.excluded for one in candidates],
     }
-    for column, name in enumerate(("box_x1", "box_y1", "box_x2", "box_y2")):
+    for column, name in enumerate(BOX_COLUMNS):
         columns[name] = [box[column] for box in boxes]
     return pd.DataFrame(columns)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from carray.data.sources.listing import Sighting, nfc
-from carray.data.sources.table import ID_NAMES, read_csv
+from carray.data.sources.table import ID_NAMES, columns_of, read_csv, usual_column
 from carray.errors import DataError, did_you_mean
 
 
@@ -27,13 +27,8 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 def _ids(path: Path) -> tuple[str, ...]:
     table = read_csv(path)
-    columns = {str(name).strip().lower(): str(name) for name in table.columns}
-    found = next((columns[name] for name in ID_NAMES if name in columns), None)
-    if found is None:
-        raise DataError(
-            f"{path} of --exclude has no column of image names: call one {ID_NAMES[0]!r} or "
-            f"'image', or list the names one per line in a .txt file"
-        )
+    cure = f"call one {ID_NAMES[0]!r}, or list the names of --exclude one per line in a .txt file"
+    found = usual_column(columns_of(table), ID_NAMES, "id", path, cure)
     names = (nfc(str(name).strip()) for name in table[found])
     return tuple(name for name in names if name)
 

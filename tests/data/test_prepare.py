@@ -193,7 +193,7 @@ def test_a_table_of_images_to_leave_out_may_have_other_columns(
     manifest = prepare(folder, tmp_path / "data", exclude=table)
     assert set(reasons(manifest)) == {"Pip/00.jpg", "소나타/03.jpg"}
     table.write_text("what,why\nPip/00.jpg,a truck\n", "utf-8")
-    with pytest.raises(DataError, match="has no column of image names"):
+    with pytest.raises(DataError, match="hold the id; its columns are what, why; call one 'id'"):
         prepare(folder, tmp_path / "data", exclude=table)
 
 

@@ -88,7 +88,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 def _columns(
     table: pd.DataFrame, source: Path, id_column: str | None, label_column: str | None
 ) -> _Columns:
-    names = {str(name).strip().lower(): str(name) for name in table.columns}
+    names = columns_of(table)
     label = _pick(names, label_column, LABEL_NAMES, "label", source)
     others = {low: name for low, name in names.items() if name != label}
     image = _pick(others, id_column, ID_NAMES, "id", source)
@@ -98,20 +98,35 @@ def _columns(
     return _Columns(image, label, split, box or None)
 
 
+def columns_of(table: pd.DataFrame) -> dict[str, str]:
+    """Return {name in small letters: the column's name}."""
+    return {str(name).strip().lower(): str(name) for name in table.columns}
+
+
 def _pick(
     names: Mapping[str, str], asked: str | None, usual: Sequence[str], what: str, source: Path
 ) -> str:
     """Return the asked column, or the first of the usual names that is there."""
-    if asked is not None:
-        if asked in names.values():
-            return asked
-        hint = did_you_mean(asked, names.values())
-        raise DataError(f"{source} has no column {asked!r}{hint or _listed(names)}")
+    if asked is None:
+        return usual_column(names, usual, what, source, f"say which with --{what}-column")
+    if asked in names.values():
+        return asked
+    hint = did_you_mean(asked, names.values())
+    raise DataError(f"{source} has no column {asked!r}{hint or _listed(names)}")
+
+
+def usual_column(
+    names: Mapping[str, str], usual: Sequence[str], what: str, source: Path, cure: str
+) -> str:
+    """Return the first of the usual names that is there.
+
+    Raises:
+        DataError: none is.
+    """
     found = next((names[name] for name in usual if name in names), None)
     if found is None:
         raise DataError(
-            f"no column of {source} is known to hold the {what}{_listed(names)}; "
-            f"say which with --{what}-column"
+            f"no column of {source} is known to hold the {what}{_listed(names)}; {cure}"
         )
     return found
 
