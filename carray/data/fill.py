@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,9 +24,11 @@ def fill_store(
     manifest: Manifest,
     side: int,
     fit: config.Fit,
+    rows: Sequence[int],
     progress: Progress,
 ) -> None:
-    """Decode every included image into `pixels`, (N, side, side, 3), and its CRC-32 into `sums`.
+    """Decode the included images `rows` into `pixels`, (N, side, side, 3), and their CRC-32 into
+    `sums`, (N,).
 
     Raises:
         DataError: an image is gone or has changed since it was prepared.
@@ -44,7 +47,7 @@ def fill_store(
             raise DataError(f"{paths[row]} can't be decoded: {error}") from None
         sums[row] = zlib.crc32(pixels[row])
 
-    for _ in map_images(fill, range(len(paths)), f"pixel store {side} px, {fit}", progress):
+    for _ in map_images(fill, rows, f"pixel store {side} px, {fit}", progress):
         pass
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from carray.data.fill import fill_store
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import DataError
-from carray.files import folder_bytes, locked, write_text, written_aside
+from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
 
 VERSION = 1
@@ -139,7 +139,8 @@ def open_store(
     """Open the store of one image size and fit, building it on first use or when it is stale.
 
     A valid store needs no source images. Of processes that build at once one works, the others
-    wait. Stores used longest ago make room under the budget (the manifest's, unless given).
+    wait; building that was interrupted goes on where it was. Stores used longest ago make room
+    under the budget (the manifest's, unless given).
 
     Raises:
         DataError: an image is gone or has changed since `prepare`; the store is larger than the
@@ -149,7 +150,7 @@ def open_store(
     folder = manifest.folder / "store" / f"{side}-{fit}"
     if store := _valid(folder, manifest, side, fit):
         return store
-    with _locked(folder):
+    with _locked(folder, _aside(folder, manifest)):
         if store := _valid(folder, manifest, side, fit):
             return store
         budget = store_budget_gib
@@ -210,11 +211,12 @@ def _mark_used(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the builders' lock of one store."""
+def _locked(folder: Path, keep: Path) -> Iterator[None]:
+    """Hold the builders' lock of one store; remove what was begun aside, but not `keep`."""
     with locked(folder.parent / f".lock-{folder.name}"):
-        for leftover in folder.parent.glob(f".{folder.name}.*"):  # of builders that were killed
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.parent.glob(f".{folder.name}.*"):  # of other pixels
+            if leftover != keep:
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
@@ -232,7 +234,8 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
     others.sort(key=lambda path: (path / "store.json").stat().st_mtime)
     while others and sum(map(folder_bytes, others)) + need > budget_gib * GIB:
         shutil.rmtree(others.pop(0))
-    free = shutil.disk_usage(folder.parent).free
+    begun = _aside(folder, manifest).glob("*")
+    free = shutil.disk_usage(folder.parent).free + sum(512 * p.stat().st_blocks for p in begun)
     if need + SPARE_BYTES > free:
         raise DataError(
             f"{what} takes {need / GIB:.2f} GiB and leaves {SPARE_BYTES / GIB:g} free, but the "
@@ -243,16 +246,17 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
 def _build(
     folder: Path, manifest: Manifest, side: int, fit: config.Fit, progress: Progress
 ) -> None:
-    num_images = len(manifest.included)
-    sums = np.zeros(num_images, np.uint32)
-    with written_aside(folder) as aside:
-        aside.mkdir()
-        shape = (num_images, side, side, 3)
-        pixels = np.memmap(aside / "pixels.u8", np.uint8, "w+", shape=shape)
-        fill_store(pixels, sums, manifest, side, fit, progress)
+    """Fill a store aside, then rename it; one whose building was interrupted goes on."""
+    aside = _aside(folder, manifest)
+    try:
+        aside.mkdir(exist_ok=True)
+        num_images = len(manifest.included)
+        pixels = _opened(aside / "pixels.u8", np.uint8, (num_images, side, side, 3))
+        sums = _opened(aside / "checksums.u32", np.uint32, (num_images,))
+        missing = [row for row in range(num_images) if not _filled(pixels, sums, row)]
+        fill_store(pixels, sums, manifest, side, fit, missing, progress)
         pixels.flush()
-        del pixels
-        sums.tofile(aside / "checksums.u32")
+        sums.flush()
         stamp = _Stamp(
             manifest_hash=manifest.hash,
             pixels_hash=manifest.pixels_hash,
@@ -262,3 +266,23 @@ def _build(
             checksum=sha256(sums.tobytes()).hexdigest(),
         )
         write_text(aside / "store.json", stamp.model_dump_json(indent=1) + "\n")
+    except Exception:  # whoever interrupts keeps what is done
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    aside.replace(folder)
+
+
+def _aside(folder: Path, manifest: Manifest) -> Path:
+    """Return where the store of these pixels is built; its builder holds the lock."""
+    return folder.with_name(f".{folder.name}.{manifest.pixels_hash[:16]}")
+
+
+def _opened(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Map an array of a file for writing; zeros where it isn't there yet."""
+    with path.open("ab") as file:
+        file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def _filled(pixels: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint32], row: int) -> bool:
+    return bool(sums[row]) and zlib.crc32(pixels[row]) == sums[row]

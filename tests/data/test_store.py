@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from carray.data.manifest import Manifest
 from carray.data.prepare import prepare
 from carray.data.store import PixelStore, open_store, store_bytes, store_side, warm_store
 from carray.errors import ConfigError, DataError
+from carray.progress import Advance
 from tests.data.pictures import image_folder, save
 from tests.data.test_sources import devkit
 
@@ -168,6 +171,38 @@ def test_processes_that_build_at_once_share_one_store(manifest: Manifest) -> Non
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(set(told)) == 1
     assert told[0].isdigit()
+
+
+def test_an_interrupted_building_goes_on_where_it_was(manifest: Manifest) -> None:
+    told: list[int] = []
+    done = 3
+
+    @contextmanager
+    def interrupted(what: str, total: int) -> Iterator[Advance]:
+        def advance(count: int) -> None:
+            told.append(total)
+            if len(told) == done:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    @contextmanager
+    def counted(what: str, total: int) -> Iterator[Advance]:
+        told.append(total)
+        yield lambda count: None
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(manifest, 28, "squash", interrupted)
+    (aside,) = (manifest.folder / "store").glob(".32-squash.*")
+    pixels = np.memmap(aside / "pixels.u8", np.uint8, "r+", shape=(told[0], 32, 32, 3))
+    pixels[0] ^= 1  # as a crash of the machine may leave it
+    store = open_store(manifest, 28, "squash", counted)
+    assert 0 < told[-1] <= told[0] - done + 1
+    assert not aside.exists()
+    store.verify()
+    fresh = np.array(store.pixels)
+    cut_short(store)
+    assert np.array_equal(open_store(manifest, 28, "squash").pixels, fresh)
 
 
 def test_leftovers_of_a_killed_builder_are_removed(manifest: Manifest, tmp_path: Path) -> None:
