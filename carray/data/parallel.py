@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from carray.progress import Advance
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.progress.progress`
 MAX_WORKERS = 32
+WAITING = 16 * MAX_WORKERS  # items handed to the threads and not yet taken back
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -29,12 +31,25 @@ def map_images(
         ThreadPoolExecutor(num_workers()) as pool,
     ):
         try:
-            for result in pool.map(function, items):
+            for result in _in_order(pool, function, items):
                 advance(1)
                 yield result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[ItemT], ResultT], items: Sequence[ItemT]
+) -> Iterator[ResultT]:
+    """Yield the results in order; few items wait at a time, so that memory doesn't grow."""
+    waiting: deque[Future[ResultT]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= WAITING:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def num_workers() -> int:
