@@ -104,16 +104,17 @@ def find_candidates(
         if trial.is_complete and trial.folder.logits_file.exists()
     }
     left_out: Counter[str] = Counter()
-    kept: list[Candidate] = []
+    kept: dict[str, Candidate] = {}  # by configuration
     for trial in trials:
         reason = _why_not(trial, refitted, study.manifest_hash, need_weights)
-        if not reason and any(trial.record.config == other.record.config for other in kept):
+        config = trial.record.config.model_dump_json()
+        if not reason and config in kept:
             reason = SAME_CONFIG
         if reason:
             left_out[reason] += 1
         else:
-            kept.append(trial)
-    return Candidates(study.name, metric, tuple(kept), dict(left_out))
+            kept[config] = trial
+    return Candidates(study.name, metric, tuple(kept.values()), dict(left_out))
 
 
 def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
