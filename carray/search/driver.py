@@ -15,6 +15,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
+from carray.search.reuse import keep_starting_actors
 from carray.search.thin import EPOCH, FACTS, REASON, STATE, ThinTrial
 from carray.training.lane import Lanes
 from carray.training.orders import RECORD_FACTS, Answer, EpochOrder, LaneOrder
@@ -61,6 +62,7 @@ class Driver:
         for record in self.ledger.to_finish():
             self.close(record)
         at_once = self._trials_at_once(scheduler)
+        keep_starting_actors()
         limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=at_once)
         tuner = tune.Tuner(
             tune.with_resources(ThinTrial, {"cpu": 0.01}),
