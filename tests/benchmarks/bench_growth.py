@@ -3,13 +3,15 @@
 `memory`: a lane's memory over trials of all kinds in one process, after the fifth and after more.
 `trials`: studies of more and more trials that don't train (`standin.py`): time a trial and memory
 of the driver, from the first trial's end to the last report; then what the tracking took to close.
-`images`: prepare, pixel store, and an epoch of batches, of more and more images.
+`images`: prepare, pixel store, and an epoch of batches, of more and more images: processor time an
+image, which other work on the machine doesn't touch, then all of the wall's, and memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import resource
 import tempfile
 import time
 from itertools import product
@@ -97,7 +99,8 @@ def trials(counts: list[int]) -> None:
     """Run a study of each number of trials, nothing but the driver at work."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print("trials   wall ms a trial   driver CPU ms   of the last tenth   own MiB   closing s")
-    with connected("local"), tempfile.TemporaryDirectory() as name:
+    # the tracking's own thread may outlast its patience, and this folder
+    with connected("local"), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for count in counts:
             clocks, folder = Clocks(), Path(name) / str(count)
             with study(folder, count, EPOCHS, LANES, EPOCH_SECONDS, clocks) as (driver, _):
@@ -123,7 +126,7 @@ def _per_trial(ends: list[tuple[float, float]]) -> tuple[float, float]:
 
 def images(counts: list[int]) -> None:
     """Prepare, store and load more and more images; ms an image."""
-    print("images   prepare ms   store ms   open s   epoch ms   own MiB")
+    print("images   CPU ms: prepare   store    open   epoch   wall ms   own MiB   peak MiB")
     with tempfile.TemporaryDirectory() as name:
         cars = render_toycars(Path(name) / "cars", seed=0, images_per_class=80)
         pictures = [cv2.imread(str(path)) for path in sorted(cars.glob("*/*.jpg"))]
@@ -131,23 +134,28 @@ def images(counts: list[int]) -> None:
         for count in counts:
             folder = Path(name) / str(count)
             write_images(folder / "images", pictures, count)
-            clock = [time.perf_counter()]
+            began, clock = time.perf_counter(), [time.process_time()]
             prepare(folder / "images", folder / "data")
-            clock.append(time.perf_counter())
-            manifest = Manifest.load(folder / "data")
-            open_store(manifest, SIZE, "squash")
-            clock.append(time.perf_counter())
+            clock.append(time.process_time())
+            open_store(Manifest.load(folder / "data"), SIZE, "squash")
+            clock.append(time.process_time())
             manifest = Manifest.load(folder / "data")
             store = open_store(manifest, SIZE, "squash")
-            clock.append(time.perf_counter())
+            clock.append(time.process_time())
             loaded = load_all(manifest, store.pixels)
-            clock.append(time.perf_counter())
-            spent = np.diff(clock)
+            clock.append(time.process_time())
+            wall = 1000 * (time.perf_counter() - began) / count
+            spent = 1000 * np.diff(clock) / (count, count, count, loaded)
             print(
-                f"{count:6d} {1000 * spent[0] / count:12.3f} {1000 * spent[1] / count:10.3f} "
-                f"{spent[2]:8.2f} {1000 * spent[3] / loaded:10.3f} {own_bytes() / MIB:9.0f}",
+                f"{count:6d} {spent[0]:16.3f} {spent[1]:7.3f} {spent[2]:7.3f} {spent[3]:7.3f} "
+                f"{wall:9.3f} {own_bytes() / MIB:9.0f} {peak_mib():10.0f}",
                 flush=True,
             )
+
+
+def peak_mib() -> float:
+    """Return the most that the process ever held, mapped files included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_images(folder: Path, pictures: list[np.ndarray], count: int) -> None:
