@@ -27,7 +27,9 @@ def replay_lab(
         int, typer.Option(help="Full trainings of random search; others get half.")
     ] = 40,
     lanes: Annotated[int, typer.Option(help="Trials at once.")] = 4,
-    processes: Annotated[int, typer.Option(help="Data sets replayed side by side.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(help="Replays side by side; default: one a CPU.")
+    ] = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,6 +45,7 @@ def replay_lab(
 
       carray replay-lab --lcbench lcbench --seeds 5 --data-sets 6
     """
+    from carray.data.parallel import num_workers
     from carray.lab.replay import LabRequest, replay_lab
     from carray.lab.show import lab_lines
     from carray.progress import progress
@@ -55,7 +58,7 @@ def replay_lab(
         seeds=seeds,
         budget=budget,
         lanes=lanes,
-        processes=processes,
+        processes=num_workers() if processes is None else processes,
         runs=runs,
     )
     result = replay_lab(request, progress)

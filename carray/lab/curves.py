@@ -50,10 +50,13 @@ class CurveSource(Protocol):
         """What the curves are, where they aren't what they seem; at most 100 characters."""
 
     def draw(self, trial: optuna.Trial) -> Params:
-        """Ask Optuna for one trial's values. Raises ConfigError if they make no valid trial."""
+        """Ask Optuna for one trial's values."""
 
     def curves(self, drawn: Sequence[Params]) -> Floats:
-        """Return the metric after each epoch, (trials, epochs), in the metric's own direction."""
+        """Return the metric after each epoch, (trials, epochs), in the metric's own direction.
+
+        Raises ConfigError if values make no valid trial.
+        """
 
     def past(self, seed: int) -> RecordedStudy:
         """Return what a study of this data set would have left, for starting points elsewhere."""
@@ -126,9 +129,7 @@ class StudySource:
 
     def draw(self, trial: optuna.Trial) -> Params:
         """Draw from the study's space."""
-        params = self._space.draw(trial)
-        self._space.resolve(params)
-        return params
+        return self._space.draw(trial)
 
     def curves(self, drawn: Sequence[Params]) -> Floats:
         """Return the curves of the recorded trials that are nearest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from carray.errors import ConfigError
@@ -81,70 +83,93 @@ def replay_sources(
     with_starts = len({source.data for source in sources}) > 1
     longest = max(source.max_epochs for source in sources)
     methods = methods_for(longest, with_starts, any(source.has_blocks for source in sources))
-    tasks = [_Task(sources, i, methods, request) for i in range(len(sources))]
-    replays = []
-    with show("replaying", len(sources) * request.seeds * len(methods), "studies") as advance:
-        for replayed in _all_replays(tasks, request.processes, advance):
-            replays.append(replayed)  # noqa: PERF402 each one may take a minute
+    tasks = [
+        _Task(sources, index, methods, request, seed)
+        for index in range(len(sources))
+        for seed in range(request.seeds)
+    ]
+    runs: list[_Run] = []
+    with show("replaying", len(tasks) * len(methods), "studies") as advance:
+        for run in _all_runs(tasks, request.processes, advance):
+            runs.append(run)  # noqa: PERF402 each one may take a minute
+    replays = [
+        _gathered(source, runs[index * request.seeds :][: request.seeds])
+        for index, source in enumerate(sources)
+    ]
     return score(methods, replays, request, [s.note for s in sources if s.note])
 
 
 @dataclass(frozen=True)
+class _Run:
+    """Every method once on one data set."""
+
+    best: npt.NDArray[np.float32]
+    """(methods, epochs of half the budget): the lowest loss seen so far."""
+    random_end: float
+    """What the baseline finds with the whole budget."""
+
+
+@dataclass(frozen=True)
 class _Task:
-    """All replays on one data set."""
+    """All methods on one data set at one seed."""
 
     sources: Sequence[CurveSource]
     index: int
     methods: Sequence[Method]
     request: LabRequest
+    seed: int
 
-    def run(self, advance: Advance = lambda count: None) -> Replays:
+    def run(self, advance: Advance = lambda count: None) -> _Run:
         source, request = self.sources[self.index], self.request
         budget = request.budget * source.max_epochs
         half = half_of(request.budget) * source.max_epochs
-        best = np.empty((len(self.methods), request.seeds, half), np.float32)
-        ends = np.empty(request.seeds, np.float32)
-        for seed in range(request.seeds):
-            cache = CurveCache(source)
-            starts = self._starts(seed)
-            for number, method in enumerate(self.methods):
-                study = SimulatedStudy(
-                    source,
-                    method,
-                    seed,
-                    budget_epochs=budget if method == BASELINE else half,
-                    lanes=request.lanes,
-                    starts=starts if method.starts else (),
-                    cache=cache,
-                )
-                found = study.run()
-                best[number, seed] = found[:half]
-                if method == BASELINE:
-                    ends[seed] = found[-1]
-                advance(1)
-        return Replays(source.name, source.max_epochs, best, ends, *_reference(source))
+        best = np.empty((len(self.methods), half), np.float32)
+        end = math.nan
+        cache, starts = CurveCache(source), self._starts()
+        for number, method in enumerate(self.methods):
+            study = SimulatedStudy(
+                source,
+                method,
+                self.seed,
+                budget_epochs=budget if method == BASELINE else half,
+                lanes=request.lanes,
+                starts=starts if method.starts else (),
+                cache=cache,
+            )
+            found = study.run()
+            best[number] = found[:half]
+            if method == BASELINE:
+                end = float(found[-1])
+            advance(1)
+        return _Run(best, end)
 
-    def _starts(self, seed: int) -> list[dict[str, object]]:
+    def _starts(self) -> list[dict[str, object]]:
         source = self.sources[self.index]
         others = [other for other in self.sources if other.data != source.data]
-        return source.starts([other.past(seed) for other in others], PORTFOLIO_SIZE)
+        return source.starts([other.past(self.seed) for other in others], PORTFOLIO_SIZE)
 
 
-def _run(task: _Task) -> Replays:
+def _gathered(source: CurveSource, runs: Sequence[_Run]) -> Replays:
+    best = np.stack([run.best for run in runs], axis=1)
+    ends = np.array([run.random_end for run in runs], np.float32)
+    return Replays(source.name, source.max_epochs, best, ends, *_reference(source))
+
+
+def _run(task: _Task) -> _Run:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return task.run()
 
 
-def _all_replays(tasks: Sequence[_Task], processes: int, advance: Advance) -> Iterator[Replays]:
+def _all_runs(tasks: Sequence[_Task], processes: int, advance: Advance) -> Iterator[_Run]:
     if processes == 1:
         for task in tasks:
             yield task.run(advance)
         return
     workers = min(processes, len(tasks))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for replayed in pool.map(_run, tasks):
-            advance(replayed.best.shape[0] * replayed.best.shape[1])
-            yield replayed
+        for run in pool.map(_run, tasks):
+            advance(len(run.best))
+            yield run
 
 
 def _reference(source: CurveSource) -> tuple[float, float]:

@@ -143,13 +143,13 @@ class SimulatedStudy:
         for _ in range(BAD_DRAWS):
             asked = self._study.ask()
             try:
-                params = self._source.draw(asked)
+                curve = self._cache.curve(self._source.draw(asked))
             except ConfigError:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
             self._opened += 1
             seconds = float(np.exp(SPEEDS * self._speeds.standard_normal()))
-            return SimTrial(f"{self._opened:05d}", asked, self._cache.curve(params), seconds)
+            return SimTrial(f"{self._opened:05d}", asked, curve, seconds)
         raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid trial of {self._source.name}")
 
     def _end_epoch(self, trial: SimTrial) -> None:
