@@ -51,7 +51,10 @@ def tune(
     ] = None,
     grace_epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs every trial gets; default: a tenth.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="Epochs every trial gets; default: a tenth, at least 5; all of fewer than 15.",
+            rich_help_panel=SEARCH,
+        ),
     ] = None,
     reduction_factor: Annotated[
         int, typer.Option(help="One in so many goes past a rung.", rich_help_panel=SEARCH)

@@ -45,18 +45,20 @@ BASELINE = Method("random", "none")  # what everything is measured against
 
 def shipped_method(max_epochs: int, has_blocks: bool = False) -> Method:
     """Return what `carray tune` does where nothing is said."""
-    return Method(
-        default_sampler(has_blocks),
-        DEFAULT_SCHEDULER,
-        grace_epochs=default_grace_epochs(max_epochs),
-        shipped=True,
-    )
+    sampler, grace = default_sampler(has_blocks), default_grace_epochs(max_epochs)
+    if grace >= max_epochs:  # what is never stopped has no grace
+        return Method(sampler, "none", shipped=True)
+    return Method(sampler, DEFAULT_SCHEDULER, grace_epochs=grace, shipped=True)
 
 
 def methods_for(max_epochs: int, with_starts: bool, has_blocks: bool = False) -> list[Method]:
-    """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first."""
+    """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first.
+
+    Where the default never stops a trial, stopping is tried after a third of the epochs.
+    """
     shipped = shipped_method(max_epochs, has_blocks)
-    tpe, grace = shipped.sampler, shipped.grace_epochs
+    stops = shipped.scheduler != "none"
+    tpe, grace = shipped.sampler, shipped.grace_epochs if stops else max(1, round(max_epochs / 3))
     joint_or_not = default_sampler(not has_blocks)
     listed = [
         BASELINE,

@@ -57,7 +57,7 @@ class SearchSpace:
     sampler: str | None = None
     scheduler: str | None = None
     grace_epochs: int | None = None
-    """Epochs that every trial gets before the scheduler may stop it."""
+    """Epochs that every trial gets before the scheduler may stop it; None: by their number."""
     trials: int | None = None
     """Defaults of a study over this space; None leaves them to the study."""
     question: str = ""

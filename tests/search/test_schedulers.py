@@ -1,0 +1,60 @@
+"""When trials are stopped: not before their grace is over, and short ones never."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from carray.lab.methods import methods_for, shipped_method
+from carray.search.schedulers import DEFAULT_SCHEDULER, build_scheduler, default_grace_epochs
+from carray.search.thin import EPOCH
+
+LOSS = "val/log_loss"
+
+
+def epochs_of_trials(max_epochs: int, floors: list[float]) -> list[int]:
+    """Train trials one after another by the defaults; return how many epochs each got."""
+    scheduler = build_scheduler(
+        DEFAULT_SCHEDULER,
+        metric=LOSS,
+        direction="minimize",
+        max_epochs=max_epochs,
+        grace_epochs=default_grace_epochs(max_epochs),
+    )
+    return [_epochs(scheduler, number, floor, max_epochs) for number, floor in enumerate(floors)]
+
+
+def _epochs(scheduler: Any, number: int, floor: float, max_epochs: int) -> int:
+    trial = SimpleNamespace(trial_id=str(number))
+    scheduler.on_trial_add(None, trial)
+    for epoch in range(1, max_epochs + 1):
+        result = {EPOCH: epoch, LOSS: floor + 1 / epoch}
+        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            return epoch
+    scheduler.on_trial_complete(None, trial, result)
+    return max_epochs
+
+
+WORSE_AND_WORSE = [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("max_epochs", [1, 6, 8, 12, 14])
+def test_a_short_training_is_never_stopped(max_epochs: int) -> None:
+    assert epochs_of_trials(max_epochs, WORSE_AND_WORSE) == [max_epochs] * 4
+
+
+@pytest.mark.parametrize(("max_epochs", "grace"), [(15, 5), (30, 5), (52, 5), (100, 10)])
+def test_a_longer_training_is_stopped_after_its_grace(max_epochs: int, grace: int) -> None:
+    assert epochs_of_trials(max_epochs, WORSE_AND_WORSE) == [max_epochs, grace, grace, grace]
+
+
+@pytest.mark.parametrize("max_epochs", [2, 8, 14, 15, 52])
+def test_the_lab_compares_the_default_with_stopping_and_without(max_epochs: int) -> None:
+    methods = methods_for(max_epochs, with_starts=True)
+    assert [m.starts for m in methods if m.shipped] == [False, True]
+    assert shipped_method(max_epochs) in methods
+    assert any(m.scheduler == "asha" and m.grace_epochs < max_epochs for m in methods)
+    assert any(m.scheduler == "none" and m.sampler != "random" for m in methods)
