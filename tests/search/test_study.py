@@ -48,6 +48,7 @@ start:
 # the third point's batch needs 110 MiB as images, and its mapped pixels 82 MiB
 TWELVE = f"""
 version: 1
+grace_epochs: 1
 fixed: {FIXED.replace("image_size: 32, ", "device_batch_size: 64, ")}
 search:
   image_size: {{choice: [32, 384]}}
