@@ -149,7 +149,7 @@ def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -
         record = runs.find_trial(model).record()
     except RecordError:
         return attach_or_say(runs, card.study, card.name, files)
-    return attach_or_say(runs, record.study, f"{record.number:04d}", files)
+    return attach_or_say(runs, record.study, record.number, files)
 
 
 def _explained(

@@ -141,7 +141,7 @@ def draw_confusion(
     found = read_confusion(folder, split)
     save_picture(found, file)
     record = folder.record()
-    note = attach_or_say(where, record.study, f"{record.number:04d}", [file]) if track else ""
+    note = attach_or_say(where, record.study, record.number, [file]) if track else ""
     return Drawn(file, found.top1, note)
 
 

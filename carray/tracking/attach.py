@@ -12,13 +12,13 @@ from carray.tracking.door import client_of, is_default, quiet, told_as_tracking_
 FOLDER = "pictures"  # among the run's artifacts
 
 
-def attach(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> str:
+def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
     """Upload `files` to a run of `study`; return the run's id, "" where the store has no such run.
 
     Args:
         runs: the runs folder.
         study: the study's name.
-        name: a trial's number, as in `0007`, or a model package's name.
+        whose: a trial's number, or a model package's name.
         files: what to upload.
 
     Raises:
@@ -26,16 +26,15 @@ def attach(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> st
     """
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
-    is_trial = name.isdigit()
     client = client_of(runs)
     with told_as_tracking_errors(tracking_uri(runs)), quiet():
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
         wanted = (
-            f"tags.`carray.trial` = '{name}'"
-            if is_trial
-            else f"tags.`carray.kind` = 'model' and attributes.run_name = '{name}'"
+            f"tags.`carray.trial` = '{whose:04d}'"
+            if isinstance(whose, int)
+            else f"tags.`carray.kind` = 'model' and attributes.run_name = '{whose}'"
         )
         found = client.search_runs(
             [experiment.experiment_id],
@@ -49,10 +48,10 @@ def attach(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> st
         return str(found[0].info.run_id)
 
 
-def attach_or_say(runs: RunsFolder, study: str, name: str, files: Sequence[Path]) -> str:
+def attach_or_say(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
     """Attach the files; return a sentence that says where they are, or why they aren't there."""
     try:
-        run_id = attach(runs, study, name, files)
+        run_id = attach(runs, study, whose, files)
     except TrackingError as error:
         return f"not in the tracking store: {error}"
     return f"in the tracking store, {FOLDER} of run {run_id}" if run_id else ""
