@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import optuna
 from carray.errors import ConfigError
 from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.kept import keep
 from carray.search.space import SearchSpace
 from carray.tracking import Tracker
 
@@ -214,6 +214,7 @@ class Ledger:
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
                 last = error
                 continue
+            keep(trial)
             return trial.number, params, config
         raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
 
@@ -259,13 +260,15 @@ class Ledger:
         if record.state is TrialState.FAILED:
             self._optuna.tell(number, state=states.FAIL)
             return
-        trial = _live_trial(self._optuna, number)
+        storage = self._optuna._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
         if record.state is TrialState.INFEASIBLE:
             # Told as FAIL, TPE forgets it and proposes the same point again.
-            trial.set_constraint(OUT_OF_MEMORY, 1.0)
+            optuna.Trial(self._optuna, trial_id).set_constraint(OUT_OF_MEMORY, 1.0)
         last = record.epochs[-1].get(self.study.metric, math.nan) if record.epochs else math.nan
         if math.isfinite(last):
-            trial.report(last, step=len(record.epochs))
+            # An `optuna.Trial` would do, but making one draws from the sampler again.
+            storage.set_trial_intermediate_value(trial_id, len(record.epochs), last)
         self._optuna.tell(number, state=states.PRUNED)
 
 
@@ -273,24 +276,3 @@ def lacks_logits(record: TrialRecord, files: TrialFolder) -> bool:
     """Say whether a trial has ended without its logits, though its weights are there."""
     has_ended = record.state.is_finished() and bool(record.epochs)
     return has_ended and files.weights_file.exists() and not files.logits_file.exists()
-
-
-def open_optuna_study(
-    name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
-) -> optuna.Study:
-    """Open the stored Optuna study `name`, or make it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return optuna.create_study(
-            study_name=name,
-            direction=direction,
-            storage=storage,
-            sampler=sampler,
-            load_if_exists=True,
-        )
-
-
-def _live_trial(study: optuna.Study, number: int) -> optuna.Trial:
-    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == number)
-    return optuna.Trial(study, frozen._trial_id)

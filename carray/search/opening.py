@@ -18,7 +18,8 @@ from carray.files import write_text
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
-from carray.search.ledger import Ledger, lacks_logits, open_optuna_study
+from carray.search.kept import open_optuna_study
+from carray.search.ledger import Ledger, lacks_logits
 from carray.search.plan import AUTO, Node, Plan, make_plan
 from carray.search.samplers import BLIND, build_sampler, default_sampler
 from carray.search.schedulers import (

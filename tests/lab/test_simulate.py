@@ -11,7 +11,8 @@ import pytest
 from carray.lab.methods import Method, methods_for
 from carray.lab.simulate import HYPERBAND_AT_ONCE, CurveCache, SimulatedStudy
 from carray.records import StudyFolder, StudyRecord, TrialState
-from carray.search.ledger import Ledger, open_optuna_study
+from carray.search.kept import open_optuna_study
+from carray.search.ledger import Ledger
 from carray.search.samplers import build_sampler
 from carray.search.space import SearchSpace
 from tests.lab.pasts import EPOCHS, SPACE, Hill

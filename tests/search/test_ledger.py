@@ -10,7 +10,8 @@ import pytest
 
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.ledger import OUT_OF_MEMORY, Ledger, open_optuna_study
+from carray.search.kept import keep, open_optuna_study
+from carray.search.ledger import OUT_OF_MEMORY, Ledger
 from carray.search.samplers import build_sampler
 from carray.search.space import SearchSpace
 from carray.tracking import MemoryTracker
@@ -46,9 +47,15 @@ def row(loss: float) -> dict[str, float]:
     return {VAL_LOG_LOSS: loss, VAL_TOP1: 1 / (1 + loss)}
 
 
+def stored_trials(ledger: Ledger) -> list[optuna.trial.FrozenTrial]:
+    """What the storage holds, whatever the ledger's process knows."""
+    storage = f"sqlite:///{ledger.folder.optuna_file}"
+    return optuna.load_study(study_name="s", storage=storage).trials
+
+
 def optuna_trial(ledger: Ledger, number: int) -> optuna.trial.FrozenTrial:
     sampler_number = ledger.record(number).sampler_number
-    return next(t for t in ledger._optuna.trials if t.number == sampler_number)
+    return next(t for t in stored_trials(ledger) if t.number == sampler_number)
 
 
 def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
@@ -173,9 +180,9 @@ def test_an_optuna_trial_that_was_never_recorded_is_failed_at_the_next_start(
     tmp_path: Path,
 ) -> None:
     ledger, _ = open_ledger(tmp_path)
-    stray = ledger._optuna.ask()
+    keep(stray := ledger._optuna.ask())
     again, _ = open_ledger(tmp_path)
-    states = {t.number: t.state for t in again._optuna.trials}
+    states = {t.number: t.state for t in stored_trials(again)}
     assert states[stray.number] == optuna.trial.TrialState.FAIL
 
 
@@ -209,3 +216,28 @@ def test_refits_come_from_the_best_complete_trials_and_are_opened_once(tmp_path:
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
 def test_samplers_build_by_name(name: str) -> None:
     assert isinstance(build_sampler(name, 0), optuna.samplers.BaseSampler)
+
+
+def test_whoever_goes_on_with_a_study_draws_from_what_was_drawn(tmp_path: Path) -> None:
+    """Numbers, parameters, states, values and constraints are in the storage as in memory."""
+    ledger, _ = open_ledger(tmp_path, trials=6)
+    ends = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.FAILED)
+    for number, state in enumerate(ends):
+        ledger.ask()
+        ledger.report(number, 1, row(1.0 + number), {})
+        ledger.end(number, state)
+    ledger.ask()
+    here, there = ledger._optuna.trials, stored_trials(ledger)
+    again, _ = open_ledger(tmp_path)
+    for trials in (there, again._optuna.trials):
+        for mine, other in zip(here, trials, strict=True):
+            assert (mine.number, mine.state, mine.params) == (
+                other.number,
+                other.state,
+                other.params,
+            )
+            assert mine.distributions == other.distributions
+            assert mine.intermediate_values == other.intermediate_values
+            assert mine.system_attrs == other.system_attrs
+            assert mine.values == other.values
+    assert [trial.number for trial in there] == [0, 1, 2, 3, 4]

@@ -1,0 +1,108 @@
+"""Optuna's trials in memory for who draws, and every one of them in a real storage.
+
+A sampler reads all trials for each parameter it draws. Out of a database that costs the driver of a
+hundred trials at once some 60 ms a trial, more with every trial that runs. One process writes a
+study (its lock sees to that), so what it has written needs no reading again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+
+class KeptStorage(InMemoryStorage):  # type: ignore[misc]
+    """Answers from memory, and writes what it is told to the storage `behind` it.
+
+    A trial is written when it is kept (`keep`, once its parameters are drawn) and when it ends, as
+    a whole; a process killed before has drawn nothing that anyone knows of.
+    """
+
+    def __init__(self, behind: BaseStorage, study: optuna.Study) -> None:
+        super().__init__()
+        self._behind, self._study_behind = behind, study._study_id
+        self._ids: dict[int, int] = {}  # of trials: here -> behind
+        self._late: dict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
+        study_id = self.create_new_study(study.directions, study.study_name)
+        for trial in behind.get_all_trials(self._study_behind):
+            self._ids[super().create_new_trial(study_id, trial)] = trial._trial_id
+
+    def keep(self, trial_id: int) -> None:
+        """Write what is known of a trial and not written yet."""
+        late = self._late.pop(trial_id, [])
+        if trial_id not in self._ids:
+            whole = self.get_trial(trial_id)
+            self._ids[trial_id] = self._behind.create_new_trial(self._study_behind, whole)
+            return
+        for method, args in late:
+            getattr(self._behind, method)(self._ids[trial_id], *args)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Open a trial; one that waits to be drawn is kept at once."""
+        trial_id = int(super().create_new_trial(study_id, template_trial))
+        if template_trial is not None:
+            self.keep(trial_id)
+        return trial_id
+
+    def set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution
+    ) -> None:
+        """Note a drawn parameter, in the storage's own representation."""
+        super().set_trial_param(trial_id, name, value, distribution)
+        self._later(trial_id, "set_trial_param", name, value, distribution)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Change a trial's state; return whether it changed. The end of a trial is kept at once."""
+        if not super().set_trial_state_values(trial_id, state, values):
+            return False
+        self._later(trial_id, "set_trial_state_values", state, values)
+        if state.is_finished():
+            self.keep(trial_id)
+        return True
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
+        """Note a value of a trial that runs."""
+        super().set_trial_intermediate_value(trial_id, step, value)
+        self._later(trial_id, "set_trial_intermediate_value", step, value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note an attribute."""
+        super().set_trial_user_attr(trial_id, key, value)
+        self._later(trial_id, "set_trial_user_attr", key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Note an attribute of Optuna's own."""
+        super().set_trial_system_attr(trial_id, key, value)
+        self._later(trial_id, "set_trial_system_attr", key, value)
+
+    def _later(self, trial_id: int, method: str, *args: Any) -> None:
+        self._late[trial_id].append((method, args))
+
+
+def open_optuna_study(
+    name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
+) -> optuna.Study:
+    """Open the stored Optuna study `name`, or make it; its storage is a `KeptStorage`."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        behind = optuna.storages.get_storage(storage)
+        stored = optuna.create_study(
+            study_name=name, direction=direction, storage=behind, load_if_exists=True
+        )
+        kept = KeptStorage(behind, stored)
+        return optuna.load_study(study_name=name, storage=kept, sampler=sampler)
+
+
+def keep(trial: optuna.Trial) -> None:
+    """Write an open trial of such a study, now that its parameters are drawn."""
+    trial.storage.keep(trial._trial_id)
