@@ -74,7 +74,7 @@ bench: install  ## Speed: tables with ratios, in about an hour.
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 2
 	@$(BIN)/python tests/benchmarks/bench_head_only.py
 	@$(BIN)/python tests/benchmarks/bench_ensemble.py
-	@$(BIN)/python tests/benchmarks/bench_driver.py --concurrent 4 --epochs 80 --epoch-seconds 0.2
+	@$(BIN)/python tests/benchmarks/bench_driver.py --epochs 10 --rounds 2
 	@$(BIN)/python tests/benchmarks/bench_growth.py memory
 	@$(BIN)/python tests/benchmarks/bench_growth.py trials
 	@$(BIN)/python tests/benchmarks/bench_growth.py images

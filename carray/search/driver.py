@@ -13,6 +13,7 @@ from ray import ObjectRef, tune
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.reuse import keep_starting_actors
@@ -210,20 +211,18 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Report one epoch."""
-        facts = dict(result.get(FACTS) or {})
+        facts = dict(result.get(FACTS) or ())
         if not facts:
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        row = {name: float(value) for name, value in result.items() if _is_metric(name, value)}
+        row = {name: float(result[name]) for name in EPOCH_METRICS if _is_number(result, name)}
         kept = {name: facts[name] for name in RECORD_FACTS}
         self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
 
 
-def _is_metric(name: str, value: Any) -> bool:
-    from carray.metrics import EPOCH_METRICS
-
-    return name in EPOCH_METRICS and isinstance(value, int | float)
+def _is_number(result: dict[str, Any], name: str) -> bool:
+    return isinstance(result.get(name), int | float)
 
 
 class _Deadline(tune.Stopper):  # type: ignore[misc]

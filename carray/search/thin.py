@@ -59,7 +59,8 @@ class ThinTrial(Trainable):  # type: ignore[misc]
     def _result(
         self, metrics: dict[str, float], facts: dict[str, Any], outcome: EpochOutcome | None = None
     ) -> dict[str, Any]:
-        result: dict[str, Any] = {EPOCH: self._epoch, FACTS: facts, **metrics}
+        # A tuple: of a dict Tune would keep running averages, one a number, at every report.
+        result: dict[str, Any] = {EPOCH: self._epoch, FACTS: tuple(facts.items()), **metrics}
         if outcome and outcome.stop:
             result |= {"done": True, STATE: outcome.ending, REASON: outcome.stop}
         elif self._epoch >= self._job.config.epochs:

@@ -31,7 +31,7 @@ from standin import StandIn, study
 from carray.config import build_config
 from carray.metrics import VAL_LOG_LOSS
 from carray.search.cluster import connected
-from carray.search.driver import LedgerCallback
+from carray.search.driver import PENDING, LedgerCallback
 from carray.search.schedulers import build_scheduler
 from carray.search.thin import EPOCH
 from carray.tracking.apart import ENTRY
@@ -214,6 +214,7 @@ def main() -> None:
         given.trials or given.concurrent, given.epochs, given.concurrent, given.epoch_seconds
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    os.environ[PENDING] = str(given.concurrent)  # as the study's driver has it
     sides = {"plain": plain, "ours": ours}
     print(
         f"{load.trials} trials of up to {load.epochs} epochs of {load.epoch_seconds} s, "
