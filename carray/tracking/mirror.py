@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import Any
 from carray.errors import TrackingError, did_you_mean
 from carray.progress import Advance, progress
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord
-from carray.tracking.contract import Tracker
 from carray.tracking.door import client_of, is_default, quiet, told_as_tracking_errors, tracking_uri
 from carray.tracking.study_run import child_runs
 from carray.tracking.writer import MlflowTracker
@@ -22,7 +22,7 @@ def say(sentence: str) -> None:
     print(f"carray: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def open_tracker(runs: RunsFolder, on_trouble: Callable[[str], None] = say) -> Tracker:
+def open_tracker(runs: RunsFolder, on_trouble: Callable[[str], None] = say) -> MlflowTracker:
     """Return the tracker of `$MLFLOW_TRACKING_URI`, else of `mlflow.db` under `runs`.
 
     The store's schema is made here, once, before anything else may race for it.
@@ -44,21 +44,23 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
     """Send every record of a study to the tracking store; return the number of trials.
 
     Raises:
-        TrackingError: the store doesn't answer.
+        TrackingError: the store doesn't answer, or stops answering.
     """
-    study = folder.record()
+    study, trials = folder.record(), list(folder.trials())
     tracker = open_tracker(runs)
     tracker.study_started(study, study_files(folder))
-    trials = 0
-    for trial_folder, record in folder.trials():
-        trials += 1
+    for trial_folder, record in trials:
         if record.state.is_finished():
             tracker.trial_ended(record, trial_folder)
         else:
             tracker.epoch_ended(record)
     tracker.study_ended(study)
-    tracker.close()
-    return trials
+    if left := tracker.tell_all(math.inf, progress):
+        raise TrackingError(
+            f"{left} runs of study {study.name} didn't reach {tracking_uri(runs)}; the same "
+            "command sends what is missing"
+        )
+    return len(trials)
 
 
 def download_study(runs: RunsFolder, name: str) -> StudyFolder:

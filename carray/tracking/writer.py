@@ -8,15 +8,18 @@ nothing: MLflow drops a metric of the same step, value and time, and times come 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from carray import metrics
 from carray.config import flatten
+from carray.progress import Advance, silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.contract import Tracker, curve_row, run_of
 from carray.tracking.door import cause_of, quiet, told_as_tracking_errors
@@ -29,6 +32,7 @@ RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last 
 REST = 19.0  # the writer rests so many times as long as a call took: a twentieth of a core
 MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
 ROUND_SECONDS = 5.0  # where many trials have news each is told as often, for up to half a core
+Show = Callable[[str, int, str], AbstractContextManager[Advance]]  # `carray.progress.progress`
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -83,7 +87,7 @@ class MlflowTracker(Tracker):
         self._wake = threading.Condition()
         self._closing = False
         self._busy = False
-        self._called_at = 0.0  # when the store was called last, monotonic
+        self._called_at = self._told_at = 0.0  # when the store was called and answered, monotonic
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name="carray-tracking", daemon=True)
 
@@ -111,25 +115,47 @@ class MlflowTracker(Tracker):
 
     def close(self) -> None:
         """Wait until everything is told, at most `CLOSE_SECONDS`; say how much is not."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-        start = time.monotonic()
-        while self._thread.is_alive() and not self._is_vain(time.monotonic() - start):
-            self._thread.join(0.05)
-        with self._wake:
-            left = len(self._news) + self._busy
+        left = self.tell_all(CLOSE_SECONDS)
         if left:
             self._on_trouble(
                 f"{left} runs didn't reach {self._uri}; nothing is lost: "
                 "`carray sync` sends them from their records"
             )
 
-    def _is_vain(self, waited_seconds: float) -> bool:
+    def tell_all(self, patience_seconds: float, show: Show = silent) -> int:
+        """Wait until everything is told, and take no more; return how many runs are not told.
+
+        Args:
+            patience_seconds: how long to wait for a store that answers; one that fails gets
+                `FAILING_SECONDS` since it last answered, a single call `SLOW_SECONDS`. Infinite
+                patience leaves how long a call may take to the library.
+            show: `progress` or `silent`.
+        """
+        with self._wake:
+            self._closing = True
+            self._told_at = start = time.monotonic()
+            self._wake.notify_all()
+        left, is_over = self._left(), False
+        with show(f"sending to {self._uri}", left, "runs") as advance:
+            while not is_over:
+                is_over = not self._thread.is_alive() or self._is_vain(start + patience_seconds)
+                before, left = left, self._left()
+                advance(before - left)
+                if not is_over:
+                    self._thread.join(0.05)
+        return left
+
+    def _left(self) -> int:
+        with self._wake:
+            return len(self._news) + self._busy
+
+    def _is_vain(self, deadline: float) -> bool:
         """Say whether to give up on a store: sooner on one that fails than on one that is busy."""
-        is_slow = self._busy and time.monotonic() - self._called_at > SLOW_SECONDS
-        patience = FAILING_SECONDS if self._failures or is_slow else CLOSE_SECONDS
-        return waited_seconds > patience
+        now = time.monotonic()
+        is_hurried = math.isfinite(deadline)
+        is_slow = is_hurried and self._busy and now - self._called_at > SLOW_SECONDS
+        has_failed = self._failures > 0 and now - self._told_at > FAILING_SECONDS
+        return is_slow or has_failed or now > deadline
 
     def _tell(self, key: int, news: _News) -> None:
         with self._wake:
@@ -180,7 +206,7 @@ class MlflowTracker(Tracker):
                     "the study goes on and tries again"
                 )
             return False
-        self._failures = 0
+        self._failures, self._told_at = 0, time.monotonic()
         return True
 
     def _study_run(self) -> StudyRun:

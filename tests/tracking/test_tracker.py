@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -273,3 +274,36 @@ def test_what_never_arrived_is_counted_when_the_tracker_closes(
     tracker.close()
     assert "1 runs didn't reach" in troubles[-1]
     assert "carray sync" in troubles[-1]
+
+
+def test_sending_a_study_outlasts_a_driver_patience_and_shows_how_far_it_is(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(runs)
+    for number in (0, 1, 2):
+        end_trial(folder, make_record(number, 2, TrialState.COMPLETE))
+    monkeypatch.setattr("carray.tracking.writer.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr("carray.progress.LINE_EVERY_SECONDS", 0.0)
+    assert sync_study(runs, folder) == 3
+    assert sorted(read_mlflow(runs)) == [0, 1, 2]
+    last = capsys.readouterr().err.splitlines()[-1]
+    done, total = re.findall(r"(\d) of (\d) runs", last)[0]
+    assert done == total
+    assert int(total) >= 4
+
+
+def test_a_study_that_was_not_sent_whole_is_not_called_sent(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(runs)
+    end_trial(folder, make_record(0, 2, TrialState.COMPLETE))
+
+    def gone(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(type(client_of(runs)), "log_batch", gone)
+    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+    with pytest.raises(
+        TrackingError, match=r"runs of study autumn didn't reach .* the same command sends"
+    ):
+        sync_study(runs, folder)
