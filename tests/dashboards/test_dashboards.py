@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
+from optuna.samplers import RandomSampler
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -75,11 +75,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
 def run_three_trials(folder: StudyFolder) -> None:
     """One trial completes, one gives a loss that is no number, one is left running."""
     from carray.search.exports import StudyGauges
+    from carray.search.kept import open_optuna_study
     from carray.search.ledger import Ledger
 
     study = StudyRecord(name=STUDY, trials=3)
     space = SearchSpace.load("quick")
-    seeded = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    folder.path.mkdir()
+    storage, sampler = f"sqlite:///{folder.optuna_file}", RandomSampler(seed=0)
+    seeded = open_optuna_study(STUDY, study.direction, storage, sampler)
     ledger = Ledger(folder, study, space, seeded, observers=[StudyGauges(study)])
     row = dict.fromkeys(metrics.EPOCH_METRICS, 0.5) | {metrics.EPOCH_SECONDS: 60.0}
     for state in (TrialState.COMPLETE, TrialState.FAILED, None):
