@@ -24,7 +24,6 @@ DATA_WAIT_SHARE = "carray_data_wait_share"
 BEST_VALUE = "carray_best_value"
 FAILURES = "carray_failures"
 
-SHOW_SECONDS = 1.0  # epochs that end sooner after each other are shown together
 AT_WORK_EPOCHS = 3.0  # a trial silent for so many of its own epochs is paused, not at work
 CAUSES = (  # the first word found in a failed trial's reason names the cause
     ("out of memory", "out_of_memory"),
@@ -60,7 +59,6 @@ class StudyGauges:
         self._metric = study.metric
         self._clock = clock
         self._states: dict[int, TrialState] = {}
-        self._shown_at = -math.inf
         self._pace: dict[int, tuple[float, metrics.EpochRow]] = {}  # by trial: when, last epoch
         self._best = math.nan
         tags = {"study": study.name}
@@ -88,8 +86,7 @@ class StudyGauges:
         self._epochs.inc()
         self._pace[record.number] = (self._clock(), record.epochs[-1])
         self._note(record)
-        if self._clock() - self._shown_at >= SHOW_SECONDS:
-            self._show()
+        self._show_pace()
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Count how the trial ended."""
@@ -114,10 +111,13 @@ class StudyGauges:
             self._best = value
 
     def _show(self) -> None:
-        self._shown_at = self._clock()
         counts = Tally(self._states.values())
         for state in TrialState:
             self._trials.set(counts[state], tags={"state": str(state)})
+        self._show_pace()
+
+    def _show_pace(self) -> None:
+        """Show what an epoch may change: no more work than there are trials at work."""
         rows = self._rows_at_work()
         self._images.set(sum(row.get(metrics.IMAGES_PER_SECOND, 0.0) for row in rows))
         waits = [row[metrics.DATA_WAIT] for row in rows if metrics.DATA_WAIT in row]
