@@ -5,10 +5,12 @@ It listens like a tracker does. At most 100 columns; `JsonBoard` writes one JSON
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,11 +40,13 @@ class Board:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._records: dict[int, TrialRecord] = {}
+        self._worth: dict[str, dict[int, float]] = defaultdict(dict)  # by kind; lower is better
+        self._ended: set[int] = set()  # trials of the search
         self._study: StudyRecord | None = None
         self._lanes = 1
         self._start = time.monotonic()
         self._first_trial: float | None = None  # when this call's first trial began
-        self._before: set[int] = set()  # trials that had ended before this call
+        self._before = 0  # trials that had ended before this call
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
         """Show the plan, before anything starts."""
@@ -61,8 +65,9 @@ class Board:
 
     def known(self, records: Sequence[TrialRecord]) -> None:
         """Learn of trials of earlier calls."""
-        self._records |= {record.number: record for record in records}
-        self._before = {record.number for record in records if record.state.is_finished()}
+        for record in records:
+            self._take(record)
+        self._before = len(self._ended)
 
     def trial_started(self, record: TrialRecord) -> None:
         """Show a trial's start."""
@@ -71,7 +76,7 @@ class Board:
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Show an epoch's end."""
-        self._records[record.number] = record
+        self._take(record)
         row = record.epochs[-1]
         self._say(
             f"{_label(record)} epoch {len(record.epochs)}/{record.config.epochs}: "
@@ -81,7 +86,7 @@ class Board:
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Show a trial's end, and how the study stands."""
-        self._records[record.number] = record
+        self._take(record)
         self._say(f"{_label(record)} is {record.state}{_why(record)}. {self._standing()}")
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
@@ -98,44 +103,45 @@ class Board:
 
     def _add(self, record: TrialRecord) -> None:
         self._first_trial = self._first_trial or time.monotonic()
-        self._records[record.number] = record
+        self._take(record)
 
-    def _search(self) -> list[TrialRecord]:
-        return [record for record in self._records.values() if record.kind == "search"]
+    def _take(self, record: TrialRecord) -> None:
+        """Keep how a trial stands, and what it is worth: no event looks at all trials' epochs."""
+        self._records[record.number] = record
+        if record.kind == "search" and record.state.is_finished():
+            self._ended.add(record.number)
+        if self._study is not None:
+            value = record.best(self._study.metric)
+            sign = 1.0 if self._study.direction == "minimize" else -1.0
+            worth = sign * value if math.isfinite(value) else math.inf
+            self._worth[record.kind][record.number] = worth
+
+    def _worth_of(self, record: TrialRecord) -> float:
+        return self._worth[record.kind].get(record.number, math.inf)
 
     def _standing(self) -> str:
         """Say counts by state, the best so far, and the ETA once three trials have ended."""
         if self._study is None:
             return ""
-        ended = [record for record in self._search() if record.state.is_finished()]
-        parts = [f"{len(ended)} of {self._study.trials} ended"]
-        best = self._best()
-        if best is not None:
-            value = best.best(self._study.metric)
+        parts = [f"{len(self._ended)} of {self._study.trials} ended"]
+        worth = self._worth["search"]
+        best = min(worth, key=worth.__getitem__, default=-1)
+        if worth.get(best, math.inf) < math.inf:
             name = SHORT.get(self._study.metric, self._study.metric)
-            parts.append(f"best {name} {value:.4f} (trial {best.number:04d})")
+            value = self._records[best].best(self._study.metric)
+            parts.append(f"best {name} {value:.4f} (trial {best:04d})")
         eta = self._eta_seconds()
         if eta is not None and eta > 0:
             parts.append(f"ETA {seconds_text(eta)}")
         return ", ".join(parts)
 
-    def _best(self) -> TrialRecord | None:
-        assert self._study is not None
-        sign = 1.0 if self._study.direction == "minimize" else -1.0
-        scored = [r for r in self._search() if math.isfinite(r.best(self._study.metric))]
-        metric = self._study.metric
-        return min(scored, key=lambda r: sign * r.best(metric), default=None)
-
     def _eta_seconds(self) -> float | None:
         """Extrapolate from this call's ended trials; None before three of them."""
-        if self._study is None or self._first_trial is None:
-            return None
-        ended = [r for r in self._search() if r.state.is_finished()]
-        here = len([r for r in ended if r.number not in self._before])
-        if here < 3:
+        here = len(self._ended) - self._before
+        if self._study is None or self._first_trial is None or here < 3:
             return None
         each = (time.monotonic() - self._first_trial) / here
-        return each * max(0, self._study.trials - len(ended))
+        return each * max(0, self._study.trials - len(self._ended))
 
 
 class JsonBoard(Board):
@@ -157,7 +163,7 @@ class JsonBoard(Board):
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Write an epoch's metrics."""
-        self._records[record.number] = record
+        self._take(record)
         self._write(
             event="epoch_ended",
             trial=record.name,
@@ -167,7 +173,7 @@ class JsonBoard(Board):
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Write how a trial ended."""
-        self._records[record.number] = record
+        self._take(record)
         self._write(
             event="trial_ended",
             trial=record.name,
@@ -237,14 +243,10 @@ class LiveBoard(Board):
         return Group(head, table)
 
     def _shown(self) -> list[TrialRecord]:
-        assert self._study is not None
-        sign = 1.0 if self._study.direction == "minimize" else -1.0
-        metric = self._study.metric
-        running = [r for r in self._records.values() if not r.state.is_finished()]
-        ended = [r for r in self._records.values() if r.state.is_finished()]
-        scored = [r for r in ended if math.isfinite(r.best(metric))]
-        scored.sort(key=lambda r: sign * r.best(metric))
-        return (running + scored)[:ROWS]
+        records = list(self._records.values())
+        running = [record for record in records if not record.state.is_finished()]
+        ended = [r for r in records if r.state.is_finished() and self._worth_of(r) < math.inf]
+        return (running + heapq.nsmallest(ROWS, ended, key=self._worth_of))[:ROWS]
 
 
 def open_board(as_json: bool = False) -> Board:

@@ -59,6 +59,7 @@ class StudyGauges:
         self._metric = study.metric
         self._clock = clock
         self._states: dict[int, TrialState] = {}
+        self._counts: Tally[TrialState] = Tally()
         self._pace: dict[int, tuple[float, metrics.EpochRow]] = {}  # by trial: when, last epoch
         self._best = math.nan
         tags = {"study": study.name}
@@ -105,15 +106,17 @@ class StudyGauges:
         """Nothing is held: Ray exports what was set last."""
 
     def _note(self, record: TrialRecord) -> None:
+        if record.number in self._states:
+            self._counts[self._states[record.number]] -= 1
         self._states[record.number] = record.state
+        self._counts[record.state] += 1
         value = record.best(self._metric)
         if metrics.is_better(self._metric, value, self._best):
             self._best = value
 
     def _show(self) -> None:
-        counts = Tally(self._states.values())
         for state in TrialState:
-            self._trials.set(counts[state], tags={"state": str(state)})
+            self._trials.set(self._counts[state], tags={"state": str(state)})
         self._show_pace()
 
     def _show_pace(self) -> None:
