@@ -3,52 +3,94 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections import defaultdict
 from pathlib import Path
 
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 
 GIB = 2**30
+LOOK_SHARE = 0.1  # of the trials that are there: after as many more, all are looked at again
 
 
-def enforce_budget(runs: RunsFolder, budget_gib: float, keep_best: int) -> list[TrialRecord]:
-    """Delete weights until all studies' together are within the budget; return whose went.
+class DiskBudget:
+    """Keeps all studies' weights together within a budget; safe to call from several threads.
 
-    Every study's `keep_best` complete trials come last, and running trials are never touched. An
-    ensemble's members are safe whatever happens: their model package holds copies.
+    An ended trial's weights don't change, so its end costs a look at its own folder. What others
+    write, another study's driver or trials that run, is seen whenever all folders are looked at: at
+    first, and after each tenth more trials. What others delete is seen before anything is deleted.
     """
-    total = sum(file.stat().st_size for file in _weights_files(runs))
-    if total <= budget_gib * GIB:
-        return []  # the usual end, after each trial: no record is read for it
-    rows = _kept_weights(runs)
-    gone = []
-    for rank, record, folder in sorted(rows, key=lambda row: row[0], reverse=True):
-        if total <= budget_gib * GIB or rank < keep_best:
-            break
-        total -= folder.weights_file.stat().st_size
-        folder.weights_file.unlink()
-        gone.append(record)
-    return gone
 
+    def __init__(self, runs: RunsFolder, budget_gib: float, keep_best: int) -> None:
+        self._runs, self._bytes, self._keep_best = runs, budget_gib * GIB, keep_best
+        self._lock = threading.Lock()
+        self._sizes: dict[Path, int] = {}  # of weights, by the trial's folder
+        self._ended: dict[Path, tuple[str, tuple[bool, float]]] = {}  # name, goodness: read once
+        self._seen = self._unseen = 0  # trials when all were looked at, and ends since
 
-def _weights_files(runs: RunsFolder) -> Iterator[Path]:
-    anywhere = TrialFolder(Path("studies/*/trials/*"))
-    return runs.path.glob(str(anywhere.weights_file))
+    def enforce(self, ended: TrialFolder) -> list[str]:
+        """Delete weights until the rest fits, now that a trial has ended; return whose went.
 
+        Every study's `keep_best` complete trials come last, and running trials are never touched.
+        An ensemble's members are safe whatever happens: their model package holds copies.
+        """
+        with self._lock:
+            self._unseen += 1
+            self._look(ended)
+            if self._unseen > LOOK_SHARE * self._seen:
+                self._look_at_all()
+            if self._over() > 0:
+                for path in list(self._sizes):
+                    self._look(TrialFolder(path))
+            return self._delete()
 
-def _kept_weights(runs: RunsFolder) -> list[tuple[float, TrialRecord, TrialFolder]]:
-    """Return (rank within its study, record, folder) of every ended trial that has weights."""
-    rows = []
-    for study in runs.studies():
-        ended = [
-            (folder, record)
-            for folder, record in study.trials()
-            if record.state.is_finished() and folder.weights_file.exists()
-        ]
-        asked = study.record()
-        ended.sort(key=lambda pair: _goodness(asked, pair[1]))
-        rows += [(float(rank), record, folder) for rank, (folder, record) in enumerate(ended)]
-    return rows
+    def _over(self) -> float:
+        return sum(self._sizes.values()) - self._bytes
+
+    def _delete(self) -> list[str]:
+        over, gone = self._over(), []
+        ranked = self._ranked() if over > 0 else []
+        for rank, folder in sorted(ranked, key=lambda row: row[0], reverse=True):
+            if over <= 0 or rank < self._keep_best:
+                break
+            over -= self._sizes.pop(folder.path)
+            folder.weights_file.unlink(missing_ok=True)
+            gone.append(self._ended[folder.path][0])
+        return gone
+
+    def _look(self, folder: TrialFolder) -> None:
+        try:
+            self._sizes[folder.path] = folder.weights_file.stat().st_size
+        except FileNotFoundError:
+            self._sizes.pop(folder.path, None)
+
+    def _look_at_all(self) -> None:
+        folders = [TrialFolder(path) for path in self._runs.path.glob("studies/*/trials/*")]
+        self._seen, self._unseen = len(folders), 0
+        self._sizes.clear()
+        for folder in folders:
+            self._look(folder)
+
+    def _ranked(self) -> list[tuple[int, TrialFolder]]:
+        """Return (rank within its study, folder) of every ended trial that has weights."""
+        by_study: dict[Path, list[Path]] = defaultdict(list)
+        for path in sorted(self._sizes):
+            by_study[path.parents[1]].append(path)
+        rows = []
+        for study in self._runs.studies():
+            asked = study.record()
+            ended = [path for path in by_study[study.path] if self._has_ended(asked, path)]
+            ended.sort(key=lambda path: self._ended[path][1])
+            rows += [(rank, TrialFolder(path)) for rank, path in enumerate(ended)]
+        return rows
+
+    def _has_ended(self, study: StudyRecord, path: Path) -> bool:
+        folder = TrialFolder(path)
+        if path not in self._ended and folder.record_file.exists():
+            record = folder.record()
+            if record.state.is_finished():
+                self._ended[path] = record.name, _goodness(study, record)
+        return path in self._ended
 
 
 def _goodness(study: StudyRecord, record: TrialRecord) -> tuple[bool, float]:

@@ -19,7 +19,7 @@ from carray.data.manifest import Manifest
 from carray.errors import PlanError
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
-from carray.search.budget import enforce_budget
+from carray.search.budget import DiskBudget
 from carray.search.cluster import connected, nodes
 from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
@@ -156,7 +156,7 @@ class _Session:
         lanes: Lanes | None,
     ) -> None:
         self._request = request
-        self._runs = runs
+        self._budget = DiskBudget(runs, request.disk_budget_gib, max(3, request.refit))
         self._manifest = manifest
         self._space = space
         self._plan = plan
@@ -247,10 +247,8 @@ class _Session:
 
     def _on_left(self, record: TrialRecord) -> None:
         """Keep the disk budget after each trial."""
-        for gone in enforce_budget(
-            self._runs, self._request.disk_budget_gib, max(3, self._request.refit)
-        ):
-            self._board.note(f"weights of {gone.name} deleted: over the disk budget")
+        for gone in self._budget.enforce(self._ledger.trial_folder(record.number)):
+            self._board.note(f"weights of {gone} deleted: over the disk budget")
 
     @contextmanager
     def _up(self, lanes: Lanes) -> Iterator[Lanes]:

@@ -23,7 +23,7 @@ from carray.config import TrialConfig
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder
 from carray.search.board import Board
-from carray.search.budget import enforce_budget
+from carray.search.budget import DiskBudget
 from carray.search.driver import Driver
 from carray.search.exports import StudyGauges
 from carray.search.ledger import Ledger
@@ -122,7 +122,8 @@ def study(
     request = StudyRequest(data=folder, space=str(files.space_file))
     ledger: Ledger = open_ledger(request, files, record, space, [], observers)
     lanes: Any = StandIn(num_lanes, epoch_seconds)
-    driver = Driver(ledger, lanes, folder, lambda ended: enforce_budget(runs, 50.0, 3))
+    budget = DiskBudget(runs, 50.0, 3)
+    driver = Driver(ledger, lanes, folder, lambda ended: budget.enforce(files.trial(ended.number)))
     try:
         yield driver, files
     finally:

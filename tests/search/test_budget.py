@@ -8,8 +8,8 @@ import pytest
 
 from carray.config import build_config
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
-from carray.records import RunsFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.budget import GIB, enforce_budget
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.budget import GIB, DiskBudget
 
 MIB_GIB = 2**20 / GIB  # a MiB in GiB
 
@@ -42,18 +42,77 @@ def left(runs: RunsFolder) -> set[str]:
     }
 
 
+def budget(runs: RunsFolder, mib: float, keep_best: int) -> DiskBudget:
+    return DiskBudget(runs, mib * MIB_GIB, keep_best)
+
+
+def end(runs: RunsFolder, name: str, number: int, loss: float) -> TrialFolder:
+    """Add a complete trial with weights of a MiB."""
+    record = TrialRecord(
+        study=name,
+        number=number,
+        state=TrialState.COMPLETE,
+        config=build_config({}),
+        epochs=({VAL_LOG_LOSS: loss, VAL_TOP1: 0.5},),
+    )
+    folder = runs.study(name).trial(number)
+    folder.write_record(record)
+    folder.weights_file.write_bytes(bytes(2**20))
+    return folder
+
+
 def test_nothing_goes_while_there_is_room(runs: RunsFolder) -> None:
-    assert enforce_budget(runs, 10 * MIB_GIB, keep_best=1) == []
+    assert budget(runs, 10, keep_best=1).enforce(runs.study("a").trial(0)) == []
     assert len(left(runs)) == 10
 
 
 def test_the_worst_of_every_study_go_first_until_the_rest_fits(runs: RunsFolder) -> None:
-    gone = enforce_budget(runs, 7.5 * MIB_GIB, keep_best=1)
-    assert {record.name for record in gone} >= {"a/0002", "b/0002"}
+    gone = budget(runs, 7.5, keep_best=1).enforce(runs.study("a").trial(0))
+    assert {*gone} >= {"a/0002", "b/0002"}
     assert len(gone) == 3
     assert len(left(runs)) == 7
 
 
 def test_the_best_and_the_running_stay_whatever_the_budget(runs: RunsFolder) -> None:
-    enforce_budget(runs, 0.0, keep_best=2)
+    budget(runs, 0, keep_best=2).enforce(runs.study("a").trial(0))
     assert left(runs) == {f"{s}/{n}" for s in "ab" for n in ("0001", "0003", "0004")}
+
+
+def test_each_end_counts_what_that_trial_left(runs: RunsFolder) -> None:
+    watched = budget(runs, 11.5, keep_best=1)
+    assert watched.enforce(end(runs, "a", 5, loss=0.5)) == []
+    assert watched.enforce(end(runs, "a", 6, loss=0.05)) == ["a/0005"]
+    assert watched.enforce(end(runs, "a", 7, loss=0.6)) == ["a/0007"]
+
+
+def test_what_others_delete_is_not_deleted_for_again(runs: RunsFolder) -> None:
+    watched = budget(runs, 11.5, keep_best=1)
+    watched.enforce(end(runs, "a", 5, loss=0.5))
+    runs.study("b").trial(0).weights_file.unlink()
+    assert watched.enforce(end(runs, "a", 6, loss=0.6)) == []
+    assert "a/0006" in left(runs)
+
+
+def test_what_others_write_counts_after_some_ends(runs: RunsFolder) -> None:
+    watched = budget(runs, 11.5, keep_best=1)
+    watched.enforce(runs.study("a").trial(0))
+    for number in (5, 6):
+        end(runs, "b", number, loss=0.5 + number)
+    gone = [watched.enforce(runs.study("a").trial(0)) for _ in range(2)]
+    assert gone[-1] == ["b/0006"]
+
+
+def test_an_end_looks_at_no_other_trials_folder(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5, 40):
+        end(runs, "a", number, loss=0.5)
+    watched = budget(runs, 100, keep_best=1)
+    watched.enforce(runs.study("a").trial(0))
+    looked_at: list[Path] = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda p, **how: looked_at.append(p) or stat(p, **how))
+    ended = end(runs, "a", 40, loss=0.5)
+    looked_at.clear()
+    watched.enforce(ended)
+    assert looked_at == [ended.weights_file]
