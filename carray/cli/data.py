@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,12 +58,18 @@ def prepare(
     Near-duplicates never straddle two splits. Nothing is copied: the images stay where they are.
     """
     from carray.data.prepare import prepare as prepare_data
+    from carray.data.seen import log_beside, num_kept
     from carray.data.summary import summarise
     from carray.errors import DataError
     from carray.progress import progress
 
     if crop not in ("none", "box"):
         raise DataError(f"--crop {crop!r} must be none or box")
+    if kept := num_kept(log_beside(out.resolve())):
+        print(
+            f"going on: {kept:,} images were read before; changed ones are read again",
+            file=sys.stderr,
+        )
     manifest = prepare_data(
         source,
         out,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from carray.data.decode import Pixels
 from carray.data.hamming import Rows, near_pairs
-from carray.data.scan import Seen
+from carray.data.seen import Seen
 
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from carray.data.duplicates import near_duplicate_groups
 from carray.data.manifest import Rows
-from carray.data.scan import Seen
+from carray.data.seen import Seen
 from carray.data.sources import Sighting
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept

@@ -22,7 +22,8 @@ from carray.data.manifest import (
     Settings,
 )
 from carray.data.parallel import Progress
-from carray.data.scan import Seen, scan_images
+from carray.data.scan import scan_images
+from carray.data.seen import Seen, log_beside
 from carray.data.sources import Listing, Sighting, list_source
 from carray.data.sources.listing import natural_key
 from carray.data.splits import blend_problem, cut_folds, cut_stratified, require_images
@@ -103,7 +104,8 @@ def prepare(
         progress: shows how far the reading is.
 
     Raises:
-        DataError: the source can't be used, with the reason; nothing is written then.
+        DataError: the source can't be used, with the reason; no data folder is written then. What
+            was read of the images is kept beside it, as after an interrupt: the next call goes on.
     """
     shares = Shares(val, blend, test, folds, seed)
     shares.check()
@@ -119,7 +121,8 @@ def prepare(
     notes = list(listing.notes)
     labels_of = _merged(listing, Path(merge) if merge else None)
     left_out = _left_out(listing, Path(exclude) if exclude else None, notes)
-    candidates = _looked_at(listing, labels_of, left_out, crop, margin, progress)
+    log = log_beside(folder)
+    candidates = _looked_at(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = flaws.exclude_conflicts(candidates, crop == "box")
     groups = flaws.group_images(candidates)
     candidates = flaws.exclude_leaks(candidates, groups)
@@ -148,6 +151,7 @@ def prepare(
     )
     manifest = Manifest.make(folder, classes, table, settings)
     manifest.write()
+    log.unlink()
     return manifest
 
 
@@ -175,13 +179,14 @@ def _looked_at(
     left_out: set[str],
     crop: Crop,
     margin: float,
+    log: Path,
     progress: Progress,
 ) -> list[Candidate]:
     """Scan every image that is still wanted; say why the others aren't."""
     excluded = [_known_problem(one, left_out) for one in listing.sightings]
     wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
     boxes = [one.box if crop == "box" else None for one in wanted]
-    found = iter(scan_images([one.path for one in wanted], boxes, margin, progress))
+    found = iter(scan_images([one.path for one in wanted], boxes, margin, log, progress))
     candidates = []
     for one, why in zip(listing.sightings, excluded, strict=True):
         seen = Seen() if why else next(found)

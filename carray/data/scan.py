@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,43 +13,44 @@ from PIL import Image
 
 from carray.data.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
 from carray.data.parallel import Progress, map_images
+from carray.data.seen import THUMB_SIDE, Seen, key_of, opened_log
 from carray.progress import silent
 
-THUMB_SIDE = 32  # of the thumbnail that confirms a near-duplicate
 HASHED_SIDE = 64  # what the perceptual hash sees; it shrinks that to 32 itself
 DRAFT_SIDE = 160  # a JPEG may be decoded at 1/2, 1/4 or 1/8 down to this; all its bytes are read
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one image holds; after a `problem` the rest is empty."""
-
-    problem: str = ""
-    content_hash: str = ""
-    """sha256 of the file's bytes, hex."""
-    perceptual_hash: str = ""
-    """64-bit pHash, hex (Zauner, "Implementation and Benchmarking of Perceptual Image Hash
-    Functions", 2010)."""
-    width: int = 0
-    height: int = 0
-    thumb: Pixels | None = None
-    """(THUMB_SIDE, THUMB_SIDE, 3)."""
-
-
 def scan_images(
     paths: Sequence[Path],
     boxes: Sequence[Box | None],
     margin: float,
+    log_file: Path,
     progress: Progress = silent,
 ) -> list[Seen]:
     """Decode and hash every image (cut to its box, if it has one), in threads; never raises for
-    an image: a file that can't be read has a `problem`."""
-    pairs = list(zip(paths, boxes, strict=True))
-    return list(
-        map_images(lambda pair: scan_image(*pair, margin), pairs, "reading images", progress)
-    )
+    an image: a file that can't be read has a `problem`.
+
+    Images that `log_file` knows from a scan that was interrupted, their files unchanged, are taken
+    from there; the others are added to it. Whoever needs no second scan removes it.
+
+    Raises:
+        DataError: the log can't be written.
+    """
+
+    def look(number: int) -> Seen:
+        asked = paths[number], boxes[number], margin
+        key = key_of(*asked)
+        seen = scan_image(*asked)
+        log.add(key, seen)
+        return seen
+
+    with opened_log(log_file) as log:
+        found = [log.find(path, box, margin) for path, box in zip(paths, boxes, strict=True)]
+        missing = [number for number, seen in enumerate(found) if seen is None]
+        looked = iter(list(map_images(look, missing, "reading images", progress)))
+        return [seen or next(looked) for seen in found]
 
 
 def scan_image(path: Path, box: Box | None, margin: float) -> Seen:
