@@ -13,7 +13,6 @@ from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.data.prepare import candidate_rows
 from carray.data.scan import scan_images
-from carray.data.seen import log_beside
 from carray.data.sources.listing import Sighting, nfc, walk_images
 from carray.data.splits import cut_stratified, require_images
 from carray.errors import DataError
@@ -47,7 +46,7 @@ def extend(
         progress: shows how far the reading is.
 
     Raises:
-        DataError: the class exists, or has too few images; no data folder is written then.
+        DataError: the class exists, or has too few images; nothing is written then.
     """
     name = nfc(name.strip())
     if not name or name in manifest.classes:
@@ -60,9 +59,7 @@ def extend(
     if replay is not None and replay < 1:
         raise DataError(f"--replay {replay} must be at least 1: old classes would be forgotten")
     parts = [split for split in ("train", "val", "test") if len(manifest.rows(split))]
-    folder = Path(out).resolve()
-    log = log_beside(folder)
-    new = _new_rows(manifest, Path(images), name, parts, seed, log, progress)
+    new = _new_rows(manifest, Path(images), name, parts, seed, progress)
     count = int((new["split"] == "train").sum())
     old = _replayed(manifest, count if replay is None else replay, seed)
     table = pd.concat([old, new], ignore_index=True)
@@ -78,23 +75,16 @@ def extend(
             ),
         }
     )
-    extended = Manifest.make(folder, (*manifest.classes, name), table, settings)
+    extended = Manifest.make(Path(out).resolve(), (*manifest.classes, name), table, settings)
     extended.write()
-    log.unlink()
     return extended
 
 
 def _new_rows(
-    manifest: Manifest,
-    images: Path,
-    name: str,
-    parts: list[str],
-    seed: int,
-    log: Path,
-    progress: Progress,
+    manifest: Manifest, images: Path, name: str, parts: list[str], seed: int, progress: Progress
 ) -> pd.DataFrame:
     """Return the new class's rows, split; near-duplicates never straddle two splits."""
-    candidates = _looked_at(manifest, images, name, log, progress)
+    candidates = _looked_at(manifest, images, name, progress)
     groups = flaws.group_images(candidates)
     usable = np.array([not one.excluded for one in candidates])
     labels = np.zeros(int(usable.sum()), np.int64)
@@ -110,9 +100,7 @@ def _new_rows(
     return table
 
 
-def _looked_at(
-    manifest: Manifest, images: Path, name: str, log: Path, progress: Progress
-) -> list[Candidate]:
+def _looked_at(manifest: Manifest, images: Path, name: str, progress: Progress) -> list[Candidate]:
     if not images.is_dir():
         raise DataError(f"there is no folder of images at {images}")
     files, _ = walk_images(images)
@@ -121,7 +109,7 @@ def _looked_at(
     known = set(manifest.images["content_hash"]) - {""}
     candidates = []
     for file, seen in zip(
-        files, scan_images(files, [None] * len(files), 0.0, log, progress), strict=True
+        files, scan_images(files, [None] * len(files), 0.0, progress), strict=True
     ):
         identity = nfc(f"added/{name}/{file.relative_to(images).as_posix()}")
         why = f"unreadable: {seen.problem}" if seen.problem else ""

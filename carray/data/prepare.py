@@ -186,7 +186,7 @@ def _looked_at(
     excluded = [_known_problem(one, left_out) for one in listing.sightings]
     wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
     boxes = [one.box if crop == "box" else None for one in wanted]
-    found = iter(scan_images([one.path for one in wanted], boxes, margin, log, progress))
+    found = iter(scan_images([one.path for one in wanted], boxes, margin, progress, log))
     candidates = []
     for one, why in zip(listing.sightings, excluded, strict=True):
         seen = Seen() if why else next(found)

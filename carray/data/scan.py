@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from carray.data.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
 from carray.data.parallel import Progress, map_images
-from carray.data.seen import THUMB_SIDE, Seen, key_of, opened_log
+from carray.data.seen import THUMB_SIDE, ScanLog, Seen, key_of, opened_log
 from carray.progress import silent
 
 HASHED_SIDE = 64  # what the perceptual hash sees; it shrinks that to 32 itself
@@ -26,8 +27,8 @@ def scan_images(
     paths: Sequence[Path],
     boxes: Sequence[Box | None],
     margin: float,
-    log_file: Path,
     progress: Progress = silent,
+    log_file: Path | None = None,
 ) -> list[Seen]:
     """Decode and hash every image (cut to its box, if it has one), in threads; never raises for
     an image: a file that can't be read has a `problem`.
@@ -46,7 +47,7 @@ def scan_images(
         log.add(key, seen)
         return seen
 
-    with opened_log(log_file) as log:
+    with opened_log(log_file) if log_file else nullcontext(ScanLog()) as log:
         found = [log.find(path, box, margin) for path, box in zip(paths, boxes, strict=True)]
         missing = [number for number, seen in enumerate(found) if seen is None]
         looked = iter(list(map_images(look, missing, "reading images", progress)))

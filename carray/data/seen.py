@@ -49,9 +49,12 @@ class Seen:
 
 
 class ScanLog:
-    """Readable images by the state of their files, each written as soon as it is seen."""
+    """Readable images by the state of their files, each written as soon as it is seen; one without
+    a file keeps nothing."""
 
-    def __init__(self, descriptor: int, records: npt.NDArray[Any]) -> None:
+    def __init__(
+        self, descriptor: int | None = None, records: npt.NDArray[Any] | tuple[()] = ()
+    ) -> None:
         self._descriptor = descriptor
         self._records = records
         self._rows = {record["key"].tobytes(): row for row, record in enumerate(records)}
@@ -70,7 +73,7 @@ class ScanLog:
 
     def add(self, key: bytes, seen: Seen) -> None:
         """Keep what a scan saw, unless it can't be read; any thread may call this."""
-        if seen.problem:
+        if self._descriptor is None or seen.problem:
             return
         hashes = (
             np.void(bytes.fromhex(each)) for each in (seen.content_hash, seen.perceptual_hash)

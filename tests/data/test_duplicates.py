@@ -36,7 +36,7 @@ def test_a_changed_copy_is_in_its_originals_group(change: object, tmp_path: Path
     originals = [picture(seed, 240, 180) for seed in range(6)]
     paths = [save(tmp_path / f"{n}.png", pixels) for n, pixels in enumerate(originals)]
     paths += [save(tmp_path / f"c{n}.png", change(pixels)) for n, pixels in enumerate(originals)]
-    groups = near_duplicate_groups(scan_images(paths, [None] * 12, 0.0, tmp_path / "log"))
+    groups = near_duplicate_groups(scan_images(paths, [None] * 12, 0.0))
     assert groups.tolist() == [*range(6), *range(6)]
 
 
@@ -54,7 +54,7 @@ def test_an_equal_hash_of_another_picture_is_no_duplicate() -> None:
 
 def test_flat_pictures_are_not_one_group(tmp_path: Path) -> None:
     flat = [save(tmp_path / f"{v}.png", np.full((40, 40, 3), v, np.uint8)) for v in (10, 90, 200)]
-    groups = near_duplicate_groups(scan_images(flat, [None] * 3, 0.0, tmp_path / "log"))
+    groups = near_duplicate_groups(scan_images(flat, [None] * 3, 0.0))
     assert len(set(groups.tolist())) == 3
 
 

@@ -110,7 +110,7 @@ def test_another_margin_is_another_picture(begun: Path, tmp_path: Path) -> None:
     paths = sorted((tmp_path / "cars" / "a").iterdir())
     for box, margin in ((None, 0.5), ((1, 2, 30, 30), 0.1)):
         counted = Counted()
-        scan_images(paths, [box] * 30, margin, begun, counted)
+        scan_images(paths, [box] * 30, margin, counted, begun)
         assert counted.totals == [30]
 
 
