@@ -40,7 +40,7 @@ class Study:
     @property
     def trials(self) -> list[TrialRecord]:
         """Every trial and refit, by number."""
-        return [record for _, record in self.folder.trials()]
+        return self.folder.records()
 
     @property
     def best(self) -> TrialRecord | None:

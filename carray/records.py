@@ -313,6 +313,10 @@ class StudyFolder:
             folder = TrialFolder(record_file.parent)
             yield folder, folder.record()
 
+    def records(self) -> list[TrialRecord]:
+        """Return every readable record of a trial, by number."""
+        return [record for _, record in self.trials()]
+
 
 @dataclass(frozen=True)
 class RunsFolder:

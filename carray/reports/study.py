@@ -42,7 +42,7 @@ def study_table(folder: StudyFolder) -> list[TrialRow]:
     """Return every trial, the best in the study's metric first, the valueless, then folds last."""
     study = folder.record()
     sign = 1 if study.direction == "minimize" else -1
-    records = [record for _, record in folder.trials()]
+    records = folder.records()
 
     def key(record: TrialRecord) -> tuple[bool, bool, float, int]:
         value, is_fold = record.best(study.metric), record.config.fold is not None

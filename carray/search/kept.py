@@ -31,7 +31,7 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
         self._ids: dict[int, int] = {}  # of trials: here -> behind
         self._late: dict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
         study_id = self.create_new_study(study.directions, study.study_name)
-        for trial in behind.get_all_trials(self._study_behind):
+        for trial in behind.get_all_trials(self._study_behind, deepcopy=False):
             self._ids[super().create_new_trial(study_id, trial)] = trial._trial_id
 
     def keep(self, trial_id: int) -> None:

@@ -28,7 +28,10 @@ BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the stud
 
 
 class Ledger:
-    """Trials of one study, each in exactly one state; safe to call from several threads."""
+    """Trials of one study, each in exactly one state; safe to call from several threads.
+
+    `records` are those of the folder, where it has been read already.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Ledger:
         space: SearchSpace,
         optuna_study: optuna.Study,
         observers: Sequence[Tracker] = (),
+        records: Sequence[TrialRecord] | None = None,
     ) -> None:
         self.folder = folder
         self.study = study
@@ -45,7 +49,8 @@ class Ledger:
         self._optuna = optuna_study
         self._observers = tuple(observers)
         self._lock = threading.RLock()
-        self._records = {record.number: record for _, record in folder.trials()}
+        records = folder.records() if records is None else records
+        self._records = {record.number: record for record in records}
         self._whole: set[int] = set()  # trials whose record this process has written whole
         self._interrupted = self._find_interrupted()
         self._fail_strays()

@@ -238,13 +238,16 @@ def _max_epochs(space: SearchSpace) -> int:
 
 
 def plan_study(
-    request: StudyRequest, folder: StudyFolder, study: StudyRecord, nodes: Sequence[Node]
+    request: StudyRequest,
+    study: StudyRecord,
+    records: Sequence[TrialRecord],
+    nodes: Sequence[Node],
 ) -> Plan:
     """Fit what is left of the study to the cluster; raises PlanError if it doesn't.
 
     The GPUs of a trial are a number by now.
     """
-    ended = sum(record.state.is_finished() for _, record in folder.trials())
+    ended = sum(record.state.is_finished() for record in records)
     return make_plan(
         nodes,
         trials=max(1, study.trials - ended, request.refit, request.folds),
@@ -255,14 +258,13 @@ def plan_study(
     )
 
 
-def has_search(folder: StudyFolder, study: StudyRecord) -> bool:
+def has_search(folder: StudyFolder, study: StudyRecord, records: Sequence[TrialRecord]) -> bool:
     """Say whether the study has a trial to open, to go on with or to finish."""
-    trials = list(folder.trials())
-    searched = [record for _, record in trials if record.kind == "search"]
+    searched = [record for record in records if record.kind == "search"]
     return (
         len(searched) < study.trials
         or any(not record.state.is_finished() for record in searched)
-        or any(lacks_logits(record, files) for files, record in trials)
+        or any(lacks_logits(record, folder.trial(record.number)) for record in records)
     )
 
 
@@ -281,17 +283,18 @@ def open_ledger(
     study: StudyRecord,
     space: SearchSpace,
     starts: list[dict[str, Any]],
-    observers: list[Tracker],
+    records: Sequence[TrialRecord],
+    observers: Sequence[Tracker],
 ) -> Ledger:
     """Open Optuna's study and the ledger over it; a new study tries the `starts` first."""
     storage = request.storage or f"sqlite:///{folder.optuna_file}"
-    drawn = sum(1 for _ in folder.trials())
-    sampler = build_sampler(study.sampler, study.seed + drawn)  # a resumed one must not repeat
+    # a resumed one must not repeat what it drew
+    sampler = build_sampler(study.sampler, study.seed + len(records))
     optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
     if not optuna_study.get_trials(deepcopy=False):
         for point in starts:
             optuna_study.enqueue_trial(point)
-    return Ledger(folder, study, space, optuna_study, observers)
+    return Ledger(folder, study, space, optuna_study, observers, records)
 
 
 @contextmanager

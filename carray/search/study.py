@@ -81,28 +81,25 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         preflight(space, manifest.folder, board.note)
     with ExitStack() as stack:
         stack.enter_context(locked_study(folder))
+        records = folder.records()  # of earlier calls
         tracker = TrackerApart(runs, say)
         stack.callback(tracker.abandon)
         checked = ThreadPoolExecutor(1).submit(check_backbones, space, manifest)
         stack.enter_context(connected(request.address))
         interrupts.take()
         request = packed(request, space, manifest, nodes(), board.note)
-        plan = plan_study(request, folder, study, nodes())
+        plan = plan_study(request, study, records, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
         lanes = None
-        if has_search(folder, study):
+        if has_search(folder, study, records):
             lanes = stack.enter_context(started(plan, folder, lambda: bool(interrupts.name)))
         checked.result()
         tracker.wait_open()
         write_study(folder, study, space, manifest)
-        observers: list[Tracker] = [
-            board,
-            tracker,
-            StudyGauges(study, [record for _, record in folder.trials()]),
-        ]
+        observers: list[Tracker] = [board, tracker, StudyGauges(study, records)]
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
-        ledger = open_ledger(request, folder, study, space, starts, observers)
+        ledger = open_ledger(request, folder, study, space, starts, records, observers)
         if starts and not ledger.records:
             board.note(starts_text(request, space, len(starts)))
         board.known(ledger.records + ledger.refits)

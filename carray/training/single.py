@@ -133,7 +133,7 @@ def _check_study(study: StudyRecord, manifest: Manifest) -> None:
 
 def _next_number(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> int:
     """Return the number of an unfinished trial of this configuration, else the next free one."""
-    records = [record for _, record in folder.trials()]
+    records = folder.records()
     for record in records:
         same = record.config == config and record.manifest_hash == manifest.hash
         if same and not record.state.is_finished():

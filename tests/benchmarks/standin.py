@@ -120,7 +120,7 @@ def study(
     for observer in observers:
         observer.study_started(record)
     request = StudyRequest(data=folder, space=str(files.space_file))
-    ledger: Ledger = open_ledger(request, files, record, space, [], observers)
+    ledger: Ledger = open_ledger(request, files, record, space, [], [], observers)
     lanes: Any = StandIn(num_lanes, epoch_seconds)
     budget = DiskBudget(runs, 50.0, 3)
     driver = Driver(ledger, lanes, folder, lambda ended: budget.enforce(files.trial(ended.number)))

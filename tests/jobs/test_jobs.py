@@ -164,7 +164,7 @@ def test_a_killed_job_leaves_nothing_and_the_same_submission_goes_on(head: Head)
     folder = head.study("cars")
     assert f"study: {folder.path}" in log
     assert folder.record().state == "complete"
-    trials = [record for _, record in folder.trials()]
+    trials = folder.records()
     assert [trial.state.is_finished() for trial in trials] == [True, True]
     assert folder.trial(0).logits("val").shape == (len(folder.labels("val")), 12)
     wait_until_gone(head)

@@ -151,7 +151,7 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     folder = run_study(wanted, board)
     check_left(folder)
     check_waits(board.notes)
-    records = [record for _, record in folder.trials()]
+    records = folder.records()
     assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
     assert len(records[-1].epochs) == 4
     assert records[0].config.optimizer.lr == 5e-3
@@ -182,7 +182,7 @@ def test_two_ranks_a_trial_of_which_one_lacks_memory_and_is_killed(
     folder = run_study(wanted, board)
     check_left(folder)
     check_waits(board.notes)
-    records = [record for _, record in folder.trials()]
+    records = folder.records()
     assert len(records) == 12
     (infeasible,) = [record for record in records if record.state == "infeasible"]
     assert infeasible.config.image_size == 384
@@ -203,7 +203,7 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none"}
     board = Listener()
     folder = run_study(request(toy_data, tmp_path, COLLAPSING, **options), board)
-    collapsed, *others = [record for _, record in folder.trials()]
+    collapsed, *others = folder.records()
     assert (collapsed.state, len(collapsed.epochs)) == (TrialState.COLLAPSED, 3)
     assert "likely cause: optimizer.lr=1 is too high" in collapsed.reason
     assert [(record.state, len(record.epochs)) for record in others] == [("complete", 4)] * 5
