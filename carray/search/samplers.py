@@ -8,15 +8,12 @@ from collections.abc import Callable
 import optuna
 
 from carray.errors import ConfigError, did_you_mean
+from carray.search.tpe import QuickTpe
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # group: each backbone's own block is modelled jointly too, not only what all trials share
-    "tpe": lambda seed: optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, group=True, constant_liar=True
-    ),
-    "tpe-univariate": lambda seed: optuna.samplers.TPESampler(
-        seed=seed, multivariate=False, constant_liar=True
-    ),
+    "tpe": lambda seed: QuickTpe(seed=seed, multivariate=True, group=True),
+    "tpe-univariate": lambda seed: QuickTpe(seed=seed, multivariate=False),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
