@@ -60,7 +60,11 @@ class TrialInfeasible(TrialError):
     """A trial asked for more memory than there is: its state is `infeasible`."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known word nearest to `word`, or "" if none is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """Return "; did you mean 'x'?", or "'x' or 'y'?", for the known words nearest to `word`.
+
+    It is "" if none is near.
+    """
+    near = [repr(each) for each in get_close_matches(word, list(known), n=most)]
+    listed = ", ".join(near[:-1]) + " or " * (len(near) > 1) + "".join(near[-1:])
+    return f"; did you mean {listed}?" if near else ""

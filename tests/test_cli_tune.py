@@ -19,7 +19,16 @@ NOBODY = "127.0.0.1:9"  # the discard port, which nothing listens on
 
 WRONG = {
     "a missing data folder": (["nowhere"], {}, "nowhere doesn't exist: `carray data prepare"),
-    "an unknown backbone": ([], {"test_resnet": "test_resnt"}, "did you mean 'test_resnet'?"),
+    "an unknown backbone, before a cluster is asked": (
+        ["--address", NOBODY],
+        {"test_resnet": "test_resnt"},
+        "unknown backbone 'test_resnt'; did you mean 'test_resnet",
+    ),
+    "an unknown tag in an override, before a cluster is asked": (
+        ["--address", NOBODY, "--set", "backbone=resnet18.a1_in2k"],
+        {},
+        "no weights tagged 'a1_in2k'; did you mean 'resnet18.a1_in1k'?",
+    ),
     "a misspelt space": (["--space", "qick"], {}, "no search space 'qick'; did you mean 'quick'?"),
     "a misspelt parameter": ([], {"optimizer.lr": "optimiser.lr"}, "did you mean 'optimizer.lr'?"),
     "a range that can't be valid": ([], {"1e-2": "11.0"}, "less than or equal to 10"),
@@ -42,7 +51,7 @@ WRONG = {
     ),
     "more GPUs than there are": (["--gpus-per-trial", "99"], {}, "99 GPU, but the cluster has"),
 }
-NEEDS_RAY = ("an unknown backbone", "more GPUs than there are")
+NEEDS_RAY = ("more GPUs than there are",)
 
 
 def tune(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

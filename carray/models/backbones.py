@@ -24,12 +24,12 @@ def check_name(name: str) -> None:
     """Refuse a name or a tag that timm doesn't know.
 
     Raises:
-        ConfigError: the name or its tag is unknown; the nearest one is named.
+        ConfigError: the name or its tag is unknown; the nearest ones are named.
     """
     architecture, _, tag = name.partition(".")
     if architecture not in known_backbones():
         raise ConfigError(
-            f"unknown backbone {name!r}{did_you_mean(architecture, known_backbones())}; "
+            f"unknown backbone {name!r}{did_you_mean(architecture, known_backbones(), most=3)}; "
             "any name of timm.list_models() will do"
         )
     tagged = timm.list_pretrained(f"{architecture}.*")

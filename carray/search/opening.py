@@ -15,6 +15,7 @@ from carray.data.manifest import Manifest
 from carray.data.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
 from carray.files import write_text
+from carray.models.names import refuse_unknown
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
@@ -101,6 +102,11 @@ def wanted_starts(
 def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
     """Return who draws: whom the request names, or the space, or what did best in the lab."""
     return request.sampler or space.sampler or default_sampler(bool(space.blocks))
+
+
+def check_names(space: SearchSpace) -> None:
+    """Refuse a misspelt backbone, in milliseconds where all are right."""
+    refuse_unknown({config.backbone for config in _one_config_a_branch(space)})
 
 
 def check_backbones(space: SearchSpace, manifest: Manifest) -> None:

@@ -28,6 +28,7 @@ from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.opening import (
     StudyRequest,
     check_backbones,
+    check_names,
     has_search,
     locked_study,
     open_ledger,
@@ -76,6 +77,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     space = wanted_space(request)
     starts = wanted_starts(request, space, runs)
     folder, study = open_record(request, runs, manifest, space)
+    check_names(space)
     if request.preflight and not any(folder.trials()):
         check_backbones(space, manifest)
         preflight(space, manifest.folder, board.note)
