@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from carray.errors import RecordError
+
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
@@ -94,6 +96,14 @@ def read_json_lines(path: Path) -> list[Any]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines]
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises RecordError with the path where it can't be."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path} can't be read: {error}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

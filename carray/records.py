@@ -13,7 +13,6 @@ RUNS/
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -394,11 +393,3 @@ class RunsFolder:
         if not folder.record_file.exists():
             raise RecordError(f"study {study!r} has no trial {int(number)} under {self.path}")
         return folder
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; raises RecordError with the path where it can't be."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RecordError(f"{path} can't be read: {error}") from None

@@ -23,9 +23,9 @@ from carray.ensemble.card import Card, MemberCard, MemberEntry, TtaCard
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import Tta
 from carray.errors import RecordError, TrackingError
-from carray.files import written_aside
+from carray.files import read_json, written_aside
 from carray.provenance import git_commit, versions
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord, read_json
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 
 if TYPE_CHECKING:
     from carray.ensemble.model import Model

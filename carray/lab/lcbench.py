@@ -15,8 +15,8 @@ import numpy as np
 
 from carray import metrics
 from carray.errors import ConfigError, RecordError
+from carray.files import read_json
 from carray.lab.curves import Params
-from carray.records import read_json
 from carray.search.recorded import Floats, RecordedStudy
 
 if TYPE_CHECKING:

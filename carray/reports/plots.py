@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from carray.errors import RecordError
-from carray.files import written_aside
-from carray.records import StudyFolder, TrialRecord, read_json
+from carray.files import read_json, written_aside
+from carray.records import StudyFolder, TrialRecord
 from carray.reports.panels import (
     COLOURS,
     GRID,
