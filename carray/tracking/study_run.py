@@ -6,6 +6,7 @@ Runs are found again by their tags, so a resumed study makes none twice.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any, Self
 from carray import metrics
 from carray.errors import TrackingError
 from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.tracking.contract import TrialRun
 
+EPOCHS_TOLD = "carray.epochs_told"  # the tag that says how many rows and that the params are there
 STUDY_STATUS = {
     "running": "RUNNING",
     "complete": "FINISHED",
@@ -91,40 +94,44 @@ class StudyRun:
             ended_ms = round(1000 * study.ended_at) if study.ended_at else None
             self.client.set_terminated(self.run_id, STUDY_STATUS[study.state], ended_ms)
 
-    def trial_run(self, record: TrialRecord) -> TrialRunState:
+    def trial_run(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         """Return the run of this trial; makes it where there is none, wakes it where it ended."""
         known = self.trials.get(record.number)
         if known is None:
-            return self._make_trial(record)
+            return self._make_trial(record, shown)
         if known.ended and record.state is TrialState.RUNNING:
             self.client.update_run(known.run_id, status="RUNNING")
             known = self.trials[record.number] = replace(known, ended=False)
         return known
 
-    def note_end(self, record: TrialRecord, at_ms: int) -> None:
-        """Note that a trial ended; draw the study's own curve, the best value so far."""
-        self.trials[record.number] = replace(self.trials[record.number], ended=True)
+    def end(self, record: TrialRecord, status: str) -> None:
+        """End a trial's run; draw the study's own curve, the best value so far."""
+        ended_ms = round(1000 * (record.ended_at or time.time()))
+        if self.note_best(record):
+            name = f"best/{record.config.best_metric}"
+            self.client.log_metric(
+                self.run_id, name, self.best_value, timestamp=ended_ms, step=record.number
+            )
+        known = self.trials[record.number]
+        self.client.set_terminated(known.run_id, status=status, end_time=ended_ms)
+        self.trials[record.number] = replace(known, ended=True)
+
+    def note_best(self, record: TrialRecord) -> bool:
+        """Remember the best value of all ended trials; say whether it is this one's."""
         metric = record.config.best_metric
         value = record.best(metric)
-        if metrics.is_better(metric, value, self.best_value):
-            self.best_value = value
-            self.client.log_metric(
-                self.run_id, f"best/{metric}", value, timestamp=at_ms, step=record.number
-            )
+        is_best = metrics.is_better(metric, value, self.best_value)
+        self.best_value = value if is_best else self.best_value
+        return is_best
 
-    def _make_trial(self, record: TrialRecord) -> TrialRunState:
+    def _make_trial(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         run = self.client.create_run(
             self.experiment_id,
             start_time=round(1000 * record.started_at) if record.started_at else None,
-            tags={
-                "mlflow.parentRunId": self.run_id,
-                "carray.study": record.study,
-                "carray.trial": f"{record.number:04d}",
-                "carray.kind": record.kind,
-            },
-            run_name=f"{record.number:04d} {record.config.backbone}",
+            tags={"mlflow.parentRunId": self.run_id, **shown.tags},
+            run_name=shown.name,
         )
-        self.trials[record.number] = TrialRunState(run.info.run_id)
+        self.trials[record.number] = TrialRunState(run.info.run_id, tags=shown.tags)
         return self.trials[record.number]
 
     def _find_trials(self) -> None:
@@ -133,8 +140,8 @@ class StudyRun:
             if "carray.trial" in tags:
                 self.trials[int(tags["carray.trial"])] = TrialRunState(
                     run.info.run_id,
-                    epochs_told=int(tags.get("carray.epochs_told", 0)),
-                    params_told="carray.epochs_told" in tags,
+                    epochs_told=int(tags.get(EPOCHS_TOLD, 0)),
+                    params_told=EPOCHS_TOLD in tags,
                     ended=run.info.status != "RUNNING",
                     tags=tags,
                 )

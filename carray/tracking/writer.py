@@ -14,8 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import yaml
 
 from carray import metrics
 from carray.config import flatten
@@ -23,7 +27,7 @@ from carray.progress import Advance, silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.contract import Tracker, curve_row, run_of
 from carray.tracking.door import cause_of, quiet, told_as_tracking_errors
-from carray.tracking.study_run import StudyRun, clean
+from carray.tracking.study_run import EPOCHS_TOLD, StudyRun, TrialRunState, clean
 
 CLOSE_SECONDS = 60.0
 FAILING_SECONDS = 5.0  # what closing waits for a store that has stopped answering
@@ -33,6 +37,7 @@ REST = 19.0  # the writer rests so many times as long as a call took: a twentiet
 MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
 ROUND_SECONDS = 5.0  # where many trials have news each is told as often, for up to half a core
 Show = Callable[[str, int, str], AbstractContextManager[Advance]]  # `carray.progress.progress`
+SENT = "carray.sent"  # the tag that says which files an ended trial has sent
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -61,6 +66,7 @@ class _StudyNews:
 
 
 _News = _TrialNews | _StudyNews
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is ten times faster
 
 
 class MlflowTracker(Tracker):
@@ -215,11 +221,16 @@ class MlflowTracker(Tracker):
         return self._run
 
     def _write_trial(self, news: _TrialNews) -> None:
+        """Tell what the store lacks of a trial; what says that all is there comes last."""
         from mlflow.entities import Metric, Param, RunTag
 
         record, study = news.record, self._study_run()
-        trial = study.trial_run(record)
         shown = run_of(record, news.folder)
+        sent = files_mark(news.folder) if news.folder else ""
+        trial = study.trial_run(record, shown)
+        if trial.ended and sent and trial.tags.get(SENT) == sent:
+            study.note_best(record)
+            return
         points = []
         for epoch in range(trial.epochs_told + 1, len(record.epochs) + 1):
             at_ms = epoch_end_ms(record, epoch)
@@ -228,8 +239,13 @@ class MlflowTracker(Tracker):
         while len(points) > METRICS_PER_CALL:
             self._client.log_batch(trial.run_id, metrics=points[:METRICS_PER_CALL])
             points = points[METRICS_PER_CALL:]
+        self._send_files(trial, news)
         params = {} if trial.params_told else shown.params
-        tags = {**shown.tags, "carray.epochs_told": str(len(record.epochs))}
+        tags = {
+            **shown.tags,
+            EPOCHS_TOLD: str(len(record.epochs)),
+            **({SENT: sent} if sent else {}),
+        }
         self._client.log_batch(
             trial.run_id,
             metrics=points,
@@ -238,19 +254,29 @@ class MlflowTracker(Tracker):
                 RunTag(name, value) for name, value in tags.items() if trial.tags.get(name) != value
             ],
         )
-        if not trial.params_told:
-            self._client.log_dict(trial.run_id, flatten(record.config), "config.yaml")
         study.trials[record.number] = trial.after(len(record.epochs), tags)
         if news.folder is not None:
-            self._end_trial(trial.run_id, news.record, news.folder)
+            study.end(record, STATUS[record.state])
 
-    def _end_trial(self, run_id: str, record: TrialRecord, folder: TrialFolder) -> None:
-        for file in (folder.record_file, folder.logits_file):
-            if file.exists():
-                self._client.log_artifact(run_id, str(file))
-        ended_ms = round(1000 * (record.ended_at or time.time()))
-        self._client.set_terminated(run_id, status=STATUS[record.state], end_time=ended_ms)
-        self._study_run().note_end(record, ended_ms)
+    def _send_files(self, trial: TrialRunState, news: _TrialNews) -> None:
+        """Send the configuration once, and what an ended trial left, in one call."""
+        with TemporaryDirectory() as name:
+            aside = Path(name)
+            if not trial.params_told:
+                text = yaml.dump(flatten(news.record.config), Dumper=_Dumper, indent=2)
+                (aside / "config.yaml").write_text(text, encoding="utf-8")
+            folder = news.folder
+            for file in (folder.record_file, folder.logits_file) if folder else ():
+                if file.exists():
+                    (aside / file.name).symlink_to(file.absolute())
+            if any(aside.iterdir()):
+                self._client.log_artifacts(trial.run_id, name)
+
+
+def files_mark(folder: TrialFolder) -> str:
+    """Return what tells the files of an ended trial from those that it left before."""
+    sizes = [file.stat().st_size for file in (folder.logits_file,) if file.exists()]
+    return sha256(folder.record_file.read_bytes() + repr(sizes).encode()).hexdigest()[:16]
 
 
 def epoch_end_ms(record: TrialRecord, epoch: int) -> int:

@@ -307,3 +307,73 @@ def test_a_study_that_was_not_sent_whole_is_not_called_sent(
         TrackingError, match=r"runs of study autumn didn't reach .* the same command sends"
     ):
         sync_study(runs, folder)
+
+
+def sent_by(call: Callable[[], object], runs: RunsFolder, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return [(what was called, the run)] of the calls that write."""
+    client, calls = type(client_of(runs)), []
+
+    def counted(name: str) -> None:
+        original = getattr(client, name)
+
+        def method(self: Any, run_id: str, *args: Any, **kwargs: Any) -> Any:
+            calls.append((name, run_id))
+            return original(self, run_id, *args, **kwargs)
+
+        monkeypatch.setattr(client, name, method)
+
+    with monkeypatch.context() as patch:
+        monkeypatch = patch
+        for name in ("log_batch", "log_artifacts", "log_artifact", "set_terminated", "log_metric"):
+            counted(name)
+        call()
+    return calls
+
+
+def test_a_second_sync_sends_only_what_has_changed(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(runs)
+    for number in (0, 1):
+        end_trial(folder, make_record(number, 3, TrialState.COMPLETE))
+    sync_study(runs, folder)
+    before = read_mlflow(runs)
+    parents = {run for _, run in sent_by(lambda: sync_study(runs, folder), runs, monkeypatch)}
+    assert len(parents) == 1, "nothing but the study itself is told again"
+    assert read_mlflow(runs) == before
+    folder.trial(1).write_logits({"val": np.ones((3, 2)), "blend": np.zeros((40, 2))})
+    calls = sent_by(lambda: sync_study(runs, folder), runs, monkeypatch)
+    assert {name for name, run in calls if run not in parents} == {
+        "log_batch",
+        "log_artifacts",
+        "set_terminated",
+    }
+    assert len({run for _, run in calls} - parents) == 1
+
+
+def test_a_sync_that_was_cut_off_goes_on_and_doubles_nothing(
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(runs)
+    for number in (0, 1, 2):
+        end_trial(folder, make_record(number, 3, TrialState.COMPLETE))
+    client = type(client_of(runs))
+    ended: list[str] = []
+
+    def cut_off(self: Any, run_id: str, *args: Any, **kwargs: Any) -> None:
+        ended.append(run_id)
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_terminated", cut_off)
+        patch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+        with pytest.raises(TrackingError, match="the same command sends what is missing"):
+            sync_study(runs, folder)
+    calls = sent_by(lambda: sync_study(runs, folder), runs, monkeypatch)
+    assert ended[0] in {run for _, run in calls}, "it had not been said to have ended"
+    trials = read_mlflow(runs)
+    assert sorted(trials) == [0, 1, 2]
+    assert all(len(run.curves) == 3 for run in trials.values())
+    assert all(
+        set(run.files) >= {"record.json", "logits.npz", "config.yaml"} for run in trials.values()
+    )
