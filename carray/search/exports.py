@@ -60,7 +60,7 @@ class StudyGauges:
         self._clock = clock
         self._states: dict[int, TrialState] = {}
         self._counts: Tally[TrialState] = Tally()
-        self._pace: dict[int, tuple[float, metrics.EpochRow]] = {}  # by trial: when, last epoch
+        self._pace: dict[int, tuple[float, float, float]] = {}  # by trial: until, images/s, wait
         self._best = math.nan
         tags = {"study": study.name}
         self._trials = _gauge(TRIALS, "Trials by state.", tags, "state")
@@ -85,7 +85,10 @@ class StudyGauges:
     def epoch_ended(self, record: TrialRecord) -> None:
         """Count an epoch and show its pace."""
         self._epochs.inc()
-        self._pace[record.number] = (self._clock(), record.epochs[-1])
+        row = record.epochs[-1]
+        until = self._clock() + AT_WORK_EPOCHS * row.get(metrics.EPOCH_SECONDS, math.inf)
+        speed, wait = row.get(metrics.IMAGES_PER_SECOND, 0.0), row.get(metrics.DATA_WAIT, math.nan)
+        self._pace[record.number] = (until, speed, wait)
         self._note(record)
         self._show_pace()
 
@@ -120,21 +123,17 @@ class StudyGauges:
         self._show_pace()
 
     def _show_pace(self) -> None:
-        """Show what an epoch may change: no more work than there are trials at work."""
-        rows = self._rows_at_work()
-        self._images.set(sum(row.get(metrics.IMAGES_PER_SECOND, 0.0) for row in rows))
-        waits = [row[metrics.DATA_WAIT] for row in rows if metrics.DATA_WAIT in row]
+        """Show what an epoch may change: one look at what each trial at work told last."""
+        now, waits, images = self._clock(), [], 0.0
+        for until, speed, wait in self._pace.values():
+            if now <= until:
+                images += speed
+                if wait == wait:  # not NaN
+                    waits.append(wait)
+        self._images.set(images)
         self._wait.set(sum(waits) / len(waits) if waits else 0.0)
         if math.isfinite(self._best):
             self._value.set(self._best, tags={"metric": self._metric})
-
-    def _rows_at_work(self) -> list[metrics.EpochRow]:
-        now = self._clock()
-        return [
-            row
-            for told, row in self._pace.values()
-            if now - told <= AT_WORK_EPOCHS * row.get(metrics.EPOCH_SECONDS, math.inf)
-        ]
 
 
 def _gauge(name: str, description: str, tags: dict[str, str], *keys: str) -> Gauge:
