@@ -207,12 +207,12 @@ class Compute(Part):
     compiled: bool = False
     """Whether training steps run through `torch.compile`."""
     graphs: bool = False
-    """Whether a GPU replays compiled steps as CUDA graphs: one launch in place of hundreds."""
+    """Whether a GPU replays its steps as CUDA graphs: one launch in place of hundreds."""
 
     def __str__(self) -> str:
         order = "channels last" if self.channels_last else "channels first"
-        compiled = ", compiled" + " to CUDA graphs" * self.graphs if self.compiled else ""
-        return f"{self.precision}, {order}{compiled}"
+        compiled, graphs = ", compiled" * self.compiled, ", CUDA graphs" * self.graphs
+        return f"{self.precision}, {order}{compiled}{graphs}"
 
 
 class InputSpec(Part):

@@ -6,15 +6,17 @@ Not by rule of thumb: what a step keeps depends on the backbone, on precision an
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 import numpy as np
 import torch
 
-from carray.config import TrialConfig
+from carray.config import Compute, TrialConfig
 from carray.data.loader import Images
 from carray.data.store import store_side
+from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
-from carray.training.live import build_live
+from carray.training.live import build_live, usual_compute
 from carray.training.loop import evaluate, train_one_epoch
 from carray.training.memory import CONTEXT_GIB, GIB, is_out_of_memory
 from carray.training.ranks import SoloRanks
@@ -44,10 +46,16 @@ def footprint_gib(config: TrialConfig, num_classes: int, device: torch.device) -
 
 def _one_epoch(config: TrialConfig, num_classes: int, device: torch.device) -> float:
     data = _blank(config, num_classes)
-    live = build_live("footprint/0", config, data, device)
+    live = build_live("footprint/0", config, data, device, partial(_largest, config, device))
     trained = train_one_epoch(live, config.epochs, SoloRanks(), 0, lambda images: None)
     evaluate(live, SoloRanks(), 0)
     return trained.peak_memory_gib
+
+
+def _largest(config: TrialConfig, device: torch.device, classifier: Classifier) -> Compute:
+    """Return the way of computing that takes most: CUDA graphs share no memory with evaluation."""
+    usual = usual_compute(config, classifier, device)
+    return usual.model_copy(update={"graphs": device.type == "cuda"})
 
 
 def _blank(config: TrialConfig, num_classes: int) -> TrialData:

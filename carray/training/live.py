@@ -19,6 +19,7 @@ from carray.models.backbones import input_spec
 from carray.models.classifier import Built, Classifier, build_classifier
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
+from carray.training.graphs import GraphedClassifier
 from carray.training.losses import Loss, build_loss, chance_loss
 from carray.training.optimizer import build_optimizer
 from carray.training.schedule import Plateau
@@ -112,13 +113,17 @@ def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.dev
     return Compute(precision=precision, channels_last=classifier.is_conv_net, compiled=compiled)
 
 
-def compiled(model: nn.Module, graphs: bool) -> nn.Module:
-    """Return `model` through `torch.compile`, as CUDA graphs where wanted, for batches of one size.
+def stepping(classifier: Classifier, compute: Compute, images: Tensor) -> nn.Module:
+    """Return `classifier` as its training steps run, for batches shaped as `images`.
 
     A graph writes its gradients where the one before had them: none may be kept for the next step.
     """
-    mode = "reduce-overhead" if graphs else None
-    return cast(nn.Module, torch.compile(model, dynamic=False, mode=mode))
+    if compute.compiled:
+        mode = "reduce-overhead" if compute.graphs else None
+        return cast(nn.Module, torch.compile(classifier, dynamic=False, mode=mode))
+    if compute.graphs:
+        return GraphedClassifier(classifier, images, AUTOCAST[compute.precision])
+    return classifier
 
 
 @dataclass

@@ -25,7 +25,7 @@ from carray.training.features import (
     FrozenBackbone,
     features_to_device,
 )
-from carray.training.live import Arithmetic, LiveTrial, compiled
+from carray.training.live import Arithmetic, LiveTrial, stepping
 from carray.training.memory import PeakMemory, agree_on_memory
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
@@ -144,17 +144,26 @@ def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.
         live.wrapped = None
         device = live.numbers.device
         agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
-        live.wrapped = ranks.wrap(_computing(live, ranks))
+        set_train_mode(live.classifier)
+        live.wrapped = ranks.wrap(_computing(live, plan, ranks))
     set_train_mode(live.classifier)
     return live.wrapped
 
 
-def _computing(live: LiveTrial, ranks: Ranks) -> nn.Module:
-    """Return the classifier as its steps run: compiled or as it is, of the same parameters."""
-    if not live.compute.compiled:
-        return live.classifier
+def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
+    """Return the classifier as its steps run: compiled, captured or as it is.
+
+    No graphs where gradients are kept from step to step, and for a head alone, which may have its
+    features from the store.
+    """
     keeps_gradients = live.config.accumulation > 1 or ranks.world_size > 1
-    return compiled(live.classifier, live.compute.graphs and not keeps_gradients)
+    graphs = live.compute.graphs and not keeps_gradients and not live.classifier.backbone_frozen
+    shape = plan.batch_size, 3, plan.image_size, plan.image_size
+    return stepping(
+        live.classifier,
+        live.compute.model_copy(update={"graphs": graphs}),
+        torch.zeros(shape, device=live.numbers.device),
+    )
 
 
 def _torch_seed(seed: int, epoch: int, rank: int) -> int:

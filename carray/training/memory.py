@@ -100,7 +100,7 @@ class PeakMemory:
         """Return the largest peak of any rank."""
         own = self._seen_bytes
         if self._cuda is not None:
-            own = torch.cuda.max_memory_allocated(self._cuda)
+            own = torch.cuda.max_memory_reserved(self._cuda)  # graphs allocate once, while captured
         peaks = torch.zeros(ranks.world_size, dtype=torch.float64)
         peaks[ranks.rank] = own
         return float(ranks.all_sum(peaks).max()) / GIB

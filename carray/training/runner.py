@@ -134,6 +134,7 @@ class TrialRunner:
         gc.collect()
         trim()
         if self._device.type == "cuda":
+            torch._C._cuda_clearCublasWorkspaces()  # one for each stream that captured a graph
             torch.cuda.empty_cache()
 
     @contextmanager
@@ -193,6 +194,8 @@ class TrialRunner:
             if known is None and self._ranks.rank == 0:
                 file = TrialFolder(Path(order.folder)).probe_file
                 chosen = choose_compute(classifier, order.config, train_images, self._device, file)
+                if self._ranks.world_size > 1:  # whose gradients meet while they are computed
+                    chosen = chosen.model_copy(update={"graphs": False})
             return self._ranks.broadcast_object(chosen)  # type: ignore[no-any-return]
 
         return choose

@@ -3,19 +3,20 @@
     python tests/benchmarks/bench_trial.py [--photos DIR] [--weights DIR] [--threads 1 2]
     python tests/benchmarks/bench_trial.py --device cuda [--images 12000] [--profile]
 
---photos is a folder of images by class, toy cars where none is given; --weights a folder of
-pretrained weights by backbone, random ones where none is given. What is trained is written
-BACKBONE@PIXELS. timm's side follows its published `train.py`: `create_dataset`, `create_loader`
-with worker processes, `create_optimizer_v2`, per-update cosine, then its validation; same model,
-batch size, class of augmentation, and as many threads. On a GPU it has its prefetcher, pinned
-memory, bf16 autocast, channels last and cuDNN's benchmark mode. Each side has a process to itself;
-rounds are interleaved.
+--photos is a folder of images by class, or one that `carray prepare` has made, toy cars where none
+is given; --weights a folder of pretrained weights by backbone, random ones where none is given.
+What is trained is written BACKBONE@PIXELS. timm's side follows its published `train.py`:
+`create_dataset`, `create_loader` with worker processes, `create_optimizer_v2`, per-update cosine,
+then its validation; same model, batch size, class of augmentation, and as many threads. On a GPU it
+has its prefetcher, pinned memory, bf16 autocast, channels last and cuDNN's benchmark mode. Each
+side has a process to itself; rounds are interleaved.
 
 Images a second are those of training; the ratio is of whole epochs, with validation and
 checkpoint. "Of the limit" is carray's training against the arithmetic alone: the step's operations
 as torch counts them, at the rate at which the device multiplies large matrices (bf16 on a GPU,
-float32 on a CPU). --profile tells, after each line, where an epoch of ours spends its time. The
-probe compiles a trial, to CUDA graphs too, that is long enough: --epochs 2000 on a fast GPU.
+float32 on a CPU). --profile tells, after each line, where an epoch of ours spends its time. How our
+steps run the probe decides, for a trial of --epochs, or --steps: one by one (`eager`), captured as
+CUDA graphs (`graphs`), or compiled as well (`compiled`, a minute or so before the first).
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from carray.api import toy_data
-from carray.config import build_config
-from carray.data.manifest import Manifest
+from carray.config import Compute, build_config
+from carray.data.manifest import MANIFEST_FILE, Manifest
 from carray.data.prepare import prepare
 from carray.metrics import DATA_WAIT, IMAGES_PER_SECOND
 from carray.training.orders import EpochOrder
@@ -60,6 +61,12 @@ MODELS = {
     "cuda": ["resnet50@224", "convnext_base@384"],
 }
 BATCH = {"cpu": 32, "cuda": 128}
+EAGER = Compute(precision="bf16", channels_last=True)
+STEPS = {
+    "eager": EAGER,
+    "graphs": EAGER.model_copy(update={"graphs": True}),
+    "compiled": EAGER.model_copy(update={"compiled": True, "graphs": True}),
+}
 
 
 def main() -> None:
@@ -75,23 +82,34 @@ def main() -> None:
         "--threads", type=int, nargs="+", help="1 and 2; beside a GPU all there are"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", choices=list(STEPS))
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
+    if asked.device == "cpu" and asked.steps:
+        parser.error("--steps is for --device cuda")
     threads = asked.threads or ([1, 2] if asked.device == "cpu" else [os.cpu_count() or 1])
     batch = asked.batch or BATCH[asked.device]
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         each = -(-asked.images // CLASSES)
-        data = prepare(asked.photos, here / "data") if asked.photos else toy_data(here, each)
-        data = data if isinstance(data, Path) else data.folder
+        data = prepared(asked.photos, here) if asked.photos else toy_data(here, each)
         print(f"on {device_name(asked.device)}, batch {batch}; {asked.rounds} rounds")
         print(f"{'model':22s} threads  carray img/s  timm img/s  epochs  input wait  of the limit")
         models = asked.models or [sized(text) for text in MODELS[asked.device]]
         for (backbone, size), count in product(models, threads):
             case = Case(
-                data, asked.weights, backbone, size, count, asked.device, batch, asked.epochs
+                data=data,
+                scratch=here,
+                weights=asked.weights,
+                backbone=backbone,
+                size=size,
+                threads=count,
+                device=asked.device,
+                batch=batch,
+                epochs=asked.epochs,
+                compute=STEPS.get(asked.steps),
             )
             for line in lines_of(case, asked.rounds, asked.profile):
                 print(line, flush=True)
@@ -102,6 +120,7 @@ class Case:
     """What both sides train."""
 
     data: Path
+    scratch: Path
     weights: Path | None
     backbone: str
     size: int
@@ -109,6 +128,8 @@ class Case:
     device: str
     batch: int
     epochs: int
+    compute: Compute | None
+    """How our steps run; None: as the probe finds."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,13 @@ class Epoch:
     """Of training."""
     input_wait: float = 0.0
     """Share of training spent waiting for input."""
+
+
+def prepared(photos: Path, scratch: Path) -> Path:
+    """Return `photos` as a data set: prepared already, or here and now."""
+    if (photos / MANIFEST_FILE).exists():
+        return photos
+    return prepare(photos, scratch / "data").folder
 
 
 def sized(text: str) -> tuple[str, int]:
@@ -144,8 +172,8 @@ def lines_of(case: Case, rounds: int, profiled: bool) -> Iterator[str]:
         ProcessPoolExecutor(1, spawn, start, (Theirs, case)) as theirs,
     ):
         both = ours, theirs
-        for side in both:  # the first epoch warms up
-            side.submit(next_epoch).result()
+        for started in [side.submit(next_epoch) for side in both]:
+            started.result()  # the first epoch warms up
         pairs = [[side.submit(next_epoch).result() for side in both] for _ in range(rounds)]
         limit = ours.submit(most_images_per_second, case.backbone, case.size, case.device).result()
         yield row_of(case, pairs, limit)
@@ -212,9 +240,14 @@ class Ours:
                 "epochs": case.epochs,
             }
         )
-        folder = case.data.parent / f"trial-{case.backbone}-{case.size}-{case.threads}"
+        folder = case.scratch / f"trial-{case.backbone}-{case.size}-{case.threads}"
         self._order = EpochOrder(
-            trial="bench/0", folder=str(folder), data=str(case.data), config=config, epoch=1
+            trial="bench/0",
+            folder=str(folder),
+            data=str(case.data),
+            config=config,
+            epoch=1,
+            compute=case.compute,
         )
         self._runner = TrialRunner(SoloRanks(), torch.device(case.device), case.threads)
 

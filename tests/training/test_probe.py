@@ -21,6 +21,7 @@ from carray.training.probe import (
     choose_compute,
     compiled_ways,
     decide,
+    eager_ways,
     may_compile,
 )
 from tests.training.orders import new_runner, order_of, run, small_config
@@ -85,23 +86,29 @@ def test_compiling_must_be_won_back() -> None:
 
 
 def test_compiling_is_measured_for_long_full_trials_alone() -> None:
-    slow = [Timing(compute=LAST, step_seconds=0.5)]
-    assert may_compile(slow, small_config(), 10_000)
-    assert not may_compile(slow, small_config(), 100)
-    assert not may_compile(slow, small_config(compile="off"), 10_000)
+    slow, gpu = [Timing(compute=LAST, step_seconds=0.5)], torch.device("cuda")
+    assert may_compile(slow, small_config(), 1000, gpu)
+    assert not may_compile(slow, small_config(), 1000, CPU)
+    assert may_compile(slow, small_config(), 10_000, CPU)
+    assert not may_compile(slow, small_config(), 100, CPU)
+    assert not may_compile(slow, small_config(compile="off"), 10_000, CPU)
     gradual = small_config(finetune__policy="gradual")
-    assert not may_compile(slow, gradual, 10_000)
+    assert not may_compile(slow, gradual, 10_000, CPU)
     measured = [*slow, Timing(compute=COMPILED, step_seconds=0.4, compile_seconds=50)]
-    assert not may_compile(measured, small_config(), 10_000)
+    assert not may_compile(measured, small_config(), 10_000, CPU)
 
 
 def test_a_gpu_may_replay_graphs_of_steps_that_keep_no_gradients() -> None:
     gpu, graphs = torch.device("cuda"), COMPILED.model_copy(update={"graphs": True})
-    assert compiled_ways(LAST, small_config(), gpu) == [COMPILED, graphs]
+    captured = LAST.model_copy(update={"graphs": True})
+    assert eager_ways(LAST, small_config(), gpu) == [LAST, captured]
+    assert eager_ways(LAST, small_config(accumulation=2), gpu) == [LAST]
+    assert eager_ways(LAST, small_config(), CPU)[:2] == [LAST, FIRST]
+    assert compiled_ways(captured, small_config(), gpu) == [COMPILED, graphs]
     assert compiled_ways(LAST, small_config(accumulation=2), gpu) == [COMPILED]
     assert compiled_ways(LAST, small_config(), CPU) == [COMPILED]
-    assert str(graphs) == "fp32, channels last, compiled to CUDA graphs"
-    assert str(LAST.model_copy(update={"graphs": True})) == "fp32, channels last"
+    assert str(graphs) == "fp32, channels last, compiled, CUDA graphs"
+    assert str(captured) == "fp32, channels last, CUDA graphs"
 
 
 def test_a_way_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
