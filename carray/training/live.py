@@ -17,6 +17,7 @@ from carray.errors import ConfigError
 from carray.metrics import EpochRow
 from carray.models.backbones import input_spec
 from carray.models.classifier import Built, Classifier, build_classifier
+from carray.models.depthwise import quicken
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
 from carray.training.graphs import GraphedClassifier
@@ -185,6 +186,8 @@ def build_live(
     num_classes = len(data.classes)
     built: Built = build_classifier(config, num_classes)
     spare_copies(built.classifier)
+    if device.type == "cuda":
+        quicken(built.classifier)
     spec = input_spec(config)
     compute = (choose or partial(usual_compute, config, device=device))(built.classifier)
     numbers = arithmetic(spec, compute, device)
