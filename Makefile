@@ -70,6 +70,7 @@ clean:  ## Remove caches and the demo's folder; studies under runs/ and .venv st
 bench: install  ## Speed: tables with ratios, in about an hour.
 	@$(BIN)/python tests/benchmarks/bench_input.py
 	@$(BIN)/python tests/benchmarks/bench_trial.py
+	@$(BIN)/python tests/benchmarks/bench_step.py
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 1
 	@$(BIN)/python tests/benchmarks/bench_lanes.py --workers 2
 	@$(BIN)/python tests/benchmarks/bench_head_only.py
