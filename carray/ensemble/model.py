@@ -26,8 +26,8 @@ from carray.ensemble.tta import Tta
 from carray.errors import DataError, RecordError, WeightsError
 from carray.models.classifier import Classifier, load_classifier
 from carray.progress import Advance, silent
+from carray.training.evaluation import predict_batches
 from carray.training.live import Arithmetic, arithmetic, usual_compute
-from carray.training.loop import predict_batches
 
 BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square

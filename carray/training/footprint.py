@@ -16,8 +16,9 @@ from carray.data.loader import Images
 from carray.data.store import store_side
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
+from carray.training.evaluation import evaluate
 from carray.training.live import build_live, usual_compute
-from carray.training.loop import evaluate, train_one_epoch
+from carray.training.loop import train_one_epoch
 from carray.training.memory import CONTEXT_GIB, GIB, is_out_of_memory
 from carray.training.ranks import SoloRanks
 

@@ -1,9 +1,9 @@
-"""One epoch of training, and evaluation. Knows neither Tune nor MLflow nor files."""
+"""One epoch of training. Knows neither Tune nor MLflow nor files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -11,28 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carray.config import TrialConfig
-from carray.data.loader import Batch, EvalPlan, Loader, Rows, TrainPlan, to_device, train_rows
+from carray.data.loader import Batch, Loader, TrainPlan, to_device, train_rows
 from carray.data.mixing import mix_images, mix_targets
 from carray.errors import TrialFailed
-from carray.models.classifier import Classifier
 from carray.models.freezing import set_train_mode, set_trainable
-from carray.training.dataset import TrialData
-from carray.training.features import (
-    FeatureBatch,
-    FeaturePlan,
-    Features,
-    FrozenBackbone,
-    features_to_device,
-)
-from carray.training.live import Arithmetic, LiveTrial, stepping
+from carray.training.evaluation import stored_features
+from carray.training.features import FeatureBatch, FeaturePlan, features_to_device
+from carray.training.live import LiveTrial, stepping
 from carray.training.memory import PeakMemory, agree_on_memory
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
-from carray.training.scores import ScoreSums
 
 OnBatch = Callable[[int], None]
-EVAL_FEATURES = 256  # stored features that a head takes at once
 CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks
 
 
@@ -121,20 +111,11 @@ def _on_features(
     same = augment.strength == 0 and not augment.flip and not augment.blur
     # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
     view = 0 if same else (epoch - 1) % views
-    stored = _stored(live, live.data.train, view, num_loaders)
+    stored = stored_features(live, live.data.train, view, num_loaders)
     if stored is None:
         return None
     labels = live.data.images.labels
     return FeaturePlan(stored, labels, plan.rows, plan.batch_size, drops_last=True)
-
-
-def _stored(live: LiveTrial, rows: Rows, view: int, num_loaders: int) -> Features | None:
-    if not (live.classifier.backbone_frozen and live.data.folder):
-        return None
-    frozen = FrozenBackbone(
-        live.classifier, live.config, live.data, live.spec, live.numbers, live.initialisation
-    )
-    return frozen.features(rows, view, num_loaders)
 
 
 def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.Module:
@@ -283,85 +264,3 @@ class _LossWatch:
             self._check()
         total, images = self._ranks.all_sum(self._sum).tolist()
         return total / images, int(images)
-
-
-@torch.inference_mode()
-def predict_batches(
-    classifier: Classifier, plan: EvalPlan | FeaturePlan, numbers: Arithmetic, num_loaders: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits (B, C) float32, labels (B,)) on the device, in the plan's order."""
-    classifier.eval()
-    loader: Loader[Batch | FeatureBatch] = Loader(plan, num_loaders)
-    for batch in loader:
-        if isinstance(batch, FeatureBatch):
-            inputs, labels = features_to_device(batch, numbers.device)
-        else:
-            images, labels = to_device(batch, numbers.device)
-            inputs = numbers.normalise(images)
-        with numbers.autocast():
-            logits = classifier(inputs, isinstance(batch, FeatureBatch))
-        yield logits.float(), labels
-
-
-def eval_plan(data: TrialData, rows: Rows, config: TrialConfig, device: torch.device) -> EvalPlan:
-    """Return how `rows` are evaluated: no gradients are kept, so larger batches fit on a GPU."""
-    on_gpu = device.type != "cpu"
-    size = config.device_batch_size
-    batch_size = 4 * size if on_gpu else min(max(size, 8), 64)
-    return EvalPlan(data.images, rows, batch_size, config.image_size, on_gpu)
-
-
-def evaluate(live: LiveTrial, ranks: Ranks, num_loaders: int) -> dict[str, float]:
-    """Return the scores on `val`; each rank takes its share, no image counts twice."""
-    rows = live.data.held["val"][ranks.rank :: ranks.world_size]
-    plan = _eval_on_features(live, rows, num_loaders) or eval_plan(
-        live.data, rows, live.config, live.numbers.device
-    )
-    scores = ScoreSums(len(live.data.classes), live.numbers.device)
-    for logits, labels in predict_batches(live.judged, plan, live.numbers, num_loaders):
-        scores.add(logits, labels)
-    return scores.reduced(ranks)
-
-
-def _eval_on_features(live: LiveTrial, rows: Rows, num_loaders: int) -> FeaturePlan | None:
-    if not live.config.finetune.feature_views:
-        return None
-    stored = _stored(live, live.data.held["val"], 0, num_loaders)
-    if stored is None:
-        return None
-    return FeaturePlan(stored, live.data.images.labels, rows, EVAL_FEATURES, drops_last=False)
-
-
-def average_statistics(classifier: Classifier, ranks: Ranks) -> None:
-    """Give all ranks the mean of their batch statistics, which each has gathered by itself."""
-    if ranks.world_size == 1:
-        return
-    for value in classifier.buffers():
-        if value.is_floating_point():
-            value.copy_(ranks.all_sum(value) / ranks.world_size)
-
-
-def logits_of(
-    classifier: Classifier,
-    data: TrialData,
-    rows: Rows,
-    config: TrialConfig,
-    numbers: Arithmetic,
-    ranks: Ranks,
-    num_loaders: int,
-    frozen: FrozenBackbone | None = None,
-) -> Tensor:
-    """Return float32 logits (len(rows), C) on the CPU, in the order of `rows`, on all ranks.
-
-    A classifier whose backbone never moved may take its features from the store.
-    """
-    mine = slice(ranks.rank, None, ranks.world_size)
-    plan: EvalPlan | FeaturePlan = eval_plan(data, rows[mine], config, numbers.device)
-    if frozen and (stored := frozen.features(rows, 0, num_loaders)) is not None:
-        labels = data.images.labels
-        plan = FeaturePlan(stored, labels, rows[mine], EVAL_FEATURES, drops_last=False)
-    parts = [logits for logits, _ in predict_batches(classifier, plan, numbers, num_loaders)]
-    logits = torch.zeros(len(rows), len(data.classes), device=numbers.device)
-    if parts:
-        logits[mine] = torch.cat(parts)
-    return ranks.all_sum(logits).cpu()

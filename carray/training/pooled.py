@@ -12,8 +12,8 @@ from carray.data.parallel import Progress
 from carray.models.classifier import Classifier
 from carray.progress import silent
 from carray.training.dataset import TrialData
+from carray.training.evaluation import eval_plan
 from carray.training.live import Arithmetic
-from carray.training.loop import eval_plan
 
 Features = npt.NDArray[np.float32]
 

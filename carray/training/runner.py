@@ -35,6 +35,7 @@ from carray.training.checkpoint import (
 )
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
+from carray.training.evaluation import average_statistics, evaluate, logits_of
 from carray.training.features import FrozenBackbone
 from carray.training.heap import keep_freed_memory, trim
 from carray.training.live import (
@@ -46,13 +47,7 @@ from carray.training.live import (
     check_precision,
     usual_compute,
 )
-from carray.training.loop import (
-    Trained,
-    average_statistics,
-    evaluate,
-    logits_of,
-    train_one_epoch,
-)
+from carray.training.loop import Trained, train_one_epoch
 from carray.training.memory import (
     AgreedInfeasible,
     infeasible_message,

@@ -21,8 +21,9 @@ from carray.errors import ConfigError, TrialFailed
 from carray.models.classifier import check_backbone
 from carray.progress import Advance, silent
 from carray.training.dataset import TrialData, open_data
+from carray.training.evaluation import evaluate
 from carray.training.live import LiveTrial, build_live, check_precision
-from carray.training.loop import evaluate, train_one_epoch
+from carray.training.loop import train_one_epoch
 from carray.training.memory import infeasible_message, is_out_of_memory
 from carray.training.ranks import SoloRanks
 from carray.training.single import default_device
