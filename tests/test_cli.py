@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,17 @@ def test_a_missing_space_is_refused_in_one_sentence(carray: Run) -> None:
     code, out, err = carray("space", "check", "quik")
     assert (code, out) == (2, "")
     assert err == "carray: there is no search space 'quik'; did you mean 'quick'?\n"
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_flows_to_a_narrow_terminal(
+    path: str, carray: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = carray(*path.split()[1:], "--help")
+    assert code == 0
+    assert "…" not in out, "an option's words are cut off"
+    lines = [line.strip() for line in out.partition("╭")[0].splitlines()]
+    for line, following in pairwise(lines):
+        if line and following:
+            assert len(f"{line} {following.split()[0]}") > 78, "a line ends before its place"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
+
 import typer
 
 from carray.cli import (
@@ -49,3 +51,16 @@ app.command()(ui.sync)
 app.command("replay-lab")(lab.replay_lab)
 app.command()(lab.portfolio)
 app.command()(lab.ladder)
+
+
+def flowing(doc: str) -> str:
+    """Return a docstring whose paragraphs flow to the terminal's width; examples stay indented."""
+    paragraphs = cleandoc(doc).split("\n\n")
+    indents = ["[dim]  [/]" if each.startswith(" ") else "" for each in paragraphs]
+    lines = [" ".join(each.split()) for each in paragraphs]
+    return "\n\n".join(indent + line for indent, line in zip(indents, lines, strict=True))
+
+
+for registered in (app, space.app, data.app):
+    for command in registered.registered_commands:
+        command.help = flowing(getattr(command.callback, "__doc__", ""))

@@ -44,8 +44,8 @@ def ensemble(
     tta: Annotated[
         str | None,
         typer.Option(
-            help="Views to measure, kept if they pay: auto, or flip,five_crop,ten_crop,"
-            "three_scales,five_scales,random:N[:AREA]."
+            help="Views to measure, kept if they pay: auto, or, with commas between, flip, "
+            "five_crop, ten_crop, three_scales, five_scales, random:N or random:N:AREA."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of folds and bootstrap.")] = 0,
