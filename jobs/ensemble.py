@@ -50,10 +50,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from carray.errors import CarrayError
+    from carray.cli import run
 
-    try:
-        main()
-    except CarrayError as error:
-        print(f"carray: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

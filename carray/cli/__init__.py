@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from carray.errors import CarrayError
@@ -13,11 +14,16 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; a `CarrayError` becomes one red sentence and exit code 2."""
+    """Run the command line."""
     from carray.cli.app import app
 
+    run(app)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run what a person started; a `CarrayError` becomes one red sentence and exit code 2."""
     try:
-        app()
+        command()
     except CarrayError as error:
         from rich.console import Console
 

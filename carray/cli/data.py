@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption
+from carray.cli.shared import DataArgument, JsonOption
 
 if TYPE_CHECKING:
     from carray.data.summary import DataSummary
@@ -20,8 +20,6 @@ WIDTH = 100
 app = typer.Typer(
     no_args_is_help=True, help="Images and labels: prepare them, look at them, decode them once."
 )
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")]
 
 
 @app.command()
@@ -99,7 +97,7 @@ def prepare(
 
 @app.command()
 def show(
-    folder: Folder,
+    folder: DataArgument,
     all_classes: Annotated[bool, typer.Option("--all", help="Show every class and image.")] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Also draw a few images of every class: a .png file.")
@@ -129,7 +127,7 @@ def show(
 
 @app.command()
 def warm(
-    folder: Folder,
+    folder: DataArgument,
     size: Annotated[int, typer.Option(help="Side that the backbone will see, in pixels.")] = 224,
     fit: Annotated[str, typer.Option(help="How an image becomes a square.")] = "squash",
     verify: Annotated[bool, typer.Option(help="Check every stored image's checksum.")] = False,

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import JsonOption, RunsOption, StudyOption
 
 
 def ensemble(
-    study: Annotated[
-        str | None, typer.Option(help="The study; default: the newest search.")
-    ] = None,
+    study: StudyOption = None,
     top: Annotated[int, typer.Option(help="How many of the best complete trials vote.")] = 3,
     name: Annotated[
         str | None, typer.Option(help="The model package's name; default: STUDY-topN.")
@@ -154,9 +152,7 @@ def predict(
 
 
 def report(
-    study: Annotated[
-        str | None, typer.Option(help="The study; default: the newest search.")
-    ] = None,
+    study: StudyOption = None,
     out: Annotated[
         Path | None, typer.Option(help="The picture; default: picture.png in the study's folder.")
     ] = None,

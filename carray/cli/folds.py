@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import JsonOption, RunsOption, StudyOption
 
 
 def folds(
-    study: Annotated[
-        str | None, typer.Option(help="The study; default: the newest search.")
-    ] = None,
+    study: StudyOption = None,
     trial: Annotated[
         int | None, typer.Option(help="A trial of the configuration; default: the newest.")
     ] = None,

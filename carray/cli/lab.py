@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import (
+    DataArgument,
+    JsonOption,
+    NewStudyOption,
+    RunsOption,
+    SetOption,
+    WeightsOption,
+    parse_sets,
+)
 
 
 def replay_lab(
@@ -92,7 +100,7 @@ def portfolio(
 
 
 def ladder(
-    data: Annotated[Path, typer.Argument(metavar="DIR", help="Made by `data prepare`.")],
+    data: DataArgument,
     space: Annotated[
         str, typer.Option(help="A space whose starting points are the steps.")
     ] = "logloss_ladder",
@@ -101,13 +109,8 @@ def ladder(
     keep: Annotated[
         str, typer.Option(help="What the next step builds on: better steps, all, or none.")
     ] = "better",
-    study: Annotated[
-        str | None, typer.Option(help="Its name; default: the space's and the data's.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE, fixed for every step; may be repeated."),
-    ] = None,
+    study: NewStudyOption = None,
+    set_: SetOption = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="Epochs of every step, in place of the space's.")
     ] = None,
@@ -117,9 +120,7 @@ def ladder(
     folds: Annotated[
         int, typer.Option(help="Folds of what stands as the last step, judged on blend.")
     ] = 0,
-    weights: Annotated[
-        Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
-    ] = None,
+    weights: WeightsOption = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,7 +134,6 @@ def ladder(
 
       carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
     """
-    from carray.cli.shared import parse_sets
     from carray.lab.ladder import climb
     from carray.lab.ladder_show import HEAD, ladder_lines, step_line
     from carray.progress import progress

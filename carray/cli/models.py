@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import DataArgument, JsonOption, RunsOption, StudyOption
 from carray.errors import ConfigError
 
 ModelArgument = Annotated[
     str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
 ]
-DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Made by `data prepare`.")]
 
 
 def compare(
@@ -25,9 +24,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="The study; default: the newest search.")
-    ] = None,
+    study: StudyOption = None,
     trials: Annotated[
         str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
     ] = None,

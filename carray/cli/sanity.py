@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, parse_sets
+from carray.cli.shared import DataArgument, JsonOption, SetOption, WeightsOption, parse_sets
 
 
 def sanity(
-    data: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of the configuration; may be repeated."),
-    ] = None,
+    data: DataArgument,
+    set_: SetOption = None,
     images: Annotated[int, typer.Option(help="How many images to overfit, 4 a class.")] = 32,
     seconds: Annotated[float, typer.Option(help="When to give up.")] = 100.0,
-    weights: Annotated[
-        Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
-    ] = None,
+    weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Overfit 32 training images with one configuration: pass or fail, and why.

@@ -17,6 +17,23 @@ RunsOption = Annotated[
     Path | None,
     typer.Option("--runs", help="Folder of studies and models; default: $CARRAY_RUNS, else runs."),
 ]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")
+]
+StudyOption = Annotated[
+    str | None, typer.Option("--study", help="The study; default: the newest search.")
+]
+NewStudyOption = Annotated[
+    str | None, typer.Option("--study", help="Its name; default: the space's and the data's.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE, fixed in the configuration; may be repeated."),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="A folder of pretrained weights, looked in first."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 

@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carray import metrics
-from carray.cli.shared import JsonOption, RunsOption, parse_sets
+from carray.cli.shared import (
+    DataArgument,
+    JsonOption,
+    RunsOption,
+    SetOption,
+    WeightsOption,
+    parse_sets,
+)
 from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.records import TrialRecord
     from carray.training.replay import Replay
 
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option("--weights", help="A folder of pretrained weights, looked in first."),
-]
-
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of the configuration; may be repeated."),
-    ] = None,
+    data: DataArgument,
+    set_: SetOption = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="YAML of names and values, dotted or nested; --set wins."),

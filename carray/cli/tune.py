@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, parse_sets, print_study
+from carray.cli.shared import (
+    JsonOption,
+    NewStudyOption,
+    RunsOption,
+    SetOption,
+    WeightsOption,
+    parse_sets,
+    print_study,
+)
 
 PLACE = "Placement"
 SEARCH = "Search"
@@ -21,9 +29,7 @@ def tune(
     trials: Annotated[
         int | None, typer.Option(help="Trials in all, earlier calls' included.")
     ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="Its name; default: the space's and the data's.")
-    ] = None,
+    study: NewStudyOption = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="Epochs of a full trial, in place of the space's.")
     ] = None,
@@ -37,10 +43,7 @@ def tune(
     time_budget: Annotated[
         float | None, typer.Option(help="Minutes after which no epoch is begun.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE, fixed for every trial; may be repeated."),
-    ] = None,
+    set_: SetOption = None,
     sampler: Annotated[
         str | None,
         typer.Option(help="tpe, tpe-univariate, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
@@ -100,9 +103,7 @@ def tune(
     disk_budget: Annotated[
         float, typer.Option(help="GiB of weights that all studies may keep.")
     ] = 50.0,
-    weights: Annotated[
-        Path | None, typer.Option(help="A folder of pretrained weights, looked in first.")
-    ] = None,
+    weights: WeightsOption = None,
     pictures: Annotated[
         bool,
         typer.Option("--pictures/--no-pictures", help="Draw the best trial's confusion matrix."),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import RunsOption
+from carray.cli.shared import RunsOption, StudyOption
 
 
 def ui(
@@ -24,9 +24,7 @@ def ui(
 
 
 def sync(
-    study: Annotated[
-        str | None, typer.Option(help="The study; default: the newest search.")
-    ] = None,
+    study: StudyOption = None,
     runs: RunsOption = None,
 ) -> None:
     """Send a study's records to the tracking server again; nothing is doubled.
