@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -45,18 +46,21 @@ def demo(
         refit=REFITS,
         refit_epochs=REFIT_EPOCHS,
     )
-    for line in study_lines(study.folder)[:-1]:
-        print(line)
+    _print_found(study_lines(study.folder))
     _step(3, "ensemble: from the logits that every trial left")
     ensemble = build_ensemble("demo", top=3, runs=runs, name="demo")
-    for line in ensemble_lines(ensemble):
-        print(line)
+    _print_found(ensemble_lines(ensemble))
     picture = study_picture(study.folder, folder / "study.png")
     print(f"\nThe study as a picture: {picture}\nDone in {seconds_text(time.monotonic() - start)}.")
     print("Type next:")
     print(f"  .venv/bin/carray ui --runs {runs}")
     print(f"  .venv/bin/carray predict {runs}/models/demo {folder}/toycars/*/0001.*")
     print("  .venv/bin/carray data prepare YOUR_FOLDER --out cars")
+
+
+def _print_found(lines: list[str]) -> None:
+    """Print what was found; what to type next is said once, in the end."""
+    print("\n".join(takewhile(lambda line: line != "next:", lines)))
 
 
 def _step(number: int, text: str) -> None:

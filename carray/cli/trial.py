@@ -83,7 +83,7 @@ def train(
             on_epoch=lines.show,
             progress=progress,
         )
-        _print_folds(records, folds, as_json)
+        _print_folds(records, folds, as_json, runs)
         return
     record = train_single(
         data,
@@ -97,18 +97,20 @@ def train(
     if as_json:
         print(record.model_dump_json())
     else:
-        _print_end(record, lines.seen)
+        _print_end(record, lines.seen, runs)
     if record.state != "complete":
         raise typer.Exit(1)
 
 
-def _print_folds(records: list[TrialRecord], folds: int, as_json: bool) -> None:
+def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: Path | None) -> None:
+    from carray.hints import runs_option
+
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records]))
     else:
         for record in records:
-            _print_end(record, 1)
-        print(f"      carray folds --study {records[0].study}")
+            _print_end(record, 1, runs)
+        print(f"      carray folds --study {records[0].study}{runs_option(runs)}")
     if len(records) < folds or records[-1].state != "complete":
         raise typer.Exit(1)
 
@@ -134,7 +136,7 @@ def _train_classical(
     else:
         chosen = [f"{k} {v}" for k, v in record.params.items() if k not in ("head.kind",)]
         print(f"trial {record.name}: {classifier}, {', '.join(chosen)}")
-        _print_end(record, 1)
+        _print_end(record, 1, runs)
 
 
 def replay(
@@ -233,7 +235,9 @@ def epoch_line(record: TrialRecord) -> str:
     )
 
 
-def _print_end(record: TrialRecord, epochs_seen: int) -> None:
+def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None:
+    from carray.hints import runs_option
+
     best = record.best_epoch
     if record.state != "complete" or best is None:
         print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
@@ -248,9 +252,9 @@ def _print_end(record: TrialRecord, epochs_seen: int) -> None:
     )
     if record.reason:
         print(f"ended early: {record.reason}")
-    print(
-        f"\nnext: carray replay {record.name}\n      carray ensemble --study {record.study} --top 1"
-    )
+    where = runs_option(runs)
+    print(f"\nnext: carray replay {record.name}{where}")
+    print(f"      carray ensemble --study {record.study} --top 1{where}")
 
 
 def replay_lines(done: Replay) -> list[str]:

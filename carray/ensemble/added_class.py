@@ -21,6 +21,7 @@ from carray.ensemble.statistics import (
     wilson,
 )
 from carray.errors import DataError
+from carray.hints import runs_option
 from carray.records import RunsFolder, TrialFolder
 
 Right = npt.NDArray[np.bool_]
@@ -114,6 +115,7 @@ def _paired(before: Right, after: Right) -> tuple[Interval, float]:
 
 def added_lines(added: AddedClass) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
+    runs = runs_option(added.package.parents[1])
     head = f"{added.split}, 95 % intervals"
     return [
         "",
@@ -129,8 +131,8 @@ def added_lines(added: AddedClass) -> list[str]:
         "",
         f"model package: {added.package}",
         "next:",
-        f"  carray predict {added.model} IMAGES",
-        f"  carray errors {added.model} {added.data}",
+        f"  carray predict {added.model} IMAGES{runs}",
+        f"  carray errors {added.model} {added.data}{runs}",
     ]
 
 

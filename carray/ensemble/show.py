@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from carray.ensemble.predict import SHOWN, PredictedFile
 from carray.ensemble.result import Ensemble
 from carray.ensemble.statistics import Comparison, Interval
 from carray.ensemble.tta import HURTS
+from carray.hints import runs_option
 
 WIDTH = 100
 
@@ -29,31 +31,39 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
     if ensemble.package is not None:
         lines += ["", f"model package: {ensemble.package}"]
         lines += [f"in MLflow: {ensemble.model_uri}"] if ensemble.model_uri else []
-        lines += ["next:", f"  carray predict {ensemble.name} IMAGES --out predictions.csv"]
+        lines += ["next:", predict_hint(ensemble.package)]
     return [part for line in lines for part in wrapped(line)]
 
 
+def predict_hint(package: Path) -> str:
+    """Return the command that asks a model package."""
+    runs = runs_option(package.parents[1])
+    return f"  carray predict {package.name} IMAGES --out predictions.csv{runs}"
+
+
 def wrapped(line: str) -> list[str]:
-    """Cut a sentence into lines of at most 100 columns; tables and paths are left alone."""
+    """Cut a sentence into lines of at most 100 columns; commands and paths are left alone."""
     import textwrap
 
-    if len(line) <= WIDTH or " " not in line:
+    if len(line) <= WIDTH or " " not in line or line.startswith("  carray "):
         return [line]
     return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
 def _member_lines(ensemble: Ensemble) -> list[str]:
     judged = ensemble.judged_on.partition(",")[0]
+    has_own = judged != "val"  # else the last column would say the same again
     lines = [
         f"{'member':<8}{'backbone':<32}{'state':<10}{'weight':>8}{'val loss':>11}{'val top-1':>11}"
-        f"{judged + ' loss':>12}"
+        + f"{judged + ' loss':>12}" * has_own
     ]
     for member in ensemble.members:
         weight = f"{member.weight:.3f}" if member.weight else "-"
         lines.append(
             f"{member.trial.rpartition('/')[2]:<8}{member.backbone[:30]:<32}{member.state:<10}"
             f"{weight:>8}{_number(member.val_log_loss):>11}{_number(member.val_top1):>11}"
-            f"{_number(member.blend_log_loss):>12}"
+            + f"{_number(member.blend_log_loss):>12}"
+            * has_own
         )
     return lines
 

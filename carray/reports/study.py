@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from textwrap import wrap
 from typing import Any
 
 from carray import metrics
+from carray.hints import runs_option
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 
@@ -79,9 +81,9 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
     lines += table_lines(table[:rows], study.metric)
     if len(table) > rows:
         lines.append(f"  and {len(table) - rows} more")
-    lines += [f"  {line}" for line in _failures(table)]
-    lines += ["", *next_lines(study, table)]
-    return [line[:WIDTH] for line in lines]
+    for cause in _failures(table):
+        lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
 
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
@@ -144,16 +146,16 @@ def _cause(reason: str) -> str:
     return reason.rpartition("likely cause: ")[2]
 
 
-def next_lines(study: StudyRecord, table: Sequence[TrialRow]) -> list[str]:
-    """Return the commands that make sense now."""
+def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list[str]:
+    """Return the commands that make sense now; `runs` is what tells them where to look."""
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
     complete = sum(row.number not in superseded for row in votes)
-    lines = [f"  carray report --study {study.name}", "  carray ui"]
+    lines = [f"  carray report --study {study.name}{runs}", f"  carray ui{runs}"]
     if complete:
-        lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}")
+        lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
-        lines.insert(-1, f"  carray folds --study {study.name}")
+        lines.insert(-1, f"  carray folds --study {study.name}{runs}")
     return ["next:", *lines]
 
 

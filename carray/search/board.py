@@ -11,7 +11,8 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -53,6 +54,11 @@ class Board:
         self._lanes = lanes
         for line in lines:
             self.note(line)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to the progress of something else."""
+        yield
 
     def note(self, text: str) -> None:
         """Say something that is no event of a trial."""
@@ -215,6 +221,19 @@ class LiveBoard(Board):
         """Draw for the last time."""
         self._study = study
         self.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the table away meanwhile: two that redraw one terminal write over each other."""
+        is_drawn = self._live.is_started
+        self._live.transient = True
+        self._live.stop()
+        self._live.transient = False
+        try:
+            yield
+        finally:
+            if is_drawn:
+                self._live.start()
 
     def close(self) -> None:
         """Leave the last table standing."""

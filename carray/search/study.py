@@ -252,7 +252,8 @@ class _Session:
     @contextmanager
     def _up(self, lanes: Lanes) -> Iterator[Lanes]:
         """Wait for lanes on their way up, and watch over them."""
-        warm_stores(self._manifest, self._space)  # while the worker groups start
+        with self._board.paused():
+            warm_stores(self._manifest, self._space)  # while the worker groups start
         with self._interrupts.gently(self._stopper(lanes)):
             self._wait_for(lanes)
             with watched(lanes, self._ledger, self._board.note):

@@ -154,7 +154,8 @@ def _key(config: TrialConfig, device: torch.device) -> str:
     where = torch.cuda.get_device_name(device) if on_gpu else f"threads: {torch.get_num_threads()}"
     head = f" {config.head.kind}" if config.head.kind != "linear" else ""
     size, batch = config.image_size, config.device_batch_size
-    return f"{config.backbone}{head} {config.precision} {size} px, batch {batch}, {where}"
+    precision = "" if config.precision == "auto" else f" {config.precision}"
+    return f"{config.backbone}{head}{precision}, {size} px, batch {batch}, {where}"
 
 
 def _timed(

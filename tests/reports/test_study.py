@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from carray.records import StudyRecord
+import pytest
+
+from carray.records import StudyRecord, TrialState
 from carray.reports.study import study_json, study_lines, study_table
 from tests.reports.studies import make_study
 
@@ -20,12 +22,27 @@ def test_the_best_trial_comes_first_in_either_direction(tmp_path: Path) -> None:
     assert top1s == sorted(top1s, reverse=True)
 
 
-def test_lines_fit_100_columns_and_count_states(tmp_path: Path) -> None:
+def test_lines_fit_100_columns_and_count_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = study_lines(make_study(tmp_path))
     assert max(map(len, lines)) <= 100
     assert lines[0].endswith("complete, 8 pruned, 1 failed, 3 refits, 16:40")
     assert any("1 failed: out of patience" in line for line in lines)
-    assert "  carray ensemble --study toycars-quick --top 3" in lines
+    assert "  carray ensemble --study toycars-quick --top 3 --runs ." in lines
+    assert lines[-1] == "  carray ui --runs ."
+
+
+def test_a_long_cause_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_study(tmp_path)
+    why = " ".join(f"word{number}" for number in range(40))
+    record = folder.trial(0).record().model_copy(update={"state": TrialState.FAILED, "reason": why})
+    folder.trial(0).write_record(record)
+    lines = study_lines(folder)
+    assert why in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 100
 
 
 def test_a_study_without_trials_has_a_table_too(tmp_path: Path) -> None:
