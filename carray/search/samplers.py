@@ -10,10 +10,14 @@ import optuna
 from carray.errors import ConfigError, did_you_mean
 from carray.search.tpe import QuickTpe
 
+STARTUP_TRIALS = 3  # random ones before univariate TPE learns; Optuna's ten are half a short study
+
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # group: each backbone's own block is modelled jointly too, not only what all trials share
     "tpe": lambda seed: QuickTpe(seed=seed, multivariate=True, group=True),
-    "tpe-univariate": lambda seed: QuickTpe(seed=seed, multivariate=False),
+    "tpe-univariate": lambda seed: QuickTpe(
+        seed=seed, multivariate=False, n_startup_trials=STARTUP_TRIALS
+    ),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),

@@ -30,7 +30,10 @@ backbones:
   a: {fixed: {backbone: test_resnet}, search: {dropout: {uniform: [0.0, 0.5]}}}
   b: {fixed: {backbone: test_vit}, search: {optimizer.name: {choice: [adamw, sgd]}}}
 """
-OWN = {"tpe": {"multivariate": True, "group": True}, "tpe-univariate": {"multivariate": False}}
+OWN = {
+    "tpe": {"multivariate": True, "group": True},
+    "tpe-univariate": {"multivariate": False, "n_startup_trials": 3},
+}
 
 
 def study_of(sampler: optuna.samplers.BaseSampler, direction: str) -> optuna.Study:
