@@ -25,12 +25,24 @@ from carray.search.thin import EPOCH
 SCHEDULERS = ("asha", "median", "hyperband", "none")
 DEFAULT_SCHEDULER = "asha"
 DEFAULT_REDUCTION_FACTOR = 3
+RUNG_STEP = 1.5  # from the epochs of one of ASHA's rungs to those of the next
 SHORT_EPOCHS = 15
 FEWEST_GRACE_EPOCHS = 5
 
 
 class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """Asynchronous successive halving (Li et al., MLSys 2020), its rungs rebuilt from records."""
+    """Asynchronous successive halving (Li et al., MLSys 2020), its rungs rebuilt from records.
+
+    Tune's has rungs as far apart as they are strict: one trial of three goes on for three times as
+    long. A sampler that learns draws ever better trials, which pass among all that came before; so
+    here a trial is asked again after half as many epochs more, and one of `reduction_factor` passes
+    each time.
+    """
+
+    def __init__(self, *, reduction_factor: int, **options: Any) -> None:
+        super().__init__(reduction_factor=RUNG_STEP, **options)
+        for bracket in self._brackets:
+            bracket.rf = reduction_factor
 
     def remember(self, records: Iterable[TrialRecord]) -> None:
         """Fill the rungs with what trials of earlier calls reached."""

@@ -10,7 +10,7 @@ from carray.lab.methods import shipped_method
 from carray.records import RunsFolder, StudyRecord
 from carray.search.opening import StudyRequest, scheduler_of, wanted_starts
 from carray.search.samplers import BLIND
-from carray.search.schedulers import Asha
+from carray.search.schedulers import RUNG_STEP, Asha
 from carray.search.space import SearchSpace
 from carray.search.starting import SHIPPED
 
@@ -34,7 +34,7 @@ def test_a_study_stops_trials_as_the_lab_says_that_it_does() -> None:
     shipped = shipped_method(50)
     first, second, *_ = rungs()
     assert first == shipped.grace_epochs == 5
-    assert second == first * shipped.reduction_factor
+    assert second == int(first * RUNG_STEP)
 
 
 @pytest.mark.parametrize(

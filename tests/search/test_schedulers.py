@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,28 +18,49 @@ LOSS = "val/log_loss"
 
 def epochs_of_trials(max_epochs: int, floors: list[float]) -> list[int]:
     """Train trials one after another by the defaults; return how many epochs each got."""
-    scheduler = build_scheduler(
+    scheduler = default_scheduler(max_epochs)
+    return [
+        _epochs(scheduler, number, lambda epoch, floor=floor: floor + 1 / epoch, max_epochs)
+        for number, floor in enumerate(floors)
+    ]
+
+
+def default_scheduler(max_epochs: int) -> TrialScheduler:
+    return build_scheduler(
         DEFAULT_SCHEDULER,
         metric=LOSS,
         direction="minimize",
         max_epochs=max_epochs,
         grace_epochs=default_grace_epochs(max_epochs),
     )
-    return [_epochs(scheduler, number, floor, max_epochs) for number, floor in enumerate(floors)]
 
 
-def _epochs(scheduler: Any, number: int, floor: float, max_epochs: int) -> int:
+def _epochs(scheduler: Any, number: int, loss: Callable[[int], float], max_epochs: int) -> int:
     trial = SimpleNamespace(trial_id=str(number))
     scheduler.on_trial_add(None, trial)
     for epoch in range(1, max_epochs + 1):
-        result = {EPOCH: epoch, LOSS: floor + 1 / epoch}
+        result = {EPOCH: epoch, LOSS: loss(epoch)}
         if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            scheduler.on_trial_complete(None, trial, result)
             return epoch
     scheduler.on_trial_complete(None, trial, result)
     return max_epochs
 
 
 WORSE_AND_WORSE = [1.0, 2.0, 3.0, 4.0]
+
+
+def test_one_trial_of_three_passes_a_rung() -> None:
+    floors = [*(1.0 + number for number in range(8)), 4.5, 2.5]
+    *_, middling, good = epochs_of_trials(52, floors)
+    assert middling == 5 < good
+
+
+def test_a_trial_that_falls_behind_is_stopped_at_the_next_rung() -> None:
+    scheduler = default_scheduler(52)
+    assert _epochs(scheduler, 0, lambda epoch: 1.0, 52) == 52
+    assert _epochs(scheduler, 1, lambda epoch: 0.9 if epoch < 7 else 1.1, 52) == 8
+    assert _epochs(scheduler, 2, lambda epoch: 0.8 if epoch < 20 else 1.1, 52) == 26
 
 
 @pytest.mark.parametrize("max_epochs", [1, 6, 8, 12, 14])
