@@ -59,8 +59,10 @@ def list_spaces() -> None:
     """List the spaces that can be named without a path."""
     from carray.search.space import SearchSpace, shipped_spaces
 
-    for file in shipped_spaces():
-        lead = f"{file.stem:<12} "
+    files = shipped_spaces()
+    width = max(len(file.stem) for file in files)
+    for file in files:
+        lead = f"{file.stem:<{width}}  "
         print(_wrapped(lead, SearchSpace.load(file).question.removeprefix("Question: ")))
 
 

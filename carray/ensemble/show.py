@@ -139,12 +139,26 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
+def _shown(column: str, value: str) -> str:
+    """Return a cell as a person reads it: the end of a long path, a probability's first digits."""
+    return f"{float(value):.3f}" if value and column.startswith("probability_") else value[-40:]
+
+
 def prediction_lines(done: PredictedFile) -> list[str]:
     """Say what was written, with its first rows and every kind of trouble."""
     lines = [f"{done.images} images, {done.seconds:.1f} s: {done.out}", ""]
-    for row in done.rows[:SHOWN]:
-        name, *rest = (value for key, value in row.items() if key != "error")
-        lines.append(f"  {name[-40:]:<42}{'  '.join(value for value in rest if value)}"[:WIDTH])
+    shown = [
+        [_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in done.rows[:SHOWN]
+    ]
+    width = max((len(name) for name, *_ in shown), default=0)
+    for name, *rest in shown:
+        line = f"  {name:<{width}}"
+        for value in filter(None, rest):
+            if len(line) + len(value) > WIDTH - 5:
+                line += "  …"
+                break
+            line += f"  {value}"
+        lines.append(line)
     more = len(done.rows) - SHOWN
     lines += [f"  and {more} more"] if more > 0 else []
     for name, why in list(done.unreadable.items())[:SHOWN]:

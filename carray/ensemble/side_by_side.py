@@ -221,7 +221,8 @@ def side_by_side_lines(found: SideBySide) -> list[str]:
     if found.models_that_opened_test:
         lines.append(f"{found.models_that_opened_test} models have looked at this test split")
     if found.left_out:
-        lines.append(f"{found.left_out} more complete trials: --all, or --trials 3,7")
+        what = "trial" if found.left_out == 1 else "trials"
+        lines.append(f"{found.left_out} more complete {what}: --all, or --trials 3,7")
     return lines
 
 

@@ -142,7 +142,7 @@ class MlflowTracker(Tracker):
             self._told_at = start = time.monotonic()
             self._wake.notify_all()
         left, is_over = self._left(), False
-        with show(f"sending to {self._uri}", left, "runs") as advance:
+        with show("sending to MLflow", left, "runs") as advance:
             while not is_over:
                 is_over = not self._thread.is_alive() or self._is_vain(start + patience_seconds)
                 before, left = left, self._left()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -133,5 +134,7 @@ def test_the_command_line_prints_what_it_wrote(runs: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     assert "4 images" in done.output
+    rows = [line.split() for line in done.output.splitlines() if line.startswith("  차")]
+    assert all(re.fullmatch(r"0\.\d{3}|1\.000|…", row[-1]) for row in rows if len(row) > 2), rows
     assert "unreadable: 차 0.png (the file is empty)" in done.output
     assert max(map(len, done.output.splitlines())) <= 100 + len(str(out))
