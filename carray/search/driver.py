@@ -17,7 +17,7 @@ from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.reuse import keep_starting_actors
-from carray.search.thin import EPOCH, FACTS, REASON, STATE, ThinTrial
+from carray.search.thin import EPOCH, FACTS, REASON, ROW, STATE, ThinTrial
 from carray.training.lane import Lanes
 from carray.training.orders import RECORD_FACTS, Answer, EpochOrder, LaneOrder
 
@@ -169,8 +169,13 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if record is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = record.number
-        job = self._driver.order(record, 1).model_dump()
-        return {"job": job, "number": record.number, "mailbox": self._driver.lanes.mailbox}
+        job = self._driver.order(record, 1)
+        return {
+            "job": job.model_dump_json(),  # a dict would be flattened and copied
+            "number": record.number,
+            "mailbox": self._driver.lanes.mailbox,
+            "metric": self.metric,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -211,14 +216,21 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Report one epoch."""
-        facts = dict(result.get(FACTS) or ())
+        facts, told = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
         if not facts:
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        row = {name: float(result[name]) for name in EPOCH_METRICS if _is_number(result, name)}
+        row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
         kept = {name: facts[name] for name in RECORD_FACTS}
         self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+    on_trial_error = on_trial_complete
 
 
 def _is_number(result: dict[str, Any], name: str) -> bool:

@@ -19,15 +19,16 @@ EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which rest
 STATE = "carray_state"  # in the last result: how the trial ended by itself
 REASON = "carray_reason"
 FACTS = "carray_facts"
+ROW = "carray_row"  # the epoch's metrics
 
 
 class ThinTrial(Trainable):  # type: ignore[misc]
-    """One trial as Tune sees it; its config is `{mailbox, job}`."""
+    """One trial as Tune sees it; its config is `{mailbox, job, metric}`."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial on: what its record holds is reported again, not trained again."""
-        self._mailbox = config["mailbox"]
-        self._job = EpochOrder.model_validate(config["job"])
+        self._mailbox, self._metric = config["mailbox"], config["metric"]
+        self._job = EpochOrder.model_validate_json(config["job"])
         self._epoch = 0
         self._paused = False
         self._known = TrialFolder(Path(self._job.folder)).record().epochs
@@ -57,15 +58,25 @@ class ThinTrial(Trainable):  # type: ignore[misc]
         return self._result(answer.outcome.metrics, facts, answer.outcome)
 
     def _result(
-        self, metrics: dict[str, float], facts: dict[str, Any], outcome: EpochOutcome | None = None
+        self, row: dict[str, float], facts: dict[str, Any], outcome: EpochOutcome | None = None
     ) -> dict[str, Any]:
-        # A tuple: of a dict Tune would keep running averages, one a number, at every report.
-        result: dict[str, Any] = {EPOCH: self._epoch, FACTS: tuple(facts.items()), **metrics}
+        result: dict[str, Any] = {EPOCH: self._epoch}
+        if self._metric in row:
+            result[self._metric] = row[self._metric]
+        if facts:
+            # As tuples: of other numbers Tune would keep running averages at every report.
+            result |= {FACTS: tuple(facts.items()), ROW: tuple(row.items())}
         if outcome and outcome.stop:
             result |= {"done": True, STATE: outcome.ending, REASON: outcome.stop}
         elif self._epoch >= self._job.config.epochs:
             result |= {"done": True, STATE: "complete", REASON: ""}
         return result
+
+    def get_auto_filled_metrics(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Leave out the config: the driver has it, and would flatten it at every report."""
+        filled: dict[str, Any] = super().get_auto_filled_metrics(*args, **options)
+        filled.pop("config", None)
+        return filled
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial."""
