@@ -22,6 +22,7 @@ from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
 WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
@@ -202,11 +203,9 @@ class LiveBoard(Board):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.live import Live
 
-        console = Console(width=min(WIDTH, Console().width))
-        self._notes: list[str] = []
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
+        self._console = Console(width=min(WIDTH, Console().width))
+        self._live = self._table()
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Begin to draw."""
@@ -215,7 +214,7 @@ class LiveBoard(Board):
 
     def note(self, text: str) -> None:
         """Print above the table."""
-        self._live.console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False)
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Draw for the last time."""
@@ -228,7 +227,7 @@ class LiveBoard(Board):
         is_drawn = self._live.is_started
         self._live.transient = True
         self._live.stop()
-        self._live.transient = False
+        self._live = self._table()  # the old one would wipe as many lines as it last drew
         try:
             yield
         finally:
@@ -239,6 +238,11 @@ class LiveBoard(Board):
         """Leave the last table standing."""
         if self._live.is_started:
             self._live.stop()
+
+    def _table(self) -> Live:
+        from rich.live import Live
+
+        return Live(console=self._console, get_renderable=self._draw, refresh_per_second=2)
 
     def _say(self, text: str) -> None:
         """Events are in the table."""
