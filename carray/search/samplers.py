@@ -30,9 +30,8 @@ BLIND = ("random", "qmc")  # what learns nothing from trials is wanted for its o
 def default_sampler(has_blocks: bool) -> str:
     """Return who draws where nobody is named: what did best in the lab.
 
-    Replayed on two halves of 12 data sets, univariate TPE led on each: its mean regret is 0.37 and
-    0.36, the joint one's 0.41 and 0.42. With blocks they are alike, and the joint one knows each
-    block.
+    Of 40 random trainings' epochs, univariate TPE needs 23 % on LCBench, the joint one 29 %. With
+    blocks they were alike, and the joint one knows each block.
     """
     return "tpe" if has_blocks else "tpe-univariate"
 
