@@ -23,9 +23,12 @@ class GraphedClassifier(nn.Module):
     writes its gradients where the one before had them: none may be kept for the next step.
     """
 
-    def __init__(self, classifier: Classifier, images: Tensor, dtype: torch.dtype | None) -> None:
-        """Capture on `images` (B, 3, side, side), whose values don't matter."""
+    def __init__(
+        self, classifier: Classifier, shape: tuple[int, int, int, int], dtype: torch.dtype | None
+    ) -> None:
+        """Capture for images of `shape`, (B, 3, side, side)."""
         super().__init__()
+        images = torch.zeros(shape, device=next(classifier.parameters()).device)
         self.classifier = classifier
         # a replayed gradient comes from the stream that it was captured on, which is no fault
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)

@@ -114,8 +114,8 @@ def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.dev
     return Compute(precision=precision, channels_last=classifier.is_conv_net, compiled=compiled)
 
 
-def stepping(classifier: Classifier, compute: Compute, images: Tensor) -> nn.Module:
-    """Return `classifier` as its training steps run, for batches shaped as `images`.
+def stepping(classifier: Classifier, compute: Compute, batch_size: int, side: int) -> nn.Module:
+    """Return `classifier` as its training steps run, for full batches of images of `side` pixels.
 
     A graph writes its gradients where the one before had them: none may be kept for the next step.
     """
@@ -123,7 +123,8 @@ def stepping(classifier: Classifier, compute: Compute, images: Tensor) -> nn.Mod
         mode = "reduce-overhead" if compute.graphs else None
         return cast(nn.Module, torch.compile(classifier, dynamic=False, mode=mode))
     if compute.graphs:
-        return GraphedClassifier(classifier, images, AUTOCAST[compute.precision])
+        shape = batch_size, 3, side, side
+        return GraphedClassifier(classifier, shape, AUTOCAST[compute.precision])
     return classifier
 
 

@@ -125,9 +125,9 @@ def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.
         live.wrapped = None
         device = live.numbers.device
         agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
-        set_train_mode(live.classifier)
-        live.wrapped = ranks.wrap(_computing(live, plan, ranks))
     set_train_mode(live.classifier)
+    if live.wrapped is None:
+        live.wrapped = ranks.wrap(_computing(live, plan, ranks))
     return live.wrapped
 
 
@@ -139,12 +139,8 @@ def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
     """
     keeps_gradients = live.config.accumulation > 1 or ranks.world_size > 1
     graphs = live.compute.graphs and not keeps_gradients and not live.classifier.backbone_frozen
-    shape = plan.batch_size, 3, plan.image_size, plan.image_size
-    return stepping(
-        live.classifier,
-        live.compute.model_copy(update={"graphs": graphs}),
-        torch.zeros(shape, device=live.numbers.device),
-    )
+    compute = live.compute.model_copy(update={"graphs": graphs})
+    return stepping(live.classifier, compute, plan.batch_size, plan.image_size)
 
 
 def _torch_seed(seed: int, epoch: int, rank: int) -> int:

@@ -179,7 +179,7 @@ def _time(
     model.train()
     shape = (config.device_batch_size, 3, config.image_size, config.image_size)
     images = torch.randn(shape, device=device).contiguous(memory_format=layout)
-    stepped = stepping(model, compute, images)
+    stepped = stepping(model, compute, config.device_batch_size, config.image_size)
     seconds = []
     for _ in range(TIMED_STEPS + 1):
         start = time.perf_counter()

@@ -135,7 +135,7 @@ def built(config: TrialConfig, way: Way, device: torch.device) -> Callable[[], N
     how = arithmetic(input_spec(config), compute, device)
     classifier.to(device, memory_format=how.memory_format)  # type: ignore[call-overload]
     optimizer = build_optimizer(classifier, config.optimizer)
-    model = stepping(classifier, compute, torch.zeros((batch, 3, size, size), device=device))
+    model = stepping(classifier, compute, batch, size)
     stored = numbers.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
     bytes_there = torch.from_numpy(stored).to(device)
     labels = torch.from_numpy(numbers.integers(0, CLASSES, batch)).to(device)
