@@ -5,9 +5,9 @@ python tests/benchmarks/bench_real_search.py DATA SPACE [--start-from OTHER_STUD
 Studies over one space and one prepared data set: random search without stopping; `plain`, carray's
 defaults without starting points; `default`, which takes the shipped portfolio's where they lie in
 the space; and `starts`, from what `--start-from` names. Each says after how many epochs, in the
-order they ended, it had the best of the random ones. A study that is there already is gone on with,
-so the same command repeats the table. One study of each is one draw: `carray replay-lab
-RANDOM_STUDY` replays the random one's curves at many seeds.
+order they ended, it had the best of the random ones of its seed. A study that is there already is
+gone on with, so the same command repeats the table. A study is one draw: give several `--seeds`, or
+let `carray replay-lab RANDOM_STUDY` replay the random one's curves at many.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from carray.cli.shared import parse_sets
 from carray.records import TrialRecord
 from carray.search.recorded import Floats, sign_of
 
-REACH = {"plain": 0.25, "starts": 0.1}  # of the random study's epochs
+REACH = {"plain": 0.25, "default": 0.1, "starts": 0.1}  # of the random study's epochs
 
 
 def losses_in_order(trials: Sequence[TrialRecord], metric: str) -> Floats:
@@ -48,8 +48,11 @@ def epochs_to(losses: Floats, target: float) -> int | None:
     return int(reached[0]) + 1 if reached.size else None
 
 
-def table(studies: dict[str, Study]) -> list[str]:
-    """Compare the studies with the one called `random`."""
+def table(studies: dict[str, Study]) -> tuple[list[str], dict[str, float]]:
+    """Compare the studies of one seed with the one called `random`.
+
+    Returns the lines, and each study's share of the random one's epochs; infinite: never.
+    """
     metric = studies["random"].record.metric
     losses = {name: losses_in_order(s.trials, metric) for name, s in studies.items()}
     total, target = len(losses["random"]), float(losses["random"].min())
@@ -58,14 +61,19 @@ def table(studies: dict[str, Study]) -> list[str]:
         f"{total} epochs, best {abs(target):.4f}",
         f"{'study':<24}{'trials':>8}{'epochs':>8}{'best':>10}{'epochs to it':>14}{'share':>8}",
     ]
-    for name, own in losses.items():
-        needs = epochs_to(own, target)
-        share = "never" if needs is None else f"{needs / total:.1%}"
-        lines.append(
-            f"{name:<24}{len(studies[name].trials):>8}{len(own):>8}{abs(own.min()):>10.4f}"
-            f"{needs or '-':>14}{share:>8}"
-        )
-    return lines
+    needs = {name: epochs_to(own, target) for name, own in losses.items()}
+    shares = {name: np.inf if need is None else need / total for name, need in needs.items()}
+    lines += [
+        f"{name:<24}{len(studies[name].trials):>8}{len(own):>8}{abs(own.min()):>10.4f}"
+        f"{needs[name] or '-':>14}{share_text(shares[name]):>8}"
+        for name, own in losses.items()
+    ]
+    return lines, shares
+
+
+def share_text(share: float) -> str:
+    """Return a share as a table has it."""
+    return f"{share:.1%}" if np.isfinite(share) else "never"
 
 
 def main() -> None:
@@ -74,15 +82,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("space")
     parser.add_argument("--start-from", action="append", default=[])
-    parser.add_argument("--trials", type=int, default=40, help="of the random study")
+    parser.add_argument("--trials", type=int, default=40, help="of the random studies")
     parser.add_argument("--searched", type=int, default=40, help="trials of the other studies")
     parser.add_argument("--set", dest="sets", action="append", default=[])
     parser.add_argument("--name", default="bench", help="the studies' names begin with it")
     parser.add_argument("--runs")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
-    common: dict[str, Any] = {"runs": given.runs, "overrides": parse_sets(given.sets)}
-    searched = {"trials": given.searched, "seed": given.seed}
+    searched = {"trials": given.searched}
     wanted: dict[str, dict[str, Any]] = {
         "random": {"trials": given.trials, "sampler": "random", "scheduler": "none"},
         "plain": searched | {"start_from": ("none",)},
@@ -90,18 +97,22 @@ def main() -> None:
     }
     if given.start_from:
         wanted["starts"] = searched | {"start_from": tuple(given.start_from)}
-    for kind, options in wanted.items():
-        name = study_name(given.name, kind, given.seed)
-        carray.tune(given.data, given.space, name=name, **common, **options)
-    names = {kind: study_name(given.name, kind, given.seed) for kind in wanted}
-    print("\n".join(table({kind: load_study(name, given.runs) for kind, name in names.items()})))
-    reach = ", ".join(f"{kind} {share:.0%}" for kind, share in REACH.items())
-    print(f"to be reached: {reach}; one study of each: the shares are one draw")
-
-
-def study_name(begin: str, kind: str, seed: int) -> str:
-    """Return the name of a study; the random one serves every seed."""
-    return f"{begin}-{kind}" if kind == "random" else f"{begin}-{kind}-{seed}"
+    common: dict[str, Any] = {"runs": given.runs, "overrides": parse_sets(given.sets)}
+    shares: dict[str, list[float]] = {kind: [] for kind in wanted}
+    for seed in given.seeds:
+        names = {kind: f"{given.name}-{kind}-{seed}" for kind in wanted}
+        for kind, name in names.items():
+            carray.tune(given.data, given.space, name=name, seed=seed, **common, **wanted[kind])
+        lines, own = table({kind: load_study(name, given.runs) for kind, name in names.items()})
+        print("\n".join([f"seed {seed}", *lines]))
+        for kind, share in own.items():
+            shares[kind].append(share)
+    for kind, reach in REACH.items():
+        if kind in shares:
+            middle = share_text(float(np.median(shares[kind])))
+            each = ", ".join(map(share_text, shares[kind]))
+            print(f"{kind}: median share {middle} of {len(shares[kind])} seeds ({each}); ", end="")
+            print(f"to be reached: {reach:.0%}")
 
 
 if __name__ == "__main__":
