@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from carray.errors import RecordError
 
@@ -69,6 +70,19 @@ def locked(file: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def claimed(file: Path) -> Iterator[bool]:
+    """Hold the lock `file` if no other process does; yield whether it is held."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file `path` with `text`, UTF-8, at once or not at all."""
     with written_aside(path) as aside:
@@ -109,6 +123,23 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Replace the file `path` with `value` as JSON; every script stays readable."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_array(file: Path, name: str) -> Any:
+    """Return an array of the .npz file `file`; None where the file, or that array, isn't there.
+
+    Raises:
+        RecordError: the file is cut short or broken.
+    """
+    import numpy as np
+
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return arrays.get(name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise RecordError(f"{file} can't be read ({error}): move it away") from None
 
 
 def folder_bytes(folder: Path) -> int:

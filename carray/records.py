@@ -12,7 +12,6 @@ RUNS/
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carray import metrics
 from carray.config import Compute, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
-from carray.files import add_json_line, read_json_lines, write_text, written_aside
+from carray.files import (
+    add_json_line,
+    claimed,
+    read_array,
+    read_json_lines,
+    write_text,
+    written_aside,
+)
 
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
@@ -71,6 +77,8 @@ class _Record(BaseModel):
             raise RecordError(f"there is no record at {path}") from None
         except ValidationError as error:
             raise RecordError(f"the record {path} can't be read: {describe(error)}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecordError(f"the record {path} can't be read: {error}") from None
 
 
 class TrialRecord(_Record):
@@ -215,11 +223,10 @@ class TrialFolder:
         Raises:
             RecordError: the trial left none.
         """
-        try:
-            with np.load(self.logits_file, allow_pickle=False) as arrays:
-                return np.asarray(arrays[split], np.float16)
-        except (FileNotFoundError, KeyError):
-            raise RecordError(f"{self.path} has no logits on {split!r}") from None
+        found = read_array(self.logits_file, split)
+        if found is None:
+            raise RecordError(f"{self.path} has no logits on {split!r}")
+        return np.asarray(found, np.float16)
 
 
 @dataclass(frozen=True)
@@ -278,11 +285,10 @@ class StudyFolder:
         Raises:
             RecordError: the study left no labels.
         """
-        try:
-            with np.load(self.labels_file, allow_pickle=False) as arrays:
-                return np.asarray(arrays.get(split, ()), np.int64)
-        except FileNotFoundError:
-            raise RecordError(f"{self.path} has no labels.npz") from None
+        if not self.labels_file.exists():
+            raise RecordError(f"{self.path} has no labels.npz")
+        found = read_array(self.labels_file, split)
+        return np.asarray(() if found is None else found, np.int64)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -291,15 +297,12 @@ class StudyFolder:
         Raises:
             RecordError: one holds it already.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "driver.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with claimed(self.path / "driver.lock") as is_ours:
+            if not is_ours:
                 raise RecordError(
                     f"study {self.path.name!r} is being run by another process; wait for it, or "
                     "name another study with --study"
-                ) from None
+                )
             yield
 
     def trial(self, number: int) -> TrialFolder:
@@ -365,15 +368,14 @@ class RunsFolder:
         Raises:
             RecordError: there is none; the message says which there are.
         """
-        known = self.studies()
-        names = [folder.path.name for folder in known]
         if name is not None:
+            names = [file.parent.name for file in (self.path / "studies").glob("*/study.json")]
             if name in names:
                 return self.study(name)
             raise RecordError(
                 f"there is no study {name!r} under {self.path}{did_you_mean(name, names)}"
             )
-        searches = [folder for folder in known if folder.record().kind == "search"]
+        searches = [folder for folder in self.studies() if folder.record().kind == "search"]
         if not searches:
             raise RecordError(f"there is no study under {self.path}; run `carray tune` first")
         return searches[-1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from carray.files import recovered, remove_folder, written_aside
+from carray.errors import RecordError
+from carray.files import claimed, read_array, recovered, remove_folder, written_aside
 
 
 def write(path: Path, text: str) -> None:
@@ -46,3 +48,23 @@ def test_a_writer_killed_at_any_rename_leaves_one_of_the_two(
     assert (recovered(path) / "state").read_text() == ("two" if renames == 2 else "one")
     remove_folder(path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_is_held_is_not_claimed_again(tmp_path: Path) -> None:
+    with claimed(tmp_path / "lock") as first, claimed(tmp_path / "lock") as second:
+        assert (first, second) == (True, False)
+    with claimed(tmp_path / "lock") as third:
+        assert third
+
+
+def test_an_array_file_that_is_cut_short_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "logits.npz"
+    assert read_array(file, "val") is None
+    np.savez(file, val=np.arange(50))
+    assert read_array(file, "val").tolist() == list(range(50))
+    assert read_array(file, "test") is None
+    whole = file.read_bytes()
+    for kept in (0, 3, len(whole) // 2):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(RecordError, match=r"logits.npz can't be read"):
+            read_array(file, "val")

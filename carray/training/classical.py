@@ -34,7 +34,7 @@ from carray.training.live import arithmetic, usual_compute
 from carray.training.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
-from carray.training.single import default_device, open_single_study
+from carray.training.single import default_device, free_number, open_single_study
 
 EMPTY_ROW = (metrics.LR, metrics.DATA_WAIT, metrics.PEAK_MEMORY_GIB)  # nothing to tell, so 0
 
@@ -201,8 +201,9 @@ def _leave(
     start: float,
 ) -> TrialRecord:
     """Write the trial: weights, logits, then the record that says they are there."""
-    number = max((record.number for _, record in study.trials()), default=-1) + 1
-    folder = study.trial(number)
+    with free_number(study) as number:
+        folder = study.trial(number)
+        folder.path.mkdir(parents=True)
     state = fitted.classifier.state_dict()
     save_classifier(state, folder.weights_file, fitted.spec)
     folder.write_logits({split: logits.numpy() for split, logits in fitted.logits.items()})

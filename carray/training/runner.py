@@ -280,27 +280,32 @@ def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) 
 
 def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> EpochOutcome:
     """Return the outcome of the last of `rows`; a pure function of the epochs so far."""
-    config = source.config
-    best = metrics.best_epoch(rows, config.best_metric) or len(rows)
-    waited, patience = len(rows) - best, config.early_stop_patience
-    stop, ending = "", "complete"
-    collapse = find_collapse(rows, config) if config.stop_collapsed else None
-    if collapse:
-        stop, ending = str(collapse), "collapsed"
-    elif patience and waited >= patience:
-        stop = (
-            f"{config.best_metric} has not improved for {waited} epochs "
-            f"(early_stop_patience={patience})"
-        )
+    stop, ending = ending_of(rows, source.config)
     return EpochOutcome(
         metrics=dict(rows[-1]),
-        is_best=best == len(rows),
+        is_best=_best_epoch(rows, source.config) == len(rows),
         stop=stop,
         ending=ending,
         parameters=source.parameters,
         initialisation=source.initialisation,
         compute=source.compute,
     )
+
+
+def ending_of(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str]:
+    """Return why a trial with these epochs ends though some are left, "" if it doesn't, and how."""
+    collapse = find_collapse(rows, config) if config.stop_collapsed else None
+    if collapse:
+        return str(collapse), "collapsed"
+    waited, patience = len(rows) - _best_epoch(rows, config), config.early_stop_patience
+    if not patience or waited < patience:
+        return "", "complete"
+    told = f"{config.best_metric} has not improved for {waited} epochs"
+    return f"{told} (early_stop_patience={patience})", "complete"
+
+
+def _best_epoch(rows: Sequence[EpochRow], config: TrialConfig) -> int:
+    return metrics.best_epoch(rows, config.best_metric) or len(rows)
 
 
 def _row_of(

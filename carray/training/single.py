@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
+from carray.files import claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
 from carray.provenance import git_commit, versions
@@ -31,7 +33,7 @@ from carray.training.dataset import open_data
 from carray.training.live import check_precision
 from carray.training.orders import EpochOrder
 from carray.training.ranks import Ranks, SoloRanks
-from carray.training.runner import TrialRunner
+from carray.training.runner import TrialRunner, ending_of
 
 PathLike = str | os.PathLike[str]
 OnEpoch = Callable[[TrialRecord], None]
@@ -83,16 +85,16 @@ def train(
     check_backbone(chosen, len(manifest.classes))
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
-    number = _next_number(folder, chosen, manifest)
-    return train_trial(
-        chosen,
-        manifest.folder,
-        folder.trial(number).path,
-        study=study,
-        number=number,
-        on_epoch=on_epoch,
-        on_batch=on_batch,
-    )
+    with _claimed_number(folder, chosen, manifest) as number:
+        return train_trial(
+            chosen,
+            manifest.folder,
+            folder.trial(number).path,
+            study=study,
+            number=number,
+            on_epoch=on_epoch,
+            on_batch=on_batch,
+        )
 
 
 def open_single_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyFolder:
@@ -131,14 +133,38 @@ def _check_study(study: StudyRecord, manifest: Manifest) -> None:
         )
 
 
-def _next_number(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> int:
-    """Return the number of an unfinished trial of this configuration, else the next free one."""
-    records = folder.records()
-    for record in records:
+@contextmanager
+def _claimed_number(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> Iterator[int]:
+    """Yield the number of an unfinished trial of this configuration, else the next free one; no
+    other process takes it meanwhile.
+
+    Raises:
+        RecordError: another process trains this very configuration.
+    """
+    with ExitStack() as held:
+        with free_number(folder) as free:
+            number = next(_unfinished(folder, config, manifest), free)
+            if not held.enter_context(claimed(folder.trial(number).path / "trial.lock")):
+                raise RecordError(
+                    f"trial {folder.path.name}/{number:04d} of this configuration is being trained "
+                    "by another process: wait for it, or give --study or the seed another value"
+                )
+        yield number
+
+
+@contextmanager
+def free_number(study: StudyFolder) -> Iterator[int]:
+    """Yield the next free number of a trial; other processes wait until its folder is there."""
+    with locked(study.path / "trials.lock"):
+        names = [path.name for path in (study.path / "trials").glob("[0-9]*")]
+        yield max((int(name) for name in names if name.isdigit()), default=-1) + 1
+
+
+def _unfinished(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> Iterator[int]:
+    for record in folder.records():
         same = record.config == config and record.manifest_hash == manifest.hash
         if same and not record.state.is_finished():
-            return record.number
-    return max((record.number for record in records), default=-1) + 1
+            yield record.number
 
 
 def train_trial(
@@ -223,14 +249,15 @@ class _Trial:
         on_epoch: OnEpoch | None,
     ) -> TrialRecord:
         """Run the epochs that are left, then finish."""
-        reason, ending = "", TrialState.COMPLETE
         has_checkpoint = self.folder.checkpoint.exists()
-        done = len(record.epochs) if has_checkpoint or self.folder.logits_file.exists() else 0
+        if self.folder.logits_file.exists() and not has_checkpoint:
+            # it was finished, and killed before its record said so
+            reason, said = ending_of(record.epochs, order.config)
+            return self.ended(record, TrialState(said), reason)
+        reason, ending = "", TrialState.COMPLETE
+        done = len(record.epochs) if has_checkpoint else 0
         record = record.model_copy(update={"epochs": record.epochs[:done]})
-        first = max(1, done) if has_checkpoint else done + 1  # the last one says if it was the end
-        for epoch in range(first, order.config.epochs + 1):
-            if self.folder.logits_file.exists() and not has_checkpoint:
-                break  # it was finished, and killed before its record said so
+        for epoch in range(max(1, done), order.config.epochs + 1):  # `done` says if it was the end
             outcome = runner.run_epoch(order.model_copy(update={"epoch": epoch}))
             if epoch > done:
                 rows = (*record.epochs, outcome.metrics)

@@ -178,3 +178,28 @@ def test_a_replay_on_other_data_is_refused(tmp_path: Path, toy_data: Path) -> No
     other = prepare(images, tmp_path / "other")
     with pytest.raises(RecordError, match="was trained on"):
         replay(record.name, runs=tmp_path, data=other.folder)
+
+
+def test_a_stopped_trial_killed_before_its_last_record_keeps_why(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    stops = {"early_stop_patience": 1, "optimizer.lr": 1e-10, "best_metric": "val/top1"}
+    config = small_config(**stops, epochs=9)
+    record = train_trial(config, toy_data, tmp_path, number=0)
+    running = {"state": TrialState.RUNNING, "reason": "", "ended_at": None}
+    TrialFolder(tmp_path).write_record(record.model_copy(update=running))
+    again = train_trial(config, toy_data, tmp_path, number=0)
+    assert (again.state, again.reason) == (record.state, record.reason)
+    assert again.reason.startswith("val/top1 has not improved")
+
+
+def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path: Path, toy_data: Path) -> None:
+    one_epoch, refused = SMALL | {"epochs": 1}, []
+
+    def meanwhile(record: TrialRecord) -> None:
+        with pytest.raises(RecordError, match=r"single/0000 .* by another process"):
+            train(toy_data, one_epoch, runs=tmp_path)
+        refused.append(train(toy_data, one_epoch | {"seed": 7}, runs=tmp_path).number)
+
+    train(toy_data, one_epoch, runs=tmp_path, on_epoch=meanwhile)
+    assert refused == [1]
