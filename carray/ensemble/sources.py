@@ -97,7 +97,9 @@ def find_images(sources: Sequence[str | Path]) -> ImageList:
 
 def _images_of(source: Path) -> Iterable[_Image]:
     if source.is_dir():
-        files = sorted(f for f in source.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        from carray.data.sources.listing import walk_images  # not sooner: pandas comes with it
+
+        files = sorted(walk_images(source)[0])
         return [(file, file.relative_to(source).as_posix(), None) for file in files]
     if not source.exists():
         raise DataError(f"there is no image, folder or CSV at {source}")
@@ -116,7 +118,7 @@ def _box(row: dict[str, str], columns: tuple[str, ...] | None) -> Box | None:
         return None
     try:
         x1, y1, x2, y2 = (round(float(row[column])) for column in columns)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (x1, y1, x2, y2) if x1 >= 0 else None
 

@@ -59,19 +59,31 @@ class Sample:
         """Return the images of the sample's ids, with or without file ending, in its order.
 
         Raises:
-            DataError: an id has no image.
+            DataError: an id has no image, or may be one of several.
         """
-        by_name: dict[str, int] = {}
+        whole: dict[str, dict[Path, int]] = {}  # what a name stands for: files, and their places
+        last: dict[str, dict[Path, int]] = {}
         for place, (path, name) in enumerate(zip(found.paths, found.names, strict=True)):
-            for known in (path.stem, path.name, str(Path(name).with_suffix("")), name):
-                by_name[known] = place
-        missing = [identity for identity in self.ids if identity not in by_name]
+            for known in (name, str(Path(name).with_suffix(""))):
+                whole.setdefault(known, {})[path] = place
+            for known in (path.name, path.stem):
+                last.setdefault(known, {})[path] = place
+        known_as = {own: whole.get(own) or last.get(own) or {} for own in self.ids}
+        missing = [own for own in self.ids if not known_as[own]]
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self.ids)} ids of {self.file} have no image, the first is "
                 f"{missing[0]!r}: give the folder that holds them"
             )
-        return replace(found.take([by_name[own] for own in self.ids]), names=self.ids)
+        several = [own for own in self.ids if len(known_as[own]) > 1]
+        if several:
+            named = " and ".join(map(str, list(known_as[several[0]])[:2]))
+            raise DataError(
+                f"{len(several)} ids of {self.file} may be several images, the first is "
+                f"{several[0]!r} ({named}): give only the folder that is meant"
+            )
+        places = [next(iter(known_as[own].values())) for own in self.ids]
+        return replace(found.take(places), names=self.ids)
 
 
 def class_columns(

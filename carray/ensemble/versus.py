@@ -33,6 +33,7 @@ from carray.errors import RecordError
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
 Values = npt.NDArray[np.float64]
+Image = tuple[str, str]  # its name and the hash of its content: a name alone may be another's
 
 
 def compare_sides(
@@ -106,13 +107,13 @@ class _Votes:
         return cls(name, study, manifest, found, split)
 
     @property
-    def ids(self) -> list[str]:
-        """Names of the split's images."""
+    def ids(self) -> list[Image]:
+        """The split's images."""
         return self._ids(self.split)
 
     @property
-    def train_ids(self) -> set[str]:
-        """Names of the training images."""
+    def train_ids(self) -> set[Image]:
+        """The training images."""
         return set(self._ids("train"))
 
     @property
@@ -120,11 +121,11 @@ class _Votes:
         """The configuration that the trials share, the seed apart."""
         return _seedless(self.candidates[0].record.config)
 
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> dict[Image, str]:
         """Return {image: class} of the split."""
         labels = self.manifest.labels[self.manifest.rows(self.split)]
         return {
-            name: self.manifest.classes[own] for name, own in zip(self.ids, labels, strict=True)
+            image: self.manifest.classes[own] for image, own in zip(self.ids, labels, strict=True)
         }
 
     def scores(self, places: npt.NDArray[np.int64]) -> Values:
@@ -149,9 +150,9 @@ class _Votes:
             )
         return opened
 
-    def _ids(self, split: str) -> list[str]:
+    def _ids(self, split: str) -> list[Image]:
         rows = self.manifest.included.iloc[self.manifest.rows(split)]
-        return [str(name) for name in rows["image_id"]]
+        return list(zip(rows["image_id"], rows["content_hash"], strict=True))
 
 
 def _seedless(config: TrialConfig) -> TrialConfig:
@@ -172,20 +173,20 @@ def _shared(first: _Votes, second: _Votes) -> tuple[npt.NDArray[np.int64], npt.N
             f"{extra!r} is only in one of them: what they say can't be compared"
         )
     labels = [side.labels() for side in (first, second)]
-    both = [name for name in first.ids if name in labels[1]]
+    both = [image for image in first.ids if image in labels[1]]
     if not both:
         raise RecordError(
             f"{first.name} and {second.name} have no {first.split} image in common: prepare both "
             "data sets from the same source"
         )
-    other = [name for name in both if labels[0][name] != labels[1][name]]
+    other = [image for image in both if labels[0][image] != labels[1][image]]
     if other:
         raise RecordError(
             f"{len(other)} {first.split} images bear another class in {second.name} than in "
-            f"{first.name}: {other[0]} is {labels[1][other[0]]!r} and {labels[0][other[0]]!r}"
+            f"{first.name}: {other[0][0]} is {labels[1][other[0]]!r} and {labels[0][other[0]]!r}"
         )
-    at = [{name: place for place, name in enumerate(side.ids)} for side in (first, second)]
-    places = [np.array([own[name] for name in both], np.int64) for own in at]
+    at = [{image: place for place, image in enumerate(side.ids)} for side in (first, second)]
+    places = [np.array([own[image] for image in both], np.int64) for own in at]
     return places[0], places[1]
 
 

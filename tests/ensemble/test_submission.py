@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,18 @@ def test_weights_of_other_class_counts_are_refused_with_both_sides(
     config = trained.study.trial(0).record().config
     with pytest.raises(WeightsError, match=r"are no 'test_resnet' with 12 classes: size mismatch"):
         load_classifier(config, 12, trained.study.trial(0).weights_file)
+
+
+def test_an_id_that_may_be_two_images_is_refused(trained: Trained, tmp_path: Path) -> None:
+    files = some_files(trained, 2)
+    folder = tmp_path / "images"
+    for place, name in enumerate(("a/1.jpg", "b/1.jpg")):
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copy(files[place], folder / name)
+    sample = write_sample(tmp_path / "s.csv", ["Category"], ["1"])
+    out = tmp_path / "o.csv"
+    with pytest.raises(DataError, match=r"'1' \(.*a/1.jpg and .*b/1.jpg\)"):
+        predict_to_csv("single/0000", [folder], out, sample=sample, runs=trained.runs)
+    write_sample(sample, ["Category"], ["b/1", "a/1.jpg"])
+    predict_to_csv("single/0000", [folder, folder], out, sample=sample, runs=trained.runs)
+    assert [row["ID"] for row in rows_of(out)] == ["b/1", "a/1.jpg"]

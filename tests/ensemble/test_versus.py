@@ -15,6 +15,7 @@ from carray.cli.app import app
 from carray.config import build_config
 from carray.data.manifest import Manifest
 from carray.data.prepare import prepare
+from carray.data.toycars import render_toycars
 from carray.ensemble.openings import openings
 from carray.ensemble.versus import compare_sides
 from carray.ensemble.versus_result import versus_lines
@@ -174,3 +175,17 @@ def test_a_classifier_trained_without_some_images_is_compared_with_one_that_had_
     found = compare_sides("single/0001", "clean/0000", runs=tmp_path)
     assert set(found.differences) == {"epochs"}
     assert found.second.train_images == found.first.train_images - NUM_EXCLUDED
+
+
+def test_images_of_one_name_and_other_content_are_no_pair(trained: Trained, tmp_path: Path) -> None:
+    images = render_toycars(tmp_path / "images", seed=8, images_per_class=30)
+    merge = {new: [] for new in trained.manifest.settings.merge.values()}
+    for old, new in trained.manifest.settings.merge.items():
+        merge[new].append(old)
+    file = tmp_path / "merge.csv"
+    file.write_text("".join(f"{new},{','.join(olds)}\n" for new, olds in merge.items()))
+    other = prepare(images, tmp_path / "data", val=0.15, blend=0.2, test=0.2, merge=file)
+    study_of(tmp_path, "a", trained.manifest, [1.0])
+    study_of(tmp_path, "b", other, [1.0])
+    with pytest.raises(RecordError, match="a and b have no test image in common"):
+        compare_sides("a", "b", runs=tmp_path)
