@@ -82,7 +82,7 @@ def build_ensemble(
     source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
     members = source.candidates.best(top)
     _check_rule(rule)
-    name = _checked_name(name or f"{source.study.name}-top{top}")
+    name = checked_name(name, f"{source.study.name}-top{top}")
     ttas = _wanted_ttas(tta, logits_only)
     ensemble = _judge(source, members, name, rule, seed)
     viewer = None
@@ -134,7 +134,14 @@ def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> Stu
     return download_study(runs, study)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str | None, usual: str) -> str:
+    """Return the name of a package: `name`, else the usual one as a folder can bear it.
+
+    Raises:
+        ConfigError: `name` can't be a folder's.
+    """
+    if name is None:
+        return re.sub(r"[^\w.+-]", "_", usual)
     if not re.fullmatch(r"[\w][\w.+-]*", name):
         raise ConfigError(
             f"the name {name!r} can't be a folder: use letters, digits, '.', '+', '-' and '_'"

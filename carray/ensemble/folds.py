@@ -14,12 +14,13 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.ensemble.blend import losses_of
+from carray.ensemble.build import checked_name
 from carray.ensemble.folds_result import FoldRow, Folds, ScoreRow
 from carray.ensemble.labels import study_manifest
 from carray.ensemble.logits import Floats, Labels, SplitVotes, log_softmax
 from carray.ensemble.members import Candidate, read_trials
 from carray.ensemble.openings import fingerprint_of, record_opening
-from carray.ensemble.rules import Blend, LogitMean, Rule, SoftVote
+from carray.ensemble.rules import LogitMean, Rule, SoftVote
 from carray.ensemble.statistics import bootstrap_means, interval
 from carray.errors import RecordError
 from carray.files import written_aside
@@ -49,11 +50,13 @@ def assemble_folds(
         seed: of the bootstrap.
 
     Raises:
+        ConfigError: `name` can't be a folder's.
         RecordError: no such study, or no configuration is complete on every fold; the data are
             gone or have changed.
     """
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
+    name = checked_name(name, f"{folder.path.name}-folds")
     manifest = study_manifest(folder.record())
     members = _fold_set(folder, manifest, trial)
     votes = [
@@ -66,10 +69,12 @@ def assemble_folds(
     if open_test and len(manifest.rows("test")):
         opened = record_opening(
             where,
-            model=name or f"{folder.path.name}-folds",
+            model=name,
             study=folder.path.name,
             manifest_hash=manifest.hash,
-            fingerprint=fingerprint_of([[c.record.name for c in members], rule]),
+            fingerprint=fingerprint_of(
+                [[c.record.name for c in members], _equal(len(members)), rule]
+            ),
         )
         rows += _ensembles(members, manifest, ("test",), seed)[0]
     found = Folds(
@@ -88,7 +93,7 @@ def assemble_folds(
         logits_file=file,
         models_that_opened_test=opened,
     )
-    return _packaged(where, folder, members, found, name or f"{folder.path.name}-folds")
+    return _packaged(where, folder, members, found, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +217,10 @@ def _ensembles(
     return rows, best or "soft vote"
 
 
+def _equal(count: int) -> tuple[float, ...]:
+    return (1 / count,) * count
+
+
 def _mean_of_members(votes: SplitVotes, seed: int) -> ScoreRow:
     """Return what one fold's trial scores on average."""
     log_ps = [votes.log_p(number) for number in range(len(votes.candidates))]
@@ -241,11 +250,10 @@ def _packaged(
     from carray.ensemble.package import write_package
 
     study = folder.record()
-    blend = Blend(tuple(range(len(members))), (1 / len(members),) * len(members))
     write_package(
         runs.models / name,
         [member.folder for member in members],
-        blend.weights,
+        _equal(len(members)),
         classes=study.classes,
         study=study.name,
         rule=found.rule,

@@ -88,7 +88,7 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
     record = trial.record()
     study = StudyFolder(trial.path.parent.parent)
     logits, labels, classes = trial.logits(split), study.labels(split), study.record().classes
-    if len(logits) != len(labels):
+    if len(logits) != len(labels) or (record.config.fold is not None and split == "val"):
         raise RecordError(
             f"trial {record.name} left logits on {len(logits)} {split} images, its study has "
             f"{len(labels)}: it was judged on a fold"

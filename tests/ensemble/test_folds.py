@@ -17,9 +17,11 @@ from carray.ensemble import build_ensemble
 from carray.ensemble.folds import assemble_folds
 from carray.ensemble.logits import log_softmax
 from carray.ensemble.members import find_candidates, read_trials
+from carray.ensemble.mistakes import show_mistakes
+from carray.ensemble.openings import openings
 from carray.ensemble.package import load_model
-from carray.errors import DataError, RecordError
-from carray.records import TrialRecord
+from carray.errors import ConfigError, DataError, RecordError
+from carray.records import RunsFolder, TrialRecord
 from carray.reports.folds import folds_picture
 from carray.reports.study import study_lines
 from carray.search.opening import check_folds
@@ -95,6 +97,18 @@ def test_complete_folds_are_not_trained_again(own: Trained, folded: list[TrialRe
     again = train_folds(own.data, {**RECIPE, "epochs": 5}, 2, runs=own.runs, on_epoch=seen.append)
     assert [record.number for record in again] == [record.number for record in folded]
     assert seen == []
+
+
+def test_the_folds_and_their_package_are_one_opening(
+    own: Trained, folded: list[TrialRecord], tmp_path: Path
+) -> None:
+    assemble_folds("single", runs=own.runs, name="opened")
+    runs, digest = RunsFolder(own.runs), own.manifest.hash
+    before = len(openings(runs, digest))
+    show_mistakes("opened", own.data, tmp_path, runs=own.runs)
+    assert len(openings(runs, digest)) == before
+    with pytest.raises(ConfigError, match="can't be a folder"):
+        assemble_folds("single", runs=own.runs, name="../opened")
 
 
 def test_the_command_line_draws_the_curves(own: Trained, folded: list[TrialRecord]) -> None:
