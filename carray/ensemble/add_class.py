@@ -86,6 +86,8 @@ def add_class(
     new_name = out or f"{card.name}-plus-{NOT_A_NAME.sub('_', name)}"
     study = _free_study(where, new_name)
     members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
+    for member in members:  # what can't be trained so is refused before anything is written
+        _tuned(member.config, member.config.head, package, epochs, lr, seed)
     manifest = Manifest.load(Path(data or _data_of(where, card)))
     check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
     extended = extend(
@@ -200,7 +202,7 @@ def _tuned(
             "pretrained": str(grown),
             "epochs": epochs,
             "seed": seed,
-            "optimizer.lr": lr or LR_SHARE * old.optimizer.lr,
+            "optimizer.lr": LR_SHARE * old.optimizer.lr if lr is None else lr,
             "schedule.name": "cosine",
             "schedule.warmup_epochs": 0.0,
             "augment.mix_off_epochs": 0,

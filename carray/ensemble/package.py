@@ -185,10 +185,10 @@ def member_input(config: TrialConfig, weights_file: Path) -> InputSpec:
 
 
 def safetensors_metadata(file: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file: eight bytes of length, then JSON.
+    """Read the metadata of a safetensors file: eight bytes of length, JSON, then the tensors.
 
     Raises:
-        RecordError: it isn't one.
+        RecordError: it isn't one, or is cut short.
     """
     with file.open("rb") as opened:
         start = opened.read(8)
@@ -196,9 +196,13 @@ def safetensors_metadata(file: Path) -> dict[str, str]:
         header = opened.read(length) if length < MAX_HEADER_BYTES else b""
     try:
         found = json.loads(header)
-    except ValueError:
+        metadata = found.pop("__metadata__", None) or {}
+        end = 8 + length + max((each["data_offsets"][1] for each in found.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise RecordError(f"{file} is no safetensors file: it may be cut short") from None
-    return dict(found.get("__metadata__") or {})
+    if file.stat().st_size != end:
+        raise RecordError(f"{file} is cut short: it should have {end:,} bytes")
+    return dict(metadata)
 
 
 def sha256_of(file: Path) -> str:

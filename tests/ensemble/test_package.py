@@ -151,6 +151,10 @@ def test_mean_and_std_in_the_weights_win_over_timm(tmp_path: Path) -> None:
     config = build_config({"backbone": "test_resnet", "pretrained": False, "image_size": 96})
     wanted = InputSpec(size=96, mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.3))
     assert member_input(config, file) == wanted
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(RecordError, match=f"is cut short: it should have {len(whole):,} bytes"):
+        safetensors_metadata(file)
     file.write_bytes(b"short")
     with pytest.raises(RecordError, match="is no safetensors file"):
         safetensors_metadata(file)
