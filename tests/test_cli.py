@@ -172,3 +172,17 @@ def test_help_flows_to_a_narrow_terminal(
     for line, following in pairwise(lines):
         if line and following:
             assert len(f"{line} {following.split()[0]}") > 78, "a line ends before its place"
+
+
+@pytest.mark.parametrize("words", ["ensemble --seed -1", "report --rows 0", "replay a --epochs 0"])
+def test_numbers_out_of_range_are_refused_before_anything_is_read(carray: Run, words: str) -> None:
+    code, _, err = carray(*words.split())
+    assert code == 2
+    assert "greater than or equal" in err
+
+
+def test_a_path_that_the_system_refuses_is_one_sentence(carray: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = carray("data", "prepare", str(tmp_path), "--out", str(tmp_path / "file" / "x"))
+    assert code == 2
+    assert "Traceback" not in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,17 @@ from carray.errors import CarrayError
 
 USAGE_ERROR = 2  # exit code of everything a user can mend
 INTERRUPTED = 130
+REFUSED = {  # what the system says of a path, and the cure
+    errno.EACCES: "choose one that you may read and write",
+    errno.EPERM: "choose one that you may read and write",
+    errno.EROFS: "choose one that you may read and write",
+    errno.ENOSPC: "free some disk, or choose another",
+    errno.EDQUOT: "free some disk, or choose another",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.EEXIST: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def main() -> None:
@@ -21,22 +33,32 @@ def main() -> None:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run what a person started; a `CarrayError` becomes one red sentence and exit code 2."""
+    """Run what a person started; a `CarrayError`, or a path that the system refuses, becomes one
+    red sentence and exit code 2."""
     try:
         command()
     except CarrayError as error:
-        from rich.console import Console
-
-        Console(stderr=True, width=None).print(
-            f"carray: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(USAGE_ERROR)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        path = error.filename or "a file"  # a write to a full disk doesn't say which
+        _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}")
     except KeyboardInterrupt:
         _leave()
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             _leave()
         raise
+
+
+def _refuse(why: str) -> NoReturn:
+    from rich.console import Console
+
+    Console(stderr=True, width=None).print(
+        f"carray: {why}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    sys.exit(USAGE_ERROR)
 
 
 def _leave() -> NoReturn:

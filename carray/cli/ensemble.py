@@ -46,7 +46,7 @@ def ensemble(
             "five_crop, ten_crop, three_scales, five_scales, random:N or random:N:AREA."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of folds and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -156,7 +156,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The picture; default: picture.png in the study's folder.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="Trials that the table shows.")] = 10,
+    rows: Annotated[int, typer.Option(min=1, help="Trials that the table shows.")] = 10,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:

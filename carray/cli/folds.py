@@ -27,7 +27,7 @@ def folds(
             help="Also write the training images whose label the folds doubt: a .csv file."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -33,7 +33,7 @@ def compare(
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,7 +97,7 @@ def errors(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("errors"),
     split: Annotated[str, typer.Option(help="Whose images: test, blend, val or train.")] = "test",
-    count: Annotated[int, typer.Option(help="Mistakes on the sheet.")] = 12,
+    count: Annotated[int, typer.Option(min=1, help="Mistakes on the sheet.")] = 12,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,7 +163,7 @@ def add_class(
     out: Annotated[
         str | None, typer.Option(help="The new model package; default: MODEL-plus-NAME.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Of fine-tuning.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 5,
     lr: Annotated[
         float | None, typer.Option(help="Peak; default: a fifth of the member's own.")
     ] = None,
@@ -171,7 +171,7 @@ def add_class(
         int | None,
         typer.Option(help="Training images of each old class; default: as many as the new has."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the cut and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cut and of the training.")] = 0,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="A folder of pretrained weights.")
     ] = None,

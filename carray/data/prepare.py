@@ -109,8 +109,9 @@ def prepare(
     """
     shares = Shares(val, blend, test, folds, seed)
     shares.check()
-    if margin < 0:
-        raise DataError(f"--margin {margin:g} must be at least 0")
+    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
+        if not 0 <= number < float("inf"):
+            raise DataError(f"--{name} {number:g} must be a number from 0")
     listing = list_source(Path(source), Path(images) if images else None, id_column, label_column)
     folder = Path(out).resolve()
     if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):

@@ -1,5 +1,7 @@
 """Every kind of source is listed as it is, and what is wrong with it is said."""
 
+import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -208,3 +210,18 @@ def test_stanford_cars_incomplete_or_broken_is_refused(tmp_path: Path) -> None:
 
 def test_classes_are_ordered_as_people_count() -> None:
     assert sorted(["10", "9", "b2", "b10", "a"], key=natural_key) == ["9", "10", "a", "b2", "b10"]
+
+
+def test_a_row_shorter_than_the_header_has_no_label(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 2})
+    table = tmp_path / "cars.csv"
+    table.write_text("id,label\na/00.jpg,x\na/01.jpg\n")
+    problems = {one.image_id: one.problem for one in list_source(table).sightings}
+    assert problems == {"a/00.jpg": "", "a/01.jpg": "no label"}
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1})
+    shutil.copy(tmp_path / "a" / "00.jpg", os.fsencode(tmp_path / "a") + b"/caf\xe9.jpg")
+    with pytest.raises(DataError, match=r"caf\\xe9\.jpg' isn't UTF-8: rename"):
+        list_source(tmp_path)

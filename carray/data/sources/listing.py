@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carray.data.decode import IMAGE_SUFFIXES, Box
+from carray.errors import DataError
 
 SPLIT_NAMES = {
     "train": "train",
@@ -64,7 +65,11 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 def walk_images(folder: Path) -> tuple[list[Path], int]:
     """Return the image files below `folder` in order, hidden ones left out, and how many files
-    of other kinds were passed by."""
+    of other kinds were passed by.
+
+    Raises:
+        DataError: an image's name isn't UTF-8.
+    """
     images: list[Path] = []
     others = 0
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -74,10 +79,21 @@ def walk_images(folder: Path) -> tuple[list[Path], int]:
                 continue
             path = Path(parent) / name
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(path)
+                images.append(_told_by_name(path))
             else:
                 others += 1
     return images, others
+
+
+def _told_by_name(path: Path) -> Path:
+    """Return `path`; refuse a name that no table can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name of the file {os.fsencode(path)!r} isn't UTF-8: rename it"
+        ) from None
+    return path
 
 
 def visible_folders(folder: Path) -> list[Path]:

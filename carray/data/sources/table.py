@@ -76,9 +76,10 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=head.count)
-        return pd.read_csv(
+        table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
+        return table.fillna("")  # of rows that are shorter than the header
     except UnicodeDecodeError:
         raise DataError(f"{path} isn't UTF-8: save it as UTF-8") from None
     except (OSError, ValueError) as error:
@@ -153,7 +154,7 @@ def _box(values: Sequence[str]) -> Box | None:
     """Return a box from four texts; None where they are empty or no box."""
     try:
         x1, y1, x2, y2 = (round(float(value)) for value in values)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (max(0, x1), max(0, y1), x2, y2) if x2 > max(0, x1) and y2 > max(0, y1) else None
 
