@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,7 @@ def prepare(
     blend: Annotated[float, typer.Option(help="Share that only ensembles look at.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share that is locked for the end.")] = 0.15,
     folds: Annotated[int, typer.Option(help="Cut train into K folds; 0: none.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the cut.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cut.")] = 0,
     store_budget: Annotated[
         float, typer.Option(help="Disk that decoded pixels may take, in GiB.")
     ] = 50.0,
@@ -59,6 +60,7 @@ def prepare(
     from carray.data.seen import log_beside, num_kept
     from carray.data.summary import summarise
     from carray.errors import DataError
+    from carray.hints import shown_path
     from carray.progress import progress
 
     if crop not in ("none", "box"):
@@ -92,7 +94,8 @@ def prepare(
         return
     _print_head(summary)
     _print_flaws(summary)
-    print(f"\nnext: carray data show {out}\n      carray tune {out} --trials 30")
+    data = shown_path(out)
+    print(f"\nnext: carray data show {data}\n      carray tune {data} --trials 30")
 
 
 @app.command()
@@ -154,15 +157,17 @@ def warm(
 def toy(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The image folder to draw.")],
     images_per_class: Annotated[int, typer.Option(help="Images of each of the 12 models.")] = 60,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
 ) -> None:
     """Draw the toy cars: 12 models of 4 brands, three pairs told apart by a badge alone."""
     from carray.data.toycars import render_toycars
+    from carray.hints import shown_path
     from carray.progress import progress
 
     made = render_toycars(folder, seed=seed, images_per_class=images_per_class, progress=progress)
     print(f"toy cars are in {made}, their planted flaws in {made / 'flaws.csv'}")
-    print(f"next: carray data prepare {folder} --out {folder}-data")
+    out = shown_path(Path(f"{folder}-data"))
+    print(f"next: carray data prepare {shown_path(folder)} --out {out}")
 
 
 def _print_head(summary: DataSummary) -> None:
@@ -212,7 +217,7 @@ def _print_flaws(summary: DataSummary, all_images: bool = False) -> None:
             print(f"  {one.image_id}  {one.reason}")
         if len(shown) < len(summary.excluded):
             more = len(summary.excluded) - len(shown)
-            print(f"  ... {more:,} more: carray data show {summary.folder} --all")
+            print(f"  ... {more:,} more: carray data show {quote(summary.folder)} --all")
     if summary.notes:
         print("\nto know:")
         for note in summary.notes:

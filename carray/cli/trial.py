@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,7 +111,7 @@ def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: Pa
     else:
         for record in records:
             _print_end(record, 1, runs)
-        print(f"      carray folds --study {records[0].study}{runs_option(runs)}")
+        print(f"      carray folds --study {quote(records[0].study)}{runs_option(runs)}")
     if len(records) < folds or records[-1].state != "complete":
         raise typer.Exit(1)
 
@@ -141,7 +142,7 @@ def _train_classical(
 
 def replay(
     trial: Annotated[str, typer.Argument(help="STUDY/NUMBER, or a trial's folder.")],
-    epochs: Annotated[int, typer.Option(help="How many of its epochs to run again.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="How many of its epochs to run again.")] = 1,
     data: Annotated[
         Path | None, typer.Option("--data", help="The prepared data set, where it has moved.")
     ] = None,
@@ -236,6 +237,7 @@ def epoch_line(record: TrialRecord) -> str:
 
 
 def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None:
+    from carray.config import CLASSICAL_HEADS
     from carray.hints import runs_option
 
     best = record.best_epoch
@@ -253,8 +255,13 @@ def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None
     if record.reason:
         print(f"ended early: {record.reason}")
     where = runs_option(runs)
-    print(f"\nnext: carray replay {record.name}{where}")
-    print(f"      carray ensemble --study {record.study} --top 1{where}")
+    hints = []
+    if record.config.head.kind not in CLASSICAL_HEADS:
+        hints.append(f"carray replay {quote(record.name)}{where}")
+    if record.config.fold is None:
+        hints.append(f"carray ensemble --study {quote(record.study)} --top 1{where}")
+    if hints:
+        print("\nnext: " + "\n      ".join(hints))
 
 
 def replay_lines(done: Replay) -> list[str]:

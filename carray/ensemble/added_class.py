@@ -21,7 +21,7 @@ from carray.ensemble.statistics import (
     wilson,
 )
 from carray.errors import DataError
-from carray.hints import runs_option
+from carray.hints import runs_option, shown_path
 from carray.records import RunsFolder, TrialFolder
 
 Right = npt.NDArray[np.bool_]
@@ -132,7 +132,7 @@ def added_lines(added: AddedClass) -> list[str]:
         f"model package: {added.package}",
         "next:",
         f"  carray predict {added.model} IMAGES{runs}",
-        f"  carray errors {added.model} {added.data}{runs}",
+        f"  carray errors {added.model} {shown_path(added.data)}{runs}",
     ]
 
 

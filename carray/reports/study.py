@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from shlex import quote
 from textwrap import wrap
 from typing import Any
 
@@ -151,11 +152,12 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
     complete = sum(row.number not in superseded for row in votes)
-    lines = [f"  carray report --study {study.name}{runs}", f"  carray ui{runs}"]
+    name = quote(study.name)
+    lines = [f"  carray report --study {name}{runs}", f"  carray ui{runs}"]
     if complete:
-        lines.insert(0, f"  carray ensemble --study {study.name} --top {min(3, complete)}{runs}")
+        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, complete)}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
-        lines.insert(-1, f"  carray folds --study {study.name}{runs}")
+        lines.insert(-1, f"  carray folds --study {name}{runs}")
     return ["next:", *lines]
 
 

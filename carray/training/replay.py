@@ -12,6 +12,7 @@ from pathlib import Path
 from carray import metrics
 from carray.data.manifest import Manifest
 from carray.errors import RecordError
+from carray.models.classical import check_trained_by_steps
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord
 from carray.training.orders import EpochOrder
@@ -72,12 +73,14 @@ def replay(
         data: the prepared data set, where it has moved.
 
     Raises:
+        ConfigError: it was fitted, not trained by steps.
         RecordError: there is no such trial, it has no epochs, or its data set is another now.
     """
     if weights is not None:
         os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
     folder = RunsFolder.at(runs).find_trial(trial)
     record = folder.record()
+    check_trained_by_steps(record.config.head)
     count = min(epochs, len(record.epochs))
     if count < 1:
         raise RecordError(f"trial {record.name} has no finished epoch to compare with")
