@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 )
 MAX_PIXELS = 200_000_000  # of one image: 600 MB decoded; more is a mistake or an attack
+Image.MAX_IMAGE_PIXELS = None  # Pillow warns from less than half of that
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 _REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8

@@ -60,7 +60,7 @@ class Explained:
     unreadable: dict[str, str]
     """Image -> why."""
     note: str
-    """Where in the tracking store the pictures are; "" where they were not put there."""
+    """Members that are not in the overlays, and where in the tracking store the pictures are."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
@@ -105,7 +105,7 @@ def explain(
 
     Raises:
         RecordError: there is no such model.
-        ConfigError: it has no such class, or `limit` isn't positive.
+        ConfigError: it has no such class, no gradient, or `limit` isn't positive.
         DataError: there are no images, or none can be read.
     """
     from carray.ensemble.package import load_model
@@ -116,6 +116,7 @@ def explain(
     package, found = find_package(where, model), find_images(images)
     found = found.take(range(min(limit, len(found))))
     loaded = load_model(package)
+    blind = _blind(loaded)
     target = None if of_class is None else _class_index(of_class, loaded.classes)
     folder = Path(out).expanduser()
     unreadable: dict[str, str] = {}
@@ -133,8 +134,27 @@ def explain(
     _save(_sheet(loaded.card.name, shown), sheet)
     rows = tuple(one.row for one in shown)
     files = [sheet, *(row.overlay for row in rows)]
-    note = _attached(where, model, loaded.card, files) if track else ""
-    return Explained(folder, sheet, rows, unreadable, note)
+    notes = (blind, _attached(where, model, loaded.card, files) if track else "")
+    return Explained(folder, sheet, rows, unreadable, "\n".join(filter(None, notes)))
+
+
+def _blind(model: Model) -> str:
+    """Say which members' answers have no gradient; "" where all have one.
+
+    Raises:
+        ConfigError: none has.
+    """
+    blind = [member.card.trial for member in model.members if not _has_gradient(member)]
+    if len(blind) == len(model.members):
+        raise ConfigError(
+            f"{model.card.name} is a random forest, whose answers have no gradient: explain the "
+            "trial whose features it reads"
+        )
+    return f"not in the overlays: {', '.join(blind)}, a random forest" if blind else ""
+
+
+def _has_gradient(member: Member) -> bool:
+    return member.card.config.head.kind != "random_forest"
 
 
 def _class_index(name: str, classes: tuple[str, ...]) -> int:
@@ -200,6 +220,8 @@ def _explain_batch(
     targets = said if target is None else np.full(len(batch), target)
     maps = np.zeros(1, np.float32)
     for member, weight in zip(model.members, model.card.blend.weights, strict=True):
+        if not _has_gradient(member):
+            continue
         seen = np.stack([squares[member.geometry] for _, _, squares in batch])
         maps = maps + weight * _resized(_member_maps(member, seen, targets))
     one_fit = {member.card.config.fit for member in model.members}

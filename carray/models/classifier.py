@@ -181,9 +181,22 @@ def check_backbone(config: TrialConfig, num_classes: int = 2) -> None:
         classifier(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise size_error(config, error) from None
+    if config.device_batch_size == 1 and config.finetune.policy != "head_only":
+        _check_single(classifier, images[:1])
     if config.pretrained:
         file = obtain_weights(config.backbone, config.pretrained)
         backbone_weights(classifier.backbone, config.backbone, read_weights(file), file)
+
+
+def _check_single(classifier: Classifier, image: Tensor) -> None:
+    """Refuse steps of one image where a batch norm would see one value per channel."""
+    try:
+        classifier(image)
+    except ValueError as error:
+        raise ConfigError(
+            f"device_batch_size=1 must be at least 2 at image_size={image.shape[-1]} ({error}); "
+            "raise it, or image_size"
+        ) from None
 
 
 def _check_batch(config: TrialConfig) -> None:

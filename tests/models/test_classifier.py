@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from carray.config import InputSpec, build_config
-from carray.errors import WeightsError
+from carray.errors import ConfigError, WeightsError
 from carray.models.backbones import kept_input_spec
-from carray.models.classifier import build_classifier, load_classifier, save_classifier
+from carray.models.classifier import (
+    build_classifier,
+    check_backbone,
+    load_classifier,
+    save_classifier,
+)
 
 CONFIG = build_config(
     {"backbone": "resnet10t", "pretrained": False, "image_size": 64, "drop_path": 0.1}
@@ -56,3 +61,11 @@ def test_a_trial_may_start_from_another_trials_weights(saved: Path) -> None:
         wider.backbone.state_dict()["conv1.0.weight"],
         started.backbone.state_dict()["conv1.0.weight"],
     )
+
+
+def test_a_step_of_one_image_is_refused_where_a_norm_would_see_one_value() -> None:
+    params = {"backbone": "test_resnet", "pretrained": False, "device_batch_size": 1}
+    with pytest.raises(ConfigError, match="device_batch_size=1 must be at least 2"):
+        check_backbone(build_config(params | {"image_size": 32}))
+    check_backbone(build_config(params | {"image_size": 64}))
+    check_backbone(build_config(params | {"image_size": 32, "finetune.policy": "head_only"}))

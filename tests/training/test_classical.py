@@ -15,6 +15,7 @@ from carray.cli.app import app
 from carray.config import CLASSICAL_HEADS, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.ensemble import build_ensemble
+from carray.ensemble.explain import explain
 from carray.ensemble.package import load_model
 from carray.errors import ConfigError, DataError, RecordError, WeightsError
 from carray.models.classical import ForestHead, NeighbourHead
@@ -22,6 +23,7 @@ from carray.models.classifier import check_backbone
 from carray.records import TrialRecord, TrialState
 from carray.training import classical_fits
 from carray.training.classical import train_classical
+from carray.training.replay import replay
 from tests.trained import Trained
 
 
@@ -141,6 +143,14 @@ def test_they_join_an_ensemble_like_any_other(own: Trained, fitted: dict[str, Tr
     assert made.package is not None
     files = own.manifest.included["path"][:3].tolist()
     assert made.predict(files).shape == (3, 9)
+    forest = fitted["random_forest"].name
+    out = own.runs / "explained"
+    done = explain(str(made.package), files[:1], out, runs=own.runs, track=False)
+    assert (len(done.rows), done.note) == (1, f"not in the overlays: {forest}, a random forest")
+    with pytest.raises(ConfigError, match="have no gradient: explain the trial whose features"):
+        explain(forest, files[:1], out, runs=own.runs, track=False)
+    with pytest.raises(ConfigError, match="fitted to a trial's features, not trained by steps"):
+        replay(forest, runs=own.runs)
 
 
 def test_what_cannot_be_is_refused(own: Trained, toy_manifest: Manifest, tmp_path: Path) -> None:
