@@ -42,7 +42,8 @@ def run(command: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        path = error.filename or "a file"  # a write to a full disk doesn't say which
+        # of a rename its target; a write to a full disk doesn't say which
+        path = error.filename2 or error.filename or "a file"
         _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}")
     except KeyboardInterrupt:
         _leave()
