@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from carray.errors import TrackingError
+from carray.files import locked, written_aside
 from carray.records import RunsFolder
 
+LOCK_FILE = ".mlflow.lock"  # of the process that makes the store
 CHECK_SECONDS = 5  # a server that doesn't answer one request within this is refused
 PATIENCE = {  # in the middle of a study, where the writer tries again anyway
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -54,9 +56,9 @@ def client_of(runs: RunsFolder) -> Any:
         TrackingError: it doesn't answer or refuses.
     """
     uri = tracking_uri(runs)
-    if is_default(runs):
-        runs.path.mkdir(parents=True, exist_ok=True)
     with told_as_tracking_errors(uri), quiet(), environment(IMPATIENCE):
+        if is_default(runs):
+            _make_store(runs)
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
@@ -64,6 +66,25 @@ def client_of(runs: RunsFolder) -> Any:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     return client
+
+
+def _make_store(runs: RunsFolder) -> None:
+    """Make the store under `runs` where there is none, aside: its schema takes seconds.
+
+    Who is killed meanwhile leaves none. Half a schema could never be completed.
+    """
+    file = runs.tracking_file
+    if file.exists():
+        return
+    with locked(runs.path / LOCK_FILE):
+        for left in runs.path.glob(f".{file.name}.*"):
+            left.unlink()  # by a process that was killed
+        if not file.exists():
+            with written_aside(file) as aside:
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                store = SqlAlchemyStore(f"sqlite:///{aside}", runs.tracking_artifacts.as_uri())
+                store.engine.dispose()
 
 
 @contextmanager
@@ -74,9 +95,14 @@ def told_as_tracking_errors(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # the library raises its own, requests', urllib3's, sqlalchemy's
+        cure = (
+            "move that file away: a new one is made, and `carray sync` fills it"
+            if uri.startswith("sqlite:")
+            else "start the server, mend MLFLOW_TRACKING_URI, or unset it to keep runs in a local "
+            "file"
+        )
         raise TrackingError(
-            f"the tracking store {uri} doesn't answer ({cause_of(error)}); start the server, mend "
-            "MLFLOW_TRACKING_URI, or unset it to keep runs in a local file"
+            f"the tracking store {uri} doesn't answer ({cause_of(error)}); {cure}"
         ) from error
 
 
