@@ -259,14 +259,16 @@ class Ledger:
         states = optuna.trial.TrialState
         number = record.sampler_number
         assert number is not None
+        storage = self._optuna._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
+        if storage.get_trial(trial_id).state.is_finished():
+            return  # told by a process that was killed before its record said so
         if record.state is TrialState.COMPLETE:
             self._optuna.tell(number, record.best(self.study.metric))
             return
         if record.state is TrialState.FAILED:
             self._optuna.tell(number, state=states.FAIL)
             return
-        storage = self._optuna._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
         if record.state is TrialState.INFEASIBLE:
             # Told as FAIL, TPE forgets it and proposes the same point again.
             optuna.Trial(self._optuna, trial_id).set_constraint(OUT_OF_MEMORY, 1.0)

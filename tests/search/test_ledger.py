@@ -146,6 +146,25 @@ def test_what_a_killed_process_was_running_is_asked_for_again_with_its_epochs(
     assert optuna_trial(again, 0).value == 0.5
 
 
+@pytest.mark.parametrize("state", [state for state in TrialState if state.is_finished()])
+def test_an_end_that_optuna_was_told_of_and_no_record_says_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: TrialState
+) -> None:
+    """The process was killed between the two."""
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(1.0), {})
+    monkeypatch.setattr(ledger, "_store", lambda record: record)
+    ledger.end(0, state)
+    told = optuna_trial(ledger, 0)
+    again, _ = open_ledger(tmp_path)
+    record = again.ask()
+    assert record is not None
+    assert (record.number, record.state) == (0, "running")
+    assert again.end(0, state).state == state
+    assert optuna_trial(again, 0) == told
+
+
 @pytest.mark.parametrize("left", ["", '[4, {"val/log', "whole"])
 def test_epochs_are_added_to_the_record_and_there_whenever_the_process_died(
     tmp_path: Path, left: str
