@@ -284,5 +284,8 @@ def describe(error: ValidationError) -> str:
         path = ".".join(str(step) for step in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        told.append(f"{path}={problem['input']!r}: {message}" if path else message)
+        given = (
+            "" if problem["type"] == "missing" else f"={problem['input']!r}"
+        )  # else all there is
+        told.append(f"{path}{given}: {message}" if path else message)
     return "; ".join(told)

@@ -34,11 +34,11 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         wanted = (
             f"tags.`carray.trial` = '{whose:04d}'"
             if isinstance(whose, int)
-            else f"tags.`carray.kind` = 'model' and attributes.run_name = '{whose}'"
+            else f"tags.`carray.kind` = 'model' and attributes.run_name = \"{whose}\""
         )
         found = client.search_runs(
             [experiment.experiment_id],
-            f"tags.`carray.study` = '{study}' and {wanted}",
+            f'tags.`carray.study` = "{study}" and {wanted}',
             max_results=1,  # the newest: a model of the same name may have been logged before
         )
         if not found:

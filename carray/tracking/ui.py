@@ -12,6 +12,7 @@ from carray.records import RunsFolder
 from carray.tracking.door import is_default, tracking_uri
 
 HOST = "127.0.0.1"
+MOST_PORT = 65535
 
 
 def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None]) -> None:
@@ -20,8 +21,10 @@ def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None]) -> None:
     Where `$MLFLOW_TRACKING_URI` names a server, its address is said and nothing is started.
 
     Raises:
-        TrackingError: there is no store yet, or the port is taken.
+        TrackingError: there is no store yet, or the port is none or taken.
     """
+    if not 1 <= port <= MOST_PORT:
+        raise TrackingError(f"--port {port} must be from 1 to {MOST_PORT}")
     uri = tracking_uri(runs)
     if uri.startswith(("http://", "https://")):
         say(f"MLFLOW_TRACKING_URI names a server: open {uri}")
