@@ -41,7 +41,8 @@ def tune(
         int, typer.Option(help="Train the best on every fold too; as many as the data have.")
     ] = 0,
     time_budget: Annotated[
-        float | None, typer.Option(help="Minutes after which no epoch is begun.")
+        float | None,
+        typer.Option(help="Minutes after which the search begins no epoch; refits come then."),
     ] = None,
     set_: SetOption = None,
     sampler: Annotated[

@@ -92,7 +92,7 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     states = Counter(row.state for row in table if row.kind != "refit" and row.fold is None)
     refits = sum(row.kind == "refit" for row in table)
     told = [f"{states[state]} {state}" for state in TrialState if states[state]]
-    told += [f"{refits} refits"] if refits else []
+    told += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
     folds = sum(row.fold is not None for row in table)
     told += [f"{folds} on folds"] if folds else []
     took = ""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
+BACKBONE_WIDTH = 34  # at most; a narrow terminal cuts its name, not the columns after it
+OTHERS_WIDTH = 65  # what those take, with the gaps
 SHORT = {metrics.VAL_LOG_LOSS: "log-loss", metrics.VAL_TOP1: "top-1"}
 STYLES = {
     "complete": "green",
@@ -256,10 +258,13 @@ class LiveBoard(Board):
             return Text("")
         clock = seconds_text(time.monotonic() - self._start)
         head = Text(f"study {self._study.name}  {clock}  {self._standing()}", style="bold")
+        if self._study.state == "complete":
+            return head  # whoever ran it shows its trials
         table = Table(box=None, pad_edge=False, header_style="dim")
+        widest = max(len("backbone"), min(BACKBONE_WIDTH, self._console.width - OTHERS_WIDTH))
         for name in ("trial", "state", "backbone", "epoch", "log-loss", "top-1", "images/s", "lr"):
             justify = "left" if name in ("trial", "state", "backbone") else "right"
-            table.add_column(name, justify=justify, no_wrap=True, max_width=34)  # type: ignore[arg-type]
+            table.add_column(name, justify=justify, no_wrap=True, max_width=widest)  # type: ignore[arg-type]
         for record in self._shown():
             state = str(record.state)
             table.add_row(*_cells(record), style=STYLES.get(state, ""))
