@@ -17,6 +17,8 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from carray.errors import RecordError
+
 
 class KeptStorage(InMemoryStorage):  # type: ignore[misc]
     """Answers from memory, and writes what it is told to the storage `behind` it.
@@ -91,16 +93,33 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
 def open_optuna_study(
     name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
 ) -> optuna.Study:
-    """Open the stored Optuna study `name`, or make it; its storage is a `KeptStorage`."""
+    """Open the stored Optuna study `name`, or make it; its storage is a `KeptStorage`.
+
+    Raises:
+        RecordError: the storage can't be opened, with the cause.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        behind = optuna.storages.get_storage(storage)
-        stored = optuna.create_study(
-            study_name=name, direction=direction, storage=behind, load_if_exists=True
-        )
-        kept = KeptStorage(behind, stored)
+        try:
+            behind = optuna.storages.get_storage(storage)
+            stored = optuna.create_study(
+                study_name=name, direction=direction, storage=behind, load_if_exists=True
+            )
+            kept = KeptStorage(behind, stored)
+        except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
+            raise RecordError(
+                f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); mend "
+                "it, give another --storage, or begin another study with --study"
+            ) from error
         return optuna.load_study(study_name=name, storage=kept, sampler=sampler)
+
+
+def _cause_of(error: BaseException) -> str:
+    """Say the first error of a chain, in one line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def keep(trial: optuna.Trial) -> None:

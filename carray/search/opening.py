@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
+
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.store import open_store
@@ -21,6 +23,7 @@ from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.search.kept import open_optuna_study
 from carray.search.ledger import Ledger, lacks_logits
+from carray.search.limits import check_numbers, check_refits
 from carray.search.plan import AUTO, Node, Plan, make_plan
 from carray.search.samplers import BLIND, build_sampler, default_sampler
 from carray.search.schedulers import (
@@ -34,9 +37,11 @@ from carray.search.starting import NO_STARTS, shipped_points, start_points
 from carray.tracking import Tracker
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
     from ray.tune.schedulers import TrialScheduler
 
 DEFAULT_TRIALS = 30
+REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +160,11 @@ def open_record(
     name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
+    check_numbers(request)
     folder = runs.study(name)
     max_epochs = _max_epochs(space)
+    if request.refit:
+        check_refits(space, refit_epochs(request, max_epochs))
     fresh = StudyRecord(
         name=name,
         data=str(manifest.folder.resolve()),
@@ -176,19 +184,21 @@ def open_record(
     )
     build_sampler(fresh.sampler, fresh.seed)
     scheduler_of(request, space, fresh)
-    if fresh.trials < 1:
-        raise ConfigError(f"--trials {fresh.trials} must be at least 1")
     check_folds(request.folds, manifest)
     if request.gpus_per_trial == AUTO and request.workers_per_trial > 1:
         raise ConfigError(
             f"--gpus-per-trial auto packs trials of one rank, not of {request.workers_per_trial}; "
             "use --workers-per-trial 1, or give a number of GPUs"
         )
-    if request.refit > fresh.trials:
-        raise ConfigError(f"--refit {request.refit} must be at most --trials {fresh.trials}")
-    if not folder.record_file.exists():
-        return folder, fresh
-    return folder, _resumed(folder.record(), fresh)
+    study = _resumed(folder.record(), fresh) if folder.record_file.exists() else fresh
+    if request.refit > study.trials:
+        raise ConfigError(f"--refit {request.refit} must be at most --trials {study.trials}")
+    return folder, study
+
+
+def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
+    """Return the epochs of a refit: those asked for, else twice a trial's."""
+    return REFIT_LENGTH * max_epochs if request.refit_epochs is None else request.refit_epochs
 
 
 def scheduler_of(
@@ -253,7 +263,7 @@ def plan_study(
 
     The GPUs of a trial are a number by now.
     """
-    ended = sum(record.state.is_finished() for record in records)
+    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
     return make_plan(
         nodes,
         trials=max(1, study.trials - ended, request.refit, request.folds),
@@ -262,6 +272,15 @@ def plan_study(
         cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
     )
+
+
+def refit_plan(request: StudyRequest, study: StudyRecord, nodes: Sequence[Node]) -> Plan:
+    """Plan refits and folds: few long trials on all that the whole study could take.
+
+    What is left of the study doesn't count, so one that goes on refits with as many ranks.
+    """
+    whole, most = plan_study(request, study, (), nodes), max(request.refit, request.folds)
+    return whole.widened(most) if most else whole
 
 
 def has_search(folder: StudyFolder, study: StudyRecord, records: Sequence[TrialRecord]) -> bool:
@@ -274,13 +293,10 @@ def has_search(folder: StudyFolder, study: StudyRecord, records: Sequence[TrialR
     )
 
 
-def write_study(
-    folder: StudyFolder, study: StudyRecord, space: SearchSpace, manifest: Manifest
-) -> None:
-    """Write what the study's folder begins with."""
+def write_files(folder: StudyFolder, space: SearchSpace, manifest: Manifest) -> None:
+    """Write what the study's folder begins with; its record, which makes it one, comes last."""
     write_text(folder.space_file, space.text)
     folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
-    study.write(folder.record_file)
 
 
 def open_ledger(
@@ -292,25 +308,49 @@ def open_ledger(
     records: Sequence[TrialRecord],
     observers: Sequence[Tracker],
 ) -> Ledger:
-    """Open Optuna's study and the ledger over it; a new study tries the `starts` first."""
+    """Open Optuna's study and the ledger over it; a new study tries the `starts` first.
+
+    Raises:
+        RecordError: the storage can't be opened, or isn't this study's.
+    """
     storage = request.storage or f"sqlite:///{folder.optuna_file}"
     # a resumed one must not repeat what it drew
     sampler = build_sampler(study.sampler, study.seed + len(records))
     optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
-    if not optuna_study.get_trials(deepcopy=False):
+    told = optuna_study.get_trials(deepcopy=False)
+    _check_told(folder, records, told, storage)
+    if not told:
         for point in starts:
             optuna_study.enqueue_trial(point)
     return Ledger(folder, study, space, optuna_study, observers, records)
 
 
+def _check_told(
+    folder: StudyFolder, records: Sequence[TrialRecord], told: Sequence[FrozenTrial], storage: str
+) -> None:
+    """Refuse a storage that lacks this study's trials, or holds another study of its name."""
+    name = folder.path.name
+    known = {trial.number for trial in told if trial.state is not TrialState.WAITING}
+    numbers = {r.sampler_number for r in records if r.sampler_number is not None}
+    if lacking := numbers - known:
+        raise RecordError(
+            f"{storage} lacks {len(lacking)} trials of study {name!r}: give the --storage that it "
+            f"was begun with, or begin another with --study NAME --start-from {name}"
+        )
+    if not records and any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in told):
+        raise RecordError(
+            f"{storage} holds a study {name!r} whose trials aren't in {folder.path}; name another "
+            "with --study"
+        )
+
+
 @contextmanager
 def locked_study(folder: StudyFolder) -> Iterator[None]:
     """Hold the study against a second driver; leave no folder of a study that was refused."""
+    is_new = {file.name for file in folder.path.glob("*")} <= {folder.lock_file.name}
     with folder.locked():
         try:
             yield
         finally:
             if not folder.record_file.exists():
-                shutil.rmtree(folder.cache, ignore_errors=True)  # of lanes that were on their way
-            if len(list(folder.path.iterdir())) == 1:  # the lock alone
-                shutil.rmtree(folder.path)
+                shutil.rmtree(folder.path if is_new else folder.cache, ignore_errors=True)

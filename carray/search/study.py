@@ -34,11 +34,13 @@ from carray.search.opening import (
     open_ledger,
     open_record,
     plan_study,
+    refit_epochs,
+    refit_plan,
     scheduler_of,
     wanted_space,
     wanted_starts,
     warm_stores,
-    write_study,
+    write_files,
 )
 from carray.search.packing import packed
 from carray.search.plan import Plan
@@ -51,7 +53,6 @@ from carray.training.lane import Lanes, LaneShape, place_error
 
 GO_ON = "the same command goes on from here"
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
-REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
@@ -69,6 +70,8 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         board.close()
         board.note(f"{interrupt or 'SIGINT'}: ended; {GO_ON}")
         raise
+    finally:
+        board.close()
 
 
 def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
@@ -97,15 +100,17 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             lanes = stack.enter_context(started(plan, folder, lambda: bool(interrupts.name)))
         checked.result()
         tracker.wait_open()
-        write_study(folder, study, space, manifest)
+        write_files(folder, space, manifest)
         observers: list[Tracker] = [board, tracker, StudyGauges(study, records)]
+        ledger = open_ledger(request, folder, study, space, starts, records, observers)
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
-        ledger = open_ledger(request, folder, study, space, starts, records, observers)
+        study.write(folder.record_file)
         if starts and not ledger.records:
             board.note(starts_text(request, space, len(starts)))
         board.known(ledger.records + ledger.refits)
-        session = _Session(request, runs, manifest, space, plan, ledger, board, interrupts, lanes)
+        plans = plan, refit_plan(request, study, nodes())
+        session = _Session(request, runs, manifest, space, plans, ledger, board, interrupts, lanes)
         try:
             session.run()
         finally:
@@ -148,7 +153,7 @@ class _Session:
         runs: RunsFolder,
         manifest: Manifest,
         space: SearchSpace,
-        plan: Plan,
+        plans: tuple[Plan, Plan],
         ledger: Ledger,
         board: Board,
         interrupts: Interrupts,
@@ -158,7 +163,7 @@ class _Session:
         self._budget = DiskBudget(runs, request.disk_budget_gib, max(3, request.refit))
         self._manifest = manifest
         self._space = space
-        self._plan = plan
+        self._plan, self._refit_plan = plans
         self._ledger = ledger
         self._board = board
         self._deadline = _deadline(request.time_budget_seconds)
@@ -171,13 +176,13 @@ class _Session:
         if self._lanes is not None:
             with self._up(self._lanes) as lanes:
                 self._search(lanes)
-                if self._refit_plan() == self._plan:
+                if self._refit_plan == self._plan:
                     self._refit(lanes)
                     self._fold(lanes)
-        if (self._has_refit() or self._open_folds()) and not self._stopped():
+        if not self._stopped() and (self._has_refit() or self._open_folds()):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
-            plan, folder = self._refit_plan(), self._ledger.folder
+            plan, folder = self._refit_plan, self._ledger.folder
             with started(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
                 self._refit(lanes)
                 self._fold(lanes)
@@ -205,13 +210,14 @@ class _Session:
         if open_refits:
             self._board.note(
                 f"refit: the best {len(open_refits)} again, {open_refits[0].config.epochs} epochs, "
-                f"on {self._refit_plan().lanes_text()}"
+                f"on {self._refit_plan.lanes_text()}"
             )
             self._driver(lanes).refit(open_refits)
 
     def _open_refits(self) -> list[TrialRecord]:
         best = self._ledger.best()[: self._request.refit]
-        refits = [self._ledger.open_refit(record, self._refit_epochs()) for record in best]
+        epochs = refit_epochs(self._request, self._ledger.study.max_epochs)
+        refits = [self._ledger.open_refit(record, epochs) for record in best]
         return [record for record in refits if not record.state.is_finished()]
 
     def _fold(self, lanes: Lanes) -> None:
@@ -227,13 +233,6 @@ class _Session:
         folds = range(self._request.folds)
         opened = [self._ledger.open_fold(of, fold) for of in best for fold in folds]
         return [record for record in opened if not record.state.is_finished()]
-
-    def _refit_epochs(self) -> int:
-        return self._request.refit_epochs or REFIT_LENGTH * self._ledger.study.max_epochs
-
-    def _refit_plan(self) -> Plan:
-        most = max(self._request.refit, self._request.folds)
-        return self._plan.widened(most) if most else self._plan
 
     def _has_refit(self) -> bool:
         return self._request.refit > 0 and bool(self._open_refits())

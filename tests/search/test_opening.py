@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from carray.config import TrialConfig
+from carray.errors import RecordError
 from carray.lab.methods import shipped_method
-from carray.records import RunsFolder, StudyRecord
-from carray.search.opening import StudyRequest, scheduler_of, wanted_starts
+from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.search.opening import (
+    StudyRequest,
+    open_ledger,
+    plan_study,
+    refit_plan,
+    scheduler_of,
+    wanted_starts,
+)
 from carray.search.samplers import BLIND
 from carray.search.schedulers import RUNG_STEP, Asha
 from carray.search.space import SearchSpace
@@ -83,3 +92,52 @@ def test_a_blind_sampler_draws_every_trial(sampler: str) -> None:
 
 def test_no_starting_points_can_be_asked_for() -> None:
     assert starts(OPEN, "none") == []
+
+
+MACHINE = [{"CPU": 8.0, "GPU": 4.0}]
+
+
+def ended(count: int, kind: str = "search") -> list[TrialRecord]:
+    blank = TrialRecord(study="s", number=0, config=TrialConfig(), state=TrialState.COMPLETE)
+    return [blank.model_copy(update={"number": n, "kind": kind}) for n in range(count)]
+
+
+def test_refits_don_t_count_among_the_trials_of_an_extended_study() -> None:
+    request = StudyRequest(data=Path("data"), space="space.yaml")
+    study = StudyRecord(name="s", trials=14)
+    assert plan_study(request, study, [*ended(10), *ended(3, "refit")], MACHINE).lanes == 4
+
+
+def test_refits_that_go_on_have_as_many_ranks_as_when_they_began() -> None:
+    """The global batch is of all ranks."""
+    request = StudyRequest(data=Path("data"), space="space.yaml", refit=2)
+    study = StudyRecord(name="s", trials=12)
+    begun = plan_study(request, study, [], MACHINE).widened(2)
+    assert (begun.lanes, begun.workers) == (2, 2)
+    assert plan_study(request, study, ended(12), MACHINE).lanes == 2
+    assert refit_plan(request, study, MACHINE) == begun
+
+
+def test_a_storage_that_is_not_the_studys_is_refused(tmp_path: Path) -> None:
+    request = StudyRequest(data=Path("data"), space="space.yaml")
+    space, study = SearchSpace.from_text(SPACE, "space.yaml"), StudyRecord(name="s", trials=3)
+    folder = StudyFolder(tmp_path / "s")
+    folder.path.mkdir()
+    ledger = open_ledger(request, folder, study, space, [], [], [])
+    for _ in range(2):
+        record = ledger.ask()
+        assert record is not None
+        ledger.end(record.number, TrialState.PRUNED)
+    with pytest.raises(RecordError, match="whose trials aren't in"):
+        open_ledger(request, folder, study, space, [], [], [])
+    kept = folder.optuna_file.read_bytes()
+    folder.optuna_file.unlink()
+    points = [{"optimizer.lr": 1e-3}] * 3
+    for _ in "once", "twice":
+        with pytest.raises(RecordError, match="lacks 2 trials of study 's': give the --storage"):
+            open_ledger(request, folder, study, space, points, folder.records(), [])
+    folder.optuna_file.write_bytes(kept[:5000])
+    with pytest.raises(RecordError, match="can't be opened"):
+        open_ledger(request, folder, study, space, [], folder.records(), [])
+    folder.optuna_file.write_bytes(kept)
+    assert open_ledger(request, folder, study, space, [], folder.records(), []).ask()

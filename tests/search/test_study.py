@@ -227,10 +227,10 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
     """Another Ray, the fixture's, runs on this machine all the time."""
-    wanted = request(toy_data, tmp_path, scheduler="none")
+    wanted = request(toy_data, tmp_path, scheduler="none", refit=1, refit_epochs=4)
     command = [sys.executable, "-m", "carray", "tune", str(toy_data), "--space", wanted.space]
     command += ["--study", "s", "--runs", str(tmp_path / "runs"), "--trials", "4", "--json"]
-    command += ["--scheduler", "none"]
+    command += ["--scheduler", "none", "--refit", "1", "--refit-epochs", "4"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -248,6 +248,7 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
     assert psutil.wait_procs(below, timeout=20)[1] == []
     folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
     assert folder.record().state == "interrupted"
+    assert {record.kind for record in folder.records()} == {"search"}, "refits come after"
     finished = {r.number: r for _, r in folder.trials() if r.state.is_finished()}
     assert finished and len(finished) < 4
 
