@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from carray import api
 from carray.cli import main
+from carray.records import RunsFolder
+from tests.reports.studies import make_study
 
 GOOD = """
 version: 1
@@ -107,6 +110,23 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
         assert old in text
         text = text.replace(old, new)
     return text
+
+
+@pytest.mark.parametrize(("epochs", "code"), [(0, 1), (1, 0)])
+def test_a_study_of_which_no_trial_got_through_an_epoch_ends_with_1(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    epochs: int,
+    code: int,
+) -> None:
+    folder = make_study(tmp_path, trials=1, refits=0)
+    record = folder.trial(0).record()
+    record = record.model_copy(update={"epochs": record.epochs[:epochs]})
+    folder.trial(0).write_record(record)
+    done = api.Study(folder, RunsFolder.at(tmp_path))
+    monkeypatch.setattr(api, "tune", lambda *words, **options: done)
+    assert tune(capsys, "cars")[0] == code
 
 
 @pytest.mark.ray

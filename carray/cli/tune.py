@@ -114,7 +114,8 @@ def tune(
 ) -> None:
     """Search a space on every GPU there is; keep what every trial learned.
 
-    The same command again goes on where it stopped; with more --trials it extends the study.
+    The same command again goes on where it stopped; with more --trials it extends the study. Exit
+    code 1 where no trial has got through an epoch.
 
     [dim]Examples:[/]
 
@@ -159,3 +160,5 @@ def tune(
         pictures=pictures,
     )
     print_study(done.folder, as_json)
+    if not any(record.epochs for record in done.trials):
+        raise typer.Exit(1)

@@ -132,7 +132,9 @@ def _line(row: TrialRow) -> str:
 
 
 def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
+    if math.isnan(value):
+        return ""
+    return f"{value:.4f}" if abs(value) < 1e5 else f"{value:.3g}"  # a column is 11 wide
 
 
 def _failures(table: Sequence[TrialRow]) -> list[str]:

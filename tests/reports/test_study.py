@@ -45,6 +45,14 @@ def test_a_long_cause_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(map(len, lines)) <= 100
 
 
+def test_a_huge_loss_stays_in_its_column(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, trials=1, refits=0)
+    record = folder.trial(0).record()
+    rows = tuple({**row, "val/log_loss": 210688055523.55} for row in record.epochs)
+    folder.trial(0).write_record(record.model_copy(update={"epochs": rows}))
+    assert "2.11e+11" in study_lines(folder)[4].split()
+
+
 def test_a_study_without_trials_has_a_table_too(tmp_path: Path) -> None:
     folder = make_study(tmp_path, trials=0, refits=0)
     assert "no trial has been recorded yet" in study_lines(folder)
