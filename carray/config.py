@@ -284,8 +284,7 @@ def describe(error: ValidationError) -> str:
         path = ".".join(str(step) for step in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        given = (
-            "" if problem["type"] == "missing" else f"={problem['input']!r}"
-        )  # else all there is
+        is_there = problem["type"] != "missing"  # else the input is all that is
+        given = f"={problem['input']!r}" if is_there else ""
         told.append(f"{path}{given}: {message}" if path else message)
     return "; ".join(told)

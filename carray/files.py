@@ -27,6 +27,10 @@ def written_aside(path: Path) -> Iterator[Path]:
             _swap(aside, path)
         else:
             aside.replace(path)
+    except OSError as error:
+        if error.filename == str(aside):
+            error.filename = str(path)  # the name that anybody knows
+        raise
     finally:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
@@ -104,19 +108,25 @@ def add_json_line(path: Path, value: Any) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Return the value of every whole line of the file `path`; none where there is no file."""
+    """Return the value of every whole line of the file `path`; none where there is no file.
+
+    Raises:
+        RecordError: a whole line is no JSON.
+    """
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RecordError(f"{path} can't be read: {error}") from None
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; raises RecordError with the path where it can't be."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path} can't be read: {error}") from None
 
 

@@ -290,11 +290,6 @@ class StudyFolder:
         found = read_array(self.labels_file, split)
         return np.asarray(() if found is None else found, np.int64)
 
-    @property
-    def lock_file(self) -> Path:
-        """Held by the process that adds trials."""
-        return self.path / "driver.lock"
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the study against any other process that adds trials.
@@ -302,7 +297,7 @@ class StudyFolder:
         Raises:
             RecordError: one holds it already.
         """
-        with claimed(self.lock_file) as is_ours:
+        with claimed(self.path / "driver.lock") as is_ours:
             if not is_ours:
                 raise RecordError(
                     f"study {self.path.name!r} is being run by another process; wait for it, or "

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from carray.errors import RecordError
-from carray.files import claimed, read_array, recovered, remove_folder, written_aside
+from carray.files import (
+    claimed,
+    read_array,
+    read_json_lines,
+    recovered,
+    remove_folder,
+    written_aside,
+)
 
 
 def write(path: Path, text: str) -> None:
@@ -68,3 +75,18 @@ def test_an_array_file_that_is_cut_short_is_one_sentence(tmp_path: Path) -> None
         file.write_bytes(whole[:kept])
         with pytest.raises(RecordError, match=r"logits.npz can't be read"):
             read_array(file, "val")
+
+
+@pytest.mark.parametrize("junk", [b"[1, \n[2, {}]\n", bytes(range(256))])
+def test_lines_that_are_no_json_are_one_sentence(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / "epochs.jsonl").write_bytes(junk)
+    with pytest.raises(RecordError, match=r"epochs\.jsonl can't be read"):
+        read_json_lines(tmp_path / "epochs.jsonl")
+
+
+def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PermissionError, match=r"/picture\.png'$"),
+        written_aside(tmp_path / "picture.png") as aside,
+    ):
+        raise PermissionError(13, "Permission denied", str(aside))

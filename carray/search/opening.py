@@ -347,8 +347,8 @@ def _check_told(
 @contextmanager
 def locked_study(folder: StudyFolder) -> Iterator[None]:
     """Hold the study against a second driver; leave no folder of a study that was refused."""
-    is_new = {file.name for file in folder.path.glob("*")} <= {folder.lock_file.name}
     with folder.locked():
+        is_new = len(list(folder.path.iterdir())) == 1  # the lock alone
         try:
             yield
         finally:
