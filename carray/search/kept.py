@@ -33,6 +33,8 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
         self._ids: dict[int, int] = {}  # of trials: here -> behind
         self._late: dict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
         study_id = self.create_new_study(study.directions, study.study_name)
+        for key, value in behind.get_study_system_attrs(self._study_behind).items():
+            super().set_study_system_attr(study_id, key, value)
         for trial in behind.get_all_trials(self._study_behind, deepcopy=False):
             self._ids[super().create_new_trial(study_id, trial)] = trial._trial_id
 
@@ -45,6 +47,11 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
             return
         for method, args in late:
             getattr(self._behind, method)(self._ids[trial_id], *args)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Keep what a sampler notes of the study: how far a sequence is drawn."""
+        super().set_study_system_attr(study_id, key, value)
+        self._behind.set_study_system_attr(self._study_behind, key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Open a trial; one that waits to be drawn is kept at once."""

@@ -28,13 +28,15 @@ start:
 """
 
 
-def open_ledger(folder: Path, trials: int = 4) -> tuple[Ledger, MemoryTracker]:
+def open_ledger(
+    folder: Path, trials: int = 4, sampler_name: str = "random"
+) -> tuple[Ledger, MemoryTracker]:
     space = SearchSpace.from_text(SPACE, "space.yaml")
     study = StudyRecord(name="s", trials=trials, manifest_hash="m", max_epochs=3)
     files = StudyFolder(folder / "studies" / "s")
     files.path.mkdir(parents=True, exist_ok=True)
     study.write(files.record_file)
-    sampler = build_sampler("random", 0)
+    sampler = build_sampler(sampler_name, 0)
     optuna_study = open_optuna_study("s", "minimize", f"sqlite:///{files.optuna_file}", sampler)
     if not optuna_study.trials:
         for point in space.start_points():
@@ -216,6 +218,14 @@ def test_more_trials_extend_a_study_and_a_stopped_one_opens_none(tmp_path: Path)
     wider.stopped = ""
     record = wider.ask()
     assert record is not None and record.number == 1
+
+
+def test_an_extended_study_goes_on_in_a_sequence(tmp_path: Path) -> None:
+    for trials in (5, 9):
+        ledger, _ = open_ledger(tmp_path, trials, "qmc")
+        while record := ledger.ask():
+            ledger.end(record.number, TrialState.PRUNED)
+    assert len({record.config.optimizer.lr for record in ledger.records}) == 9
 
 
 def test_refits_come_from_the_best_complete_trials_and_are_opened_once(tmp_path: Path) -> None:
