@@ -237,7 +237,8 @@ def check_folds(folds: int, manifest: Manifest) -> None:
 
 def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
     """Return the stored record with this call's budget; what the trials share must not change."""
-    for what, name in (("data set", "manifest_hash"), ("search space", "space_hash")):
+    space = "search space, --set or --max-epochs"
+    for what, name in (("data set", "manifest_hash"), (space, "space_hash")):
         if getattr(stored, name) != getattr(fresh, name):
             raise RecordError(
                 f"study {stored.name!r} was begun with another {what} "

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError
@@ -96,8 +97,8 @@ def told_as_tracking_errors(uri: str) -> Iterator[None]:
         raise
     except Exception as error:  # the library raises its own, requests', urllib3's, sqlalchemy's
         cure = (
-            "move that file away: a new one is made, and `carray sync` fills it"
-            if uri.startswith("sqlite:")
+            "where that file is broken, move it away: a new one is made, and `carray sync` fills it"
+            if Path(uri.removeprefix("sqlite:///")).is_file()
             else "start the server, mend MLFLOW_TRACKING_URI, or unset it to keep runs in a local "
             "file"
         )
