@@ -31,11 +31,11 @@ def demo(
     from carray.reports.study import study_lines
 
     start = time.monotonic()
-    runs = folder / "runs"
+    runs, refits = folder / "runs", min(REFITS, trials)
     _step(1, "draw 12 models of toy cars; find flaws; cut train, val, blend and test")
     data = api.toy_data(folder, images_per_class, progress)
     _step(
-        2, f"search: {trials} trials, weak ones ended early; then the best {REFITS} again, longer"
+        2, f"search: {trials} trials, weak ones ended early; then the best {refits} again, longer"
     )
     study = api.tune(
         data,
@@ -43,12 +43,12 @@ def demo(
         trials=trials,
         name="demo",
         runs=runs,
-        refit=REFITS,
+        refit=refits,
         refit_epochs=REFIT_EPOCHS,
     )
     _print_found(study_lines(study.folder))
     _step(3, "ensemble: from the logits that every trial left")
-    ensemble = build_ensemble("demo", top=3, runs=runs, name="demo")
+    ensemble = build_ensemble("demo", top=refits, runs=runs, name="demo")
     _print_found(ensemble_lines(ensemble))
     picture = study_picture(study.folder, folder / "study.png")
     print(f"\nThe study as a picture: {picture}\nDone in {seconds_text(time.monotonic() - start)}.")
