@@ -19,6 +19,7 @@ from carray.training.evaluation import stored_features
 from carray.training.features import FeatureBatch, FeaturePlan, features_to_device
 from carray.training.live import LiveTrial, stepping
 from carray.training.memory import PeakMemory, agree_on_memory
+from carray.training.optimizer import start_momenta
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
 
@@ -52,6 +53,7 @@ def train_one_epoch(
     memory = PeakMemory(live.numbers.device)
     plan = _train_plan(live, epoch, ranks)
     model = _prepared(live, epoch, plan, ranks)
+    start_momenta(live.optimizer)
     loader: Loader[Batch | FeatureBatch] = Loader(
         _on_features(live, plan, epoch, num_loaders) or plan, num_loaders
     )

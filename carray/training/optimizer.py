@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from carray.config import OptimizerConfig
 from carray.models.classifier import Classifier
@@ -35,6 +36,22 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
         **kwargs,
     )
     return optimizer
+
+
+def start_momenta(optimizer: Optimizer) -> None:
+    """Let parameters that have just been freed take their first step beside others' later ones.
+
+    SGD's fused kernel wants a momentum of all parameters of a group or of none; a first step is
+    that from a momentum of zeros.
+    """
+    if not isinstance(optimizer, SGD):
+        return
+    for group in optimizer.param_groups:
+        free = [each for each in group["params"] if each.requires_grad]
+        late = [each for each in free if "momentum_buffer" not in optimizer.state.get(each, {})]
+        if 0 < len(late) < len(free):
+            for each in late:
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
 
 
 def param_groups(classifier: Classifier, config: OptimizerConfig) -> list[dict[str, Any]]:

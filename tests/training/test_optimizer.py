@@ -11,7 +11,7 @@ import torch
 from carray.config import FinetuneConfig, OptimizerConfig, build_config
 from carray.models.classifier import Classifier, build_classifier
 from carray.models.freezing import set_trainable
-from carray.training.optimizer import build_optimizer, param_groups
+from carray.training.optimizer import build_optimizer, param_groups, start_momenta
 
 
 def classifier_of(backbone: str = "resnet10t", size: int = 32) -> Classifier:
@@ -85,3 +85,19 @@ def test_momentum_is_adams_first_beta() -> None:
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.999)
     optimizer = build_optimizer(classifier_of(), OptimizerConfig(name="sgd", momentum=0.8))
     assert optimizer.param_groups[0]["momentum"] == 0.8
+
+
+def test_a_parameter_freed_later_steps_as_sgd_alone_would_have_it() -> None:
+    kinds = []
+    for fused in (True, False):
+        first, later = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        optimizer = torch.optim.SGD([first, later], 0.1, 0.9, nesterov=True, fused=fused)
+        later.requires_grad_(False)
+        for step in range(4):
+            later.requires_grad_(step > 1)
+            start_momenta(optimizer)
+            for each in (first, later):
+                each.grad = torch.full_like(each, 1.0 + step) if each.requires_grad else None
+            optimizer.step()
+        kinds.append(torch.cat([first, later]).tolist())
+    assert kinds[0] == pytest.approx(kinds[1])
