@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -56,9 +57,18 @@ def recovered(path: Path) -> Path:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove folder `path`, and what a killed writer may have left of it."""
-    for each in (path, _previous(path)):
-        shutil.rmtree(each, ignore_errors=True)
+    """Remove folder `path`, and what killed writers may have left of it."""
+    shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers left beside the file or folder `path`; nobody may write it now."""
+    for each in path.parent.glob(f".{escape(path.name)}.*"):
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
 
 
 def _previous(path: Path) -> Path:

@@ -21,7 +21,7 @@ import torch
 from carray import metrics
 from carray.config import Compute, InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
-from carray.files import remove_folder
+from carray.files import remove_folder, remove_leftovers
 from carray.metrics import EpochRow
 from carray.models.backbones import kept_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
@@ -118,6 +118,7 @@ class TrialRunner:
             logits = self._held_logits(order, folder)
             if self._ranks.rank == 0:
                 folder.write_logits(logits)
+                remove_leftovers(folder.weights_file)
                 remove_folder(folder.checkpoint)
             self._ranks.barrier()
 
