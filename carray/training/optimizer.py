@@ -29,13 +29,18 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
         kwargs["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
         param_groups(classifier, config),
-        opt=config.name,
+        opt=_timm_name(config),
         lr=config.lr,
         weight_decay=0.0,
         momentum=config.momentum,
         **kwargs,
     )
     return optimizer
+
+
+def _timm_name(config: OptimizerConfig) -> str:
+    """Return what timm calls the optimizer; its `sgd` is Nesterov's, who needs a momentum."""
+    return "momentum" if config.name == "sgd" and config.momentum == 0 else config.name
 
 
 def start_momenta(optimizer: Optimizer) -> None:

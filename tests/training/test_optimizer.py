@@ -101,3 +101,9 @@ def test_a_parameter_freed_later_steps_as_sgd_alone_would_have_it() -> None:
             optimizer.step()
         kinds.append(torch.cat([first, later]).tolist())
     assert kinds[0] == pytest.approx(kinds[1])
+
+
+def test_sgd_needs_no_momentum() -> None:
+    optimizer = build_optimizer(classifier_of(), OptimizerConfig(name="sgd", momentum=0))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {(g["momentum"], g["nesterov"]) for g in optimizer.param_groups} == {(0, False)}
