@@ -34,7 +34,7 @@ from carray.training.live import arithmetic, usual_compute
 from carray.training.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
-from carray.training.single import default_device, free_number, open_single_study
+from carray.training.single import claimed_number, default_device, open_single_study
 
 EMPTY_ROW = (metrics.LR, metrics.DATA_WAIT, metrics.PEAK_MEMORY_GIB)  # nothing to tell, so 0
 
@@ -82,8 +82,8 @@ def train_classical(
     start = time.time()
     trial_data = open_data(os.fspath(data), config, progress)
     fitted = _fit(source.weights_file, record.config, config, trial_data, progress)
-    with study.locked():
-        return _leave(study, record.name, record.manifest_hash, config, fitted, start)
+    with study.locked(), claimed_number(study) as number:
+        return _leave(study, number, record.name, record.manifest_hash, config, fitted, start)
 
 
 def refit_classical(
@@ -115,8 +115,8 @@ def refit_classical(
     trial_data = open_data(os.fspath(data), config, progress)
     fitted = _fit(weights_file, config, config, trial_data, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
-    with folder.locked():
-        return _leave(folder, features_of, manifest.hash, config, fitted, start)
+    with folder.locked(), claimed_number(folder) as number:
+        return _leave(folder, number, features_of, manifest.hash, config, fitted, start)
 
 
 def _check_source(source: TrialFolder, record: TrialRecord, manifest: Manifest) -> None:
@@ -194,6 +194,7 @@ def _row(
 
 def _leave(
     study: StudyFolder,
+    number: int,
     features_of: str,
     manifest_hash: str,
     config: TrialConfig,
@@ -201,9 +202,7 @@ def _leave(
     start: float,
 ) -> TrialRecord:
     """Write the trial: weights, logits, then the record that says they are there."""
-    with free_number(study) as number:
-        folder = study.trial(number)
-        folder.path.mkdir(parents=True)
+    folder = study.trial(number)
     state = fitted.classifier.state_dict()
     save_classifier(state, folder.weights_file, fitted.spec)
     folder.write_logits({split: logits.numpy() for split, logits in fitted.logits.items()})

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def train(
     check_backbone(chosen, len(manifest.classes))
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
-    with _claimed_number(folder, chosen, manifest) as number:
+    with claimed_number(folder, _unfinished(folder, chosen, manifest)) as number:
         return train_trial(
             chosen,
             manifest.folder,
@@ -134,37 +135,33 @@ def _check_study(study: StudyRecord, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _claimed_number(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> Iterator[int]:
-    """Yield the number of an unfinished trial of this configuration, else the next free one; no
-    other process takes it meanwhile.
+def claimed_number(study: StudyFolder, wanted: int | None = None) -> Iterator[int]:
+    """Yield `wanted`, else the first number that no trial has; no other process takes it meanwhile.
 
     Raises:
-        RecordError: another process trains this very configuration.
+        RecordError: another process trains the trial `wanted`.
     """
     with ExitStack() as held:
-        with free_number(folder) as free:
-            number = next(_unfinished(folder, config, manifest), free)
-            if not held.enter_context(claimed(folder.trial(number).path / "trial.lock")):
-                raise RecordError(
-                    f"trial {folder.path.name}/{number:04d} of this configuration is being trained "
-                    "by another process: wait for it, or give --study or the seed another value"
-                )
+        with locked(study.path / "trials.lock"):
+            first = max((record.number for record in study.records()), default=-1) + 1
+            numbers = count(first) if wanted is None else [wanted]
+            locks = ((each, study.trial(each).record_file.with_suffix(".lock")) for each in numbers)
+            number = next((each for each, file in locks if held.enter_context(claimed(file))), None)
+        if number is None:
+            raise RecordError(
+                f"trial {study.path.name}/{wanted:04d} of this configuration is being trained by "
+                "another process: wait for it, or give --study or the seed another value"
+            )
         yield number
 
 
-@contextmanager
-def free_number(study: StudyFolder) -> Iterator[int]:
-    """Yield the next free number of a trial; other processes wait until its folder is there."""
-    with locked(study.path / "trials.lock"):
-        names = [path.name for path in (study.path / "trials").glob("[0-9]*")]
-        yield max((int(name) for name in names if name.isdigit()), default=-1) + 1
-
-
-def _unfinished(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> Iterator[int]:
+def _unfinished(folder: StudyFolder, config: TrialConfig, manifest: Manifest) -> int | None:
+    """Return the number of an unfinished trial of this configuration; None where there is none."""
     for record in folder.records():
         same = record.config == config and record.manifest_hash == manifest.hash
         if same and not record.state.is_finished():
-            yield record.number
+            return record.number
+    return None
 
 
 def train_trial(

@@ -53,6 +53,7 @@ def test_a_trial_leaves_a_record_logits_and_weights(tmp_path: Path, toy_data: Pa
 
 
 def test_another_trial_takes_the_next_number(tmp_path: Path, toy_data: Path) -> None:
+    (tmp_path / "studies" / "single" / "trials" / "0000").mkdir(parents=True)  # killed at its start
     numbers = [
         train(toy_data, SMALL | {"epochs": 1, "seed": seed}, runs=tmp_path).number
         for seed in (0, 1, 0)
