@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,10 @@ def prepare(
     classes = _class_order(listing, candidates)
     index = {name: number for number, name in enumerate(classes)}
     table = candidate_rows(candidates, groups, index)
-    brought = _cut(table, classes, shares, notes)
+    try:
+        brought = _cut(table, classes, shares, notes)
+    except DataError as error:
+        raise DataError(f"{error}{_left_out_before(candidates)}") from None
     settings = Settings(
         source=str(Path(source).resolve()),
         kind=listing.kind,
@@ -200,6 +204,16 @@ def _known_problem(one: Sighting, left_out: set[str]) -> str:
     if one.image_id in left_out:
         return "left out: named in --exclude"
     return f"missing: {one.problem}" if one.problem else ""
+
+
+def _left_out_before(candidates: Sequence[Candidate]) -> str:
+    """Return " (left out: 3 conflict, ...)", with an example; "" where no image was."""
+    out = [one for one in candidates if one.excluded]
+    if not out:
+        return ""
+    kinds = Counter(one.excluded.partition(":")[0] for one in out)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f" (left out: {told}; {out[0].image_id}: {out[0].excluded})"
 
 
 def _note_flaws(candidates: Sequence[Candidate], groups: Rows, notes: list[str]) -> None:

@@ -285,3 +285,11 @@ def test_a_summary_counts_everything(tmp_path: Path) -> None:
         ("a", 13, 4),
         ("b", 15, 2),
     ]
+
+
+def test_too_few_images_are_said_to_be_left_out_where_they_were(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "cars", {"a": 3, "b": 4})
+    shutil.copy(source / "a" / "00.jpg", source / "b" / "copy.jpg")
+    why = r"'a' \(2\).*\(left out: 2 conflict; a/00.jpg: conflict: one content under"
+    with pytest.raises(DataError, match=why):
+        prepare(source, tmp_path / "data", blend=0)
