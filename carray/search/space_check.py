@@ -102,7 +102,7 @@ def _bad_together(branch: Block, at: Keys, shared: Block) -> Iterator[Mistake]:
 def _bad_start(space: SearchSpace, point: Any) -> Iterator[str]:
     """Yield why `point` does not lie in `space`, if it doesn't."""
     alias = point.get(BLOCK)
-    if alias is not None and alias not in space.blocks:
+    if alias is not None and not (isinstance(alias, str) and alias in space.blocks):
         hint = did_you_mean(str(alias), space.blocks)
         yield f"start: there is no backbone block {alias!r}{hint}"
         return

@@ -76,15 +76,13 @@ def parse(text: str, name: str) -> Document:
     Raises:
         ConfigError: the text is no YAML; the message has the line.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         keys = list(_keys(node, ())) if node else []
         value = loader.construct_document(node) if node else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # endless digits, a loop of names
         raise ConfigError(_say(error, name)) from None
-    finally:
-        loader.dispose()
     lines: dict[Path, int] = {}
     repeated = []
     for path, line in keys:
@@ -107,7 +105,7 @@ def _keys(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
         yield from _keys(value, (*path, step))
 
 
-def _say(error: yaml.YAMLError, name: str) -> str:
+def _say(error: Exception, name: str) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{name}, line {mark.line + 1}" if mark else name
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -287,6 +287,13 @@ WRONG = {
         "unknown distribution 'unifrom'; did you mean 'uniform'?",
     ),
     "a bare value": ({"search": "{dropout: 0.3}"}, "0.3 is no distribution; write for example"),
+    "a loop": ({"fixed": "&all {epochs: *all}"}, "this is no YAML: maximum recursion"),
+    "endless digits": ({"fixed": f"{{seed: {'9' * 5000}}}"}, "this is no YAML: Exceeds the limit"),
+    "no text at all": ({"fixed": "\0"}, "this is no YAML: unacceptable character"),
+    "a start in a list of blocks": (
+        {"backbones": "{resnet10t: }", "start": "[{backbone_block: [resnet10t]}]"},
+        "there is no backbone block ['resnet10t']",
+    ),
     "three ends": ({"search": "{dropout: {uniform: [0, 0.1, 0.2]}}"}, "must be two numbers"),
     "a float int": ({"search": "{epochs: {int: [1, 2.5]}}"}, "must be two whole numbers"),
     "an unknown key": ({"serach": "{}"}, "unknown key 'serach'; did you mean 'search'?"),
