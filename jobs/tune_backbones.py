@@ -71,6 +71,8 @@ def main() -> None:
     )
     print("\n".join(study_lines(done.folder)))
     print(f"study: {done.folder.path}")
+    if not any(record.epochs for record in done.trials):
+        sys.exit("no trial got through an epoch")
     print(f"then:  python jobs/ensemble.py --study {done.record.name} --runs {runs}")
 
 

@@ -46,7 +46,7 @@ from carray.search.packing import packed
 from carray.search.plan import Plan
 from carray.search.preflight import preflight
 from carray.search.space import SearchSpace
-from carray.search.watchdog import watched
+from carray.search.watchdog import LANES_ENDED, watched
 from carray.tracking import Tracker, TrackerApart
 from carray.tracking.mirror import say
 from carray.training.lane import Lanes, LaneShape, place_error
@@ -123,6 +123,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
                 observer.close()
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
+    if ledger.stopped == LANES_ENDED:
+        raise PlanError(f"study {study.name!r} is not done: {LANES_ENDED}; {GO_ON}")
     return folder
 
 

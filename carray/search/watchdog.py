@@ -14,6 +14,7 @@ from carray.search.ledger import INTERRUPTED, Ledger
 from carray.training.lane import Lanes
 
 LOOK_SECONDS = 5.0
+LANES_ENDED = "every lane has ended"  # for good: nothing can be trained any more
 SAY_AFTER_SECONDS = 60.0  # a lane that is down for longer is named, and again as often
 
 
@@ -39,7 +40,7 @@ def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threa
         if is_over:
             return
         if len(lanes.errors) == lanes.num_lanes:
-            ledger.stopped = "every lane has ended"
+            ledger.stopped = LANES_ENDED
             lanes.fail(INTERRUPTED)
             return
 
