@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray import ObjectRef, tune
+from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
@@ -42,6 +44,7 @@ class Driver:
         self._open_finishes = 0
         self._all_finished = threading.Condition()
         self._lanes_seen: set[int] = set()
+        self._error: Exception | None = None  # the first one that Tune or a thread kept to itself
         self.lane_waits: list[float] = []  # seconds between two trials on a lane, one a trial
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,8 +88,25 @@ class Driver:
             ),
         )
         os.environ[PENDING] = str(self.lanes.num_lanes)
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError:
+            self._raise_kept()
+            raise
         self.wait_finished()
+
+    @contextlib.contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """Keep what goes wrong, a full disk say: Tune tells it as text, a thread not at all."""
+        try:
+            yield
+        except Exception as error:
+            self._error = self._error or error
+            raise
+
+    def _raise_kept(self) -> None:
+        if self._error is not None:
+            raise self._error from None
 
     def _trials_at_once(self, scheduler: TrialScheduler) -> int:
         """One a lane; Hyperband halves whole brackets, whose paused trials count as open ones."""
@@ -96,11 +116,12 @@ class Driver:
 
     def refit(self, records: list[TrialRecord]) -> None:
         """Run trials to their last epoch without a scheduler, side by side."""
-        threads = [threading.Thread(target=self._refit_one, args=(r,)) for r in records]
+        threads = [threading.Thread(target=self._refit_aside, args=(r,)) for r in records]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        self._raise_kept()
         self.wait_finished()
 
     def note_wait(self, lane: int, seconds: float) -> None:
@@ -134,6 +155,10 @@ class Driver:
                 self._open_finishes -= 1
                 self._all_finished.notify_all()
 
+    def _refit_aside(self, record: TrialRecord) -> None:
+        with contextlib.suppress(Exception), self.keeping_errors():
+            self._refit_one(record)
+
     def _refit_one(self, record: TrialRecord) -> None:
         import ray
 
@@ -165,7 +190,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Open a trial; Tune's FINISHED once the ledger opens no more."""
-        record = self._driver.ledger.ask()
+        with self._driver.keeping_errors():
+            record = self._driver.ledger.ask()
         if record is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = record.number
@@ -186,7 +212,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         epochs_done = len(ledger.record(number).epochs)
         state, reason = _verdict(result or {}, error, ledger, epochs_done)
         if reason != INTERRUPTED:
-            self._driver.close(ledger.end(number, state, reason))
+            with self._driver.keeping_errors():
+                self._driver.close(ledger.end(number, state, reason))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the truth."""
@@ -223,7 +250,8 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
         row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
         kept = {name: facts[name] for name in RECORD_FACTS}
-        self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
+        with self._driver.keeping_errors():
+            self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
