@@ -180,10 +180,11 @@ class SimulatedStudy:
         self._live.remove(trial)
 
     def _tell_stopped(self, trial: SimTrial) -> None:
-        """Tell Optuna as `Ledger` does: the last value, at its epoch, and that it was stopped."""
-        last = trial.last_result.get(self._source.metric, math.nan)
-        if math.isfinite(last):
-            trial.asked.report(last, step=trial.epochs_done)
+        """Tell Optuna as `Ledger` does: the best value, at the last epoch, and that it stopped."""
+        seen = self._sign * trial.curve[: trial.epochs_done]
+        best = self._sign * float(np.fmin.reduce(seen, initial=math.nan))
+        if math.isfinite(best):
+            trial.asked.report(best, step=trial.epochs_done)
         self._study.tell(trial.asked, state=optuna.trial.TrialState.PRUNED)
 
 

@@ -272,10 +272,10 @@ class Ledger:
         if record.state is TrialState.INFEASIBLE:
             # Told as FAIL, TPE forgets it and proposes the same point again.
             optuna.Trial(self._optuna, trial_id).set_constraint(OUT_OF_MEMORY, 1.0)
-        last = record.epochs[-1].get(self.study.metric, math.nan) if record.epochs else math.nan
-        if math.isfinite(last):
+        best = record.best(self.study.metric)
+        if math.isfinite(best):
             # An `optuna.Trial` would do, but making one draws from the sampler again.
-            storage.set_trial_intermediate_value(trial_id, len(record.epochs), last)
+            storage.set_trial_intermediate_value(trial_id, len(record.epochs), best)
         self._optuna.tell(number, state=states.PRUNED)
 
 

@@ -82,7 +82,9 @@ def test_a_complete_trial_is_told_with_its_best_epochs_value(tmp_path: Path) -> 
     assert tracker.runs[0].curves[-1]["best/val/log_loss"] == 1.0
 
 
-def test_a_pruned_trial_is_told_pruned_with_its_last_value(tmp_path: Path) -> None:
+def test_a_pruned_trial_is_told_its_best_value_at_its_last_epoch(
+    tmp_path: Path,
+) -> None:
     ledger, _ = open_ledger(tmp_path)
     ledger.ask()
     ledger.report(0, 1, row(1.0), {})
@@ -90,7 +92,7 @@ def test_a_pruned_trial_is_told_pruned_with_its_last_value(tmp_path: Path) -> No
     ledger.end(0, TrialState.PRUNED, "asha after epoch 2")
     told = optuna_trial(ledger, 0)
     assert told.state == optuna.trial.TrialState.PRUNED
-    assert told.intermediate_values == {2: 1.7}
+    assert told.intermediate_values == {2: 1.0}
 
 
 def test_a_collapsed_trial_is_told_pruned_and_is_never_among_the_best(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -58,9 +59,30 @@ def test_one_trial_of_three_passes_a_rung() -> None:
 
 def test_a_trial_that_falls_behind_is_stopped_at_the_next_rung() -> None:
     scheduler = default_scheduler(52)
-    assert _epochs(scheduler, 0, lambda epoch: 1.0, 52) == 52
-    assert _epochs(scheduler, 1, lambda epoch: 0.9 if epoch < 7 else 1.1, 52) == 8
-    assert _epochs(scheduler, 2, lambda epoch: 0.8 if epoch < 20 else 1.1, 52) == 26
+    assert _epochs(scheduler, 0, lambda epoch: 1.0 / epoch, 52) == 52
+    assert _epochs(scheduler, 1, lambda epoch: 0.9 / min(epoch, 7), 52) == 10
+    assert _epochs(scheduler, 2, lambda epoch: 0.8 / min(epoch, 16), 52) == 40
+
+
+def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
+    scheduler = default_scheduler(20)
+    assert _epochs(scheduler, 0, lambda epoch: 1.0, 20) == 20
+    assert _epochs(scheduler, 1, lambda epoch: 0.9 if epoch == 3 else 2.0, 20) == 20
+    assert _epochs(scheduler, 2, lambda epoch: math.nan if epoch < 4 else 1.1, 20) == 5
+
+
+def test_what_earlier_calls_reached_counts_by_its_best_epoch() -> None:
+    rows = tuple({LOSS: 0.9 if epoch == 2 else 2.0} for epoch in range(1, 21))
+    scheduler = build_scheduler(
+        "asha",
+        metric=LOSS,
+        direction="minimize",
+        max_epochs=20,
+        grace_epochs=5,
+        ended=[SimpleNamespace(name="0000", epochs=rows)],  # type: ignore[list-item]
+    )
+    assert _epochs(scheduler, 1, lambda epoch: 1.0, 20) == 5
+    assert _epochs(scheduler, 2, lambda epoch: 0.8, 20) == 20
 
 
 @pytest.mark.parametrize("max_epochs", [1, 6, 8, 12, 14])
