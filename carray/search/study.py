@@ -49,10 +49,11 @@ from carray.search.space import SearchSpace
 from carray.search.watchdog import LANES_ENDED, watched
 from carray.tracking import Tracker, TrackerApart
 from carray.tracking.mirror import say
-from carray.training.lane import Lanes, LaneShape, place_error
+from carray.training.lane import STOP_SECONDS, Lanes, LaneShape, place_error
 
 GO_ON = "the same command goes on from here"
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
+REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
@@ -132,17 +133,19 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
 def started(plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]) -> Iterator[Lanes]:
     """Ask for the plan's lanes, and stop them after; they come up meanwhile.
 
-    They are not waited for long after an error, nor where `is_hurried` says so in the end.
+    They aren't waited for long where `is_hurried` says so in the end. After an error they are given
+    time to come up and go: Ray's shutdown beside threads that still ask it for a worker group may
+    end in a segmentation fault.
     """
     shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
     lanes = Lanes(shape, plan.lanes, folder.cache, folder.path.name)
-    patience = [INTERRUPTED_PATIENCE_SECONDS]
+    patience = REFUSED_PATIENCE_SECONDS
     try:
         lanes.start()
         yield lanes
-        patience = patience if is_hurried() else []
+        patience = STOP_SECONDS
     finally:
-        lanes.stop(*patience)
+        lanes.stop(INTERRUPTED_PATIENCE_SECONDS if is_hurried() else patience)
         shutil.rmtree(folder.cache, ignore_errors=True)
 
 
