@@ -45,6 +45,16 @@ WRONG = {
         "augment.mix_off_epochs=3 must be at most epochs=2",
     ),
     "a seed that no trial can have": (["--seed", "-1"], {}, "--seed -1 must be at least 0"),
+    "a trial without a rank, before a cluster is asked": (
+        ["--address", NOBODY, "--workers-per-trial", "0"],
+        {},
+        "--workers-per-trial 0 must be at least 1",
+    ),
+    "no trial at once, before a cluster is asked": (
+        ["--address", NOBODY, "--concurrent", "0"],
+        {},
+        "--concurrent 0 must be at least 1",
+    ),
     "a time that never ends": (["--time-budget", "nan"], {}, "--time-budget nan must be above 0"),
     "a negative disk": (["--disk-budget", "-1"], {}, "--disk-budget -1.0 must be at least 0"),
     "GPUs that are not a number": (["--gpus-per-trial", "nan"], {}, "nan must be at least 0"),

@@ -25,6 +25,8 @@ def check_numbers(request: StudyRequest) -> None:
         ("--trials", request.trials, 1, math.inf),
         ("--refit", request.refit, 0, math.inf),
         ("--seed", request.seed, 0, MOST_SEED),
+        ("--workers-per-trial", request.workers_per_trial, 1, math.inf),
+        ("--concurrent", request.concurrent, 1, math.inf),
         ("--disk-budget", request.disk_budget_gib, 0, math.inf),
         ("--gpus-per-trial", None if isinstance(gpus, str) else gpus, 0, math.inf),
     ):
