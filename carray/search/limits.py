@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from carray.errors import ConfigError
+from carray.search.plan import check_counts
 
 if TYPE_CHECKING:
     from carray.search.opening import StudyRequest
@@ -19,14 +20,14 @@ def check_numbers(request: StudyRequest) -> None:
 
     Raises:
         ConfigError: one is.
+        PlanError: one of those that the plan counts with is.
     """
+    check_counts(request.workers_per_trial, request.concurrent)
     gpus, seconds = request.gpus_per_trial, request.time_budget_seconds
     for option, value, least, most in (
         ("--trials", request.trials, 1, math.inf),
         ("--refit", request.refit, 0, math.inf),
         ("--seed", request.seed, 0, MOST_SEED),
-        ("--workers-per-trial", request.workers_per_trial, 1, math.inf),
-        ("--concurrent", request.concurrent, 1, math.inf),
         ("--disk-budget", request.disk_budget_gib, 0, math.inf),
         ("--gpus-per-trial", None if isinstance(gpus, str) else gpus, 0, math.inf),
     ):

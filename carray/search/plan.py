@@ -90,7 +90,7 @@ def make_plan(
         PlanError: not one trial fits, or not as many as asked for; with the numbers.
     """
     have_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    _check_numbers(workers, concurrent)
+    check_counts(workers, concurrent)
     gpus = float(have_gpus) if gpus_per_trial is None else gpus_per_trial / workers
     _check_gpus(workers, gpus)
     smallest_cpus = cpus_per_worker or 1.0
@@ -122,7 +122,12 @@ def gpus_asked(text: str | None) -> float | str | None:
         raise PlanError(f"--gpus-per-trial {text!r} must be a number of GPUs, or auto") from None
 
 
-def _check_numbers(workers: int, concurrent: int | None) -> None:
+def check_counts(workers: int, concurrent: int | None) -> None:
+    """Refuse trials without a rank, or none at once.
+
+    Raises:
+        PlanError: they are.
+    """
     if workers < 1:
         raise PlanError(f"--workers-per-trial {workers} must be at least 1")
     if concurrent is not None and concurrent < 1:
