@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def test_each_commands_help_can_be_shown(carray: Run, path: str) -> None:
     code, out, _ = carray(*path.split()[1:], "--help")
     assert code == 0
     assert f"Usage: {path}" in out
+
+
+def test_the_version_is_told(carray: Run) -> None:
+    assert carray("--version") == (0, f"carray {version('carray')}\n", "")
 
 
 def test_no_words_teach(carray: Run) -> None:
