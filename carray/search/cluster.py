@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 
+import psutil
 import ray
 
 from carray.errors import PlanError
@@ -29,6 +30,9 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+DAEMONS = ("gcs_server", "raylet")
+
+_ours: list[psutil.Process] = []  # of the Ray that this process has started
 
 
 @contextlib.contextmanager
@@ -53,7 +57,13 @@ def connected(address: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        _ours.clear()
         ray.shutdown()
+
+
+def is_lost() -> bool:
+    """Say whether the Ray that this process has started has died under it."""
+    return not all(map(_is_alive, _ours))
 
 
 def nodes() -> list[Node]:
@@ -70,6 +80,13 @@ def _connect(where: str) -> None:
         ray.init(address=where, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise _nobody_at(where, error) from None
+    _ours[:] = [each for each in psutil.Process().children() if each.name() in DAEMONS]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _refuse_silence(where: str) -> None:

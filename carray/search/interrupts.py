@@ -16,6 +16,7 @@ import psutil
 EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHOW_CURSOR = b"\x1b[?25h\n"
+WATCH_SECONDS = 0.5
 
 
 class Interrupts:
@@ -24,10 +25,17 @@ class Interrupts:
     The first one calls the current phase's `stop` in a thread of its own, since a signal may come
     in the middle of any call to Ray; in a phase without one it raises KeyboardInterrupt. The second
     one ends the process and the Ray that it started.
+
+    A signal to all processes of a job, as Slurm and `timeout` send it, ends that Ray as well, and
+    whatever is asked of it then waits a minute for nothing: where `is_lost` says so, `on_lost` is
+    called with the signal's name and the process ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_lost: Callable[[], bool], on_lost: Callable[[str], None]) -> None:
         self.name = ""  # of the signal that came first
+        self._is_lost = is_lost
+        self._on_lost = on_lost
+        self._is_over = threading.Event()
         self._stop: Callable[[str], None] | None = None
         self._in_main = threading.current_thread() is threading.main_thread()
 
@@ -42,6 +50,7 @@ class Interrupts:
         try:
             yield
         finally:
+            self._is_over.set()
             for number, handler in kept:
                 signal.signal(number, handler)
 
@@ -64,9 +73,16 @@ class Interrupts:
         if self.name:
             _end_at_once()
         self.name = signal.Signals(number).name
+        threading.Thread(target=self._watch, daemon=True).start()
         if self._stop is None:
             raise KeyboardInterrupt(self.name)
         threading.Thread(target=self._stop, args=(self.name,), daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(WATCH_SECONDS):
+            if self._is_lost():
+                self._on_lost(self.name)
+                _end_at_once()
 
 
 def _end_at_once() -> NoReturn:

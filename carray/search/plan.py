@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carray.errors import PlanError
 
@@ -42,6 +42,10 @@ class Plan:
             return Plan(lanes, self.workers, self.cpus_per_worker, self.gpus_per_worker, self.nodes)
         workers = self.workers * (self.lanes // lanes)
         return Plan(lanes, workers, self.cpus_per_worker, self.gpus_per_worker, self.nodes)
+
+    def serves(self, other: Plan) -> bool:
+        """Say whether these lanes are such as `other` asks for, and as many at least."""
+        return self.lanes >= other.lanes and replace(self, lanes=other.lanes) == other
 
     def lanes_text(self) -> str:
         """Say how many lanes of how many ranks."""

@@ -20,7 +20,7 @@ from carray.errors import PlanError
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import DiskBudget
-from carray.search.cluster import connected, nodes
+from carray.search.cluster import connected, is_lost, nodes
 from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
 from carray.search.interrupts import Interrupts
@@ -63,13 +63,14 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         CarrayError: the request can't be carried out; nothing was started.
         KeyboardInterrupt: it was interrupted; what had finished is kept and used by the next call.
     """
-    board, interrupts = board or open_board(), Interrupts()
+    board = board or open_board()
+    interrupts = Interrupts(is_lost, lambda name: board.note(f"{name}: Ray has ended too; {GO_ON}"))
     try:
         with interrupts.handled():
             return _run(request, board, interrupts)
     except KeyboardInterrupt as interrupt:
         board.close()
-        board.note(f"{interrupt or 'SIGINT'}: ended; {GO_ON}")
+        board.note(f"{str(interrupt) or 'SIGINT'}: ended; {GO_ON}")
         raise
     finally:
         board.close()
@@ -181,7 +182,7 @@ class _Session:
         if self._lanes is not None:
             with self._up(self._lanes) as lanes:
                 self._search(lanes)
-                if self._refit_plan == self._plan:
+                if self._plan.serves(self._refit_plan):
                     self._refit(lanes)
                     self._fold(lanes)
         if not self._stopped() and (self._has_refit() or self._open_folds()):

@@ -39,7 +39,14 @@ def test_refits_join_lanes_into_wider_ones() -> None:
 
 
 def test_ranks_that_share_a_gpu_are_not_joined() -> None:
-    assert make_plan(CLUSTER, trials=100, gpus_per_trial=0.5).widened(2).workers == 1
+    plan = make_plan(CLUSTER, trials=100, gpus_per_trial=0.5)
+    assert plan.widened(2).workers == 1
+    assert plan.serves(plan.widened(2)) and not plan.widened(2).serves(plan)
+
+
+def test_lanes_of_other_ranks_are_other_lanes() -> None:
+    plan = make_plan(CLUSTER, trials=100)
+    assert plan.serves(plan) and not plan.serves(plan.widened(3))
 
 
 def test_gpus_a_trial_are_a_number_or_auto() -> None:

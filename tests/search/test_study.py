@@ -223,13 +223,10 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     assert collapsed.name not in [member.trial for member in ensemble.members]
 
 
-def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
-    ray_instance: None, toy_data: Path, tmp_path: Path
-) -> None:
-    """Another Ray, the fixture's, runs on this machine all the time."""
-    wanted = request(toy_data, tmp_path, scheduler="none", refit=1, refit_epochs=4)
-    command = [sys.executable, "-m", "carray", "tune", str(toy_data), "--space", wanted.space]
-    command += ["--study", "s", "--runs", str(tmp_path / "runs"), "--trials", "4", "--json"]
+def begun(wanted: StudyRequest) -> subprocess.Popen[str]:
+    """Start the study in a process group of its own; return once a trial has ended."""
+    command = [sys.executable, "-m", "carray", "tune", str(wanted.data), "--space", wanted.space]
+    command += ["--study", "s", "--runs", str(wanted.runs), "--trials", "4", "--json"]
     command += ["--scheduler", "none", "--refit", "1", "--refit-epochs", "4"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -238,6 +235,28 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
     for line in process.stdout:
         if '"trial_ended"' in line:
             break
+    return process
+
+
+def test_a_signal_that_ends_ray_too_does_not_hang(
+    ray_instance: None, toy_data: Path, tmp_path: Path
+) -> None:
+    """As Slurm and `timeout` send it, to every process of the job."""
+    process = begun(request(toy_data, tmp_path))
+    below = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    rest = process.communicate(timeout=45)[0]  # Ray itself gives up after 60 seconds
+    assert process.returncode == 130, rest
+    assert re.search(r"SIGTERM: .*; the same command goes on from here", rest.splitlines()[-1])
+    assert psutil.wait_procs(below, timeout=20)[1] == []
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_next_call_ends_the_study(
+    ray_instance: None, toy_data: Path, tmp_path: Path
+) -> None:
+    """Another Ray, the fixture's, runs on this machine all the time."""
+    wanted = request(toy_data, tmp_path, scheduler="none", refit=1, refit_epochs=4)
+    process = begun(wanted)
     below = psutil.Process(process.pid).children(recursive=True)
     assert any("RayTrainWorker" in " ".join(words_of(each)) for each in below)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
