@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,9 @@ def lines_of(case: Case, rounds: int, profiled: bool) -> Iterator[str]:
         ProcessPoolExecutor(1, spawn, start, (Theirs, case)) as theirs,
     ):
         both = ours, theirs
-        for started in [side.submit(next_epoch) for side in both]:
-            started.result()  # the first epoch warms up
+        first = [started.result() for started in [side.submit(next_epoch) for side in both]]
+        told = " and ".join(f"{epoch.seconds:.0f} s" for epoch in first)
+        print(f"{case.backbone}@{case.size}: first epochs took {told}", file=sys.stderr)
         pairs = [[side.submit(next_epoch).result() for side in both] for _ in range(rounds)]
         limit = ours.submit(most_images_per_second, case.backbone, case.size, case.device).result()
         yield row_of(case, pairs, limit)
@@ -197,6 +199,7 @@ SIDE: list[Ours | Theirs] = []  # of this process
 
 def start(kind: type[Ours] | type[Theirs], case: Case) -> None:
     """Make this process one side of the comparison."""
+    set_start_method("fork", force=True)  # as in a program of its own; spawned loaders start slowly
     torch.set_num_threads(case.threads)
     SIDE.append(kind(case))
 
