@@ -6,6 +6,9 @@ Epochs draw their random numbers from (seed, epoch), so no generator's state has
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +58,24 @@ def read_meta(folder: Path) -> CheckpointMeta | None:
         return None
 
 
-def write_checkpoint(folder: Path, live: LiveTrial) -> None:
-    """Write `live` aside, then rename; `live.stamp` names the new checkpoint."""
-    meta = CheckpointMeta(
+@contextmanager
+def checkpointed(folder: Path, live: LiveTrial) -> Iterator[None]:
+    """Write what `live` has learned while the caller judges it; then what came of that, and rename.
+
+    Until the end the caller leaves the classifier, its average and the optimizer as they are; by
+    the end `live` has the epoch's row, and a stamp that names the new checkpoint. An error leaves
+    the checkpoint of the epoch before.
+    """
+    with written_aside(folder) as aside, ThreadPoolExecutor(1) as pool:
+        aside.mkdir()
+        written = pool.submit(torch.save, _state_of(live), aside / STATE_FILE)
+        yield
+        written.result()
+        write_text(aside / META_FILE, _meta_of(live).model_dump_json() + "\n")
+
+
+def _meta_of(live: LiveTrial) -> CheckpointMeta:
+    return CheckpointMeta(
         stamp=live.stamp,
         trial=live.trial,
         config=live.config,
@@ -67,10 +85,6 @@ def write_checkpoint(folder: Path, live: LiveTrial) -> None:
         parameters=live.parameters,
         compute=live.compute,
     )
-    with written_aside(folder) as aside:
-        aside.mkdir()
-        torch.save(_state_of(live), aside / STATE_FILE)
-        write_text(aside / META_FILE, meta.model_dump_json() + "\n")
 
 
 def new_stamp() -> str:

@@ -72,15 +72,6 @@ def _eval_on_features(live: LiveTrial, rows: Rows, num_loaders: int) -> FeatureP
     return FeaturePlan(stored, live.data.images.labels, rows, EVAL_FEATURES, drops_last=False)
 
 
-def average_statistics(classifier: Classifier, ranks: Ranks) -> None:
-    """Give all ranks the mean of their batch statistics, which each has gathered by itself."""
-    if ranks.world_size == 1:
-        return
-    for value in classifier.buffers():
-        if value.is_floating_point():
-            value.copy_(ranks.all_sum(value) / ranks.world_size)
-
-
 def logits_of(
     classifier: Classifier,
     data: TrialData,

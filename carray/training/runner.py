@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ from carray.models.classifier import Classifier, load_classifier, save_classifie
 from carray.records import TrialFolder
 from carray.training.checkpoint import (
     CheckpointMeta,
+    checkpointed,
     load_checkpoint,
     new_stamp,
     read_meta,
-    write_checkpoint,
 )
 from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
-from carray.training.evaluation import average_statistics, evaluate, logits_of
+from carray.training.evaluation import evaluate, logits_of
 from carray.training.features import FrozenBackbone
 from carray.training.heap import keep_freed_memory, trim
 from carray.training.live import (
@@ -53,6 +53,7 @@ from carray.training.memory import (
     infeasible_message,
     is_out_of_memory,
 )
+from carray.training.norms import settle_norms
 from carray.training.orders import EpochOrder, EpochOutcome
 from carray.training.probe import choose_compute
 from carray.training.ranks import Ranks
@@ -97,8 +98,16 @@ class TrialRunner:
             if meta and meta.epoch >= order.epoch and meta.config == order.config:
                 return outcome_of(meta.rows[: order.epoch], meta)
             live = self._live_for(order, meta)
-            live.rows.append(self._row(live, order.epoch))
-            return self._keep(live, order)
+            start = time.perf_counter()
+            trained = train_one_epoch(
+                live, order.epoch, self._ranks, self._num_loaders, self._on_batch
+            )
+            settle_norms(live, self._ranks, self._num_loaders)
+            with checkpointed(checkpoint, live) if self._ranks.rank == 0 else nullcontext():
+                live.rows.append(self._row(live, order.epoch, trained, start))
+                outcome = self._keep(live, order)
+            self._ranks.barrier()
+            return outcome
 
     def finish(self, order: EpochOrder) -> None:
         """Write the best weights' logits on the held splits; remove the checkpoint.
@@ -196,12 +205,8 @@ class TrialRunner:
 
         return choose
 
-    def _row(self, live: LiveTrial, epoch: int) -> EpochRow:
-        """Run the epoch; return its metrics, the same on all ranks."""
-        start = time.perf_counter()
-        trained = train_one_epoch(live, epoch, self._ranks, self._num_loaders, self._on_batch)
-        for classifier in dict.fromkeys((live.classifier, live.judged)):
-            average_statistics(classifier, self._ranks)
+    def _row(self, live: LiveTrial, epoch: int, trained: Trained, start: float) -> EpochRow:
+        """Judge the epoch begun at `start`; return its metrics, the same on all ranks."""
         scores = evaluate(live, self._ranks, self._num_loaders)
         log_loss = scores[metrics.VAL_LOG_LOSS]
         if not abs(log_loss) < float("inf"):
@@ -216,15 +221,12 @@ class TrialRunner:
         return shared
 
     def _keep(self, live: LiveTrial, order: EpochOrder) -> EpochOutcome:
-        """Leave the checkpoint, and the weights of a best epoch before it."""
-        folder = TrialFolder(Path(order.folder))
+        """Name the epoch's checkpoint; leave the weights of a best epoch before it."""
         outcome = outcome_of(live.rows, live)
         live.stamp = self._ranks.broadcast_object(new_stamp())
-        if self._ranks.rank == 0:
-            if outcome.is_best:
-                save_classifier(live.judged.state_dict(), folder.weights_file, live.spec)
-            write_checkpoint(folder.checkpoint, live)
-        self._ranks.barrier()
+        if self._ranks.rank == 0 and outcome.is_best:
+            folder = TrialFolder(Path(order.folder))
+            save_classifier(live.judged.state_dict(), folder.weights_file, live.spec)
         return outcome
 
     def _held_logits(self, order: EpochOrder, folder: TrialFolder) -> dict[str, Any]:

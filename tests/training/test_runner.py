@@ -147,6 +147,23 @@ def test_a_checkpoint_swapped_under_the_runner_is_what_continues(
     assert meta.rows[0] == first.rows[0]
 
 
+def test_an_epoch_that_fails_while_it_is_judged_leaves_the_checkpoint_before(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(new_runner(), tmp_path / "whole", toy_data, CONFIG)
+    run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "carray.training.runner.evaluate", lambda *_: {metrics.VAL_LOG_LOSS: np.inf}
+        )
+        with pytest.raises(TrialFailed, match="is inf after epoch 2"):
+            run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 2)
+    meta = read_meta(tmp_path / "torn" / "checkpoint")
+    assert meta is not None and meta.epoch == 1
+    assert not list((tmp_path / "torn").glob(".*"))
+    assert run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 2)[0] == pytest.approx(whole[1])
+
+
 def test_an_epoch_without_the_one_before_is_refused(tmp_path: Path, toy_data: Path) -> None:
     with pytest.raises(TrialFailed, match=r"epoch 3 .* needs the checkpoint of epoch 2"):
         new_runner().run_epoch(order_of(tmp_path, toy_data, CONFIG, 3))
