@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from carray.ensemble.openings import looks_text
 from carray.ensemble.statistics import Interval
 
 
@@ -84,6 +85,6 @@ def folds_lines(found: Folds) -> list[str]:
         )
         lines.append(f"{chosen + row.what:<30}{row.split:<6}{row.images:>7}{loss:>28}{top1:>28}")
     if found.models_that_opened_test:
-        lines += ["", f"{found.models_that_opened_test} models have looked at this test split"]
+        lines += ["", looks_text(found.models_that_opened_test)]
     lines += [f"out-of-fold logits: {found.logits_file}"]
     return [*lines, f"model package: {found.package}"] if found.package else lines

@@ -14,6 +14,7 @@ import numpy as np
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.ensemble.logits import Floats, Labels, Rows
+from carray.ensemble.openings import looks_text
 from carray.ensemble.sources import find_package
 from carray.ensemble.statistics import Interval, bootstrap_means, interval
 from carray.errors import ConfigError, DataError
@@ -196,6 +197,6 @@ def mistakes_lines(found: Mistakes) -> list[str]:
         more = len(found.pairs) - SHOWN_PAIRS
         lines += [f"and {more} more pairs"] if more > 0 else []
     if found.models_that_opened_test:
-        lines += ["", f"{found.models_that_opened_test} models have looked at this test split"]
+        lines += ["", looks_text(found.models_that_opened_test)]
     lines += [f"sheet: {found.sheet}"] if found.sheet else []
     return [*lines, f"table: {found.table}"]

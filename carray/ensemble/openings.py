@@ -62,3 +62,8 @@ def _read(file: Path) -> Opening:
         return Opening.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise RecordError(f"the opening {file} can't be read: {error}") from None
+
+
+def looks_text(models: int) -> str:
+    """Say how many models have been judged by the test split."""
+    return f"{models} model{'s have' if models > 1 else ' has'} looked at this test split"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from carray.ensemble.openings import looks_text
 from carray.ensemble.predict import SHOWN, PredictedFile
 from carray.ensemble.result import Ensemble
 from carray.ensemble.statistics import Comparison, Interval
@@ -125,8 +126,7 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     lines.append(f"right where the other is wrong: ensemble {only[0]}, single trial {only[1]}")
     if ensemble.models_that_opened_test > 1:
         lines.append(
-            f"{ensemble.models_that_opened_test} models have looked at this test split: "
-            "the more look, the less it says"
+            f"{looks_text(ensemble.models_that_opened_test)}: the more look, the less it says"
         )
     return lines
 

@@ -19,7 +19,7 @@ from carray.ensemble.blend import losses_of
 from carray.ensemble.labels import held_labels
 from carray.ensemble.logits import SplitVotes
 from carray.ensemble.members import Candidate, find_candidates, read_trials
-from carray.ensemble.openings import fingerprint_of, record_opening
+from carray.ensemble.openings import fingerprint_of, looks_text, record_opening
 from carray.ensemble.statistics import Interval, bootstrap_means, interval
 from carray.errors import RecordError
 from carray.records import RunsFolder, TrialRecord
@@ -219,7 +219,7 @@ def side_by_side_lines(found: SideBySide) -> list[str]:
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
     if found.models_that_opened_test:
-        lines.append(f"{found.models_that_opened_test} models have looked at this test split")
+        lines.append(looks_text(found.models_that_opened_test))
     if found.left_out:
         what = "trial" if found.left_out == 1 else "trials"
         lines.append(f"{found.left_out} more complete {what}: --all, or --trials 3,7")
