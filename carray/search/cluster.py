@@ -80,7 +80,13 @@ def _connect(where: str) -> None:
         ray.init(address=where, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise _nobody_at(where, error) from None
-    _ours[:] = [each for each in psutil.Process().children() if each.name() in DAEMONS]
+    _ours[:] = filter(_is_daemon, psutil.Process().children())
+
+
+def _is_daemon(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # gone meanwhile
+        return process.name() in DAEMONS
+    return False
 
 
 def _is_alive(process: psutil.Process) -> bool:
