@@ -1,7 +1,8 @@
 """How a trial computes fastest on its device: measured once, and kept in its study's `probe.json`.
 
-Measured only for a trial that is long enough to win the measurement back; others compute as
-`usual_compute` says, and so does one whose other ways don't beat that by `MARGIN`.
+Measured only for a trial that is long enough to win the measurement back; a shorter one takes what
+its study has measured, else it computes as `usual_compute` says, and so does one whose other ways
+don't beat that by `MARGIN`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from carray.models.classifier import Classifier
 from carray.training.live import AUTOCAST, stepping, usual_compute
 
 TIMED_STEPS = 3  # of each way, after one that warms it up; the fastest counts
-MOST_SHARE = 0.05  # of a trial's steps that may go into measuring
+MOST_SHARE = {"cpu": 0.05, "cuda": 0.2}  # of a trial's steps; a small net's graphs win more
 MARGIN = 1.05  # by which another way must beat the usual one
 COMPILE_SECONDS = 60.0  # what compiling is taken to cost before it was measured
 WON_BACK = {"cpu": 20, "cuda": 5}  # times that cost, a trial must train to have it measured
@@ -78,19 +79,23 @@ def choose_compute(
         ConfigError: the device doesn't have the precision that `config` fixes.
     """
     usual = usual_compute(config, classifier, device)
+    if usual.compiled or config.finetune.policy == "head_only":
+        return usual
     steps = config.epochs * max(1, train_images // config.device_batch_size)
     ways = eager_ways(usual, config, device)
-    too_short = len(ways) * (TIMED_STEPS + 1) > MOST_SHARE * steps
-    if too_short or usual.compiled or config.finetune.policy == "head_only":
+    too_short = len(ways) * (TIMED_STEPS + 1) > MOST_SHARE[device.type] * steps
+    if too_short and not file.exists():
         return usual
     key = _key(config, device)
     with locked(file.with_name(f".lock-{file.name}")):
         probes = Probes.read(file)
-        known = probes.timings.get(key) or _timed(classifier, config, ways, device)
+        known = probes.timings.get(key, ())
+        if not known and not too_short:
+            known = _timed(classifier, config, ways, device)
         if may_compile(known, config, steps, device):
             fastest = min(known, key=lambda timing: timing.step_seconds).compute
             known += _timed(classifier, config, compiled_ways(fastest, config, device), device)
-        if known != probes.timings.get(key):
+        if known != probes.timings.get(key, ()):
             kept = Probes(timings={**probes.timings, key: known})
             write_text(file, kept.model_dump_json(indent=1) + "\n")
     return decide(known, usual, steps)

@@ -41,6 +41,19 @@ def test_a_short_trial_computes_as_usual_and_measures_nothing(tmp_path: Path) ->
     assert not file.exists()
 
 
+def test_a_short_trial_takes_what_a_long_one_has_measured(tmp_path: Path) -> None:
+    file = tmp_path / "probe.json"
+    chosen(small_config(epochs=100), 64, file)
+    ((key, timings),) = Probes.read(file).timings.items()
+    fast = tuple(
+        t.model_copy(update={"step_seconds": 9.0 - 8 * (t.compute == FIRST)}) for t in timings
+    )
+    file.write_text(Probes(timings={key: fast}).model_dump_json())
+    assert chosen(small_config(epochs=3), 64, file) == FIRST
+    assert chosen(small_config(epochs=3, image_size=64), 64, file) == LAST
+    assert list(Probes.read(file).timings) == [key]
+
+
 def test_a_long_trial_is_measured_once_and_the_next_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "probe.json"
     first = chosen(small_config(epochs=100), 64, file)
