@@ -1,9 +1,9 @@
 """The statistics of batch norms, measured for the weights as they are.
 
 The running ones trail the weights by some ten steps. Where an epoch has few steps and the rate is
-high, a score judged by them is chance: of fine-tunings on 262 photographs, how they stood after
-five of twenty epochs said nothing of how they ended (rank correlation 0.1), measured anew it
-did (0.8). So each epoch ends with a look at training images as they are evaluated, unaugmented:
+high, a score judged by them says little of where training leads: of fine-tunings on 262 photographs
+the best after five of twenty epochs had a rank correlation of 0.43 with the end, measured anew
+0.81. So each epoch ends with a look at training images as they are evaluated, unaugmented:
 "precise batch norm" of Wu & Johnson 2021, https://arxiv.org/abs/2105.07576. The next epoch's steps
 don't see these statistics, so training itself is as it was.
 """
