@@ -36,8 +36,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("head", ["linear", "ml_decoder"])
 @pytest.mark.parametrize("policy", ["head_only", "unfreeze_at"])
 def test_scores_are_those_of_running_the_backbone(
-    tmp_path: Path, toy_data: Path, policy: str, head: str
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch, policy: str, head: str
 ) -> None:
+    if head == "ml_decoder":  # measured statistics of a random net magnify float16's rounding
+        monkeypatch.setattr("carray.training.runner.settle_norms", lambda *_: None)
     common: dict[str, Any] = {
         **PLAIN,
         "finetune__policy": policy,
@@ -52,7 +54,7 @@ def test_scores_are_those_of_running_the_backbone(
     )
     first = run(new_runner(), tmp_path / "a", toy_data, stored)
     second = run(new_runner(), tmp_path / "b", toy_data, ran)
-    close = 2e-2 if head == "ml_decoder" else 1e-4  # maps are kept in float16
+    close = 2e-3 if head == "ml_decoder" else 1e-4  # maps are kept in float16
     for a, b in zip(first, second, strict=True):
         assert a[metrics.TRAIN_LOSS] == pytest.approx(b[metrics.TRAIN_LOSS], abs=close)
         assert a[metrics.VAL_LOG_LOSS] == pytest.approx(b[metrics.VAL_LOG_LOSS], abs=close)
@@ -60,7 +62,7 @@ def test_scores_are_those_of_running_the_backbone(
     for name, config in (("a", stored), ("b", ran)):
         new_runner().finish(order_of(tmp_path / name, toy_data, config, 3, trial=name))
         finished.append(TrialFolder(tmp_path / name).logits("test").astype(np.float32))
-    assert np.abs(finished[0] - finished[1]).mean() < 0.02
+    assert finished[0] == pytest.approx(finished[1], abs=0.02)
 
 
 def test_the_second_trial_never_runs_the_backbone(
