@@ -8,7 +8,7 @@ from torch import nn
 from carray.config import FinetuneConfig
 from carray.models.classifier import Classifier
 
-NORMS_WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
+BatchNorm = nn.modules.batchnorm._BatchNorm  # all that gather running statistics
 
 
 def block_groups(backbone: nn.Module) -> list[list[str]]:
@@ -60,7 +60,7 @@ def set_train_mode(classifier: Classifier) -> None:
         classifier.backbone.eval()
         return
     for module in classifier.backbone.modules():
-        if isinstance(module, NORMS_WITH_STATISTICS) and _is_frozen(module):
+        if isinstance(module, BatchNorm) and _is_frozen(module):
             module.eval()
 
 

@@ -39,9 +39,8 @@ class Plan:
         """Return a plan for `trials` long trials: lanes joined where there are more than those."""
         lanes = max(1, min(self.lanes, trials))
         if self.gpus_per_worker not in (0.0, 1.0):  # ranks that share a GPU can't be joined
-            return Plan(lanes, self.workers, self.cpus_per_worker, self.gpus_per_worker, self.nodes)
-        workers = self.workers * (self.lanes // lanes)
-        return Plan(lanes, workers, self.cpus_per_worker, self.gpus_per_worker, self.nodes)
+            return replace(self, lanes=lanes)
+        return replace(self, lanes=lanes, workers=self.workers * (self.lanes // lanes))
 
     def serves(self, other: Plan) -> bool:
         """Say whether these lanes are such as `other` asks for, and as many at least."""

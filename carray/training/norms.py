@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from carray.data.loader import Loader, Rows, to_device
 from carray.models.classifier import Classifier
+from carray.models.freezing import BatchNorm
 from carray.training.evaluation import eval_plan
 from carray.training.live import LiveTrial
 from carray.training.ranks import Ranks
