@@ -48,10 +48,10 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.progress import TimeRemainingColumn as Eta
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}  {task.fields[rate]:,.0f}/s  ETA"),
+        TextColumn("{task.fields[unit]}  {task.fields[rate]:,.0f}/s  ETA", markup=False),
         Eta(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:

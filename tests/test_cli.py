@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from carray.cli import main
@@ -75,6 +76,13 @@ def test_each_command_says_what_it_does_and_what_each_option_means(path: str) ->
     assert [
         name for name, told_so in told.items() if not told_so and name not in self_explaining
     ] == []
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_square_brackets_in_help_are_shown(path: str) -> None:
+    for param in COMMANDS[path].params:
+        text = getattr(param, "help", None) or ""
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
 
 
 @pytest.mark.parametrize("path", COMMANDS)

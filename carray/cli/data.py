@@ -39,7 +39,8 @@ def prepare(
         typer.Option(help="File of images to leave out: a name per line, or a CSV with ids."),
     ] = None,
     merge: Annotated[
-        Path | None, typer.Option(help="Classes that are one: YAML name: [a, b], or CSV name,a,b.")
+        Path | None,
+        typer.Option(help=r"Classes that are one: YAML name: \[a, b] or CSV name,a,b."),
     ] = None,
     val: Annotated[float, typer.Option(help="Share that steers training and search.")] = 0.15,
     blend: Annotated[float, typer.Option(help="Share that only ensembles look at.")] = 0.1,
