@@ -20,7 +20,8 @@ def cut_stratified(
     """Return the part of each image: of every class each part gets its fraction.
 
     Groups stay whole, so a class's shares are as near as its groups allow; each image of a group
-    counts for its own class. The rest of the fractions goes to the first part.
+    counts for its own class. A class with a group for each part is in each, unless groups that it
+    shares with other classes don't allow it. The rest of the fractions goes to the first part.
 
     Args:
         labels: class index per image, (N,).
@@ -35,6 +36,7 @@ def cut_stratified(
         part = int(np.argmax(needs[labels[rows]].sum(axis=0)))  # lacks these classes most
         chosen[rows] = part
         np.subtract.at(needs[:, part], labels[rows], 1)
+    _fill_empty(chosen, needs, labels, groups)
     return np.array(parts)[chosen]
 
 
@@ -105,6 +107,34 @@ def _quotas(labels: Rows, fractions: Sequence[float]) -> npt.NDArray[np.float64]
                 quota[int(np.argmax(quota))] -= 1
                 quota[part] = 1
     return quotas
+
+
+def _fill_empty(chosen: Rows, needs: npt.NDArray[np.float64], labels: Rows, groups: Rows) -> None:
+    """Move groups to the parts that lack a class with a group for each part: its large groups may
+    have filled the largest parts and left none for the others."""
+    (owners, classes), first, sizes = np.unique(
+        np.stack([groups, labels]), axis=1, return_index=True, return_counts=True
+    )
+    held = np.zeros(needs.shape, np.int64)  # groups of each class in each part
+    np.add.at(held, (classes, chosen[first]), 1)
+    lacking = (held == 0) & (held.sum(axis=1) >= needs.shape[1])[:, None]
+    for own, part in np.argwhere(lacking).tolist():
+        best, least = None, np.inf
+        for group in owners[classes == own] if held[own, part] == 0 else ():
+            pairs = owners == group
+            mine, source = classes[pairs], chosen[first[pairs][0]]
+            if (held[mine, source] < 2).any():
+                continue  # its part would lack a class then
+            moved = needs[mine][:, [source, part]] + np.outer(sizes[pairs], (1, -1))
+            worse = float((np.abs(moved) - np.abs(needs[mine][:, [source, part]])).sum())
+            if worse < least:
+                best, least = (group, mine, source, moved), worse
+        if best is not None:
+            group, mine, source, moved = best
+            chosen[groups == group] = part
+            held[mine, source] -= 1
+            held[mine, part] += 1
+            needs[mine, source], needs[mine, part] = moved[:, 0], moved[:, 1]
 
 
 def _shuffled_groups(groups: Rows, seed: int) -> list[Rows]:

@@ -79,3 +79,36 @@ def test_a_blend_split_must_be_worth_it() -> None:
     assert "it would hold 10 images" in blend_problem(few, np.arange(100), 2, 0.1, 4)
     rare = np.concatenate([np.zeros(1000, int), np.ones(4, int)])
     assert "smallest class" in blend_problem(rare, np.arange(1004), 2, 0.1, 4)
+
+
+def test_a_class_of_few_large_groups_is_in_every_part() -> None:
+    groups = np.concatenate([np.repeat(np.arange(3), 5), np.arange(3, 60)])
+    labels = np.concatenate([np.zeros(15, int), np.ones(57, int)])
+    shares = {"train": 0.7, "val": 0.15, "test": 0.15}
+    for seed in range(5):
+        parts = cut_stratified(labels, groups, shares, seed)
+        assert {part: int((parts[:15] == part).sum()) for part in shares} == dict.fromkeys(
+            shares, 5
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), num_groups=st.integers(12, 80))
+def test_a_class_with_a_group_for_each_part_is_in_each(seed: int, num_groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, num_groups, 100)
+    labels = rng.integers(0, 4, num_groups)[groups]
+    parts = cut_stratified(labels, groups, SHARES, seed)
+    for label in range(4):
+        enough = len(np.unique(groups[labels == label])) >= len(SHARES)
+        assert not enough or set(parts[labels == label]) == set(SHARES)
+
+
+def test_of_shared_groups_none_is_taken_from_a_class_that_needs_it() -> None:
+    labels = np.array([0, 1, 0, 1, 0, 1, 1, 1, 1])
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
+    for seed in range(10):
+        parts = cut_stratified(labels, groups, {"train": 0.8, "val": 0.1, "test": 0.1}, seed)
+        for label in (0, 1):
+            assert set(parts[labels == label]) == {"train", "val", "test"}
+        assert all(len(set(parts[groups == group])) == 1 for group in range(6))
