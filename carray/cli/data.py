@@ -55,7 +55,8 @@ def prepare(
     """Read labelled images, find what is wrong, split them, and write a data folder.
 
     Splits that the source brings are kept; shares are of the images it leaves to be split.
-    Near-duplicates never straddle two splits. Nothing is copied: the images stay where they are.
+    Near-duplicates, and boxes of one file, never straddle two splits. Nothing is copied: the
+    images stay where they are.
     """
     from carray.data.prepare import prepare as prepare_data
     from carray.data.seen import log_beside, num_kept
@@ -181,7 +182,10 @@ def _print_head(summary: DataSummary) -> None:
     if summary.folds:
         told.append(f"{summary.folds} folds of train")
     if summary.near_duplicate_groups:
-        told.append(f"{summary.near_duplicate_groups} groups of near-duplicates, each in one split")
+        what = (
+            "near-duplicates or boxes of one file" if summary.crop == "box" else "near-duplicates"
+        )
+        told.append(f"{summary.near_duplicate_groups} groups of {what}, each in one split")
     if summary.crop == "box":
         told.append("cut to boxes")
     if summary.merged:

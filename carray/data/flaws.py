@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from carray.data.duplicates import near_duplicate_groups
 from carray.data.manifest import Rows
 from carray.data.seen import Seen
@@ -58,7 +60,7 @@ def exclude_conflicts(images: Sequence[Candidate], crop: bool) -> list[Candidate
 
 
 def exclude_leaks(images: Sequence[Candidate], groups: Rows) -> list[Candidate]:
-    """Exclude the train side of near-duplicates that straddle the source's own splits."""
+    """Exclude the train side of groups that straddle the source's own splits."""
     out = list(images)
     for rows in _by_group(images, groups):
         kept = _best(rows, images)
@@ -72,6 +74,18 @@ def group_images(images: Sequence[Candidate]) -> Rows:
     """Return the near-duplicate group of each image; excluded ones stand alone."""
     blank = Seen()
     return near_duplicate_groups([blank if one.excluded else one.seen for one in images])
+
+
+def with_whole_files(images: Sequence[Candidate], groups: Rows) -> Rows:
+    """Return the groups, joined where images are cut from one file; excluded ones stand alone."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = [str(row) if one.excluded else one.seen.content_hash for row, one in enumerate(images)]
+    files = np.unique(names, return_inverse=True)[1] + len(images)  # numbers past the groups'
+    links = coo_array((np.ones(len(images)), (groups, files)), shape=(2 * len(images),) * 2)
+    joined: Rows = connected_components(links, directed=False)[1][groups].astype(np.int64)
+    return joined
 
 
 def suspected_labels(images: Sequence[Candidate], groups: Rows) -> list[str]:
@@ -90,6 +104,8 @@ def suspected_labels(images: Sequence[Candidate], groups: Rows) -> list[str]:
 
 def _copy(image: Candidate, kept: Candidate, how: str) -> str:
     what = "same content as" if how == "same" else "near-duplicate of"
+    if how == "near" and image.seen.content_hash == kept.seen.content_hash:
+        what = "cut from one file with"
     if PRIORITY[image.split] == PRIORITY[kept.split]:
         return f"duplicate: {what} {kept.image_id}"
     return f"leak: {what} {kept.image_id} in {kept.split}"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from carray.data import flaws
 from carray.data.flaws import Candidate
 from carray.data.manifest import (
     BOX_COLUMNS,
-    SPLITS,
     STORE_BUDGET_GIB,
     Crop,
     Manifest,
@@ -25,39 +22,14 @@ from carray.data.manifest import (
 from carray.data.parallel import Progress
 from carray.data.scan import scan_images
 from carray.data.seen import Seen, log_beside
+from carray.data.shares import Shares, cut_table
 from carray.data.sources import Listing, Sighting, list_source
 from carray.data.sources.listing import natural_key
-from carray.data.splits import blend_problem, cut_folds, cut_stratified, require_images
 from carray.data.wishes import match_names, read_merge, read_names
 from carray.errors import DataError
 from carray.progress import silent
 
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What is asked of the splits: shares of the images that the source leaves to be split."""
-
-    val: float
-    blend: float
-    test: float
-    folds: int
-    seed: int
-
-    def check(self) -> None:
-        """Refuse shares that can't be; raises DataError."""
-        for name in ("val", "blend", "test"):
-            share = getattr(self, name)
-            if not 0 <= share < 1:
-                raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
-        if self.val + self.blend + self.test >= 1:
-            raise DataError(
-                f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
-                "nothing to train on: their sum must be below 1"
-            )
-        if self.folds < 0 or self.folds == 1:
-            raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
 
 
 def prepare(
@@ -83,8 +55,8 @@ def prepare(
 
     A source is an image folder (`CLASS/...`, or `train/CLASS/...` beside `val` and `test`), a CSV
     with an id and a label per row, or Stanford Cars with its `.mat` files. Splits that the source
-    brings are kept; the others are cut, stratified, from its training images. Near-duplicates
-    never straddle two splits or folds.
+    brings are kept; the others are cut, stratified, from its training images. Near-duplicates,
+    and boxes of one file, never straddle two splits or folds.
 
     Args:
         source: image folder, CSV, or the folder of Stanford Cars.
@@ -126,15 +98,16 @@ def prepare(
     log = log_beside(folder)
     candidates = _looked_at(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = flaws.exclude_conflicts(candidates, crop == "box")
-    groups = flaws.group_images(candidates)
+    near = flaws.group_images(candidates)
+    groups = flaws.with_whole_files(candidates, near)
     candidates = flaws.exclude_leaks(candidates, groups)
-    _note_flaws(candidates, groups, notes)
+    _note_flaws(candidates, near, notes)
 
     classes = _class_order(listing, candidates)
     index = {name: number for number, name in enumerate(classes)}
     table = candidate_rows(candidates, groups, index)
     try:
-        brought = _cut(table, classes, shares, notes)
+        brought = cut_table(table, classes, shares, notes)
     except DataError as error:
         raise DataError(f"{error}{_left_out_before(candidates)}") from None
     settings = Settings(
@@ -216,14 +189,14 @@ def _left_out_before(candidates: Sequence[Candidate]) -> str:
     return f" (left out: {told}; {out[0].image_id}: {out[0].excluded})"
 
 
-def _note_flaws(candidates: Sequence[Candidate], groups: Rows, notes: list[str]) -> None:
+def _note_flaws(candidates: Sequence[Candidate], near: Rows, notes: list[str]) -> None:
     leaks = sum(one.excluded.startswith("leak") for one in candidates)
     if leaks:
         notes.append(
-            f"{leaks} images leak between the source's own splits; the copies nearest to "
-            "test were kept"
+            f"{leaks} images leak between the source's own splits (near-duplicates, or cut from "
+            "one file); the copies nearest to test were kept"
         )
-    suspected = flaws.suspected_labels(candidates, groups)
+    suspected = flaws.suspected_labels(candidates, near)
     notes += suspected[:MAX_NOTED]
     if len(suspected) > MAX_NOTED:
         notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
@@ -264,51 +237,3 @@ def candidate_rows(
     for column, name in enumerate(BOX_COLUMNS):
         columns[name] = [box[column] for box in boxes]
     return pd.DataFrame(columns)
-
-
-def _cut(
-    table: pd.DataFrame, classes: Sequence[str], shares: Shares, notes: list[str]
-) -> tuple[str, ...]:
-    """Fill in `split` and `fold`; return the splits that the source brought."""
-    kept = (table["excluded"] == "").to_numpy()
-    own = table["split"].to_numpy()
-    brought = tuple(name for name in SPLITS[1:] if (own[kept] == name).any())
-    pool = np.flatnonzero(kept & np.isin(own, ["", "train"]))
-    labels = table["class_index"].to_numpy(np.int64)
-    groups = table["group"].to_numpy(np.int64)
-    fractions = _fractions(labels[pool], groups[pool], classes, shares, brought, notes)
-    parts = cut_stratified(labels[pool], groups[pool], fractions, shares.seed)
-    splits = own.astype(object)
-    splits[pool] = parts
-    table["split"] = splits
-    if shares.folds:
-        train = pool[parts == "train"]
-        names = [f"fold {fold}" for fold in range(shares.folds)]
-        require_images(labels[train], groups[train], classes, names, "the folds")
-        table.loc[train, "fold"] = cut_folds(
-            labels[train], groups[train], shares.folds, shares.seed
-        )
-    return brought
-
-
-def _fractions(
-    labels: Rows,
-    groups: Rows,
-    classes: Sequence[str],
-    shares: Shares,
-    brought: Sequence[str],
-    notes: list[str],
-) -> dict[str, float]:
-    """Return {part: share} of what the pool is cut into, `train` first."""
-    asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
-    cut = {name: share for name, share in asked.items() if share > 0 and name not in brought}
-    blend = cut.pop("blend", 0.0)
-    require_images(labels, groups, classes, ("train", *cut), "the splits")
-    if blend:
-        problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
-        if problem:
-            notes.append(f"no blend split: {problem}; ensembles are cross-fitted on val")
-        else:
-            cut["blend"] = blend
-    ordered = {name: cut[name] for name in SPLITS if name in cut}
-    return {"train": 1 - sum(ordered.values()), **ordered}

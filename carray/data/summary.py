@@ -42,7 +42,8 @@ class DataSummary(BaseModel):
     """The splits that the source brought."""
     folds: int
     near_duplicate_groups: int
-    """Groups of two or more included images; each is in one split and one fold."""
+    """Groups of two or more included images, near-duplicates or boxes of one file; each is in one
+    split and one fold."""
     classes: list[ClassCount]
     excluded: list[Exclusion]
     excluded_by_reason: dict[str, int]
