@@ -24,6 +24,7 @@ from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
+FIXED_PARAMS = "fixed_params"  # under which Optuna keeps the point of a trial that waits
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 
 
@@ -53,7 +54,7 @@ class Ledger:
         self._records = {record.number: record for record in records}
         self._whole: set[int] = set()  # trials whose record this process has written whole
         self._interrupted = self._find_interrupted()
-        self._fail_strays()
+        self._draw_strays_again()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -104,7 +105,8 @@ class Ledger:
         """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
         with self._lock:
             for record in self.refits:
-                if record.refit_of == of.number and record.config.epochs == epochs:
+                same = record.refit_of == of.number and record.config.epochs == epochs
+                if same and record.state is not TrialState.PRUNED:  # given up meanwhile
                     return record
             config = of.config.model_copy(update={"epochs": epochs})
             record = self._store(
@@ -120,7 +122,8 @@ class Ledger:
         """Open a trial's configuration on a fold, or return the one that was opened before."""
         with self._lock:
             for record in self.folds:
-                if record.fold_of == of.number and record.config.fold == fold:
+                same = record.fold_of == of.number and record.config.fold == fold
+                if same and record.state is not TrialState.PRUNED:
                     return record
             config = of.config.model_copy(update={"fold": fold})
             record = self._store(
@@ -201,13 +204,24 @@ class Ledger:
     def _find_interrupted(self) -> list[TrialRecord]:
         return [record for record in self.records if not record.state.is_finished()]
 
-    def _fail_strays(self) -> None:
-        """Fail what Optuna thinks is running but a killed process never recorded."""
+    def _draw_strays_again(self) -> None:
+        """Draw again, as it was, what Optuna thinks is running but a killed process never recorded.
+
+        It fails in Optuna after what takes its place is there: a kill between the two loses none.
+        """
         known = {record.sampler_number for record in self.records}
         running = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         for trial in running:
             if trial.number not in known:
+                self.try_first({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def try_first(self, point: dict[str, Any]) -> None:
+        """Have a point drawn before any other, unless it waits for that already."""
+        waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
+        if point and not any(point.items() <= waits.items() for waits in points):
+            self._optuna.enqueue_trial(point)
 
     def _draw(self) -> tuple[int, dict[str, Any], Any]:
         for _ in range(BAD_DRAWS):

@@ -320,10 +320,11 @@ def open_ledger(
     optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
     told = optuna_study.get_trials(deepcopy=False)
     _check_told(folder, records, told, storage)
-    if not told:
+    ledger = Ledger(folder, study, space, optuna_study, observers, records)
+    if not records:  # and perhaps some points that a process killed here has left
         for point in starts:
-            optuna_study.enqueue_trial(point)
-    return Ledger(folder, study, space, optuna_study, observers, records)
+            ledger.try_first(point)
+    return ledger
 
 
 def _check_told(

@@ -10,7 +10,7 @@ import pytest
 
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.kept import keep, open_optuna_study
+from carray.search.kept import open_optuna_study
 from carray.search.ledger import OUT_OF_MEMORY, Ledger
 from carray.search.samplers import build_sampler
 from carray.search.space import SearchSpace
@@ -43,6 +43,10 @@ def open_ledger(
             optuna_study.enqueue_trial(point)
     tracker = MemoryTracker()
     return Ledger(files, study, space, optuna_study, [tracker]), tracker
+
+
+def killed(*words: object, **names: object) -> None:
+    raise KeyboardInterrupt
 
 
 def row(loss: float) -> dict[str, float]:
@@ -199,14 +203,38 @@ def test_epochs_are_added_to_the_record_and_there_whenever_the_process_died(
     assert not files.epochs_file.exists()
 
 
-def test_an_optuna_trial_that_was_never_recorded_is_failed_at_the_next_start(
+@pytest.mark.parametrize("opened", [0, 1], ids=["a starting point", "what was drawn"])
+def test_what_was_drawn_and_never_recorded_is_drawn_again_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: int
+) -> None:
+    """The process was killed between the two, the next one while it put that right."""
+    ledger, _ = open_ledger(tmp_path)
+    for _ in range(opened):
+        ledger.ask()
+    stray, params, _ = ledger._draw()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, "tell", killed)
+        open_ledger(tmp_path)
+    again, _ = open_ledger(tmp_path)
+    tried = [record for _ in range(4) if (record := again.ask())]
+    assert tried[opened].params == params
+    stored = stored_trials(again)
+    assert stored[stray].state == optuna.trial.TrialState.FAIL
+    points = [trial.system_attrs.get("fixed_params") for trial in stored]
+    assert points.count(params) == 2 - opened  # a starting point was one before
+
+
+def test_a_refit_given_up_is_begun_anew_once_its_trial_is_among_the_best_again(
     tmp_path: Path,
 ) -> None:
     ledger, _ = open_ledger(tmp_path)
-    keep(stray := ledger._optuna.ask())
-    again, _ = open_ledger(tmp_path)
-    states = {t.number: t.state for t in stored_trials(again)}
-    assert states[stray.number] == optuna.trial.TrialState.FAIL
+    ledger.ask()
+    of = ledger.report(0, 1, row(1.0), {})
+    for opened in (lambda: ledger.open_refit(of, 6), lambda: ledger.open_fold(of, 0)):
+        begun = opened()
+        assert opened().number == begun.number
+        ledger.end(begun.number, TrialState.PRUNED, "others are the best now")
+        assert opened().number == begun.number + 1
 
 
 def test_more_trials_extend_a_study_and_a_stopped_one_opens_none(tmp_path: Path) -> None:

@@ -141,3 +141,18 @@ def test_a_storage_that_is_not_the_studys_is_refused(tmp_path: Path) -> None:
         open_ledger(request, folder, study, space, [], folder.records(), [])
     folder.optuna_file.write_bytes(kept)
     assert open_ledger(request, folder, study, space, [], folder.records(), []).ask()
+
+
+def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_the_same(
+    tmp_path: Path,
+) -> None:
+    request = StudyRequest(data=Path("data"), space="space.yaml")
+    space, study = SearchSpace.from_text(SPACE, "space.yaml"), StudyRecord(name="s", trials=3)
+    folder = StudyFolder(tmp_path / "s")
+    folder.path.mkdir()
+    lrs = (1e-3, 2e-3, 3e-3)
+    points = [{"optimizer.lr": lr} for lr in lrs]
+    open_ledger(request, folder, study, space, points[:1], [], [])  # killed after the first
+    ledger = open_ledger(request, folder, study, space, points, [], [])
+    asked = [record for _ in points if (record := ledger.ask())]
+    assert tuple(record.config.optimizer.lr for record in asked) == lrs
