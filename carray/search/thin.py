@@ -13,7 +13,8 @@ import ray
 from ray.tune import Trainable
 
 from carray.records import TrialFolder
-from carray.training.orders import Answer, EpochOrder, EpochOutcome, LaneOrder
+from carray.training.endings import ending_of
+from carray.training.orders import Answer, EpochOrder, LaneOrder
 
 EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
 STATE = "carray_state"  # in the last result: how the trial ended by itself
@@ -38,7 +39,7 @@ class ThinTrial(Trainable):  # type: ignore[misc]
         self._epoch += 1
         self._paused = False
         if self._epoch <= len(self._known):
-            return self._result(dict(self._known[self._epoch - 1]), {})
+            return self._again()
         job = self._job.model_copy(update={"epoch": self._epoch})
         asked_at = time.time()
         answer: Answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
@@ -55,10 +56,17 @@ class ThinTrial(Trainable):  # type: ignore[misc]
             "lane_waited_seconds": answer.waited_seconds,
             "asked_at": asked_at,
         }
-        return self._result(answer.outcome.metrics, facts, answer.outcome)
+        outcome = answer.outcome
+        return self._result(outcome.metrics, facts, outcome.stop, outcome.ending)
+
+    def _again(self) -> dict[str, Any]:
+        """Report an epoch of an earlier call, which may have been killed before the trial's end."""
+        is_last = self._epoch == len(self._known)
+        stop, ending = ending_of(self._known, self._job.config) if is_last else ("", "")
+        return self._result(dict(self._known[self._epoch - 1]), {}, stop, ending)
 
     def _result(
-        self, row: dict[str, float], facts: dict[str, Any], outcome: EpochOutcome | None = None
+        self, row: dict[str, float], facts: dict[str, Any], stop: str, ending: str
     ) -> dict[str, Any]:
         result: dict[str, Any] = {EPOCH: self._epoch}
         if self._metric in row:
@@ -66,8 +74,8 @@ class ThinTrial(Trainable):  # type: ignore[misc]
         if facts:
             # As tuples: of other numbers Tune would keep running averages at every report.
             result |= {FACTS: tuple(facts.items()), ROW: tuple(row.items())}
-        if outcome and outcome.stop:
-            result |= {"done": True, STATE: outcome.ending, REASON: outcome.stop}
+        if stop:
+            result |= {"done": True, STATE: ending, REASON: stop}
         elif self._epoch >= self._job.config.epochs:
             result |= {"done": True, STATE: "complete", REASON: ""}
         return result

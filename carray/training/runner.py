@@ -33,8 +33,8 @@ from carray.training.checkpoint import (
     new_stamp,
     read_meta,
 )
-from carray.training.collapse import find_collapse
 from carray.training.dataset import TrialData, open_data
+from carray.training.endings import best_epoch, ending_of
 from carray.training.evaluation import evaluate, logits_of
 from carray.training.features import FrozenBackbone
 from carray.training.heap import keep_freed_memory, trim
@@ -286,29 +286,13 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
     stop, ending = ending_of(rows, source.config)
     return EpochOutcome(
         metrics=dict(rows[-1]),
-        is_best=_best_epoch(rows, source.config) == len(rows),
+        is_best=best_epoch(rows, source.config) == len(rows),
         stop=stop,
         ending=ending,
         parameters=source.parameters,
         initialisation=source.initialisation,
         compute=source.compute,
     )
-
-
-def ending_of(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str]:
-    """Return why a trial with these epochs ends though some are left, "" if it doesn't, and how."""
-    collapse = find_collapse(rows, config) if config.stop_collapsed else None
-    if collapse:
-        return str(collapse), "collapsed"
-    waited, patience = len(rows) - _best_epoch(rows, config), config.early_stop_patience
-    if not patience or waited < patience:
-        return "", "complete"
-    told = f"{config.best_metric} has not improved for {waited} epochs"
-    return f"{told} (early_stop_patience={patience})", "complete"
-
-
-def _best_epoch(rows: Sequence[EpochRow], config: TrialConfig) -> int:
-    return metrics.best_epoch(rows, config.best_metric) or len(rows)
 
 
 def _row_of(

@@ -31,10 +31,11 @@ from carray.records import (
     TrialState,
 )
 from carray.training.dataset import open_data
+from carray.training.endings import ending_of
 from carray.training.live import check_precision
 from carray.training.orders import EpochOrder
 from carray.training.ranks import Ranks, SoloRanks
-from carray.training.runner import TrialRunner, ending_of
+from carray.training.runner import TrialRunner
 
 PathLike = str | os.PathLike[str]
 OnEpoch = Callable[[TrialRecord], None]

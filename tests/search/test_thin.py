@@ -15,7 +15,7 @@ from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord
 from carray.search import thin
 from carray.search.driver import LedgerCallback
-from carray.search.thin import EPOCH, FACTS, ROW, ThinTrial
+from carray.search.thin import EPOCH, FACTS, ROW, STATE, ThinTrial
 from carray.training.orders import Answer, EpochOrder, EpochOutcome
 
 CONFIG = build_config({"epochs": 3})
@@ -66,3 +66,22 @@ def test_tune_keeps_no_averages_of_an_ended_trial() -> None:
     LedgerCallback(SimpleNamespace()).on_trial_complete(1, [trial], trial)  # type: ignore[arg-type]
     assert not trial.metric_analysis
     assert not trial.metric_n_steps
+
+
+@pytest.mark.parametrize(
+    ("losses", "ending"),
+    [((1.0, 2.0, 3.0), "complete"), ((1.0, 2.0, 0.5), None), ((1.0,) * 4, "complete")],
+)
+def test_a_trial_killed_after_the_epoch_that_ended_it_ends_with_what_it_has(
+    trial: ThinTrial, losses: tuple[float, ...], ending: str | None
+) -> None:
+    """It was to stop after two epochs without a better one, or had run them all."""
+    config = build_config({"epochs": 4, "early_stop_patience": 2})
+    rows = tuple(row(1) | {VAL_LOG_LOSS: loss} for loss in losses)
+    record = TrialRecord(study="s", number=0, config=config, epochs=rows)
+    TrialFolder(Path(trial._job.folder)).write_record(record)
+    job = trial._job.model_copy(update={"config": config})
+    trial.setup({"mailbox": None, "metric": VAL_LOG_LOSS, "job": job.model_dump_json()})
+    results = [trial.step() for _ in rows]
+    assert [result.get("done", False) for result in results[:-1]] == [False] * (len(rows) - 1)
+    assert results[-1].get(STATE) == ending
