@@ -6,6 +6,7 @@
     ├── WeightsError        pretrained weights that can't be had or don't fit
     ├── RecordError         a study, trial, record or model package that can't be read
     ├── PlanError           a plan that the cluster can't place
+    ├── DiskError           a disk that is full, over its quota or read-only
     ├── TrackingError       a tracking server that doesn't answer
     └── TrialError          a trial that ended without a result; the study goes on
         ├── TrialFailed     a non-finite loss, a crash: the trial's state is `failed`
@@ -42,6 +43,10 @@ class RecordError(CarrayError):
 
 class PlanError(CarrayError):
     """The cluster can't place what the study asks for."""
+
+
+class DiskError(CarrayError):
+    """A disk is full, over its quota or read-only: what runs is left to be gone on with."""
 
 
 class TrackingError(CarrayError):

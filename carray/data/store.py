@@ -27,7 +27,7 @@ from carray import config
 from carray.data.fill import fill_store
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
-from carray.errors import DataError
+from carray.errors import DataError, DiskError
 from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
 
@@ -144,7 +144,8 @@ def open_store(
 
     Raises:
         DataError: an image is gone or has changed since `prepare`; the store is larger than the
-            budget or than the disk's free space.
+            budget.
+        DiskError: the store is larger than the disk's free space.
     """
     side = store_side(image_size)
     folder = manifest.folder / "store" / f"{side}-{fit}"
@@ -237,7 +238,7 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
     begun = _aside(folder, manifest).glob("*")
     free = shutil.disk_usage(folder.parent).free + sum(512 * p.stat().st_blocks for p in begun)
     if need + SPARE_BYTES > free:
-        raise DataError(
+        raise DiskError(
             f"{what} takes {need / GIB:.2f} GiB and leaves {SPARE_BYTES / GIB:g} free, but the "
             f"disk of {folder.parent} has {free / GIB:.2f}: free some, or take a smaller size"
         )

@@ -15,15 +15,18 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from carray.errors import DiskError
 from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.reuse import keep_starting_actors
 from carray.search.thin import EPOCH, FACTS, REASON, ROW, STATE, ThinTrial
+from carray.training.endings import ending_of
 from carray.training.lane import Lanes
 from carray.training.orders import RECORD_FACTS, Answer, EpochOrder, LaneOrder
 
 TIME_BUDGET = "the time budget is spent"
+SURPASSED = "others are the best now"
 THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
 MOST_PAUSED = 81
 PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
@@ -94,6 +97,7 @@ class Driver:
             self._raise_kept()
             raise
         self.wait_finished()
+        self._raise_kept()
 
     @contextlib.contextmanager
     def keeping_errors(self) -> Iterator[None]:
@@ -121,8 +125,22 @@ class Driver:
             thread.start()
         for thread in threads:
             thread.join()
-        self._raise_kept()
         self.wait_finished()
+        self._raise_kept()
+
+    def give_up(self, records: list[TrialRecord]) -> None:
+        """End refits and folds that an earlier call began and nobody asks for any more."""
+        for record in records:
+            self.close(self.ledger.end(record.number, TrialState.PRUNED, SURPASSED))
+        self.wait_finished()
+
+    def leave_undone(self, why: str) -> None:
+        """End the search where a lane left an order undone of itself: its disk is full, say."""
+        if why != INTERRUPTED:
+            self._error = self._error or DiskError(why)
+            self.ledger.stopped = self.ledger.stopped or why
+            # aside: the thread that brings answers must not wait for one
+            threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
 
     def note_wait(self, lane: int, seconds: float) -> None:
         """Note what a lane waited before a trial's first epoch; its own start doesn't count."""
@@ -147,9 +165,12 @@ class Driver:
     def _closed(self, record: TrialRecord, future: Any) -> None:
         try:
             answer: Answer = future.result()
-            if answer.reason != INTERRUPTED:
-                self.ledger.leave(record.number)
-                self._on_left(record)
+            if answer.is_undone:
+                self.leave_undone(answer.reason)
+            else:
+                with contextlib.suppress(Exception), self.keeping_errors():
+                    self.ledger.leave(record.number)
+                    self._on_left(record)
         finally:
             with self._all_finished:
                 self._open_finishes -= 1
@@ -162,22 +183,22 @@ class Driver:
     def _refit_one(self, record: TrialRecord) -> None:
         import ray
 
-        ending, reason = TrialState.COMPLETE, ""
-        while len(record.epochs) < record.config.epochs:
+        reason, ending = ending_of(record.epochs, record.config)
+        while not reason and len(record.epochs) < record.config.epochs:
             epoch = len(record.epochs) + 1
             order = LaneOrder("epoch", self.order(record, epoch))
             answer: Answer = ray.get(self.lanes.call(order))
             if answer.outcome is None:
-                if answer.reason != INTERRUPTED:
+                if answer.is_undone:
+                    self.leave_undone(answer.reason)
+                else:
                     ended = self.ledger.end(record.number, TrialState(answer.state), answer.reason)
                     self.close(ended)
                 return
             outcome = answer.outcome
             record = self.ledger.report(record.number, epoch, outcome.metrics, outcome.facts())
-            if outcome.stop:
-                ending, reason = TrialState(outcome.ending), outcome.stop
-                break
-        self.close(self.ledger.end(record.number, ending, reason))
+            reason, ending = outcome.stop, outcome.ending
+        self.close(self.ledger.end(record.number, TrialState(ending), reason))
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
@@ -211,7 +232,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         ledger = self._driver.ledger
         epochs_done = len(ledger.record(number).epochs)
         state, reason = _verdict(result or {}, error, ledger, epochs_done)
-        if reason != INTERRUPTED:
+        if state is TrialState.RUNNING:
+            self._driver.leave_undone(reason)
+        else:
             with self._driver.keeping_errors():
                 self._driver.close(ledger.end(number, state, reason))
 
@@ -225,6 +248,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 def _verdict(
     result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int
 ) -> tuple[TrialState, str]:
+    if STATE not in result and ledger.stopped not in ("", TIME_BUDGET):
+        return TrialState.RUNNING, INTERRUPTED
     if error:
         return TrialState.FAILED, f"its trial process died {THIN_CRASHES + 1} times"
     if STATE in result:

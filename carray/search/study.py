@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 
 from carray.data.manifest import Manifest
-from carray.errors import PlanError
+from carray.disk import disk_error
+from carray.errors import DiskError, PlanError
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import DiskBudget
@@ -72,6 +73,11 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         board.close()
         board.note(f"{str(interrupt) or 'SIGINT'}: ended; {GO_ON}")
         raise
+    except Exception as error:
+        full = disk_error(error, RunsFolder.at(request.runs).path)
+        if full is None:
+            raise
+        raise DiskError(f"the study is not done: {full}; {GO_ON}") from error
     finally:
         board.close()
 
@@ -119,10 +125,12 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             study = study.model_copy(
                 update={"state": session.state(), "ended_at": time.time()},
             )
-            study.write(folder.record_file)
-            for observer in observers:
-                observer.study_ended(study, (folder.record_file,))
-                observer.close()
+            try:
+                study.write(folder.record_file)
+            finally:
+                for observer in observers:
+                    observer.study_ended(study, (folder.record_file,))
+                    observer.close()
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
@@ -185,7 +193,7 @@ class _Session:
                 if self._plan.serves(self._refit_plan):
                     self._refit(lanes)
                     self._fold(lanes)
-        if not self._stopped() and (self._has_refit() or self._open_folds()):
+        if not self._stopped() and (any(self._open_refits()) or any(self._open_folds())):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             plan, folder = self._refit_plan, self._ledger.folder
@@ -196,8 +204,8 @@ class _Session:
 
     def state(self) -> str:
         """Return how the study stands, in the words of its record."""
-        unfinished = [r for r in self._ledger.records if not r.state.is_finished()]
-        return "complete" if self._has_ended and not unfinished else "interrupted"
+        is_done = self._has_ended and not _unfinished(self._ledger.records)
+        return "complete" if is_done else "interrupted"
 
     def _search(self, lanes: Lanes) -> None:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
@@ -212,36 +220,43 @@ class _Session:
     def _refit(self, lanes: Lanes) -> None:
         if self._stopped():
             return
-        open_refits = self._open_refits()
-        if open_refits:
+        wanted, surpassed = self._open_refits()
+        driver = self._driver(lanes)
+        driver.give_up(surpassed)
+        if wanted:
             self._board.note(
-                f"refit: the best {len(open_refits)} again, {open_refits[0].config.epochs} epochs, "
+                f"refit: the best {len(wanted)} again, {wanted[0].config.epochs} epochs, "
                 f"on {self._refit_plan.lanes_text()}"
             )
-            self._driver(lanes).refit(open_refits)
+            driver.refit(wanted)
 
-    def _open_refits(self) -> list[TrialRecord]:
+    def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return the unfinished refits of the best, and those begun of trials surpassed since.
+
+        A call that asks for no refits leaves all as they are.
+        """
         best = self._ledger.best()[: self._request.refit]
         epochs = refit_epochs(self._request, self._ledger.study.max_epochs)
         refits = [self._ledger.open_refit(record, epochs) for record in best]
-        return [record for record in refits if not record.state.is_finished()]
+        return _unfinished(refits), _unfinished(self._ledger.refits, refits) if refits else []
 
     def _fold(self, lanes: Lanes) -> None:
-        open_folds = [] if self._stopped() else self._open_folds()
-        if open_folds:
-            of = open_folds[0].fold_of
+        if self._stopped():
+            return
+        wanted, surpassed = self._open_folds()
+        driver = self._driver(lanes)
+        driver.give_up(surpassed)
+        if wanted:
+            of = wanted[0].fold_of
             self._board.note(f"folds: trial {of:04d} on {self._request.folds} folds")
-            self._driver(lanes).refit(open_folds)
+            driver.refit(wanted)
 
-    def _open_folds(self) -> list[TrialRecord]:
-        """Return the unfinished trials of the best configuration, one a fold."""
+    def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return the same of the best configuration's trials, one a fold."""
         best = self._ledger.best()[:1] if self._request.folds else []
-        folds = range(self._request.folds)
-        opened = [self._ledger.open_fold(of, fold) for of in best for fold in folds]
-        return [record for record in opened if not record.state.is_finished()]
-
-    def _has_refit(self) -> bool:
-        return self._request.refit > 0 and bool(self._open_refits())
+        numbers = range(self._request.folds)
+        folds = [self._ledger.open_fold(of, fold) for of in best for fold in numbers]
+        return _unfinished(folds), _unfinished(self._ledger.folds, folds) if folds else []
 
     def _stopped(self) -> bool:
         return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
@@ -276,6 +291,13 @@ class _Session:
             lanes.fail(INTERRUPTED)
 
         return stop
+
+
+def _unfinished(
+    records: Sequence[TrialRecord], besides: Sequence[TrialRecord] = ()
+) -> list[TrialRecord]:
+    numbers = {record.number for record in besides}
+    return [r for r in records if not r.state.is_finished() and r.number not in numbers]
 
 
 def measured(file: Path) -> list[str]:

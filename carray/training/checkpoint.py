@@ -68,10 +68,16 @@ def checkpointed(folder: Path, live: LiveTrial) -> Iterator[None]:
     """
     with written_aside(folder) as aside, ThreadPoolExecutor(1) as pool:
         aside.mkdir()
-        written = pool.submit(torch.save, _state_of(live), aside / STATE_FILE)
+        written = pool.submit(_write_state, _state_of(live), aside / STATE_FILE)
         yield
         written.result()
         write_text(aside / META_FILE, _meta_of(live).model_dump_json() + "\n")
+
+
+def _write_state(state: dict[str, Any], file: Path) -> None:
+    """Write `state` through Python, whose errors say why: torch's own writer's don't."""
+    with file.open("wb") as opened:
+        torch.save(state, opened)
 
 
 def _meta_of(live: LiveTrial) -> CheckpointMeta:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from carray.disk import disk_error
 from carray.errors import CarrayError, PlanError, TrialFailed, TrialInfeasible
 from carray.training.growth import AllowedGrowth, LaneMemory
 from carray.training.mailbox import Mailbox
@@ -103,7 +104,7 @@ class Lanes:
         return up
 
     def fail(self, reason: str) -> None:
-        """Answer every order, waiting or to come, as failed: the study is being stopped."""
+        """Leave every order, waiting or to come, undone: the study is being stopped."""
         with contextlib.suppress(Exception):
             ray.get(self.mailbox.fail.remote(reason), timeout=STOP_SECONDS)
 
@@ -222,7 +223,7 @@ def lane_loop(config: dict[str, Any]) -> None:
         try:
             answer = carry_out(runner, order)
         except Exception as error:
-            answer = _answer_to(error)
+            answer = answer_to(error, order)
             if answer.state == "infeasible" and is_crowded(device):
                 why = f"shared its GPU, whose memory was too small: {answer.reason}"
                 if ray.get(mailbox.hand_on.remote(lane, sequence, why)):
@@ -230,7 +231,7 @@ def lane_loop(config: dict[str, Any]) -> None:
             if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
                 # The other ranks may wait for this one in a collective: only a new worker group
                 # frees them. What can't be helped is told first, else the order comes again.
-                if answer.state == "infeasible":
+                if answer.state == "infeasible" or answer.is_undone:
                     ray.get(mailbox.answer.remote(lane, sequence, answer))
                 else:
                     ray.get(mailbox.note.remote(lane, answer.reason))
@@ -262,7 +263,11 @@ def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
     return Answer()
 
 
-def _answer_to(error: Exception) -> Answer:
+def answer_to(error: Exception, order: LaneOrder) -> Answer:
+    """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
+    folders = (order.job.folder, order.job.data) if order.job else ()
+    if full := disk_error(error, *folders):
+        return Answer(reason=str(full))
     if isinstance(error, TrialInfeasible):
         return Answer("infeasible", str(error))
     if isinstance(error, CarrayError):

@@ -60,7 +60,7 @@ class Mailbox:
     async def call(self, order: LaneOrder) -> Answer:
         """Put an order in and wait for its answer."""
         if self._broken:
-            return Answer("failed", self._broken)
+            return Answer(reason=self._broken)
         letter = _Letter(order, asyncio.get_running_loop().create_future())
         async with self._changed:
             home = next((lane for lane in self._lanes if lane.home_of == order.trial), None)
@@ -148,14 +148,14 @@ class Mailbox:
             return not (self._closed or self._broken or mine.left or mine.incarnation)
 
     async def fail(self, reason: str) -> None:
-        """Answer every order, waiting or to come, as failed for this reason."""
+        """Leave every order, waiting or to come, undone for this reason."""
         async with self._changed:
             self._broken = reason
             letters = [*self._shared, *(letter for lane in self._lanes for letter in lane.own)]
             letters += [lane.current for lane in self._lanes if lane.current]
             for letter in letters:
                 if not letter.answer.done():
-                    letter.answer.set_result(Answer("failed", reason))
+                    letter.answer.set_result(Answer(reason=reason))
             self._changed.notify_all()
 
     async def close(self) -> None:

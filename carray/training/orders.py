@@ -68,7 +68,10 @@ class LaneOrder:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a lane says of an order. `state` is the trial's: running, failed or infeasible."""
+    """What a lane says of an order. `state` is the trial's: running, failed or infeasible.
+
+    Of a trial that runs a `reason` says why the order was left undone: the study is being stopped.
+    """
 
     state: Literal["running", "failed", "infeasible"] = "running"
     reason: str = ""
@@ -76,3 +79,8 @@ class Answer:
     lane: int = -1
     waited_seconds: float = 0.0
     """How long the lane had nothing to do since its last epoch, what came between left out."""
+
+    @property
+    def is_undone(self) -> bool:
+        """Say whether the order was left for the next call to carry out."""
+        return self.state == "running" and bool(self.reason)

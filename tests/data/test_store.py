@@ -17,7 +17,7 @@ from carray.data.decode import read_square
 from carray.data.manifest import Manifest
 from carray.data.prepare import prepare
 from carray.data.store import PixelStore, open_store, store_bytes, store_side, warm_store
-from carray.errors import ConfigError, DataError
+from carray.errors import ConfigError, DataError, DiskError
 from carray.progress import Advance
 from tests.data.pictures import image_folder, save
 from tests.data.test_sources import devkit
@@ -150,7 +150,7 @@ def test_a_store_over_the_budget_or_the_disk_is_refused_with_the_numbers(
         open_store(manifest, 448, "squash", store_budget_gib=0.001)
     full = shutil._ntuple_diskusage(10, 9, 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(DataError, match=r"has 0\.00: free some"):
+    with pytest.raises(DiskError, match=r"has 0\.00: free some"):
         open_store(manifest, 28, "squash")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, RecordError, TrialFailed, TrialInfeasible
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
+from carray.training import checkpoint
 from carray.training.checkpoint import read_meta
+from carray.training.lane import answer_to
+from carray.training.orders import LaneOrder
 from tests.training.orders import (
     little_memory,
     new_runner,
@@ -331,3 +335,21 @@ def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
 
 def test_scores_repeat_but_times_do_not_count() -> None:
     assert scores_of({metrics.LR: 1.0, metrics.EPOCH_SECONDS: 2.0}) == {metrics.LR: 1.0}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_leaves_an_epoch_undone_and_is_no_fault_of_the_trial(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = new_runner()
+    first = run(runner, tmp_path, toy_data, CONFIG, 1)
+    order = order_of(tmp_path, toy_data, CONFIG, 2, trial=tmp_path.name)
+    with monkeypatch.context() as patch, pytest.raises(Exception) as refused:
+        patch.setattr(checkpoint, "STATE_FILE", "/dev/full")
+        runner.run_epoch(order)
+    answer = answer_to(refused.value, LaneOrder("epoch", order))
+    assert answer.is_undone
+    assert re.match(r"the disk of .* is full \(.* GiB free\): free some$", answer.reason)
+    assert [each.name for each in tmp_path.glob(".checkpoint*")] == []
+    rest = run(runner, tmp_path, toy_data, CONFIG, 2)
+    assert first + rest == run(new_runner(), tmp_path / "whole", toy_data, CONFIG, 1, 2)

@@ -1,0 +1,67 @@
+"""A disk that takes no more: told from other errors, whoever wrote, and said with its numbers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from carray.errors import DiskError
+
+FULL = {  # what is wrong, and the cure
+    errno.ENOSPC: ("is full", "free some"),
+    errno.EDQUOT: ("is over its quota", "free some, or have the quota raised"),
+    errno.EROFS: ("is read-only", "make it writable"),
+}
+SAID = {  # by safetensors, sqlite, and by errors that came as another process's text
+    errno.ENOSPC: r"os error 28\b|database or disk is full|No space left on device",
+    errno.EDQUOT: r"os error 122\b|Disk quota exceeded",
+    errno.EROFS: r"os error 30\b|attempt to write a readonly database|Read-only file system",
+}
+MIB, GIB = 2**20, 2**30
+
+
+def disk_error(error: BaseException, *folders: str | os.PathLike[str]) -> DiskError | None:
+    """Return what `error` says of a disk that can't be written; None if it is of another kind.
+
+    `folders` are where the work writes: of them the fullest is named where the system names none.
+    """
+    for each in _chain(error):
+        if isinstance(each, DiskError):
+            return each
+        if number := _number(each):
+            named = getattr(each, "filename2", None) or getattr(each, "filename", None)
+            places = [named] if isinstance(named, str) else [*folders, tempfile.gettempdir()]
+            return DiskError(_sentence(number, [Path(place) for place in places]))
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.errno
+    text = str(error)
+    return next((number for number, said in SAID.items() if re.search(said, text)), None)
+
+
+def _sentence(number: int, places: list[Path]) -> str:
+    path = min(map(_existing, places), key=lambda place: shutil.disk_usage(place).free)
+    usage = shutil.disk_usage(path)
+    wrong, cure = FULL[number]
+    free = f"{usage.free / MIB:,.0f} MiB" if usage.free < GIB else f"{usage.free / GIB:,.0f} GiB"
+    return f"the disk of {path} {wrong} ({free} of {usage.total / GIB:,.1f} GiB free): {cure}"
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
