@@ -27,9 +27,10 @@ from carray.search.yaml12 import parse
 
 SIZE = 6  # recipes of a portfolio, where nothing else is said
 WORST_REGRET = 3.0  # 0: the study's best trial; 1: its median one; worse than this is as bad
-CANDIDATES = 0.2  # share of a study's trials that may join, the best ones
+CANDIDATES = 0.2  # of a study's trials: how many recipes may join, the best ones
 FEWEST_CANDIDATES = 3
 UNKNOWN_WEIGHT = 0.1  # weight of "I don't know", which counts as the median trial
+SAME = 0.1  # recipes this near each other are one: a sampler draws around its best trials
 WIDTHS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # how far a trial may be heard
 
 
@@ -152,8 +153,12 @@ def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]
     """Return (study, trial) of the recipes that a portfolio takes, best first."""
     nearness = Nearness.fit([point for study in studies for point in study.points])
     places = [nearness.vectors(study.points) for study in studies]
-    candidates = [(s, t) for s, study in enumerate(studies) for t in _best_of(study)]
-    asked = np.stack([places[s][t] for s, t in candidates])
+    candidates: list[tuple[int, int]] = []
+    asked = np.empty((0, places[0].shape[1]))
+    for index, (study, own) in enumerate(zip(studies, places, strict=True)):
+        best = _best_of(study, own, asked)
+        candidates += [(index, trial) for trial in best]
+        asked = np.concatenate([asked, own[best]])
     opinions = np.stack(
         [_opinion(study, own, asked) for study, own in zip(studies, places, strict=True)]
     )
@@ -191,9 +196,15 @@ def regrets_of(study: RecordedStudy) -> Floats:
     return regrets
 
 
-def _best_of(study: RecordedStudy) -> list[int]:
+def _best_of(study: RecordedStudy, own: Floats, taken: Floats) -> list[int]:
+    """Return the trials at the study's best recipes, none of which is `taken` or there twice."""
     count = max(FEWEST_CANDIDATES, round(CANDIDATES * len(study.points)))
-    return [int(index) for index in np.argsort(study.losses, kind="stable")[:count]]
+    best: list[int] = []
+    for index in np.argsort(study.losses, kind="stable"):
+        others = np.concatenate([taken, own[best]])
+        if len(best) < count and (squared_distances(own[[index]], others) > SAME**2).all():
+            best.append(int(index))
+    return best
 
 
 def _opinion(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:

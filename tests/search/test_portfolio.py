@@ -51,6 +51,17 @@ def test_when_nothing_helps_any_more_the_best_of_what_is_left_is_next() -> None:
     assert greedy(np.array([[0.0, 0.5, 0.3], [0.0, 0.2, 0.3]]), 3) == [0, 2, 1]
 
 
+def test_draws_around_a_good_trial_and_trials_that_began_from_it_are_one_recipe() -> None:
+    drawn = ((1e-3, 0.1), (1.1e-3, 0.11), (0.9e-3, 0.1), (1e-2, 0.4), (1e-4, 0.0), (3e-2, 0.5))
+    points = tuple({"optimizer.lr": lr, "dropout": dropout} for lr, dropout in drawn)
+    curves, full = np.array([[1.0 + n] for n in range(6)]), np.ones(6, np.bool_)
+    one = RecordedStudy("a", "a", "val/log_loss", points, curves, full)
+    assert [one.points.index(p) for p in distill([one], 3).recipes()] == [0, 3, 4]
+    next_one = RecordedStudy("b", "a", "val/log_loss", points[:1] + points[3:], curves[:4], full[:4])
+    recipes = distill([one, next_one], 6).recipes()
+    assert [p["optimizer.lr"] for p in recipes].count(1e-3) == 1
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_greedy_takes_each_recipe_once_the_best_of_all_first(rows: list[list[float]]) -> None:
