@@ -57,7 +57,8 @@ def test_draws_around_a_good_trial_and_trials_that_began_from_it_are_one_recipe(
     curves, full = np.array([[1.0 + n] for n in range(6)]), np.ones(6, np.bool_)
     one = RecordedStudy("a", "a", "val/log_loss", points, curves, full)
     assert [one.points.index(p) for p in distill([one], 3).recipes()] == [0, 3, 4]
-    next_one = RecordedStudy("b", "a", "val/log_loss", points[:1] + points[3:], curves[:4], full[:4])
+    begun_from_it = points[:1] + points[3:]
+    next_one = RecordedStudy("b", "a", "val/log_loss", begun_from_it, curves[:4], full[:4])
     recipes = distill([one, next_one], 6).recipes()
     assert [p["optimizer.lr"] for p in recipes].count(1e-3) == 1
 
