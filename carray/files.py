@@ -24,7 +24,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         yield aside
-        if path.is_dir() and aside.is_dir():
+        if aside.is_dir() and recovered(path).is_dir():
             _swap(aside, path)
         else:
             aside.replace(path)
@@ -42,9 +42,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 def _swap(aside: Path, path: Path) -> None:
     """Put folder `aside` in the place of `path`; whoever is killed here leaves one of the two."""
     previous = _previous(path)
-    shutil.rmtree(previous, ignore_errors=True)
-    path.replace(previous)
-    aside.replace(path)
+    while aside.is_dir():
+        shutil.rmtree(previous, ignore_errors=True)
+        path.replace(previous)
+        try:
+            aside.replace(path)
+        except OSError:
+            if not path.is_dir():  # else a reader put it back between the renames: once more
+                raise
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -54,6 +59,12 @@ def recovered(path: Path) -> Path:
         with suppress(OSError):  # there is none, or another rank was faster
             _previous(path).replace(path)
     return path
+
+
+def recover_folders(parent: Path) -> None:
+    """Put back every folder below `parent` whose writer was killed between its two renames."""
+    for previous in parent.glob(".*.previous"):
+        recovered(previous.with_name(previous.name.removeprefix(".").removesuffix(".previous")))
 
 
 def remove_folder(path: Path) -> None:

@@ -58,6 +58,35 @@ def test_a_writer_killed_at_any_rename_leaves_one_of_the_two(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_writer_left_is_replaced_too(tmp_path: Path) -> None:
+    path = tmp_path / "package"
+    write(path, "one")
+    path.rename(tmp_path / ".package.previous")
+    write(path, "two")
+    assert (path / "state").read_text() == "two"
+    assert [each.name for each in tmp_path.iterdir()] == ["package"]
+
+
+def test_a_reader_that_recovers_between_a_live_writers_renames_does_not_cost_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "package"
+    write(path, "one")
+    real, readers = Path.replace, [path]
+
+    def replace(self: Path, target: Path) -> Path:
+        done = real(self, target)
+        if target.name == ".package.previous" and readers:
+            real(target, readers.pop())
+        return done
+
+    monkeypatch.setattr(Path, "replace", replace)
+    write(path, "two")
+    assert not readers
+    assert (path / "state").read_text() == "two"
+    assert [each.name for each in tmp_path.iterdir()] == ["package"]
+
+
 def test_a_lock_that_is_held_is_not_claimed_again(tmp_path: Path) -> None:
     with claimed(tmp_path / "lock") as first, claimed(tmp_path / "lock") as second:
         assert (first, second) == (True, False)

@@ -307,7 +307,9 @@ def default_package(runs: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         RecordError: there is none.
     """
-    cards = sorted(RunsFolder.at(runs).models.glob("*/card.json"), key=lambda c: c.stat().st_mtime)
-    if not cards:
+    from carray.ensemble.package import packages
+
+    found = packages(RunsFolder.at(runs))
+    if not found:
         raise RecordError("there is no model package yet; run `carray ensemble` first")
-    return cards[-1].parent
+    return found[-1]

@@ -24,6 +24,7 @@ from carray.ensemble.package import sha256_of
 from carray.ensemble.rules import combine
 from carray.ensemble.tta import Tta
 from carray.errors import DataError, RecordError, WeightsError
+from carray.files import recovered
 from carray.models.classifier import Classifier, load_classifier
 from carray.progress import Advance, silent
 from carray.training.evaluation import predict_batches
@@ -163,7 +164,7 @@ class Model:
 
 def load(folder: Path, device: str | None = None) -> Model:
     """Load a package; see `carray.ensemble.package.load_model`."""
-    card = Card.read(folder / "card.json")
+    card = Card.read(recovered(folder) / "card.json")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     members = []
     for entry in card.members:

@@ -13,7 +13,8 @@ import json
 import shutil
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,13 @@ from carray.ensemble.card import Card, MemberCard, MemberEntry, TtaCard
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import Tta
 from carray.errors import RecordError, TrackingError
-from carray.files import read_json, written_aside
+from carray.files import (
+    locked,
+    read_json,
+    recover_folders,
+    remove_leftovers,
+    written_aside,
+)
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 
@@ -87,6 +94,13 @@ def load_model(folder: str | Path, device: str | None = None) -> Model:
     return load(Path(folder), device)
 
 
+def packages(runs: RunsFolder) -> list[Path]:
+    """Return the folders of all model packages, oldest first."""
+    recover_folders(runs.models)
+    cards = [card for card in runs.models.glob("*/card.json") if card.parent.name[0] != "."]
+    return [card.parent for card in sorted(cards, key=lambda card: card.stat().st_mtime)]
+
+
 def write_package(
     folder: Path,
     trials: Sequence[TrialFolder],
@@ -108,7 +122,7 @@ def write_package(
         RecordError: a member's weights are gone.
     """
     records = [trial.record() for trial in trials]
-    with written_aside(folder) as aside:
+    with _alone(folder), written_aside(folder) as aside:
         entries = tuple(
             _write_member(aside, place, trial, record, weight)
             for place, (trial, record, weight) in enumerate(
@@ -136,6 +150,15 @@ def write_package(
         )
         card.write(aside / "card.json")
     return card
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let nobody else write a package beside `folder`, and tidy up after those who were killed."""
+    with locked(folder.parent / ".lock"):
+        recover_folders(folder.parent)
+        remove_leftovers(folder)
+        yield
 
 
 def _write_member(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carray.data.decode import IMAGE_SUFFIXES, Box
-from carray.ensemble.package import write_package
+from carray.ensemble.package import packages, write_package
 from carray.errors import DataError, RecordError, did_you_mean
+from carray.files import recovered
 from carray.records import RunsFolder, StudyFolder
 
 BOX_COLUMNS = tuple(
@@ -27,13 +28,13 @@ def find_package(runs: RunsFolder, model: str) -> Path:
     Raises:
         RecordError: there is no such model; the nearest name is told.
     """
-    if (Path(model) / "card.json").exists():
+    if (recovered(Path(model)) / "card.json").exists():
         return Path(model).resolve()
-    if (runs.models / model / "card.json").exists():
+    if (recovered(runs.models / model) / "card.json").exists():
         return runs.models / model
     if "/" in model or (Path(model) / "record.json").exists():
         return _package_trial(runs, model)
-    names = [card.parent.name for card in runs.models.glob("*/card.json")]
+    names = [package.name for package in packages(runs)]
     raise RecordError(
         f"there is no model {model!r} under {runs.models}{did_you_mean(model, names)}; give a "
         "package's name or folder, or a trial as STUDY/NUMBER"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,19 @@ from carray.config import InputSpec, build_config
 from carray.data.decode import read_square
 from carray.data.prepare import prepare
 from carray.data.store import store_side
-from carray.ensemble import build_ensemble
+from carray.ensemble import build_ensemble, default_package
 from carray.ensemble.logits import log_softmax
 from carray.ensemble.model import load
 from carray.ensemble.package import (
     load_model,
     member_input,
+    packages,
     safetensors_metadata,
     write_package,
 )
+from carray.ensemble.sources import find_package
 from carray.errors import RecordError, WeightsError
-from carray.records import TrialFolder, TrialRecord
+from carray.records import RunsFolder, TrialFolder, TrialRecord
 from carray.training.orders import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
@@ -110,7 +113,7 @@ def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
         made.test.ensemble.top1.value if made.test else None
     )
     assert abs(sum(member["weight"] for member in card["members"]) - 1) < 1e-6
-    assert not list((tmp_path / "models").glob(".*"))
+    assert not list((tmp_path / "models").glob(".final*"))
 
 
 def test_loading_imports_no_search_code_and_reads_no_pickle(tmp_path: Path) -> None:
@@ -158,3 +161,35 @@ def test_mean_and_std_in_the_weights_win_over_timm(tmp_path: Path) -> None:
     file.write_bytes(b"short")
     with pytest.raises(RecordError, match="is no safetensors file"):
         safetensors_metadata(file)
+
+
+@pytest.mark.parametrize("use", ["name", "folder", "newest", "load", "written anew", "other"])
+def test_a_package_whose_writer_was_killed_between_its_renames_is_put_back(
+    tmp_path: Path, use: str
+) -> None:
+    make_real_study(tmp_path)
+    runs = RunsFolder(tmp_path)
+    package = build_ensemble(runs=tmp_path, name="mine", top=1, track=False).package
+    assert package is not None
+    package.rename(runs.models / ".mine.previous")
+    (runs.models / ".mine.77-0123abcd").mkdir()  # of the same writer
+    if use in ("name", "folder"):
+        assert find_package(runs, "mine" if use == "name" else str(package)) == package.resolve()
+    elif use == "newest":
+        assert default_package(tmp_path) == package
+    elif use == "load":
+        assert load(package, "cpu").card.name == "mine"
+    else:
+        name = "mine" if use == "written anew" else "other"
+        build_ensemble(runs=tmp_path, name=name, top=1, track=False)
+    assert (package / "card.json").exists()
+    if use == "written anew":
+        assert [each.name for each in runs.models.glob(".mine*")] == []
+
+
+def test_hidden_folders_are_no_packages(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    build_ensemble(runs=tmp_path, name="mine", top=1, track=False)
+    models = RunsFolder(tmp_path).models
+    shutil.copytree(models / "mine", models / ".mine.previous")
+    assert packages(RunsFolder(tmp_path)) == [models / "mine"]
