@@ -6,25 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.ensemble.evaluate import open_test_of, predict_rows
 from carray.ensemble.package import load_model
-from carray.ensemble.statistics import (
-    Interval,
-    bootstrap_means,
-    interval,
-    mcnemar_exact,
-    wilson,
-)
+from carray.ensemble.statistics import Interval, Right, mcnemar_exact, paired_gain, share_right
 from carray.errors import DataError
 from carray.hints import runs_option, shown_path
 from carray.records import RunsFolder, TrialFolder
-
-Right = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -95,10 +84,10 @@ def measure(
         new_train=int((trains == new_class).sum()),
         replayed=int((trains != new_class).sum()),
         split=split,
-        new=wilson(int((said == labels)[is_new].sum()), int(is_new.sum())),
+        new=share_right((said == labels)[is_new]),
         new_images=int(is_new.sum()),
-        old_before=wilson(int(right_before.sum()), len(right_before)),
-        old_after=wilson(int(right_after.sum()), len(right_after)),
+        old_before=share_right(right_before),
+        old_after=share_right(right_after),
         old_images=len(right_after),
         change=change,
         change_p=p,
@@ -107,10 +96,8 @@ def measure(
 
 
 def _paired(before: Right, after: Right) -> tuple[Interval, float]:
-    change = after.astype(np.float64) - before.astype(np.float64)
-    found = interval(float(change.mean()), bootstrap_means(change[:, None])[:, 0])
     p = mcnemar_exact(int((after & ~before).sum()), int((before & ~after).sum()))
-    return found, p
+    return paired_gain(before, after), p
 
 
 def added_lines(added: AddedClass) -> list[str]:

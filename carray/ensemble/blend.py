@@ -51,6 +51,9 @@ class Settled:
     """1 where another didn't earn its place."""
     losses: Floats
     """(images,)."""
+    calibrated: Floats
+    """The same with a temperature in any case: whether one is worth it was decided on the very
+    images, and answers that are compared should not differ by that luck."""
     gain: float
     """How much the temperature lowered the log-loss; 0 where it is 1."""
 
@@ -58,17 +61,17 @@ class Settled:
 def settle_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> Settled:
     """Cross-fit a temperature; it must win by more than one standard error."""
     losses_NT = temperature_losses(log_p, labels)
-    gains = losses_NT[:, len(TEMPERATURES) // 2] - _cross_fitted(losses_NT, folds)
-    gain = float(gains.mean())
-    if gain <= float(gains.std()) / np.sqrt(len(gains)):
-        return Settled(1.0, losses_of(log_p, labels), 0.0)
-    best = float(TEMPERATURES[losses_NT.mean(axis=0).argmin()])
     total_T = losses_NT.sum(axis=0)
-    losses = np.empty(len(labels), np.float32)
+    calibrated = np.empty(len(labels), np.float32)
     for held in folds:
         chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
-        losses[held] = losses_of(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
-    return Settled(best, losses, gain)
+        calibrated[held] = losses_of(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
+    plain = losses_of(log_p, labels)
+    gains = plain - calibrated
+    gain = float(gains.mean())
+    if gain <= float(gains.std()) / np.sqrt(len(gains)):
+        return Settled(1.0, plain, calibrated, 0.0)
+    return Settled(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
 
 
 def losses_of(log_p: Floats, labels: Labels) -> Floats:
@@ -126,13 +129,3 @@ def _held_out_log_p(rule: Rule, blend: Blend, votes: SplitVotes, folds: Sequence
     for held, part in zip(folds, parts, strict=True):
         log_p[held] = part
     return log_p
-
-
-def _cross_fitted(losses_NT: Floats, folds: Sequence[Rows]) -> Floats:
-    """Return each image's loss at the temperature that suits the other folds best."""
-    total_T = losses_NT.sum(axis=0)
-    scaled = np.empty(len(losses_NT), np.float32)
-    for held in folds:
-        best = (total_T - losses_NT[held].sum(axis=0)).argmin()
-        scaled[held] = losses_NT[held, best]
-    return scaled

@@ -21,7 +21,7 @@ from carray.ensemble.logits import Floats, Labels, SplitVotes, log_softmax
 from carray.ensemble.members import Candidate, read_trials
 from carray.ensemble.openings import fingerprint_of, record_opening
 from carray.ensemble.rules import LogitMean, Rule, SoftVote
-from carray.ensemble.statistics import bootstrap_means, interval
+from carray.ensemble.statistics import scores_of
 from carray.errors import RecordError
 from carray.files import written_aside
 from carray.records import RunsFolder, StudyFolder, TrialState
@@ -230,15 +230,13 @@ def _mean_of_members(votes: SplitVotes, seed: int) -> ScoreRow:
 
 
 def _score(what: str, split: str, log_p: Floats, labels: Labels, seed: int) -> ScoreRow:
-    right = (log_p.argmax(axis=1) == labels).astype(np.float64)
+    right = log_p.argmax(axis=1) == labels
     return _row(what, split, right, losses_of(log_p, labels), seed)
 
 
 def _row(what: str, split: str, right: Any, losses: Any, seed: int) -> ScoreRow:
-    values = np.stack([losses, right], axis=1).astype(np.float64)
-    means, actual = bootstrap_means(values, seed), values.mean(axis=0)
-    loss, top1 = (interval(float(actual[k]), means[:, k]) for k in (0, 1))
-    return ScoreRow(what, split, len(values), loss, top1)
+    scores = scores_of(losses, right, seed)
+    return ScoreRow(what, split, len(losses), scores.log_loss, scores.top1)
 
 
 def _packaged(

@@ -16,7 +16,7 @@ from carray.data.parallel import Progress
 from carray.ensemble.logits import Floats, Labels, Rows
 from carray.ensemble.openings import looks_text
 from carray.ensemble.sources import find_package
-from carray.ensemble.statistics import Interval, bootstrap_means, interval
+from carray.ensemble.statistics import Interval, share_right
 from carray.errors import ConfigError, DataError
 from carray.files import written_aside
 from carray.progress import silent
@@ -126,8 +126,6 @@ def find_mistakes(
     """Return the mistakes in log-probabilities (images of the split, classes)."""
     rows = manifest.rows(split)
     labels, picks = manifest.labels[rows], log_p.argmax(axis=1)
-    right = (picks == labels).astype(np.float64)
-    means = bootstrap_means(right[:, None])[:, 0]
     wrong = np.flatnonzero(picks != labels)
     order = wrong[np.argsort(-log_p[wrong, picks[wrong]], kind="stable")]
     counts = Counter(zip(labels[wrong].tolist(), picks[wrong].tolist(), strict=True))
@@ -137,7 +135,7 @@ def find_mistakes(
         model=model,
         split=split,
         images=len(rows),
-        accuracy=interval(float(right.mean()), means),
+        accuracy=share_right(picks == labels),
         mistakes=tuple(_mistake(manifest, rows, labels, log_p, place) for place in order.tolist()),
         pairs=tuple(
             ConfusedPair(names[true], names[taken_for], count, int(of[true]))

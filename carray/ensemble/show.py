@@ -84,7 +84,7 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
 def _tta_lines(ensemble: Ensemble) -> list[str]:
     """Say what each set of views was worth, and which were refused."""
     head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
-    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % interval)':>28}"]
+    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % for all sets)':>28}"]
     for row in ensemble.tta_rows:
         mean = "" if row.name == "none" else (", soft" if row.space == "probability" else ", logit")
         name = f"{'> ' if row.chosen else '  '}{row.name}{mean}"
@@ -100,7 +100,11 @@ def _tta_verdict(ensemble: Ensemble) -> str:
     if ensemble.tta is not None:
         return f"The model looks at every image through {ensemble.tta.label}."
     worst = max(ensemble.tta_rows, key=lambda row: row.log_loss)
-    told = "No set of views is shown to help: the model looks at every image once"
+    sets = len(ensemble.tta_rows) - 1
+    told = (
+        f"No set of views is shown to help by more than the best of {sets} does by chance: the "
+        "model looks at every image once"
+    )
     if worst.verdict == HURTS:
         plain = ensemble.tta_rows[0]
         told += (

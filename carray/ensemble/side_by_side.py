@@ -20,7 +20,7 @@ from carray.ensemble.labels import held_labels
 from carray.ensemble.logits import SplitVotes
 from carray.ensemble.members import Candidate, find_candidates, read_trials
 from carray.ensemble.openings import fingerprint_of, looks_text, record_opening
-from carray.ensemble.statistics import Interval, bootstrap_means, interval
+from carray.ensemble.statistics import Interval, scores_of
 from carray.errors import RecordError
 from carray.records import RunsFolder, TrialRecord
 
@@ -168,8 +168,7 @@ def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: 
     candidate, right = votes.candidates[member], right_MN[member]
     others = np.delete(right_MN, member, axis=0)
     losses = losses_of(votes.log_p(member), votes.labels)
-    values = np.stack([right, losses], axis=1).astype(np.float64)
-    means, actual = bootstrap_means(values, seed), values.mean(axis=0)
+    scores = scores_of(losses, right, seed)
     record = candidate.record
     return ModelRow(
         trial=record.name,
@@ -178,8 +177,8 @@ def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: 
         epochs=len(record.epochs),
         val_log_loss=record.best(metrics.VAL_LOG_LOSS),
         val_top1=record.best(metrics.VAL_TOP1),
-        log_loss=interval(float(actual[1]), means[:, 1]),
-        top1=interval(float(actual[0]), means[:, 0]),
+        log_loss=scores.log_loss,
+        top1=scores.top1,
         images_per_second=_speed(record),
         only_right=int((right & ~others.any(axis=0)).sum()),
         only_wrong=int((~right & others.all(axis=0)).sum()),

@@ -17,9 +17,7 @@ from carray.ensemble.rules import Space, combine
 from carray.ensemble.statistics import (
     CONFIDENCE,
     Interval,
-    bootstrap_means,
-    interval,
-    two_sided_p,
+    gains_at_once,
 )
 from carray.errors import ConfigError, did_you_mean
 
@@ -65,11 +63,13 @@ class TtaRow:
     space: Space
     views: int
     log_loss: float
+    """At temperatures fitted elsewhere, whether or not one was kept."""
     top1: float
     gain: Interval
-    """Log-loss without it minus log-loss with it: above zero is better."""
+    """Log-loss without it minus log-loss with it: above zero is better. The interval holds for all
+    measured sets at once, so for the best of them too."""
     p: float
-    """Paired bootstrap, two-sided."""
+    """Of a gain this large in either direction, in the largest of as many sets, by chance."""
     temperature: float
     chosen: bool = False
 
@@ -176,26 +176,28 @@ def judge(
     """Compare each set with none, paired image by image; mark the best of those that earned it.
 
     `log_ps` hold what the whole model says with each of `ttas`, the first being `NONE`, as
-    (images, classes). Every answer has its own temperature, fitted where it isn't scored.
+    (images, classes). Every answer has its own temperature, fitted where it isn't scored. A set
+    earns its place by more than the best of so many sets would gain by chance.
     """
     settled = [settle_temperature(log_p, labels, folds) for log_p in log_ps]
-    plain = settled[0].losses
-    rows = []
-    for tta, log_p, own in zip(ttas, log_ps, settled, strict=True):
-        gains = (plain - own.losses).astype(np.float64)
-        resampled = bootstrap_means(gains[:, None], seed)[:, 0]
-        rows.append(
-            TtaRow(
-                tta.name,
-                tta.space,
-                len(tta.views),
-                float(own.losses.mean()),
-                top1(log_p, labels),
-                interval(float(gains.mean()), resampled),
-                two_sided_p(resampled),
-                own.temperature,
-            )
+    losses_NK = np.stack([own.calibrated for own in settled], axis=1).astype(np.float64)
+    gains_NK = losses_NK[:, :1] - losses_NK
+    judged = gains_at_once(gains_NK, seed)  # the first gain is zero and adds nothing
+    rows = [
+        TtaRow(
+            tta.name,
+            tta.space,
+            len(tta.views),
+            float(losses.mean()),
+            top1(log_p, labels),
+            gain,
+            p,
+            own.temperature,
         )
+        for tta, log_p, own, losses, (gain, p) in zip(
+            ttas, log_ps, settled, losses_NK.T, judged, strict=True
+        )
+    ]
     return _with_chosen(rows)
 
 

@@ -21,11 +21,14 @@ from carray.ensemble.logits import SplitVotes
 from carray.ensemble.members import Candidate, find_candidates, read_trials
 from carray.ensemble.openings import fingerprint_of, record_opening
 from carray.ensemble.statistics import (
+    CONFIDENCE,
     RESAMPLES,
     Interval,
     bootstrap_means,
     interval,
     mcnemar_exact,
+    paired_gain,
+    share_right,
     two_sided_p,
 )
 from carray.ensemble.versus_result import Side, Verdict, Versus
@@ -201,6 +204,7 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
     if all(side.shape[1] == 1 for side in scores):
         right = [side[0, 0] > 0 for side in scores]
         p[0] = mcnemar_exact(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()))
+        gains[0] = paired_gain(right[0], right[1])
     trains = [side.train_ids for side in votes]
     sides = [
         Side(
@@ -209,7 +213,11 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
             train_images=len(trains[place]),
             only_here=len(trains[place] - trains[1 - place]),
             left_out=len(side.ids) - scores[place].shape[2],
-            top1=interval(float(actual[place, 0]), resampled[place, 0]),
+            top1=(
+                share_right(scores[place][0, 0])
+                if scores[place].shape[1] == 1
+                else interval(float(actual[place, 0]), resampled[place, 0])
+            ),
             log_loss=interval(float(actual[place, 1]), resampled[place, 1]),
         )
         for place, side in enumerate(votes)
@@ -229,7 +237,7 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
             for name, value in configs[0].items()
             if value != configs[1][name]
         },
-        verdict=_verdict(gains),
+        verdict=_verdict(gains, p),
         models_that_opened_test=opened,
     )
 
@@ -255,8 +263,8 @@ def _resampled(scores: Sequence[Values], seed: int) -> Values:
     return np.stack(out)
 
 
-def _verdict(gains: Sequence[Interval]) -> Verdict:
-    for gain, sign in ((gains[1], -1), (gains[0], 1)):
-        if gain.excludes_zero():
-            return "better" if sign * gain.value > 0 else "worse"
+def _verdict(gains: Sequence[Interval], p: Sequence[float]) -> Verdict:
+    for k, sign in ((1, -1), (0, 1)):
+        if gains[k].excludes_zero() and p[k] < 1 - CONFIDENCE:
+            return "better" if sign * gains[k].value > 0 else "worse"
     return "within noise"

@@ -17,7 +17,7 @@ from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.ensemble.blend import losses_of
 from carray.ensemble.logits import log_softmax
-from carray.ensemble.statistics import Interval, bootstrap_means, interval
+from carray.ensemble.statistics import Interval, bootstrap_means, interval, scores_of
 from carray.ensemble.tta import wanted_ttas
 from carray.errors import ConfigError, DataError, TrialFailed
 from carray.progress import silent
@@ -283,8 +283,8 @@ def _step(
     *,
     stays: bool,
 ) -> Step:
-    values = np.stack([tried.losses.mean(axis=0), tried.right.mean(axis=0)], axis=1)
-    means, actual = bootstrap_means(values), values.mean(axis=0)
-    log_loss, top1 = (interval(float(actual[k]), means[:, k]) for k in (0, 1))
+    losses = tried.losses.mean(axis=0)
+    scores = scores_of(losses, tried.right.mean(axis=0))
     names = tuple(record.name for record in tried.records)
-    return Step(name, names, len(values), "val", log_loss, top1, gain, noise, verdict, stays)
+    told = (scores.log_loss, scores.top1, gain, noise, verdict, stays)
+    return Step(name, names, len(losses), "val", *told)

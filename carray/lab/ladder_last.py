@@ -14,7 +14,7 @@ from carray.ensemble.folds import assemble_folds
 from carray.ensemble.logits import Floats, Labels, SplitVotes, log_softmax
 from carray.ensemble.members import Candidate
 from carray.ensemble.rules import Blend, LogitMean, SoftVote
-from carray.ensemble.statistics import Interval, bootstrap_means, interval
+from carray.ensemble.statistics import Interval, bootstrap_means, interval, scores_of
 from carray.ensemble.tta import KEPT, NONE, TtaRow, judge, wanted_ttas
 from carray.ensemble.tta_measure import Viewer
 from carray.lab.ladder import BETTER, NOISE, WORSE, Step
@@ -34,7 +34,8 @@ def tta_step(
     viewer = Viewer.of_trials([trial], Blend((0,), (1.0,)), record, progress)
     log_ps = viewer.log_ps("blend", asked)
     rows = judge(asked, log_ps, labels, make_folds(labels), 0)
-    best = min(rows[1:], key=lambda row: row.log_loss)
+    kept = [row for row in rows[1:] if row.chosen]
+    best = min(kept or rows[1:], key=lambda row: row.log_loss)
     log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
     return _step(
         f"views: {best.name}", (stands.name,), log_softmax(log_p), labels, best.gain, _verdict(best)
@@ -103,17 +104,14 @@ def _step(
     gain: Interval,
     verdict: str,
 ) -> Step:
-    right = (log_p.argmax(axis=1) == labels).astype(np.float64)
-    values = np.stack([losses_of(log_p, labels).astype(np.float64), right], axis=1)
-    means, actual = bootstrap_means(values), values.mean(axis=0)
-    loss, top1 = (interval(float(actual[k]), means[:, k]) for k in (0, 1))
+    scores = scores_of(losses_of(log_p, labels), log_p.argmax(axis=1) == labels)
     return Step(
         name,
         trials,
         len(labels),
         "blend",
-        loss,
-        top1,
+        scores.log_loss,
+        scores.top1,
         gain,
         0.0,
         verdict,

@@ -80,6 +80,24 @@ def test_views_that_help_are_kept_and_those_that_hurt_are_told_with_their_number
     assert rows[1].gain.value == pytest.approx(rows[0].log_loss - rows[1].log_loss, abs=1e-5)
 
 
+@pytest.mark.parametrize("images", [60, 300])
+def test_the_best_of_twelve_sets_without_effect_is_rarely_kept_and_one_with_effect_is(
+    images: int,
+) -> None:
+    asked = [NONE, *(Tta(f"set {number}", "logit", (WHOLE,)) for number in range(12))]
+    kept = {"none": 0, "set 3": 0}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 5, images)
+        seen = 2.0 * np.eye(5)[labels] + rng.normal(size=(images, 5))
+        log_ps = [log_softmax(seen + 0.5 * rng.normal(size=(images, 5))) for _ in asked]
+        kept["none"] += not judge(asked, log_ps, labels, make_folds(labels), seed)[0].chosen
+        log_ps[4] = log_softmax(seen + 0.4 * np.eye(5)[labels])
+        kept["set 3"] += judge(asked, log_ps, labels, make_folds(labels), seed)[4].chosen
+    assert kept["none"] <= 4  # one set alone at 5 %, looked at twelve times: 10 or more
+    assert kept["set 3"] >= 36
+
+
 def test_random_crops_at_a_tiny_scale_are_refused_on_a_trained_model(trained: Trained) -> None:
     made = build_ensemble(
         "single", top=2, runs=trained.runs, name="tiny-crops", tta="random:6:0.02", track=False
