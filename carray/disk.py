@@ -7,10 +7,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from carray.errors import DiskError
+from carray.errors import DiskError, causes
 
 FULL = {  # what is wrong, and the cure
     errno.ENOSPC: ("is full", "free some"),
@@ -30,7 +29,7 @@ def disk_error(error: BaseException, *folders: str | os.PathLike[str]) -> DiskEr
 
     `folders` are where the work writes: of them the fullest is named where the system names none.
     """
-    for each in _chain(error):
+    for each in causes(error):
         if isinstance(each, DiskError):
             return each
         if number := _number(each):
@@ -38,14 +37,6 @@ def disk_error(error: BaseException, *folders: str | os.PathLike[str]) -> DiskEr
             places = [named] if isinstance(named, str) else [*folders, tempfile.gettempdir()]
             return DiskError(_sentence(number, [Path(place) for place in places]))
     return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
 
 
 def _number(error: BaseException) -> int | None:

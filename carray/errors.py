@@ -17,7 +17,7 @@ Messages give the value, the rule and the cure, in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -63,6 +63,15 @@ class TrialFailed(TrialError):
 
 class TrialInfeasible(TrialError):
     """A trial asked for more memory than there is: its state is `infeasible`."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then what it came from, up to the first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:

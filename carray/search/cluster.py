@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 
 import psutil
 import ray
+import ray.exceptions
 
-from carray.errors import PlanError
+from carray.errors import PlanError, causes
 from carray.search.plan import Node
 
 LOCAL = "local"
@@ -64,6 +66,26 @@ def connected(address: str | None = None) -> Iterator[None]:
 def is_lost() -> bool:
     """Say whether the Ray that this process has started has died under it."""
     return not all(map(_is_alive, _ours))
+
+
+def memory_error(error: BaseException) -> PlanError | None:
+    """Return what `error` says of a node short of memory, on which Ray ends what it can.
+
+    It is None if the error is of another kind. What took the memory may be no process of Ray's.
+    """
+    for each in causes(error):
+        if isinstance(each, ray.exceptions.OutOfMemoryError):
+            said = str(each)
+            node = re.search(r"IP: ([^,]+),.*?was ([\d.]+)GB used / ([\d.]+)GB", said)
+            user = re.search(r"COMMAND\n\d+\t([\d.]+)\t(.+)", said)
+            where = f"node {node[1]} ran" if node else "a node ran"
+            used = f" ({node[2]} of {node[3]} GiB used)" if node else ""
+            most = f", most of it by {user[2][:60]!r} ({user[1]} GiB)" if user else ""
+            return PlanError(
+                f"{where} out of memory{used}{most}, and Ray ended the study's processes there; "
+                "free some, or run fewer trials at once (--concurrent)"
+            )
+    return None
 
 
 def nodes() -> list[Node]:

@@ -17,11 +17,11 @@ from statistics import median
 
 from carray.data.manifest import Manifest
 from carray.disk import disk_error
-from carray.errors import DiskError, PlanError
+from carray.errors import PlanError
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.board import Board, open_board
 from carray.search.budget import DiskBudget
-from carray.search.cluster import connected, is_lost, nodes
+from carray.search.cluster import connected, is_lost, memory_error, nodes
 from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
 from carray.search.interrupts import Interrupts
@@ -74,10 +74,10 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         board.note(f"{str(interrupt) or 'SIGINT'}: ended; {GO_ON}")
         raise
     except Exception as error:
-        full = disk_error(error, RunsFolder.at(request.runs).path)
-        if full is None:
+        lacking = disk_error(error, RunsFolder.at(request.runs).path) or memory_error(error)
+        if lacking is None:
             raise
-        raise DiskError(f"the study is not done: {full}; {GO_ON}") from error
+        raise type(lacking)(f"the study is not done: {lacking}; {GO_ON}") from error
     finally:
         board.close()
 
