@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.errors import RecordError
+from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
 
 GIB = 2**30
+ReadT = TypeVar("ReadT")
 LOOK_SHARE = 0.1  # of the trials that are there: after as many more, all are looked at again
 
 
@@ -31,7 +35,8 @@ class DiskBudget:
     def enforce(self, ended: TrialFolder) -> list[str]:
         """Delete weights until the rest fits, now that a trial has ended; return whose went.
 
-        Every study's `keep_best` complete trials come last, and running trials are never touched.
+        Every study's `keep_best` complete trials come last. Running trials are never touched, nor
+        ended ones whose logits are still to be written, nor those whose record can't be read.
         An ensemble's members are safe whatever happens: their model package holds copies.
         """
         with self._lock:
@@ -77,20 +82,27 @@ class DiskBudget:
         for path in sorted(self._sizes):
             by_study[path.parents[1]].append(path)
         rows = []
-        for study in self._runs.studies():
-            asked = study.record()
-            ended = [path for path in by_study[study.path] if self._has_ended(asked, path)]
+        for folder, paths in by_study.items():
+            asked = _readable(StudyFolder(folder).record)
+            ended = [path for path in paths if asked and self._has_ended(asked, path)]
             ended.sort(key=lambda path: self._ended[path][1])
             rows += [(rank, TrialFolder(path)) for rank, path in enumerate(ended)]
         return rows
 
     def _has_ended(self, study: StudyRecord, path: Path) -> bool:
         folder = TrialFolder(path)
-        if path not in self._ended and folder.record_file.exists():
-            record = folder.record()
-            if record.state.is_finished():
+        if path not in self._ended and folder.logits_file.exists():
+            record = _readable(folder.record)
+            if record and record.state.is_finished():
                 self._ended[path] = record.name, _goodness(study, record)
         return path in self._ended
+
+
+def _readable(read: Callable[[], ReadT]) -> ReadT | None:
+    try:
+        return read()
+    except RecordError:
+        return None
 
 
 def _goodness(study: StudyRecord, record: TrialRecord) -> tuple[bool, float]:

@@ -30,6 +30,7 @@ def runs(tmp_path: Path) -> RunsFolder:
             )
             folder.trial(number).write_record(record)
             folder.trial(number).weights_file.write_bytes(bytes(2**20))
+            folder.trial(number).logits_file.touch()
     return runs
 
 
@@ -58,6 +59,7 @@ def end(runs: RunsFolder, name: str, number: int, loss: float) -> TrialFolder:
     folder = runs.study(name).trial(number)
     folder.write_record(record)
     folder.weights_file.write_bytes(bytes(2**20))
+    folder.logits_file.touch()
     return folder
 
 
@@ -116,3 +118,17 @@ def test_an_end_looks_at_no_other_trials_folder(
     looked_at.clear()
     watched.enforce(ended)
     assert looked_at == [ended.weights_file]
+
+
+def test_weights_that_logits_are_still_to_be_made_of_stay(runs: RunsFolder) -> None:
+    """The trial has ended, and its lane is at work on them, perhaps another study's."""
+    runs.study("b").trial(2).logits_file.unlink()
+    budget(runs, 0, keep_best=0).enforce(runs.study("a").trial(0))
+    assert left(runs) == {"a/0004", "b/0002", "b/0004"}
+
+
+def test_what_cannot_be_read_is_left_alone(runs: RunsFolder) -> None:
+    runs.study("a").record_file.write_text("{")
+    runs.study("b").trial(2).record_file.write_text("")
+    gone = budget(runs, 0, keep_best=0).enforce(runs.study("b").trial(0))
+    assert sorted(gone) == ["b/0000", "b/0001", "b/0003"]
