@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -53,7 +54,8 @@ def read_meta(folder: Path) -> CheckpointMeta | None:
     """Return the meta data, or None where there is no checkpoint that can be read."""
     try:
         text = (recovered(folder) / META_FILE).read_text(encoding="utf-8")
-        return CheckpointMeta.model_validate_json(text)
+        is_whole = is_zipfile(folder / STATE_FILE)  # its end is there
+        return CheckpointMeta.model_validate_json(text) if is_whole else None
     except (OSError, ValidationError):
         return None
 

@@ -87,13 +87,18 @@ class TrialRunner:
     def run_epoch(self, order: EpochOrder) -> EpochOutcome:
         """Train and evaluate one epoch, leave its checkpoint, and the weights if it is the best.
 
+        Epochs before it whose checkpoint is gone or torn are trained again first.
+
         Raises:
-            TrialFailed: a loss is not finite, or the epoch before has left no checkpoint.
+            TrialFailed: a loss is not finite, or the checkpoint is another configuration's.
             TrialInfeasible: out of memory; what the trial held is freed.
             ConfigError, DataError, WeightsError: the trial can't be built.
         """
+        checkpoint = TrialFolder(Path(order.folder)).checkpoint
+        left = self._ranks.broadcast_object(read_meta(checkpoint))
+        for lost in range((left.epoch if left else 0) + 1, order.epoch):
+            self.run_epoch(order.model_copy(update={"epoch": lost}))
         with self._freeing_on_error(order), _reproducible(self._device):
-            checkpoint = TrialFolder(Path(order.folder)).checkpoint
             meta = self._ranks.broadcast_object(read_meta(checkpoint))
             if meta and meta.epoch >= order.epoch and meta.config == order.config:
                 return outcome_of(meta.rows[: order.epoch], meta)
@@ -177,10 +182,9 @@ class TrialRunner:
 
     def _built(self, order: EpochOrder, meta: CheckpointMeta | None) -> LiveTrial:
         if order.epoch > 1 and (meta is None or meta.epoch != order.epoch - 1):
-            found = f"epoch {meta.epoch}'s" if meta else "none"
             raise TrialFailed(
                 f"epoch {order.epoch} of {order.trial} needs the checkpoint of epoch "
-                f"{order.epoch - 1}, but {order.folder} holds {found}; run the trial again"
+                f"{order.epoch - 1}, but {order.folder} holds another configuration's; move it away"
             )
         data = self._data_of(order.data, order.config)
         choose = self._chooser(order, meta, len(data.train))

@@ -168,14 +168,27 @@ def test_an_epoch_that_fails_while_it_is_judged_leaves_the_checkpoint_before(
     assert run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 2)[0] == pytest.approx(whole[1])
 
 
-def test_an_epoch_without_the_one_before_is_refused(tmp_path: Path, toy_data: Path) -> None:
-    with pytest.raises(TrialFailed, match=r"epoch 3 .* needs the checkpoint of epoch 2"):
-        new_runner().run_epoch(order_of(tmp_path, toy_data, CONFIG, 3))
+@pytest.mark.parametrize("lost", ["checkpoint", "meta.json", "state.pt"])
+def test_epochs_whose_checkpoint_is_gone_or_torn_are_trained_again(
+    tmp_path: Path, toy_data: Path, lost: str
+) -> None:
+    """A file system that lost power, say; the study knows these epochs, and goes on."""
+    whole = run(new_runner(), tmp_path / "trial", toy_data, CONFIG)
+    shutil.rmtree(tmp_path / "trial")
+    run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 1, 2)
+    left = tmp_path / "trial" / "checkpoint"
+    if lost == "checkpoint":
+        shutil.rmtree(left)
+    else:
+        (left / lost).write_bytes((left / lost).read_bytes()[:100])
+    assert run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 3) == whole[2:]
 
 
-def test_a_checkpoint_that_cannot_be_read_fails_the_trial(tmp_path: Path, toy_data: Path) -> None:
+def test_a_checkpoint_whose_state_is_not_its_classifiers_fails_the_trial(
+    tmp_path: Path, toy_data: Path
+) -> None:
     run(new_runner(), tmp_path, toy_data, CONFIG, 1)
-    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"torn")
+    torch.save({}, tmp_path / "checkpoint" / "state.pt")
     with pytest.raises(TrialFailed, match=r"checkpoint .* can't be loaded"):
         run(new_runner(), tmp_path, toy_data, CONFIG, 2)
 
@@ -341,11 +354,11 @@ def test_scores_repeat_but_times_do_not_count() -> None:
 def test_a_full_disk_leaves_an_epoch_undone_and_is_no_fault_of_the_trial(
     tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = new_runner()
+    runner, write, full = new_runner(), checkpoint._write_state, Path("/dev/full")
     first = run(runner, tmp_path, toy_data, CONFIG, 1)
     order = order_of(tmp_path, toy_data, CONFIG, 2, trial=tmp_path.name)
     with monkeypatch.context() as patch, pytest.raises(Exception) as refused:
-        patch.setattr(checkpoint, "STATE_FILE", "/dev/full")
+        patch.setattr(checkpoint, "_write_state", lambda state, file: write(state, full))
         runner.run_epoch(order)
     answer = answer_to(refused.value, LaneOrder("epoch", order))
     assert answer.is_undone
