@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -120,10 +121,13 @@ def add_json_line(path: Path, value: Any) -> None:
     A writer that is killed here leaves a line without an end, which `read_json_lines` skips; so one
     process alone adds to a file, and the next one begins another.
     """
-    line = json.dumps(value, ensure_ascii=False) + "\n"
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) < len(line):  # the disk was full in the middle
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

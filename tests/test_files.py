@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from carray.errors import RecordError
 from carray.files import (
+    add_json_line,
     claimed,
     read_array,
     read_json_lines,
@@ -112,6 +114,21 @@ def test_lines_that_are_no_json_are_one_sentence(tmp_path: Path, junk: bytes) ->
     (tmp_path / "epochs.jsonl").write_bytes(junk)
     with pytest.raises(RecordError, match=r"epochs\.jsonl can't be read"):
         read_json_lines(tmp_path / "epochs.jsonl")
+
+
+def test_a_line_that_a_full_disk_cuts_short_is_taken_back(tmp_path: Path) -> None:
+    """Else the next line would be added to half a line, and no line after it could be read."""
+    file = tmp_path / "epochs.jsonl"
+    add_json_line(file, [1, "whole"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 5, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            add_json_line(file, [2, "cut short"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    add_json_line(file, [2, "again"])
+    assert read_json_lines(file) == [[1, "whole"], [2, "again"]]
 
 
 def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> None:

@@ -203,9 +203,11 @@ class TrialRunner:
             if known is None and self._ranks.rank == 0:
                 file = TrialFolder(Path(order.folder)).probe_file
                 chosen = choose_compute(classifier, order.config, train_images, self._device, file)
-                if self._ranks.world_size > 1:  # whose gradients meet while they are computed
-                    chosen = chosen.model_copy(update={"graphs": False})
-            return self._ranks.broadcast_object(chosen)  # type: ignore[no-any-return]
+            chosen = self._ranks.broadcast_object(chosen)
+            if self._device.type != "cuda" or self._ranks.world_size > 1:
+                # what was begun on one GPU goes on elsewhere; gradients of ranks meet as they come
+                chosen = chosen.model_copy(update={"graphs": False})
+            return chosen  # type: ignore[no-any-return]
 
         return choose
 

@@ -184,6 +184,19 @@ def test_epochs_whose_checkpoint_is_gone_or_torn_are_trained_again(
     assert run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 3) == whole[2:]
 
 
+def test_a_trial_begun_with_a_gpus_graphs_goes_on_without_a_gpu(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
+    meta = read_meta(tmp_path / "checkpoint")
+    assert meta is not None and meta.compute is not None
+    graphs = meta.compute.model_copy(update={"graphs": True})
+    on_gpu = meta.model_copy(update={"compute": graphs}).model_dump_json()
+    (tmp_path / "checkpoint" / "meta.json").write_text(on_gpu)
+    order = order_of(tmp_path, toy_data, CONFIG, 2, trial=tmp_path.name)
+    assert new_runner().run_epoch(order).compute == meta.compute
+
+
 def test_a_checkpoint_whose_state_is_not_its_classifiers_fails_the_trial(
     tmp_path: Path, toy_data: Path
 ) -> None:
