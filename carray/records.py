@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,7 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     version: int = RECORD_VERSION
+    cure: ClassVar[str] = "move it away"  # where it can't be read
 
     def write(self, path: Path) -> None:
         """Write aside, then rename."""
@@ -76,14 +77,19 @@ class _Record(BaseModel):
         except FileNotFoundError:
             raise RecordError(f"there is no record at {path}") from None
         except ValidationError as error:
-            raise RecordError(f"the record {path} can't be read: {describe(error)}") from None
+            raise cls._broken(path, describe(error)) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise RecordError(f"the record {path} can't be read: {error}") from None
+            raise cls._broken(path, str(error)) from None
+
+    @classmethod
+    def _broken(cls, path: Path, why: str) -> RecordError:
+        return RecordError(f"the record {path} can't be read ({why}); {cls.cure}")
 
 
 class TrialRecord(_Record):
     """One trial: what was asked, what happened, what it left."""
 
+    cure: ClassVar[str] = "move its folder away, and the study goes on without that trial"
     study: str
     number: int
     kind: Literal["search", "refit", "fold", "single"] = "search"
@@ -132,6 +138,7 @@ class TrialRecord(_Record):
 class StudyRecord(_Record):
     """One study: the question, the data, the budget; what resumes it."""
 
+    cure: ClassVar[str] = "move it away, and the study's own `carray tune` writes it anew"
     name: str
     kind: Literal["search", "single"] = "search"
     data: str = ""

@@ -178,6 +178,16 @@ class Ledger:
             for observer in self._observers:
                 observer.trial_ended(record, self.trial_folder(number))
 
+    def tell_again(self, observer: Tracker) -> None:
+        """Tell an observer of all trials that have left what they leave.
+
+        A call that was killed, or interrupted while lanes made logits, may have told it of none.
+        """
+        for record in self._all():
+            files = self.trial_folder(record.number)
+            if record.state.is_finished() and not lacks_logits(record, files):
+                observer.trial_ended(record, files)
+
     def counts(self) -> dict[str, int]:
         """Return {state: number of the search's trials}."""
         with self._lock:

@@ -113,6 +113,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         ledger = open_ledger(request, folder, study, space, starts, records, observers)
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
+        if not folder.record_file.exists() or folder.record().state != "complete":
+            ledger.tell_again(tracker)
         study.write(folder.record_file)
         if starts and not ledger.records:
             board.note(starts_text(request, space, len(starts)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from carray.errors import RecordError
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.search.kept import open_optuna_study
@@ -300,3 +301,41 @@ def test_whoever_goes_on_with_a_study_draws_from_what_was_drawn(tmp_path: Path) 
             assert mine.system_attrs == other.system_attrs
             assert mine.values == other.values
     assert [trial.number for trial in there] == [0, 1, 2, 3, 4]
+
+
+def test_an_observer_is_told_of_what_ended_just_before_a_kill(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    for number in range(3):
+        ledger.ask()
+        ledger.report(number, 1, row(1.0), {})
+        ledger.trial_folder(number).weights_file.touch()
+    for number in range(2):
+        ledger.end(number, TrialState.COMPLETE)
+    ledger.trial_folder(0).write_logits({})
+    again, tracker = open_ledger(tmp_path)
+    again.tell_again(tracker)
+    assert {number: run.files for number, run in tracker.runs.items()} == {
+        0: ("record.json", "logits.npz")
+    }
+
+
+@pytest.mark.parametrize("whose", ["trial", "study"])
+def test_a_study_goes_on_once_what_cannot_be_read_is_moved_as_told(
+    tmp_path: Path, whose: str
+) -> None:
+    """Its draw is tried again: Optuna still thinks that it runs."""
+    ledger, _ = open_ledger(tmp_path)
+    first, second = ledger.ask(), ledger.ask()
+    assert first is not None and second is not None
+    folder = ledger.folder
+    files = {"trial": folder.trial(1).record_file, "study": folder.record_file}
+    files[whose].write_bytes(files[whose].read_bytes()[:100])
+    with pytest.raises(RecordError, match=r"can't be read \(.*\); move it"):
+        _ = folder.record(), folder.records()
+    if whose == "trial":
+        folder.trial(1).path.rename(tmp_path / "moved")
+    else:
+        folder.record_file.rename(tmp_path / "moved")
+    again, _ = open_ledger(tmp_path)
+    asked = [record.params for _ in "12" if (record := again.ask())]
+    assert asked == [first.params, second.params]
