@@ -76,14 +76,9 @@ class _Record(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecordError(f"there is no record at {path}") from None
-        except ValidationError as error:
-            raise cls._broken(path, describe(error)) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise cls._broken(path, str(error)) from None
-
-    @classmethod
-    def _broken(cls, path: Path, why: str) -> RecordError:
-        return RecordError(f"the record {path} can't be read ({why}); {cls.cure}")
+        except (ValidationError, OSError, UnicodeDecodeError) as error:
+            why = describe(error) if isinstance(error, ValidationError) else error
+            raise RecordError(f"the record {path} can't be read ({why}); {cls.cure}") from None
 
 
 class TrialRecord(_Record):
