@@ -93,6 +93,13 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
             f"trial {record.name} left logits on {len(logits)} {split} images, its study has "
             f"{len(labels)}: it was judged on a fold"
         )
+    if logits.shape[1:] != (len(classes),) or not np.isfinite(logits).all():
+        raise RecordError(
+            f"trial {record.name} left logits of shape {logits.shape} on {split}, which must be "
+            f"finite and of {len(classes)} classes: they are broken, or of other data"
+        )
+    if not len(labels):
+        raise RecordError(f"study {record.study!r} has no {split} images to count")
     counts = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
     title = f"{record.name}, {record.config.backbone}: {len(labels)} {split} images"

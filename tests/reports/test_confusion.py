@@ -93,6 +93,14 @@ def test_a_trial_that_was_judged_on_a_fold_is_told(runs: RunsFolder) -> None:
         read_confusion(trial)
 
 
+@pytest.mark.parametrize("logits", [np.full((3, 2), np.nan), np.eye(3)], ids=["nan", "classes"])
+def test_broken_logits_are_no_picture(runs: RunsFolder, logits: np.ndarray) -> None:
+    trial = runs.find_trial("autumn/0000")
+    trial.write_logits({"val": logits})
+    with pytest.raises(RecordError, match="must be finite and of 2 classes"):
+        read_confusion(trial)
+
+
 def test_the_worst_block_holds_the_pairs_that_are_confused_most() -> None:
     found = confusion_of(30, {(3, 20): 9, (20, 3): 2, (20, 21): 5, (7, 8): 6, (1, 2): 1})
     assert found.worst_block(3) == [3, 20, 21]
