@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -118,14 +119,19 @@ def find_candidates(
 
 
 def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
-    """Sort by value; complete before others of the same value, then by number."""
+    """Sort by value; of equals, complete ones first, then those of less log-loss."""
     sign = 1 if metrics.OBJECTIVES[metric] == "minimize" else -1
 
-    def key(candidate: Candidate) -> tuple[float, bool, int]:
-        value = sign * candidate.value if candidate.value == candidate.value else float("inf")
-        return value, not candidate.is_complete, candidate.record.number
+    def key(candidate: Candidate) -> tuple[float, bool, float, int]:
+        value = _known(sign * candidate.value)
+        log_loss = _known(candidate.record.best(metrics.VAL_LOG_LOSS))
+        return value, not candidate.is_complete, log_loss, candidate.record.number
 
     return sorted(found, key=key)
+
+
+def _known(value: float) -> float:
+    return float("inf") if math.isnan(value) else value
 
 
 def _why_not(

@@ -33,6 +33,14 @@ def test_the_best_by_val_log_loss_come_first(tmp_path: Path) -> None:
     assert numbers(found) == [1, 2, 0]
 
 
+def test_trials_that_are_equal_in_the_metric_are_ranked_by_log_loss(tmp_path: Path) -> None:
+    trials = [Trial(skill=8), Trial(skill=30), Trial(skill=20)]
+    folder = make_study(tmp_path, StudySpec(trials, images={"val": 20}))
+    found = read_trials(folder, "val/top1")
+    assert {trial.value for trial in found} == {1.0}
+    assert [trial.record.number for trial in found] == [1, 2, 0]
+
+
 def test_pruned_trials_may_join_but_are_not_among_the_best(tmp_path: Path) -> None:
     trials = [Trial(skill=5, state=TrialState.PRUNED), Trial(skill=2), Trial(skill=1)]
     found = candidates_of(tmp_path, trials)
