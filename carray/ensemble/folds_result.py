@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from carray.ensemble.openings import looks_text
+from carray.ensemble.result import plain
 from carray.ensemble.statistics import Interval
 
 
@@ -58,7 +59,8 @@ class Folds:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         files = {n: str(getattr(self, n) or "") for n in ("logits_file", "package")}
-        return {**asdict(self), **files}
+        told: dict[str, Any] = plain({**asdict(self), **files})
+        return told
 
 
 def folds_lines(found: Folds) -> list[str]:
@@ -84,6 +86,7 @@ def folds_lines(found: Folds) -> list[str]:
             f"{i.value:.4f} [{i.low:.4f}, {i.high:.4f}]" for i in (row.log_loss, row.top1)
         )
         lines.append(f"{chosen + row.what:<30}{row.split:<6}{row.images:>7}{loss:>28}{top1:>28}")
+    lines += ["each fold chose its trial's epoch: out of fold flatters a little"]
     if found.models_that_opened_test:
         lines += ["", looks_text(found.models_that_opened_test)]
     lines += [f"out-of-fold logits: {found.logits_file}"]

@@ -16,6 +16,7 @@ from carray.ensemble.tta import Tta, TtaRow
 from carray.errors import RecordError
 
 ImagePath = str | Path
+CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Ensemble:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        data: dict[str, Any] = _plain(asdict(self))
+        data: dict[str, Any] = plain(asdict(self))
         data["verdict"] = self.verdict
         if self.test is not None:
             data["test"]["verdict"] = self.test.verdict
@@ -124,12 +125,12 @@ class Ensemble:
         return data
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` with paths as text and numbers that aren't finite as None."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

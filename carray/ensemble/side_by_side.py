@@ -20,6 +20,7 @@ from carray.ensemble.labels import held_labels
 from carray.ensemble.logits import SplitVotes
 from carray.ensemble.members import Candidate, find_candidates, read_trials
 from carray.ensemble.openings import fingerprint_of, looks_text, record_opening
+from carray.ensemble.result import CHOSE_EPOCHS, plain
 from carray.ensemble.statistics import Interval, scores_of
 from carray.errors import RecordError
 from carray.records import RunsFolder, TrialRecord
@@ -67,11 +68,8 @@ class SideBySide:
     """Complete trials that the table leaves out."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data; an unknown speed is None."""
-        told = asdict(self)
-        for row in told["rows"]:
-            speed = row["images_per_second"]
-            row["images_per_second"] = speed if math.isfinite(speed) else None
+        """Return everything as JSON-able data; what is unknown is None."""
+        told: dict[str, Any] = plain(asdict(self))
         return told
 
 
@@ -212,17 +210,23 @@ def side_by_side_lines(found: SideBySide) -> list[str]:
     alone = f"{'only it was right':>20}{'only it was wrong':>20}"
     lines += ["", f"{'trial':<6}{'model':<40}{'images/s':>12}{alone}"]
     lines += [
-        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{row.images_per_second:>12,.0f}"
+        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{_speed_text(row.images_per_second):>12}"
         f"{row.only_right:>20}{row.only_wrong:>20}"
         for row in found.rows
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
     if found.models_that_opened_test:
         lines.append(looks_text(found.models_that_opened_test))
+    if found.split == "val":
+        lines.append(CHOSE_EPOCHS)
     if found.left_out:
         what = "trial" if found.left_out == 1 else "trials"
         lines.append(f"{found.left_out} more complete {what}: --all, or --trials 3,7")
     return lines
+
+
+def _speed_text(speed: float) -> str:
+    return "" if math.isnan(speed) else f"{speed:,.0f}"
 
 
 def _millions(parameters: int | None) -> str:

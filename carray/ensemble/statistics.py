@@ -75,7 +75,7 @@ def compare(single: Floats, ensemble: Floats, labels: Labels, seed: int = 0) -> 
     losses = np.stack([-log_p[rows, labels] for log_p in (single, ensemble)], axis=1)
     means, actual = bootstrap_means(losses, seed), losses.mean(axis=0, dtype=np.float64)
     scores = [
-        Scores(share_right(own), interval(float(actual[which]), means[:, which]))
+        Scores(share_right(own), _loss_interval(float(actual[which]), means[:, which]))
         for which, own in enumerate(right)
     ]
     loss_gain = means[:, 0] - means[:, 1]
@@ -98,7 +98,12 @@ def scores_of(losses: npt.ArrayLike, right: npt.ArrayLike, seed: int = 0) -> Sco
     """Return the intervals of each image's log-loss, by bootstrap, and of the share right."""
     losses_N1 = np.asarray(losses, np.float64)[:, None]
     means = bootstrap_means(losses_N1, seed)[:, 0]
-    return Scores(share_right(right), interval(float(losses_N1.mean()), means))
+    return Scores(share_right(right), _loss_interval(float(losses_N1.mean()), means))
+
+
+def _loss_interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
+    found = interval(value, resampled)
+    return Interval(value, max(found.low, 0.0), found.high)
 
 
 def bootstrap_means(

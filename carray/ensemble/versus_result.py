@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from carray.ensemble.result import CHOSE_EPOCHS, plain
 from carray.ensemble.statistics import Interval
 
 SHOWN_DIFFERENCES = 6
@@ -51,7 +52,8 @@ class Versus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        return asdict(self)
+        told: dict[str, Any] = plain(asdict(self))
+        return told
 
 
 def versus_lines(found: Versus) -> list[str]:
@@ -74,6 +76,8 @@ def versus_lines(found: Versus) -> list[str]:
     lines += [f"{name}: {one!s:.30} in A, {other!s:.30} in B" for name, (one, other) in shown]
     if len(found.differences) > len(shown):
         lines.append(f"{len(found.differences) - len(shown)} more settings differ")
+    if found.split == "val":
+        lines.append(CHOSE_EPOCHS)
     if len(found.first.trials) == len(found.second.trials) == 1:
         lines.append("one trial each: what another seed would change is not in these intervals")
     return lines

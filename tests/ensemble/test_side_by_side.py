@@ -47,6 +47,21 @@ def test_by_default_the_best_of_each_backbone_is_shown(tmp_path: Path) -> None:
     assert losses == sorted(losses)
 
 
+def test_one_image_says_nothing_and_is_valid_json(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS, images={"val": 300, "test": 1}))
+    found = compare_trials(runs=tmp_path)
+    told = json.dumps(found.as_dict(), allow_nan=False)
+    assert {row["log_loss"]["low"] for row in json.loads(told)["rows"]} == {None}
+    assert "nan " not in side_by_side_lines(found)[-2]
+
+
+def test_val_is_told_to_have_chosen_the_epochs(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS))
+    told = [side_by_side_lines(compare_trials(runs=tmp_path, open_test=t))[-2] for t in (0, 1)]
+    assert told[0].startswith("val chose each trial's epoch")
+    assert "val chose" not in told[1]
+
+
 def test_opening_test_is_recorded_for_each_model_and_val_opens_nothing(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
     closed = compare_trials(runs=tmp_path, open_test=False)

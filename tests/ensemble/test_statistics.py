@@ -90,6 +90,11 @@ def test_intervals_of_few_images_all_right_are_not_points() -> None:
     assert scores_of(np.ones(5), np.zeros(5)).top1.high == pytest.approx(0.4345, abs=1e-4)
 
 
+def test_the_log_loss_of_two_images_is_not_below_zero() -> None:
+    found = scores_of(np.array([0.1, 3.0]), np.array([True, False]))
+    assert found.log_loss.low == 0.0
+
+
 def test_one_image_says_nothing() -> None:
     means = bootstrap_means(np.array([[0.7]]))[:, 0]
     found = interval(0.7, means)
