@@ -27,9 +27,13 @@ REFUSED = {  # what the system says of a path, and the cure
 
 def main() -> None:
     """Run the command line."""
-    from carray.cli.app import app
 
-    run(app)
+    def command() -> None:
+        from carray.cli.app import app  # an interrupt may come while this imports
+
+        app()
+
+    run(command)
 
 
 def run(command: Callable[[], None]) -> None:
