@@ -9,7 +9,7 @@ import pandas as pd
 
 from carray.data import flaws
 from carray.data.flaws import Candidate
-from carray.data.manifest import Manifest
+from carray.data.manifest import Manifest, check_ours
 from carray.data.parallel import Progress
 from carray.data.prepare import candidate_rows
 from carray.data.scan import scan_images
@@ -58,6 +58,8 @@ def extend(
         )
     if replay is not None and replay < 1:
         raise DataError(f"--replay {replay} must be at least 1: old classes would be forgotten")
+    folder = Path(out).resolve()
+    check_ours(folder)
     parts = [split for split in ("train", "val", "test") if len(manifest.rows(split))]
     new = _new_rows(manifest, Path(images), name, parts, seed, progress)
     count = int((new["split"] == "train").sum())
@@ -75,7 +77,7 @@ def extend(
             ),
         }
     )
-    extended = Manifest.make(Path(out).resolve(), (*manifest.classes, name), table, settings)
+    extended = Manifest.make(folder, (*manifest.classes, name), table, settings)
     extended.write()
     return extended
 

@@ -217,6 +217,26 @@ class Manifest:
         return digest.hexdigest()
 
 
+def check_ours(folder: Path) -> None:
+    """Check that writing a data folder here overwrites nothing but a data folder.
+
+    Raises:
+        DataError: `folder` is a file, or its `images.csv` is somebody's own.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"--out {folder} is a file: name a folder")
+    file = folder / IMAGES_FILE
+    if not file.is_file():
+        return
+    with file.open("rb") as opened:
+        head = opened.readline().strip()
+    if head != ",".join(COLUMNS).encode():
+        raise DataError(
+            f"--out {folder} has an {IMAGES_FILE} that is no data folder's and would be lost: "
+            "choose another folder, or move it away"
+        )
+
+
 def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Settings) -> str:
     """Return the sha256 that names a data set: the same on every machine, whatever the paths."""
     head = [VERSION, list(classes), settings.crop, settings.margin, settings.folds]
@@ -231,7 +251,8 @@ def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Sett
 def _read_file(folder: Path) -> _File:
     path = folder / MANIFEST_FILE
     if not path.exists():
-        what = "has no manifest" if folder.is_dir() else "doesn't exist"
+        what = "is a file" if folder.is_file() else "doesn't exist"
+        what = "has no manifest" if folder.is_dir() else what
         cure = f"`carray data prepare SOURCE --out {folder}` makes it"
         raise DataError(f"the data folder {folder} {what}: {cure}")
     again = "run `carray data prepare` again"
