@@ -18,6 +18,7 @@ from carray.data.manifest import (
     Manifest,
     Rows,
     Settings,
+    check_ours,
 )
 from carray.data.parallel import Progress
 from carray.data.scan import scan_images
@@ -89,10 +90,10 @@ def prepare(
     folder = Path(out).resolve()
     if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
         raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
-    if crop == "box" and not any(one.box for one in listing.sightings):
-        raise DataError(f"--crop box needs boxes, but {source} has none: leave it out")
-
+    check_ours(folder)
     notes = list(listing.notes)
+    if crop == "box":
+        notes += _checked_boxes(listing, source)
     labels_of = _merged(listing, Path(merge) if merge else None)
     left_out = _left_out(listing, Path(exclude) if exclude else None, notes)
     log = log_beside(folder)
@@ -104,6 +105,7 @@ def prepare(
     _note_flaws(candidates, near, notes)
 
     classes = _class_order(listing, candidates)
+    notes += _alike_classes(classes)
     index = {name: number for number, name in enumerate(classes)}
     table = candidate_rows(candidates, groups, index)
     try:
@@ -131,6 +133,35 @@ def prepare(
     manifest.write()
     log.unlink()
     return manifest
+
+
+def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
+    """Return a note on the images without a box; raises DataError where boxes can't be used."""
+    boxes = [one.box for one in listing.sightings if one.box]
+    if not boxes:
+        raise DataError(
+            f"--crop box needs boxes, but {source} has none (a CSV's are its columns x1, y1, x2, "
+            "y2, in pixels): leave it out"
+        )
+    if max(max(box) for box in boxes) <= 1:
+        raise DataError(
+            f"the boxes of {source} are shares of the images' sides, pixels are needed: multiply "
+            "them by width and height"
+        )
+    bare = [one.image_id for one in listing.sightings if not one.box and not one.problem]
+    return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
+
+
+def _alike_classes(classes: Sequence[str]) -> list[str]:
+    """Name the classes that differ only by case or blanks."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(repr(name))
+    return [
+        f"{' and '.join(names)} differ only by case or blanks: --merge them if they are one class"
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _merged(listing: Listing, merge: Path | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 
 import cv2
 import numpy as np
@@ -57,6 +58,8 @@ def scan_images(
 def scan_image(path: Path, box: Box | None, margin: float) -> Seen:
     """Decode and hash one image."""
     try:
+        if not S_ISREG(path.stat().st_mode):
+            return Seen(problem="no file, but a pipe or a device")
         data = path.read_bytes()
     except OSError as error:
         return Seen(problem=error.strerror or str(error))

@@ -113,7 +113,10 @@ def opened_log(path: Path) -> Iterator[ScanLog]:
     except BlockingIOError:
         raise DataError(f"another process keeps what it reads in {path}: wait for it") from None
     except OSError as error:
-        raise DataError(f"{path} can't be written: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} can't be written ({error.strerror or error}): choose another --out, or free "
+            "some disk"
+        ) from None
 
 
 def key_of(path: Path, box: Box | None, margin: float) -> bytes:

@@ -61,8 +61,9 @@ def require_images(
         return
     named = ", ".join(short[:MAX_NAMED])
     more = f" and {len(short) - MAX_NAMED} more" if len(short) > MAX_NAMED else ""
+    listed = ", ".join(parts[:MAX_NAMED]) + ", ..." * (len(parts) > MAX_NAMED)
     raise DataError(
-        f"too few distinct images for {what} ({', '.join(parts)}: {len(parts)} are needed) in "
+        f"too few distinct images for {what} ({listed}: {len(parts)} are needed) in "
         f"{named}{more}: add images, --merge or --exclude classes, or ask for fewer splits"
     )
 

@@ -97,6 +97,8 @@ def warm_store(
         ConfigError: the image size or the fit can't be.
     """
     asked = config.build_config({"image_size": image_size, "fit": fit})
+    if store_budget_gib is not None and not 0 <= store_budget_gib < float("inf"):
+        raise DataError(f"--store-budget {store_budget_gib:g} must be a number from 0")
     start = time.monotonic()
     store = open_store(
         Manifest.load(folder),

@@ -78,7 +78,8 @@ def _text(path: Path, option: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} of {option} can't be read: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} of {option} can't be read: {why}") from None
 
 
 def _csv_groups(path: Path) -> list[tuple[str, list[str]]]:
@@ -91,7 +92,7 @@ def _yaml_groups(path: Path) -> list[tuple[str, list[str]]]:
     try:
         found = yaml.load(_text(path, "--merge"), Loader=yaml.BaseLoader)  # all values stay text
     except yaml.YAMLError as error:
-        raise DataError(f"{path} of --merge is no YAML: {error}") from None
+        raise DataError(f"{path} of --merge is no YAML: {' '.join(str(error).split())}") from None
     listed = isinstance(found, Mapping) and all(isinstance(v, list) for v in found.values())
     if not listed:
         raise DataError(f"{path} of --merge must map a class to a list: `name: [a, b]`")

@@ -79,7 +79,10 @@ def test_many_long_named_classes_are_readable(carray: Run, tmp_path: Path) -> No
         (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--crop", "bbox"], "must be none or box"),
         (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--val", "2"], "--val 2 must be"),
         (["show", "{tmp}/cars"], "has no manifest"),
+        (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--merge", "{tmp}/m.yaml"], "no YAML"),
+        (["prepare", "{tmp}/cars", "--out", "{tmp}/cars/a/00.jpg"], "is inside the source"),
         (["warm", "{tmp}/none"], "doesn't exist"),
+        (["warm", "{tmp}/none", "--store-budget", "nan"], "--store-budget nan must be"),
         (["toy", "{tmp}/cars"], "is there already"),
     ],
 )
@@ -87,6 +90,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     carray: Run, tmp_path: Path, arguments: list[str], why: str
 ) -> None:
     image_folder(tmp_path / "cars", {"a": 4, "b": 4})
+    (tmp_path / "m.yaml").write_text("a: [b\nc: d\n")
     code, out, err = carray("data", *(word.format(tmp=tmp_path) for word in arguments))
     assert code == 2
     assert out == ""

@@ -112,3 +112,10 @@ def test_of_shared_groups_none_is_taken_from_a_class_that_needs_it() -> None:
         for label in (0, 1):
             assert set(parts[labels == label]) == {"train", "val", "test"}
         assert all(len(set(parts[groups == group])) == 1 for group in range(6))
+
+
+def test_of_many_parts_the_error_names_the_first() -> None:
+    with pytest.raises(DataError, match=r"fold 7, \.\.\.: 50 are needed\) in 'a' \(2\)"):
+        require_images(
+            np.zeros(2, int), np.arange(2), ["a"], [f"fold {n}" for n in range(50)], "the folds"
+        )

@@ -8,6 +8,7 @@ from carray.data.sources.listing import (
     SPLIT_NAMES,
     Listing,
     Sighting,
+    class_name,
     nfc,
     ordered_unique,
     visible_folders,
@@ -45,7 +46,7 @@ def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[Sighting
     for class_folder in visible_folders(folder):
         images, others = walk_images(class_folder)
         passed_by += others
-        label = nfc(class_folder.name)
+        label = class_name(class_folder.name)
         sightings += [
             Sighting(nfc(path.relative_to(source).as_posix()), path, label, split)
             for path in images

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from carray.data.decode import IMAGE_SUFFIXES, Box
 from carray.errors import DataError
@@ -57,23 +58,39 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def class_name(text: str) -> str:
+    """Return a label on one line: a line break in a table's cell, and what no terminal shows,
+    become blanks."""
+    blanks = (" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    return nfc("".join(blanks))
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Order names as people do: class 2 before class 10."""
     steps = re.split(r"(\d+)", name)
     return [(0, int(step), "") if step.isdecimal() else (1, 0, step) for step in steps if step]
 
 
-def walk_images(folder: Path) -> tuple[list[Path], int]:
+def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], int]:
     """Return the image files below `folder` in order, hidden ones left out, and how many files
     of other kinds were passed by.
 
+    A link to a folder is followed, unless it leads back to where the walk came from.
+
     Raises:
-        DataError: an image's name isn't UTF-8.
+        DataError: an image's name isn't UTF-8, or with `all_of_it` a folder can't be read.
     """
     images: list[Path] = []
     others = 0
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    ways: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}  # real folders to each
+    told = _refuse if all_of_it else None
+    for parent, folders, files in os.walk(folder, onerror=told, followlinks=True):
+        way = ways.pop(Path(parent))
+        visible = (Path(parent) / name for name in sorted(folders) if not name.startswith("."))
+        real = {path: path.resolve() for path in visible}
+        forward = {path: (*way, to) for path, to in real.items() if not _leads_back(to, way)}
+        folders[:] = [path.name for path in forward]
+        ways |= forward
         for name in sorted(files):
             if name.startswith("."):
                 continue
@@ -83,6 +100,15 @@ def walk_images(folder: Path) -> tuple[list[Path], int]:
             else:
                 others += 1
     return images, others
+
+
+def _refuse(error: OSError) -> NoReturn:
+    why = f"{error.filename} can't be read ({error.strerror})"
+    raise DataError(f"the folder {why}: make it readable, or take it away") from None
+
+
+def _leads_back(folder: Path, way: Sequence[Path]) -> bool:
+    return any(one.is_relative_to(folder) for one in way)
 
 
 def _told_by_name(path: Path) -> Path:

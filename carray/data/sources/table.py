@@ -14,6 +14,7 @@ from carray.data.sources.listing import (
     SPLIT_NAMES,
     Listing,
     Sighting,
+    class_name,
     nfc,
     ordered_unique,
     walk_images,
@@ -79,11 +80,26 @@ def read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
-        return table.fillna("")  # of rows that are shorter than the header
+        return _without_empty_cells(table.fillna(""), path)  # rows may be shorter, too
     except UnicodeDecodeError:
         raise DataError(f"{path} isn't UTF-8: save it as UTF-8") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read as a table: {error}") from None
+        why = " ".join(str(error).split())
+        raise DataError(f"{path} can't be read as a table: {why}") from None
+
+
+def _without_empty_cells(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table whose rows may all be longer than its header, as pandas reads it: their
+    first cells as an index. What is too much must be empty."""
+    if isinstance(table.index, pd.RangeIndex):
+        return table
+    names, cells = list(table.columns), table.reset_index()
+    if (cells.iloc[:, len(names) :] != "").to_numpy().any():
+        raise DataError(
+            f"the rows of {path} have {cells.shape[1]} cells, its header {len(names)}: name every "
+            "column, and quote cells that hold a separator"
+        )
+    return cells.iloc[:, : len(names)].set_axis(names, axis=1)
 
 
 def _columns(
@@ -137,7 +153,7 @@ def _listed(names: Mapping[str, str]) -> str:
 
 
 def _sighting(row: Mapping[str, str], columns: _Columns, finder: _Finder) -> Sighting:
-    name, label = nfc(row[columns.image].strip()), nfc(row[columns.label].strip())
+    name, label = nfc(row[columns.image].strip()), class_name(row[columns.label].strip())
     path, problem = finder.find(name, label)
     if not label:
         problem = "no label"
@@ -165,7 +181,7 @@ class _Finder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in walk_images(folder)[0]:
+        for path in walk_images(folder, all_of_it=False)[0]:
             name = nfc(path.relative_to(folder).as_posix())
             stem = name[: -len(path.suffix)]
             for key in {name, stem, name.rpartition("/")[2], stem.rpartition("/")[2]}:
@@ -173,13 +189,20 @@ class _Finder:
 
     def find(self, name: str, label: str) -> tuple[Path, str]:
         """Return (path, "") or (a path that isn't there, why)."""
-        key = name.replace("\\", "/").removeprefix("./")
+        key = self._below(name.replace("\\", "/").removeprefix("./"))
         found = self._by_name.get(key, [])
         if len(found) > 1:  # the same name in several folders: the label's own folder decides
-            found = [path for path in found if nfc(path.parent.name) == label] or found
+            found = [path for path in found if class_name(path.parent.name) == label] or found
         if len(found) == 1:
             return found[0], ""
-        if not found and Path(name).suffix.lower() in IMAGE_SUFFIXES and Path(name).is_absolute():
-            return Path(name), "no file below the image folder"
+        if not found and Path(key).suffix.lower() in IMAGE_SUFFIXES and Path(key).is_absolute():
+            return Path(key), "no file below the image folder"
         why = f"{len(found)} files have this name" if found else "no such file"
         return self.folder / key, why
+
+    def _below(self, name: str) -> str:
+        """Return an absolute path as one below the folder, if it is there."""
+        for path in (Path(name), Path(name).parent.resolve() / Path(name).name):
+            if path.is_absolute() and path.is_relative_to(self.folder):
+                return nfc(path.relative_to(self.folder).as_posix())
+        return name
