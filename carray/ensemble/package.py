@@ -258,18 +258,6 @@ def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:
     from carray.tracking import log_package
 
     assert ensemble.package is not None
-    chosen = next(rule for rule in ensemble.rules if rule.chosen)
-    values = {"blend/log_loss": chosen.log_loss, "blend/top1": chosen.top1}
-    if ensemble.test is not None:
-        test = ensemble.test
-        values |= {
-            "test/log_loss": test.ensemble.log_loss.value,
-            "test/top1": test.ensemble.top1.value,
-            "test/single_log_loss": test.single.log_loss.value,
-            "test/single_top1": test.single.top1.value,
-            "test/log_loss_gain_low": test.log_loss_gain.low,
-            "test/log_loss_gain_high": test.log_loss_gain.high,
-        }
     return log_package(
         runs,
         study,
@@ -280,7 +268,27 @@ def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:
             "members": len(ensemble.blend.members),
             "temperature": ensemble.blend.temperature,
             "metric": ensemble.metric,
+            "views": ensemble.tta.label if ensemble.tta else "none",
         },
-        values=values,
+        values=tracked_values(ensemble),
         requirements=tuple(f"{name}=={found}" for name, found in versions().items()),
     )
+
+
+def tracked_values(ensemble: Ensemble) -> dict[str, float]:
+    """Return the metrics of the model's run, named after the split that they are of."""
+    judged = ensemble.judged_on.partition(",")[0]
+    rows = ensemble.tta_rows if ensemble.tta else ensemble.rules
+    chosen = next(row for row in rows if row.chosen)
+    values = {f"{judged}/log_loss": chosen.log_loss, f"{judged}/top1": chosen.top1}
+    if ensemble.test is None:
+        return values
+    test = ensemble.test
+    return values | {
+        "test/log_loss": test.ensemble.log_loss.value,
+        "test/top1": test.ensemble.top1.value,
+        "test/single_log_loss": test.single.log_loss.value,
+        "test/single_top1": test.single.top1.value,
+        "test/log_loss_gain_low": test.log_loss_gain.low,
+        "test/log_loss_gain_high": test.log_loss_gain.high,
+    }

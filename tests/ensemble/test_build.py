@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 
 from carray.ensemble import Ensemble, build_ensemble
 from carray.ensemble.openings import openings
+from carray.ensemble.package import tracked_values
+from carray.ensemble.statistics import Interval
+from carray.ensemble.tta import Tta, TtaRow, views_of
 from carray.errors import ConfigError, RecordError
 from carray.records import RunsFolder, TrialState
 from tests.ensemble.studies import StudySpec, Trial, make_study
@@ -60,6 +64,20 @@ def test_greedy_may_use_pruned_trials(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec([Trial(skill=1.0, noise=2.0)] * 3 + pruned))
     assert made.rule == "greedy selection"
     assert {member.state for member in made.members if member.weight > 0} == {"pruned"}
+
+
+def test_tracked_figures_bear_the_name_of_the_split_that_they_are_of(tmp_path: Path) -> None:
+    images = {"val": 60, "blend": 5, "test": 40}
+    make_study(tmp_path, StudySpec([Trial(), Trial()], images=images))
+    made = build_ensemble(runs=tmp_path, top=2, logits_only=True)
+    chosen = next(row for row in made.rules if row.chosen)
+    told = tracked_values(made)
+    assert told["val/log_loss"] == chosen.log_loss
+    assert not [name for name in told if name.startswith("blend/")]
+    gain = Interval(0.1, 0.05, 0.15)
+    flip = TtaRow("flip", "logit", 2, 0.5, 0.9, gain, 0.001, 1.0, chosen=True)
+    viewed = replace(made, tta=Tta("flip", "logit", views_of("flip")), tta_rows=(flip,))
+    assert tracked_values(viewed)["val/log_loss"] == 0.5
 
 
 def test_without_a_blend_split_rules_are_cross_fitted_on_val_and_it_is_said(tmp_path: Path) -> None:
