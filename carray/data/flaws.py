@@ -49,6 +49,8 @@ def exclude_conflicts(images: Sequence[Candidate], crop: bool) -> list[Candidate
         labels = sorted({images[row].label for row in rows})
         if len(labels) > 1:
             named = " and ".join(repr(label) for label in labels)
+            if not crop and len({images[row].sighting.box for row in rows} - {None}) > 1:
+                named += "; --crop box tells its boxes apart"
             for row in rows:
                 out[row] = replace(out[row], excluded=f"conflict: one content under {named}")
             continue

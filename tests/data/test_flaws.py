@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from carray.data.flaws import Candidate, with_whole_files
 from carray.data.manifest import Manifest
 from carray.data.prepare import prepare
 from carray.data.seen import Seen
 from carray.data.sources import Sighting
+from carray.errors import DataError
 from tests.data.pictures import picture, save
 
 CARS_OF_A_PHOTO = 3
@@ -59,6 +61,12 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:
     table = car_parks(tmp_path / "photos", 20, own)
     manifest = prepare(table, tmp_path / "data", crop="box", margin=0, val=0.2, blend=0)
     assert "test has no image of 'b'" in manifest.settings.notes
+
+
+def test_boxes_that_are_not_cut_are_a_conflict_with_a_cure(tmp_path: Path) -> None:
+    table = car_parks(tmp_path / "photos", 4, {})
+    with pytest.raises(DataError, match="under 'a' and 'b'; --crop box tells its boxes apart"):
+        prepare(table, tmp_path / "data")
 
 
 def test_groups_and_files_are_joined_through_one_another() -> None:
