@@ -16,6 +16,7 @@ from carray.files import (
     read_json_lines,
     recovered,
     remove_folder,
+    take_room,
     written_aside,
 )
 
@@ -129,6 +130,14 @@ def test_a_line_that_a_full_disk_cuts_short_is_taken_back(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     add_json_line(file, [2, "again"])
     assert read_json_lines(file) == [[1, "whole"], [2, "again"]]
+
+
+def test_a_mapped_file_has_its_room_before_it_is_filled(tmp_path: Path) -> None:
+    file, size = tmp_path / "view.bin", 2**20
+    np.memmap(file, np.uint8, "w+", shape=(size,))
+    assert 512 * file.stat().st_blocks < size
+    take_room(file, size)
+    assert 512 * file.stat().st_blocks >= size
 
 
 def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> None:

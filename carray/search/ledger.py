@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 
 from carray.errors import ConfigError
+from carray.metrics import EPOCH_SECONDS
 from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.kept import keep
@@ -47,6 +48,8 @@ class Ledger:
         self.study = study
         self.space = space
         self.stopped = ""  # why no more trials are opened; "" while they are
+        self.heard_at = time.monotonic()  # when a trial last began, brought an epoch or ended
+        self.longest_epoch_seconds = 0.0
         self._optuna = optuna_study
         self._observers = tuple(observers)
         self._lock = threading.RLock()
@@ -148,9 +151,11 @@ class Ledger:
                 return record
             changes = {**facts, "epochs": (*record.epochs, dict(row))}
             grown = record.model_copy(update=changes)
+            seconds = row.get(EPOCH_SECONDS, 0.0)
+            self.longest_epoch_seconds = max(self.longest_epoch_seconds, seconds)
             is_known = all(getattr(record, name) == value for name, value in facts.items())
             if is_known and number in self._whole:
-                self._records[number] = grown
+                self._records[number], self.heard_at = grown, time.monotonic()
                 self.trial_folder(number).add_epoch(epoch, row)
             else:
                 self._store(grown)
@@ -275,6 +280,7 @@ class Ledger:
 
     def _store(self, record: TrialRecord) -> TrialRecord:
         self._records[record.number] = record
+        self.heard_at = time.monotonic()
         self._whole.add(record.number)
         self.trial_folder(record.number).write_record(record)
         return record

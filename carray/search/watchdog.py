@@ -15,6 +15,7 @@ from carray.training.lane import Lanes
 
 LOOK_SECONDS = 5.0
 LANES_ENDED = "every lane has ended"  # for good: nothing can be trained any more
+SILENT_SECONDS = 600.0  # without an epoch, and three times the longest so far, before that is said
 SAY_AFTER_SECONDS = 60.0  # a lane that is down for longer is named, and again as often
 
 
@@ -32,7 +33,7 @@ def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterato
 
 
 def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threading.Event) -> None:
-    watch = _Watch(lanes, say)
+    watch = _Watch(lanes, ledger, say)
     while True:
         is_over = over.wait(LOOK_SECONDS)  # a last look: what came back just now is said as well
         with contextlib.suppress(ray.exceptions.RayError):
@@ -48,10 +49,11 @@ def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threa
 class _Watch:
     """What has been said already, so that each thing is said once."""
 
-    def __init__(self, lanes: Lanes, say: Callable[[str], None]) -> None:
+    def __init__(self, lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> None:
         self._lanes = lanes
+        self._ledger = ledger
         self._say = say
-        self._start = self._said_at = time.monotonic()
+        self._start = self._said_at = self._silence_said_at = time.monotonic()
         self._ended: set[int] = set()
         self._lives = [1] * lanes.num_lanes
         self._retired = 0
@@ -76,6 +78,17 @@ class _Watch:
             waited = seconds_text(self._said_at - self._start)
             short = f"{missing} of {self._lanes.num_lanes} lanes not placed after {waited}"
             self._say(f"{short}: each asks for {_asked(self._lanes)}")
+        if missing < self._lanes.num_lanes:
+            self._look_for_silence()
+
+    def _look_for_silence(self) -> None:
+        """Say so where lanes are up and no trial has got on for long: one may hang."""
+        ledger, now = self._ledger, time.monotonic()
+        longest = max(SILENT_SECONDS, 3 * ledger.longest_epoch_seconds)
+        if now - max(ledger.heard_at, self._silence_said_at) > longest:
+            self._silence_said_at = now
+            silent = seconds_text(now - ledger.heard_at)
+            self._say(f"no epoch has ended for {silent}; if it hangs: Ctrl-C, and the same command")
 
 
 def _asked(lanes: Lanes) -> str:
