@@ -16,7 +16,8 @@ import torch
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
-from carray.errors import RecordError, TrialFailed, TrialInfeasible
+from carray.disk import disk_error
+from carray.errors import DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
@@ -181,6 +182,9 @@ def train_trial(
 
     Returns:
         The record; a failed or infeasible trial has the reason in it and raises nothing.
+
+    Raises:
+        DiskError: a disk is full; the trial is left to be gone on with.
     """
     trial = _Trial(TrialFolder(Path(folder).resolve()), ranks or SoloRanks())
     record = trial.opened(config, Path(data), study, number)
@@ -200,6 +204,10 @@ def train_trial(
         record = trial.ended(record, TrialState.INFEASIBLE, str(error))
     except TrialFailed as error:
         record = trial.ended(record, TrialState.FAILED, str(error))
+    except Exception as error:
+        if full := disk_error(error, order.folder, order.data):
+            raise DiskError(f"{full}; the same command goes on from here") from error
+        raise
     finally:
         runner.release()
     return record

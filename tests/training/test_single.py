@@ -9,8 +9,9 @@ import pytest
 from carray import metrics
 from carray.data.prepare import prepare
 from carray.data.toycars import render_toycars
-from carray.errors import ConfigError, DataError, RecordError, WeightsError
+from carray.errors import ConfigError, DataError, DiskError, RecordError, WeightsError
 from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
+from carray.training import checkpoint
 from carray.training.replay import replay
 from carray.training.single import train, train_trial
 from tests.training.orders import SMALL, scores_of, small_config
@@ -204,3 +205,16 @@ def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path: Path, toy_d
 
     train(toy_data, one_epoch, runs=tmp_path, on_epoch=meanwhile)
     assert refused == [1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_one_sentence_and_the_trial_goes_on_later(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = checkpoint._write_state, Path("/dev/full")
+    with monkeypatch.context() as patch, pytest.raises(DiskError, match="free some; the same"):
+        patch.setattr(checkpoint, "_write_state", lambda state, file: write(state, full))
+        train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert RunsFolder.at(tmp_path).find_trial("single/0").record().state == "running"
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert (record.number, record.state) == (0, "complete")
