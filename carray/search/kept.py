@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from carray.errors import RecordError
 
@@ -41,17 +44,19 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
     def keep(self, trial_id: int) -> None:
         """Write what is known of a trial and not written yet."""
         late = self._late.pop(trial_id, [])
-        if trial_id not in self._ids:
-            whole = self.get_trial(trial_id)
-            self._ids[trial_id] = self._behind.create_new_trial(self._study_behind, whole)
-            return
-        for method, args in late:
-            getattr(self._behind, method)(self._ids[trial_id], *args)
+        with _answering():
+            if trial_id not in self._ids:
+                whole = self.get_trial(trial_id)
+                self._ids[trial_id] = self._behind.create_new_trial(self._study_behind, whole)
+                return
+            for method, args in late:
+                getattr(self._behind, method)(self._ids[trial_id], *args)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep what a sampler notes of the study: how far a sequence is drawn."""
         super().set_study_system_attr(study_id, key, value)
-        self._behind.set_study_system_attr(self._study_behind, key, value)
+        with _answering():
+            self._behind.set_study_system_attr(self._study_behind, key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Open a trial; one that waits to be drawn is kept at once."""
@@ -120,6 +125,18 @@ def open_optuna_study(
                 "it, give another --storage, or begin another study with --study"
             ) from error
         return optuna.load_study(study_name=name, storage=kept, sampler=sampler)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in one sentence that a storage has stopped answering: its server is gone, say."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise RecordError(
+            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and the same "
+            "command goes on from here"
+        ) from error
 
 
 def _cause_of(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -339,3 +341,19 @@ def test_a_study_goes_on_once_what_cannot_be_read_is_moved_as_told(
     again, _ = open_ledger(tmp_path)
     asked = [record.params for _ in "12" if (record := again.ask())]
     assert asked == [first.params, second.params]
+
+
+def test_a_storage_that_stops_answering_loses_nothing(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ledger.ask()
+    ledger.report(0, 1, row(1.0), {})
+    file = ledger.folder.optuna_file
+    kept = file.read_bytes()
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("DROP TABLE trials")
+    with pytest.raises(RecordError, match=r"stopped answering \(.*trials.*the same command goes"):
+        ledger.end(0, TrialState.COMPLETE)
+    file.write_bytes(kept)
+    again, _ = open_ledger(tmp_path)
+    record = again.ask()
+    assert record is not None and (record.number, len(record.epochs)) == (0, 1)
