@@ -18,7 +18,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from carray.errors import DiskError
 from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
-from carray.search.ledger import INTERRUPTED, Ledger
+from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.reuse import keep_starting_actors
 from carray.search.thin import EPOCH, FACTS, REASON, ROW, STATE, ThinTrial
 from carray.training.endings import ending_of
@@ -49,6 +49,7 @@ class Driver:
         self._lanes_seen: set[int] = set()
         self._error: Exception | None = None  # the first one that Tune or a thread kept to itself
         self.lane_waits: list[float] = []  # seconds between two trials on a lane, one a trial
+        self.without_logits: list[str] = []  # a sentence for each trial that couldn't be finished
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles all that it is given to its cache, which is never read: the ledger is."""
@@ -168,6 +169,11 @@ class Driver:
             if answer.is_undone:
                 self.leave_undone(answer.reason)
             else:
+                if answer.reason:
+                    lacks = lacks_logits(record, self.ledger.trial_folder(record.number))
+                    again = "; the same command tries again" if lacks else ""
+                    told = f"trial {record.name} left no logits: {answer.reason}{again}"
+                    self.without_logits.append(told)
                 with contextlib.suppress(Exception), self.keeping_errors():
                     self.ledger.leave(record.number)
                     self._on_left(record)

@@ -7,25 +7,18 @@ same arguments goes on where the last call ended; with more trials it extends th
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from statistics import median
+from contextlib import ExitStack
 
 from carray.data.manifest import Manifest
 from carray.disk import disk_error
 from carray.errors import PlanError
-from carray.records import RunsFolder, StudyFolder, TrialRecord
+from carray.records import RunsFolder, StudyFolder
 from carray.search.board import Board, open_board
-from carray.search.budget import DiskBudget
 from carray.search.cluster import connected, is_lost, memory_error, nodes
-from carray.search.driver import TIME_BUDGET, Driver
 from carray.search.exports import StudyGauges
 from carray.search.interrupts import Interrupts
-from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.opening import (
     StudyRequest,
     check_backbones,
@@ -35,26 +28,20 @@ from carray.search.opening import (
     open_ledger,
     open_record,
     plan_study,
-    refit_epochs,
     refit_plan,
-    scheduler_of,
     wanted_space,
     wanted_starts,
-    warm_stores,
     write_files,
 )
 from carray.search.packing import packed
-from carray.search.plan import Plan
 from carray.search.preflight import preflight
+from carray.search.session import Session, started
 from carray.search.space import SearchSpace
-from carray.search.watchdog import LANES_ENDED, watched
+from carray.search.watchdog import LANES_ENDED
 from carray.tracking import Tracker, TrackerApart
 from carray.tracking.mirror import say
-from carray.training.lane import STOP_SECONDS, Lanes, LaneShape, place_error
 
 GO_ON = "the same command goes on from here"
-INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
-REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
@@ -120,7 +107,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             board.note(starts_text(request, space, len(starts)))
         board.known(ledger.records + ledger.refits)
         plans = plan, refit_plan(request, study, nodes())
-        session = _Session(request, runs, manifest, space, plans, ledger, board, interrupts, lanes)
+        session = Session(request, runs, manifest, space, plans, ledger, board, interrupts, lanes)
         try:
             session.run()
         finally:
@@ -140,177 +127,6 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     return folder
 
 
-@contextmanager
-def started(plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]) -> Iterator[Lanes]:
-    """Ask for the plan's lanes, and stop them after; they come up meanwhile.
-
-    They aren't waited for long where `is_hurried` says so in the end. After an error they are given
-    time to come up and go: Ray's shutdown beside threads that still ask it for a worker group may
-    end in a segmentation fault.
-    """
-    shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
-    lanes = Lanes(shape, plan.lanes, folder.cache, folder.path.name)
-    patience = REFUSED_PATIENCE_SECONDS
-    try:
-        lanes.start()
-        yield lanes
-        patience = STOP_SECONDS
-    finally:
-        lanes.stop(INTERRUPTED_PATIENCE_SECONDS if is_hurried() else patience)
-        shutil.rmtree(folder.cache, ignore_errors=True)
-
-
-class _Session:
-    """One call's work on a study: search, refit, other lanes for it where it needs others."""
-
-    def __init__(
-        self,
-        request: StudyRequest,
-        runs: RunsFolder,
-        manifest: Manifest,
-        space: SearchSpace,
-        plans: tuple[Plan, Plan],
-        ledger: Ledger,
-        board: Board,
-        interrupts: Interrupts,
-        lanes: Lanes | None,
-    ) -> None:
-        self._request = request
-        self._budget = DiskBudget(runs, request.disk_budget_gib, max(3, request.refit))
-        self._manifest = manifest
-        self._space = space
-        self._plan, self._refit_plan = plans
-        self._ledger = ledger
-        self._board = board
-        self._deadline = _deadline(request.time_budget_seconds)
-        self._interrupts = interrupts
-        self._lanes = lanes  # on their way up, where there is anything to search
-        self._has_ended = False
-
-    def run(self) -> None:
-        """Search, then refit; a study with nothing left to do has no lanes."""
-        if self._lanes is not None:
-            with self._up(self._lanes) as lanes:
-                self._search(lanes)
-                if self._plan.serves(self._refit_plan):
-                    self._refit(lanes)
-                    self._fold(lanes)
-        if not self._stopped() and (any(self._open_refits()) or any(self._open_folds())):
-            if self._lanes is not None:
-                self._lanes.stop()  # others ask for their place
-            plan, folder = self._refit_plan, self._ledger.folder
-            with started(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
-                self._refit(lanes)
-                self._fold(lanes)
-        self._has_ended = not self._stopped()
-
-    def state(self) -> str:
-        """Return how the study stands, in the words of its record."""
-        is_done = self._has_ended and not _unfinished(self._ledger.records)
-        return "complete" if is_done else "interrupted"
-
-    def _search(self, lanes: Lanes) -> None:
-        ended = [record for record in self._ledger.records if record.state.is_finished()]
-        scheduler = scheduler_of(self._request, self._space, self._ledger.study, ended)
-        driver = self._driver(lanes)
-        driver.search(scheduler, self._deadline, self._ledger.folder.cache)
-        if driver.lane_waits:
-            self._board.note(waits_text(driver.lane_waits))
-        for line in measured(self._ledger.folder.probe_file):
-            self._board.note(line)
-
-    def _refit(self, lanes: Lanes) -> None:
-        if self._stopped():
-            return
-        wanted, surpassed = self._open_refits()
-        driver = self._driver(lanes)
-        driver.give_up(surpassed)
-        if wanted:
-            self._board.note(
-                f"refit: the best {len(wanted)} again, {wanted[0].config.epochs} epochs, "
-                f"on {self._refit_plan.lanes_text()}"
-            )
-            driver.refit(wanted)
-
-    def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the unfinished refits of the best, and those begun of trials surpassed since.
-
-        A call that asks for no refits leaves all as they are.
-        """
-        best = self._ledger.best()[: self._request.refit]
-        epochs = refit_epochs(self._request, self._ledger.study.max_epochs)
-        refits = [self._ledger.open_refit(record, epochs) for record in best]
-        return _unfinished(refits), _unfinished(self._ledger.refits, refits) if refits else []
-
-    def _fold(self, lanes: Lanes) -> None:
-        if self._stopped():
-            return
-        wanted, surpassed = self._open_folds()
-        driver = self._driver(lanes)
-        driver.give_up(surpassed)
-        if wanted:
-            of = wanted[0].fold_of
-            self._board.note(f"folds: trial {of:04d} on {self._request.folds} folds")
-            driver.refit(wanted)
-
-    def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the same of the best configuration's trials, one a fold."""
-        best = self._ledger.best()[:1] if self._request.folds else []
-        numbers = range(self._request.folds)
-        folds = [self._ledger.open_fold(of, fold) for of in best for fold in numbers]
-        return _unfinished(folds), _unfinished(self._ledger.folds, folds) if folds else []
-
-    def _stopped(self) -> bool:
-        return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
-
-    def _driver(self, lanes: Lanes) -> Driver:
-        return Driver(self._ledger, lanes, self._manifest.folder.resolve(), self._on_left)
-
-    def _on_left(self, record: TrialRecord) -> None:
-        """Keep the disk budget after each trial."""
-        for gone in self._budget.enforce(self._ledger.trial_folder(record.number)):
-            self._board.note(f"weights of {gone} deleted: over the disk budget")
-
-    @contextmanager
-    def _up(self, lanes: Lanes) -> Iterator[Lanes]:
-        """Wait for lanes on their way up, and watch over them."""
-        with self._board.paused():
-            warm_stores(self._manifest, self._space)  # while the worker groups start
-        with self._interrupts.gently(self._stopper(lanes)):
-            self._wait_for(lanes)
-            with watched(lanes, self._ledger, self._board.note):
-                yield lanes
-
-    def _wait_for(self, lanes: Lanes) -> None:
-        timeout = self._request.place_timeout_seconds
-        if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
-            raise PlanError(place_error(lanes, timeout))
-
-    def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
-        def stop(signal_name: str) -> None:
-            self._ledger.stopped = INTERRUPTED
-            self._board.note(f"{signal_name}: stopping; a second one ends at once")
-            lanes.fail(INTERRUPTED)
-
-        return stop
-
-
-def _unfinished(
-    records: Sequence[TrialRecord], besides: Sequence[TrialRecord] = ()
-) -> list[TrialRecord]:
-    numbers = {record.number for record in besides}
-    return [r for r in records if not r.state.is_finished() and r.number not in numbers]
-
-
-def measured(file: Path) -> list[str]:
-    """Say which ways of computing a step were measured, and how fast they were."""
-    if not file.exists():
-        return []
-    from carray.training.probe import Probes
-
-    return Probes.read(file).lines()
-
-
 def starts_text(request: StudyRequest, space: SearchSpace, count: int) -> str:
     """Say which trials come first and whose they are."""
     if request.start_from:
@@ -320,15 +136,3 @@ def starts_text(request: StudyRequest, space: SearchSpace, count: int) -> str:
             "the space's own" if space.starts else "the shipped ones; --start-from none has none"
         )
     return f"starting points: {count}, tried first ({whose})"
-
-
-def waits_text(seconds: Sequence[float]) -> str:
-    """Say how long lanes had nothing to do between one trial and the next."""
-    return (
-        f"lanes waited {median(seconds):.2f} s (median), at most {max(seconds):.2f} s, between "
-        f"two trials"
-    )
-
-
-def _deadline(time_budget_seconds: float | None) -> float | None:
-    return None if time_budget_seconds is None else time.monotonic() + time_budget_seconds

@@ -131,6 +131,22 @@ def test_a_lanes_full_disk_ends_the_search_and_leaves_every_trial_to_be_gone_on_
     assert [run.files for run in tracker.runs.values()] == [()]  # nothing left as if it had ended
 
 
+def test_a_trial_whose_logits_could_not_be_made_is_named(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes: Any = FakeLanes(Answer("infeasible", "asks for more memory than there is"))
+    driver = Driver(ledger, lanes, tmp_path, str)
+    asked = ledger.ask()
+    assert asked is not None
+    ledger.report(asked.number, 1, row(1.0), {})
+    record = ledger.end(asked.number, TrialState.COMPLETE, "")
+    driver.close(record)
+    said = f"trial {record.name} left no logits: asks for more memory than there is"
+    assert driver.without_logits == [said]
+    ledger.trial_folder(record.number).weights_file.touch()
+    driver.close(record)
+    assert driver.without_logits[1] == f"{said}; the same command tries again"
+
+
 @pytest.mark.parametrize(
     ("stopped", "state"), [(INTERRUPTED, "running"), ("any", "running"), (TIME_BUDGET, "pruned")]
 )

@@ -23,7 +23,7 @@ from ray.util import placement_group_table
 from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError
 from carray.records import StudyFolder, TrialRecord, TrialState
-from carray.search import study
+from carray.search import session
 from carray.search.board import Board
 from carray.search.opening import StudyRequest
 from carray.search.study import run_study
@@ -199,7 +199,7 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
 ) -> None:
     """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
     everything = AllowedGrowth(gib=-1.0, share=-1.0)
-    monkeypatch.setattr(study, "LaneShape", partial(LaneShape, allowed_growth=everything))
+    monkeypatch.setattr(session, "LaneShape", partial(LaneShape, allowed_growth=everything))
     options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none"}
     board = Listener()
     folder = run_study(request(toy_data, tmp_path, COLLAPSING, **options), board)
