@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from carray.errors import RecordError
+from carray.errors import ConfigError, RecordError
 
 
 @contextmanager
@@ -66,6 +66,19 @@ def recover_folders(parent: Path) -> None:
     """Put back every folder below `parent` whose writer was killed between its two renames."""
     for previous in parent.glob(".*.previous"):
         recovered(previous.with_name(previous.name.removeprefix(".").removesuffix(".previous")))
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before the work begins, a file that could not be written at its end.
+
+    Raises:
+        ConfigError: `path` is a folder, or lies where this user may not write.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, and a file is to be written: name one in it")
+    parent = next(each for each in path.absolute().parents if each.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{path} can't be written: {parent} is no folder that you may write to")
 
 
 def remove_folder(path: Path) -> None:

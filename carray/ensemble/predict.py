@@ -23,8 +23,8 @@ from carray.ensemble.submission import (
     class_columns,
     probability_rows,
 )
-from carray.errors import ConfigError
-from carray.files import written_aside
+from carray.errors import ConfigError, DataError
+from carray.files import check_target, written_aside
 from carray.progress import Advance, silent
 from carray.records import RunsFolder
 
@@ -87,14 +87,16 @@ def predict_to_csv(
         progress: shows how far the images are.
 
     Raises:
+        ConfigError: `out` can't be written.
         RecordError: there is no such model.
-        DataError: there are no images, an id of `sample` has none, or one of its columns is no
-            class of the model, or the reverse.
+        DataError: there are no images or none can be read, an id of `sample` has none, or one of
+            its columns is no class of the model, or the reverse.
     """
     start = time.monotonic()
     runs_folder = RunsFolder.at(runs)
     if top_k < 1:
         raise ConfigError(f"--top-k {top_k} must be at least 1")
+    check_target(Path(out))
     package = find_package(runs_folder, model)
     found = find_images(images)
     wanted = Sample.read(Path(sample)) if sample else None
@@ -104,6 +106,11 @@ def predict_to_csv(
     columns = _columns(wanted, card, probabilities)
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress, found.boxes)
+    if not predicted.places:
+        place, why = next(iter(predicted.unreadable.items()))
+        raise DataError(
+            f"none of the {len(found.paths)} images can be read; {found.names[place]}: {why}"
+        )
     identity = wanted.identity if wanted else CATEGORY_COLUMNS[0]
     if columns:
         rows = probability_rows(found, predicted, identity, columns)

@@ -15,7 +15,7 @@ from carray.cli.app import app
 from carray.ensemble import build_ensemble
 from carray.ensemble.card import Card
 from carray.ensemble.predict import predict_to_csv
-from carray.errors import DataError, RecordError
+from carray.errors import ConfigError, DataError, RecordError
 from tests.ensemble.packages import draw_images, make_real_study
 
 
@@ -56,6 +56,22 @@ def test_unreadable_images_are_named_and_the_rest_is_predicted(runs: Path, tmp_p
     rows = rows_of(tmp_path / "out.csv")
     assert rows[2]["class_1"] == ""
     assert "no image" in rows[2]["error"]
+
+
+def test_nothing_is_written_where_no_image_can_be_read(runs: Path, tmp_path: Path) -> None:
+    for image in draw_images(tmp_path / "images"):
+        image.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"none of the 5 images can be read; 차 0\.png: .*no image"):
+        predict_to_csv("final", [tmp_path / "images"], tmp_path / "out.csv", runs=runs)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_target_that_is_a_folder_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder, and a file is to be written"):
+        predict_to_csv("no such model", [tmp_path], tmp_path, runs=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file is no folder that you may write to"):
+        predict_to_csv("no such model", [tmp_path], tmp_path / "file" / "out.csv", runs=tmp_path)
 
 
 def test_a_submission_has_the_samples_columns_ids_and_order(runs: Path, tmp_path: Path) -> None:
