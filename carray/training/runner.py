@@ -95,11 +95,13 @@ class TrialRunner:
             ConfigError, DataError, WeightsError: the trial can't be built.
         """
         checkpoint = TrialFolder(Path(order.folder)).checkpoint
-        left = self._ranks.broadcast_object(read_meta(checkpoint))
-        for lost in range((left.epoch if left else 0) + 1, order.epoch):
-            self.run_epoch(order.model_copy(update={"epoch": lost}))
-        with self._freeing_on_error(order), _reproducible(self._device):
+        meta = self._ranks.broadcast_object(read_meta(checkpoint))
+        lost = range((meta.epoch if meta else 0) + 1, order.epoch)
+        for epoch in lost:
+            self.run_epoch(order.model_copy(update={"epoch": epoch}))
+        if lost:
             meta = self._ranks.broadcast_object(read_meta(checkpoint))
+        with self._freeing_on_error(order), _reproducible(self._device):
             if meta and meta.epoch >= order.epoch and meta.config == order.config:
                 return outcome_of(meta.rows[: order.epoch], meta)
             live = self._live_for(order, meta)
