@@ -80,15 +80,13 @@ class Session:
             with self._up(self._lanes) as lanes:
                 self._search(lanes)
                 if self._plan.serves(self._refit_plan):
-                    self._refit(lanes)
-                    self._fold(lanes)
+                    self._repeat(lanes)
         if not self._stopped() and (any(self._open_refits()) or any(self._open_folds())):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             plan, folder = self._refit_plan, self._ledger.folder
             with started(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
-                self._refit(lanes)
-                self._fold(lanes)
+                self._repeat(lanes)
         self._has_ended = not self._stopped()
 
     def state(self) -> str:
@@ -107,19 +105,27 @@ class Session:
         for line in measured(self._ledger.folder.probe_file):
             self._board.note(line)
 
-    def _refit(self, lanes: Lanes) -> None:
-        if self._stopped():
-            return
-        wanted, surpassed = self._open_refits()
-        driver = self._driver(lanes)
-        driver.give_up(surpassed)
-        if wanted:
-            self._board.note(
-                f"refit: the best {len(wanted)} again, {wanted[0].config.epochs} epochs, "
-                f"on {self._refit_plan.lanes_text()}"
-            )
-            driver.refit(wanted)
-        self._say_without_logits(driver)
+    def _repeat(self, lanes: Lanes) -> None:
+        """Train the best again, then the very best on folds, each to its last epoch."""
+        for opened, told in (
+            (self._open_refits, self._refits_text),
+            (self._open_folds, _folds_text),
+        ):
+            if self._stopped():
+                return
+            wanted, surpassed = opened()
+            driver = self._driver(lanes)
+            driver.give_up(surpassed)
+            if wanted:
+                self._board.note(told(wanted))
+                driver.refit(wanted)
+            self._say_without_logits(driver)
+
+    def _refits_text(self, wanted: Sequence[TrialRecord]) -> str:
+        return (
+            f"refit: the best {len(wanted)} again, {wanted[0].config.epochs} epochs, "
+            f"on {self._refit_plan.lanes_text()}"
+        )
 
     def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the unfinished refits of the best, and those begun of trials surpassed since.
@@ -130,18 +136,6 @@ class Session:
         epochs = refit_epochs(self._request, self._ledger.study.max_epochs)
         refits = [self._ledger.open_refit(record, epochs) for record in best]
         return _unfinished(refits), _unfinished(self._ledger.refits, refits) if refits else []
-
-    def _fold(self, lanes: Lanes) -> None:
-        if self._stopped():
-            return
-        wanted, surpassed = self._open_folds()
-        driver = self._driver(lanes)
-        driver.give_up(surpassed)
-        if wanted:
-            of = wanted[0].fold_of
-            self._board.note(f"folds: trial {of:04d} on {self._request.folds} folds")
-            driver.refit(wanted)
-        self._say_without_logits(driver)
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the same of the best configuration's trials, one a fold."""
@@ -187,6 +181,10 @@ class Session:
             lanes.fail(INTERRUPTED)
 
         return stop
+
+
+def _folds_text(wanted: Sequence[TrialRecord]) -> str:
+    return f"folds: trial {wanted[0].fold_of:04d} on {len(wanted)} folds"
 
 
 def _unfinished(
