@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from carray.errors import RecordError
+from carray.errors import GO_ON, RecordError
 
 
 class KeptStorage(InMemoryStorage):  # type: ignore[misc]
@@ -134,8 +134,7 @@ def _answering() -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         raise RecordError(
-            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and the same "
-            "command goes on from here"
+            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and {GO_ON}"
         ) from error
 
 

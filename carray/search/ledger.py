@@ -106,34 +106,23 @@ class Ledger:
 
     def open_refit(self, of: TrialRecord, epochs: int) -> TrialRecord:
         """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
-        with self._lock:
-            for record in self.refits:
-                same = record.refit_of == of.number and record.config.epochs == epochs
-                if same and record.state is not TrialState.PRUNED:  # given up meanwhile
-                    return record
-            config = of.config.model_copy(update={"epochs": epochs})
-            record = self._store(
-                self._blank(of.params, config).model_copy(
-                    update={"kind": "refit", "refit_of": of.number}
-                )
-            )
-            for observer in self._observers:
-                observer.trial_started(record)
-            return record
+        return self._open_again("refit", of, epochs=epochs)
 
     def open_fold(self, of: TrialRecord, fold: int) -> TrialRecord:
         """Open a trial's configuration on a fold, or return the one that was opened before."""
+        return self._open_again("fold", of, fold=fold)
+
+    def _open_again(self, kind: str, of: TrialRecord, **change: int) -> TrialRecord:
+        """Open a trial of another's configuration, so changed; or return it, unless given up."""
+        link = f"{kind}_of"
         with self._lock:
-            for record in self.folds:
-                same = record.fold_of == of.number and record.config.fold == fold
-                if same and record.state is not TrialState.PRUNED:
+            for record in self.refits if kind == "refit" else self.folds:
+                same = all(getattr(record.config, name) == value for name, value in change.items())
+                is_given_up = record.state is TrialState.PRUNED
+                if same and getattr(record, link) == of.number and not is_given_up:
                     return record
-            config = of.config.model_copy(update={"fold": fold})
-            record = self._store(
-                self._blank(of.params, config).model_copy(
-                    update={"kind": "fold", "fold_of": of.number}
-                )
-            )
+            blank = self._blank(of.params, of.config.model_copy(update=change))
+            record = self._store(blank.model_copy(update={"kind": kind, link: of.number}))
             for observer in self._observers:
                 observer.trial_started(record)
             return record

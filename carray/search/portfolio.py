@@ -201,8 +201,10 @@ def _best_of(study: RecordedStudy, own: Floats, taken: Floats) -> list[int]:
     count = max(FEWEST_CANDIDATES, round(CANDIDATES * len(study.points)))
     best: list[int] = []
     for index in np.argsort(study.losses, kind="stable"):
+        if len(best) == count:
+            break
         others = np.concatenate([taken, own[best]])
-        if len(best) < count and (squared_distances(own[[index]], others) > SAME**2).all():
+        if (squared_distances(own[[index]], others) > SAME**2).all():
             best.append(int(index))
     return best
 

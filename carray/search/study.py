@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from carray.data.manifest import Manifest
 from carray.disk import disk_error
-from carray.errors import PlanError
+from carray.errors import GO_ON, PlanError
 from carray.records import RunsFolder, StudyFolder
 from carray.search.board import Board, open_board
 from carray.search.cluster import connected, is_lost, memory_error, nodes
@@ -40,8 +40,6 @@ from carray.search.space import SearchSpace
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import Tracker, TrackerApart
 from carray.tracking.mirror import say
-
-GO_ON = "the same command goes on from here"
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:

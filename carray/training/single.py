@@ -17,7 +17,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.disk import disk_error
-from carray.errors import DiskError, RecordError, TrialFailed, TrialInfeasible
+from carray.errors import GO_ON, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
@@ -206,7 +206,7 @@ def train_trial(
         record = trial.ended(record, TrialState.FAILED, str(error))
     except Exception as error:
         if full := disk_error(error, order.folder, order.data):
-            raise DiskError(f"{full}; the same command goes on from here") from error
+            raise DiskError(f"{full}; {GO_ON}") from error
         raise
     finally:
         runner.release()
