@@ -14,33 +14,33 @@ _HOMES = {
     "CarrayError": "carray.errors",
     "Ensemble": "carray.ensemble",
     "Manifest": "carray.data.manifest",
-    "SearchSpace": "carray.search.space",
+    "SearchSpace": "carray.search.space.space",
     "Study": "carray.api",
     "TrialConfig": "carray.config",
-    "add_class": "carray.ensemble.add_class",
-    "assemble_folds": "carray.ensemble.folds",
+    "add_class": "carray.incremental.add_class",
+    "assemble_folds": "carray.analysis.cross_validation",
     "build_ensemble": "carray.ensemble",
-    "climb": "carray.lab.ladder",
-    "compare_sides": "carray.ensemble.versus",
-    "compare_trials": "carray.ensemble.side_by_side",
+    "climb": "carray.analysis.ablation",
+    "compare_sides": "carray.analysis.compare_pair",
+    "compare_trials": "carray.analysis.compare_trials",
     "draw_confusion": "carray.reports.confusion",
-    "explain": "carray.ensemble.explain",
-    "export_features": "carray.ensemble.features",
-    "load_model": "carray.ensemble.package",
+    "explain": "carray.analysis.explain",
+    "export_features": "carray.inference.features",
+    "load_model": "carray.inference.package",
     "load_study": "carray.api",
-    "predict_to_csv": "carray.ensemble.predict",
-    "prepare": "carray.data.prepare",
-    "render_toycars": "carray.data.toycars",
-    "replay": "carray.training.replay",
-    "sample_sheet": "carray.data.sheet",
-    "sanity": "carray.training.sanity",
-    "show_mistakes": "carray.ensemble.mistakes",
-    "train": "carray.training.single",
-    "train_classical": "carray.training.classical",
-    "train_folds": "carray.training.folds",
-    "train_trial": "carray.training.single",
+    "predict_to_csv": "carray.inference.predict",
+    "prepare": "carray.data.preparation.prepare",
+    "render_toycars": "carray.data.synthetic",
+    "replay": "carray.training.reproduce",
+    "sample_sheet": "carray.reports.sample_sheet",
+    "sanity": "carray.training.overfit_check",
+    "show_mistakes": "carray.analysis.misclassified",
+    "train": "carray.training.train",
+    "train_classical": "carray.training.features.classifiers",
+    "train_folds": "carray.training.cross_validation",
+    "train_trial": "carray.training.train",
     "tune": "carray.api",
-    "write_doubtful": "carray.ensemble.doubtful",
+    "write_doubtful": "carray.analysis.label_errors",
 }
 __all__ = [
     "CarrayError",
@@ -76,32 +76,32 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from carray.analysis.ablation import climb
+    from carray.analysis.compare_pair import compare_sides
+    from carray.analysis.compare_trials import compare_trials
+    from carray.analysis.cross_validation import assemble_folds
+    from carray.analysis.explain import explain
+    from carray.analysis.label_errors import write_doubtful
     from carray.api import Study, load_study, tune
     from carray.config import TrialConfig
     from carray.data.manifest import Manifest
-    from carray.data.prepare import prepare
-    from carray.data.sheet import sample_sheet
-    from carray.data.toycars import render_toycars
+    from carray.data.preparation.prepare import prepare
+    from carray.data.synthetic import render_toycars
     from carray.ensemble import Ensemble, build_ensemble
-    from carray.ensemble.add_class import add_class
-    from carray.ensemble.doubtful import write_doubtful
-    from carray.ensemble.explain import explain
-    from carray.ensemble.features import export_features
-    from carray.ensemble.folds import assemble_folds
-    from carray.ensemble.mistakes import show_mistakes
-    from carray.ensemble.package import load_model
-    from carray.ensemble.predict import predict_to_csv
-    from carray.ensemble.side_by_side import compare_trials
-    from carray.ensemble.versus import compare_sides
     from carray.errors import CarrayError
-    from carray.lab.ladder import climb
+    from carray.incremental.add_class import add_class
+    from carray.inference.features import export_features
+    from carray.inference.predict import predict_to_csv
+    from carray.inference.predictor import load_model
     from carray.reports.confusion import draw_confusion
-    from carray.search.space import SearchSpace
-    from carray.training.classical import train_classical
-    from carray.training.folds import train_folds
-    from carray.training.replay import replay
-    from carray.training.sanity import sanity
-    from carray.training.single import train, train_trial
+    from carray.reports.misclassified import show_mistakes
+    from carray.reports.sample_sheet import sample_sheet
+    from carray.search.space.space import SearchSpace
+    from carray.training.cross_validation import train_folds
+    from carray.training.features.classifiers import train_classical
+    from carray.training.overfit_check import sanity
+    from carray.training.reproduce import replay
+    from carray.training.train import train, train_trial
 
 
 def __getattr__(name: str) -> Any:

@@ -84,15 +84,15 @@ def tune(
         weights: a folder of pretrained weights, looked in before the hub.
         as_json: write events as JSON lines.
         pictures: at the end, draw the best trial's confusion matrix, in its folder and its run.
-        options: fields of `carray.search.opening.StudyRequest`.
+        options: fields of `carray.search.request.StudyRequest`.
 
     Raises:
         CarrayError: the request can't be carried out.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
-    from carray.search.board import open_board
-    from carray.search.opening import StudyRequest
-    from carray.search.study import run_study
+    from carray.search.observers.console import open_board
+    from carray.search.request import StudyRequest
+    from carray.search.run import run_study
 
     if weights is not None:
         os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
@@ -116,8 +116,8 @@ def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = 
         `folder/data`, the prepared data set: 12 models of 4 brands, with flaws on purpose.
     """
     from carray.data.manifest import MANIFEST_FILE
-    from carray.data.prepare import prepare
-    from carray.data.toycars import FLAWS_FILE, render_toycars
+    from carray.data.preparation.prepare import prepare
+    from carray.data.synthetic import FLAWS_FILE, render_toycars
 
     images, data = Path(folder) / "toycars", Path(folder) / "data"
     if not (images / FLAWS_FILE).exists():

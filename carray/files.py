@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -204,3 +205,9 @@ def read_array(file: Path, name: str) -> Any:
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below `folder`; 0 where there is none."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def sha256_of(file: Path) -> str:
+    """Return a file's SHA-256, hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

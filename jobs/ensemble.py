@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Build the ensemble, and say where the model package is."""
-    from carray.ensemble.show import ensemble_lines
+    from carray.reports.ensemble import ensemble_lines
 
     args = parse()
     runs = args.runs.expanduser().resolve()

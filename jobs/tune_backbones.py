@@ -22,7 +22,7 @@ HOME = Path(os.environ.get("CARRAY_RUNS") or "~/carray").expanduser().resolve()
 
 try:
     from carray import api
-    from carray.search.plan import gpus_asked
+    from carray.search.placement.plan import gpus_asked
 except ModuleNotFoundError:  # `python` on the head node's PATH is not the one that runs Ray
     own = ROOT / ".venv" / "bin" / "python"
     if not own.exists() or Path(sys.prefix) == own.parents[1]:

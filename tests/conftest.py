@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[None]:
     """One local Ray for all tests that need one, without a dashboard."""
-    from carray.search.cluster import connected
+    from carray.search.placement.ray_cluster import connected
 
     with connected("local"):
         yield

@@ -125,10 +125,10 @@ class TestSpace:
         assert len({config.optimizer.lr for config in configs}) == 3
 
     def test_check_as_json_names_the_hash(self, carray: Run) -> None:
-        from carray.search.space import SearchSpace
+        from carray.search.space.loading import load_space
 
         _, out, _ = carray("space", "check", "quick", "--json")
-        assert json.loads(out)["hash"] == SearchSpace.load("quick").hash
+        assert json.loads(out)["hash"] == load_space("quick").hash
 
     def test_list_names_the_shipped_spaces(self, carray: Run) -> None:
         _, out, _ = carray("space", "list")

@@ -12,8 +12,8 @@ THIN = ("torch", "torchvision", "timm", "cv2", *LANE[:-1])
 @pytest.mark.parametrize(
     ("modules", "spared"),
     [
-        ("carray.training.lane, carray.training.runner", LANE),
-        ("carray.search.thin", THIN),
+        ("carray.lanes.lane, carray.training.runner", LANE),
+        ("carray.search.scheduling.trainable", THIN),
     ],
     ids=["lane", "thin trial"],
 )

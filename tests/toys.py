@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from carray.data.manifest import Manifest
-from carray.data.prepare import prepare
-from carray.data.toycars import render_toycars
+from carray.data.preparation.prepare import prepare
+from carray.data.synthetic import render_toycars
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from carray.data.manifest import Manifest
-from carray.data.prepare import prepare
-from carray.data.toycars import TWINS, render_toycars
+from carray.data.preparation.prepare import prepare
+from carray.data.synthetic import TWINS, render_toycars
 from carray.records import StudyFolder, TrialState
 
 RECIPE = {
@@ -44,7 +44,7 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """About ten seconds, once a session; 0.45 top-1 on nine classes."""
-    from carray.training.single import train  # not sooner: torch reads OMP_NUM_THREADS once
+    from carray.training.train import train  # not sooner: torch reads OMP_NUM_THREADS once
 
     root = tmp_path_factory.mktemp("trained")
     images = render_toycars(root / "images", seed=3, images_per_class=30)

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from carray.cli import (
+    analysis,
     data,
     demo,
     ensemble,
     folds,
-    lab,
-    models,
     pictures,
+    portfolio,
     sanity,
     space,
     trial,
@@ -60,17 +60,17 @@ app.command()(ensemble.ensemble)
 app.command()(ensemble.predict)
 app.command()(ensemble.report)
 app.command()(folds.folds)
-app.command()(models.compare)
-app.command()(models.errors)
-app.command()(models.features)
-app.command("add-class")(models.add_class)
+app.command()(analysis.compare)
+app.command()(analysis.errors)
+app.command()(analysis.features)
+app.command("add-class")(analysis.add_class)
 app.command()(pictures.confusion)
 app.command()(pictures.explain)
 app.command()(ui.ui)
 app.command()(ui.sync)
-app.command("replay-lab")(lab.replay_lab)
-app.command()(lab.portfolio)
-app.command()(lab.ladder)
+app.command("replay-lab")(portfolio.replay_lab)
+app.command()(portfolio.portfolio)
+app.command()(portfolio.ladder)
 
 
 def flowing(doc: str) -> str:

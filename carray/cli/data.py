@@ -58,12 +58,12 @@ def prepare(
     Near-duplicates, and boxes of one file, never straddle two splits. Nothing is copied: the
     images stay where they are.
     """
-    from carray.data.prepare import prepare as prepare_data
-    from carray.data.seen import log_beside, num_kept
+    from carray.data.preparation.prepare import prepare as prepare_data
+    from carray.data.preparation.scan_cache import log_beside, num_kept
     from carray.data.summary import summarise
     from carray.errors import DataError
-    from carray.hints import shown_path
     from carray.progress import progress
+    from carray.reports.hints import shown_path
 
     if crop not in ("none", "box"):
         raise DataError(f"--crop {crop!r} must be none or box")
@@ -115,8 +115,8 @@ def show(
 
     manifest = Manifest.load(folder)
     if sheet is not None:
-        from carray.data.sheet import sample_sheet
         from carray.progress import progress
+        from carray.reports.sample_sheet import sample_sheet
 
         sample_sheet(manifest, sheet, progress=progress)
     summary = summarise(manifest)
@@ -142,7 +142,7 @@ def warm(
     as_json: JsonOption = False,
 ) -> None:
     """Decode and resize every image once, so that no trial has to; studies do it themselves."""
-    from carray.data.store import warm_store
+    from carray.data.pixels.store import warm_store
     from carray.progress import progress
 
     warmed = warm_store(folder, size, fit, progress, store_budget_gib=store_budget, verify=verify)
@@ -162,9 +162,9 @@ def toy(
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
 ) -> None:
     """Draw the toy cars: 12 models of 4 brands, three pairs told apart by a badge alone."""
-    from carray.data.toycars import render_toycars
-    from carray.hints import shown_path
+    from carray.data.synthetic import render_toycars
     from carray.progress import progress
+    from carray.reports.hints import shown_path
 
     made = render_toycars(folder, seed=seed, images_per_class=images_per_class, progress=progress)
     print(f"toy cars are in {made}, their planted flaws in {made / 'flaws.csv'}")

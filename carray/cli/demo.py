@@ -25,8 +25,8 @@ def demo(
     """
     from carray import api
     from carray.ensemble import build_ensemble
-    from carray.ensemble.show import ensemble_lines
     from carray.progress import progress, seconds_text
+    from carray.reports.ensemble import ensemble_lines
     from carray.reports.plots import study_picture
     from carray.reports.study import study_lines
 

@@ -68,8 +68,8 @@ def ensemble(
       carray ensemble --logits-only --no-test --json
     """
     from carray.ensemble import build_ensemble
-    from carray.ensemble.show import ensemble_lines
     from carray.progress import progress
+    from carray.reports.ensemble import ensemble_lines
 
     made = build_ensemble(
         study,
@@ -128,9 +128,9 @@ def predict(
 
       carray predict autumn-top3 test/ --sample sample_submission.csv --out submission.csv
     """
-    from carray.ensemble.predict import predict_to_csv
-    from carray.ensemble.show import prediction_lines
+    from carray.inference.predict import predict_to_csv
     from carray.progress import progress
+    from carray.reports.ensemble import prediction_lines
 
     done = predict_to_csv(
         model,

@@ -43,11 +43,11 @@ def folds(
 
       carray folds --study single --doubtful doubtful.csv
     """
-    from carray.ensemble.doubtful import write_doubtful
-    from carray.ensemble.folds import assemble_folds
-    from carray.ensemble.folds_result import folds_lines
+    from carray.analysis.cross_validation import assemble_folds
+    from carray.analysis.label_errors import write_doubtful
     from carray.records import RunsFolder
-    from carray.reports.folds import folds_picture
+    from carray.reports.analysis import folds_lines
+    from carray.reports.cross_validation_plot import folds_picture
 
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
     folder = RunsFolder.at(runs).study(found.study)

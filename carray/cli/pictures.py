@@ -73,7 +73,7 @@ def explain(
 
       carray explain best-ensemble a.jpg b.jpg --class "Audi TT Hatchback 2011"
     """
-    from carray.ensemble.explain import explain as explain_images
+    from carray.analysis.explain import explain as explain_images
     from carray.progress import progress
 
     done = explain_images(

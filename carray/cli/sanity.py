@@ -32,7 +32,7 @@ def sanity(
     from dataclasses import asdict
 
     from carray.progress import progress
-    from carray.training.sanity import sanity as overfit
+    from carray.training.overfit_check import sanity as overfit
 
     verdict = overfit(
         data,

@@ -43,7 +43,7 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: a pair has no `=`, or its value is no scalar.
     """
-    from carray.search.yaml12 import parse
+    from carray.yaml_loader import parse
 
     values = {}
     for pair in sets:

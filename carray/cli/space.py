@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from carray.search.space import SearchSpace
+    from carray.search.space.space import SearchSpace
 
 WIDTH = 100
 app = typer.Typer(no_args_is_help=True, help="Check a search space, draw from it, list them.")
@@ -26,10 +26,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check a space whole: names, every end of every range, every choice, starting points."""
-    from carray.search.space import SearchSpace
-    from carray.search.space_check import check_backbones
+    from carray.search.space.loading import load_space
+    from carray.search.space.validation import check_backbones
 
-    space = SearchSpace.load(file)
+    space = load_space(file)
     check_backbones(space)
     print(json.dumps(_summary(space)) if as_json else "\n".join(_summary_lines(space)))
 
@@ -42,9 +42,9 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Params and whole configs.")] = False,
 ) -> None:
     """Draw trials at random, as a study's first ones are drawn; nothing is trained."""
-    from carray.search.space import SearchSpace
+    from carray.search.space.loading import load_space
 
-    space = SearchSpace.load(file)
+    space = load_space(file)
     drawn = space.sample(number, seed)
     if as_json:
         configs = [space.resolve(params).model_dump() for params in drawn]
@@ -57,13 +57,13 @@ def sample(
 @app.command("list")
 def list_spaces() -> None:
     """List the spaces that can be named without a path."""
-    from carray.search.space import SearchSpace, shipped_spaces
+    from carray.search.space.loading import load_space, shipped_spaces
 
     files = shipped_spaces()
     width = max(len(file.stem) for file in files)
     for file in files:
         lead = f"{file.stem:<{width}}  "
-        print(_wrapped(lead, SearchSpace.load(file).question.removeprefix("Question: ")))
+        print(_wrapped(lead, load_space(file).question.removeprefix("Question: ")))
 
 
 @app.command()
@@ -72,7 +72,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema by which an editor completes a space's file."""
     from carray.files import write_text
-    from carray.search.space_schema import space_schema
+    from carray.search.space.json_schema import space_schema
 
     text = json.dumps(space_schema(), indent=1)
     if out is None:
@@ -110,7 +110,7 @@ def _summary_lines(space: SearchSpace) -> list[str]:
 
 
 def _trial_lines(index: int, space: SearchSpace, params: dict[str, Any]) -> list[str]:
-    from carray.search.space import BLOCK
+    from carray.search.space.space import BLOCK
 
     dotted = space.dotted(params)
     block = dotted.pop(BLOCK, None)

@@ -24,7 +24,7 @@ from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.records import TrialRecord
-    from carray.training.replay import Replay
+    from carray.training.reproduce import Replay
 
 
 def train(
@@ -68,8 +68,8 @@ def train(
         _train_classical(data, classifier, features_of, set_ or config, runs, as_json)
         return
     from carray.progress import progress
-    from carray.training.folds import train_folds
-    from carray.training.single import train as train_single
+    from carray.training.cross_validation import train_folds
+    from carray.training.train import train as train_single
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
     lines = _EpochLines(as_json)
@@ -104,7 +104,7 @@ def train(
 
 
 def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: Path | None) -> None:
-    from carray.hints import runs_option
+    from carray.reports.hints import runs_option
 
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records]))
@@ -125,7 +125,7 @@ def _train_classical(
     as_json: bool,
 ) -> None:
     from carray.progress import progress
-    from carray.training.classical import train_classical
+    from carray.training.features.classifiers import train_classical
 
     if not classifier or not features_of:
         raise ConfigError("--classifier and --features-of need each other")
@@ -160,7 +160,7 @@ def replay(
 
       carray replay autumn/0017 --epochs 3 --json
     """
-    from carray.training.replay import replay as replay_trial
+    from carray.training.reproduce import replay as replay_trial
 
     done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs)
     if as_json:
@@ -178,7 +178,7 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file can't be read or is no mapping.
     """
-    from carray.search.yaml12 import parse
+    from carray.yaml_loader import parse
 
     try:
         value = parse(file.read_text(encoding="utf-8"), str(file)).value
@@ -238,7 +238,7 @@ def epoch_line(record: TrialRecord) -> str:
 
 def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None:
     from carray.config import CLASSICAL_HEADS
-    from carray.hints import runs_option
+    from carray.reports.hints import runs_option
 
     best = record.best_epoch
     if record.state != "complete" or best is None:

@@ -126,7 +126,7 @@ def tune(
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
-    from carray.search.plan import gpus_asked
+    from carray.search.placement.plan import gpus_asked
 
     done = api.tune(
         data,

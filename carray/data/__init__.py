@@ -1,1 +1,1 @@
-"""From images and labels to pixels: the manifest, its splits, and the pixel store."""
+"""From labelled images to training batches: the manifest, its preparation, pixels."""

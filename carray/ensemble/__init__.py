@@ -1,4 +1,4 @@
-"""Ensembles from what every trial left: members, rules, one honest look at test, a package."""
+"""Choosing and weighting the members of an ensemble from the trials' stored logits."""
 
 from __future__ import annotations
 

@@ -17,22 +17,30 @@ import numpy as np
 
 from carray import metrics
 from carray.data.parallel import Progress
-from carray.ensemble.blend import RuleScore, log_loss, make_folds, pick, score_rule
-from carray.ensemble.labels import HeldLabels, held_labels
-from carray.ensemble.logits import Floats, SplitVotes, log_softmax
-from carray.ensemble.members import NO_WEIGHTS, Candidate, Candidates, find_candidates, read_trials
-from carray.ensemble.openings import fingerprint_of, record_opening
+from carray.ensemble.cross_fit import RuleScore, pick, score_rule
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
-from carray.ensemble.rules import Blend, FittedWeights, Greedy, LogitMean, Rule, SoftVote
-from carray.ensemble.statistics import Comparison, compare
-from carray.ensemble.tta import Tta, wanted_ttas
+from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import write_json
+from carray.predictions.averaging import Blend
+from carray.predictions.candidates import (
+    NO_WEIGHTS,
+    Candidate,
+    Candidates,
+    find_candidates,
+    read_trials,
+)
+from carray.predictions.labels import HeldLabels, held_labels
+from carray.predictions.logits import Floats, SplitVotes, log_softmax
+from carray.predictions.scores import log_loss, make_folds
+from carray.predictions.statistics import Comparison, compare
+from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.predictions.views import Tta, wanted_ttas
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
 if TYPE_CHECKING:
-    from carray.ensemble.tta_measure import Viewer
+    from carray.ensemble.tta_views import Viewer
 
 RULES = ("soft vote", "logit mean", "fitted weights", "greedy selection")
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
@@ -67,7 +75,7 @@ def build_ensemble(
         open_test: look at the test split, which is recorded.
         from_tracking: fetch the study's records and logits from the tracking server first.
         track: log the package to the tracking server.
-        tta: sets of views (`carray.ensemble.tta.views_of`) to measure where the rules are judged,
+        tta: sets of views (`carray.predictions.views.views_of`) to measure where the rules are judged,
             or `auto`; the best is kept if it beats none by more than chance.
         seed: of the folds and of the bootstrap.
         progress: shows how far the views are.
@@ -87,7 +95,7 @@ def build_ensemble(
     ensemble = _judge(source, members, name, rule, seed)
     viewer = None
     if ttas:
-        from carray.ensemble.tta_measure import Viewer, keep_best_views
+        from carray.ensemble.tta_views import Viewer, keep_best_views
 
         viewer = Viewer.of(ensemble, source.study, progress)
         labels = source.labels.of(ensemble.judged_on.partition(",")[0])
@@ -96,7 +104,7 @@ def build_ensemble(
         ensemble = _open_test(source, ensemble, viewer, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
     if not logits_only:
-        from carray.ensemble.package import publish
+        from carray.ensemble.publish import publish
 
         ensemble = publish(source.runs, source.study, ensemble, track=track)
     write_json(folder.ensembles / f"{name}.json", ensemble.as_dict())
@@ -307,7 +315,7 @@ def default_package(runs: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         RecordError: there is none.
     """
-    from carray.ensemble.package import packages
+    from carray.inference.package import packages
 
     found = packages(RunsFolder.at(runs))
     if not found:

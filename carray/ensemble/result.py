@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.ensemble.rules import Blend
-from carray.ensemble.statistics import Comparison
-from carray.ensemble.tta import Tta, TtaRow
+from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
+from carray.predictions.averaging import Blend
+from carray.predictions.statistics import Comparison
+from carray.predictions.views import Tta
 
 ImagePath = str | Path
 CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
@@ -110,7 +111,7 @@ class Ensemble:
         """
         if self.package is None:
             raise RecordError("this ensemble has no model package: build it without logits_only")
-        from carray.ensemble.package import load_model
+        from carray.inference.predictor import load_model
 
         return load_model(self.package).predict(images)
 

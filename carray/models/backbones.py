@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +9,9 @@ import timm
 from torch import nn
 
 from carray.config import InputSpec, TrialConfig
-from carray.errors import ConfigError, did_you_mean
+from carray.errors import ConfigError
+from carray.models.registry import source_config
 from carray.models.scratch import scratch_arguments  # registers our own nets with timm
-
-
-@lru_cache(maxsize=1)
-def known_backbones() -> frozenset[str]:
-    """Return every name that timm can build, without tags."""
-    return frozenset(timm.list_models())
-
-
-def check_name(name: str) -> None:
-    """Refuse a name or a tag that timm doesn't know.
-
-    Raises:
-        ConfigError: the name or its tag is unknown; the nearest ones are named.
-    """
-    architecture, _, tag = name.partition(".")
-    if architecture not in known_backbones():
-        raise ConfigError(
-            f"unknown backbone {name!r}{did_you_mean(architecture, known_backbones(), most=3)}; "
-            "any name of timm.list_models() will do"
-        )
-    tagged = timm.list_pretrained(f"{architecture}.*")
-    if tag and name not in tagged:
-        raise ConfigError(
-            f"backbone {architecture!r} has no weights tagged {tag!r}{did_you_mean(name, tagged)}; "
-            f"it has {', '.join(tagged) or 'none'}"
-        )
-
-
-@lru_cache(maxsize=256)
-def source_config(name: str) -> dict[str, Any]:
-    """Return timm's pretrained configuration of `name`; the default tag's where none is given.
-
-    Raises:
-        ConfigError: the name or its tag is unknown.
-    """
-    check_name(name)
-    found = timm.get_pretrained_cfg(name)
-    return found.to_dict() if found is not None else {}
-
-
-def full_name(name: str) -> str:
-    """Return `name` with its tag: `resnet18` is `resnet18.a1_in1k`."""
-    architecture = name.partition(".")[0]
-    tag = source_config(name).get("tag") or ""
-    return f"{architecture}.{tag}" if tag else architecture
 
 
 def input_spec(config: TrialConfig) -> InputSpec:

@@ -15,16 +15,10 @@ from torch import Tensor, nn
 from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError, WeightsError
 from carray.files import written_aside
-from carray.models.backbones import (
-    build_backbone,
-    check_name,
-    feature_width,
-    full_name,
-    map_width,
-    size_error,
-)
-from carray.models.classical import check_trained_by_steps
+from carray.models.backbones import build_backbone, feature_width, map_width, size_error
+from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
+from carray.models.registry import check_name, full_name
 from carray.models.weights import backbone_weights, obtain_weights, read_weights, weights_hash
 
 CONVS_OF_A_CONV_NET = 3  # a vision transformer has one or two

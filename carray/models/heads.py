@@ -6,7 +6,7 @@ from timm.layers.ml_decoder import MLDecoder
 from torch import Tensor, nn
 
 from carray.config import HeadConfig
-from carray.models.classical import build_classical
+from carray.models.fitted_heads import build_classical
 
 MAX_GROUPS = 100  # ML-Decoder's paper: more group queries gain nothing
 

@@ -25,7 +25,7 @@ def refuse_unknown(names: Iterable[str]) -> None:
         architecture, _, tag = name.partition(".")
         is_tag_shown = not tag or any(f"{q}{name}{q}".encode() in sources for q in "'\"")
         if architecture not in known or not is_tag_shown:
-            from carray.models.backbones import check_name
+            from carray.models.registry import check_name
 
             check_name(name)
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from carray.errors import WeightsError
-from carray.models.backbones import full_name, source_config
+from carray.models.registry import full_name, source_config
 
 SUFFIXES = (".safetensors", ".pth")
 LOCAL_FOLDER = "local-dir:"

@@ -1,1 +1,1 @@
-"""Pages and pictures for people, made from records alone; no torch."""
+"""Text and pictures for people; they read results and compute nothing."""

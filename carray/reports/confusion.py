@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.data.fonts import font_file
+from carray.drawing import font_file
 from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
 from carray.records import RunsFolder, StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
-from carray.tracking.attach import attach_or_say
+from carray.tracking.artifacts import attach_or_say
 
 Counts = npt.NDArray[np.int64]  # (true class, predicted class)
 SPLITS = ("val", "blend")  # `test` is opened by what records it

@@ -11,9 +11,9 @@ from textwrap import wrap
 from typing import Any
 
 from carray import metrics
-from carray.hints import runs_option
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.reports.hints import runs_option
 
 WIDTH = 100
 ROWS = 10

@@ -1,1 +1,1 @@
-"""Search: what a study may draw, who draws it, and the lanes that its trials run on."""
+"""A study's life: request, setup, session, ledger; its parts are in the folders below."""

@@ -19,8 +19,8 @@ from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.kept import keep
-from carray.search.space import SearchSpace
+from carray.search.sampling.storage import keep
+from carray.search.space.space import SearchSpace
 from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from carray.config import TrialConfig, build_config
 from carray.errors import ConfigError
-from carray.search.distributions import Distribution
-from carray.search.space import BLOCK, Block, SearchSpace
+from carray.search.space.distributions import Distribution
+from carray.search.space.space import BLOCK, Block, SearchSpace
 
 if TYPE_CHECKING:
-    from carray.training.sanity import Verdict
+    from carray.training.overfit_check import Verdict
 
 
 def preflight(
@@ -29,7 +29,7 @@ def preflight(
     Raises:
         ConfigError: a backbone can't overfit; one that only ran out of time is let through.
     """
-    from carray.training.sanity import sanity
+    from carray.training.overfit_check import sanity
 
     verdicts = []
     for config in typical_configs(space):

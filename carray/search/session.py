@@ -11,17 +11,18 @@ from statistics import median
 
 from carray.data.manifest import Manifest
 from carray.errors import PlanError
+from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, place_error
 from carray.records import RunsFolder, StudyFolder, TrialRecord
-from carray.search.board import Board
-from carray.search.budget import DiskBudget
-from carray.search.driver import TIME_BUDGET, Driver
-from carray.search.interrupts import Interrupts
+from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.opening import StudyRequest, refit_epochs, scheduler_of, warm_stores
-from carray.search.plan import Plan
-from carray.search.space import SearchSpace
+from carray.search.observers.console import Board
+from carray.search.placement.plan import Plan
+from carray.search.request import StudyRequest, refit_epochs
+from carray.search.scheduling.driver import TIME_BUDGET, Driver
+from carray.search.setup import scheduler_of, warm_stores
+from carray.search.signals import Interrupts
+from carray.search.space.space import SearchSpace
 from carray.search.watchdog import watched
-from carray.training.lane import STOP_SECONDS, Lanes, LaneShape, place_error
 
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
 REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
@@ -198,7 +199,7 @@ def measured(file: Path) -> list[str]:
     """Say which ways of computing a step were measured, and how fast they were."""
     if not file.exists():
         return []
-    from carray.training.probe import Probes
+    from carray.training.compute.autotune import Probes
 
     return Probes.read(file).lines()
 

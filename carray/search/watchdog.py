@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import ray
 
+from carray.lanes.lane import Lanes
 from carray.progress import seconds_text
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.training.lane import Lanes
 
 LOOK_SECONDS = 5.0
 LANES_ENDED = "every lane has ended"  # for good: nothing can be trained any more

@@ -7,11 +7,11 @@ process itself. The records on disk stay the truth, and `sync_study` sends them 
 
 from __future__ import annotations
 
-from carray.tracking.apart import TrackerApart
-from carray.tracking.contract import MemoryTracker, Tracker, TrialRun
-from carray.tracking.door import check, tracking_uri
-from carray.tracking.mirror import download_study, open_tracker, sync_study
+from carray.tracking.mlflow_client import check, tracking_uri
 from carray.tracking.models import log_package, serve
+from carray.tracking.subprocess_tracker import TrackerApart
+from carray.tracking.sync import download_study, open_tracker, sync_study
+from carray.tracking.tracker import MemoryTracker, Tracker, TrialRun
 from carray.tracking.ui import open_ui
 
 __all__ = [

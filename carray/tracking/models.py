@@ -1,6 +1,7 @@
 """Model packages in MLflow: a run with the figures, and a model that `mlflow.pyfunc` loads.
 
-The logged model is code (`carray/ensemble/served.py`) plus the package folder; no pickle of ours.
+The logged model is code (`carray/inference/mlflow_entry.py`) plus the package folder, without
+any pickle of ours.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import Any
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyRecord
-from carray.tracking.contract import param_text
-from carray.tracking.door import (
+from carray.tracking.mlflow_client import (
     client_of,
     environment,
     is_default,
@@ -23,6 +23,7 @@ from carray.tracking.door import (
     tracking_uri,
 )
 from carray.tracking.study_run import StudyRun, clean
+from carray.tracking.tracker import param_text
 
 PARENT = "mlflow.parentRunId"
 

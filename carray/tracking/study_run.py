@@ -15,7 +15,7 @@ from typing import Any, Self
 from carray import metrics
 from carray.errors import TrackingError
 from carray.records import StudyRecord, TrialRecord, TrialState
-from carray.tracking.contract import TrialRun
+from carray.tracking.tracker import TrialRun
 
 EPOCHS_TOLD = "carray.epochs_told"  # the tag that says how many rows and that the params are there
 STUDY_STATUS = {

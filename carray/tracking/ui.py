@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
-from carray.tracking.door import is_default, tracking_uri
+from carray.tracking.mlflow_client import is_default, tracking_uri
 
 HOST = "127.0.0.1"
 MOST_PORT = 65535

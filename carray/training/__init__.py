@@ -1,1 +1,1 @@
-"""One trial, epoch by epoch, and the lanes that carry trials out."""
+"""One trial, epoch by epoch; it knows no Ray."""

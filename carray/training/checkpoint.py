@@ -21,8 +21,8 @@ from carray.config import Compute, TrialConfig
 from carray.errors import TrialFailed
 from carray.files import recovered, write_text, written_aside
 from carray.models.classifier import Classifier
-from carray.training.live import LiveTrial
 from carray.training.schedule import Plateau
+from carray.training.trial_state import LiveTrial
 
 STATE_FILE, META_FILE = "state.pt", "meta.json"
 VERSION = 1

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from carray.config import TrialConfig
-from carray.data.loader import Images, Rows
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
-from carray.data.store import open_store
+from carray.data.pixels.loader import Images, Rows
+from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.progress import silent
 

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from carray.config import TrialConfig
-from carray.data.loader import Batch, EvalPlan, Loader, Rows, to_device
+from carray.data.pixels.loader import Batch, EvalPlan, Loader, Rows, to_device
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
-from carray.training.features import (
+from carray.training.features.frozen import (
     FeatureBatch,
     FeaturePlan,
     Features,
     FrozenBackbone,
     features_to_device,
 )
-from carray.training.live import Arithmetic, LiveTrial
 from carray.training.ranks import Ranks
 from carray.training.scores import ScoreSums
+from carray.training.trial_state import Arithmetic, LiveTrial
 
 EVAL_FEATURES = 256  # stored features that a head takes at once
 

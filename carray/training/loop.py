@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carray.data.loader import Batch, Loader, TrainPlan, to_device, train_rows
-from carray.data.mixing import mix_images, mix_targets
+from carray.data.pixels.loader import Batch, Loader, TrainPlan, to_device, train_rows
+from carray.data.pixels.mixup import mix_images, mix_targets
 from carray.errors import TrialFailed
 from carray.models.freezing import set_train_mode, set_trainable
+from carray.training.compute.out_of_memory import PeakMemory, agree_on_memory
 from carray.training.evaluation import stored_features
-from carray.training.features import FeatureBatch, FeaturePlan, features_to_device
-from carray.training.live import LiveTrial, stepping
-from carray.training.memory import PeakMemory, agree_on_memory
+from carray.training.features.frozen import FeatureBatch, FeaturePlan, features_to_device
 from carray.training.optimizer import start_momenta
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
+from carray.training.trial_state import LiveTrial, stepping
 
 OnBatch = Callable[[int], None]
 CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks

@@ -26,6 +26,7 @@ from carray.metrics import EpochRow
 from carray.models.backbones import kept_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.records import TrialFolder
+from carray.training.batch_norm import settle_norms
 from carray.training.checkpoint import (
     CheckpointMeta,
     checkpointed,
@@ -33,12 +34,21 @@ from carray.training.checkpoint import (
     new_stamp,
     read_meta,
 )
+from carray.training.compute.autotune import choose_compute
+from carray.training.compute.malloc import keep_freed_memory, trim
+from carray.training.compute.out_of_memory import (
+    AgreedInfeasible,
+    infeasible_message,
+    is_out_of_memory,
+)
 from carray.training.dataset import TrialData, open_data
-from carray.training.endings import best_epoch, ending_of
+from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.evaluation import evaluate, logits_of
-from carray.training.features import FrozenBackbone
-from carray.training.heap import keep_freed_memory, trim
-from carray.training.live import (
+from carray.training.features.frozen import FrozenBackbone
+from carray.training.loop import Trained, train_one_epoch
+from carray.training.ranks import Ranks
+from carray.training.stopping import best_epoch, ending_of
+from carray.training.trial_state import (
     Arithmetic,
     Choose,
     LiveTrial,
@@ -47,16 +57,6 @@ from carray.training.live import (
     check_precision,
     usual_compute,
 )
-from carray.training.loop import Trained, train_one_epoch
-from carray.training.memory import (
-    AgreedInfeasible,
-    infeasible_message,
-    is_out_of_memory,
-)
-from carray.training.norms import settle_norms
-from carray.training.orders import EpochOrder, EpochOutcome
-from carray.training.probe import choose_compute
-from carray.training.ranks import Ranks
 
 MOST_LOADERS = 4  # threads that make batches beside a GPU
 

@@ -29,13 +29,14 @@ from ray.tune.search.optuna import OptunaSearch
 from standin import StandIn, study
 
 from carray.config import build_config
+from carray.lanes.messages import LaneOrder
 from carray.metrics import VAL_LOG_LOSS
-from carray.search.cluster import connected
-from carray.search.driver import PENDING, LedgerCallback
-from carray.search.schedulers import build_scheduler
-from carray.search.thin import EPOCH
-from carray.tracking.apart import ENTRY
-from carray.training.orders import EpochOrder, LaneOrder
+from carray.search.placement.ray_cluster import connected
+from carray.search.scheduling.driver import PENDING, LedgerCallback
+from carray.search.scheduling.schedulers import build_scheduler
+from carray.search.scheduling.trainable import EPOCH
+from carray.tracking.subprocess_tracker import ENTRY
+from carray.training.epoch_order import EpochOrder
 
 Clocks = tuple[float, float, float, int]  # CPU s, wall s, CPU s of the tracking, reports
 
@@ -145,7 +146,7 @@ def scheduler_of(load: Load) -> Any:
 
 
 def ours(folder: Path, load: Load) -> tuple[list[float], list[float]]:
-    import carray.search.driver as module
+    import carray.search.scheduling.driver as module
 
     watch = Watch(load.concurrent, load.epochs)
     module.LedgerCallback = lambda driver: Counted(driver, watch)

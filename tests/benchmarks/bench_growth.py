@@ -25,18 +25,18 @@ from standin import study
 
 from carray.api import toy_data
 from carray.config import AugmentConfig, build_config
-from carray.data.loader import Images, Loader, TrainPlan, train_rows
 from carray.data.manifest import Manifest
-from carray.data.prepare import prepare
-from carray.data.store import open_store
-from carray.data.toycars import render_toycars
+from carray.data.pixels.loader import Images, Loader, TrainPlan, train_rows
+from carray.data.pixels.store import open_store
+from carray.data.preparation.prepare import prepare
+from carray.data.synthetic import render_toycars
+from carray.lanes.memory_guard import own_bytes
 from carray.metrics import VAL_LOG_LOSS
 from carray.records import TrialRecord
-from carray.search.board import Board
-from carray.search.cluster import connected
-from carray.search.schedulers import build_scheduler
-from carray.training.growth import own_bytes
-from carray.training.orders import EpochOrder
+from carray.search.observers.console import Board
+from carray.search.placement.ray_cluster import connected
+from carray.search.scheduling.schedulers import build_scheduler
+from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 

@@ -21,7 +21,7 @@ import torch
 from carray.api import toy_data
 from carray.config import build_config
 from carray.metrics import VAL_TOP1
-from carray.training.orders import EpochOrder
+from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 

@@ -36,14 +36,14 @@ from timm.data import (
 from timm.data.transforms_factory import transforms_imagenet_train
 
 from carray.config import Compute, InputSpec
-from carray.data.augment import Dial, dial, draw
-from carray.data.augment_apply import apply_opencv
-from carray.data.loader import Batch, Images, Loader, Rows, to_device
-from carray.data.prepare import prepare
-from carray.data.store import open_store
-from carray.data.toycars import render_toycars
-from carray.training.heap import keep_freed_memory
-from carray.training.live import arithmetic
+from carray.data.pixels.augmentation import Dial, dial, draw
+from carray.data.pixels.augmentation_backends import apply_opencv
+from carray.data.pixels.loader import Batch, Images, Loader, Rows, to_device
+from carray.data.pixels.store import open_store
+from carray.data.preparation.prepare import prepare
+from carray.data.synthetic import render_toycars
+from carray.training.compute.malloc import keep_freed_memory
+from carray.training.trial_state import arithmetic
 
 BATCH = 32
 REPEATS = 4  # passes over the images in one timing

@@ -24,11 +24,11 @@ from typing import Any
 from carray.api import toy_data
 from carray.config import build_config
 from carray.records import TrialRecord
-from carray.search.board import Board
-from carray.search.cluster import connected
-from carray.search.opening import StudyRequest
-from carray.search.study import run_study
-from carray.training.orders import EpochOrder
+from carray.search.observers.console import Board
+from carray.search.placement.ray_cluster import connected
+from carray.search.request import StudyRequest
+from carray.search.run import run_study
+from carray.training.epoch_order import EpochOrder
 
 EPOCHS = 2
 FIXED = {

@@ -23,7 +23,7 @@ import carray
 from carray.api import Study, load_study
 from carray.cli.shared import parse_sets
 from carray.records import TrialRecord
-from carray.search.recorded import Floats, sign_of
+from carray.search.warm_start.study_curves import Floats, sign_of
 
 REACH = {"plain": 0.25, "default": 0.1, "starts": 0.1}  # of the random study's epochs
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from carray.lab.curves import CurveSource
-from carray.lab.lcbench import PAST_TRIALS, open_lcbench
-from carray.lab.methods import PORTFOLIO_SIZE
-from carray.lab.replay import LabRequest, replay_sources
-from carray.lab.score import LabResult, MethodScore
-from carray.lab.show import lab_lines
 from carray.progress import progress
+from carray.reports.search_benchmark import lab_lines
+from carray.search_benchmark.curves import CurveSource
+from carray.search_benchmark.lcbench import PAST_TRIALS, open_lcbench
+from carray.search_benchmark.methods import PORTFOLIO_SIZE, LabRequest
+from carray.search_benchmark.run import replay_sources
+from carray.search_benchmark.score import LabResult, MethodScore
 
 REACH = {False: 0.25, True: 0.1}  # of random search's budget, without and with starting points
 

@@ -25,14 +25,14 @@ from limits import most_images_per_second
 from torch.nn import functional as F
 
 from carray.config import Compute, TrialConfig, build_config
-from carray.data.augment import dial, draw
-from carray.data.augment_apply import apply_opencv, apply_torch
-from carray.data.store import store_side
+from carray.data.pixels.augmentation import dial, draw
+from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
+from carray.data.pixels.store import store_side
 from carray.models.backbones import input_spec
 from carray.models.classifier import build_classifier
 from carray.models.depthwise import quicken
-from carray.training.live import arithmetic, spare_copies, stepping, usual_compute
 from carray.training.optimizer import build_optimizer
+from carray.training.trial_state import arithmetic, spare_copies, stepping, usual_compute
 
 CLASSES = 20
 WARM_UP = 3

@@ -49,9 +49,9 @@ from torch.profiler import ProfilerActivity, profile
 from carray.api import toy_data
 from carray.config import Compute, build_config
 from carray.data.manifest import MANIFEST_FILE, Manifest
-from carray.data.prepare import prepare
+from carray.data.preparation.prepare import prepare
 from carray.metrics import DATA_WAIT, IMAGES_PER_SECOND
-from carray.training.orders import EpochOrder
+from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 

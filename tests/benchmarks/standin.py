@@ -20,17 +20,19 @@ import numpy as np
 import ray
 
 from carray.config import TrialConfig
+from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder
-from carray.search.board import Board
-from carray.search.budget import DiskBudget
-from carray.search.driver import Driver
-from carray.search.exports import StudyGauges
+from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import Ledger
-from carray.search.opening import StudyRequest, open_ledger
-from carray.search.space import SearchSpace
+from carray.search.observers.console import Board
+from carray.search.observers.prometheus import StudyGauges
+from carray.search.request import StudyRequest
+from carray.search.scheduling.driver import Driver
+from carray.search.setup import open_ledger
+from carray.search.space.loading import load_space
 from carray.tracking import Tracker, TrackerApart
-from carray.training.orders import Answer, EpochOutcome, LaneOrder
+from carray.training.epoch_order import EpochOutcome
 
 LOGITS = {"val": np.zeros((100, 10), np.float16)}
 
@@ -105,7 +107,7 @@ def study(
     files = runs.study("s")
     files.path.mkdir(parents=True)
     files.space_file.write_text(space_text(epochs))
-    space = SearchSpace.load(str(files.space_file))
+    space = load_space(str(files.space_file))
     record = StudyRecord(
         name="s",
         trials=trials,

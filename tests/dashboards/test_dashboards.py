@@ -16,7 +16,7 @@ from prometheus_client.samples import Sample
 
 from carray import metrics
 from carray.records import StudyFolder, StudyRecord, TrialState
-from carray.search.space import SearchSpace
+from carray.search.space.loading import load_space
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 FILES = sorted(DASHBOARDS.glob("*.json"))
@@ -74,12 +74,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
 
 def run_three_trials(folder: StudyFolder) -> None:
     """One trial completes, one gives a loss that is no number, one is left running."""
-    from carray.search.exports import StudyGauges
-    from carray.search.kept import open_optuna_study
     from carray.search.ledger import Ledger
+    from carray.search.observers.prometheus import StudyGauges
+    from carray.search.sampling.storage import open_optuna_study
 
     study = StudyRecord(name=STUDY, trials=3)
-    space = SearchSpace.load("quick")
+    space = load_space("quick")
     folder.path.mkdir()
     storage, sampler = f"sqlite:///{folder.optuna_file}", RandomSampler(seed=0)
     seeded = open_optuna_study(STUDY, study.direction, storage, sampler)

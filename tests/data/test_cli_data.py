@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from carray.cli import main
-from carray.data.prepare import prepare
+from carray.data.preparation.prepare import prepare
 from carray.data.summary import DataSummary
 from tests.data.pictures import image_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carray.data.manifest import Manifest
-from carray.data.prepare import prepare
+from carray.data.preparation.prepare import prepare
 from carray.errors import DataError
 from tests.data.pictures import image_folder
 

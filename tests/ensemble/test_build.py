@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from carray.ensemble import Ensemble, build_ensemble
-from carray.ensemble.openings import openings
-from carray.ensemble.package import tracked_values
-from carray.ensemble.statistics import Interval
-from carray.ensemble.tta import Tta, TtaRow, views_of
+from carray.ensemble.publish import tracked_values
+from carray.ensemble.tta import TtaRow
 from carray.errors import ConfigError, RecordError
+from carray.predictions.statistics import Interval
+from carray.predictions.test_access import openings
+from carray.predictions.views import Tta, views_of
 from carray.records import RunsFolder, TrialState
 from tests.ensemble.studies import StudySpec, Trial, make_study
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from carray.analysis.explain import explain
 from carray.ensemble import build_ensemble
-from carray.ensemble.explain import explain
 from carray.records import RunsFolder
 from carray.tracking import sync_study
-from carray.tracking.door import client_of, quiet
-from tests.ensemble.packages import draw_images, make_real_study
+from carray.tracking.mlflow_client import client_of, quiet
+from tests.inference.packages import draw_images, make_real_study
 from tests.tracking.stores import with_store
 
 

@@ -11,21 +11,23 @@ import pytest
 from typer.testing import CliRunner
 
 from carray.cli.app import app
-from carray.data.augment import WHOLE, View, plain
-from carray.data.augment_apply import apply_opencv
-from carray.data.decode import read_square
-from carray.data.store import store_side
+from carray.data.pixels.augmentation import WHOLE, View, plain
+from carray.data.pixels.augmentation_backends import apply_opencv
+from carray.data.pixels.decode import read_square
+from carray.data.pixels.store import store_side
 from carray.ensemble import build_ensemble
-from carray.ensemble.blend import make_folds
-from carray.ensemble.card import Card
-from carray.ensemble.logits import log_softmax
-from carray.ensemble.package import load_model, publish
-from carray.ensemble.predict import predict_to_csv
-from carray.ensemble.show import ensemble_lines
-from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, NONE, Tta, judge, views_of, wanted_ttas
-from carray.ensemble.tta_measure import Viewer
+from carray.ensemble.publish import publish
+from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, judge
+from carray.ensemble.tta_views import Viewer
 from carray.errors import ConfigError, RecordError
+from carray.inference.card import Card
+from carray.inference.predict import predict_to_csv
+from carray.inference.predictor import load_model
+from carray.predictions.logits import log_softmax
+from carray.predictions.scores import make_folds
+from carray.predictions.views import NONE, Tta, views_of, wanted_ttas
 from carray.records import RunsFolder
+from carray.reports.ensemble import ensemble_lines
 from tests.trained import Trained
 
 

@@ -10,14 +10,9 @@ from safetensors.torch import save_file
 
 from carray.config import build_config
 from carray.errors import ConfigError
-from carray.models.backbones import (
-    build_backbone,
-    check_name,
-    feature_width,
-    full_name,
-    input_spec,
-)
+from carray.models.backbones import build_backbone, feature_width, input_spec
 from carray.models.classifier import check_backbone
+from carray.models.registry import check_name, full_name
 
 
 def test_a_misspelt_backbone_is_refused_with_the_nearest_name() -> None:

@@ -8,7 +8,7 @@ import timm
 
 from carray.errors import ConfigError
 from carray.models import names
-from carray.models.backbones import check_name, known_backbones
+from carray.models.registry import check_name, known_backbones
 
 RIGHT = ["resnet50", "mobilenetv2_100.ra_in1k", "small_car_cnn", "vit_tiny_patch16_224"]
 
@@ -21,7 +21,7 @@ def test_right_names_need_neither_timm_nor_torch() -> None:
 
 def test_timm_need_not_be_asked_about_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("carray.models.backbones.check_name", asked.append)
+    monkeypatch.setattr("carray.models.registry.check_name", asked.append)
     monkeypatch.setattr(names, "_sources", lambda sources=names._sources(): sources)
     names.refuse_unknown(known_backbones())
     assert asked == []

@@ -13,10 +13,10 @@ import pytest
 from carray.errors import RecordError
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.kept import open_optuna_study
 from carray.search.ledger import OUT_OF_MEMORY, Ledger
-from carray.search.samplers import build_sampler
-from carray.search.space import SearchSpace
+from carray.search.sampling.samplers import build_sampler
+from carray.search.sampling.storage import open_optuna_study
+from carray.search.space.yaml_reader import parse_space
 from carray.tracking import MemoryTracker
 
 SPACE = """
@@ -34,7 +34,7 @@ start:
 def open_ledger(
     folder: Path, trials: int = 4, sampler_name: str = "random"
 ) -> tuple[Ledger, MemoryTracker]:
-    space = SearchSpace.from_text(SPACE, "space.yaml")
+    space = parse_space(SPACE, "space.yaml")
     study = StudyRecord(name="s", trials=trials, manifest_hash="m", max_epochs=3)
     files = StudyFolder(folder / "studies" / "s")
     files.path.mkdir(parents=True, exist_ok=True)

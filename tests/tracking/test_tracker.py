@@ -26,8 +26,8 @@ from carray.tracking import (
     open_tracker,
     sync_study,
 )
-from carray.tracking.door import client_of, quiet
-from carray.tracking.mirror import study_files
+from carray.tracking.mlflow_client import client_of, quiet
+from carray.tracking.sync import study_files
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
 
@@ -248,7 +248,7 @@ def test_a_store_that_fails_later_is_told_once_and_loses_nothing(
         return log_batch(*args, **kwargs)
 
     monkeypatch.setattr(type(client), "log_batch", broken_twice)
-    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01, 0.01))
     start = time.monotonic()
     tracker.epoch_ended(make_record(0, 2))
     assert time.monotonic() - start < 0.1
@@ -269,7 +269,7 @@ def test_what_never_arrived_is_counted_when_the_tracker_closes(
         raise ConnectionError("gone")
 
     monkeypatch.setattr(type(tracker._client), "log_batch", gone)  # type: ignore[attr-defined]
-    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01))
     tracker.trial_started(make_record(0, 0))
     tracker.close()
     assert "1 runs didn't reach" in troubles[-1]
@@ -282,7 +282,7 @@ def test_sending_a_study_outlasts_a_driver_patience_and_shows_how_far_it_is(
     folder = make_study(runs)
     for number in (0, 1, 2):
         end_trial(folder, make_record(number, 2, TrialState.COMPLETE))
-    monkeypatch.setattr("carray.tracking.writer.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr("carray.tracking.mlflow_tracker.CLOSE_SECONDS", 0.0)
     monkeypatch.setattr("carray.progress.LINE_EVERY_SECONDS", 0.0)
     assert sync_study(runs, folder) == 3
     assert sorted(read_mlflow(runs)) == [0, 1, 2]
@@ -302,7 +302,7 @@ def test_a_study_that_was_not_sent_whole_is_not_called_sent(
         raise ConnectionError("gone")
 
     monkeypatch.setattr(type(client_of(runs)), "log_batch", gone)
-    monkeypatch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01))
     with pytest.raises(
         TrackingError, match=r"runs of study autumn didn't reach .* the same command sends"
     ):
@@ -366,7 +366,7 @@ def test_a_sync_that_was_cut_off_goes_on_and_doubles_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(client, "set_terminated", cut_off)
-        patch.setattr("carray.tracking.writer.RETRY_SECONDS", (0.01, 0.01))
+        patch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01))
         with pytest.raises(TrackingError, match="the same command sends what is missing"):
             sync_study(runs, folder)
     calls = sent_by(lambda: sync_study(runs, folder), runs, monkeypatch)

@@ -13,7 +13,7 @@ import torch
 
 from carray import metrics
 from carray.config import TrialConfig, build_config
-from carray.training.orders import EpochOrder
+from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 

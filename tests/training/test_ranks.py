@@ -29,7 +29,7 @@ import torch
 torch.set_num_threads(1)
 from carray.config import build_config
 from carray.errors import TrialFailed
-from carray.training.orders import EpochOrder
+from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import TorchRanks
 from carray.training.runner import TrialRunner
 

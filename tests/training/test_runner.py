@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from carray import metrics
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, RecordError, TrialFailed, TrialInfeasible
+from carray.lanes.lane import answer_to
+from carray.lanes.messages import LaneOrder
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
 from carray.training import checkpoint
 from carray.training.checkpoint import read_meta
-from carray.training.lane import answer_to
-from carray.training.orders import LaneOrder
 from tests.training.orders import (
     little_memory,
     new_runner,
@@ -259,7 +259,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, toy_data: Path)
 
 
 def test_a_fold_is_judged_on_its_held_rows(tmp_path: Path, toy_manifest: Manifest) -> None:
-    from carray.data.prepare import prepare
+    from carray.data.preparation.prepare import prepare
 
     folded = prepare(
         Path(toy_manifest.settings.images_folder), tmp_path / "data", folds=3, val=0.15, test=0.15

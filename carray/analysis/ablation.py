@@ -1,0 +1,208 @@
+"""A ladder: one factor changed at a time, each step better, worse or within the noise of seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carray.analysis.ablation_step import KEEPS, Keep, Standing, Step, _anchor_step, compare_steps
+from carray.config import TrialConfig
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.errors import ConfigError, DataError, TrialFailed
+from carray.predictions.logits import log_softmax
+from carray.predictions.scores import losses_of
+from carray.predictions.views import wanted_ttas
+from carray.progress import silent
+from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.search.setup import check_folds
+from carray.search.space.distributions import Scalar
+from carray.search.space.loading import load_space
+from carray.search.space.space import SearchSpace
+from carray.search.space.validation import checked
+from carray.training.cross_validation import find_complete
+from carray.training.train import OnEpoch, train
+
+LEAST_SEEDS = 3  # two say nothing of how far a third may be
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All steps, in order."""
+
+    study: str
+    seeds: int
+    seed_log_losses: tuple[float, ...]
+    """Of the anchor, by seed."""
+    steps: tuple[Step, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        return asdict(self)
+
+
+def climb(
+    data: str | os.PathLike[str],
+    space: str | os.PathLike[str] = "logloss_ladder",
+    *,
+    seeds: int = LEAST_SEEDS,
+    step_seeds: int = 1,
+    keep: Keep = "better",
+    study: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    tta: str | None = None,
+    folds: int = 0,
+    weights: str | os.PathLike[str] | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress = silent,
+) -> Ladder:
+    """Climb the ladder that a search space's starting points describe; resume where it stopped.
+
+    The first point is the anchor and sets every searched name; each next one changes some. A step
+    is better (worse) where its log-loss on `val` is lower (higher) by more than seeds of the anchor
+    differ, by Student's t at 95 %, and the interval over the images excludes zero.
+
+    Args:
+        data: a folder made by `carray.prepare`.
+        space: a YAML file, or the name of a shipped space.
+        seeds: of the anchor; they give the noise.
+        step_seeds: of every other step.
+        keep: which steps the next one builds on: `better` ones, `all`, or `none` but the anchor.
+        study: the folder of the trials; None takes the space's and the data's names.
+        overrides: dotted names fixed for every step; a step that changes none of the rest is left
+            out.
+        tta: sets of views for a last step, as `carray.build_ensemble`; judged on `blend`.
+        folds: train what stands on every fold as the last step; judged on `blend`.
+        weights: a folder of pretrained weights.
+        runs: the runs folder.
+        on_step: told every step as it ends.
+        on_epoch: told every epoch.
+        progress: shows how far images are.
+
+    Raises:
+        ConfigError: the space is no ladder, or `seeds` are too few.
+        DataError, WeightsError, RecordError: as `carray.train`.
+        TrialFailed: a trial of the ladder failed.
+    """
+    if seeds < LEAST_SEEDS or not 1 <= step_seeds <= seeds:
+        raise ConfigError(
+            f"--seeds {seeds} must be at least {LEAST_SEEDS} to know the noise, and --step-seeds "
+            f"{step_seeds} from 1 to as many"
+        )
+    if keep not in KEEPS:
+        raise ConfigError(f"--keep {keep!r} must be one of {', '.join(KEEPS)}")
+    read = load_space(space)
+    read = checked(read.with_fixed(overrides)) if overrides else read
+    points = ladder_points(read)
+    manifest = Manifest.load(Path(data))
+    _check_last_steps(manifest, tta, folds)
+    name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
+    run = _Runner(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
+    stands = anchor = run.standing(points[0], seeds)
+    steps = [_anchor_step(anchor)]
+    _tell(on_step, steps[-1])
+    for changes in points[1:]:
+        tried = run.standing({**stands.params, **changes}, step_seeds)
+        step = compare_steps(_words(changes), stands, tried, anchor, keep)
+        stands = tried if step.stays and keep != "none" else stands
+        steps.append(step)
+        _tell(on_step, step)
+    if tta or folds:
+        from carray.analysis.ablation_on_blend import folds_step, tta_step
+
+        where = (run.runs, name, stands.records[0])
+        if tta:
+            steps.append(tta_step(*where, tta, progress))
+            _tell(on_step, steps[-1])
+        if folds:
+            steps.append(folds_step(*where, folds, weights, on_epoch, progress))
+            _tell(on_step, steps[-1])
+    means = tuple(float(loss) for loss in anchor.losses.mean(axis=1))
+    return Ladder(name, seeds, means, tuple(steps))
+
+
+def _check_last_steps(manifest: Manifest, tta: str | None, folds: int) -> None:
+    """Refuse views and folds now that couldn't be had after hours of training."""
+    check_folds(folds, manifest)
+    if tta:
+        wanted_ttas(tta)
+    if (tta or folds) and len(manifest.rows("blend")) == 0:
+        raise DataError(f"{manifest.folder} has no blend split, which judges views and folds")
+
+
+def ladder_points(space: SearchSpace) -> list[Mapping[str, Scalar]]:
+    """Return the anchor, then what each step changes.
+
+    Raises:
+        ConfigError: the space has blocks or no starting points, or the anchor leaves a name open.
+    """
+    if space.blocks or len(space.starts) < 2:
+        raise ConfigError(
+            f"{space.name} is no ladder: it needs no backbone blocks and at least two starting "
+            "points, the first the anchor"
+        )
+    anchor, *steps = space.starts
+    missing = sorted(set(space.shared.search) - set(anchor))
+    if missing:
+        raise ConfigError(
+            f"{space.name} is no ladder: its first starting point leaves {', '.join(missing)} open"
+        )
+    return [anchor, *(step for step in steps if step)]
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Trains configurations of the ladder, or finds them trained."""
+
+    manifest: Manifest
+    space: SearchSpace
+    study: str
+    runs: RunsFolder
+    weights: str | os.PathLike[str] | None
+    on_epoch: OnEpoch | None
+    progress: Progress
+
+    def standing(self, params: Mapping[str, Scalar], seeds: int) -> Standing:
+        """Return `seeds` complete trials of one configuration, and their losses on `val`."""
+        configs = [self.space.resolve(params, {"seed": seed}) for seed in range(seeds)]
+        records = tuple(self._trained(config) for config in configs)
+        labels = self.manifest.labels[self.manifest.rows("val")]
+        losses, right = [], []
+        for record in records:
+            log_p = log_softmax(self.runs.study(self.study).trial(record.number).logits("val"))
+            losses.append(losses_of(log_p, labels))
+            right.append(log_p.argmax(axis=1) == labels)
+        return Standing(params, records, np.array(losses, np.float64), np.array(right, np.float64))
+
+    def _trained(self, config: TrialConfig) -> TrialRecord:
+        found = find_complete(self.runs, self.study, config, self.manifest.hash)
+        if found:
+            return found
+        record = train(
+            self.manifest.folder,
+            config,
+            runs=self.runs.path,
+            study=self.study,
+            weights=self.weights,
+            on_epoch=self.on_epoch,
+            progress=self.progress,
+        )
+        if record.state is not TrialState.COMPLETE:
+            raise TrialFailed(f"trial {record.name} of the ladder {record.state}: {record.reason}")
+        return record
+
+
+def _words(changes: Mapping[str, Scalar]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items())
+
+
+def _tell(on_step: Callable[[Step], None] | None, step: Step) -> None:
+    if on_step:
+        on_step(step)

@@ -1,0 +1,121 @@
+"""The ladder's last steps: test-time views and folds of what stands, judged on `blend`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from carray.analysis.ablation_step import BETTER, NOISE, WORSE, Step
+from carray.analysis.cross_validation import assemble_folds
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.ensemble.selection import LogitMean, SoftVote
+from carray.ensemble.tta import KEPT, TtaRow, judge
+from carray.ensemble.tta_views import Viewer
+from carray.predictions.averaging import Blend
+from carray.predictions.candidates import Candidate
+from carray.predictions.logits import Floats, Labels, SplitVotes, log_softmax
+from carray.predictions.scores import losses_of, make_folds
+from carray.predictions.statistics import Interval, bootstrap_means, interval, scores_of
+from carray.predictions.views import NONE, wanted_ttas
+from carray.records import RunsFolder, StudyRecord, TrialRecord
+from carray.training.cross_validation import train_folds
+from carray.training.train import OnEpoch
+
+
+def tta_step(
+    runs: RunsFolder, study: str, stands: TrialRecord, names: str | None, progress: Progress
+) -> Step:
+    """Measure sets of views with what stands on `blend`; the step is the best of them."""
+    folder = runs.study(study)
+    record, trial = folder.record(), folder.trial(stands.number)
+    labels = _blend_labels(record)
+    asked = (NONE, *wanted_ttas(names or "auto"))
+    viewer = Viewer.of_trials([trial], Blend((0,), (1.0,)), record, progress)
+    log_ps = viewer.log_ps("blend", asked)
+    rows = judge(asked, log_ps, labels, make_folds(labels), 0)
+    kept = [row for row in rows[1:] if row.chosen]
+    best = min(kept or rows[1:], key=lambda row: row.log_loss)
+    log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
+    return _step(
+        f"views: {best.name}", (stands.name,), log_softmax(log_p), labels, best.gain, _verdict(best)
+    )
+
+
+def _verdict(row: TtaRow) -> str:
+    return BETTER if row.verdict == KEPT else NOISE if row.gain.high > 0 else WORSE
+
+
+def _blend_labels(record: StudyRecord) -> Labels:
+    manifest = Manifest.load(record.data)
+    return manifest.labels[manifest.rows("blend")]
+
+
+def folds_step(
+    runs: RunsFolder,
+    study: str,
+    stands: TrialRecord,
+    folds: int,
+    weights: str | os.PathLike[str] | None,
+    on_epoch: OnEpoch | None,
+    progress: Progress,
+) -> Step:
+    """Train what stands on every fold; the step is the better merging of the folds."""
+    folder = runs.study(study)
+    record = folder.record()
+    labels = _blend_labels(record)
+    records = train_folds(
+        record.data,
+        stands.config,
+        folds,
+        runs=runs.path,
+        study=study,
+        weights=weights,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+    assembled = assemble_folds(study, trial=stands.number, runs=runs.path, open_test=False)
+    rule = LogitMean if assembled.rule == "logit mean" else SoftVote
+    merged = _merged(rule, [_candidate(runs, study, one) for one in records], labels)
+    alone = log_softmax(folder.trial(stands.number).logits("blend"))
+    gains = (losses_of(alone, labels) - losses_of(merged, labels)).astype(np.float64)
+    gain = interval(float(gains.mean()), bootstrap_means(gains[:, None])[:, 0])
+    verdict = (BETTER if gain.value > 0 else WORSE) if gain.excludes_zero() else NOISE
+    names = tuple(one.name for one in records)
+    return _step(f"{folds} folds, {assembled.rule}", names, merged, labels, gain, verdict)
+
+
+def _candidate(runs: RunsFolder, study: str, record: TrialRecord) -> Candidate:
+    return Candidate(runs.study(study).trial(record.number), record, 0.0)
+
+
+def _merged(
+    rule: type[SoftVote] | type[LogitMean], members: Sequence[Candidate], labels: Labels
+) -> Floats:
+    votes = SplitVotes(members, "blend", labels)
+    return rule(tuple(range(len(members)))).fit(votes).log_p(votes)
+
+
+def _step(
+    name: str,
+    trials: tuple[str, ...],
+    log_p: Floats,
+    labels: Labels,
+    gain: Interval,
+    verdict: str,
+) -> Step:
+    scores = scores_of(losses_of(log_p, labels), log_p.argmax(axis=1) == labels)
+    return Step(
+        name,
+        trials,
+        len(labels),
+        "blend",
+        scores.log_loss,
+        scores.top1,
+        gain,
+        0.0,
+        verdict,
+        verdict == BETTER,
+    )

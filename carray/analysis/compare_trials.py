@@ -1,0 +1,188 @@
+"""A study's models side by side on the same images: what each costs, scores, and alone gets right.
+
+The table of the Stanford Cars assignment that carray grew from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carray import metrics
+from carray.ensemble.result import plain
+from carray.errors import RecordError
+from carray.predictions.candidates import Candidate, find_candidates, read_trials
+from carray.predictions.labels import held_labels
+from carray.predictions.logits import SplitVotes
+from carray.predictions.scores import losses_of
+from carray.predictions.statistics import Interval, scores_of
+from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.records import RunsFolder, TrialRecord
+
+MOST_ROWS = 12
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One trial in the table."""
+
+    trial: str
+    """`STUDY/0007`."""
+    model: str
+    """Its backbone; with its head where that isn't linear."""
+    parameters: int | None
+    epochs: int
+    val_log_loss: float
+    val_top1: float
+    log_loss: Interval
+    """On the images of `SideBySide.split`."""
+    top1: Interval
+    images_per_second: float
+    """In training, all ranks together; the median of its epochs. Compare on one machine only."""
+    only_right: int
+    """Images that it got right and every other model wrong."""
+    only_wrong: int
+    """Images that it got wrong and every other model right."""
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Models of one study on the same images of one split."""
+
+    study: str
+    split: str
+    images: int
+    rows: tuple[ModelRow, ...]
+    all_right: int
+    """Images that every model got right."""
+    all_wrong: int
+    models_that_opened_test: int
+    """0 where the test split stayed closed."""
+    left_out: int
+    """Complete trials that the table leaves out."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data; what is unknown is None."""
+        told: dict[str, Any] = plain(asdict(self))
+        return told
+
+
+def compare_trials(
+    study: str | None = None,
+    *,
+    trials: Sequence[int] | None = None,
+    every: bool = False,
+    metric: str = metrics.VAL_LOG_LOSS,
+    open_test: bool = True,
+    runs: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> SideBySide:
+    """Compare trials of a study on `test`, whose opening is recorded for each, or on `val`.
+
+    Args:
+        study: its name; None takes the newest search.
+        trials: their numbers; None takes the best complete trial of each backbone and head.
+        every: take every complete trial instead, at most the best `MOST_ROWS`.
+        metric: says what is best, on `val`.
+        open_test: look at `test`; else at `val`, which has chosen the epochs.
+        runs: the runs folder.
+        seed: of the bootstrap.
+
+    Raises:
+        RecordError: no such study or trial, or fewer than two models.
+        ConfigError: `metric` is unknown.
+    """
+    where = RunsFolder.at(runs)
+    folder = where.find_study(study)
+    record, labels = folder.record(), held_labels(folder)
+    found = find_candidates(record, read_trials(folder, metric), metric, need_weights=False)
+    chosen = _chosen(found.complete, record.name, trials, every)
+    split = "test" if open_test and len(labels.of("test")) else "val"
+    votes = SplitVotes(chosen, split, labels.of(split))
+    opened = 0
+    if split == "test":
+        for candidate in chosen:
+            opened = record_opening(
+                where,
+                model=candidate.record.name,
+                study=record.name,
+                manifest_hash=record.manifest_hash,
+                fingerprint=fingerprint_of([[candidate.record.name], [1.0], "single trial"]),
+            )
+    right_MN = np.stack([votes.log_p(m).argmax(axis=1) == votes.labels for m in range(len(chosen))])
+    return SideBySide(
+        study=record.name,
+        split=split,
+        images=len(votes.labels),
+        rows=tuple(_row(votes, member, right_MN, seed) for member in range(len(chosen))),
+        all_right=int(right_MN.all(axis=0).sum()),
+        all_wrong=int((~right_MN).all(axis=0).sum()),
+        models_that_opened_test=opened,
+        left_out=len(found.complete) - len(chosen),
+    )
+
+
+def _chosen(
+    complete: Sequence[Candidate], study: str, trials: Sequence[int] | None, every: bool
+) -> tuple[Candidate, ...]:
+    if trials is not None:
+        known = {candidate.record.number: candidate for candidate in complete}
+        missing = [number for number in trials if number not in known]
+        if missing:
+            raise RecordError(
+                f"trial {missing[0]} of study {study!r} can't be compared: it isn't complete, has "
+                f"no logits, or was refitted; choose among {', '.join(map(str, sorted(known)))}"
+            )
+        chosen = tuple(known[number] for number in dict.fromkeys(trials))
+    elif every:
+        chosen = tuple(complete[:MOST_ROWS])
+    else:
+        best: dict[str, Candidate] = {}
+        for candidate in complete:
+            best.setdefault(model_name(candidate), candidate)
+        chosen = tuple(best.values())[:MOST_ROWS]
+    if len(chosen) < 2:
+        raise RecordError(
+            f"study {study!r} has {len(chosen)} models to compare, at least two are needed: "
+            "--all takes every complete trial, --trials names some"
+        )
+    return chosen
+
+
+def model_name(candidate: Candidate) -> str:
+    """Return a trial's backbone, with its head where that isn't linear."""
+    config = candidate.record.config
+    head = config.head.kind
+    return config.backbone if head == "linear" else f"{config.backbone} + {head}"
+
+
+def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: int) -> ModelRow:
+    candidate, right = votes.candidates[member], right_MN[member]
+    others = np.delete(right_MN, member, axis=0)
+    losses = losses_of(votes.log_p(member), votes.labels)
+    scores = scores_of(losses, right, seed)
+    record = candidate.record
+    return ModelRow(
+        trial=record.name,
+        model=model_name(candidate),
+        parameters=record.parameters,
+        epochs=len(record.epochs),
+        val_log_loss=record.best(metrics.VAL_LOG_LOSS),
+        val_top1=record.best(metrics.VAL_TOP1),
+        log_loss=scores.log_loss,
+        top1=scores.top1,
+        images_per_second=_speed(record),
+        only_right=int((right & ~others.any(axis=0)).sum()),
+        only_wrong=int((~right & others.all(axis=0)).sum()),
+    )
+
+
+def _speed(record: TrialRecord) -> float:
+    speeds = [row.get(metrics.IMAGES_PER_SECOND, math.nan) for row in record.epochs]
+    return float(np.median(speeds)) if speeds else math.nan

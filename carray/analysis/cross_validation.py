@@ -1,0 +1,311 @@
+"""What trials on all folds say together: out-of-fold logits, and ensembles of the folds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carray import metrics
+from carray.config import TrialConfig
+from carray.data.manifest import Manifest
+from carray.ensemble.build import checked_name
+from carray.ensemble.result import plain
+from carray.ensemble.selection import LogitMean, Rule, SoftVote
+from carray.errors import RecordError
+from carray.files import written_aside
+from carray.predictions.candidates import Candidate, read_trials
+from carray.predictions.labels import study_manifest
+from carray.predictions.logits import Floats, Labels, SplitVotes, log_softmax
+from carray.predictions.scores import losses_of
+from carray.predictions.statistics import Interval, scores_of
+from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.records import RunsFolder, StudyFolder, TrialState
+
+RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
+
+
+def assemble_folds(
+    study: str | None = None,
+    *,
+    trial: int | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    open_test: bool = True,
+    name: str | None = None,
+    seed: int = 0,
+) -> Folds:
+    """Put the folds' trials of one configuration together, and package their better ensemble.
+
+    Args:
+        study: its name; None takes the newest search.
+        trial: one of the folds' trials, or the trial whose configuration they share; None takes
+            the newest configuration that is complete on all folds.
+        runs: the runs folder.
+        open_test: look at `test`, which is recorded.
+        name: the model package's; None takes `STUDY-folds`.
+        seed: of the bootstrap.
+
+    Raises:
+        ConfigError: `name` can't be a folder's.
+        RecordError: no such study, or no configuration is complete on every fold; the data are
+            gone or have changed.
+    """
+    where = RunsFolder.at(runs)
+    folder = where.find_study(study)
+    name = checked_name(name, f"{folder.path.name}-folds")
+    manifest = study_manifest(folder.record())
+    members = _fold_set(folder, manifest, trial)
+    votes = [
+        _FoldVote(candidate, *_held(candidate, manifest, fold))
+        for fold, candidate in enumerate(members)
+    ]
+    file = _write(folder, votes, manifest)
+    rows, rule = _ensembles(members, manifest, ("blend",), seed)
+    opened = 0
+    if open_test and len(manifest.rows("test")):
+        opened = record_opening(
+            where,
+            model=name,
+            study=folder.path.name,
+            manifest_hash=manifest.hash,
+            fingerprint=fingerprint_of(
+                [[c.record.name for c in members], _equal(len(members)), rule]
+            ),
+        )
+        rows += _ensembles(members, manifest, ("test",), seed)[0]
+    found = Folds(
+        study=folder.path.name,
+        backbone=members[0].record.config.backbone,
+        folds=tuple(_fold_row(fold, vote) for fold, vote in enumerate(votes)),
+        out_of_fold=_score(
+            "out of fold",
+            "train",
+            np.concatenate([vote.log_p for vote in votes]),
+            np.concatenate([vote.labels for vote in votes]),
+            seed,
+        ),
+        ensembles=tuple(rows),
+        rule=rule,
+        logits_file=file,
+        models_that_opened_test=opened,
+    )
+    return _packaged(where, folder, members, found, name)
+
+
+@dataclass(frozen=True, eq=False)
+class _FoldVote:
+    """What one fold's trial says of the images that it hasn't seen."""
+
+    candidate: Candidate
+    rows: Labels
+    labels: Labels
+    log_p: Floats
+
+
+def _held(candidate: Candidate, manifest: Manifest, fold: int) -> tuple[Labels, Labels, Floats]:
+    rows = manifest.fold_rows(fold)[1]
+    logits = candidate.folder.logits("val")
+    if logits.shape != (len(rows), len(manifest.classes)):
+        raise RecordError(
+            f"{candidate.record.name} has logits of shape {logits.shape} on fold {fold}, which has "
+            f"{len(rows)} images of {len(manifest.classes)} classes: they are of other data"
+        )
+    return rows, manifest.labels[rows], log_softmax(logits)
+
+
+def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> list[Candidate]:
+    """Return the complete trials of one configuration, one a fold, by fold."""
+    sets: dict[str, dict[int, Candidate]] = {}
+    wanted = None
+    for candidate in sorted(read_trials(folder), key=lambda found: found.record.number):
+        key = _unfolded(candidate.record.config)
+        if candidate.record.number == trial:
+            wanted = key
+        if _is_usable(candidate, manifest):
+            sets.setdefault(key, {})[candidate.record.config.fold or 0] = candidate
+    if trial is not None and wanted is None:
+        raise RecordError(f"study {folder.path.name!r} has no trial {trial}")
+    chosen = sets.get(wanted, {}) if wanted else _newest(sets, manifest.num_folds)
+    missing = [str(fold) for fold in range(manifest.num_folds) if fold not in chosen]
+    if not chosen or missing:
+        lacking = f"fold {', '.join(missing)} of {manifest.num_folds} lacks a complete trial"
+        raise RecordError(
+            f"no configuration of study {folder.path.name!r} is complete on every fold "
+            f"({lacking if chosen else 'it has no trial on a fold'}): run `carray train DIR "
+            f"--folds {manifest.num_folds or 5}` or `carray tune DIR --folds "
+            f"{manifest.num_folds or 5}` again"
+        )
+    return [chosen[fold] for fold in range(manifest.num_folds)]
+
+
+def _newest(sets: dict[str, dict[int, Candidate]], num_folds: int) -> dict[int, Candidate]:
+    """Return the newest set that is whole, else the one that lacks least."""
+
+    def key(found: dict[int, Candidate]) -> tuple[int, int]:
+        return len(found), max(one.record.number for one in found.values())
+
+    return max(sets.values(), key=key, default={})
+
+
+def _unfolded(config: TrialConfig) -> str:
+    return config.model_copy(update={"fold": None}).model_dump_json()
+
+
+def _is_usable(candidate: Candidate, manifest: Manifest) -> bool:
+    record = candidate.record
+    return (
+        record.config.fold is not None
+        and record.state is TrialState.COMPLETE
+        and record.manifest_hash in ("", manifest.hash)
+        and candidate.folder.logits_file.exists()
+    )
+
+
+def _fold_row(fold: int, vote: _FoldVote) -> FoldRow:
+    record = vote.candidate.record
+    return FoldRow(
+        fold=fold,
+        trial=record.name,
+        images=len(vote.rows),
+        best_epoch=record.best_epoch or 0,
+        epochs=len(record.epochs),
+        log_loss=record.best(metrics.VAL_LOG_LOSS),
+        top1=record.best(metrics.VAL_TOP1),
+    )
+
+
+def _write(folder: StudyFolder, votes: Sequence[_FoldVote], manifest: Manifest) -> Path:
+    """Write the out-of-fold logits of all training images, in the manifest's order."""
+    first = min(vote.candidate.record.number for vote in votes)
+    file = folder.path / "folds" / f"{first:04d}.npz"
+    rows = np.concatenate([vote.rows for vote in votes])
+    order = np.argsort(rows)
+    logits = np.concatenate([vote.candidate.folder.logits("val") for vote in votes])
+    folds = np.repeat(np.arange(len(votes)), [len(vote.rows) for vote in votes])
+    with written_aside(file) as aside, aside.open("wb") as opened:
+        np.savez(
+            opened,
+            rows=rows[order],
+            labels=manifest.labels[rows[order]],
+            logits=logits[order],
+            folds=folds[order],
+        )
+    return file
+
+
+def _ensembles(
+    members: Sequence[Candidate], manifest: Manifest, splits: Sequence[str], seed: int
+) -> tuple[list[ScoreRow], str]:
+    """Return the scores of the folds alone and merged, and the better rule on the first split."""
+    numbers, rows, best = tuple(range(len(members))), [], ""
+    for split in splits:
+        labels = manifest.labels[manifest.rows(split)]
+        if len(labels) == 0:
+            continue
+        votes = SplitVotes(members, split, labels)
+        rows.append(_mean_of_members(votes, seed))
+        merged = []
+        for kind in RULES:
+            rule: Rule = kind(numbers)
+            merged.append(_score(rule.name, split, rule.fit(votes).log_p(votes), labels, seed))
+        best = best or min(merged, key=lambda row: row.log_loss.value).what
+        rows += merged
+    return rows, best or "soft vote"
+
+
+def _equal(count: int) -> tuple[float, ...]:
+    return (1 / count,) * count
+
+
+def _mean_of_members(votes: SplitVotes, seed: int) -> ScoreRow:
+    """Return what one fold's trial scores on average."""
+    log_ps = [votes.log_p(number) for number in range(len(votes.candidates))]
+    right = np.mean([log_p.argmax(axis=1) == votes.labels for log_p in log_ps], axis=0)
+    losses = np.mean([losses_of(log_p, votes.labels) for log_p in log_ps], axis=0)
+    return _row("one fold alone, on average", votes.split, right, losses, seed)
+
+
+def _score(what: str, split: str, log_p: Floats, labels: Labels, seed: int) -> ScoreRow:
+    right = log_p.argmax(axis=1) == labels
+    return _row(what, split, right, losses_of(log_p, labels), seed)
+
+
+def _row(what: str, split: str, right: Any, losses: Any, seed: int) -> ScoreRow:
+    scores = scores_of(losses, right, seed)
+    return ScoreRow(what, split, len(losses), scores.log_loss, scores.top1)
+
+
+def _packaged(
+    runs: RunsFolder, folder: StudyFolder, members: Sequence[Candidate], found: Folds, name: str
+) -> Folds:
+    """Write the model package of the better ensemble, if the folds' weights are there."""
+    if not all(member.has_weights for member in members):
+        return found
+    from carray.inference.package import write_package
+
+    study = folder.record()
+    write_package(
+        runs.models / name,
+        [member.folder for member in members],
+        _equal(len(members)),
+        classes=study.classes,
+        study=study.name,
+        rule=found.rule,
+        space="logit" if found.rule == "logit mean" else "probability",
+        manifest_hash=study.manifest_hash,
+        data=study.data,
+    )
+    return replace(found, package=runs.models / name)
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """One fold's trial, judged on the images that it was not trained on."""
+
+    fold: int
+    trial: str
+    images: int
+    best_epoch: int
+    epochs: int
+    log_loss: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Something's score on some images, with intervals."""
+
+    what: str
+    split: str
+    images: int
+    log_loss: Interval
+    top1: Interval
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A configuration on every fold."""
+
+    study: str
+    backbone: str
+    folds: tuple[FoldRow, ...]
+    out_of_fold: ScoreRow
+    """Every training image, by the trial that hasn't seen it."""
+    ensembles: tuple[ScoreRow, ...]
+    """On `blend` and, where it was opened, `test`: the folds alone (their mean) and merged."""
+    rule: str
+    """The ensemble that is better on `blend`; soft vote where there is no such split."""
+    logits_file: Path
+    """`rows` (manifest), `labels`, `logits` (images, classes) float16, `folds`."""
+    models_that_opened_test: int
+    package: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        files = {n: str(getattr(self, n) or "") for n in ("logits_file", "package")}
+        told: dict[str, Any] = plain({**asdict(self), **files})
+        return told

@@ -1,0 +1,337 @@
+"""Grad-CAM overlays of a model's images: one PNG each, and a sheet of them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, read_square, to_rgb
+from carray.data.pixels.store import store_side
+from carray.drawing import Fonts, fitted
+from carray.errors import ConfigError, DataError, RecordError, did_you_mean
+from carray.files import written_aside
+from carray.inference.inputs import ImageList, find_images, find_package
+from carray.progress import Advance, silent
+from carray.records import RunsFolder
+from carray.tracking.artifacts import attach_or_say
+
+if TYPE_CHECKING:
+    from carray.inference.card import Card
+    from carray.inference.predictor import Geometry, Member, Model
+
+BATCH = 8  # images whose gradients are held at once
+MAP_SIDE = 224
+STRENGTH = 0.6  # of the colours over the image
+HIGH, GAP, MARGIN, CAPTION = 150, 4, 18, 44  # pixels of the sheet
+PAIRS_A_ROW = 3
+INK, MUTED, PAPER = "#222222", "#6F6F6F", "#FFFFFF"
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """One image: what the model said, and which class the overlay is of."""
+
+    name: str
+    said: str
+    probability: float
+    """Of the class that is explained."""
+    explained: str
+    overlay: Path
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What `explain` wrote."""
+
+    folder: Path
+    sheet: Path
+    rows: tuple[ExplainedImage, ...]
+    unreadable: dict[str, str]
+    """Image -> why."""
+    note: str
+    """Members that are not in the overlays, and where in the tracking store the pictures are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        rows = [{**asdict(row), "overlay": str(row.overlay)} for row in self.rows]
+        told = {"folder": str(self.folder), "sheet": str(self.sheet), "note": self.note}
+        return {**told, "images": rows, "unreadable": self.unreadable}
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """One image as it is drawn: whole, and with what speaks for the class over it."""
+
+    row: ExplainedImage
+    plain: Pixels
+    overlay: Pixels
+
+
+def explain(
+    model: str,
+    images: Sequence[str | Path],
+    out: str | os.PathLike[str] = "explained",
+    *,
+    of_class: str | None = None,
+    limit: int = 48,
+    runs: str | os.PathLike[str] | None = None,
+    track: bool = True,
+    progress: Progress = silent,
+) -> Explained:
+    """Write Grad-CAM overlays (`carray.models.gradcam`) of image files.
+
+    An ensemble's members are averaged by their weights, each scaled to [0, 1] first.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        images: files, folders, CSV files of paths.
+        out: the folder to write to: `0001-NAME.png` for each image, and `sheet.png`.
+        of_class: the class to explain; default: the one that the model says.
+        limit: images at most, the first ones.
+        runs: the runs folder.
+        track: put the pictures beside the model's run, where the tracking store has one.
+        progress: shows how far the images are.
+
+    Raises:
+        RecordError: there is no such model.
+        ConfigError: it has no such class, no gradient, or `limit` isn't positive.
+        DataError: there are no images, or none can be read.
+    """
+    from carray.inference.predictor import load_model
+
+    if limit < 1:
+        raise ConfigError(f"--limit {limit} must be at least 1")
+    where = RunsFolder.at(runs)
+    package, found = find_package(where, model), find_images(images)
+    found = found.take(range(min(limit, len(found))))
+    loaded = load_model(package)
+    blind = _blind(loaded)
+    target = None if of_class is None else _class_index(of_class, loaded.classes)
+    folder = Path(out).expanduser()
+    unreadable: dict[str, str] = {}
+    shown: list[_Shown] = []
+    with progress("explaining", len(found)) as advance:
+        for one in _explained(loaded, found, target, folder, unreadable):
+            shown.append(one)
+            advance(1)
+    if not shown:
+        first = next(iter(unreadable.items()))
+        raise DataError(f"no image can be read: {first[0]}: {first[1]}")
+    for one in shown:
+        _save(Image.fromarray(one.overlay), one.row.overlay)
+    sheet = folder / "sheet.png"
+    _save(_sheet(loaded.card.name, shown), sheet)
+    rows = tuple(one.row for one in shown)
+    files = [sheet, *(row.overlay for row in rows)]
+    notes = (blind, _attached(where, model, loaded.card, files) if track else "")
+    return Explained(folder, sheet, rows, unreadable, "\n".join(filter(None, notes)))
+
+
+def _blind(model: Model) -> str:
+    """Say which members' answers have no gradient; "" where all have one.
+
+    Raises:
+        ConfigError: none has.
+    """
+    blind = [member.card.trial for member in model.members if not _has_gradient(member)]
+    if len(blind) == len(model.members):
+        raise ConfigError(
+            f"{model.card.name} is a random forest, whose answers have no gradient: explain the "
+            "trial whose features it reads"
+        )
+    return f"not in the overlays: {', '.join(blind)}, a random forest" if blind else ""
+
+
+def _has_gradient(member: Member) -> bool:
+    return member.card.config.head.kind != "random_forest"
+
+
+def _class_index(name: str, classes: tuple[str, ...]) -> int:
+    if name not in classes:
+        raise ConfigError(f"the model has no class {name!r}{did_you_mean(name, classes)}")
+    return classes.index(name)
+
+
+def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -> str:
+    """Put the pictures beside the trial's run, or the run that logged the package."""
+    try:
+        record = runs.find_trial(model).record()
+    except RecordError:
+        return attach_or_say(runs, card.study, card.name, files)
+    return attach_or_say(runs, record.study, record.number, files)
+
+
+def _explained(
+    model: Model, images: ImageList, target: int | None, folder: Path, unreadable: dict[str, str]
+) -> Iterator[_Shown]:
+    geometries = {member.geometry for member in model.members}
+    batch: list[tuple[int, Pixels, dict[Geometry, Pixels]]] = []
+    for place in range(len(images)):
+        try:
+            whole, squares = _read(images, place, geometries, model)
+        except (OSError, UnreadableImage) as error:
+            unreadable[images.names[place]] = str(error)
+            continue
+        batch.append((place, whole, squares))
+        if len(batch) == BATCH:
+            yield from _explain_batch(model, batch, images, target, folder)
+            batch = []
+    if batch:
+        yield from _explain_batch(model, batch, images, target, folder)
+
+
+def _read(
+    images: ImageList, place: int, geometries: set[Geometry], model: Model
+) -> tuple[Pixels, dict[Geometry, Pixels]]:
+    """Return the image, cut to its box where the model's were, and its squares."""
+    data = images.paths[place].read_bytes()
+    box = images.boxes[place] if model.card.crop == "box" else None
+    whole = to_rgb(open_image(data))
+    if box is not None:
+        high, wide = whole.shape[:2]
+        whole = cut(whole, grow(box, model.card.margin, width=wide, height=high))
+    squares = {
+        (size, fit): read_square(data, store_side(size), fit, box, model.card.margin)
+        for size, fit in geometries
+    }
+    return whole, squares
+
+
+def _explain_batch(
+    model: Model,
+    batch: list[tuple[int, Pixels, dict[Geometry, Pixels]]],
+    images: ImageList,
+    target: int | None,
+    folder: Path,
+) -> Iterator[_Shown]:
+    probabilities = model.predict_squares([squares for _, _, squares in batch])
+    said = probabilities.argmax(axis=1)
+    targets = said if target is None else np.full(len(batch), target)
+    maps = np.zeros(1, np.float32)
+    for member, weight in zip(model.members, model.card.blend.weights, strict=True):
+        if not _has_gradient(member):
+            continue
+        seen = np.stack([squares[member.geometry] for _, _, squares in batch])
+        maps = maps + weight * _resized(_member_maps(member, seen, targets))
+    one_fit = {member.card.config.fit for member in model.members}
+    for row, (place, whole, squares) in enumerate(batch):
+        image = whole if one_fit == {"squash"} else next(iter(squares.values()))
+        plain = _scaled(image)
+        explained = int(targets[row])
+        yield _Shown(
+            ExplainedImage(
+                name=images.names[place],
+                said=model.classes[int(said[row])],
+                probability=float(probabilities[row, explained]),
+                explained=model.classes[explained],
+                overlay=folder / f"{place + 1:04d}-{Path(images.names[place]).stem}.png",
+            ),
+            plain,
+            _overlaid(plain, maps[row] / max(float(maps[row].max()), 1e-9)),
+        )
+
+
+def _member_maps(
+    member: Member, squares: Pixels, targets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return (images, side, side), each from 0 to 1, of squares (images, side, side, 3)."""
+    import torch
+
+    from carray.data.pixels.loader import EvalPlan, Images, to_device
+    from carray.models.gradcam import grad_cam
+
+    labels, on_gpu = np.zeros(len(squares), np.int64), member.numbers.device.type != "cpu"
+    rows = np.arange(len(squares))
+    plan = EvalPlan(Images(squares, labels), rows, len(squares), member.card.input.size, on_gpu)
+    pixels, _ = to_device(plan.make(0), member.numbers.device)
+    wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numbers.device)
+    return grad_cam(member.classifier, member.numbers.normalise(pixels), wanted).numpy()
+
+
+def _resized(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return maps of one size, whatever their member's: (images, MAP_SIDE, MAP_SIDE)."""
+    import cv2
+
+    size = (MAP_SIDE, MAP_SIDE)
+    return np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in maps])
+
+
+def _scaled(image: Pixels) -> Pixels:
+    """Return the image at twice the sheet's height, its aspect ratio kept."""
+    high, wide = image.shape[:2]
+    size = (max(1, round(2 * HIGH * wide / high)), 2 * HIGH)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _overlaid(image: Pixels, strength: npt.NDArray[np.float32]) -> Pixels:
+    """Return the image, greyed, with warm colours where much speaks for the class."""
+    import cv2
+
+    high, wide = image.shape[:2]
+    over = cv2.resize(np.ascontiguousarray(strength), (wide, high), interpolation=cv2.INTER_LINEAR)
+    level = over.clip(0, 1)
+    heat = cv2.applyColorMap((255 * (0.35 + 0.65 * level)).astype(np.uint8), cv2.COLORMAP_TURBO)
+    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    share = STRENGTH * np.clip(1.6 * level - 0.1, 0, 1)[..., None]
+    mixed = (1 - share) * (0.2 * image + 0.8 * grey) + share * heat[..., ::-1]
+    return np.asarray(mixed.clip(0, 255), np.uint8)
+
+
+def _sheet(name: str, shown: list[_Shown]) -> Image.Image:
+    """Draw each image beside its overlay, with what the model said below."""
+    widths = [round(one.plain.shape[1] / 2) for one in shown]
+    pair = 2 * min(max(widths), 2 * HIGH) + GAP
+    rows = -(-len(shown) // PAIRS_A_ROW)
+    columns = min(PAIRS_A_ROW, len(shown))
+    size = (columns * (pair + MARGIN) + MARGIN, 56 + rows * (HIGH + CAPTION + MARGIN))
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    fonts = Fonts(" ".join(one.row.said + one.row.name for one in shown), (20, 14, 12))
+    title = f"{name}: where it looks"
+    pen.text((MARGIN, 14), fitted(pen, title, size[0] - 2 * MARGIN, fonts.large), INK, fonts.large)
+    for number, one in enumerate(shown):
+        x = MARGIN + number % PAIRS_A_ROW * (pair + MARGIN)
+        y = 52 + number // PAIRS_A_ROW * (HIGH + CAPTION + MARGIN)
+        _draw_pair(sheet, pen, (x, y), pair, one, fonts)
+    return sheet
+
+
+def _draw_pair(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    width: int,
+    one: _Shown,
+    fonts: Fonts,
+) -> None:
+    x, y = corner
+    half = (width - GAP) // 2
+    for pixels in (one.plain, one.overlay):
+        small = Image.fromarray(pixels)
+        small.thumbnail((half, HIGH), Image.Resampling.LANCZOS)
+        sheet.paste(small, (x, y + HIGH - small.height))
+        x += small.width + GAP
+    x = corner[0]
+    row = one.row
+    said = f"{row.said}  {row.probability:.2f}"
+    if row.explained != row.said:
+        said = f"{row.explained}  {row.probability:.2f}  (said {row.said})"
+    pen.text((x, y + HIGH + 4), fitted(pen, said, width, fonts.normal), INK, fonts.normal)
+    name = fitted(pen, row.name, width, fonts.small)
+    pen.text((x, y + HIGH + 22), name, MUTED, fonts.small)
+
+
+def _save(image: Image.Image, file: Path) -> None:
+    with written_aside(file) as aside:
+        image.save(aside, format="PNG")

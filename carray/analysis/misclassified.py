@@ -1,0 +1,108 @@
+"""What a model gets wrong: its misclassified images, most confident first, and confused pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carray.data.manifest import Manifest
+from carray.predictions.logits import Floats, Labels, Rows
+from carray.predictions.statistics import Interval, share_right
+
+COLUMNS = ("image", "true", "predicted", "confidence", "true_probability", "true_rank", "path")
+SHOWN_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One misclassified image."""
+
+    row: int
+    """In the manifest."""
+    image: str
+    path: str
+    true: str
+    predicted: str
+    confidence: float
+    """Probability of the predicted class."""
+    true_probability: float
+    true_rank: int
+    """1-based place of the true class."""
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Images of one class that were taken for another."""
+
+    true: str
+    predicted: str
+    count: int
+    of: int
+    """Images of the true class."""
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What a model gets wrong on one split."""
+
+    model: str
+    split: str
+    images: int
+    accuracy: Interval
+    mistakes: tuple[Mistake, ...]
+    """Most confident first."""
+    pairs: tuple[ConfusedPair, ...]
+    """Most frequent first."""
+    models_that_opened_test: int
+    sheet: Path | None = None
+    table: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        files = {name: str(getattr(self, name) or "") for name in ("sheet", "table")}
+        return {**asdict(self), **files}
+
+
+def find_mistakes(
+    model: str, manifest: Manifest, split: str, log_p: Floats, opened: int
+) -> Mistakes:
+    """Return the mistakes in log-probabilities (images of the split, classes)."""
+    rows = manifest.rows(split)
+    labels, picks = manifest.labels[rows], log_p.argmax(axis=1)
+    wrong = np.flatnonzero(picks != labels)
+    order = wrong[np.argsort(-log_p[wrong, picks[wrong]], kind="stable")]
+    counts = Counter(zip(labels[wrong].tolist(), picks[wrong].tolist(), strict=True))
+    of = np.bincount(labels, minlength=len(manifest.classes))
+    names = manifest.classes
+    return Mistakes(
+        model=model,
+        split=split,
+        images=len(rows),
+        accuracy=share_right(picks == labels),
+        mistakes=tuple(_mistake(manifest, rows, labels, log_p, place) for place in order.tolist()),
+        pairs=tuple(
+            ConfusedPair(names[true], names[taken_for], count, int(of[true]))
+            for (true, taken_for), count in sorted(counts.items(), key=lambda item: -item[1])
+        ),
+        models_that_opened_test=opened,
+    )
+
+
+def _mistake(manifest: Manifest, rows: Rows, labels: Labels, log_p: Floats, place: int) -> Mistake:
+    own, said = log_p[place], int(log_p[place].argmax())
+    true = int(labels[place])
+    entry = manifest.included.iloc[int(rows[place])]
+    return Mistake(
+        row=int(rows[place]),
+        image=str(entry["image_id"]),
+        path=str(entry["path"]),
+        true=manifest.classes[true],
+        predicted=manifest.classes[said],
+        confidence=float(np.exp(own[said])),
+        true_probability=float(np.exp(own[true])),
+        true_rank=int((own > own[true]).sum()) + 1,
+    )

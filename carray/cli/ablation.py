@@ -1,0 +1,81 @@
+"""`carray ladder`: which changes of a recipe help."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import (
+    DataArgument,
+    JsonOption,
+    NewStudyOption,
+    RunsOption,
+    SetOption,
+    WeightsOption,
+    parse_sets,
+)
+
+
+def ladder(
+    data: DataArgument,
+    space: Annotated[
+        str, typer.Option(help="A space whose starting points are the steps.")
+    ] = "logloss_ladder",
+    seeds: Annotated[int, typer.Option(help="Of the anchor: they give the noise.")] = 3,
+    step_seeds: Annotated[int, typer.Option(help="Of every other step.")] = 1,
+    keep: Annotated[
+        str, typer.Option(help="What the next step builds on: better steps, all, or none.")
+    ] = "better",
+    study: NewStudyOption = None,
+    set_: SetOption = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of every step, in place of the space's.")
+    ] = None,
+    tta: Annotated[
+        str | None, typer.Option(help="Views as a last step, judged on blend; see `ensemble`.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Folds of what stands as the last step, judged on blend.")
+    ] = 0,
+    weights: WeightsOption = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Climb one factor at a time; each step is better, worse, or within the noise of seeds.
+
+    The same command goes on where it stopped: trials that are complete are not trained again.
+
+    [dim]Examples:[/]
+
+      carray ladder cars --tta auto --folds 5
+
+      carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
+    """
+    from carray.analysis.ablation import climb
+    from carray.progress import progress
+    from carray.reports.ablation import HEAD, ladder_lines, step_line
+
+    fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
+    if not as_json:
+        print(HEAD)
+    found = climb(
+        data,
+        space,
+        seeds=seeds,
+        step_seeds=step_seeds,
+        keep=keep,  # type: ignore[arg-type]  # checked where it is used
+        study=study,
+        overrides=fixed,
+        tta=tta,
+        folds=folds,
+        weights=weights,
+        runs=runs,
+        on_step=None if as_json else lambda step: print(step_line(step), flush=True),
+        progress=progress,
+    )
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(["", *ladder_lines(found)]))

@@ -1,0 +1,225 @@
+"""Commands over trained models: compare, errors, features, add-class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import DataArgument, JsonOption, RunsOption, StudyOption
+from carray.errors import ConfigError
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
+]
+
+
+def compare(
+    sides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[A B]",
+            help="Two trials (STUDY/NUMBER), or two studies of one configuration's seeds.",
+            show_default=False,
+        ),
+    ] = None,
+    study: StudyOption = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every complete trial.")] = False,
+    metric: Annotated[str, typer.Option(help="Says what is best, on val.")] = "val/log_loss",
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a study's models side by side: size, scores, images that only one got right or wrong.
+
+    With A and B: what B changes against A, paired, on the images that both have. Their data may
+    differ: prepared with and without --exclude, or --crop box.
+
+    [dim]Examples:[/]
+
+      carray compare --study four
+
+      carray compare --trials 3,7 --no-test
+
+      carray compare noisy clean
+    """
+    if sides:
+        if len(sides) != 2 or study or trials or every:
+            raise ConfigError(
+                f"two sides can be compared, as in `carray compare A B`, without --study, --trials "
+                f"and --all; got {' '.join(sides)}"
+            )
+        _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
+        return
+    from carray.analysis.compare_trials import compare_trials
+    from carray.reports.analysis import side_by_side_lines
+
+    found = compare_trials(
+        study,
+        trials=None if trials is None else parse_numbers("--trials", trials),
+        every=every,
+        metric=metric,
+        open_test=test,
+        runs=runs,
+        seed=seed,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(side_by_side_lines(found)))
+
+
+def _compare_sides(
+    first: str, second: str, test: bool, seed: int, runs: Path | None, as_json: bool
+) -> None:
+    from carray.analysis.compare_pair import compare_sides
+    from carray.reports.analysis import versus_lines
+
+    found = compare_sides(first, second, open_test=test, runs=runs, seed=seed)
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(versus_lines(found)))
+
+
+def errors(
+    model: ModelArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("errors"),
+    split: Annotated[str, typer.Option(help="Whose images: test, blend, val or train.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Mistakes on the sheet.")] = 12,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model gets wrong, each image beside examples of both classes: a PNG and a CSV.
+
+    The most confident mistakes come first. Looking at test is recorded.
+
+    [dim]Examples:[/]
+
+      carray errors autumn-top3 cars
+
+      carray errors autumn/0007 cars --split val --out val-errors --count 20
+    """
+    from carray.progress import progress
+    from carray.reports.misclassified import mistakes_lines, show_mistakes
+
+    found = show_mistakes(model, data, out, split=split, shown=count, runs=runs, progress=progress)
+    if as_json:
+        import json
+
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(mistakes_lines(found)))
+
+
+def features(
+    model: ModelArgument,
+    data: DataArgument,
+    out: Annotated[
+        Path, typer.Option(help="A .npz or .parquet file; without an ending both.")
+    ] = Path("features"),
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a model's backbone sees in each image: pooled features, one row an image.
+
+    [dim]Examples:[/]
+
+      carray features autumn/0007 cars --out cars-features
+
+      carray features autumn-top3 other-cars --out other.parquet
+    """
+    from carray.inference.features import export_features
+    from carray.progress import progress
+
+    done = export_features(model, data, out, runs=runs, progress=progress)
+    if as_json:
+        import json
+
+        print(json.dumps(done.as_dict(), ensure_ascii=False))
+        return
+    print(f"{done.images} images x {done.width} features ({'; '.join(done.members)})")
+    print("\n".join(str(file) for file in done.files))
+
+
+def add_class(
+    model: ModelArgument,
+    images: Annotated[Path, typer.Option(help="Folder of the new class's images.")],
+    name: Annotated[str, typer.Option(help="The new class.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The model's data, where they have moved.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The new model package; default: MODEL-plus-NAME.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 5,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak; default: a fifth of the member's own.")
+    ] = None,
+    replay: Annotated[
+        int | None,
+        typer.Option(help="Training images of each old class; default: as many as the new has."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cut and of the training.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A folder of pretrained weights.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a model one more class: its head grows, the old classes are replayed.
+
+    Says how often the new class is right, and the old ones before and after. Every member of an
+    ensemble learns it; forests and nearest neighbours are fitted again.
+
+    [dim]Examples:[/]
+
+      carray add-class autumn-top3 --images trucks --name BIG_TRUCKS
+
+      carray add-class autumn/0007 --images trucks --name BIG_TRUCKS --epochs 8 --replay 40
+    """
+    from carray.incremental.add_class import add_class as add
+    from carray.progress import progress
+    from carray.reports.analysis import added_lines
+
+    added = add(
+        model,
+        images,
+        name,
+        data=data,
+        out=out,
+        epochs=epochs,
+        lr=lr,
+        replay=replay,
+        seed=seed,
+        weights=weights,
+        runs=runs,
+        progress=progress,
+        say=None if as_json else print,
+    )
+    if as_json:
+        import json
+
+        print(json.dumps(added.as_dict(), ensure_ascii=False))
+        return
+    print("\n".join(added_lines(added)))
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Read `3,7`; raises ConfigError for anything else."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() for word in words):
+        raise ConfigError(f"{option} {text!r} must be numbers with commas, as in 3,7")
+    return [int(word) for word in words]

@@ -1,0 +1,95 @@
+"""`carray replay-lab` and `carray portfolio`: learn from past studies how to run the next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import (
+    JsonOption,
+    RunsOption,
+)
+
+
+def replay_lab(
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Studies; default: the newest.")
+    ] = None,
+    lcbench: Annotated[
+        Path | None, typer.Option(help="LCBench's surrogate: its folder; needs onnxruntime.")
+    ] = None,
+    data_sets: Annotated[int, typer.Option(help="How many of LCBench's 34.")] = 12,
+    metric: Annotated[
+        str, typer.Option(help="LCBench's: val/log_loss or val/top1.")
+    ] = "val/log_loss",
+    seeds: Annotated[int, typer.Option(help="Replays of each method on each data set.")] = 20,
+    budget: Annotated[
+        int, typer.Option(help="Full trainings of random search; others get half.")
+    ] = 40,
+    lanes: Annotated[int, typer.Option(help="Trials at once.")] = 4,
+    processes: Annotated[
+        int | None, typer.Option(help="Replays side by side; default: one a CPU.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay recorded learning curves through samplers and schedulers; propose the next study's.
+
+    Nothing is trained. A draw in a study's own space gets the recorded curve of the nearest trial;
+    curves of stopped trials are continued as full ones went on. With several data sets, starting
+    points learned from the others are tried too.
+
+    [dim]Examples:[/]
+
+      carray replay-lab cars-quick cars-backbones
+
+      carray replay-lab --lcbench lcbench --seeds 5 --data-sets 6
+    """
+    from carray.data.parallel import num_workers
+    from carray.progress import progress
+    from carray.reports.search_benchmark import lab_lines
+    from carray.search_benchmark.methods import LabRequest
+    from carray.search_benchmark.run import replay_lab
+
+    request = LabRequest(
+        studies=studies or (),
+        lcbench=lcbench,
+        data_sets=data_sets,
+        metric=metric,
+        seeds=seeds,
+        budget=budget,
+        lanes=lanes,
+        processes=num_workers() if processes is None else processes,
+        runs=runs,
+    )
+    result = replay_lab(request, progress)
+    print(json.dumps(result.as_json()) if as_json else "\n".join(lab_lines(result)))
+
+
+def portfolio(
+    studies: Annotated[list[str], typer.Argument(help="Studies to learn from.")],
+    out: Annotated[Path | None, typer.Option(help="Write here; else it is printed.")] = None,
+    size: Annotated[int, typer.Option(help="Recipes at most.")] = 6,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Distill past studies into a few recipes that the next study tries first.
+
+    [dim]Example:[/] carray portfolio cars-a cars-b --out mine.yaml, then
+    carray tune cars --start-from mine.yaml
+    """
+    from carray.search.warm_start.portfolio import distill_studies
+
+    made = distill_studies(studies, size, runs)
+    if out is not None:
+        made.write(out)
+    if as_json:
+        print(made.model_dump_json())
+    elif out is None:
+        print(made.text(), end="")
+    else:
+        studies_word = "study" if len(made.made_from) == 1 else "studies"
+        print(f"{len(made.points)} recipes of {len(made.made_from)} {studies_word} are in {out}")

@@ -1,0 +1,1 @@
+"""Decoded images in memory-mapped stores, and the batches made of them."""

@@ -1,0 +1,330 @@
+"""Augmentation, drawn: one dial becomes a row of ranges, and a seed becomes `AugmentParams`.
+
+Drawing is apart from applying (`augmentation_backends`): every geometric change of an image
+is one affine map, every change of colour one 3 x 4 matrix, every change of tone one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import log, radians
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Numbers = np.random.Generator
+
+CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
+PIXEL_TOLERANCE = 1e-3  # what float32 leaves of a whole pixel
+MID_GREY = 115.0  # what contrast turns around, brightened: the mean grey of photographs
+BLUR_SIGMA = 0.1, 2.0  # pixels of the output
+LUMA = np.array([0.299, 0.587, 0.114])
+GEOMETRIC, TONE = ("rotate", "shear_x", "shear_y", "translate"), ("posterize", "solarize", "gamma")
+_RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What one `strength` means: a row of the table in the documentation."""
+
+    strength: float
+    crop_area_min: float
+    """Smallest crop, as a share of the image's area; the largest is all of it."""
+    crop_aspect_max: float
+    """Widest aspect ratio of the crop; the narrowest is its inverse."""
+    colour: float
+    """Brightness, contrast and saturation are scaled by 1 +- this."""
+    hue: float
+    """Largest turn of the hue, in circles, either way."""
+    geometric_share: float
+    """Share of the images with one of `GEOMETRIC`."""
+    rotate_degrees: float
+    shear: float
+    translate: float
+    """Largest shift, as a share of the crop's side."""
+    tone_share: float
+    """Share of the images with one of `TONE`."""
+    posterize_bits: int
+    """Fewest bits kept."""
+    solarize_from: int
+    """Lowest value from which pixels are inverted."""
+    gamma: float
+    """Largest exponent; the smallest is its inverse."""
+    erase_share: float
+    """Share of the images with one erased box (Zhong et al., "Random Erasing", AAAI 2020)."""
+    erase_area_max: float
+
+
+def dial(strength: float) -> Dial:
+    """Return what `strength`, in [0, 1], means; 0 is the whole image, flipped at most.
+
+    Raises:
+        ValueError: the strength is outside [0, 1].
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength} must be in [0, 1]")
+    return Dial(
+        strength=strength,
+        crop_area_min=1 - 0.92 * strength,
+        crop_aspect_max=(4 / 3) ** strength,
+        colour=0.4 * strength,
+        hue=0.1 * strength,
+        geometric_share=0.8 * strength,
+        rotate_degrees=30 * strength,
+        shear=0.3 * strength,
+        translate=0.2 * strength,
+        tone_share=0.4 * strength,
+        posterize_bits=8 - round(4 * strength),
+        solarize_from=256 - round(128 * strength),
+        gamma=2**strength,
+        erase_share=0.4 * strength,
+        erase_area_max=0.02 + 0.23 * strength,
+    )
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """What happens to each of B images; arrays, one row an image."""
+
+    affine: npt.NDArray[np.float32]
+    """(B, 2, 3): output pixel (x, y, 1) -> source pixel (x, y)."""
+    colour: npt.NDArray[np.float32]
+    """(B, 3, 4): RGB and 1 -> RGB, values in [0, 255]."""
+    tone: npt.NDArray[np.uint8]
+    """(B, 256): table over every channel."""
+    has_tone: npt.NDArray[np.bool_]
+    erase: npt.NDArray[np.int64]
+    """(B, 4): x1, y1, x2, y2 in output pixels, the ends excluded; empty where x1 == x2."""
+    fill: npt.NDArray[np.uint8]
+    """(B, 3): colour of the erased box."""
+    blur: npt.NDArray[np.float64]
+    """(B,): sigma of a Gaussian blur in output pixels; 0 is none."""
+    has_colour: bool = True
+
+    def __len__(self) -> int:
+        return len(self.affine)
+
+
+@dataclass(frozen=True)
+class View:
+    """What of an image is seen, as shares of its side, and whether it is mirrored.
+
+    A box that reaches past the image shows its reflection there.
+    """
+
+    x1: float = 0.0
+    y1: float = 0.0
+    x2: float = 1.0
+    y2: float = 1.0
+    flip: bool = False
+
+
+WHOLE = View()
+
+
+def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
+    """Return the parameters of several batches as those of one."""
+    return AugmentParams(
+        affine=np.concatenate([part.affine for part in parts]),
+        colour=np.concatenate([part.colour for part in parts]),
+        tone=np.concatenate([part.tone for part in parts]),
+        has_tone=np.concatenate([part.has_tone for part in parts]),
+        erase=np.concatenate([part.erase for part in parts]),
+        fill=np.concatenate([part.fill for part in parts]),
+        blur=np.concatenate([part.blur for part in parts]),
+        has_colour=any(part.has_colour for part in parts),
+    )
+
+
+def draw(
+    row: Dial,
+    flip: bool,
+    count: int,
+    side_in: int,
+    side_out: int,
+    numbers: Numbers,
+    blur_share: float = 0.0,
+) -> AugmentParams:
+    """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
+    boxes = draw_crops(row, count, numbers)
+    flips = numbers.random(count) < 0.5 if flip else np.zeros(count, bool)
+    tone, has_tone = _draw_tone(row, count, numbers)
+    maps, shifts = _draw_geometric(row, count, numbers)
+    boxes = _on_pixels(boxes + np.tile(shifts * (boxes[:, 2:] - boxes[:, :2]), 2), side_in)
+    return AugmentParams(
+        affine=affine_of(boxes, flips, maps, side_in, side_out),
+        colour=_draw_colour(row, count, numbers),
+        tone=tone,
+        has_tone=has_tone,
+        erase=_draw_erase(row, count, side_out, numbers),
+        fill=numbers.integers(0, 256, (count, 3), np.uint8),
+        blur=_draw_blur(blur_share, count, numbers),
+        has_colour=row.colour > 0,
+    )
+
+
+def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> AugmentParams:
+    """Return the parameters of evaluation: one view, the whole image unless told, resized."""
+    boxes = np.tile([view.x1, view.y1, view.x2, view.y2], (count, 1))
+    none = np.zeros(count, bool)
+    flips = np.full(count, view.flip)
+    return AugmentParams(
+        affine=affine_of(boxes, flips, np.tile(np.eye(2), (count, 1, 1)), side_in, side_out),
+        colour=np.tile(np.eye(3, 4, dtype=np.float32), (count, 1, 1)),
+        tone=np.tile(np.arange(256, dtype=np.uint8), (count, 1)),
+        has_tone=none,
+        erase=np.zeros((count, 4), np.int64),
+        fill=np.zeros((count, 3), np.uint8),
+        blur=np.zeros(count),
+        has_colour=False,
+    )
+
+
+def draw_crops(row: Dial, count: int, numbers: Numbers) -> Floats:
+    """Draw crop boxes (count, 4): x1, y1, x2, y2 as shares of the side.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015: area and log aspect uniform; the
+    whole image where ten tries don't fit.
+    """
+    shape = (count, CROP_TRIES)
+    area = numbers.uniform(row.crop_area_min, 1.0, shape)
+    aspect = np.exp(numbers.uniform(-log(row.crop_aspect_max), log(row.crop_aspect_max), shape))
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    fits = (width <= 1) & (height <= 1)
+    first = np.arange(count), fits.argmax(1)
+    ok = fits.any(1)
+    width, height = np.where(ok, width[first], 1.0), np.where(ok, height[first], 1.0)
+    x1 = numbers.random(count) * (1 - width)
+    y1 = numbers.random(count) * (1 - height)
+    return np.stack([x1, y1, x1 + width, y1 + height], 1)
+
+
+def _on_pixels(boxes: Floats, side: int) -> Floats:
+    """Move the boxes' edges to whole pixels, as torchvision's crops have them: no warp is needed
+    to cut such a box out, and resizing costs a quarter of warping."""
+    edges = np.rint(boxes * side)
+    edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2] + 1)
+    on_pixels: Floats = edges / side
+    return on_pixels
+
+
+def _draw_geometric(row: Dial, count: int, numbers: Numbers) -> tuple[Floats, Floats]:
+    """Draw what one of `GEOMETRIC`, or none, does to each image.
+
+    Returns:
+        Maps (count, 2, 2) of the crop about its centre, and shifts (count, 2) in crop sides.
+    """
+    kind = numbers.integers(0, len(GEOMETRIC), count)
+    kind[numbers.random(count) >= row.geometric_share] = -1
+    size, size_2 = numbers.uniform(-1, 1, (2, count))
+    angle = np.where(kind == 0, radians(row.rotate_degrees) * size, 0.0)
+    maps = np.empty((count, 2, 2))
+    maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle)
+    maps[:, 0, 1] = -np.sin(angle) + np.where(kind == 1, row.shear * size, 0.0)
+    maps[:, 1, 0] = np.sin(angle) + np.where(kind == 2, row.shear * size, 0.0)
+    shifts = np.where(kind == 3, row.translate, 0.0)[:, None] * np.stack([size, size_2], 1)
+    return maps, shifts
+
+
+def affine_of(
+    boxes: Floats, flips: npt.NDArray[np.bool_], maps: Floats, side_in: int, side_out: int
+) -> npt.NDArray[np.float32]:
+    """Fold crop, flip and (B, 2, 2) map into one: output pixel -> source pixel, (B, 2, 3).
+
+    Pixel i covers [i, i + 1), so that its centre is i + 0.5, as torch and OpenCV's resize have it.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 * side_in
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * side_in
+    linear = maps * half[:, :, None]
+    linear[flips, :, 0] *= -1
+    to_square = 2 / side_out  # u = to_square * (x + 0.5) - 1
+    offset = linear.sum(2) * (to_square * 0.5 - 1) + centre - 0.5
+    return np.concatenate([linear * to_square, offset[:, :, None]], 2).astype(np.float32)
+
+
+def crops_of(affine: npt.NDArray[np.float32], side_in: int, side_out: int) -> npt.NDArray[np.int64]:
+    """Find the maps that only cut out whole pixels inside the image, flipped or not.
+
+    Returns:
+        (B, 4): x1, y1, x2, y2 in source pixels, the ends excluded; empty for every other map.
+    """
+    turns = (affine[:, 0, 1] != 0) | (affine[:, 1, 0] != 0)
+    first = affine[:, [0, 1], [0, 1]] * -0.5 + affine[:, :, 2] + 0.5
+    last = first + affine[:, [0, 1], [0, 1]] * side_out
+    edges = np.concatenate([np.minimum(first, last), np.maximum(first, last)], 1)
+    crops: npt.NDArray[np.int64] = np.rint(edges).astype(np.int64)
+    between = (np.abs(edges - crops) > PIXEL_TOLERANCE).any(1)
+    outside = (crops < 0).any(1) | (crops > side_in).any(1)
+    crops[turns | between | outside] = 0
+    return crops
+
+
+def _draw_colour(row: Dial, count: int, numbers: Numbers) -> npt.NDArray[np.float32]:
+    """Draw (count, 3, 4): brightness, contrast, saturation and hue in one matrix."""
+    brightness, contrast, saturation = numbers.uniform(1 - row.colour, 1 + row.colour, (3, count))
+    angle = 2 * np.pi * numbers.uniform(-row.hue, row.hue, count)
+    eye = np.eye(3)
+    scale = (brightness * contrast)[:, None, None] * eye
+    saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * LUMA
+    matrix = reduce(np.matmul, (_hue_turn(angle), saturate, scale))
+    middle = (1 - contrast) * brightness * MID_GREY
+    offset = np.broadcast_to(middle[:, None, None], (count, 3, 1))
+    return np.concatenate([matrix, offset], 2).astype(np.float32)
+
+
+def _hue_turn(angle: Floats) -> Floats:
+    """Return (B, 3, 3) matrices that turn the two colour axes of YIQ."""
+    turn = np.zeros((len(angle), 3, 3))
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)
+    turn[:, 1, 2], turn[:, 2, 1] = -np.sin(angle), np.sin(angle)
+    turned: Floats = _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
+    return turned
+
+
+def _draw_tone(
+    row: Dial, count: int, numbers: Numbers
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Draw (count, 256) tables and which of them change anything."""
+    has_tone = numbers.random(count) < row.tone_share
+    kind = numbers.integers(0, len(TONE), count)
+    bits = numbers.integers(row.posterize_bits, 9, count)
+    threshold = numbers.integers(row.solarize_from, 257, count)
+    exponent = np.exp(numbers.uniform(-log(row.gamma), log(row.gamma), count))
+    value = np.arange(256)
+    tone = np.tile(value.astype(np.uint8), (count, 1))
+    for index in np.flatnonzero(has_tone):
+        if kind[index] == 0:
+            tone[index] = value & (0xFF << (8 - bits[index]))
+        elif kind[index] == 1:
+            tone[index] = np.where(value >= threshold[index], 255 - value, value)
+        else:
+            tone[index] = np.rint(255 * (value / 255) ** exponent[index])
+    return tone, has_tone
+
+
+def _draw_erase(row: Dial, count: int, side: int, numbers: Numbers) -> npt.NDArray[np.int64]:
+    """Draw (count, 4) boxes in output pixels; empty where nothing is erased."""
+    erased = numbers.random(count) < row.erase_share
+    area = numbers.uniform(0.02, row.erase_area_max, count)
+    aspect = np.exp(numbers.uniform(log(0.3), log(3.3), count))
+    width = np.minimum(np.sqrt(area * aspect), 1.0)
+    height = np.minimum(np.sqrt(area / aspect), 1.0)
+    x1, y1 = numbers.random(count) * (1 - width), numbers.random(count) * (1 - height)
+    shares = np.stack([x1, y1, x1 + width, y1 + height], 1)
+    boxes: npt.NDArray[np.int64] = np.rint(shares * side).astype(np.int64)
+    boxes[~erased] = 0
+    return boxes
+
+
+def _draw_blur(share: float, count: int, numbers: Numbers) -> npt.NDArray[np.float64]:
+    """Draw (count,) sigmas, uniform as torchvision's GaussianBlur has them; 0 where none."""
+    if not share:
+        return np.zeros(count)  # and what is drawn next stays what it was
+    blurred, sigma = numbers.random(count) < share, numbers.uniform(*BLUR_SIGMA, count)
+    return np.where(blurred, sigma, 0.0)

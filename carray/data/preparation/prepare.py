@@ -1,0 +1,270 @@
+"""`prepare`: a source of labelled images to a data folder, and all that is wrong with it, now."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from carray.data.manifest import (
+    BOX_COLUMNS,
+    STORE_BUDGET_GIB,
+    Crop,
+    Manifest,
+    Rows,
+    Settings,
+    check_ours,
+)
+from carray.data.parallel import Progress
+from carray.data.preparation import quality
+from carray.data.preparation.quality import Candidate
+from carray.data.preparation.scan import scan_images
+from carray.data.preparation.scan_cache import Seen, log_beside
+from carray.data.preparation.sources import Listing, Sighting, list_source
+from carray.data.preparation.sources.listing import natural_key
+from carray.data.preparation.splits import Shares, cut_table
+from carray.data.preparation.user_lists import match_names, read_merge, read_names
+from carray.errors import DataError
+from carray.progress import silent
+
+MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
+
+
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    images: Path | str | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    crop: Crop = "none",
+    margin: float = 0.1,
+    exclude: Path | str | None = None,
+    merge: Path | str | None = None,
+    val: float = 0.15,
+    blend: float = 0.1,
+    test: float = 0.15,
+    folds: int = 0,
+    seed: int = 0,
+    store_budget_gib: float = STORE_BUDGET_GIB,
+    progress: Progress = silent,
+) -> Manifest:
+    """Read a source, find its flaws, split it, and write a data folder.
+
+    A source is an image folder (`CLASS/...`, or `train/CLASS/...` beside `val` and `test`), a CSV
+    with an id and a label per row, or Stanford Cars with its `.mat` files. Splits that the source
+    brings are kept; the others are cut, stratified, from its training images. Near-duplicates,
+    and boxes of one file, never straddle two splits or folds.
+
+    Args:
+        source: image folder, CSV, or the folder of Stanford Cars.
+        out: the data folder to write.
+        images: a CSV's image folder; its own folder if None.
+        id_column: a CSV's column of ids; the usual names are known.
+        label_column: a CSV's column of labels; the usual names are known.
+        crop: `box` cuts images to their boxes, where they have one.
+        margin: what a crop box grows, as a share of its sides, on each side.
+        exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
+        merge: file of classes that are one: YAML `name: [a, b]` or CSV `name,a,b`.
+        val: share of the images to be split that goes to `val`; 0 for none.
+        blend: the same for `blend`; there is none where it would be too small.
+        test: the same for `test`.
+        folds: cut the train split into so many folds; 0 for none.
+        seed: of the cut.
+        store_budget_gib: disk that pixel stores of this data set may take.
+        progress: shows how far the reading is.
+
+    Raises:
+        DataError: the source can't be used, with the reason; no data folder is written then. What
+            was read of the images is kept beside it, as after an interrupt: the next call goes on.
+    """
+    shares = Shares(val, blend, test, folds, seed)
+    shares.check()
+    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
+        if not 0 <= number < float("inf"):
+            raise DataError(f"--{name} {number:g} must be a number from 0")
+    listing = list_source(Path(source), Path(images) if images else None, id_column, label_column)
+    folder = Path(out).resolve()
+    if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
+        raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
+    check_ours(folder)
+    notes = list(listing.notes)
+    if crop == "box":
+        notes += _checked_boxes(listing, source)
+    labels_of = _merged(listing, Path(merge) if merge else None)
+    left_out = _left_out(listing, Path(exclude) if exclude else None, notes)
+    log = log_beside(folder)
+    candidates = _looked_at(listing, labels_of, left_out, crop, margin, log, progress)
+    candidates = quality.exclude_conflicts(candidates, crop == "box")
+    near = quality.group_images(candidates)
+    groups = quality.with_whole_files(candidates, near)
+    candidates = quality.exclude_leaks(candidates, groups)
+    _note_flaws(candidates, near, notes)
+
+    classes = _class_order(listing, candidates)
+    notes += _alike_classes(classes)
+    index = {name: number for number, name in enumerate(classes)}
+    table = candidate_rows(candidates, groups, index)
+    try:
+        brought = cut_table(table, classes, shares, notes)
+    except DataError as error:
+        raise DataError(f"{error}{_left_out_before(candidates)}") from None
+    settings = Settings(
+        source=str(Path(source).resolve()),
+        kind=listing.kind,
+        images_folder=str(listing.images_folder),
+        images_folder_relative=os.path.relpath(listing.images_folder, folder),
+        crop=crop,
+        margin=margin if crop == "box" else 0.0,
+        merge={old: new for old, new in labels_of.items() if old != new},
+        val=val,
+        blend=blend,
+        test=test,
+        source_splits=brought,
+        folds=folds,
+        seed=seed,
+        notes=tuple(notes),
+        store_budget_gib=store_budget_gib,
+    )
+    manifest = Manifest.make(folder, classes, table, settings)
+    manifest.write()
+    log.unlink()
+    return manifest
+
+
+def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
+    """Return a note on the images without a box; raises DataError where boxes can't be used."""
+    boxes = [one.box for one in listing.sightings if one.box]
+    if not boxes:
+        raise DataError(
+            f"--crop box needs boxes, but {source} has none (a CSV's are its columns x1, y1, x2, "
+            "y2, in pixels): leave it out"
+        )
+    if max(max(box) for box in boxes) <= 1:
+        raise DataError(
+            f"the boxes of {source} are shares of the images' sides, pixels are needed: multiply "
+            "them by width and height"
+        )
+    bare = [one.image_id for one in listing.sightings if not one.box and not one.problem]
+    return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
+
+
+def _alike_classes(classes: Sequence[str]) -> list[str]:
+    """Name the classes that differ only by case or blanks."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(repr(name))
+    return [
+        f"{' and '.join(names)} differ only by case or blanks: --merge them if they are one class"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _merged(listing: Listing, merge: Path | None) -> dict[str, str]:
+    """Return {label in the source: class}."""
+    labels = {one.label for one in listing.sightings}
+    merged = read_merge(merge, labels) if merge else {}
+    return {label: merged.get(label, label) for label in labels}
+
+
+def _left_out(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
+    """Return the ids that a person excludes; names that match none are noted."""
+    if exclude is None:
+        return set()
+    matched, unknown = match_names(read_names(exclude), listing.sightings)
+    if unknown:
+        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        notes.append(f"{len(unknown)} names of --exclude match no image: {named}")
+    return matched
+
+
+def _looked_at(
+    listing: Listing,
+    labels_of: dict[str, str],
+    left_out: set[str],
+    crop: Crop,
+    margin: float,
+    log: Path,
+    progress: Progress,
+) -> list[Candidate]:
+    """Scan every image that is still wanted; say why the others aren't."""
+    excluded = [_known_problem(one, left_out) for one in listing.sightings]
+    wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
+    boxes = [one.box if crop == "box" else None for one in wanted]
+    found = iter(scan_images([one.path for one in wanted], boxes, margin, progress, log))
+    candidates = []
+    for one, why in zip(listing.sightings, excluded, strict=True):
+        seen = Seen() if why else next(found)
+        why = why or (f"unreadable: {seen.problem}" if seen.problem else "")
+        candidates.append(Candidate(one, labels_of[one.label], seen, why))
+    return candidates
+
+
+def _known_problem(one: Sighting, left_out: set[str]) -> str:
+    if one.image_id in left_out:
+        return "left out: named in --exclude"
+    return f"missing: {one.problem}" if one.problem else ""
+
+
+def _left_out_before(candidates: Sequence[Candidate]) -> str:
+    """Return " (left out: 3 conflict, ...)", with an example; "" where no image was."""
+    out = [one for one in candidates if one.excluded]
+    if not out:
+        return ""
+    kinds = Counter(one.excluded.partition(":")[0] for one in out)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f" (left out: {told}; {out[0].image_id}: {out[0].excluded})"
+
+
+def _note_flaws(candidates: Sequence[Candidate], near: Rows, notes: list[str]) -> None:
+    leaks = sum(one.excluded.startswith("leak") for one in candidates)
+    if leaks:
+        notes.append(
+            f"{leaks} images leak between the source's own splits (near-duplicates, or cut from "
+            "one file); the copies nearest to test were kept"
+        )
+    suspected = quality.suspected_labels(candidates, near)
+    notes += suspected[:MAX_NOTED]
+    if len(suspected) > MAX_NOTED:
+        notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
+
+
+def _class_order(listing: Listing, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the classes in the source's order, else as people sort; excluded images' too, so
+    that a class without a usable image is found and named."""
+    labels = {one.label for one in candidates if one.label}
+    if len(labels) < 2:
+        raise DataError(f"there is only the class {', '.join(labels)!r}: at least 2 are needed")
+    own = [name for name in listing.class_order if name in labels]
+    return tuple(own + sorted(labels - set(own), key=natural_key))
+
+
+def candidate_rows(
+    candidates: Sequence[Candidate], groups: Rows, index: Mapping[str, int]
+) -> pd.DataFrame:
+    """Return the manifest's rows; `split` is still the source's, `fold` none.
+
+    `index` is {class: its number}.
+    """
+    boxes = [one.sighting.box or (-1, -1, -1, -1) for one in candidates]
+    columns: dict[str, object] = {
+        "image_id": [one.image_id for one in candidates],
+        "path": [str(one.sighting.path) for one in candidates],
+        "label": [one.label for one in candidates],
+        "class_index": [index.get(one.label, -1) for one in candidates],
+        "split": ["" if one.excluded else one.split for one in candidates],
+        "fold": -1,
+        "content_hash": [one.seen.content_hash for one in candidates],
+        "perceptual_hash": [one.seen.perceptual_hash for one in candidates],
+        "group": groups,
+        "width": [one.seen.width for one in candidates],
+        "height": [one.seen.height for one in candidates],
+        "excluded": [one.excluded for one in candidates],
+    }
+    for column, name in enumerate(BOX_COLUMNS):
+        columns[name] = [box[column] for box in boxes]
+    return pd.DataFrame(columns)

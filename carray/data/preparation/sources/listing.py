@@ -1,0 +1,141 @@
+"""`Listing`: what a source says of its images, before any of them is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
+from carray.errors import DataError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "blend": "blend",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One image as a source lists it."""
+
+    image_id: str
+    path: Path
+    label: str
+    split: str = ""
+    """The split that the source puts it in, "" where it doesn't say."""
+    box: Box | None = None
+    problem: str = ""
+    """Why it can't be used, where that is known already."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a source, ids unique, in the ids' order."""
+
+    kind: str
+    images_folder: Path
+    sightings: tuple[Sighting, ...]
+    class_order: tuple[str, ...] = ()
+    """The source's own order of its classes, if it has one."""
+    notes: tuple[str, ...] = ()
+
+
+def nfc(text: str) -> str:
+    """Return composed Unicode: some systems store file names decomposed, and one name is one
+    class on all of them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def class_name(text: str) -> str:
+    """Return a label on one line: a line break in a table's cell, and what no terminal shows,
+    become blanks."""
+    blanks = (" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    return nfc("".join(blanks))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Order names as people do: class 2 before class 10."""
+    steps = re.split(r"(\d+)", name)
+    return [(0, int(step), "") if step.isdecimal() else (1, 0, step) for step in steps if step]
+
+
+def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], int]:
+    """Return the image files below `folder` in order, hidden ones left out, and how many files
+    of other kinds were passed by.
+
+    A link to a folder is followed, unless it leads back to where the walk came from.
+
+    Raises:
+        DataError: an image's name isn't UTF-8, or with `all_of_it` a folder can't be read.
+    """
+    images: list[Path] = []
+    others = 0
+    ways: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}  # real folders to each
+    told = _refuse if all_of_it else None
+    for parent, folders, files in os.walk(folder, onerror=told, followlinks=True):
+        way = ways.pop(Path(parent))
+        visible = (Path(parent) / name for name in sorted(folders) if not name.startswith("."))
+        real = {path: path.resolve() for path in visible}
+        forward = {path: (*way, to) for path, to in real.items() if not _leads_back(to, way)}
+        folders[:] = [path.name for path in forward]
+        ways |= forward
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            path = Path(parent) / name
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(_told_by_name(path))
+            else:
+                others += 1
+    return images, others
+
+
+def _refuse(error: OSError) -> NoReturn:
+    why = f"{error.filename} can't be read ({error.strerror})"
+    raise DataError(f"the folder {why}: make it readable, or take it away") from None
+
+
+def _leads_back(folder: Path, way: Sequence[Path]) -> bool:
+    return any(one.is_relative_to(folder) for one in way)
+
+
+def _told_by_name(path: Path) -> Path:
+    """Return `path`; refuse a name that no table can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name of the file {os.fsencode(path)!r} isn't UTF-8: rename it"
+        ) from None
+    return path
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, hidden ones left out, in order of name."""
+    found = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def ordered_unique(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+    """Sort by id; an id that was used before gets `#2`, `#3`."""
+    used: dict[str, int] = {}
+    unique = []
+    for one in sorted(sightings, key=lambda one: (one.image_id, one.label, one.box or ())):
+        count = used[one.image_id] = used.get(one.image_id, 0) + 1
+        if count > 1:
+            fields = {**one.__dict__, "image_id": f"{one.image_id}#{count}"}
+            one = Sighting(**fields)
+        unique.append(one)
+    return tuple(sorted(unique, key=lambda one: one.image_id))

@@ -1,0 +1,235 @@
+"""Cut images into splits and folds: stratified by class, groups of near-duplicates kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from carray.data.manifest import SPLITS, Rows
+from carray.errors import DataError
+
+MIN_BLEND_IMAGES = 40  # fewer choose an ensemble no better than chance would
+MAX_NAMED = 8  # classes that an error names before it counts the rest
+
+
+def cut_stratified(
+    labels: Rows, groups: Rows, fractions: Mapping[str, float], seed: int
+) -> npt.NDArray[np.str_]:
+    """Return the part of each image: of every class each part gets its fraction.
+
+    Groups stay whole, so a class's shares are as near as its groups allow; each image of a group
+    counts for its own class. A class with a group for each part is in each, unless groups that it
+    shares with other classes don't allow it. The rest of the fractions goes to the first part.
+
+    Args:
+        labels: class index per image, (N,).
+        groups: group number per image, (N,).
+        fractions: part -> share in (0, 1]; they sum to 1.
+        seed: the same seed cuts the same images the same way.
+    """
+    parts = list(fractions)
+    needs = _quotas(labels, list(fractions.values()))  # (classes, parts): images still wanted
+    chosen = np.zeros(len(labels), np.int64)
+    for rows in _shuffled_groups(groups, seed):
+        part = int(np.argmax(needs[labels[rows]].sum(axis=0)))  # lacks these classes most
+        chosen[rows] = part
+        np.subtract.at(needs[:, part], labels[rows], 1)
+    _fill_empty(chosen, needs, labels, groups)
+    return np.array(parts)[chosen]
+
+
+def cut_folds(labels: Rows, groups: Rows, num_folds: int, seed: int) -> Rows:
+    """Return the fold of each image in [0, num_folds), stratified, groups kept whole."""
+    fractions = {str(fold): 1 / num_folds for fold in range(num_folds)}
+    return cut_stratified(labels, groups, fractions, seed).astype(np.int64)
+
+
+def require_images(
+    labels: Rows, groups: Rows, classes: Sequence[str], parts: Sequence[str], what: str
+) -> None:
+    """Check that every class has a group for each part.
+
+    Raises:
+        DataError: names the classes that have too few.
+    """
+    counts = distinct_images(labels, groups, len(classes))
+    few = np.flatnonzero(counts < len(parts)).tolist()
+    short = [f"{classes[k]!r} ({counts[k]})" for k in few]
+    if not short:
+        return
+    named = ", ".join(short[:MAX_NAMED])
+    more = f" and {len(short) - MAX_NAMED} more" if len(short) > MAX_NAMED else ""
+    listed = ", ".join(parts[:MAX_NAMED]) + ", ..." * (len(parts) > MAX_NAMED)
+    raise DataError(
+        f"too few distinct images for {what} ({listed}: {len(parts)} are needed) in "
+        f"{named}{more}: add images, --merge or --exclude classes, or ask for fewer splits"
+    )
+
+
+def distinct_images(labels: Rows, groups: Rows, num_classes: int) -> Rows:
+    """Return for each class in how many groups it has images."""
+    pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
+    return np.bincount(pairs, minlength=num_classes).astype(np.int64)
+
+
+def blend_problem(
+    labels: Rows, groups: Rows, num_classes: int, fraction: float, num_parts: int
+) -> str:
+    """Say why a blend split of this fraction would be too small, "" if it wouldn't.
+
+    `num_parts` counts all the parts that each class is cut into, blend too.
+    """
+    per_class = np.bincount(labels, minlength=num_classes) * fraction
+    total = round(float(per_class.sum()))
+    if total < MIN_BLEND_IMAGES:
+        return f"it would hold {total} images, at least {MIN_BLEND_IMAGES} are needed"
+    rarest = int(distinct_images(labels, groups, num_classes).min())
+    if (per_class < 0.5).any() or rarest < num_parts:
+        return f"the smallest class has {rarest} images, too few for a share of {fraction:g}"
+    return ""
+
+
+def _quotas(labels: Rows, fractions: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return the images that each part should get of each class, (classes, parts), whole numbers
+    that sum to the class's images; every part gets one where the class has enough.
+
+    Of equal remainders another part goes first in every class, or fold 0 would be the largest."""
+    counts = np.bincount(labels)
+    wanted = np.outer(counts, fractions)
+    quotas = np.floor(wanted + 1e-9)
+    turns = (np.arange(len(fractions)) - np.arange(len(counts))[:, None]) % len(fractions)
+    for quota, want, count, turn in zip(quotas, wanted, counts, turns, strict=True):
+        neediest = np.argsort(quota - want + 1e-6 * turn, kind="stable")
+        quota[neediest[: int(count - quota.sum())]] += 1
+        for part in np.flatnonzero(quota == 0):
+            if quota.max() > 1:
+                quota[int(np.argmax(quota))] -= 1
+                quota[part] = 1
+    return quotas
+
+
+def _fill_empty(chosen: Rows, needs: npt.NDArray[np.float64], labels: Rows, groups: Rows) -> None:
+    """Move groups to the parts that lack a class with a group for each part: its large groups may
+    have filled the largest parts and left none for the others."""
+    (owners, classes), first, sizes = np.unique(
+        np.stack([groups, labels]), axis=1, return_index=True, return_counts=True
+    )
+    held = np.zeros(needs.shape, np.int64)  # groups of each class in each part
+    np.add.at(held, (classes, chosen[first]), 1)
+    lacking = (held == 0) & (held.sum(axis=1) >= needs.shape[1])[:, None]
+    for own, part in np.argwhere(lacking).tolist():
+        best, least = None, np.inf
+        for group in owners[classes == own] if held[own, part] == 0 else ():
+            pairs = owners == group
+            mine, source = classes[pairs], chosen[first[pairs][0]]
+            if (held[mine, source] < 2).any():
+                continue  # its part would lack a class then
+            moved = needs[mine][:, [source, part]] + np.outer(sizes[pairs], (1, -1))
+            worse = float((np.abs(moved) - np.abs(needs[mine][:, [source, part]])).sum())
+            if worse < least:
+                best, least = (group, mine, source, moved), worse
+        if best is not None:
+            group, mine, source, moved = best
+            chosen[groups == group] = part
+            held[mine, source] -= 1
+            held[mine, part] += 1
+            needs[mine, source], needs[mine, part] = moved[:, 0], moved[:, 1]
+
+
+def _shuffled_groups(groups: Rows, seed: int) -> list[Rows]:
+    """Return the rows of each group: the largest groups first, equals in seeded random order."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    members = np.split(order, starts[1:])
+    shuffle = np.random.default_rng(seed).permutation(len(members))
+    return sorted((members[k] for k in shuffle), key=len, reverse=True)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is asked of the splits: shares of the images that the source leaves to be split."""
+
+    val: float
+    blend: float
+    test: float
+    folds: int
+    seed: int
+
+    def check(self) -> None:
+        """Refuse shares that can't be; raises DataError."""
+        for name in ("val", "blend", "test"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
+        if self.val + self.blend + self.test >= 1:
+            raise DataError(
+                f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
+                "nothing to train on: their sum must be below 1"
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
+
+
+def cut_table(
+    table: pd.DataFrame, classes: Sequence[str], shares: Shares, notes: list[str]
+) -> tuple[str, ...]:
+    """Fill in `split` and `fold`; return the splits that the source brought."""
+    kept = (table["excluded"] == "").to_numpy()
+    own = table["split"].to_numpy()
+    brought = tuple(name for name in SPLITS[1:] if (own[kept] == name).any())
+    pool = np.flatnonzero(kept & np.isin(own, ["", "train"]))
+    labels = table["class_index"].to_numpy(np.int64)
+    groups = table["group"].to_numpy(np.int64)
+    fractions = _fractions(labels[pool], groups[pool], classes, shares, brought, notes)
+    parts = cut_stratified(labels[pool], groups[pool], fractions, shares.seed)
+    splits = own.astype(object)
+    splits[pool] = parts
+    table["split"] = splits
+    _note_absent(labels[kept], splits[kept], classes, notes)
+    if shares.folds:
+        train = pool[parts == "train"]
+        names = [f"fold {fold}" for fold in range(shares.folds)]
+        require_images(labels[train], groups[train], classes, names, "the folds")
+        table.loc[train, "fold"] = cut_folds(
+            labels[train], groups[train], shares.folds, shares.seed
+        )
+    return brought
+
+
+def _note_absent(
+    labels: Rows, splits: npt.NDArray[np.object_], classes: Sequence[str], notes: list[str]
+) -> None:
+    """Say which held splits lack a class: what they measure leaves it out."""
+    for split in SPLITS[1:]:
+        found = set(labels[splits == split].tolist())
+        absent = [repr(name) for number, name in enumerate(classes) if number not in found]
+        if found and absent:
+            more = f" and {len(absent) - MAX_NAMED} more" if len(absent) > MAX_NAMED else ""
+            notes.append(f"{split} has no image of {', '.join(absent[:MAX_NAMED])}{more}")
+
+
+def _fractions(
+    labels: Rows,
+    groups: Rows,
+    classes: Sequence[str],
+    shares: Shares,
+    brought: Sequence[str],
+    notes: list[str],
+) -> dict[str, float]:
+    """Return {part: share} of what the pool is cut into, `train` first."""
+    asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
+    cut = {name: share for name, share in asked.items() if share > 0 and name not in brought}
+    blend = cut.pop("blend", 0.0)
+    require_images(labels, groups, classes, ("train", *cut), "the splits")
+    if blend:
+        problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
+        if problem:
+            notes.append(f"no blend split: {problem}; ensembles are cross-fitted on val")
+        else:
+            cut["blend"] = blend
+    ordered = {name: cut[name] for name in SPLITS if name in cut}
+    return {"train": 1 - sum(ordered.values()), **ordered}

@@ -1,0 +1,153 @@
+"""Rules that make one answer of many: soft vote, logit mean, fitted weights, greedy selection.
+
+A rule is fitted to some images and returns a `Blend`; a blend combines anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.predictions.averaging import TINY, Blend
+from carray.predictions.logits import Floats, Rows, SplitVotes
+
+GREEDY_ROUNDS = 50
+GREEDY_PATIENCE = 5  # rounds without a better log-loss
+EM_STEPS = 1000
+EM_GAP = 1e-4  # nats: how far the fitted log-loss may be from the best possible
+
+
+class Rule(Protocol):
+    """A way to make a blend."""
+
+    @property
+    def name(self) -> str:
+        """As tables and cards say it."""
+        ...
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it looks at labels: then its score must come from images it wasn't fitted to."""
+        ...
+
+    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+        """Return the blend that suits these images best."""
+        ...
+
+
+@dataclass(frozen=True)
+class SoftVote:
+    """The plain mean of probabilities."""
+
+    members: tuple[int, ...]
+    name: str = "soft vote"
+    is_fitted: bool = False
+
+    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+        """Return equal weights."""
+        return Blend(self.members, _equal(len(self.members)))
+
+
+@dataclass(frozen=True)
+class LogitMean:
+    """The plain mean of logits: a geometric mean of probabilities."""
+
+    members: tuple[int, ...]
+    name: str = "logit mean"
+    is_fitted: bool = False
+
+    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+        """Return equal weights."""
+        return Blend(self.members, _equal(len(self.members)), "logit")
+
+
+@dataclass(frozen=True)
+class FittedWeights:
+    """The weights on the simplex whose soft vote has the least log-loss."""
+
+    members: tuple[int, ...]
+    name: str = "fitted weights"
+    is_fitted: bool = True
+
+    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+        """Return the weights; members of no weight are dropped."""
+        p_MN = np.exp(_columns(votes.true_log_p[list(self.members)], rows)).astype(np.float64)
+        weights = fit_simplex(p_MN)
+        return _blend(dict(zip(self.members, weights.tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Greedy selection with replacement from a pool, the best prefix kept.
+
+    Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
+    """
+
+    pool: tuple[int, ...]
+    name: str = "greedy selection"
+    is_fitted: bool = True
+
+    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+        """Return weights that are counts over picks."""
+        p_MN = np.exp(_columns(votes.true_log_p[list(self.pool)], rows))
+        picks = pick_greedily(p_MN)
+        counts = np.bincount(picks, minlength=len(self.pool)) / len(picks)
+        return _blend(dict(zip(self.pool, counts.tolist(), strict=True)))
+
+
+def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the weights w on the simplex that minimise the mean of -log(w @ p), (M,).
+
+    `p_MN` holds each member's probability of the right class. The problem is convex; the steps are
+    those of expectation-maximisation for mixture weights, which never get worse, and the largest
+    gradient bounds how far the optimum still is.
+    """
+    p_MN = np.maximum(p_MN, TINY)
+    weights = np.full(len(p_MN), 1.0 / len(p_MN))
+    for _ in range(EM_STEPS):
+        gradient = (p_MN / (weights @ p_MN)).mean(axis=1)
+        if gradient.max() - 1.0 < EM_GAP:
+            break
+        weights *= gradient
+    weights[weights < 1e-3] = 0.0
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def pick_greedily(p_MN: Floats) -> list[int]:
+    """Return the members picked, in order, repeats included; never empty.
+
+    Each round adds the member that lowers the log-loss of the mean most; rounds end when none
+    has helped for `GREEDY_PATIENCE` rounds, and the best prefix is returned.
+    """
+    p_MN = np.maximum(p_MN, TINY)
+    total_N = np.zeros(p_MN.shape[1], np.float32)
+    picks: list[int] = []
+    losses: list[float] = []
+    for size in range(1, GREEDY_ROUNDS + 1):
+        losses_M = -np.log((total_N + p_MN) / np.float32(size)).mean(axis=1)
+        picks.append(int(losses_M.argmin()))
+        losses.append(float(losses_M[picks[-1]]))
+        total_N += p_MN[picks[-1]]
+        if size - 1 - int(np.argmin(losses)) >= GREEDY_PATIENCE:
+            break
+    return picks[: int(np.argmin(losses)) + 1]
+
+
+def _equal(count: int) -> tuple[float, ...]:
+    return (1.0 / count,) * count
+
+
+def _blend(weights: dict[int, float]) -> Blend:
+    """Return the blend of the members that have any weight, heaviest first."""
+    kept = sorted(
+        ((member, weight) for member, weight in weights.items() if weight > 0),
+        key=lambda pair: -pair[1],
+    )
+    return Blend(tuple(member for member, _ in kept), tuple(weight for _, weight in kept))
+
+
+def _columns(p_MN: Floats, rows: Rows | None) -> Floats:
+    return p_MN if rows is None else p_MN[:, rows]

@@ -1,0 +1,110 @@
+"""Views, looked through: an ensemble's members on a split's images, and which views it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from carray.data.pixels.store import open_store
+from carray.ensemble.result import Ensemble
+from carray.ensemble.tta import judge
+from carray.inference.card import MemberCard
+from carray.inference.package import member_input
+from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Progress, Square, load_member
+from carray.predictions.averaging import Blend, combine
+from carray.predictions.labels import study_manifest
+from carray.predictions.logits import Floats, Labels, log_softmax
+from carray.predictions.scores import make_folds
+from carray.predictions.views import NONE, Tta
+from carray.progress import silent
+from carray.records import StudyRecord, TrialFolder
+from carray.training.train import default_device
+
+
+@dataclass(frozen=True, eq=False)
+class Viewer:
+    """An ensemble's members, loaded, and the pixels of the study's images in their geometries."""
+
+    members: tuple[Member, ...]
+    blend: Blend
+    pixels: dict[Geometry, Square]
+    rows: dict[str, Labels]
+    """Row numbers of each split."""
+    progress: Progress
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, study: StudyRecord, progress: Progress = silent) -> Viewer:
+        """Load the members that have a weight, and open their pixel stores.
+
+        Raises:
+            RecordError: the study's data are gone or have changed.
+            WeightsError: a member's weights are gone.
+        """
+        folders = [ensemble.members[number].folder for number in ensemble.blend.members]
+        trials = [TrialFolder(folder) for folder in folders]
+        return cls.of_trials(trials, ensemble.blend, study, progress)
+
+    @classmethod
+    def of_trials(
+        cls,
+        trials: Sequence[TrialFolder],
+        blend: Blend,
+        study: StudyRecord,
+        progress: Progress = silent,
+    ) -> Viewer:
+        """Load trials that `blend` merges; raises as `of`."""
+        manifest = study_manifest(study)
+        members = []
+        for trial in trials:
+            record = trial.record()
+            spec = member_input(record.config, trial.weights_file)
+            card = MemberCard(trial=record.name, config=record.config, input=spec)
+            members.append(
+                load_member(trial.weights_file, card, len(study.classes), default_device())
+            )
+        stores = {
+            (size, fit): open_store(manifest, size, fit, progress).pixels
+            for size, fit in dict.fromkeys(member.geometry for member in members)
+        }
+        blend = replace(blend, members=tuple(range(len(members))), temperature=1.0)
+        rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}
+        return cls(tuple(members), blend, stores, rows, progress)
+
+    def log_ps(self, split: str, ttas: Sequence[Tta]) -> list[Floats]:
+        """Return the ensemble's log-probabilities (images, classes) with each of `ttas`, at
+        temperature 1; no view is looked through twice."""
+        rows = self.rows[split]
+        views = dict.fromkeys(view for tta in ttas for view in tta.views)
+        parts: list[list[Floats]] = [[] for _ in ttas]
+        total = len(rows) * len(views) * len(self.members)
+        with self.progress(f"views of {split}", total) as advance:
+            for start in range(0, len(rows), BATCH_IMAGES):
+                some = rows[start : start + BATCH_IMAGES]
+                seen = []
+                for member in self.members:
+                    squares = self.pixels[member.geometry][some]
+                    said = {}
+                    for view in views:
+                        said[view] = log_softmax(member.logits(squares, view))
+                        advance(len(some))
+                    seen.append(said)
+                for part, tta in zip(parts, ttas, strict=True):
+                    each = [tta.merged([said[view] for view in tta.views]) for said in seen]
+                    part.append(combine(each, self.blend.weights, self.blend.space))
+        return [np.concatenate(part) for part in parts]
+
+
+def keep_best_views(
+    ensemble: Ensemble, viewer: Viewer, ttas: Sequence[Tta], labels: Labels, seed: int
+) -> Ensemble:
+    """Measure `ttas` on the split that judged the rules; keep the best that earned its place."""
+    split = ensemble.judged_on.partition(",")[0]
+    asked = (NONE, *ttas)
+    rows = judge(asked, viewer.log_ps(split, asked), labels, make_folds(labels, seed), seed)
+    place = next(place for place, row in enumerate(rows) if row.chosen)
+    if place == 0:
+        return replace(ensemble, tta_rows=rows)
+    temperature = rows[place].temperature
+    return replace(ensemble, tta_rows=rows, tta=asked[place], blend=ensemble.blend.at(temperature))

@@ -1,0 +1,256 @@
+"""A class added later: every member's head grows, old classes are replayed, both are measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from carray import metrics
+from carray.config import HeadConfig, TrialConfig, build_config
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.data.pixels.store import open_store
+from carray.errors import ConfigError, RecordError, TrialFailed
+from carray.incremental.data import extend
+from carray.incremental.evaluate import AddedClass, measure
+from carray.incremental.head import SeenMeans, grown_head, grown_state, last_inputs
+from carray.inference.card import Card, MemberCard
+from carray.inference.dataset_predictions import check_classes
+from carray.inference.inputs import find_package
+from carray.inference.package import write_package
+from carray.inference.predictor import BATCH_IMAGES, load_member
+from carray.models.classifier import save_classifier
+from carray.models.weights import read_weights
+from carray.progress import silent
+from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.training.features.classifiers import refit_classical
+from carray.training.train import default_device, train
+
+NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
+FITTED_HEADS = ("random_forest", "knn")  # no weights that could grow
+LR_SHARE = 0.2  # of the lr that the member was trained with
+Say = Callable[[str], None]
+
+
+def add_class(
+    model: str,
+    images: str | os.PathLike[str],
+    name: str,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    out: str | None = None,
+    epochs: int = 5,
+    lr: float | None = None,
+    replay: int | None = None,
+    seed: int = 0,
+    weights: str | os.PathLike[str] | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+    say: Say | None = None,
+) -> AddedClass:
+    """Teach every member of a model one more class; write the new model package.
+
+    A head that was trained grows and goes on training; a forest or nearest neighbours are fitted
+    again to the features of their backbone, which stays as it is.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        images: a folder of the new class's images; they are split as the data are.
+        name: the new class.
+        data: the data that the model was trained on; None takes its study's.
+        out: the new package; None takes `MODEL-plus-NAME`, which names the study of its trials too.
+        epochs: of fine-tuning.
+        lr: peak learning rate; None takes `LR_SHARE` of each member's own.
+        replay: training images of each old class; None takes as many as the new class has.
+        seed: of the cut and of the training.
+        weights: a folder of pretrained weights.
+        runs: the runs folder.
+        progress: shows how far the images are.
+        say: told a sentence after every epoch.
+
+    Raises:
+        ConfigError: `out` exists or can't be a name.
+        DataError: the class exists or has too few images, or `data` has other classes.
+        RecordError: there is no such model, or nothing tells where its data are.
+        TrialFailed: a member could not be trained.
+    """
+    where = RunsFolder.at(runs)
+    package = find_package(where, model)
+    card = Card.read(package / "card.json")
+    new_name = out or f"{card.name}-plus-{NOT_A_NAME.sub('_', name)}"
+    study = _free_study(where, new_name)
+    members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
+    for member in members:  # what can't be trained so is refused before anything is written
+        _tuned(member.config, member.config.head, package, epochs, lr, seed)
+    manifest = Manifest.load(Path(data or _data_of(where, card)))
+    check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
+    extended = extend(
+        manifest,
+        Path(images),
+        name,
+        study.path / "data",
+        replay=replay,
+        seed=seed,
+        progress=progress,
+    )
+    teacher = _Teacher(extended, where, study, epochs, lr, seed, weights, progress, say)
+    trials = [
+        study.trial(teacher.teach(package / card.members[place].folder, member, place).number)
+        for place, member in enumerate(members)
+    ]
+    _package(where, new_name, card, trials, extended, study)
+    return measure(where, package, new_name, manifest, extended, trials, progress)
+
+
+def _free_study(runs: RunsFolder, name: str) -> StudyFolder:
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ConfigError(f"--out {name!r} can't be a folder: use letters, digits, '-' and '_'")
+    study = runs.study(name)
+    if study.record_file.exists() or (runs.models / name).exists():
+        raise ConfigError(f"there is a model or study {name!r} already: give --out another name")
+    return study
+
+
+def _data_of(runs: RunsFolder, card: Card) -> str:
+    study = runs.study(card.study)
+    found = study.record().data if study.record_file.exists() else ""
+    if not found:
+        raise RecordError(
+            f"nothing under {runs.path} tells which data {card.name} was trained on: give --data"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """Teaches one member after the other the last class of `extended`, as trials of `study`."""
+
+    extended: Manifest
+    runs: RunsFolder
+    study: StudyFolder
+    epochs: int
+    lr: float | None
+    seed: int
+    weights: str | os.PathLike[str] | None
+    progress: Progress
+    say: Say | None
+
+    def teach(self, folder: Path, card: MemberCard, place: int) -> TrialRecord:
+        """Return the record of the member's new trial.
+
+        Raises:
+            TrialFailed: it could not be trained.
+        """
+        file = folder / "weights.safetensors"
+        if card.config.head.kind in FITTED_HEADS:
+            return refit_classical(
+                self.extended.folder,
+                card.config,
+                file,
+                features_of=card.trial,
+                runs=self.runs.path,
+                study=self.study.path.name,
+                progress=self.progress,
+            )
+        state = self._grown(file, card)
+        grown = self.study.path / "grown" / f"{place}.safetensors"
+        grown.parent.mkdir(parents=True, exist_ok=True)
+        save_classifier(state, grown, card.input)
+        head = grown_head(card.config.head, state)
+        record = train(
+            self.extended.folder,
+            _tuned(card.config, head, grown, self.epochs, self.lr, self.seed),
+            runs=self.runs.path,
+            study=self.study.path.name,
+            weights=self.weights,
+            on_epoch=_teller(self.say, card.trial),
+            progress=self.progress,
+        )
+        if record.state is not TrialState.COMPLETE:
+            new = self.extended.classes[-1]
+            raise TrialFailed(f"{card.trial} could not learn {new!r}: {record.reason}")
+        return record
+
+    def _grown(self, file: Path, card: MemberCard) -> dict[str, Tensor]:
+        """Return a member's state with one class more."""
+        num_classes = len(self.extended.classes) - 1
+        member = load_member(file, card, num_classes, default_device())
+        pixels = open_store(self.extended, *member.geometry, self.progress).pixels
+        rows, means = self.extended.rows("train"), SeenMeans()
+        are_new = torch.from_numpy(self.extended.labels[rows] == num_classes)
+        with last_inputs(member.classifier.head, num_classes) as seen:
+            for start in range(0, len(rows), BATCH_IMAGES):
+                stop = start + BATCH_IMAGES
+                member.logits(pixels[rows[start:stop]])
+                means.add(torch.cat(seen), are_new[start:stop])
+                seen.clear()
+        return grown_state(read_weights(file), num_classes, means)
+
+
+def _tuned(
+    old: TrialConfig, head: HeadConfig, grown: Path, epochs: int, lr: float | None, seed: int
+) -> TrialConfig:
+    """Return the member's own recipe, shorter and gentler, from its grown weights."""
+    return build_config(
+        {
+            "pretrained": str(grown),
+            "epochs": epochs,
+            "seed": seed,
+            "optimizer.lr": LR_SHARE * old.optimizer.lr if lr is None else lr,
+            "schedule.name": "cosine",
+            "schedule.warmup_epochs": 0.0,
+            "augment.mix_off_epochs": 0,
+            "finetune.policy": "full",
+            "early_stop_patience": 0,
+            "fold": None,
+        },
+        old.model_copy(
+            update={
+                "head": head,
+                "finetune": TrialConfig().finetune,
+                "schedule": TrialConfig().schedule,
+                "augment": old.augment.model_copy(update={"mix_off_epochs": 0}),
+            }
+        ),
+    )
+
+
+def _teller(say: Say | None, trial: str) -> Callable[[TrialRecord], None]:
+    def tell(record: TrialRecord) -> None:
+        if say:
+            row, epoch = record.epochs[-1], len(record.epochs)
+            say(
+                f"{trial} {epoch:>3}/{record.config.epochs}  loss {row[metrics.TRAIN_LOSS]:.3f} | "
+                f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f}"
+            )
+
+    return tell
+
+
+def _package(
+    runs: RunsFolder,
+    name: str,
+    card: Card,
+    trials: list[TrialFolder],
+    extended: Manifest,
+    study: StudyFolder,
+) -> None:
+    write_package(
+        runs.models / name,
+        trials,
+        [member.weight for member in card.members],
+        classes=extended.classes,
+        study=study.path.name,
+        rule=card.rule,
+        space=card.space,
+        temperature=card.temperature,
+        tta=card.views if card.tta else None,
+        manifest_hash=extended.hash,
+        data=str(extended.folder),
+    )

@@ -1,0 +1,99 @@
+"""What adding a class brought: the new class, and the old ones before and after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.errors import DataError
+from carray.inference.dataset_predictions import open_test_of, predict_rows
+from carray.inference.predictor import load_model
+from carray.predictions.statistics import Interval, Right, mcnemar_exact, paired_gain, share_right
+from carray.records import RunsFolder, TrialFolder
+
+
+@dataclass(frozen=True)
+class AddedClass:
+    """What adding a class brought, on images that no training saw."""
+
+    name: str
+    model: str
+    package: Path
+    data: Path
+    trials: tuple[str, ...]
+    new_train: int
+    replayed: int
+    """Training images of the old classes."""
+    split: str
+    new: Interval
+    """Top-1 on the new class; before it was 0."""
+    new_images: int
+    old_before: Interval
+    """Top-1 on the old classes, by the old model."""
+    old_after: Interval
+    old_images: int
+    change: Interval
+    """Old classes, after minus before, paired."""
+    change_p: float
+    """McNemar's exact test, two-sided."""
+    taken_for_new: int
+    """Images of old classes that are now taken for the new one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        return {**asdict(self), "package": str(self.package), "data": str(self.data)}
+
+
+def measure(
+    runs: RunsFolder,
+    package: Path,
+    name: str,
+    manifest: Manifest,
+    extended: Manifest,
+    trials: list[TrialFolder],
+    progress: Progress,
+) -> AddedClass:
+    """Compare both models on the held images of the old classes, and say how the new one does."""
+    split = "test" if len(manifest.rows("test")) else "val"
+    new_model, new_class = load_model(runs.models / name), len(manifest.classes)
+    rows, old_rows = extended.rows(split), manifest.rows(split)
+    labels = extended.labels[rows]
+    said = predict_rows(new_model, extended, rows, progress).argmax(axis=1)
+    old_model = load_model(package)
+    before = predict_rows(old_model, manifest, old_rows, progress).argmax(axis=1)
+    if split == "test":
+        open_test_of(runs, old_model.card, manifest)
+        open_test_of(runs, new_model.card, extended)
+    is_new = labels == new_class
+    right_before = before == manifest.labels[old_rows]
+    right_after = (said == labels)[~is_new]
+    if len(right_before) != len(right_after):
+        raise DataError(f"the {split} images of {manifest.folder} and {extended.folder} differ")
+    change, p = _paired(right_before, right_after)
+    trains = extended.labels[extended.rows("train")]
+    return AddedClass(
+        name=extended.classes[-1],
+        model=new_model.card.name,
+        package=runs.models / name,
+        data=extended.folder,
+        trials=tuple(trial.record().name for trial in trials),
+        new_train=int((trains == new_class).sum()),
+        replayed=int((trains != new_class).sum()),
+        split=split,
+        new=share_right((said == labels)[is_new]),
+        new_images=int(is_new.sum()),
+        old_before=share_right(right_before),
+        old_after=share_right(right_after),
+        old_images=len(right_after),
+        change=change,
+        change_p=p,
+        taken_for_new=int((said[~is_new] == new_class).sum()),
+    )
+
+
+def _paired(before: Right, after: Right) -> tuple[Interval, float]:
+    p = mcnemar_exact(int((after & ~before).sum()), int((before & ~after).sum()))
+    return paired_gain(before, after), p

@@ -1,0 +1,105 @@
+"""`Card`: what a model package says of itself; `card.json` and its members' `config.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from carray.config import InputSpec, TrialConfig, describe
+from carray.data.pixels.augmentation import View
+from carray.errors import RecordError
+from carray.files import write_text
+from carray.predictions.averaging import Blend
+from carray.predictions.views import NONE, Tta
+
+
+class _Json(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def write(self, path: Path) -> None:
+        """Write aside, then rename."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `path`; raises RecordError where it can't be read, with the reason."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise RecordError(f"there is no model package here: {path} is missing") from None
+        except ValidationError as error:
+            raise RecordError(f"{path} can't be read: {describe(error)}") from None
+
+
+class MemberCard(_Json):
+    """`members/K/config.json`: all that is needed to build one member and feed it."""
+
+    trial: str
+    config: TrialConfig
+    input: InputSpec
+    """Mean and standard deviation travel with the weights: others cost accuracy in silence."""
+
+
+class MemberEntry(_Json):
+    """One member in `card.json`."""
+
+    folder: str
+    """Relative to the package."""
+    trial: str
+    backbone: str
+    weight: float
+    sha256: str
+    """Of its weights file."""
+
+
+class TtaCard(_Json):
+    """The views that every image is seen in, and how their answers are merged."""
+
+    name: str
+    space: Literal["probability", "logit"]
+    views: tuple[View, ...]
+
+
+class Card(_Json):
+    """`card.json`."""
+
+    version: Literal[1] = 1
+    what: str
+    """One sentence for people."""
+    name: str
+    kind: Literal["ensemble", "single"]
+    study: str
+    classes: tuple[str, ...]
+    members: tuple[MemberEntry, ...]
+    rule: str
+    space: Literal["probability", "logit"] = "probability"
+    temperature: float = 1.0
+    tta: TtaCard | None = None
+    """None where no set of views earned its place, or none was measured."""
+    preprocessing: str
+    crop: Literal["none", "box"] = "none"
+    """`box`: training images were cut to their boxes, so these should be too."""
+    margin: float = 0.0
+    """How much a box grows, as a share of its sides."""
+    merge: dict[str, str] = {}
+    """Class name in the source -> the class that it became."""
+    manifest_hash: str = ""
+    results: dict[str, Any] = {}
+    """Rules, the comparison on test with its intervals, the verdict; as `Ensemble.as_dict`."""
+    made_at: float = 0.0
+    """Unix time, seconds."""
+    git_commit: str = ""
+    versions: dict[str, str] = {}
+
+    @property
+    def blend(self) -> Blend:
+        """The rule, over members by their place."""
+        weights = tuple(member.weight for member in self.members)
+        return Blend(tuple(range(len(weights))), weights, self.space, self.temperature)
+
+    @property
+    def views(self) -> Tta:
+        """How images are looked at: the whole image once, unless a set earned its place."""
+        return Tta(self.tta.name, self.tta.space, self.tta.views) if self.tta else NONE

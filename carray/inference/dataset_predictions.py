@@ -1,0 +1,82 @@
+"""A packaged model on the images of a prepared data set: the pixel store, not the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from carray.data.manifest import Manifest
+from carray.data.pixels.store import open_store
+from carray.errors import DataError
+from carray.inference.card import Card
+from carray.inference.predictor import BATCH_IMAGES, Model, Progress
+from carray.predictions.averaging import combine
+from carray.predictions.logits import Floats, Rows, log_softmax
+from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.progress import silent
+from carray.records import RunsFolder
+
+
+def predict_rows(
+    model: Model, manifest: Manifest, rows: Rows, progress: Progress = silent
+) -> Floats:
+    """Return log-probabilities (rows, classes), as `Model.predict` has them.
+
+    Raises:
+        DataError: an image is gone or has changed since it was prepared.
+    """
+    blend, parts = model.card.blend, [np.empty((0, len(model.classes)), np.float32)]
+    stores = {
+        (size, fit): open_store(manifest, size, fit, progress).pixels
+        for size, fit in dict.fromkeys(member.geometry for member in model.members)
+    }
+    with progress("predicting", len(rows)) as advance:
+        for start in range(0, len(rows), BATCH_IMAGES):
+            some = rows[start : start + BATCH_IMAGES]
+            log_ps = [
+                member.log_p(stores[member.geometry][some], model.card.views)
+                for member in model.members
+            ]
+            merged = combine(log_ps, blend.weights, blend.space)
+            parts.append(log_softmax(merged / np.float32(blend.temperature)))
+            advance(len(some))
+    return np.concatenate(parts)
+
+
+def check_classes(known: Sequence[str], found: Sequence[str], model: str, data: str) -> None:
+    """Refuse classes that differ in number, name or order.
+
+    Raises:
+        DataError: they do; both sides are named.
+    """
+    if tuple(known) == tuple(found):
+        return
+    if len(known) != len(found):
+        raise DataError(
+            f"{model} knows {len(known)} classes and {data} has {len(found)}: use data with the "
+            "classes that it was trained on"
+        )
+    place = next(i for i, pair in enumerate(zip(known, found, strict=True)) if pair[0] != pair[1])
+    same = "the same names in another order" if set(known) == set(found) else "other classes"
+    raise DataError(
+        f"class {place} is {known[place]!r} in {model} and {found[place]!r} in {data} ({same}): "
+        "use the data that it was trained on"
+    )
+
+
+def open_test_of(runs: RunsFolder, card: Card, manifest: Manifest) -> int:
+    """Record that a package looks at a data set's test split; return how many models ever did.
+
+    The package of an ensemble that has looked already is the same model.
+    """
+    views = [card.views.label] if card.tta else []
+    trials = [member.trial for member in card.members]
+    weights = [member.weight for member in card.members]
+    return record_opening(
+        runs,
+        model=card.name,
+        study=card.study,
+        manifest_hash=manifest.hash,
+        fingerprint=fingerprint_of([trials, weights, card.rule, *views]),
+    )

@@ -1,0 +1,181 @@
+"""Model packages: a folder with everything a prediction needs, and no pickle.
+
+NAME/
+  card.json                     `Card`: what it is, members, rule, figures, classes, versions
+  members/0/weights.safetensors
+  members/0/config.json         `MemberCard`: configuration, mean and standard deviation
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from carray.config import InputSpec, TrialConfig
+from carray.errors import RecordError
+from carray.files import (
+    locked,
+    read_json,
+    recover_folders,
+    remove_leftovers,
+    sha256_of,
+    written_aside,
+)
+from carray.inference.card import Card, MemberCard, MemberEntry, TtaCard
+from carray.predictions.views import Tta
+from carray.provenance import git_commit, versions
+from carray.records import RunsFolder, TrialFolder, TrialRecord
+
+if TYPE_CHECKING:
+    pass
+
+MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file; its own readers refuse more
+PREPROCESSING = (
+    "EXIF rotation, RGB, square of 8/7 of the input's side by the member's `fit` (antialiased), "
+    "resized to the input's side (bilinear), / 255, minus mean, over std"
+)
+
+
+def packages(runs: RunsFolder) -> list[Path]:
+    """Return the folders of all model packages, oldest first."""
+    recover_folders(runs.models)
+    cards = [card for card in runs.models.glob("*/card.json") if card.parent.name[0] != "."]
+    return [card.parent for card in sorted(cards, key=lambda card: card.stat().st_mtime)]
+
+
+def write_package(
+    folder: Path,
+    trials: Sequence[TrialFolder],
+    weights: Sequence[float],
+    *,
+    classes: Sequence[str],
+    study: str,
+    rule: str = "single trial",
+    space: Literal["probability", "logit"] = "probability",
+    temperature: float = 1.0,
+    tta: Tta | None = None,
+    manifest_hash: str = "",
+    data: str = "",
+    results: Mapping[str, Any] | None = None,
+) -> Card:
+    """Write a model package aside, then rename it over what was there.
+
+    Raises:
+        RecordError: a member's weights are gone.
+    """
+    records = [trial.record() for trial in trials]
+    with _alone(folder), written_aside(folder) as aside:
+        entries = tuple(
+            _write_member(aside, place, trial, record, weight)
+            for place, (trial, record, weight) in enumerate(
+                zip(trials, records, weights, strict=True)
+            )
+        )
+        card = Card(
+            what=_what(records, rule, len(classes)),
+            name=folder.name,
+            kind="ensemble" if len(entries) > 1 else "single",
+            study=study,
+            classes=tuple(classes),
+            members=entries,
+            rule=rule,
+            space=space,
+            temperature=temperature,
+            tta=tta and TtaCard(name=tta.name, space=tta.space, views=tta.views),
+            preprocessing=PREPROCESSING,
+            **crop_of(data),
+            manifest_hash=manifest_hash,
+            results=dict(results or {}),
+            made_at=time.time(),
+            git_commit=git_commit(),
+            versions=versions(),
+        )
+        card.write(aside / "card.json")
+    return card
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let nobody else write a package beside `folder`, and tidy up after those who were killed."""
+    with locked(folder.parent / ".lock"):
+        recover_folders(folder.parent)
+        remove_leftovers(folder)
+        yield
+
+
+def _write_member(
+    package: Path, place: int, trial: TrialFolder, record: TrialRecord, weight: float
+) -> MemberEntry:
+    if not trial.weights_file.exists():
+        raise RecordError(
+            f"trial {record.name} has no weights any more: the disk budget deleted them; "
+            "ensemble again without it, or `carray replay` it"
+        )
+    folder = package / "members" / str(place)
+    folder.mkdir(parents=True)
+    shutil.copyfile(trial.weights_file, folder / "weights.safetensors")
+    MemberCard(
+        trial=record.name,
+        config=record.config,
+        input=member_input(record.config, trial.weights_file),
+    ).write(folder / "config.json")
+    return MemberEntry(
+        folder=f"members/{place}",
+        trial=record.name,
+        backbone=record.config.backbone,
+        weight=weight,
+        sha256=sha256_of(folder / "weights.safetensors"),
+    )
+
+
+def crop_of(data: str) -> dict[str, Any]:
+    """Return how images were cut and classes merged, as the card's fields; nothing if unknown."""
+    file = Path(data) / "manifest.json"
+    settings = read_json(file).get("settings", {}) if data and file.exists() else {}
+    return {name: settings[name] for name in ("crop", "margin", "merge") if name in settings}
+
+
+def member_input(config: TrialConfig, weights_file: Path) -> InputSpec:
+    """Return what a trial's classifier was fed: from its weights' metadata, else from timm.
+
+    The metadata are read without torch; older weights need the pretrained file to be there.
+    """
+    found = safetensors_metadata(weights_file)
+    if "mean" in found and "std" in found:
+        mean, std = (tuple(json.loads(found[name])) for name in ("mean", "std"))
+        return InputSpec(size=config.image_size, mean=mean, std=std)
+    from carray.models.backbones import input_spec
+
+    return input_spec(config)
+
+
+def safetensors_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file: eight bytes of length, JSON, then the tensors.
+
+    Raises:
+        RecordError: it isn't one, or is cut short.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES
+        header = opened.read(length) if length < MAX_HEADER_BYTES else b""
+    try:
+        found = json.loads(header)
+        metadata = found.pop("__metadata__", None) or {}
+        end = 8 + length + max((each["data_offsets"][1] for each in found.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise RecordError(f"{file} is no safetensors file: it may be cut short") from None
+    if file.stat().st_size != end:
+        raise RecordError(f"{file} is cut short: it should have {end:,} bytes")
+    return dict(metadata)
+
+
+def _what(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
+    backbones = ", ".join(dict.fromkeys(record.config.backbone for record in records))
+    return f"{len(records)} classifiers of {num_classes} classes ({backbones}), {rule}"

@@ -1,0 +1,194 @@
+"""Predictions of image files as CSV: likeliest classes with probabilities, or a submission."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from carray.errors import ConfigError, DataError
+from carray.files import check_target, written_aside
+from carray.inference.card import Card
+from carray.inference.inputs import ImageList, find_images, find_package
+from carray.inference.predictor import load_model
+from carray.inference.submission import (
+    CATEGORY_COLUMNS,
+    Sample,
+    category_rows,
+    class_columns,
+    probability_rows,
+)
+from carray.progress import Advance, silent
+from carray.records import RunsFolder
+
+if TYPE_CHECKING:
+    from carray.inference.predictor import Predictions
+
+SHOWN = 10  # images that a summary names
+SHOWN_MERGES = 4
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """What `predict_to_csv` did."""
+
+    out: Path
+    model: Path
+    images: int
+    """Predicted."""
+    unreadable: dict[str, str]
+    """Image -> why it could not be read."""
+    notes: tuple[str, ...]
+    seconds: float
+    rows: tuple[Row, ...]
+    """What was written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the rows as JSON-able data."""
+        told = {name: str(getattr(self, name)) for name in ("out", "model")}
+        counts = {"images": self.images, "seconds": round(self.seconds, 3)}
+        return {**told, **counts, "unreadable": self.unreadable, "notes": list(self.notes)}
+
+
+def predict_to_csv(
+    model: str,
+    images: Sequence[str | Path],
+    out: str | Path,
+    *,
+    top_k: int = 3,
+    submission: bool = False,
+    probabilities: bool = False,
+    sample: str | Path | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> PredictedFile:
+    """Predict image files and write a CSV; unreadable images are named, not fatal.
+
+    Args:
+        model: a package's folder or name, or a trial (`STUDY/NUMBER` or its folder).
+        images: files, folders, CSV files of paths.
+        out: the CSV to write.
+        top_k: how many classes a row holds, likeliest first.
+        submission: write `Id,Category` rows, the ids being the images' names.
+        probabilities: write a column for each class.
+        sample: a sample submission: its columns, its ids, its order; with a column for each class
+            (under the name that it had before merging, too) probabilities are written.
+        runs: the runs folder.
+        progress: shows how far the images are.
+
+    Raises:
+        ConfigError: `out` can't be written.
+        RecordError: there is no such model.
+        DataError: there are no images or none can be read, an id of `sample` has none, or one of
+            its columns is no class of the model, or the reverse.
+    """
+    start = time.monotonic()
+    runs_folder = RunsFolder.at(runs)
+    if top_k < 1:
+        raise ConfigError(f"--top-k {top_k} must be at least 1")
+    check_target(Path(out))
+    package = find_package(runs_folder, model)
+    found = find_images(images)
+    wanted = Sample.read(Path(sample)) if sample else None
+    if wanted:
+        found = wanted.matched(found)
+    card = Card.read(package / "card.json")
+    columns = _columns(wanted, card, probabilities)
+    loaded = load_model(package)
+    predicted = loaded.predict_files(found.paths, progress, found.boxes)
+    if not predicted.places:
+        place, why = next(iter(predicted.unreadable.items()))
+        raise DataError(
+            f"none of the {len(found.paths)} images can be read; {found.names[place]}: {why}"
+        )
+    identity = wanted.identity if wanted else CATEGORY_COLUMNS[0]
+    if columns:
+        rows = probability_rows(found, predicted, identity, columns)
+    elif submission or wanted:
+        category = wanted.columns[0] if wanted else CATEGORY_COLUMNS[1]
+        rows = category_rows(found, predicted, loaded.classes, (identity, category))
+    else:
+        rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
+    _write(Path(out), rows)
+    return PredictedFile(
+        Path(out),
+        package,
+        len(predicted.places),
+        {found.names[place]: why for place, why in predicted.unreadable.items()},
+        (*_view_notes(card), *_merge_notes(card), *_notes(card.crop, found)),
+        time.monotonic() - start,
+        tuple(rows),
+    )
+
+
+def _view_notes(card: Card) -> tuple[str, ...]:
+    if card.tta is None:
+        return ()
+    return (f"every image was seen in {len(card.tta.views)} views ({card.views.label})",)
+
+
+def _merge_notes(card: Card) -> tuple[str, ...]:
+    """Say which classes are several of the source's: their names may be asked for elsewhere."""
+    if not card.merge:
+        return ()
+    told = [f"{old!r} is {new!r}" for old, new in card.merge.items()][:SHOWN_MERGES]
+    more = len(card.merge) - SHOWN_MERGES
+    return (f"classes were merged: {'; '.join(told)}" + (f"; and {more} more" if more > 0 else ""),)
+
+
+def _columns(
+    sample: Sample | None, card: Card, probabilities: bool
+) -> dict[str, tuple[int, float]]:
+    """Return the class of each probability column; none where no probabilities are asked for."""
+    if sample and sample.wants_probabilities:
+        return class_columns(sample.columns, card.classes, card.merge, sample.file)
+    if probabilities and sample:
+        raise ConfigError(
+            f"--probabilities needs one column a class, and {sample.file} has "
+            f"{sample.columns[0]!r} alone: drop --sample or --probabilities"
+        )
+    return {name: (place, 1.0) for place, name in enumerate(card.classes)} if probabilities else {}
+
+
+def _notes(crop: str, found: ImageList) -> tuple[str, ...]:
+    uncut = found.boxes.count(None)
+    if crop != "box" or not uncut:
+        return ()
+    return (
+        f"the model was trained on images cut to their boxes, and {uncut} of these images have "
+        "none: give a CSV with box_x1, box_y1, box_x2, box_y2, or images that are cut already",
+    )
+
+
+def _top_rows(
+    found: ImageList, predicted: Predictions, classes: Sequence[str], top_k: int
+) -> list[Row]:
+    """Return one row an image, in order; an unreadable one has empty classes and its reason."""
+    known = dict(zip(predicted.places, predicted.probabilities, strict=True))
+    rows = []
+    for place, name in enumerate(found.names):
+        row = {"image": name}
+        p = known.get(place)
+        order = [] if p is None else np.argsort(-p, kind="stable")[:top_k].tolist()
+        for rank in range(top_k):
+            row[f"class_{rank + 1}"] = classes[order[rank]] if order else ""
+            row[f"probability_{rank + 1}"] = "" if p is None else f"{p[order[rank]]:.6f}"
+        rows.append(row | {"error": predicted.unreadable.get(place, "")})
+    return rows
+
+
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    with written_aside(out) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

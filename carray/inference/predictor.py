@@ -1,0 +1,221 @@
+"""`Model`: a package loaded for prediction, preprocessing images exactly as training evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from carray.config import Fit
+from carray.data.fill import num_workers
+from carray.data.pixels.augmentation import WHOLE, View
+from carray.data.pixels.decode import Box, UnreadableImage, read_square
+from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
+from carray.data.pixels.store import store_side
+from carray.errors import DataError, RecordError, WeightsError
+from carray.files import recovered, sha256_of
+from carray.inference.card import Card, MemberCard
+from carray.models.classifier import Classifier, load_classifier
+from carray.predictions.averaging import combine
+from carray.predictions.logits import Floats, log_softmax
+from carray.predictions.views import Tta
+from carray.progress import Advance, silent
+from carray.training.evaluation import predict_batches
+from carray.training.trial_state import Arithmetic, arithmetic, usual_compute
+
+BATCH_IMAGES = 64
+Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
+ImagePath = str | Path
+_Image = tuple[Path, Box | None]
+_Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of the images that could be read, and why the others could not."""
+
+    places: tuple[int, ...]
+    """Which of the images given."""
+    probabilities: Floats
+    """(places, classes)."""
+    unreadable: dict[int, str]
+    """Place -> why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One classifier, ready; it evaluates with training's own code."""
+
+    classifier: Classifier
+    card: MemberCard
+    numbers: Arithmetic
+
+    @property
+    def geometry(self) -> Geometry:
+        """What its images must be made into."""
+        return self.card.config.image_size, self.card.config.fit
+
+    def logits(self, squares: Square, view: View = WHOLE) -> Floats:
+        """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
+        rows = np.arange(len(squares))
+        on_gpu = self.numbers.device.type != "cpu"
+        images = Images(squares, np.zeros(len(squares), np.int64))
+        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
+        parts = predict_batches(self.classifier, plan, self.numbers, num_loaders=1)
+        logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def features(self, squares: Square) -> Floats:
+        """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
+        on_gpu = self.numbers.device.type != "cpu"
+        images = Images(squares, np.zeros(len(squares), np.int64))
+        plan = EvalPlan(images, np.arange(len(squares)), BATCH_IMAGES, self.card.input.size, on_gpu)
+        parts = []
+        for batch in Loader(plan, num_threads=1):
+            pixels, _ = to_device(batch, self.numbers.device)
+            with self.numbers.autocast():
+                seen = self.classifier.features(self.numbers.normalise(pixels)).float()
+            parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
+        return np.asarray(torch.cat(parts), np.float32)
+
+    def log_p(self, squares: Square, tta: Tta) -> Floats:
+        """Return log-probabilities (images, classes), merged over the views of `tta`."""
+        return tta.merged([log_softmax(self.logits(squares, view)) for view in tta.views])
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model package, loaded; see `carray.inference.package.load_model`."""
+
+    card: Card
+    members: tuple[Member, ...]
+    device: torch.device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.card.classes
+
+    def predict(self, images: Sequence[ImagePath]) -> Floats:
+        """Return probabilities of image files, (images, classes).
+
+        Raises:
+            DataError: an image can't be read; the first is named.
+        """
+        found = self.predict_files(images)
+        for place, why in found.unreadable.items():
+            raise DataError(f"{images[place]} can't be read: {why}")
+        return found.probabilities
+
+    def predict_files(
+        self,
+        images: Sequence[ImagePath],
+        progress: Progress = silent,
+        boxes: Sequence[Box | None] | None = None,
+    ) -> Predictions:
+        """Return probabilities of the files that can be read, and why the others can't.
+
+        `boxes` are used where the training images were cut to theirs.
+        """
+        places: list[int] = []
+        parts = [np.empty((0, len(self.classes)), np.float32)]
+        unreadable: dict[int, str] = {}
+        used = boxes if boxes is not None and self.card.crop == "box" else [None] * len(images)
+        wanted = [(Path(image), box) for image, box in zip(images, used, strict=True)]
+        with progress("predicting", len(wanted)) as advance:
+            for batch in self._batches(wanted):
+                good = [(place, squares) for place, squares in batch if isinstance(squares, dict)]
+                unreadable |= {place: why for place, why in batch if isinstance(why, str)}
+                if good:
+                    places += [place for place, _ in good]
+                    parts.append(self.predict_squares([squares for _, squares in good]))
+                advance(len(batch))
+        return Predictions(tuple(places), np.concatenate(parts), unreadable)
+
+    def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Floats:
+        """Return probabilities of images that are squares in each member's geometry."""
+        log_ps = []
+        for member in self.members:
+            squares = np.stack([image[member.geometry] for image in images])
+            log_ps.append(member.log_p(squares, self.card.views))
+        blend = self.card.blend
+        log_p = combine(log_ps, blend.weights, blend.space)
+        return np.exp(log_softmax(log_p / blend.temperature))
+
+    def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
+        """Yield each batch's places with their squares, or with why there are none."""
+        geometries = {member.geometry for member in self.members}
+        with ThreadPoolExecutor(num_workers()) as pool:
+            for start in range(0, len(images), BATCH_IMAGES):
+                some = images[start : start + BATCH_IMAGES]
+                read = pool.map(lambda image: _read(image, self.card.margin, geometries), some)
+                yield list(enumerate(read, start))
+
+
+def load(folder: Path, device: str | None = None) -> Model:
+    """Load a package; see `carray.inference.package.load_model`."""
+    card = Card.read(recovered(folder) / "card.json")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    members = []
+    for entry in card.members:
+        place = folder / entry.folder
+        file = place / "weights.safetensors"
+        if not file.exists():
+            raise RecordError(f"the model package {folder} is incomplete: {file} is missing")
+        if sha256_of(file) != entry.sha256:
+            raise WeightsError(f"{file} isn't what the package was written with: copy it again")
+        member = MemberCard.read(place / "config.json")
+        members.append(load_member(file, member, len(card.classes), where))
+    return Model(card, tuple(members), where)
+
+
+def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:
+    """Build a member as training judges it; a CPU always computes in float32."""
+    config = card.config
+    if device.type == "cpu":
+        config = config.model_copy(update={"precision": "fp32"})
+    classifier = load_classifier(config, num_classes, file)
+    numbers = arithmetic(card.input, usual_compute(config, classifier, device), device)
+    # torch's stubs know no memory format in Module.to
+    classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+    return Member(classifier, card, numbers)
+
+
+def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
+    """Return an image's squares, or why there are none."""
+    path, box = image
+    try:
+        data = path.read_bytes()
+        return {
+            (size, fit): read_square(data, store_side(size), fit, box, margin)
+            for size, fit in geometries
+        }
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def load_model(folder: str | Path, device: str | None = None) -> Model:
+    """Load a model package for prediction; imports torch.
+
+    Args:
+        folder: the package, with its `card.json`.
+        device: a torch device; None takes the GPU where there is one.
+
+    Raises:
+        RecordError: it is no package, or is incomplete.
+        WeightsError: weights have changed since the package was written, or don't fit.
+    """
+    from carray.inference.predictor import load
+
+    return load(Path(folder), device)

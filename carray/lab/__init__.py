@@ -1,1 +1,0 @@
-"""The lab: ways to search, tried on recorded learning curves instead of on GPUs."""

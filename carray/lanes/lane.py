@@ -1,0 +1,320 @@
+"""Lanes: Ray Train worker groups that stay, and carry out orders from the study's mailbox.
+
+A nested trainer starts eight processes a trial; a lane starts them once. Rank r of a lane runs
+`lane_loop`: take an order, carry it out, acknowledge it only then. See `mailbox.py` for who gets
+what, and for what happens when a rank dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from carray.disk import disk_error
+from carray.errors import CarrayError, PlanError, TrialFailed, TrialInfeasible
+from carray.lanes.mailbox import Mailbox
+from carray.lanes.memory_guard import AllowedGrowth, LaneMemory
+from carray.lanes.messages import Answer, LaneOrder
+
+if TYPE_CHECKING:
+    from carray.training.runner import TrialRunner
+
+STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
+PASSED_ON = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+SPARED = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own callbacks
+RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
+
+
+@dataclass(frozen=True)
+class LaneShape:
+    """What one lane asks of the cluster."""
+
+    num_workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float = 0.0
+    allowed_growth: AllowedGrowth = field(default_factory=AllowedGrowth)
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of one rank: its CPUs, at least one."""
+        return max(1, round(self.cpus_per_worker))
+
+    def resources_per_worker(self) -> dict[str, float]:
+        """Return what Ray places one rank by."""
+        resources = {"CPU": self.cpus_per_worker}
+        if self.gpus_per_worker:
+            resources["GPU"] = self.gpus_per_worker
+        return resources
+
+
+class Lanes:
+    """All lanes of a study: start, call, stop. One instance owns one mailbox actor."""
+
+    def __init__(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> None:
+        self.shape = shape
+        self.num_lanes = num_lanes
+        self.errors: dict[int, BaseException] = {}  # lane -> what ended its worker group for good
+        self._name = f"{name}-{uuid.uuid4().hex[:6]}"
+        self._storage = storage
+        self._threads: list[threading.Thread] = []
+        self.mailbox = (
+            ray.remote(Mailbox)
+            .options(num_cpus=0, max_concurrency=10_000, max_restarts=0)
+            .remote(num_lanes)
+        )
+
+    def start(self) -> None:
+        """Ask for every worker group at once; returns before they are up."""
+        _set_train_environment()
+        for lane in range(self.num_lanes):
+            thread = threading.Thread(
+                target=self._run_lane, args=(lane,), name=f"lane-{lane}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def call(self, order: LaneOrder) -> Any:
+        """Send an order; return Ray's reference to its `Answer`."""
+        return self.mailbox.call.remote(order)
+
+    def lives(self) -> list[int]:
+        """Count each lane's worker groups that have asked for work: 0 not up yet, 2 once lost."""
+        return list(ray.get(self.mailbox.lives.remote()))
+
+    def lanes_up(self) -> int:
+        """Count the lanes that have come up."""
+        return sum(life > 0 for life in self.lives())
+
+    def wait_up(self, timeout_seconds: float, unless: Callable[[], bool]) -> int:
+        """Wait for the first lane, every lane's failure or `unless`; return how many are up."""
+        deadline = time.monotonic() + timeout_seconds
+        while (up := self.lanes_up()) == 0 and time.monotonic() < deadline:
+            if len(self.errors) == self.num_lanes or unless():
+                break
+            time.sleep(0.1)
+        return up
+
+    def fail(self, reason: str) -> None:
+        """Leave every order, waiting or to come, undone: the study is being stopped."""
+        with contextlib.suppress(Exception):
+            ray.get(self.mailbox.fail.remote(reason), timeout=STOP_SECONDS)
+
+    def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
+        """Send the lanes home and wait for their worker groups and placement groups to go."""
+        with contextlib.suppress(Exception):
+            ray.get(self.mailbox.close.remote(), timeout=STOP_SECONDS)
+        deadline = time.monotonic() + patience_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        ray.kill(self.mailbox)
+
+    def retired(self) -> list[str]:
+        """Return what was said of every worker group that was started anew between trials."""
+        return list(ray.get(self.mailbox.retired.remote()))
+
+    def _run_lane(self, lane: int) -> None:
+        """Keep a worker group up; one that has retired is replaced when a trial wants it."""
+        try:
+            self._trainer(lane).fit()
+            while self._is_wanted(lane):
+                self._trainer(lane).fit()
+        except Exception as error:
+            self.errors[lane] = error
+
+    def _is_wanted(self, lane: int) -> bool:
+        """Wait until the lane is wanted again; raises PlanError where it has left for good."""
+        try:
+            if why := ray.get(self.mailbox.why_left.remote(lane)):
+                raise PlanError(why)
+            return bool(ray.get(self.mailbox.is_wanted.remote(lane)))
+        except ray.exceptions.RayActorError:
+            return False  # the study is over
+
+    def _trainer(self, lane: int) -> Any:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+        from carray.lanes.train_backend import LaneBackendConfig
+
+        return _trainer_class()(
+            lane_loop,
+            train_loop_config={
+                "lane": lane,
+                "mailbox": self.mailbox,
+                "num_threads": self.shape.num_threads,
+                "allowed_growth": self.shape.allowed_growth,
+            },
+            backend_config=LaneBackendConfig("nccl" if self.shape.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=self.shape.num_workers,
+                use_gpu=self.shape.gpus_per_worker > 0,
+                resources_per_worker=self.shape.resources_per_worker(),
+                placement_strategy="PACK",
+            ),
+            run_config=RunConfig(
+                name=f"{self._name}-lane-{lane}-{uuid.uuid4().hex[:6]}",
+                storage_path=str(self._storage),
+                failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
+                worker_runtime_env={"env_vars": _worker_environment(self.shape.num_threads)},
+            ),
+        )
+
+
+def _trainer_class() -> type:
+    """Return Ray's trainer without three of its helper actors.
+
+    The placement group cleaner is detached: it outlives a killed driver, and for ever where the
+    dashboard is off. A lane's group belongs to the driver's job, and Ray drops it when the job
+    ends, however it ends. The dataset manager loads Ray Data, which no lane reads.
+    """
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from carray.lanes.train_backend import LanePolicy
+
+    class LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [each for each in callbacks if type(each).__name__ not in SPARED]
+
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            parts["scaling_policy"] = LanePolicy(self.scaling_config)
+            return super()._initialize_and_run_controller(**parts)
+
+    return LaneTrainer
+
+
+def lane_loop(config: dict[str, Any]) -> None:
+    """Run one rank of one lane until it is sent home."""
+    import torch
+    from ray.train import get_context
+    from ray.train.collective import broadcast_from_rank_zero
+    from ray.train.torch import get_device
+
+    from carray.training.compute.out_of_memory import AgreedInfeasible, is_crowded
+    from carray.training.ranks import SoloRanks, TorchRanks
+    from carray.training.runner import TrialRunner
+
+    context = get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config["num_threads"])
+    ranks = TorchRanks() if world_size > 1 else SoloRanks()
+    device = get_device()
+    runner = TrialRunner(ranks, device, config["num_threads"])
+    incarnation = uuid.uuid4().hex
+    if world_size > 1:
+        incarnation = broadcast_from_rank_zero(incarnation)
+    mailbox, lane, sequence = config["mailbox"], config["lane"], 0
+    memory = LaneMemory(config["allowed_growth"])
+    while True:
+        try:
+            sequence, order = ray.get(mailbox.take.remote(lane, incarnation, sequence))
+        except ray.exceptions.RayActorError:
+            return  # the study is over, and could not wait for this lane
+        if order.kind == "exit":
+            return
+        try:
+            answer = carry_out(runner, order)
+        except Exception as error:
+            answer = answer_to(error, order)
+            if answer.state == "infeasible" and is_crowded(device):
+                why = f"shared its GPU, whose memory was too small: {answer.reason}"
+                if ray.get(mailbox.hand_on.remote(lane, sequence, why)):
+                    return
+            if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
+                # The other ranks may wait for this one in a collective: only a new worker group
+                # frees them. What can't be helped is told first, else the order comes again.
+                if answer.state == "infeasible" or answer.is_undone:
+                    ray.get(mailbox.answer.remote(lane, sequence, answer))
+                else:
+                    ray.get(mailbox.note.remote(lane, answer.reason))
+                raise
+            runner.release()
+        retires = False
+        if order.ends_trial:
+            # Agreed before the answer: once that is there the next order may come, and a rank that
+            # has not taken this one yet would never see it, nor what the others agree on after it.
+            has_grown = memory.has_grown()
+            retires = ranks.any(has_grown)
+            if has_grown:
+                ray.get(mailbox.retire.remote(lane, f"grew from {memory}"))
+        if rank == 0:
+            ray.get(mailbox.answer.remote(lane, sequence, answer))
+        if retires:
+            return
+
+
+def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
+    """Carry one order out on this rank."""
+    job = order.job
+    assert job is not None
+    if order.kind == "epoch":
+        return Answer(outcome=runner.run_epoch(job))
+    if order.kind == "finish":
+        runner.finish(job)
+    runner.release()
+    return Answer()
+
+
+def answer_to(error: Exception, order: LaneOrder) -> Answer:
+    """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
+    folders = (order.job.folder, order.job.data) if order.job else ()
+    if full := disk_error(error, *folders):
+        return Answer(reason=str(full))
+    if isinstance(error, TrialInfeasible):
+        return Answer("infeasible", str(error))
+    if isinstance(error, CarrayError):
+        return Answer("failed", str(error))
+    return Answer("failed", f"{type(error).__name__}: {error}")
+
+
+def place_error(lanes: Lanes, waited_seconds: float) -> str:
+    """Say why no lane came up, with the numbers."""
+    if lanes.errors:
+        first = next(iter(lanes.errors.values()))
+        return f"no worker group could start: {str(first).strip().splitlines()[-1]}"
+    free = ray.available_resources()
+    asked = lanes.shape.resources_per_worker()
+    have = ", ".join(f"{free.get(name, 0):g} of {total:g} {name} free" for name, total in _totals())
+    need = " and ".join(f"{value:g} {name}" for name, value in asked.items())
+    return (
+        f"no lane could be placed in {waited_seconds:.0f} s: each of its {lanes.shape.num_workers} "
+        f"ranks asks for {need}, the cluster has {have}; free some, or ask for less with "
+        "--workers-per-trial, --gpus-per-trial or --cpus-per-worker"
+    )
+
+
+def _totals() -> list[tuple[str, float]]:
+    total = ray.cluster_resources()
+    return [(name, total[name]) for name in ("CPU", "GPU") if name in total]
+
+
+def _worker_environment(num_threads: int) -> dict[str, str]:
+    """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
+        "OMP_NUM_THREADS": str(num_threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _set_train_environment() -> None:
+    """Set what Ray Train reads from the driver's environment, where the user hasn't."""
+    for name, value in {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",  # a dead rank is seen within a second
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # our own watchdog says what is missing
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost rank costs one epoch anyway
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+        "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,221 @@
+"""The mailbox between trials and lanes: orders in by trial, out to lanes, each answered once.
+
+Plain asyncio; `lane.py` makes a Ray actor of it. One mailbox serves all lanes of a study, so a
+trial needs no lane of its own: its next epoch goes to the lane that holds its state, and a new
+trial to the first lane that holds nobody's.
+
+A lane is W ranks. Every rank takes the same order, told apart by its sequence number; rank 0
+answers. When a lane's worker group is restarted its ranks come back under a new incarnation and
+get the unanswered order again; an order that was there for two incarnations' deaths is failed.
+A group may also retire between two trials, when it holds no order: a new one takes its place as
+soon as a trial looks for a lane. A lane that shares a GPU may leave for good when memory runs out:
+another lane carries its order out, with more room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from carray.lanes.messages import Answer, LaneOrder
+
+MAX_ATTEMPTS = 2  # worker groups that an order may kill before its trial is failed
+
+
+@dataclass
+class _Letter:
+    order: LaneOrder
+    answer: asyncio.Future[Answer]
+    attempts: int = 0
+    handed_on: bool = False  # by a lane that left for want of memory
+
+
+@dataclass
+class _Lane:
+    incarnation: str = ""
+    restarts: int = 0
+    sequence: int = 0
+    current: _Letter | None = None
+    note: str = ""  # what a rank said before it died
+    left: str = ""  # why the lane has left for good
+    home_of: str = ""  # the trial whose state the lane holds
+    own: deque[_Letter] = field(default_factory=deque)
+    idle_since: float | None = None
+    waited_seconds: float = 0.0  # with nothing to do since its last epoch, or since it came up
+
+
+class Mailbox:
+    """Orders for `num_lanes` lanes; methods are coroutines of one event loop."""
+
+    def __init__(self, num_lanes: int) -> None:
+        self._lanes = [_Lane() for _ in range(num_lanes)]
+        self._shared: deque[_Letter] = deque()
+        self._changed = asyncio.Condition()
+        self._closed = False
+        self._broken = ""
+        self._retired: list[str] = []  # what was said of worker groups started anew
+
+    async def call(self, order: LaneOrder) -> Answer:
+        """Put an order in and wait for its answer."""
+        if self._broken:
+            return Answer(reason=self._broken)
+        letter = _Letter(order, asyncio.get_running_loop().create_future())
+        async with self._changed:
+            home = next((lane for lane in self._lanes if lane.home_of == order.trial), None)
+            (home.own if home else self._shared).append(letter)
+            self._changed.notify_all()
+        return await letter.answer
+
+    async def leave(self, trial: str) -> None:
+        """Free the lane of a trial that was paused: its state is in its checkpoint."""
+        async with self._changed:
+            for lane in self._lanes:
+                if lane.home_of == trial:
+                    self._leave(lane)
+            self._changed.notify_all()
+
+    async def take(self, lane: int, incarnation: str, after: int) -> tuple[int, LaneOrder]:
+        """Wait for the lane's next order; return (sequence, order) with sequence > `after`."""
+        mine = self._lanes[lane]
+        async with self._changed:
+            if incarnation != mine.incarnation:
+                self._reborn(mine, incarnation)
+            while True:
+                if self._closed or incarnation != mine.incarnation:
+                    return after + 1, LaneOrder("exit")
+                if mine.current is None:
+                    self._assign(mine)
+                if mine.current is not None and mine.sequence > after:
+                    return mine.sequence, mine.current.order
+                await self._changed.wait()
+
+    async def answer(self, lane: int, sequence: int, answer: Answer) -> None:
+        """Take rank 0's answer to order `sequence`; a late or repeated one is dropped."""
+        mine = self._lanes[lane]
+        async with self._changed:
+            if mine.current is None or sequence != mine.sequence:
+                return
+            told = replace(answer, lane=lane, waited_seconds=mine.waited_seconds)
+            self._close_current(mine, told)
+            self._changed.notify_all()
+
+    async def note(self, lane: int, reason: str) -> None:
+        """Remember why a rank of the lane is about to end its worker group."""
+        self._lanes[lane].note = reason
+
+    async def retire(self, lane: int, why: str) -> None:
+        """Let a worker group go between two trials; the next one is no restart after a death."""
+        if self._lanes[lane].incarnation:  # of its ranks that have grown, the first to say so
+            self._retired.append(f"lane {lane} {why}")
+        self._lanes[lane].incarnation = ""
+
+    async def retired(self) -> list[str]:
+        """Return what was said of every worker group that retired so far."""
+        return self._retired
+
+    async def hand_on(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane leave for good and others carry its order out; say whether it may.
+
+        It may not if no other lane would be left, or if the order has made one leave before: then
+        the trial itself is too large.
+        """
+        mine = self._lanes[lane]
+        async with self._changed:
+            letter = mine.current
+            others = [each for each in self._lanes if each is not mine and not each.left]
+            if letter is None or sequence != mine.sequence or letter.handed_on or not others:
+                return False
+            letter.handed_on = True
+            mine.current, mine.incarnation, mine.left = None, "", why
+            self._leave(mine)
+            self._shared.appendleft(letter)
+            self._changed.notify_all()
+            return True
+
+    async def why_left(self, lane: int) -> str:
+        """Return why the lane has left for good; "" where it has not."""
+        return self._lanes[lane].left
+
+    async def is_wanted(self, lane: int) -> bool:
+        """Wait until a trial looks for a lane; False where the lane is not to start again."""
+        mine = self._lanes[lane]
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._closed or self._broken or mine.left or self._shared
+            )
+            return not (self._closed or self._broken or mine.left or mine.incarnation)
+
+    async def fail(self, reason: str) -> None:
+        """Leave every order, waiting or to come, undone for this reason."""
+        async with self._changed:
+            self._broken = reason
+            letters = [*self._shared, *(letter for lane in self._lanes for letter in lane.own)]
+            letters += [lane.current for lane in self._lanes if lane.current]
+            for letter in letters:
+                if not letter.answer.done():
+                    letter.answer.set_result(Answer(reason=reason))
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Send every lane home; what is unanswered stays unanswered."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def lives(self) -> list[int]:
+        """Count the worker groups of each lane that have asked for an order so far."""
+        return [lane.restarts + bool(lane.incarnation) for lane in self._lanes]
+
+    def _reborn(self, lane: _Lane, incarnation: str) -> None:
+        lane.restarts += bool(lane.incarnation)
+        lane.incarnation = incarnation
+        lane.idle_since = time.monotonic()
+        lane.waited_seconds = 0.0
+        if lane.current is None:
+            return
+        lane.current.attempts += 1
+        if lane.current.attempts >= MAX_ATTEMPTS:
+            cause = lane.note or "look for the cause in Ray's worker logs"
+            kind = lane.current.order.kind
+            reason = f"its {kind} ended the worker group {MAX_ATTEMPTS} times: {cause}"
+            self._close_current(lane, Answer("failed", reason))
+
+    def _assign(self, lane: _Lane) -> None:
+        if lane.own:
+            lane.current = lane.own.popleft()
+        elif self._shared and not lane.home_of:
+            lane.current = self._shared.popleft()
+            lane.home_of = lane.current.order.trial
+            self._move_to_home(lane)
+        else:
+            return
+        lane.sequence += 1
+        now = time.monotonic()
+        lane.waited_seconds += now - (lane.idle_since or now)
+        self._changed.notify_all()
+
+    def _move_to_home(self, lane: _Lane) -> None:
+        """Bring the trial's other shared orders to the lane that now holds it."""
+        following = [letter for letter in self._shared if letter.order.trial == lane.home_of]
+        for letter in following:
+            self._shared.remove(letter)
+            lane.own.append(letter)
+
+    def _close_current(self, lane: _Lane, answer: Answer) -> None:
+        letter = lane.current
+        assert letter is not None
+        lane.current = None
+        lane.idle_since = time.monotonic()
+        if letter.order.kind == "epoch":
+            lane.waited_seconds = 0.0
+        if not letter.answer.done():
+            letter.answer.set_result(answer)
+        if letter.order.ends_trial:
+            self._leave(lane)
+
+    def _leave(self, lane: _Lane) -> None:
+        lane.home_of = ""
+        while lane.own:  # orders that came meanwhile find a lane anew
+            self._shared.appendleft(lane.own.pop())

@@ -1,0 +1,1 @@
+"""What trials predicted for held-out images; numpy only, no torch."""

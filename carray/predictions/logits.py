@@ -1,0 +1,104 @@
+"""Float16 logits on disk to log-probabilities in float32, read no sooner than they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.errors import RecordError
+from carray.predictions.candidates import Candidate
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
+
+NUM_THREADS = 4  # numpy frees Python's lock; more threads only fight for memory bandwidth
+
+
+def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Floats:
+    """Return log-probabilities, float32: softmax overflows in float16."""
+    log_p = np.array(logits_NC, np.float32)
+    log_p -= log_p.max(axis=1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+    return log_p
+
+
+def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) -> Floats:
+    """Return each image's log-probability of its own class, (N,)."""
+    shifted = np.array(logits_NC, np.float32)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    own = shifted[np.arange(len(labels)), labels]
+    np.exp(shifted, out=shifted)
+    return np.asarray(own - np.log(shifted.sum(axis=1)), np.float32)
+
+
+class SplitVotes:
+    """What some trials say of the images of one split.
+
+    Args:
+        candidates: trials whose logits are aligned with `labels`.
+        split: `val`, `blend` or `test`.
+        labels: class index of each image of the split, in the manifest's order.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], split: str, labels: Labels) -> None:
+        self.candidates, self.split, self.labels = tuple(candidates), split, labels
+        self._log_p: dict[int, Floats] = {}
+        self._classes: dict[int, tuple[str, int]] = {}  # 0: the first trial read, its classes
+
+    def log_p(self, member: int) -> Floats:
+        """Return one trial's log-probabilities, (images, classes); kept once read."""
+        if member not in self._log_p:
+            self._log_p[member] = log_softmax(self._logits(member))
+        return self._log_p[member]
+
+    @cached_property
+    def true_log_p(self) -> Floats:
+        """Every trial's log-probability of the right class, (trials, images).
+
+        It is all that log-loss needs, so the rest is read and forgotten.
+        """
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            rows = pool.map(
+                lambda member: true_log_probability(self._logits(member), self.labels),
+                range(len(self.candidates)),
+            )
+            return np.stack(list(rows))
+
+    def preload(self, members: Sequence[int]) -> None:
+        """Read some trials' log-probabilities, side by side."""
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            list(pool.map(self.log_p, dict.fromkeys(members)))
+
+    def _logits(self, member: int) -> npt.NDArray[np.float16]:
+        candidate = self.candidates[member]
+        logits = candidate.folder.logits(self.split)
+        if logits.ndim != 2 or len(logits) != len(self.labels):
+            raise RecordError(
+                f"trial {candidate.record.name} has logits of shape {logits.shape} on "
+                f"{self.split!r}, which has {len(self.labels)} images: they are of other data"
+            )
+        self._check_classes(candidate.record.name, logits.shape[1])
+        if not np.isfinite(logits).all():
+            raise RecordError(
+                f"trial {candidate.record.name} has logits on {self.split!r} that aren't finite: "
+                "move its folder away"
+            )
+        return logits
+
+    def _check_classes(self, trial: str, classes: int) -> None:
+        first, wanted = self._classes.setdefault(0, (trial, classes))
+        if classes != wanted:
+            raise RecordError(
+                f"trial {trial} has logits of {classes} classes on {self.split!r} and {first} of "
+                f"{wanted}: they weren't trained on the same data"
+            )
+        if len(self.labels) and int(self.labels.max()) >= classes:
+            raise RecordError(
+                f"trial {trial} has logits of {classes} classes on {self.split!r}, whose labels "
+                f"go up to class {int(self.labels.max())}: they are of other data"
+            )

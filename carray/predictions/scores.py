@@ -1,0 +1,81 @@
+"""Log-loss and top-1 of predictions, and a temperature fitted by cross-fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from carray.predictions.logits import Floats, Labels, Rows, log_softmax
+
+NUM_FOLDS = 5
+TEMPERATURES = np.round(np.geomspace(0.25, 4.0, 25), 3)  # the middle one is exactly 1
+TEMPERATURE_IMAGES = 4000  # one number needs no more
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A temperature, and each image's log-loss with what the other folds would have chosen."""
+
+    temperature: float
+    """1 where another didn't earn its place."""
+    losses: Floats
+    """(images,)."""
+    calibrated: Floats
+    """The same with a temperature in any case: whether one is worth it was decided on the very
+    images, and answers that are compared should not differ by that luck."""
+    gain: float
+    """How much the temperature lowered the log-loss; 0 where it is 1."""
+
+
+def settle_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> Settled:
+    """Cross-fit a temperature; it must win by more than one standard error."""
+    losses_NT = temperature_losses(log_p, labels)
+    total_T = losses_NT.sum(axis=0)
+    calibrated = np.empty(len(labels), np.float32)
+    for held in folds:
+        chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
+        calibrated[held] = losses_of(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
+    plain = losses_of(log_p, labels)
+    gains = plain - calibrated
+    gain = float(gains.mean())
+    if gain <= float(gains.std()) / np.sqrt(len(gains)):
+        return Settled(1.0, plain, calibrated, 0.0)
+    return Settled(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
+
+
+def losses_of(log_p: Floats, labels: Labels) -> Floats:
+    """Return each image's log-loss, (N,)."""
+    return np.asarray(-log_p[np.arange(len(labels)), labels], np.float32)
+
+
+def make_folds(labels: Labels, seed: int = 0, num_folds: int = NUM_FOLDS) -> tuple[Rows, ...]:
+    """Return the images' numbers in `num_folds` parts, classes spread evenly."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    parts = (by_class[fold::num_folds] for fold in range(min(num_folds, len(labels))))
+    return tuple(np.sort(part) for part in parts)
+
+
+def log_loss(log_p: Floats, labels: Labels) -> float:
+    """Return the mean of -log p of the right class, natural logarithm."""
+    return float(-log_p[np.arange(len(labels)), labels].astype(np.float64).mean())
+
+
+def top1(log_p: Floats, labels: Labels) -> float:
+    """Return the share of images whose likeliest class is right."""
+    return float((log_p.argmax(axis=1) == labels).mean())
+
+
+def temperature_losses(log_p: Floats, labels: Labels) -> Floats:
+    """Return each image's log-loss at each of `TEMPERATURES`, (images, temperatures).
+
+    At most `TEMPERATURE_IMAGES` images, evenly spread, are worked out; the rest is NaN-free by
+    repeating the nearest of them, so means stay means over the same images.
+    """
+    step = -(-len(labels) // TEMPERATURE_IMAGES)
+    some, own = log_p[::step], labels[::step]
+    rows = np.arange(len(own))
+    losses = np.stack([-log_softmax(some / t)[rows, own] for t in TEMPERATURES], axis=1)
+    return np.repeat(losses, step, axis=0)[: len(labels)]

@@ -1,0 +1,230 @@
+"""The error sheet: each misclassified image beside examples of its true and its predicted class."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from carray.analysis.misclassified import COLUMNS, ConfusedPair, Mistake, Mistakes, find_mistakes
+from carray.data.manifest import BOX_COLUMNS, Manifest
+from carray.data.parallel import Progress
+from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
+from carray.drawing import Fonts, fitted
+from carray.errors import ConfigError, DataError
+from carray.files import written_aside
+from carray.inference.inputs import find_package
+from carray.predictions.test_access import looks_text
+from carray.progress import silent
+from carray.records import RunsFolder
+
+EXAMPLES = 2  # of each of the two classes
+TILE, GAP, MARGIN, CAPTION = 150, 6, 18, 46  # pixels
+BLOCKS_A_ROW = 2
+SHOWN_PAIRS = 8
+WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
+INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
+
+
+def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
+    """Draw the `shown` most confident mistakes and the most confused pairs."""
+    worst = found.mistakes[:shown]
+    fonts = Fonts(" ".join(manifest.classes))
+    block = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
+    rows = -(-len(worst) // BLOCKS_A_ROW)
+    pairs = found.pairs[:SHOWN_PAIRS]
+    head, foot = 84, 40 + 24 * -(-len(pairs) // BLOCKS_A_ROW)
+    width = 2 * MARGIN + BLOCKS_A_ROW * block + (BLOCKS_A_ROW - 1) * 2 * MARGIN
+    step = TILE + CAPTION + MARGIN
+    sheet = Image.new("RGB", (width, head + rows * step + foot + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    _draw_head(pen, found, len(worst), fonts)
+    for number, mistake in enumerate(worst):
+        x = MARGIN + number % BLOCKS_A_ROW * (block + 2 * MARGIN)
+        _draw_block(sheet, pen, (x, head + number // BLOCKS_A_ROW * step), mistake, manifest, fonts)
+    _draw_pairs(pen, head + rows * step, width, pairs, fonts)
+    return sheet
+
+
+def _draw_head(pen: ImageDraw.ImageDraw, found: Mistakes, shown: int, fonts: Fonts) -> None:
+    accuracy = found.accuracy
+    pen.text(
+        (MARGIN, 14),
+        f"{found.model}: {len(found.mistakes)} of {found.images} {found.split} images wrong "
+        f"(top-1 {accuracy.value:.3f}, 95 % {accuracy.low:.3f} to {accuracy.high:.3f}); "
+        f"the {shown} most confident mistakes",
+        INK,
+        fonts.large,
+    )
+    x = float(MARGIN)
+    for colour, words in (
+        (WRONG, "the misclassified image"),
+        (RIGHT, "training images of its true class"),
+        (TAKEN, "training images of the class that it was taken for"),
+    ):
+        pen.rectangle((x, 53, x + 14, 67), fill=colour)
+        pen.text((x + 22, 50), words, MUTED, fonts.normal)
+        x += 60 + pen.textlength(words, fonts.normal)
+
+
+def _draw_block(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    mistake: Mistake,
+    manifest: Manifest,
+    fonts: Fonts,
+) -> None:
+    x, y = corner
+    width = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
+    said = f"taken for {mistake.predicted} ({mistake.confidence:.0%})"
+    true = f"is {mistake.true} ({_percent(mistake.true_probability)}, place {mistake.true_rank})"
+    pen.text((x, y), fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
+    pen.text((x, y + 21), fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
+    shown = [(mistake.row, WRONG)]
+    shown += [(row, RIGHT) for row in examples(manifest, mistake.true, mistake.row)]
+    shown += [(row, TAKEN) for row in examples(manifest, mistake.predicted, mistake.row)]
+    for place, (row, colour) in enumerate(shown):
+        extra = (0 if place == 0 else GAP) + (GAP if place > EXAMPLES else 0)
+        left = x + place * (TILE + GAP) + extra
+        tile = _tile(manifest, row)
+        sheet.paste(tile, (left, y + CAPTION))
+        box = (left, y + CAPTION, left + TILE - 1, y + CAPTION + TILE - 1)
+        pen.rectangle(box, outline=colour, width=4 if place == 0 else 2)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"
+
+
+def examples(manifest: Manifest, name: str, turn: int) -> list[int]:
+    """Return `EXAMPLES` training rows of a class, others for another `turn`; no near-duplicates."""
+    rows = manifest.rows("train")
+    own = rows[manifest.labels[rows] == manifest.classes.index(name)]
+    groups = manifest.included["group"].to_numpy()[own]
+    own = own[np.unique(groups, return_index=True)[1]]
+    if len(own) == 0:
+        return []
+    places = (turn + np.arange(EXAMPLES) * max(1, len(own) // EXAMPLES)) % len(own)
+    return [int(row) for row in own[np.unique(places)]]
+
+
+def _tile(manifest: Manifest, row: int) -> Image.Image:
+    """Return an image, cut as the data are, whole on a grey square."""
+    entry = manifest.included.iloc[row]
+    try:
+        pixels = to_rgb(open_image(Path(str(entry["path"])).read_bytes()))
+        box = tuple(int(entry[name]) for name in BOX_COLUMNS)
+        if manifest.crop == "box" and box[0] >= 0:
+            height, width = pixels.shape[:2]
+            x1, y1, x2, y2 = box
+            pixels = cut(
+                pixels, grow((x1, y1, x2, y2), manifest.margin, width=width, height=height)
+            )
+    except (OSError, UnreadableImage):
+        return Image.new("RGB", (TILE, TILE), EMPTY)
+    whole: Image.Image = ImageOps.pad(Image.fromarray(pixels), (TILE, TILE), color=EMPTY)
+    return whole
+
+
+def _draw_pairs(
+    pen: ImageDraw.ImageDraw,
+    top: int,
+    width: int,
+    pairs: tuple[ConfusedPair, ...],
+    fonts: Fonts,
+) -> None:
+    pen.text((MARGIN, top), "most confused pairs", INK, fonts.normal)
+    half = (width - 2 * MARGIN) // BLOCKS_A_ROW
+    for number, pair in enumerate(pairs):
+        x = MARGIN + number % BLOCKS_A_ROW * half
+        y = top + 28 + number // BLOCKS_A_ROW * 24
+        words = f"{pair.count} of {pair.of}:  {pair.true}  taken for  {pair.predicted}"
+        pen.text((x, y), fitted(pen, words, half - MARGIN, fonts.small), INK, fonts.small)
+
+
+def show_mistakes(
+    model: str,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "errors",
+    *,
+    split: str = "test",
+    shown: int = 12,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Mistakes:
+    """Find a model's mistakes; write `errors.csv`, and `errors.png` with the `shown` worst.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        data: a folder made by `carray.prepare`, with the model's classes.
+        out: the folder to write to.
+        split: whose images; looking at `test` is recorded.
+        shown: mistakes on the sheet, most confident first.
+        runs: the runs folder.
+        progress: shows how far the images are.
+
+    Raises:
+        RecordError: there is no such model.
+        DataError: other classes than the model's, or no images in the split.
+        ConfigError: `shown` isn't positive.
+    """
+    if shown < 1:
+        raise ConfigError(f"--count {shown} must be at least 1")
+    from carray.inference.dataset_predictions import check_classes, open_test_of, predict_rows
+    from carray.inference.predictor import load_model
+
+    where = RunsFolder.at(runs)
+    manifest, package = Manifest.load(Path(data)), find_package(where, model)
+    rows = manifest.rows(split)
+    if len(rows) == 0:
+        raise DataError(f"{data} has no {split} images: name another with --split")
+    loaded = load_model(package)
+    check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
+    log_p = predict_rows(loaded, manifest, rows, progress)
+    opened = open_test_of(where, loaded.card, manifest) if split == "test" else 0
+    found = find_mistakes(loaded.card.name, manifest, split, log_p, opened)
+    return _written(found, manifest, Path(out), shown)
+
+
+def _written(found: Mistakes, manifest: Manifest, out: Path, shown: int) -> Mistakes:
+    from carray.reports.misclassified import draw_sheet
+
+    table = out / "errors.csv"
+    with written_aside(table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in found.mistakes:
+            p = (f"{one.confidence:.6f}", f"{one.true_probability:.6f}")
+            writer.writerow([one.image, one.true, one.predicted, *p, one.true_rank, one.path])
+    if not found.mistakes:
+        return replace(found, table=table)
+    sheet = out / "errors.png"
+    with written_aside(sheet) as aside:
+        draw_sheet(found, manifest, shown).save(aside, format="png")
+    return replace(found, table=table, sheet=sheet)
+
+
+def mistakes_lines(found: Mistakes) -> list[str]:
+    """Return what a person should know, as lines of at most 100 columns."""
+    accuracy = found.accuracy
+    lines = [
+        f"{found.model} on {found.images} images of {found.split}: {len(found.mistakes)} wrong, "
+        f"top-1 {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}]"
+    ]
+    if found.pairs:
+        lines += ["", f"{'true class':<40}{'taken for':<40}{'images':>8}{'of':>8}"]
+        lines += [
+            f"{pair.true[:38]:<40}{pair.predicted[:38]:<40}{pair.count:>8}{pair.of:>8}"
+            for pair in found.pairs[:SHOWN_PAIRS]
+        ]
+        more = len(found.pairs) - SHOWN_PAIRS
+        lines += [f"and {more} more pairs"] if more > 0 else []
+    if found.models_that_opened_test:
+        lines += ["", looks_text(found.models_that_opened_test)]
+    lines += [f"sheet: {found.sheet}"] if found.sheet else []
+    return [*lines, f"table: {found.table}"]

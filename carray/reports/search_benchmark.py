@@ -1,0 +1,67 @@
+"""The lab's table, at most 100 columns."""
+
+from __future__ import annotations
+
+from carray.search_benchmark.score import LabResult, MethodScore, Proposal
+
+NAME_WIDTH = 34
+OVER = ">50%"
+
+
+def lab_lines(result: LabResult) -> list[str]:
+    """Return what `carray replay-lab` prints."""
+    marks = list(result.scores[0].regret)
+    head = "".join(f"{f'after {mark}':>15}" for mark in marks)
+    sets = len(result.data_sets)
+    over = "data sets" if sets > 1 else "seeds"
+    plain = [score for score in result.scores if not score.method.starts]
+    started = [score for score in result.scores if score.method.starts]
+    return [
+        f"{sets} data set{'s' if sets > 1 else ''}, {result.seeds} seeds, {marks[-1]} full "
+        f"trainings each, {result.lanes} at once; * is what `carray tune` does",
+        "regret (0: best trial known, 1: median trial) after so many full trainings, +- over seeds",
+        f"share: of {result.budget} random full trainings, to find what they find; median {over}",
+        *result.notes,
+        "",
+        f"{'search':<{NAME_WIDTH}}{head}{'share':>9}{'10-90 %':>12}",
+        *(_row(score, marks) for score in plain),
+        *(["with starting points learned from the other data sets:"] if started else []),
+        *(_row(score, marks) for score in started),
+        "",
+        *proposal_lines(result.proposal),
+    ]
+
+
+def proposal_lines(proposal: Proposal) -> list[str]:
+    """Return what the next study should do, and how sure that is."""
+    method = proposal.method
+    options = f"--sampler {method.sampler} --scheduler {method.scheduler}"
+    if method.scheduler in ("asha", "hyperband"):
+        options += f" --reduction-factor {method.reduction_factor}"
+    if method.scheduler in ("asha", "median"):
+        options += f" --grace-epochs {method.grace_epochs}"
+    start = ["with starting points of the other data sets (--start-from)"] if method.starts else []
+    if proposal.clear:
+        told = (
+            f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than the "
+            "default's, where it was not chosen"
+        )
+    else:
+        told = (
+            "nothing surely beats the default: where it was not chosen, the leader gains "
+            f"{proposal.gain:.3f} +- {proposal.gain_error:.3f}"
+        )
+    return [f"next study: {options}", *start, told]
+
+
+def _row(score: MethodScore, marks: list[int]) -> str:
+    cells = "".join(f"{f'{score.regret[m]:.3f} +-{score.spread[m]:.3f}':>15}" for m in marks)
+    name = score.method.name + (" *" if score.method.shipped else "")
+    spread = f"{_percent(score.share_low)}-{_percent(score.share_high)}"
+    return f"{name:<{NAME_WIDTH}}{cells}{_percent(score.share):>9}{spread:>12}"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return OVER
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"

@@ -1,0 +1,1 @@
+"""What fits on the cluster: nodes, lanes and GPU shares."""

@@ -1,0 +1,183 @@
+"""The plan: how many lanes of what shape fit the cluster, worked out before the first trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from carray.errors import PlanError
+
+AUTO = "auto"  # GPUs a trial as `carray.search.placement.gpu_sharing` measures them
+CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
+TRIAL_CPU = 0.01
+
+Node = Mapping[str, float]  # resource name -> amount, as Ray counts it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study takes: `lanes` worker groups of `workers` ranks each."""
+
+    lanes: int
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    nodes: int
+
+    @property
+    def total_cpus(self) -> float:
+        """CPUs that all lanes hold."""
+        return self.lanes * self.workers * self.cpus_per_worker
+
+    @property
+    def total_gpus(self) -> float:
+        """GPUs that all lanes hold."""
+        return self.lanes * self.workers * self.gpus_per_worker
+
+    def widened(self, trials: int) -> Plan:
+        """Return a plan for `trials` long trials: lanes joined where there are more than those."""
+        lanes = max(1, min(self.lanes, trials))
+        if self.gpus_per_worker not in (0.0, 1.0):  # ranks that share a GPU can't be joined
+            return replace(self, lanes=lanes)
+        return replace(self, lanes=lanes, workers=self.workers * (self.lanes // lanes))
+
+    def serves(self, other: Plan) -> bool:
+        """Say whether these lanes are such as `other` asks for, and as many at least."""
+        return self.lanes >= other.lanes and replace(self, lanes=other.lanes) == other
+
+    def lanes_text(self) -> str:
+        """Say how many lanes of how many ranks."""
+        return f"{self.lanes} lane{'s' if self.lanes > 1 else ''} of {self._ranks_text()}"
+
+    def lines(self, trials: int, max_epochs: int) -> list[str]:
+        """Say the plan as a person reads it, at most 100 columns."""
+        each = f"{self.cpus_per_worker:g} CPU"
+        if self.gpus_per_worker:
+            each += f" and {self.gpus_per_worker:g} GPU"
+        total = f"{self.total_cpus:g} CPU"
+        if self.total_gpus:
+            total += f", {self.total_gpus:g} GPU"
+        trials_text = "1 trial" if trials == 1 else f"{trials} trials"
+        return [
+            f"{trials_text} of at most {max_epochs} epochs, {self.lanes} at a time "
+            f"on lanes of {self._ranks_text()}, {each} a rank",
+            f"in all {total} on {self.nodes} node{'s' if self.nodes > 1 else ''}, "
+            "held from the start to the end",
+        ]
+
+    def _ranks_text(self) -> str:
+        return "1 rank" if self.workers == 1 else f"{self.workers} ranks (DDP)"
+
+
+def make_plan(
+    nodes: Sequence[Node],
+    *,
+    trials: int,
+    workers: int = 1,
+    gpus_per_trial: float | None = None,
+    cpus_per_worker: float | None = None,
+    concurrent: int | None = None,
+) -> Plan:
+    """Fit lanes to the cluster's nodes.
+
+    Args:
+        nodes: each node's resources in all.
+        trials: trials still to run; no more lanes are planned than those.
+        workers: DDP ranks a trial.
+        gpus_per_trial: None takes one for each rank where the cluster has GPUs, else 0.
+        cpus_per_worker: None shares a node's CPUs among the ranks that it holds.
+        concurrent: trials at once; None takes what fits.
+
+    Raises:
+        PlanError: not one trial fits, or not as many as asked for; with the numbers.
+    """
+    have_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
+    check_counts(workers, concurrent)
+    gpus = float(have_gpus) if gpus_per_trial is None else gpus_per_trial / workers
+    _check_gpus(workers, gpus)
+    smallest_cpus = cpus_per_worker or 1.0
+    ranks_by_node = [_ranks_on(node, smallest_cpus, gpus) for node in nodes]
+    fit = sum(ranks_by_node) // workers
+    if fit < 1:
+        raise PlanError(_does_not_fit(nodes, workers, smallest_cpus, gpus))
+    if concurrent is not None and concurrent > fit:
+        raise PlanError(
+            f"{concurrent} trials at once don't fit: {fit} of {workers} "
+            f"{'ranks' if workers > 1 else 'rank'} do; use --concurrent {fit} or less"
+        )
+    lanes = min(concurrent or fit, max(trials, 1))
+    cpus = cpus_per_worker or _share(nodes, ranks_by_node, lanes * workers, gpus)
+    return Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node))
+
+
+def gpus_asked(text: str | None) -> float | str | None:
+    """Read `--gpus-per-trial`: a number or `auto`; None where nothing was asked.
+
+    Raises:
+        PlanError: it is neither.
+    """
+    if text is None or text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise PlanError(f"--gpus-per-trial {text!r} must be a number of GPUs, or auto") from None
+
+
+def check_counts(workers: int, concurrent: int | None) -> None:
+    """Refuse trials without a rank, or none at once.
+
+    Raises:
+        PlanError: they are.
+    """
+    if workers < 1:
+        raise PlanError(f"--workers-per-trial {workers} must be at least 1")
+    if concurrent is not None and concurrent < 1:
+        raise PlanError(f"--concurrent {concurrent} must be at least 1")
+
+
+def _check_gpus(workers: int, each: float) -> None:
+    if 0 < each < 1 and workers > 1:
+        raise PlanError(
+            f"{workers} ranks of one trial can't share a GPU ({each:g} each): NCCL refuses it; "
+            f"use --workers-per-trial 1, or --gpus-per-trial {workers}"
+        )
+    if each < 0 or (each > 1 and each != int(each)):
+        raise PlanError(
+            f"--gpus-per-trial gives {each:g} GPU a rank; it must be a share of one, or whole ones"
+        )
+
+
+def _ranks_on(node: Node, cpus: float, gpus: float) -> int:
+    by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    have = math.floor(node.get("GPU", 0))
+    by_gpu = have * math.floor(1 / gpus + 1e-9) if gpus < 1 else math.floor(have / gpus + 1e-9)
+    return min(by_cpu, by_gpu)
+
+
+def _share(nodes: Sequence[Node], ranks_by_node: Sequence[int], ranks: int, gpus: float) -> float:
+    """Share CPUs among ranks so that the fullest node still has headroom for thin trials.
+
+    Without GPUs a node takes one rank more than its share where ranks don't divide evenly.
+    """
+    total = sum(ranks_by_node)
+    shares = []
+    for node, most in zip(nodes, ranks_by_node, strict=True):
+        if most:
+            here = most if gpus else math.ceil(ranks * most / total)
+            shares.append((node["CPU"] - CPU_HEADROOM) / max(here, 1))
+    share = min(shares)
+    return float(math.floor(share)) if share >= 1 else math.floor(share * 100) / 100
+
+
+def _does_not_fit(nodes: Sequence[Node], workers: int, cpus: float, gpus: float) -> str:
+    totals = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    need = f"{workers} x {cpus:g} CPU" + (f" and {workers} x {gpus:g} GPU" if gpus else "")
+    return (
+        f"one trial asks for {need}, but the cluster has {totals['CPU']:g} CPU and "
+        f"{totals['GPU']:g} GPU on {len(nodes)} node{'s' if len(nodes) != 1 else ''}; lower "
+        "--workers-per-trial, --gpus-per-trial or --cpus-per-worker, or join a larger cluster"
+    )

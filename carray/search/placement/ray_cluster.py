@@ -1,0 +1,138 @@
+"""The way into Ray: an explicit address, quiet settings, and a clean way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+
+import psutil
+import ray
+import ray.exceptions
+
+from carray.errors import PlanError, causes
+from carray.search.placement.plan import Node
+
+LOCAL = "local"
+KNOCK_SECONDS = 10.0
+OBJECT_STORE_BYTES = 256 * 2**20  # pixels are mapped files; only orders and answers pass through
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records hold what those files would
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial ends without a metric
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Interrupts` stops the study gently
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own state is a cache
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+DAEMONS = ("gcs_server", "raylet")
+
+_ours: list[psutil.Process] = []  # of the Ray that this process has started
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
+
+    A Ray that the caller has already started is used and left running.
+
+    Raises:
+        PlanError: nothing answers at the address.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    if ray.is_initialized():
+        _refuse_silence(where)
+        yield
+        return
+    _connect(where)
+    try:
+        yield
+    finally:
+        _ours.clear()
+        ray.shutdown()
+
+
+def is_lost() -> bool:
+    """Say whether the Ray that this process has started has died under it."""
+    return not all(map(_is_alive, _ours))
+
+
+def memory_error(error: BaseException) -> PlanError | None:
+    """Return what `error` says of a node short of memory, on which Ray ends what it can.
+
+    It is None if the error is of another kind. What took the memory may be no process of Ray's.
+    """
+    for each in causes(error):
+        if isinstance(each, ray.exceptions.OutOfMemoryError):
+            said = str(each)
+            node = re.search(r"IP: ([^,]+),.*?was ([\d.]+)GB used / ([\d.]+)GB", said)
+            user = re.search(r"COMMAND\n\d+\t([\d.]+)\t(.+)", said)
+            where = f"node {node[1]} ran" if node else "a node ran"
+            used = f" ({node[2]} of {node[3]} GiB used)" if node else ""
+            most = f", most of it by {user[2][:60]!r} ({user[1]} GiB)" if user else ""
+            return PlanError(
+                f"{where} out of memory{used}{most}, and Ray ended the study's processes there; "
+                "free some, or run fewer trials at once (--concurrent)"
+            )
+    return None
+
+
+def nodes() -> list[Node]:
+    """Return the resources of every node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _connect(where: str) -> None:
+    settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if where == LOCAL:
+        settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    _refuse_silence(where)
+    try:
+        ray.init(address=where, **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _nobody_at(where, error) from None
+    _ours[:] = filter(_is_daemon, psutil.Process().children())
+
+
+def _is_daemon(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # gone meanwhile
+        return process.name() in DAEMONS
+    return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _refuse_silence(where: str) -> None:
+    try:
+        _knock(where)
+    except OSError as error:
+        raise _nobody_at(where, error) from None
+
+
+def _nobody_at(where: str, error: Exception) -> PlanError:
+    return PlanError(
+        f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
+        "`ray start --head`, or leave --address out to run on this machine"
+    )
+
+
+def _knock(where: str) -> None:
+    """Raise OSError where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()

@@ -1,0 +1,106 @@
+"""What a study is asked to do, and the checks of its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from carray.errors import ConfigError
+from carray.search.placement.plan import check_counts
+from carray.search.sampling.samplers import default_sampler
+from carray.search.scheduling.schedulers import DEFAULT_REDUCTION_FACTOR
+from carray.search.space.space import SearchSpace
+from carray.search.space.validation import checked
+
+DEFAULT_TRIALS = 30
+REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
+
+MOST_SEED = 2**30  # each trial adds its number, and a trial's own ends at 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What a study is asked to do; the command line's options have the same names."""
+
+    data: Path
+    space: str
+    trials: int | None = None
+    name: str | None = None
+    runs: str | None = None
+    max_epochs: int | None = None
+    concurrent: int | None = None
+    workers_per_trial: int = 1
+    gpus_per_trial: float | str | None = None
+    """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
+    cpus_per_worker: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    grace_epochs: int | None = None
+    reduction_factor: int = DEFAULT_REDUCTION_FACTOR
+    time_budget_seconds: float | None = None
+    refit: int = 0
+    refit_epochs: int | None = None
+    folds: int = 0
+    """Train the best configuration on every fold in the end; as many as the data have."""
+    address: str | None = None
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    disk_budget_gib: float = 50.0
+    storage: str | None = None
+    start_from: tuple[str, ...] = ()
+    place_timeout_seconds: float = 300.0
+    preflight: bool = False
+    """Overfit 32 images with each backbone before the first trial."""
+
+
+def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
+    """Return who draws: whom the request names, or the space, or what did best in the lab."""
+    return request.sampler or space.sampler or default_sampler(bool(space.blocks))
+
+
+def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
+    """Return the epochs of a refit: those asked for, else twice a trial's."""
+    return REFIT_LENGTH * max_epochs if request.refit_epochs is None else request.refit_epochs
+
+
+def check_numbers(request: StudyRequest) -> None:
+    """Refuse counts and amounts out of their range; NaN is in none.
+
+    Raises:
+        ConfigError: one is.
+        PlanError: one of those that the plan counts with is.
+    """
+    check_counts(request.workers_per_trial, request.concurrent)
+    gpus, seconds = request.gpus_per_trial, request.time_budget_seconds
+    for option, value, least, most in (
+        ("--trials", request.trials, 1, math.inf),
+        ("--refit", request.refit, 0, math.inf),
+        ("--seed", request.seed, 0, MOST_SEED),
+        ("--disk-budget", request.disk_budget_gib, 0, math.inf),
+        ("--gpus-per-trial", None if isinstance(gpus, str) else gpus, 0, math.inf),
+    ):
+        if value is not None and not least <= value <= most:
+            upto = f" and at most {most}" if most < math.inf else ""
+            raise ConfigError(f"{option} {value} must be at least {least}{upto}")
+    for option, amount in (
+        ("--time-budget", None if seconds is None else seconds / 60),
+        ("--place-timeout", request.place_timeout_seconds),
+        ("--cpus-per-worker", request.cpus_per_worker),
+    ):
+        if amount is not None and not amount > 0:
+            raise ConfigError(f"{option} {amount:g} must be above 0")
+
+
+def check_refits(space: SearchSpace, epochs: int) -> None:
+    """Refuse refits of so many epochs where a trial of the space can't have them.
+
+    Raises:
+        ConfigError: its warm-up is longer, say.
+    """
+    try:
+        checked(space.with_fixed({"epochs": epochs}))
+    except ConfigError as error:
+        raise ConfigError(f"--refit-epochs {epochs}: {error}") from None

@@ -1,0 +1,1 @@
+"""Ray Tune's side of a search: schedulers, the trainable, the driver."""

@@ -1,0 +1,314 @@
+"""The driver: Tune's trials on one side, lanes on the other, the ledger between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import ObjectRef, tune
+from ray.tune.error import TuneError
+from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from carray.errors import DiskError
+from carray.lanes.lane import Lanes
+from carray.lanes.messages import Answer, LaneOrder
+from carray.metrics import EPOCH_METRICS
+from carray.records import TrialRecord, TrialState
+from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
+from carray.search.scheduling.actor_reuse import keep_starting_actors
+from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, ThinTrial
+from carray.training.epoch_order import RECORD_FACTS, EpochOrder
+from carray.training.stopping import ending_of
+
+TIME_BUDGET = "the time budget is spent"
+SURPASSED = "others are the best now"
+THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
+MOST_PAUSED = 81
+PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
+actors come up one after the other, and of several that end together all but one are let go."""
+
+
+class Driver:
+    """Runs a ledger's trials on lanes until it opens no more."""
+
+    def __init__(
+        self, ledger: Ledger, lanes: Lanes, data: Path, on_left: Callable[[TrialRecord], None]
+    ) -> None:
+        self.ledger = ledger
+        self.lanes = lanes
+        self._data = data
+        self._on_left = on_left
+        self._open_finishes = 0
+        self._all_finished = threading.Condition()
+        self._lanes_seen: set[int] = set()
+        self._error: Exception | None = None  # the first one that Tune or a thread kept to itself
+        self.lane_waits: list[float] = []  # seconds between two trials on a lane, one a trial
+        self.without_logits: list[str] = []  # a sentence for each trial that couldn't be finished
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles all that it is given to its cache, which is never read: the ledger is."""
+        return {}
+
+    def order(self, record: TrialRecord, epoch: int) -> EpochOrder:
+        """Return the order for one epoch of a trial."""
+        return EpochOrder(
+            trial=record.name,
+            folder=str(self.ledger.trial_folder(record.number).path),
+            data=str(self._data),
+            config=record.config,
+            epoch=epoch,
+        )
+
+    def search(self, scheduler: TrialScheduler, deadline: float | None, storage: Path) -> None:
+        """Run Tune until the ledger opens no more trials and those opened have ended."""
+        for record in self.ledger.to_finish():
+            self.close(record)
+        at_once = self._trials_at_once(scheduler)
+        keep_starting_actors()
+        limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=at_once)
+        tuner = tune.Tuner(
+            tune.with_resources(ThinTrial, {"cpu": 0.01}),
+            tune_config=tune.TuneConfig(
+                search_alg=limited,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=None,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(storage),
+                callbacks=[LedgerCallback(self)],
+                stop=_Deadline(self, deadline),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=THIN_CRASHES),
+                verbose=0,
+            ),
+        )
+        os.environ[PENDING] = str(self.lanes.num_lanes)
+        try:
+            tuner.fit()
+        except TuneError:
+            self._raise_kept()
+            raise
+        self.wait_finished()
+        self._raise_kept()
+
+    @contextlib.contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """Keep what goes wrong, a full disk say: Tune tells it as text, a thread not at all."""
+        try:
+            yield
+        except Exception as error:
+            self._error = self._error or error
+            raise
+
+    def _raise_kept(self) -> None:
+        if self._error is not None:
+            raise self._error from None
+
+    def _trials_at_once(self, scheduler: TrialScheduler) -> int:
+        """One a lane; Hyperband halves whole brackets, whose paused trials count as open ones."""
+        if isinstance(scheduler, HyperBandScheduler):
+            return min(self.ledger.study.trials, MOST_PAUSED)
+        return self.lanes.num_lanes
+
+    def refit(self, records: list[TrialRecord]) -> None:
+        """Run trials to their last epoch without a scheduler, side by side."""
+        threads = [threading.Thread(target=self._refit_aside, args=(r,)) for r in records]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.wait_finished()
+        self._raise_kept()
+
+    def give_up(self, records: list[TrialRecord]) -> None:
+        """End refits and folds that an earlier call began and nobody asks for any more."""
+        for record in records:
+            self.close(self.ledger.end(record.number, TrialState.PRUNED, SURPASSED))
+        self.wait_finished()
+
+    def leave_undone(self, why: str) -> None:
+        """End the search where a lane left an order undone of itself: its disk is full, say."""
+        if why != INTERRUPTED:
+            self._error = self._error or DiskError(why)
+            self.ledger.stopped = self.ledger.stopped or why
+            # aside: the thread that brings answers must not wait for one
+            threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
+
+    def note_wait(self, lane: int, seconds: float) -> None:
+        """Note what a lane waited before a trial's first epoch; its own start doesn't count."""
+        if lane in self._lanes_seen:
+            self.lane_waits.append(seconds)
+        self._lanes_seen.add(lane)
+
+    def close(self, record: TrialRecord) -> None:
+        """Have a lane write what an ended trial leaves, then let the observers know."""
+        kind = "finish" if record.epochs else "forget"
+        job = self.order(record, max(1, len(record.epochs)))
+        with self._all_finished:
+            self._open_finishes += 1
+        reference: ObjectRef = self.lanes.call(LaneOrder(kind, job))  # type: ignore[arg-type]
+        reference.future().add_done_callback(lambda future: self._closed(record, future))
+
+    def wait_finished(self) -> None:
+        """Wait until every closed trial has left what it leaves."""
+        with self._all_finished:
+            self._all_finished.wait_for(lambda: self._open_finishes == 0)
+
+    def _closed(self, record: TrialRecord, future: Any) -> None:
+        try:
+            answer: Answer = future.result()
+            if answer.is_undone:
+                self.leave_undone(answer.reason)
+            else:
+                if answer.reason:
+                    lacks = lacks_logits(record, self.ledger.trial_folder(record.number))
+                    again = "; the same command tries again" if lacks else ""
+                    told = f"trial {record.name} left no logits: {answer.reason}{again}"
+                    self.without_logits.append(told)
+                with contextlib.suppress(Exception), self.keeping_errors():
+                    self.ledger.leave(record.number)
+                    self._on_left(record)
+        finally:
+            with self._all_finished:
+                self._open_finishes -= 1
+                self._all_finished.notify_all()
+
+    def _refit_aside(self, record: TrialRecord) -> None:
+        with contextlib.suppress(Exception), self.keeping_errors():
+            self._refit_one(record)
+
+    def _refit_one(self, record: TrialRecord) -> None:
+        import ray
+
+        reason, ending = ending_of(record.epochs, record.config)
+        while not reason and len(record.epochs) < record.config.epochs:
+            epoch = len(record.epochs) + 1
+            order = LaneOrder("epoch", self.order(record, epoch))
+            answer: Answer = ray.get(self.lanes.call(order))
+            if answer.outcome is None:
+                if answer.is_undone:
+                    self.leave_undone(answer.reason)
+                else:
+                    ended = self.ledger.end(record.number, TrialState(answer.state), answer.reason)
+                    self.close(ended)
+                return
+            outcome = answer.outcome
+            record = self.ledger.report(record.number, epoch, outcome.metrics, outcome.facts())
+            reason, ending = outcome.stop, outcome.ending
+        self.close(self.ledger.end(record.number, TrialState(ending), reason))
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """Tune's view of the ledger: it draws, and is told how trials end."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(metric=driver.ledger.study.metric, mode=None)
+        self._driver = driver
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Open a trial; Tune's FINISHED once the ledger opens no more."""
+        with self._driver.keeping_errors():
+            record = self._driver.ledger.ask()
+        if record is None:
+            return str(Searcher.FINISHED)
+        self.numbers[trial_id] = record.number
+        job = self._driver.order(record, 1)
+        return {
+            "job": job.model_dump_json(),  # a dict would be flattened and copied
+            "number": record.number,
+            "mailbox": self._driver.lanes.mailbox,
+            "metric": self.metric,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Close the trial: complete, pruned, failed or infeasible."""
+        number = self.numbers.pop(trial_id)
+        ledger = self._driver.ledger
+        epochs_done = len(ledger.record(number).epochs)
+        state, reason = _verdict(result or {}, error, ledger, epochs_done)
+        if state is TrialState.RUNNING:
+            self._driver.leave_undone(reason)
+        else:
+            with self._driver.keeping_errors():
+                self._driver.close(ledger.end(number, state, reason))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+
+def _verdict(
+    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int
+) -> tuple[TrialState, str]:
+    if STATE not in result and ledger.stopped not in ("", TIME_BUDGET):
+        return TrialState.RUNNING, INTERRUPTED
+    if error:
+        return TrialState.FAILED, f"its trial process died {THIN_CRASHES + 1} times"
+    if STATE in result:
+        return TrialState(result[STATE]), str(result.get(REASON, ""))
+    by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epochs_done}"
+    return TrialState.PRUNED, by
+
+
+class LedgerCallback(tune.Callback):  # type: ignore[misc]
+    """Takes every result into the ledger, those of stopped trials too."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Report one epoch."""
+        facts, told = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
+        if not facts:
+            return  # told by an earlier call, or no epoch at all
+        if result[EPOCH] == 1:
+            self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
+        row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
+        kept = {name: facts[name] for name in RECORD_FACTS}
+        with self._driver.keeping_errors():
+            self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+    on_trial_error = on_trial_complete
+
+
+def _is_number(result: dict[str, Any], name: str) -> bool:
+    return isinstance(result.get(name), int | float)
+
+
+class _Deadline(tune.Stopper):  # type: ignore[misc]
+    """Ends trials after their epoch once the time budget is spent."""
+
+    def __init__(self, driver: Driver, deadline: float | None) -> None:
+        self._driver = driver
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        ledger = self._driver.ledger
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            ledger.stopped = ledger.stopped or TIME_BUDGET
+        return bool(ledger.stopped) and STATE not in result
+
+    def stop_all(self) -> bool:
+        return False

@@ -1,0 +1,1 @@
+"""The search space language: YAML that names what is fixed and what is drawn."""

@@ -1,0 +1,67 @@
+"""JSON Schema of a search space's file, for editors that complete and underline YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from carray.config import TrialConfig, config_paths
+from carray.metrics import OBJECTIVES
+from carray.search.space.distributions import KINDS
+from carray.search.space.space import BLOCK
+from carray.search.space.yaml_reader import SAMPLERS, SCHEDULERS, VERSION
+
+Schema = dict[str, Any]
+
+
+def space_schema() -> Schema:
+    """Return the JSON Schema (draft 2020-12); each parameter has its own type, range and text."""
+    parameters = {path: _leaf(path) for path in config_paths()}
+    fixed = _closed(parameters)
+    search = _closed({path: _distribution(leaf) for path, leaf in parameters.items()})
+    block = {"type": ["object", "null"], **_closed({"fixed": fixed, "search": search})}
+    point = _closed({BLOCK: {"type": "string"}, **parameters})
+    properties = {
+        "version": {"const": VERSION},
+        "metric": {"enum": list(OBJECTIVES)},
+        "direction": {"enum": ["minimize", "maximize"]},
+        "fixed": fixed,
+        "search": search,
+        "backbones": {"type": "object", "additionalProperties": block},
+        "start": {"type": "array", "items": point},
+        "sampler": {"enum": list(SAMPLERS)},
+        "scheduler": {"enum": list(SCHEDULERS)},
+        "grace_epochs": {"type": "integer", "minimum": 1},
+        "trials": {"type": "integer", "minimum": 1},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "carray search space",
+        "required": ["version"],
+        "type": "object",
+        **_closed(properties),
+    }
+
+
+def _closed(properties: Schema) -> Schema:
+    return {"properties": properties, "additionalProperties": False}
+
+
+def _leaf(path: str) -> Schema:
+    """Return the schema of one parameter, as pydantic writes it."""
+    whole = TrialConfig.model_json_schema()
+    node: Schema = whole
+    for step in path.split("."):
+        node = node["properties"][step]
+        if "$ref" in node:
+            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
+    return {key: value for key, value in node.items() if key != "title"}
+
+
+def _distribution(leaf: Schema) -> Schema:
+    """Return the schema of the four distributions over one parameter."""
+    pair = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}}
+    kinds: Schema = dict.fromkeys(KINDS, pair)
+    kinds["choice"] = {"type": "array", "minItems": 1, "items": leaf}
+    shape = {"type": "object", "minProperties": 1, "maxProperties": 1, **_closed(kinds)}
+    told = leaf.get("description")
+    return {**shape, "description": told} if told else shape

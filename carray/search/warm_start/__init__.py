@@ -1,0 +1,1 @@
+"""Starting points that a search takes from past studies."""

@@ -1,0 +1,118 @@
+"""What a study's records say about its data set: a table of recipes and learning curves.
+
+A trial that was stopped has only the beginning of a curve. Its end is made up: it goes on as the
+full-length trials did from that epoch, by the median of their ratios. `full` tells them apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.config import flatten
+from carray.errors import RecordError
+from carray.metrics import OBJECTIVES
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.search.warm_start.recipe_distance import Point
+
+Floats = npt.NDArray[np.float64]
+NOT_RECIPE = ("seed", "fold", "epochs", "best_metric", "early_stop_patience", "precision")
+USED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class RecordedStudy:
+    """One study as a table."""
+
+    name: str
+    data: str
+    """Which data set: the manifest's hash."""
+    metric: str
+    points: tuple[Point, ...]
+    """Each trial's whole recipe by dotted names, without seed and length."""
+    curves: Floats
+    """(trials, epochs): the metric after each epoch, in the metric's own direction."""
+    full: npt.NDArray[np.bool_]
+    """(trials,): whether the curve was seen to its end."""
+
+    @property
+    def losses(self) -> Floats:
+        """Return each trial's best epoch, (trials,); lower is better whatever the metric."""
+        best: Floats = (sign_of(self.metric) * self.curves).min(axis=1)
+        return best
+
+
+def sign_of(metric: str) -> float:
+    """Return 1 for a metric to minimize, else -1."""
+    return 1.0 if OBJECTIVES.get(metric) == "minimize" else -1.0
+
+
+def read_recorded(folder: StudyFolder) -> RecordedStudy:
+    """Read a study's search trials that ended complete or stopped; refits don't count.
+
+    Raises:
+        RecordError: none of its trials was trained to the end.
+    """
+    study = folder.record()
+    records = [r for _, r in folder.trials() if r.kind == "search" and r.state in USED]
+    curves = [_curve(record, study.metric) for record in records]
+    kept = [(r, c) for r, c in zip(records, curves, strict=True) if c.size and np.isfinite(c).all()]
+    ends = [r.state is TrialState.COMPLETE for r, _ in kept]
+    if not any(ends):
+        raise RecordError(
+            f"study {study.name!r} has no trial that was trained to its end; "
+            "run more trials, or some with --scheduler none"
+        )
+    return RecordedStudy(
+        name=study.name,
+        data=study.manifest_hash,
+        metric=study.metric,
+        points=tuple(recipe_of(record) for record, _ in kept),
+        curves=lengthened([curve for _, curve in kept], ends, study.metric),
+        full=np.array(ends),
+    )
+
+
+def recipe_of(record: TrialRecord) -> dict[str, object]:
+    """Return a trial's recipe: its whole config by dotted names, without `NOT_RECIPE`."""
+    return {name: v for name, v in flatten(record.config).items() if name not in NOT_RECIPE}
+
+
+def lengthened(curves: Sequence[Floats], ended: Sequence[bool], metric: str) -> Floats:
+    """Bring curves to one length, (trials, epochs).
+
+    One that ended by itself stays at its last value; a stopped one goes on as the module says.
+    """
+    length = max(map(len, curves))
+    flat = [np.pad(c, (0, length - len(c)), mode="edge") for c in curves]
+    full = np.stack([c for c, whole in zip(flat, ended, strict=True) if whole])
+    return np.stack(
+        [
+            padded if whole else _continued(curve, full, metric)
+            for curve, padded, whole in zip(curves, flat, ended, strict=True)
+        ]
+    )
+
+
+def _continued(curve: Floats, full: Floats, metric: str) -> Floats:
+    """Append what the median full-length curve does after as many epochs."""
+    seen = len(curve)
+    own, others = _distance(curve, metric), _distance(full, metric)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mean of ratios of zeros
+        ratios = np.median(others[:, seen:] / np.maximum(others[:, seen - 1 : seen], 1e-9), axis=0)
+    rest = own[-1] * np.nan_to_num(ratios, nan=1.0, posinf=1.0)
+    return np.concatenate([curve, rest if sign_of(metric) > 0 else 1.0 - rest])
+
+
+def _distance(values: Floats, metric: str) -> Floats:
+    """Return how far values are from perfect: a loss itself, or one minus a share."""
+    return values if sign_of(metric) > 0 else 1.0 - values
+
+
+def _curve(record: TrialRecord, metric: str) -> Floats:
+    return np.array([row.get(metric, np.nan) for row in record.epochs], np.float64)

@@ -1,0 +1,1 @@
+"""A benchmark of search methods on recorded learning curves."""

@@ -1,0 +1,98 @@
+"""Ways to search that the lab compares: a sampler, a scheduler, and starting points or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from carray.search.sampling.samplers import default_sampler
+from carray.search.scheduling.schedulers import (
+    DEFAULT_REDUCTION_FACTOR,
+    DEFAULT_SCHEDULER,
+    default_grace_epochs,
+)
+
+PORTFOLIO_SIZE = 6
+
+LANES = 4
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to search; names are those of `carray tune`."""
+
+    sampler: str
+    scheduler: str
+    reduction_factor: int = DEFAULT_REDUCTION_FACTOR
+    grace_epochs: int = 1
+    starts: bool = False
+    shipped: bool = False
+    """Whether `carray tune` does this where nothing is said."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of a table with, or without, starting points."""
+        said = [
+            self.sampler.replace("univariate", "uni"),
+            "no stopping" if self.scheduler == "none" else self.scheduler,
+        ]
+        if self.scheduler in ("asha", "hyperband"):
+            said.append(f"eta {self.reduction_factor}")
+        if self.scheduler in ("asha", "median"):
+            said.append(f"grace {self.grace_epochs}")
+        return ", ".join(said)
+
+
+BASELINE = Method("random", "none")  # what everything is measured against
+
+
+def shipped_method(max_epochs: int, has_blocks: bool = False) -> Method:
+    """Return what `carray tune` does where nothing is said."""
+    sampler, grace = default_sampler(has_blocks), default_grace_epochs(max_epochs)
+    if grace >= max_epochs:  # what is never stopped has no grace
+        return Method(sampler, "none", shipped=True)
+    return Method(sampler, DEFAULT_SCHEDULER, grace_epochs=grace, shipped=True)
+
+
+def methods_for(max_epochs: int, with_starts: bool, has_blocks: bool = False) -> list[Method]:
+    """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first.
+
+    Where the default never stops a trial, stopping is tried after a third of the epochs.
+    """
+    shipped = shipped_method(max_epochs, has_blocks)
+    stops = shipped.scheduler != "none"
+    tpe, grace = shipped.sampler, shipped.grace_epochs if stops else max(1, round(max_epochs / 3))
+    joint_or_not = default_sampler(not has_blocks)
+    listed = [
+        BASELINE,
+        Method("random", "asha", 3, grace),
+        Method(tpe, "none"),
+        Method(tpe, "median", grace_epochs=grace),
+        Method(tpe, "asha", 3, grace),
+        Method(tpe, "asha", 4, grace),
+        Method(joint_or_not, "asha", 3, grace),
+        Method("tpe", "hyperband"),  # of its hundreds of trials, univariate takes thrice the time
+    ]
+    marked = [replace(m, shipped=replace(m, shipped=True) == shipped) for m in listed]
+    plain = list(dict.fromkeys([*marked, shipped]))
+    return plain + ([replace(method, starts=True) for method in plain] if with_starts else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabRequest:
+    """What to replay; the command line's options have the same names."""
+
+    studies: Sequence[str] = ()
+    """Names of studies; none and no `lcbench` take the newest."""
+    lcbench: Path | None = None
+    data_sets: int = 12
+    metric: str = "val/log_loss"
+    """Of LCBench; a study's own is what it was searched by."""
+    seeds: int = 20
+    budget: int = 40
+    """Full trainings of random search; every other method gets half."""
+    lanes: int = LANES
+    processes: int = 1
+    runs: str | os.PathLike[str] | None = None

@@ -1,0 +1,63 @@
+"""Pictures and tables made later, put beside the run of the trial or model that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from carray.errors import TrackingError
+from carray.records import RunsFolder
+from carray.tracking.mlflow_client import (
+    client_of,
+    is_default,
+    quiet,
+    told_as_tracking_errors,
+    tracking_uri,
+)
+
+FOLDER = "pictures"  # among the run's artifacts
+
+
+def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
+    """Upload `files` to a run of `study`; return the run's id, "" where the store has no such run.
+
+    Args:
+        runs: the runs folder.
+        study: the study's name.
+        whose: a trial's number, or a model package's name.
+        files: what to upload.
+
+    Raises:
+        TrackingError: the store doesn't answer or refuses.
+    """
+    if is_default(runs) and not runs.tracking_file.exists():
+        return ""
+    client = client_of(runs)
+    with told_as_tracking_errors(tracking_uri(runs)), quiet():
+        experiment = client.get_experiment_by_name(study)
+        if experiment is None:
+            return ""
+        wanted = (
+            f"tags.`carray.trial` = '{whose:04d}'"
+            if isinstance(whose, int)
+            else f"tags.`carray.kind` = 'model' and attributes.run_name = \"{whose}\""
+        )
+        found = client.search_runs(
+            [experiment.experiment_id],
+            f'tags.`carray.study` = "{study}" and {wanted}',
+            max_results=1,  # the newest: a model of the same name may have been logged before
+        )
+        if not found:
+            return ""
+        for file in files:
+            client.log_artifact(found[0].info.run_id, str(file), FOLDER)
+        return str(found[0].info.run_id)
+
+
+def attach_or_say(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
+    """Attach the files; return a sentence that says where they are, or why they aren't there."""
+    try:
+        run_id = attach(runs, study, whose, files)
+    except TrackingError as error:
+        return f"not in the tracking store: {error}"
+    return f"in the tracking store, {FOLDER} of run {run_id}" if run_id else ""

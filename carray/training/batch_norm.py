@@ -1,0 +1,82 @@
+"""The statistics of batch norms, measured for the weights as they are.
+
+The running ones trail the weights by some ten steps. Where an epoch has few steps and the rate is
+high, a score judged by them says little of where training leads: of fine-tunings on 262 photographs
+the best after five of twenty epochs had a rank correlation of 0.43 with the end, measured anew
+0.81. So each epoch ends with a look at training images as they are evaluated, unaugmented:
+"precise batch norm" of Wu & Johnson 2021, https://arxiv.org/abs/2105.07576. The next epoch's steps
+don't see these statistics, so training itself is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from carray.data.pixels.loader import Loader, Rows, to_device
+from carray.models.classifier import Classifier
+from carray.models.freezing import BatchNorm
+from carray.training.evaluation import eval_plan
+from carray.training.ranks import Ranks
+from carray.training.trial_state import LiveTrial
+
+MEASURED_IMAGES = 128
+
+
+def settle_norms(live: LiveTrial, ranks: Ranks, num_loaders: int) -> None:
+    """Measure the statistics that the epoch has moved, of the classifier that is to be judged.
+
+    A frozen backbone has none; its head's stay as its steps left them, the mean over ranks.
+    """
+    moved = {name for name, norm in _norms(live.classifier) if norm.training}
+    if moved and not live.classifier.backbone_frozen:
+        norms = [norm for name, norm in _norms(live.judged) if name in moved]
+        _measure(live, norms, _rows(live, ranks), num_loaders)
+    for classifier in dict.fromkeys((live.classifier, live.judged)):
+        _average(classifier, ranks)
+
+
+def _norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:
+    for name, module in classifier.named_modules():
+        if isinstance(module, BatchNorm) and module.running_mean is not None:
+            yield name, module
+
+
+def _rows(live: LiveTrial, ranks: Ranks) -> Rows:
+    """Return this rank's share of the images that are measured, the same in every epoch."""
+    train = live.data.train
+    drawn = np.random.default_rng(live.config.seed).permutation(train)[:MEASURED_IMAGES]
+    return drawn[ranks.rank :: ranks.world_size] if len(drawn) >= 2 * ranks.world_size else drawn
+
+
+@torch.inference_mode()
+def _measure(live: LiveTrial, norms: list[BatchNorm], rows: Rows, num_loaders: int) -> None:
+    """Give the norms the mean and variance over `rows`, each batch by its number of images."""
+    kept = [norm.momentum for norm in norms]
+    live.judged.eval()
+    for norm in norms:
+        norm.train()
+    seen = 0
+    for batch in Loader(eval_plan(live.data, rows, live.config, live.numbers.device), num_loaders):
+        if len(batch) == 1:
+            continue  # no variance; of many images one more or less is nothing
+        seen += len(batch)
+        for norm in norms:
+            norm.momentum = len(batch) / seen
+        images, _ = to_device(batch, live.numbers.device)
+        with live.numbers.autocast():
+            live.judged(live.numbers.normalise(images))
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def _average(classifier: Classifier, ranks: Ranks) -> None:
+    """Give all ranks the mean of their batch statistics, which each has gathered by itself."""
+    if ranks.world_size == 1:
+        return
+    for value in classifier.buffers():
+        if value.is_floating_point():
+            value.copy_(ranks.all_sum(value) / ranks.world_size)

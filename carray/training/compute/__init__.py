@@ -1,0 +1,1 @@
+"""Precision, CUDA graphs and memory of a training step."""

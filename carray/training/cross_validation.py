@@ -1,0 +1,77 @@
+"""One configuration on every fold, one trial each, outside a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from carray.config import TrialConfig, build_config
+from carray.data.manifest import Manifest
+from carray.data.parallel import Progress
+from carray.errors import DataError
+from carray.progress import silent
+from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.training.train import OnEpoch, PathLike, train
+
+
+def train_folds(
+    data: PathLike,
+    config: TrialConfig | Mapping[str, Any] | None,
+    folds: int,
+    *,
+    runs: PathLike | None = None,
+    study: str = "single",
+    weights: PathLike | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress = silent,
+) -> list[TrialRecord]:
+    """Train one configuration on each fold, one after the other, as trials of the folder `study`.
+
+    A fold that is complete already is not trained again. `carray tune --folds` trains them side
+    by side. The arguments are those of `carray.train`.
+
+    Returns:
+        The trials' records, by fold; one that isn't complete ends the list.
+
+    Raises:
+        DataError: the data were cut into another number of folds.
+        ConfigError, WeightsError, RecordError: as `carray.train`.
+    """
+    chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
+    manifest = Manifest.load(Path(data))
+    if folds < 2 or folds != manifest.num_folds:
+        raise DataError(
+            f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
+            f"{manifest.num_folds}: `carray data prepare ... --folds K` cuts train into K >= 2"
+        )
+    records: list[TrialRecord] = []
+    for fold in range(folds):
+        own = chosen.model_copy(update={"fold": fold})
+        done = find_complete(RunsFolder.at(runs), study, own, manifest.hash)
+        records.append(
+            done
+            or train(
+                data,
+                own,
+                runs=runs,
+                study=study,
+                weights=weights,
+                on_epoch=on_epoch,
+                progress=progress,
+            )
+        )
+        if records[-1].state is not TrialState.COMPLETE:
+            break
+    return records
+
+
+def find_complete(
+    runs: RunsFolder, study: str, config: TrialConfig, manifest_hash: str
+) -> TrialRecord | None:
+    """Return the complete trial of this very configuration and data, if there is one."""
+    for _, record in runs.study(study).trials():
+        same = record.config == config and record.manifest_hash == manifest_hash
+        if same and record.state is TrialState.COMPLETE:
+            return record
+    return None

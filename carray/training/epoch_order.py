@@ -1,0 +1,48 @@
+"""What crosses between trials and lanes; imports no torch, so that a thin trial starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from carray.config import Compute, Part, TrialConfig
+
+
+class EpochOrder(Part):
+    """One epoch of one trial: all that a lane needs to know."""
+
+    trial: str
+    """`STUDY/0007`: the identity of the trial's state on a lane."""
+    folder: str
+    """The trial's folder, a path that every rank sees."""
+    data: str
+    """The prepared data set's folder."""
+    config: TrialConfig
+    epoch: int
+    """1-based."""
+    compute: Compute | None = None
+    """How to compute, as another run of the trial did; None decides anew."""
+
+
+RECORD_FACTS = ("parameters", "initialisation", "compute")
+
+
+@dataclass(frozen=True)
+class EpochOutcome:
+    """What an epoch brought, reduced over ranks; the same on each of them."""
+
+    metrics: dict[str, float]
+    is_best: bool
+    stop: str
+    """Why the trial ends now though epochs are left; "" where it doesn't."""
+    parameters: int
+    initialisation: str
+    """What the weights started from: a name and a short hash, or `random:SEED`."""
+    compute: Compute | None
+    """How the trial's steps are computed."""
+    ending: str = "complete"
+    """The state of a trial that ends with this epoch: complete or collapsed."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the first epoch brings to light, by the names of `TrialRecord`'s fields."""
+        return {name: getattr(self, name) for name in RECORD_FACTS}

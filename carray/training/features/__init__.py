@@ -1,0 +1,1 @@
+"""Heads trained or fitted on features of a frozen backbone."""

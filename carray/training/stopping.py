@@ -1,0 +1,174 @@
+"""Has a trial collapsed: one answer for all images, and nothing learned? A pure function of rows.
+
+A from-scratch net that says one class for every image looks like a slow starter for a while. Both
+stand at chance, and batch statistics that lag behind give a healthy net a few one-class epochs
+too. What tells them apart, measured on small nets: a healthy one's training loss is below chance
+by its second epoch, or falls steadily; a collapsed one's is not and does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from carray import metrics
+from carray.config import TrialConfig
+from carray.metrics import EpochRow
+
+EVALUATIONS = 3  # after warm-up, before the verdict on a net that exploded or died
+WINDOW = 2  # of them, the last, must look collapsed
+FLAT_EVALUATIONS = 6  # before the verdict on one that only stays where it is: it may be slow
+FLAT_WINDOW = 3
+FEW_CLASSES = 0.25  # entropy of the predictions over that of the labels; slow starters: over 0.3
+LEARNS = 0.003  # train/skill above which a net is learning, whatever it says on `val`
+LEARNED = 0.05  # val/skill that a trial must never have had
+FALLS = 0.01  # share by which a training loss that started high falls in each epoch
+EXPLODED = -0.2  # train/skill; val/skill below five times this says the same
+DEAD = 1e-3  # val/logit_std: images make no odds
+WAKES = 2.0  # growth of val/logit_std over the window
+NEEDED = {metrics.TRAIN_SKILL, metrics.VAL_SKILL, metrics.VAL_SPREAD, metrics.VAL_LOGIT_STD}
+SMALL_CROP = 0.4  # of the image's area: a smaller crop may lose the object
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Why a trial has most likely collapsed, and what shows that it has."""
+
+    cause: str
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"{self.evidence}; likely cause: {self.cause}"
+
+
+def find_collapse(rows: Sequence[EpochRow], config: TrialConfig) -> Collapse | None:
+    """Return the collapse that `rows`, one an epoch from the first, show; None where none does.
+
+    A net whose loss exploded or whose activations died is told by the third evaluation after the
+    warm-up; one that only stays at chance with few classes by the sixth.
+    """
+    if any(not row.keys() >= NEEDED for row in rows):  # written before these were measured
+        return None
+    counted = len(rows) - math.ceil(config.schedule.warmup_epochs)
+    acute = _exploded(rows) or _dead(rows)
+    needed, window = (EVALUATIONS, WINDOW) if acute else (FLAT_EVALUATIONS, FLAT_WINDOW)
+    if counted < needed or _ever_learned(rows) or not _looks_collapsed(rows[-window:]):
+        return None
+    if not acute and (_falls(rows[-window - 1 :]) or _wakes(rows[-window:])):
+        return None
+    return Collapse(_cause(rows, config), _evidence(rows))
+
+
+def _ever_learned(rows: Sequence[EpochRow]) -> bool:
+    return any(row[metrics.VAL_SKILL] > LEARNED for row in rows)
+
+
+def _looks_collapsed(rows: Sequence[EpochRow]) -> bool:
+    return all(
+        row[metrics.TRAIN_SKILL] <= LEARNS
+        and (row[metrics.VAL_SPREAD] < FEW_CLASSES or row[metrics.VAL_SKILL] < 5 * EXPLODED)
+        for row in rows
+    )
+
+
+def _falls(rows: Sequence[EpochRow]) -> bool:
+    """Say whether the training loss fell in every epoch."""
+    losses = [row[metrics.TRAIN_LOSS] for row in rows]
+    return all(after < (1 - FALLS) * before for before, after in pairwise(losses))
+
+
+def _dead(rows: Sequence[EpochRow]) -> bool:
+    tiny = all(row[metrics.VAL_LOGIT_STD] < DEAD for row in rows[-WINDOW:])
+    return tiny and not _wakes(rows[-WINDOW:])
+
+
+def _wakes(rows: Sequence[EpochRow]) -> bool:
+    """Say whether images make more and more odds: batch statistics catch up with the weights."""
+    return rows[-1][metrics.VAL_LOGIT_STD] > WAKES * rows[0][metrics.VAL_LOGIT_STD] > 0
+
+
+def _exploded(rows: Sequence[EpochRow]) -> bool:
+    return any(
+        row[metrics.TRAIN_SKILL] < EXPLODED and row[metrics.VAL_SKILL] < EXPLODED for row in rows
+    ) or any(row[metrics.VAL_SKILL] < 5 * EXPLODED for row in rows)
+
+
+def _evidence(rows: Sequence[EpochRow]) -> str:
+    last = rows[-1]
+    chance = last[metrics.VAL_LOG_LOSS] / max(1 - last[metrics.VAL_SKILL], 1e-12)
+    said, there = math.exp(last[metrics.VAL_SPREAD] * chance), math.exp(chance)
+    return (
+        f"collapsed by epoch {len(rows)}: predictions fall on about {said:.1f} of "
+        f"{there:.0f} classes, val log-loss is {last[metrics.VAL_LOG_LOSS]:.4g} where chance is "
+        f"{chance:.4g}, and the training loss {last[metrics.TRAIN_LOSS]:.4g} is no better"
+    )
+
+
+def _cause(rows: Sequence[EpochRow], config: TrialConfig) -> str:
+    """Name the first cause that the rows or the configuration speak for."""
+    optimizer, schedule = config.optimizer, config.schedule
+    if _exploded(rows):
+        worst = max(range(len(rows)), key=lambda at: rows[at][metrics.TRAIN_LOSS])
+        return (
+            f"optimizer.lr={optimizer.lr:g} is too high (the training loss reached "
+            f"{rows[worst][metrics.TRAIN_LOSS]:.4g} in epoch {worst + 1}); try "
+            f"{optimizer.lr / 10:g} or less, or a warm-up"
+        )
+    if _dead(rows):
+        return (
+            "dead activations (the logits no longer depend on the image); lower "
+            f"optimizer.lr={optimizer.lr:g} or use batch norm"
+        )
+    cut = _cut_by_plateau(rows, config)
+    if cut is not None:
+        return (
+            f"plateau cut the lr to {rows[-1][metrics.LR]:.2g} after epoch {cut} before anything "
+            f"was learned; raise schedule.plateau_patience={schedule.plateau_patience} or take "
+            "schedule.name=cosine"
+        )
+    return _crop_cause(config)
+
+
+def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None:
+    """Return the epoch after which plateau lowered the lr, None if it hasn't."""
+    if config.schedule.name != "plateau":
+        return None
+    rates = [row[metrics.LR] for row in rows]
+    cuts = [at for at in range(1, len(rates)) if rates[at] < 0.999 * rates[at - 1]]
+    return cuts[0] if cuts else None
+
+
+def _crop_cause(config: TrialConfig) -> str:
+    from carray.data.pixels.augmentation import dial
+
+    smallest = dial(config.augment.strength).crop_area_min
+    if smallest < SMALL_CROP:
+        return (
+            f"crops that lose the object (augment.strength={config.augment.strength:g} cuts down "
+            f"to {smallest:.0%} of the image); lower it"
+        )
+    if config.fit == "crop":
+        return "a crop that loses the object (fit=crop cuts off both ends); use squash or pad"
+    return (
+        f"none stands out; try another optimizer.lr than {config.optimizer.lr:g}, batch norm, "
+        "and `carray sanity`"
+    )
+
+
+def ending_of(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str]:
+    """Return why a trial with these epochs ends though some are left, "" if it doesn't, and how."""
+    collapse = find_collapse(rows, config) if rows and config.stop_collapsed else None
+    if collapse:
+        return str(collapse), "collapsed"
+    waited, patience = len(rows) - best_epoch(rows, config), config.early_stop_patience
+    if not patience or waited < patience:
+        return "", "complete"
+    told = f"{config.best_metric} has not improved for {waited} epochs"
+    return f"{told} (early_stop_patience={patience})", "complete"
+
+
+def best_epoch(rows: Sequence[EpochRow], config: TrialConfig) -> int:
+    """Return the 1-based best of these epochs; the last where none can be told better."""
+    return metrics.best_epoch(rows, config.best_metric) or len(rows)

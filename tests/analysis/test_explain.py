@@ -1,0 +1,85 @@
+"""Overlays: one for each image that can be read, a sheet of all, for trials and ensembles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from carray.analysis.explain import explain
+from carray.ensemble import build_ensemble
+from carray.errors import ConfigError, DataError
+from tests.inference.packages import draw_images, make_real_study
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    make_real_study(root)
+    build_ensemble(runs=root, track=False, name="final")
+    return root
+
+
+def test_each_image_has_an_overlay_of_its_own_shape_and_colour(runs: Path, tmp_path: Path) -> None:
+    draw_images(tmp_path / "images", count=4)
+    done = explain("final", [tmp_path / "images"], tmp_path / "out", runs=runs)
+    assert [row.name for row in done.rows] == [f"차 {number}.png" for number in range(4)]
+    for number, row in enumerate(done.rows):
+        assert row.said == row.explained
+        assert 0 < row.probability <= 1
+        with Image.open(row.overlay) as image:
+            shape = (60 + 10 * number) / 120
+            assert image.height / image.width == pytest.approx(shape, abs=0.02)
+            assert image.mode == "RGB"
+    with Image.open(done.sheet) as sheet:
+        assert np.asarray(sheet.convert("RGB")).std() > 20
+    assert done.note == "", "a package has no run of its own"
+
+
+def test_another_class_has_another_map(runs: Path, tmp_path: Path) -> None:
+    images = draw_images(tmp_path / "images", count=2)[:1]
+    maps = []
+    for name in ("class 0", "class 1"):
+        done = explain("final", images, tmp_path / name, of_class=name, runs=runs)
+        assert done.rows[0].explained == name
+        maps.append(np.asarray(Image.open(done.rows[0].overlay)).astype(int))
+    assert np.abs(maps[0] - maps[1]).max() > 10
+
+
+def test_unreadable_images_are_named_and_the_limit_holds(runs: Path, tmp_path: Path) -> None:
+    images = draw_images(tmp_path / "images", count=4)
+    images[1].write_bytes(b"no image")
+    done = explain("final", images, tmp_path / "out", limit=3, runs=runs)
+    assert len(done.rows) == 2
+    assert list(done.unreadable) == ["차 1.png"]
+    assert sorted(f.name for f in done.folder.glob("0*.png")) == ["0001-차 0.png", "0003-차 2.png"]
+
+
+def test_what_cannot_be_explained_is_refused_and_nothing_is_written(
+    runs: Path, tmp_path: Path
+) -> None:
+    images = draw_images(tmp_path / "images", count=1)
+    with pytest.raises(ConfigError, match=r"no class 'clas 1'; did you mean 'class 1'"):
+        explain("final", images, tmp_path / "out", of_class="clas 1", runs=runs)
+    with pytest.raises(ConfigError, match="--limit 0"):
+        explain("final", images, tmp_path / "out", limit=0, runs=runs)
+    images[0].write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image can be read"):
+        explain("final", images, tmp_path / "out", runs=runs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_each_image(runs: Path, tmp_path: Path) -> None:
+    from carray.cli.app import app
+
+    images = draw_images(tmp_path / "images", count=2)
+    arguments = ["explain", "final", *map(str, images), "--runs", str(runs)]
+    plain = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "a")])
+    assert plain.exit_code == 0, plain.output
+    assert "2 overlays in" in plain.stdout
+    machine = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "b"), "--json"])
+    assert len(json.loads(machine.stdout)["images"]) == 2

@@ -1,0 +1,122 @@
+"""What any file becomes: a square of RGB."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carray.config import Fit
+from carray.data.pixels.decode import BORDER_RGB, UnreadableImage, grow, make_square, read_square
+from tests.data.pictures import Picture, picture
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def halves(width: int = 200, height: int = 100) -> Picture:
+    """Red on the left, blue on the right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 255
+    pixels[:, width // 2 :, 2] = 255
+    return pixels
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    gray = Image.fromarray(np.full((40, 60), 200, np.uint8))
+    image = Image.fromarray(np.full((40, 60), 200 << 8, np.uint16)) if mode == "I;16" else gray
+    image = image if mode == "I;16" else image.convert(mode)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    square = read_square(encoded(image, kind), 32, "squash")
+    assert square.shape == (32, 32, 3)
+    assert square.dtype == np.uint8
+    wanted = 255 if mode == "1" else 200
+    if mode != "1":  # one bit is dithered
+        assert abs(int(square.mean()) - wanted) <= 2
+
+
+def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+    image = Image.fromarray(halves()).convert("CMYK")
+    square = read_square(encoded(image, "JPEG", quality=95), 64, "squash")
+    assert square[32, 8, 0] > 200
+    assert square[32, 8, 2] < 60
+    assert square[32, 56, 2] > 200
+
+
+def test_transparency_becomes_white_whatever_colour_it_hides() -> None:
+    clear = np.zeros((20, 20, 4), np.uint8)
+    clear[..., 0] = 255
+    assert (read_square(encoded(Image.fromarray(clear), "PNG"), 16, "squash") == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_rotation_is_honoured(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the viewer turns it by 90 degrees, clockwise
+    data = encoded(Image.fromarray(halves()), kind, exif=exif)
+    square = read_square(data, 32, "squash")
+    assert square[4, 16, 0] > 200, "left becomes top"
+    assert square[28, 16, 2] > 200
+
+
+def test_a_large_jpeg_decoded_small_looks_as_decoded_whole() -> None:
+    whole = picture(3, 1600, 1200)
+    data = encoded(Image.fromarray(whole), "JPEG", quality=95)
+    for fit in ("squash", "crop", "pad"):
+        fast = read_square(data, 100, fit).astype(int)  # type: ignore[arg-type]
+        slow = make_square(whole, 100, fit).astype(int)  # type: ignore[arg-type]
+        assert np.abs(fast - slow).mean() < 3
+
+
+def test_fits_keep_what_they_say() -> None:
+    wide = halves(400, 100)
+    crop = make_square(wide, 50, "crop")
+    assert (crop[:, :20, 0] > 250).all()
+    assert (crop[:, 30:, 2] > 250).all()
+    pad = make_square(wide, 80, "pad")
+    assert (pad[:28] == BORDER_RGB).all()
+    assert (pad[-28:] == BORDER_RGB).all()
+    assert pad[40, 5, 0] > 250
+    assert make_square(wide, 80, "squash")[5, 5, 0] > 250
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (31, 17)])
+def test_any_size_becomes_a_square(fit: Fit, size: tuple[int, int]) -> None:
+    assert make_square(picture(0, *size), 24, fit).shape == (24, 24, 3)
+
+
+def test_a_box_is_cut_with_its_margin() -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[20:60, 50:150] = 255
+    data = encoded(Image.fromarray(pixels), "PNG")
+    assert (read_square(data, 32, "squash", (50, 20, 150, 60), 0.0) == 255).all()
+    assert (read_square(data, 32, "squash", (50, 20, 150, 60), 0.2)[0] == 0).all()
+
+
+def test_a_box_grows_within_the_image() -> None:
+    assert grow((10, 10, 110, 60), 0.1, width=115, height=200) == (0, 5, 115, 65)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "empty"),
+        (b"<html>not found</html>", "no image of a known kind"),
+        (encoded(Image.fromarray(picture(0)), "PNG")[:200], "truncated"),
+    ],
+)
+def test_what_is_no_image_says_why(data: bytes, why: str) -> None:
+    with pytest.raises(UnreadableImage, match=why):
+        read_square(data, 32, "squash")
+
+
+def test_a_box_outside_the_image_is_refused(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(picture(0)), "PNG")
+    with pytest.raises(UnreadableImage, match="holds no pixel"):
+        read_square(data, 32, "squash", (500, 500, 600, 600))

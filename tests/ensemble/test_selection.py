@@ -1,0 +1,79 @@
+"""Rules combine as they say, and fitted ones find what is there to be found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carray.ensemble.selection import fit_simplex, pick_greedily
+from carray.predictions.averaging import combine
+from carray.predictions.logits import log_softmax, true_log_probability
+
+
+def random_logits(seed: int, images: int = 40, classes: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(images, classes)).astype(np.float32) * 3
+
+
+def test_log_softmax_survives_float16_extremes() -> None:
+    logits = np.array([[60000, -60000, 0], [3, 3, 3]], np.float16)
+    log_p = log_softmax(logits)
+    assert np.isfinite(log_p).all()
+    assert log_p.dtype == np.float32
+    assert np.allclose(log_p[1], np.log(1 / 3))
+
+
+@given(st.integers(0, 1000))
+def test_the_right_class_alone_agrees_with_the_whole(seed: int) -> None:
+    logits = random_logits(seed).astype(np.float16)
+    labels = np.random.default_rng(seed).integers(0, 5, 40)
+    whole = log_softmax(logits)[np.arange(40), labels]
+    assert np.allclose(true_log_probability(logits, labels), whole, atol=1e-6)
+
+
+def test_soft_vote_is_the_mean_of_probabilities() -> None:
+    first, second = log_softmax(random_logits(0)), log_softmax(random_logits(1))
+    voted = np.exp(combine([first, second], (0.25, 0.75), "probability"))
+    assert np.allclose(voted, 0.25 * np.exp(first) + 0.75 * np.exp(second), atol=1e-6)
+
+
+def test_logit_mean_ignores_what_is_added_to_all_logits_of_an_image() -> None:
+    first, second = random_logits(0), random_logits(1)
+    shifted = first + np.arange(40, dtype=np.float32)[:, None]
+    plain = combine([log_softmax(first), log_softmax(second)], (0.5, 0.5), "logit")
+    moved = combine([log_softmax(shifted), log_softmax(second)], (0.5, 0.5), "logit")
+    assert np.allclose(plain, moved, atol=1e-4)
+    assert np.allclose(plain, log_softmax((first + second) / 2), atol=1e-5)
+
+
+@given(st.integers(0, 200))
+def test_fitted_weights_are_within_their_bound_of_the_best_on_the_simplex(seed: int) -> None:
+    p_MN = np.random.default_rng(seed).uniform(0.01, 1, (3, 60))
+    weights = fit_simplex(p_MN)
+    assert weights.sum() == pytest.approx(1)
+    assert (weights >= 0).all()
+    corners = np.random.default_rng(seed + 1).dirichlet(np.ones(3), 2000)
+    losses = -np.log(corners @ p_MN).mean(axis=1)
+    assert -np.log(weights @ p_MN).mean() <= losses.min() + 2e-3
+
+
+def test_a_member_that_only_hurts_gets_no_weight() -> None:
+    good = np.random.default_rng(0).uniform(0.6, 0.9, 200)
+    weights = fit_simplex(np.stack([good, good * 0.5]))
+    assert weights.tolist() == [1.0, 0.0]
+
+
+def test_greedy_takes_members_that_complete_each_other_and_leaves_the_rest() -> None:
+    first = np.tile([0.9, 0.1], 50).astype(np.float32)
+    p_MN = np.stack([first, first[::-1].copy(), np.full(100, 0.05, np.float32)])
+    picks = pick_greedily(p_MN)
+    assert set(picks) == {0, 1}
+    assert picks.count(0) == picks.count(1)
+
+
+def test_greedy_is_never_worse_than_the_best_single_member_where_it_was_fitted() -> None:
+    p_MN = np.random.default_rng(3).uniform(0.01, 1, (8, 100)).astype(np.float32)
+    picks = pick_greedily(p_MN)
+    loss = -np.log(p_MN[picks].mean(axis=0)).mean()
+    assert loss <= -np.log(p_MN).mean(axis=1).min() + 1e-6

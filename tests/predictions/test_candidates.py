@@ -1,0 +1,87 @@
+"""Who may join an ensemble, and who may not and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carray.errors import ConfigError, RecordError
+from carray.predictions.candidates import (
+    NO_WEIGHTS,
+    SAME_CONFIG,
+    SUPERSEDED,
+    Candidates,
+    find_candidates,
+    read_trials,
+)
+from carray.records import TrialState
+from tests.ensemble.studies import StudySpec, Trial, make_study
+
+
+def candidates_of(tmp_path: Path, trials: list[Trial], need_weights: bool = True) -> Candidates:
+    folder = make_study(tmp_path, StudySpec(trials, images={"val": 200}))
+    return find_candidates(folder.record(), read_trials(folder), need_weights=need_weights)
+
+
+def numbers(candidates: Candidates) -> list[int]:
+    return [trial.record.number for trial in candidates.trials]
+
+
+def test_the_best_by_val_log_loss_come_first(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(skill=1), Trial(skill=5), Trial(skill=3)])
+    assert numbers(found) == [1, 2, 0]
+
+
+def test_trials_that_are_equal_in_the_metric_are_ranked_by_log_loss(tmp_path: Path) -> None:
+    trials = [Trial(skill=8), Trial(skill=30), Trial(skill=20)]
+    folder = make_study(tmp_path, StudySpec(trials, images={"val": 20}))
+    found = read_trials(folder, "val/top1")
+    assert {trial.value for trial in found} == {1.0}
+    assert [trial.record.number for trial in found] == [1, 2, 0]
+
+
+def test_pruned_trials_may_join_but_are_not_among_the_best(tmp_path: Path) -> None:
+    trials = [Trial(skill=5, state=TrialState.PRUNED), Trial(skill=2), Trial(skill=1)]
+    found = candidates_of(tmp_path, trials)
+    assert numbers(found) == [0, 1, 2]
+    assert [trial.record.number for trial in found.best(2)] == [1, 2]
+
+
+def test_a_refit_supersedes_the_trial_that_it_refits(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(skill=5), Trial(skill=2), Trial(skill=1, refit_of=0)])
+    assert numbers(found) == [1, 2]
+    assert found.left_out == {SUPERSEDED: 1}
+
+
+def test_a_failed_refit_supersedes_nothing(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(), Trial(state=TrialState.FAILED, refit_of=0)])
+    assert numbers(found) == [0]
+
+
+def test_the_same_configuration_counts_once(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(skill=2), Trial(skill=3, same_as=0)])
+    assert len(found.trials) == 1
+    assert found.left_out == {SAME_CONFIG: 1}
+
+
+def test_trials_without_weights_join_only_where_nothing_is_packaged(tmp_path: Path) -> None:
+    trials = [Trial(skill=5, has_weights=False), Trial(skill=2)]
+    found = candidates_of(tmp_path / "packaged", trials)
+    assert numbers(found) == [1]
+    assert found.left_out == {NO_WEIGHTS: 1}
+    assert numbers(candidates_of(tmp_path / "logits", trials, need_weights=False)) == [0, 1]
+
+
+def test_asking_for_more_than_there_are_tells_both_numbers(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial()] * 3)
+    with pytest.raises(RecordError, match=r"--top 30 asks for more than the 3 complete trials"):
+        found.best(30)
+    with pytest.raises(ConfigError, match="--top 0 must be at least 1"):
+        found.best(0)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, StudySpec([Trial()]))
+    with pytest.raises(ConfigError, match="did you mean 'val/log_loss'"):
+        read_trials(folder, "val/logloss")

@@ -1,0 +1,189 @@
+"""Collapse: told early where it is real, never of a slow starter; rows as they were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carray import metrics
+from carray.config import TrialConfig, build_config
+from carray.data.manifest import Manifest
+from carray.records import TrialState
+from carray.training.losses import chance_loss
+from carray.training.stopping import Collapse, find_collapse
+from carray.training.train import train_trial
+from tests.training.orders import SMALL
+
+CHANCE = 2.485  # log-loss of 12 equal classes
+Measured = list[tuple[float, float, float, float]]  # val skill, spread, logit std, training loss
+
+HEALTHY: dict[str, Measured] = {
+    "batch statistics lag behind": [
+        (0.00, 0.00, 0.0008, 2.49),
+        (-0.01, 0.13, 0.11, 2.46),
+        (-1.53, 0.02, 2.4, 2.41),
+        (-0.06, 0.17, 0.47, 2.36),
+    ],
+    "averaged weights lag behind": [
+        (0.00, 0.00, 0.0004, 2.49),
+        (-0.01, 0.00, 0.016, 2.47),
+        (-0.02, 0.52, 0.3, 2.42),
+    ],
+    "mixed images from scratch": [
+        (0.00, 0.00, 0.0007, 2.49),
+        (0.00, 0.17, 0.044, 2.49),
+        (-0.27, 0.43, 0.84, 2.50),
+        (-0.03, 0.53, 0.32, 2.51),
+        (0.00, 0.61, 0.19, 2.50),
+    ],
+    "no norm, tiny lr": [
+        (0.00, 0.00, 0.031, 2.54),
+        (0.00, 0.29, 0.032, 2.49),
+        (0.00, 0.35, 0.031, 2.50),
+        (0.00, 0.07, 0.032, 2.50),
+        (0.00, 0.25, 0.036, 2.48),
+    ],
+    "six steps an epoch": [
+        (0.00, 0.00, 6e-8, 2.58),
+        (0.00, 0.00, 6.6e-6, 2.57),
+        (0.00, 0.00, 0.00018, 2.60),
+        (0.00, 0.00, 0.0023, 2.62),
+        (0.00, 0.09, 0.018, 2.56),
+        (0.00, 0.14, 0.13, 2.57),
+    ],
+    "starts over chance and falls": [
+        (-0.03, 0.10, 0.12, 2.99),
+        (-0.06, 0.15, 0.6, 2.88),
+        (-0.09, 0.19, 0.69, 2.74),
+        (-0.13, 0.13, 0.62, 2.65),
+        (-0.08, 0.15, 0.58, 2.57),
+        (-0.08, 0.15, 0.58, 2.52),
+    ],
+}
+COLLAPSED: dict[str, Measured] = {
+    "resnet at lr 1": [
+        (-206.0, 0.26, 130.0, 11.79),
+        (-0.02, 0.00, 0.021, 2.69),
+        (-0.04, 0.00, 0.0, 2.66),
+    ],
+    "norm-free at lr 1": [
+        (-4e12, 0.24, 2e13, 5e11),
+        (-1e15, 0.52, 2e16, 3e14),
+        (-3e15, 0.00, 3e12, 7e15),
+    ],
+    "dead, loss at chance": [
+        (0.00, 0.00, 0.0, 2.50),
+        (0.00, 0.00, 0.0, 2.49),
+        (0.00, 0.00, 0.0, 2.49),
+    ],
+}
+
+
+def rows_of(measured: Measured) -> list[dict[str, float]]:
+    return [
+        {
+            metrics.VAL_SKILL: skill,
+            metrics.VAL_SPREAD: spread,
+            metrics.VAL_LOGIT_STD: logit_std,
+            metrics.VAL_LOG_LOSS: CHANCE * (1 - skill),
+            metrics.TRAIN_LOSS: loss,
+            metrics.TRAIN_SKILL: 1 - loss / CHANCE,
+            metrics.LR: 1e-3,
+        }
+        for skill, spread, logit_std, loss in measured
+    ]
+
+
+def verdicts(measured: Measured, **params: Any) -> list[Collapse | None]:
+    """Return what is said after each epoch."""
+    rows = rows_of(measured)
+    config = build_config({name.replace("__", "."): value for name, value in params.items()})
+    return [find_collapse(rows[:count], config) for count in range(1, len(rows) + 1)]
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_slow_starter_is_left_alone(name: str) -> None:
+    assert verdicts(HEALTHY[name]) == [None] * len(HEALTHY[name])
+
+
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_a_collapse_is_told_by_the_third_evaluation_and_not_before(name: str) -> None:
+    first, second, third = verdicts(COLLAPSED[name])
+    assert (first, second) == (None, None)
+    assert third is not None
+    assert "of 12 classes" in third.evidence
+
+
+def test_causes_are_told_apart() -> None:
+    def cause(measured: Measured, **params: Any) -> str:
+        told = verdicts(measured, **params)[-1]
+        assert told is not None
+        return told.cause
+
+    flat: Measured = [(0.0, 0.1, 0.03, 2.49)] * 6
+    assert "optimizer.lr=1 is too high" in cause(COLLAPSED["resnet at lr 1"], optimizer__lr=1.0)
+    assert "dead activations" in cause(COLLAPSED["dead, loss at chance"])
+    assert "crops that lose the object" in cause(flat, augment__strength=0.9)
+    assert "fit=crop" in cause(flat, fit="crop", augment__strength=0.2)
+    assert "none stands out" in cause(flat, augment__strength=0.2)
+
+
+def test_a_plateau_that_cut_the_lr_first_is_named() -> None:
+    rows = rows_of([(0.0, 0.1, 0.03, 2.49)] * 6)
+    for row in rows[3:]:
+        row[metrics.LR] = 5e-4
+    told = find_collapse(rows, build_config({"schedule.name": "plateau"}))
+    assert told is not None
+    assert "plateau cut the lr to 0.0005 after epoch 3" in told.cause
+
+
+def test_a_warm_up_is_waited_for_and_what_has_learned_never_collapses() -> None:
+    collapsed = COLLAPSED["resnet at lr 1"]
+    assert verdicts(collapsed, schedule__warmup_epochs=1)[-1] is None
+    assert verdicts([(0.3, 0.9, 1.0, 1.5), *collapsed]) == [None] * 4
+
+
+def train(folder: Path, data: Path, **params: Any) -> tuple[TrialState, str, int]:
+    changes = {name.replace("__", "."): value for name, value in params.items()}
+    config: TrialConfig = build_config({**SMALL, "epochs": 5, **changes})
+    record = train_trial(config, data, folder, number=0)
+    return record.state, record.reason, len(record.epochs)
+
+
+def test_lr_1_ends_as_collapsed_with_the_cause_and_can_be_let_be(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    net = {"backbone": "small_car_cnn", "scratch__filters": 8, "optimizer__lr": 1.0}
+    state, reason, epochs = train(tmp_path / "a", toy_data, **net)
+    assert (state, epochs) == (TrialState.COLLAPSED, 3)
+    assert "likely cause: optimizer.lr=1 is too high" in reason
+    assert train(tmp_path / "b", toy_data, **net, stop_collapsed=False)[::2] == ("complete", 5)
+
+
+def test_a_sound_lr_is_not_stopped(tmp_path: Path, toy_data: Path) -> None:
+    assert train(tmp_path, toy_data, optimizer__lr=3e-3)[::2] == (TrialState.COMPLETE, 5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bce", "focal"])
+def test_chance_is_the_least_loss_of_one_answer_for_all(name: str, toy_manifest: Manifest) -> None:
+    import torch
+
+    from carray.training.losses import build_loss
+
+    config = build_config({"loss.name": name}).loss
+    labels = torch.tensor(toy_manifest.labels)
+    shares = torch.bincount(labels) / len(labels)
+    targets = torch.nn.functional.one_hot(labels).double()
+    logits = torch.zeros(1, targets.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = build_loss(config, targets.shape[1])(logits.expand_as(targets), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(step)  # type: ignore[no-untyped-call]
+    assert chance_loss(config, shares) == pytest.approx(float(step().detach()), rel=2e-3)

@@ -1,0 +1,220 @@
+"""Single trials: to the end, on where they were killed, and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carray import metrics
+from carray.data.preparation.prepare import prepare
+from carray.data.synthetic import render_toycars
+from carray.errors import ConfigError, DataError, DiskError, RecordError, WeightsError
+from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
+from carray.training import checkpoint
+from carray.training.reproduce import replay
+from carray.training.train import train, train_trial
+from tests.training.orders import SMALL, scores_of, small_config
+
+TWO_EPOCHS = SMALL | {"epochs": 2}
+
+
+def scores(record: TrialRecord) -> list[dict[str, float]]:
+    return [scores_of(row) for row in record.epochs]
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle of a trial."""
+
+
+def kill_after(epochs: int) -> object:
+    def on_epoch(record: TrialRecord) -> None:
+        if len(record.epochs) == epochs:
+            raise Killed
+
+    return on_epoch
+
+
+def test_a_trial_leaves_a_record_logits_and_weights(tmp_path: Path, toy_data: Path) -> None:
+    record = train(toy_data, TWO_EPOCHS, runs=tmp_path)
+    assert record.state is TrialState.COMPLETE
+    assert (record.study, record.number, record.kind) == ("single", 0, "single")
+    assert len(record.epochs) == 2
+    assert record.initialisation == "random:0"
+    assert record.versions["timm"]
+    assert record.ended_at is not None
+    folder = RunsFolder.at(tmp_path).find_trial("single/0")
+    assert folder.record() == record
+    assert folder.logits_file.exists()
+    assert folder.weights_file.exists()
+    assert not folder.checkpoint.exists()
+    study = RunsFolder.at(tmp_path).study("single")
+    assert study.record().kind == "single"
+    assert study.labels_file.exists()
+
+
+def test_another_trial_takes_the_next_number(tmp_path: Path, toy_data: Path) -> None:
+    (tmp_path / "studies" / "single" / "trials" / "0000").mkdir(parents=True)  # killed at its start
+    numbers = [
+        train(toy_data, SMALL | {"epochs": 1, "seed": seed}, runs=tmp_path).number
+        for seed in (0, 1, 0)
+    ]
+    assert numbers == [0, 1, 2]
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_trial_goes_on_where_it_stopped(
+    tmp_path: Path, toy_data: Path, after: int
+) -> None:
+    whole = train(toy_data, SMALL, runs=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(toy_data, SMALL, runs=tmp_path, on_epoch=kill_after(after))  # type: ignore[arg-type]
+    stopped = RunsFolder.at(tmp_path).find_trial("single/0").record()
+    assert stopped.state is TrialState.RUNNING
+    assert len(stopped.epochs) == after
+    seen: list[int] = []
+    record = train(
+        toy_data, SMALL, runs=tmp_path, on_epoch=lambda record: seen.append(len(record.epochs))
+    )
+    assert record.number == 0
+    assert seen == list(range(after + 1, 4))
+    assert scores(record) == [pytest.approx(row, abs=1e-6) for row in scores(whole)]
+
+
+def test_a_trial_killed_before_its_last_record_is_completed(tmp_path: Path, toy_data: Path) -> None:
+    config = small_config(epochs=1)
+    record = train_trial(config, toy_data, tmp_path, number=4)
+    folder = TrialFolder(tmp_path)
+    running = {"state": TrialState.RUNNING, "ended_at": None}
+    folder.write_record(record.model_copy(update=running))
+    again = train_trial(config, toy_data, tmp_path, number=4)
+    assert again.state is TrialState.COMPLETE
+    assert again.epochs == record.epochs
+
+
+def test_a_trial_killed_at_its_early_stop_does_not_train_on(tmp_path: Path, toy_data: Path) -> None:
+    params = SMALL | {
+        "early_stop_patience": 1,
+        "optimizer.lr": 1e-10,
+        "best_metric": "val/top1",
+        "epochs": 9,
+    }
+    with pytest.raises(Killed):
+        train(toy_data, params, runs=tmp_path, on_epoch=kill_after(2))  # type: ignore[arg-type]
+    record = train(toy_data, params, runs=tmp_path)
+    assert len(record.epochs) == 2
+    assert record.reason.startswith("val/top1 has not improved")
+
+
+def test_a_failed_trial_says_why_in_its_record(tmp_path: Path, toy_data: Path) -> None:
+    wild = SMALL | {
+        "optimizer.name": "sgd",
+        "optimizer.lr": 10.0,
+        "optimizer.weight_decay": 1.0,
+    }
+    record = train(toy_data, wild, runs=tmp_path)
+    assert record.state is TrialState.FAILED
+    assert "loss is nan" in record.reason
+
+
+def test_a_finished_trial_is_not_run_again(tmp_path: Path, toy_data: Path) -> None:
+    config = small_config(epochs=1)
+    record = train_trial(config, toy_data, tmp_path, number=0)
+    assert train_trial(config, toy_data, tmp_path, number=0) == record
+    with pytest.raises(RecordError, match="another configuration"):
+        train_trial(small_config(epochs=2), toy_data, tmp_path, number=0)
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"backbone": "resent18"}, ConfigError),
+        ({"optimizer.l_r": 1.0}, ConfigError),
+        ({"precision": "fp16"}, ConfigError),
+        ({"fold": 3}, DataError),
+        ({"pretrained": "nowhere.safetensors"}, WeightsError),
+    ],
+)
+def test_what_cannot_start_writes_nothing(
+    tmp_path: Path, toy_data: Path, params: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        train(toy_data, SMALL | params, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_other_data_is_refused(tmp_path: Path, toy_data: Path) -> None:
+    train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    images = render_toycars(tmp_path / "images", seed=8, images_per_class=10)
+    other = prepare(images, tmp_path / "other")
+    with pytest.raises(RecordError, match=r"'single' is of the data set .* another name"):
+        train(other.folder, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert train(other.folder, SMALL | {"epochs": 1}, runs=tmp_path, study="b").number == 0
+
+
+def test_a_replay_agrees_and_leaves_no_trace(tmp_path: Path, toy_data: Path) -> None:
+    record = train(toy_data, TWO_EPOCHS | {"augment.strength": 0.5}, runs=tmp_path)
+    files = sorted(tmp_path.rglob("*"))
+    done = replay(record.name, runs=tmp_path, epochs=2)
+    assert done.agrees
+    assert max(done.differences.values()) < 1e-4
+    assert done.notes == ()
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data: Path) -> None:
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    folder = RunsFolder.at(tmp_path).find_trial(record.name)
+    row = dict(record.epochs[0]) | {metrics.VAL_LOG_LOSS: 9.0}
+    versions = record.versions | {"timm": "0.1"}
+    folder.write_record(record.model_copy(update={"epochs": (row,), "versions": versions}))
+    done = replay(record.name, runs=tmp_path)
+    assert not done.agrees
+    assert done.differences[metrics.VAL_LOG_LOSS] > 1
+    assert any("timm 0.1 then" in note for note in done.notes)
+
+
+def test_a_replay_on_other_data_is_refused(tmp_path: Path, toy_data: Path) -> None:
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    images = render_toycars(tmp_path / "images", seed=8, images_per_class=10)
+    other = prepare(images, tmp_path / "other")
+    with pytest.raises(RecordError, match="was trained on"):
+        replay(record.name, runs=tmp_path, data=other.folder)
+
+
+def test_a_stopped_trial_killed_before_its_last_record_keeps_why(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    stops = {"early_stop_patience": 1, "optimizer.lr": 1e-10, "best_metric": "val/top1"}
+    config = small_config(**stops, epochs=9)
+    record = train_trial(config, toy_data, tmp_path, number=0)
+    running = {"state": TrialState.RUNNING, "reason": "", "ended_at": None}
+    TrialFolder(tmp_path).write_record(record.model_copy(update=running))
+    again = train_trial(config, toy_data, tmp_path, number=0)
+    assert (again.state, again.reason) == (record.state, record.reason)
+    assert again.reason.startswith("val/top1 has not improved")
+
+
+def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path: Path, toy_data: Path) -> None:
+    one_epoch, refused = SMALL | {"epochs": 1}, []
+
+    def meanwhile(record: TrialRecord) -> None:
+        with pytest.raises(RecordError, match=r"single/0000 .* by another process"):
+            train(toy_data, one_epoch, runs=tmp_path)
+        refused.append(train(toy_data, one_epoch | {"seed": 7}, runs=tmp_path).number)
+
+    train(toy_data, one_epoch, runs=tmp_path, on_epoch=meanwhile)
+    assert refused == [1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_one_sentence_and_the_trial_goes_on_later(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = checkpoint._write_state, Path("/dev/full")
+    with monkeypatch.context() as patch, pytest.raises(DiskError, match="free some; the same"):
+        patch.setattr(checkpoint, "_write_state", lambda state, file: write(state, full))
+        train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert RunsFolder.at(tmp_path).find_trial("single/0").record().state == "running"
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert (record.number, record.state) == (0, "complete")
