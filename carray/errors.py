@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
-GO_ON = "the same command goes on from here"  # said where what had finished is kept and used
+RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
 
 
 class CarrayError(Exception):

@@ -10,14 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from carray.analysis.ablation_step import KEEPS, Keep, Standing, Step, _anchor_step, compare_steps
+from carray.analysis.ablation_step import (
+    KEEPS,
+    AblationStep,
+    Keep,
+    SeedRuns,
+    _anchor_step,
+    compare_steps,
+)
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import ConfigError, DataError, TrialFailed
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import losses_of
-from carray.predictions.views import wanted_ttas
+from carray.predictions.scores import log_losses
+from carray.predictions.views import parse_tta_sets
 from carray.progress import silent
 from carray.records import RunsFolder, TrialRecord, TrialState
 from carray.search.setup import check_folds
@@ -32,21 +39,21 @@ LEAST_SEEDS = 3  # two say nothing of how far a third may be
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Ablation:
     """All steps, in order."""
 
     study: str
     seeds: int
     seed_log_losses: tuple[float, ...]
     """Of the anchor, by seed."""
-    steps: tuple[Step, ...]
+    steps: tuple[AblationStep, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         return asdict(self)
 
 
-def climb(
+def run_ablation(
     data: str | os.PathLike[str],
     space: str | os.PathLike[str] = "logloss_ladder",
     *,
@@ -59,10 +66,10 @@ def climb(
     folds: int = 0,
     weights: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[AblationStep], None] | None = None,
     on_epoch: OnEpoch | None = None,
     progress: Progress = silent,
-) -> Ladder:
+) -> Ablation:
     """Climb the ladder that a search space's starting points describe; resume where it stopped.
 
     The first point is the anchor and sets every searched name; each next one changes some. A step
@@ -100,44 +107,44 @@ def climb(
         raise ConfigError(f"--keep {keep!r} must be one of {', '.join(KEEPS)}")
     read = load_space(space)
     read = checked(read.with_fixed(overrides)) if overrides else read
-    points = ladder_points(read)
+    points = ablation_points(read)
     manifest = Manifest.load(Path(data))
-    _check_last_steps(manifest, tta, folds)
+    _check_views_and_folds(manifest, tta, folds)
     name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
-    run = _Runner(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
-    stands = anchor = run.standing(points[0], seeds)
+    run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
+    stands = anchor = run.train_seeds(points[0], seeds)
     steps = [_anchor_step(anchor)]
-    _tell(on_step, steps[-1])
+    _report_step(on_step, steps[-1])
     for changes in points[1:]:
-        tried = run.standing({**stands.params, **changes}, step_seeds)
-        step = compare_steps(_words(changes), stands, tried, anchor, keep)
+        tried = run.train_seeds({**stands.params, **changes}, step_seeds)
+        step = compare_steps(_describe_changes(changes), stands, tried, anchor, keep)
         stands = tried if step.stays and keep != "none" else stands
         steps.append(step)
-        _tell(on_step, step)
+        _report_step(on_step, step)
     if tta or folds:
         from carray.analysis.ablation_on_blend import folds_step, tta_step
 
         where = (run.runs, name, stands.records[0])
         if tta:
             steps.append(tta_step(*where, tta, progress))
-            _tell(on_step, steps[-1])
+            _report_step(on_step, steps[-1])
         if folds:
             steps.append(folds_step(*where, folds, weights, on_epoch, progress))
-            _tell(on_step, steps[-1])
+            _report_step(on_step, steps[-1])
     means = tuple(float(loss) for loss in anchor.losses.mean(axis=1))
-    return Ladder(name, seeds, means, tuple(steps))
+    return Ablation(name, seeds, means, tuple(steps))
 
 
-def _check_last_steps(manifest: Manifest, tta: str | None, folds: int) -> None:
+def _check_views_and_folds(manifest: Manifest, tta: str | None, folds: int) -> None:
     """Refuse views and folds now that couldn't be had after hours of training."""
     check_folds(folds, manifest)
     if tta:
-        wanted_ttas(tta)
+        parse_tta_sets(tta)
     if (tta or folds) and len(manifest.rows("blend")) == 0:
         raise DataError(f"{manifest.folder} has no blend split, which judges views and folds")
 
 
-def ladder_points(space: SearchSpace) -> list[Mapping[str, Scalar]]:
+def ablation_points(space: SearchSpace) -> list[Mapping[str, Scalar]]:
     """Return the anchor, then what each step changes.
 
     Raises:
@@ -158,7 +165,7 @@ def ladder_points(space: SearchSpace) -> list[Mapping[str, Scalar]]:
 
 
 @dataclass(frozen=True)
-class _Runner:
+class _SeedTrainer:
     """Trains configurations of the ladder, or finds them trained."""
 
     manifest: Manifest
@@ -169,7 +176,7 @@ class _Runner:
     on_epoch: OnEpoch | None
     progress: Progress
 
-    def standing(self, params: Mapping[str, Scalar], seeds: int) -> Standing:
+    def train_seeds(self, params: Mapping[str, Scalar], seeds: int) -> SeedRuns:
         """Return `seeds` complete trials of one configuration, and their losses on `val`."""
         configs = [self.space.resolve(params, {"seed": seed}) for seed in range(seeds)]
         records = tuple(self._trained(config) for config in configs)
@@ -177,9 +184,9 @@ class _Runner:
         losses, right = [], []
         for record in records:
             log_p = log_softmax(self.runs.study(self.study).trial(record.number).logits("val"))
-            losses.append(losses_of(log_p, labels))
+            losses.append(log_losses(log_p, labels))
             right.append(log_p.argmax(axis=1) == labels)
-        return Standing(params, records, np.array(losses, np.float64), np.array(right, np.float64))
+        return SeedRuns(params, records, np.array(losses, np.float64), np.array(right, np.float64))
 
     def _trained(self, config: TrialConfig) -> TrialRecord:
         found = find_complete(self.runs, self.study, config, self.manifest.hash)
@@ -199,10 +206,10 @@ class _Runner:
         return record
 
 
-def _words(changes: Mapping[str, Scalar]) -> str:
+def _describe_changes(changes: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
-def _tell(on_step: Callable[[Step], None] | None, step: Step) -> None:
+def _report_step(on_step: Callable[[AblationStep], None] | None, step: AblationStep) -> None:
     if on_step:
         on_step(step)

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carray.analysis.ablation_step import BETTER, NOISE, WORSE, Step
+from carray.analysis.ablation_step import BETTER, NOISE, WORSE, AblationStep
 from carray.analysis.cross_validation import assemble_folds
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.ensemble.selection import LogitMean, SoftVote
-from carray.ensemble.tta import KEPT, TtaRow, judge
-from carray.ensemble.tta_views import Viewer
-from carray.predictions.averaging import Blend
+from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
+from carray.ensemble.tta_views import TtaPredictor
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import Candidate
-from carray.predictions.logits import Floats, Labels, SplitVotes, log_softmax
-from carray.predictions.scores import losses_of, make_folds
+from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax
+from carray.predictions.scores import log_losses, make_folds
 from carray.predictions.statistics import Interval, bootstrap_means, interval, scores_of
-from carray.predictions.views import NONE, wanted_ttas
+from carray.predictions.views import NONE, parse_tta_sets
 from carray.records import RunsFolder, StudyRecord, TrialRecord
 from carray.training.cross_validation import train_folds
 from carray.training.train import OnEpoch
@@ -27,15 +27,15 @@ from carray.training.train import OnEpoch
 
 def tta_step(
     runs: RunsFolder, study: str, stands: TrialRecord, names: str | None, progress: Progress
-) -> Step:
+) -> AblationStep:
     """Measure sets of views with what stands on `blend`; the step is the best of them."""
     folder = runs.study(study)
     record, trial = folder.record(), folder.trial(stands.number)
     labels = _blend_labels(record)
-    asked = (NONE, *wanted_ttas(names or "auto"))
-    viewer = Viewer.of_trials([trial], Blend((0,), (1.0,)), record, progress)
+    asked = (NONE, *parse_tta_sets(names or "auto"))
+    viewer = TtaPredictor.of_trials([trial], WeightedAverage((0,), (1.0,)), record, progress)
     log_ps = viewer.log_ps("blend", asked)
-    rows = judge(asked, log_ps, labels, make_folds(labels), 0)
+    rows = evaluate_tta_sets(asked, log_ps, labels, make_folds(labels), 0)
     kept = [row for row in rows[1:] if row.chosen]
     best = min(kept or rows[1:], key=lambda row: row.log_loss)
     log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
@@ -61,7 +61,7 @@ def folds_step(
     weights: str | os.PathLike[str] | None,
     on_epoch: OnEpoch | None,
     progress: Progress,
-) -> Step:
+) -> AblationStep:
     """Train what stands on every fold; the step is the better merging of the folds."""
     folder = runs.study(study)
     record = folder.record()
@@ -80,7 +80,7 @@ def folds_step(
     rule = LogitMean if assembled.rule == "logit mean" else SoftVote
     merged = _merged(rule, [_candidate(runs, study, one) for one in records], labels)
     alone = log_softmax(folder.trial(stands.number).logits("blend"))
-    gains = (losses_of(alone, labels) - losses_of(merged, labels)).astype(np.float64)
+    gains = (log_losses(alone, labels) - log_losses(merged, labels)).astype(np.float64)
     gain = interval(float(gains.mean()), bootstrap_means(gains[:, None])[:, 0])
     verdict = (BETTER if gain.value > 0 else WORSE) if gain.excludes_zero() else NOISE
     names = tuple(one.name for one in records)
@@ -94,8 +94,8 @@ def _candidate(runs: RunsFolder, study: str, record: TrialRecord) -> Candidate:
 def _merged(
     rule: type[SoftVote] | type[LogitMean], members: Sequence[Candidate], labels: Labels
 ) -> Floats:
-    votes = SplitVotes(members, "blend", labels)
-    return rule(tuple(range(len(members)))).fit(votes).log_p(votes)
+    predictions = SplitPredictions(members, "blend", labels)
+    return rule(tuple(range(len(members)))).fit(predictions).log_p(predictions)
 
 
 def _step(
@@ -105,9 +105,9 @@ def _step(
     labels: Labels,
     gain: Interval,
     verdict: str,
-) -> Step:
-    scores = scores_of(losses_of(log_p, labels), log_p.argmax(axis=1) == labels)
-    return Step(
+) -> AblationStep:
+    scores = scores_of(log_losses(log_p, labels), log_p.argmax(axis=1) == labels)
+    return AblationStep(
         name,
         trials,
         len(labels),

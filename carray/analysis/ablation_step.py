@@ -17,11 +17,11 @@ from carray.search.space.distributions import Scalar
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 Keep = Literal["better", "all", "none"]
 KEEPS: tuple[Keep, ...] = ("better", "all", "none")
-Values = npt.NDArray[np.float64]
+ScoresSN = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Step:
+class AblationStep:
     """One step of the ladder, compared with what stood before it."""
 
     name: str
@@ -42,29 +42,29 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class SeedRuns:
     """Some seeds of one configuration: what they cost each image of `val`."""
 
     params: Mapping[str, Scalar]
     records: tuple[TrialRecord, ...]
-    losses: Values
+    losses: ScoresSN
     """(seeds, images)."""
-    right: Values
+    right: ScoresSN
     """(seeds, images), 1 where right."""
 
 
-def _anchor_step(anchor: Standing) -> Step:
-    noise = seed_noise(anchor.losses, 1, 1)
+def _anchor_step(anchor: SeedRuns) -> AblationStep:
+    noise = seed_noise_bound(anchor.losses, 1, 1)
     return _step("anchor", anchor, None, noise, "", stays=True)
 
 
 def compare_steps(
-    name: str, stands: Standing, tried: Standing, anchor: Standing, keep: Keep
-) -> Step:
+    name: str, stands: SeedRuns, tried: SeedRuns, anchor: SeedRuns, keep: Keep
+) -> AblationStep:
     """Say whether `tried` is better than what stands, by more than the anchor's seeds differ."""
     gains_N = stands.losses.mean(axis=0) - tried.losses.mean(axis=0)
     gain = interval(float(gains_N.mean()), bootstrap_means(gains_N[:, None])[:, 0])
-    noise = seed_noise(anchor.losses, len(stands.records), len(tried.records))
+    noise = seed_noise_bound(anchor.losses, len(stands.records), len(tried.records))
     verdict = NOISE
     if abs(gain.value) > noise and gain.excludes_zero():
         verdict = BETTER if gain.value > 0 else WORSE
@@ -72,7 +72,7 @@ def compare_steps(
     return _step(name, tried, gain, noise, verdict, stays=stays)
 
 
-def seed_noise(anchor_SN: Values, first: int, second: int) -> float:
+def seed_noise_bound(anchor_SN: ScoresSN, first: int, second: int) -> float:
     """Return how far means over `first` and `second` seeds may differ by chance, at 95 %."""
     from scipy.stats import t
 
@@ -84,15 +84,15 @@ def seed_noise(anchor_SN: Values, first: int, second: int) -> float:
 
 def _step(
     name: str,
-    tried: Standing,
+    tried: SeedRuns,
     gain: Interval | None,
     noise: float,
     verdict: str,
     *,
     stays: bool,
-) -> Step:
+) -> AblationStep:
     losses = tried.losses.mean(axis=0)
     scores = scores_of(losses, tried.right.mean(axis=0))
     names = tuple(record.name for record in tried.records)
     told = (scores.log_loss, scores.top1, gain, noise, verdict, stays)
-    return Step(name, names, len(losses), "val", *told)
+    return AblationStep(name, names, len(losses), "val", *told)

@@ -16,27 +16,27 @@ import numpy.typing as npt
 
 from carray.config import TrialConfig, flatten
 from carray.data.manifest import Manifest
-from carray.ensemble.result import plain
+from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
 from carray.predictions.candidates import Candidate, find_candidates, read_trials
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import SplitVotes
-from carray.predictions.scores import losses_of
+from carray.predictions.logits import SplitPredictions
+from carray.predictions.scores import log_losses
 from carray.predictions.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Interval,
+    accuracy_interval,
     bootstrap_means,
     interval,
     mcnemar_exact,
     paired_gain,
-    share_right,
     two_sided_p,
 )
-from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.predictions.test_access import fingerprint, record_access
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
-Values = npt.NDArray[np.float64]
+ScoresTN = npt.NDArray[np.float64]
 Image = tuple[str, str]  # its name and the hash of its content: a name alone may be another's
 
 Verdict = Literal["better", "worse", "within noise"]
@@ -49,7 +49,7 @@ def compare_sides(
     open_test: bool = True,
     runs: str | os.PathLike[str] | None = None,
     seed: int = 0,
-) -> Versus:
+) -> PairedComparison:
     """Compare two trials, or two studies of one configuration's seeds, image by image.
 
     Args:
@@ -64,20 +64,20 @@ def compare_sides(
             no image that both sides have.
     """
     where = RunsFolder.at(runs)
-    votes = [_Votes.read(where, text, open_test) for text in (first, second)]
-    split = votes[0].split
-    if votes[1].split != split:
+    sides = [_SideTrials.read(where, text, open_test) for text in (first, second)]
+    split = sides[0].split
+    if sides[1].split != split:
         raise RecordError(
             f"{first} has {split} images and {second} has none: compare on val, with --no-test"
         )
-    places = _shared(*votes)
-    opened = sum(side.open_test(where) for side in votes) if split == "test" else 0
-    scores = [side.scores(at) for side, at in zip(votes, places, strict=True)]
-    return _versus(votes, scores, opened, seed)
+    places = _common_images(*sides)
+    opened = sum(side.open_test(where) for side in sides) if split == "test" else 0
+    scores = [side.scores(at) for side, at in zip(sides, places, strict=True)]
+    return _compare(sides, scores, opened, seed)
 
 
 @dataclass(frozen=True, eq=False)
-class _Votes:
+class _SideTrials:
     """A side's trials, and what they said of the images of the split."""
 
     name: str
@@ -87,7 +87,7 @@ class _Votes:
     split: str
 
     @classmethod
-    def read(cls, runs: RunsFolder, name: str, open_test: bool) -> _Votes:
+    def read(cls, runs: RunsFolder, name: str, open_test: bool) -> _SideTrials:
         """Find a side's trials.
 
         Raises:
@@ -102,7 +102,7 @@ class _Votes:
             found = tuple(one for one in found if one.folder.path == trial.path)
         if not found:
             raise RecordError(f"{name} has no complete trial with logits to compare")
-        configs = {_seedless(one.record.config).model_dump_json() for one in found}
+        configs = {_without_seed(one.record.config).model_dump_json() for one in found}
         if len(configs) > 1:
             raise RecordError(
                 f"the {len(found)} trials of study {name!r} have {len(configs)} configurations: "
@@ -125,7 +125,7 @@ class _Votes:
     @property
     def config(self) -> TrialConfig:
         """The configuration that the trials share, the seed apart."""
-        return _seedless(self.candidates[0].record.config)
+        return _without_seed(self.candidates[0].record.config)
 
     def labels(self) -> dict[Image, str]:
         """Return {image: class} of the split."""
@@ -134,25 +134,25 @@ class _Votes:
             image: self.manifest.classes[own] for image, own in zip(self.ids, labels, strict=True)
         }
 
-    def scores(self, places: npt.NDArray[np.int64]) -> Values:
+    def scores(self, places: npt.NDArray[np.int64]) -> ScoresTN:
         """Return (2, trials, images) at some places of the split: right or not, and losses."""
         labels = self.manifest.labels[self.manifest.rows(self.split)]
-        votes = SplitVotes(self.candidates, self.split, labels)
-        log_ps = [votes.log_p(member) for member in range(len(self.candidates))]
+        sides = SplitPredictions(self.candidates, self.split, labels)
+        log_ps = [sides.log_p(member) for member in range(len(self.candidates))]
         right = [log_p.argmax(axis=1) == labels for log_p in log_ps]
-        losses = [losses_of(log_p, labels) for log_p in log_ps]
+        losses = [log_losses(log_p, labels) for log_p in log_ps]
         return np.stack([right, losses]).astype(np.float64)[:, :, places]
 
     def open_test(self, runs: RunsFolder) -> int:
         """Record that each trial looks at the test split; return how many models ever did."""
         opened = 0
         for candidate in self.candidates:
-            opened = record_opening(
+            opened = record_access(
                 runs,
                 model=candidate.record.name,
                 study=self.study.name,
                 manifest_hash=self.study.manifest_hash,
-                fingerprint=fingerprint_of([[candidate.record.name], [1.0], "single trial"]),
+                fingerprint=fingerprint([[candidate.record.name], [1.0], "single trial"]),
             )
         return opened
 
@@ -161,11 +161,13 @@ class _Votes:
         return list(zip(rows["image_id"], rows["content_hash"], strict=True))
 
 
-def _seedless(config: TrialConfig) -> TrialConfig:
+def _without_seed(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"seed": 0})
 
 
-def _shared(first: _Votes, second: _Votes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _common_images(
+    first: _SideTrials, second: _SideTrials
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the places, in each side's split, of the images that both have.
 
     Raises:
@@ -196,7 +198,9 @@ def _shared(first: _Votes, second: _Votes) -> tuple[npt.NDArray[np.int64], npt.N
     return places[0], places[1]
 
 
-def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed: int) -> Versus:
+def _compare(
+    sides: Sequence[_SideTrials], scores: Sequence[ScoresTN], opened: int, seed: int
+) -> PairedComparison:
     resampled = _resampled(scores, seed)  # (2 sides, right or losses, resamples)
     actual = np.array([side.mean(axis=(1, 2)) for side in scores])
     gains = [
@@ -208,7 +212,7 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
         right = [side[0, 0] > 0 for side in scores]
         p[0] = mcnemar_exact(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()))
         gains[0] = paired_gain(right[0], right[1])
-    trains = [side.train_ids for side in votes]
+    trains = [side.train_ids for side in sides]
     sides = [
         Side(
             name=side.name,
@@ -217,17 +221,17 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
             only_here=len(trains[place] - trains[1 - place]),
             left_out=len(side.ids) - scores[place].shape[2],
             top1=(
-                share_right(scores[place][0, 0])
+                accuracy_interval(scores[place][0, 0])
                 if scores[place].shape[1] == 1
                 else interval(float(actual[place, 0]), resampled[place, 0])
             ),
             log_loss=interval(float(actual[place, 1]), resampled[place, 1]),
         )
-        for place, side in enumerate(votes)
+        for place, side in enumerate(sides)
     ]
-    configs = [flatten(side.config) for side in votes]
-    return Versus(
-        split=votes[0].split,
+    configs = [flatten(side.config) for side in sides]
+    return PairedComparison(
+        split=sides[0].split,
         images=scores[0].shape[2],
         first=sides[0],
         second=sides[1],
@@ -245,7 +249,7 @@ def _versus(votes: Sequence[_Votes], scores: Sequence[Values], opened: int, seed
     )
 
 
-def _resampled(scores: Sequence[Values], seed: int) -> Values:
+def _resampled(scores: Sequence[ScoresTN], seed: int) -> ScoresTN:
     """Return each side's mean scores, (2 sides, 2, resamples), over drawn images and trials.
 
     Both sides see the same drawn images. Few trials vary less when drawn than trials do, so their
@@ -290,7 +294,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Versus:
+class PairedComparison:
     """Two sides on the images that both have."""
 
     split: str
@@ -313,5 +317,5 @@ class Versus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        told: dict[str, Any] = plain(asdict(self))
+        told: dict[str, Any] = to_jsonable(asdict(self))
         return told

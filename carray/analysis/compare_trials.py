@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from carray import metrics
-from carray.ensemble.result import plain
+from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
 from carray.predictions.candidates import Candidate, find_candidates, read_trials
 from carray.predictions.labels import held_labels
-from carray.predictions.logits import SplitVotes
-from carray.predictions.scores import losses_of
+from carray.predictions.logits import SplitPredictions
+from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
-from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.predictions.test_access import fingerprint, record_access
 from carray.records import RunsFolder, TrialRecord
 
 MOST_ROWS = 12
@@ -52,7 +52,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class ModelComparison:
     """Models of one study on the same images of one split."""
 
     study: str
@@ -69,7 +69,7 @@ class SideBySide:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data; what is unknown is None."""
-        told: dict[str, Any] = plain(asdict(self))
+        told: dict[str, Any] = to_jsonable(asdict(self))
         return told
 
 
@@ -82,7 +82,7 @@ def compare_trials(
     open_test: bool = True,
     runs: str | os.PathLike[str] | None = None,
     seed: int = 0,
-) -> SideBySide:
+) -> ModelComparison:
     """Compare trials of a study on `test`, whose opening is recorded for each, or on `val`.
 
     Args:
@@ -102,25 +102,27 @@ def compare_trials(
     folder = where.find_study(study)
     record, labels = folder.record(), held_labels(folder)
     found = find_candidates(record, read_trials(folder, metric), metric, need_weights=False)
-    chosen = _chosen(found.complete, record.name, trials, every)
+    chosen = _select(found.complete, record.name, trials, every)
     split = "test" if open_test and len(labels.of("test")) else "val"
-    votes = SplitVotes(chosen, split, labels.of(split))
+    predictions = SplitPredictions(chosen, split, labels.of(split))
     opened = 0
     if split == "test":
         for candidate in chosen:
-            opened = record_opening(
+            opened = record_access(
                 where,
                 model=candidate.record.name,
                 study=record.name,
                 manifest_hash=record.manifest_hash,
-                fingerprint=fingerprint_of([[candidate.record.name], [1.0], "single trial"]),
+                fingerprint=fingerprint([[candidate.record.name], [1.0], "single trial"]),
             )
-    right_MN = np.stack([votes.log_p(m).argmax(axis=1) == votes.labels for m in range(len(chosen))])
-    return SideBySide(
+    right_MN = np.stack(
+        [predictions.log_p(m).argmax(axis=1) == predictions.labels for m in range(len(chosen))]
+    )
+    return ModelComparison(
         study=record.name,
         split=split,
-        images=len(votes.labels),
-        rows=tuple(_row(votes, member, right_MN, seed) for member in range(len(chosen))),
+        images=len(predictions.labels),
+        rows=tuple(_row(predictions, member, right_MN, seed) for member in range(len(chosen))),
         all_right=int(right_MN.all(axis=0).sum()),
         all_wrong=int((~right_MN).all(axis=0).sum()),
         models_that_opened_test=opened,
@@ -128,7 +130,7 @@ def compare_trials(
     )
 
 
-def _chosen(
+def _select(
     complete: Sequence[Candidate], study: str, trials: Sequence[int] | None, every: bool
 ) -> tuple[Candidate, ...]:
     if trials is not None:
@@ -162,10 +164,12 @@ def model_name(candidate: Candidate) -> str:
     return config.backbone if head == "linear" else f"{config.backbone} + {head}"
 
 
-def _row(votes: SplitVotes, member: int, right_MN: npt.NDArray[np.bool_], seed: int) -> ModelRow:
-    candidate, right = votes.candidates[member], right_MN[member]
+def _row(
+    predictions: SplitPredictions, member: int, right_MN: npt.NDArray[np.bool_], seed: int
+) -> ModelRow:
+    candidate, right = predictions.candidates[member], right_MN[member]
     others = np.delete(right_MN, member, axis=0)
-    losses = losses_of(votes.log_p(member), votes.labels)
+    losses = log_losses(predictions.log_p(member), predictions.labels)
     scores = scores_of(losses, right, seed)
     record = candidate.record
     return ModelRow(

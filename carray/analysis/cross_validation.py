@@ -13,17 +13,17 @@ import numpy as np
 from carray import metrics
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.ensemble.build import checked_name
-from carray.ensemble.result import plain
+from carray.ensemble.build import checked_package_name
+from carray.ensemble.result import to_jsonable
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
 from carray.errors import RecordError
 from carray.files import written_aside
 from carray.predictions.candidates import Candidate, read_trials
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import Floats, Labels, SplitVotes, log_softmax
-from carray.predictions.scores import losses_of
+from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax
+from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
-from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.predictions.test_access import fingerprint, record_access
 from carray.records import RunsFolder, StudyFolder, TrialState
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
@@ -37,7 +37,7 @@ def assemble_folds(
     open_test: bool = True,
     name: str | None = None,
     seed: int = 0,
-) -> Folds:
+) -> CrossValidation:
     """Put the folds' trials of one configuration together, and package their better ensemble.
 
     Args:
@@ -56,36 +56,34 @@ def assemble_folds(
     """
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
-    name = checked_name(name, f"{folder.path.name}-folds")
+    name = checked_package_name(name, f"{folder.path.name}-folds")
     manifest = study_manifest(folder.record())
     members = _fold_set(folder, manifest, trial)
-    votes = [
-        _FoldVote(candidate, *_held(candidate, manifest, fold))
+    predictions = [
+        _FoldPredictions(candidate, *_held_predictions(candidate, manifest, fold))
         for fold, candidate in enumerate(members)
     ]
-    file = _write(folder, votes, manifest)
+    file = _write(folder, predictions, manifest)
     rows, rule = _ensembles(members, manifest, ("blend",), seed)
     opened = 0
     if open_test and len(manifest.rows("test")):
-        opened = record_opening(
+        opened = record_access(
             where,
             model=name,
             study=folder.path.name,
             manifest_hash=manifest.hash,
-            fingerprint=fingerprint_of(
-                [[c.record.name for c in members], _equal(len(members)), rule]
-            ),
+            fingerprint=fingerprint([[c.record.name for c in members], _equal(len(members)), rule]),
         )
         rows += _ensembles(members, manifest, ("test",), seed)[0]
-    found = Folds(
+    found = CrossValidation(
         study=folder.path.name,
         backbone=members[0].record.config.backbone,
-        folds=tuple(_fold_row(fold, vote) for fold, vote in enumerate(votes)),
+        folds=tuple(_fold_row(fold, vote) for fold, vote in enumerate(predictions)),
         out_of_fold=_score(
             "out of fold",
             "train",
-            np.concatenate([vote.log_p for vote in votes]),
-            np.concatenate([vote.labels for vote in votes]),
+            np.concatenate([vote.log_p for vote in predictions]),
+            np.concatenate([vote.labels for vote in predictions]),
             seed,
         ),
         ensembles=tuple(rows),
@@ -93,11 +91,11 @@ def assemble_folds(
         logits_file=file,
         models_that_opened_test=opened,
     )
-    return _packaged(where, folder, members, found, name)
+    return _write_package(where, folder, members, found, name)
 
 
 @dataclass(frozen=True, eq=False)
-class _FoldVote:
+class _FoldPredictions:
     """What one fold's trial says of the images that it hasn't seen."""
 
     candidate: Candidate
@@ -106,7 +104,9 @@ class _FoldVote:
     log_p: Floats
 
 
-def _held(candidate: Candidate, manifest: Manifest, fold: int) -> tuple[Labels, Labels, Floats]:
+def _held_predictions(
+    candidate: Candidate, manifest: Manifest, fold: int
+) -> tuple[Labels, Labels, Floats]:
     rows = manifest.fold_rows(fold)[1]
     logits = candidate.folder.logits("val")
     if logits.shape != (len(rows), len(manifest.classes)):
@@ -122,7 +122,7 @@ def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> lis
     sets: dict[str, dict[int, Candidate]] = {}
     wanted = None
     for candidate in sorted(read_trials(folder), key=lambda found: found.record.number):
-        key = _unfolded(candidate.record.config)
+        key = _without_fold(candidate.record.config)
         if candidate.record.number == trial:
             wanted = key
         if _is_usable(candidate, manifest):
@@ -151,7 +151,7 @@ def _newest(sets: dict[str, dict[int, Candidate]], num_folds: int) -> dict[int, 
     return max(sets.values(), key=key, default={})
 
 
-def _unfolded(config: TrialConfig) -> str:
+def _without_fold(config: TrialConfig) -> str:
     return config.model_copy(update={"fold": None}).model_dump_json()
 
 
@@ -165,7 +165,7 @@ def _is_usable(candidate: Candidate, manifest: Manifest) -> bool:
     )
 
 
-def _fold_row(fold: int, vote: _FoldVote) -> FoldRow:
+def _fold_row(fold: int, vote: _FoldPredictions) -> FoldRow:
     record = vote.candidate.record
     return FoldRow(
         fold=fold,
@@ -178,14 +178,16 @@ def _fold_row(fold: int, vote: _FoldVote) -> FoldRow:
     )
 
 
-def _write(folder: StudyFolder, votes: Sequence[_FoldVote], manifest: Manifest) -> Path:
+def _write(
+    folder: StudyFolder, predictions: Sequence[_FoldPredictions], manifest: Manifest
+) -> Path:
     """Write the out-of-fold logits of all training images, in the manifest's order."""
-    first = min(vote.candidate.record.number for vote in votes)
+    first = min(vote.candidate.record.number for vote in predictions)
     file = folder.path / "folds" / f"{first:04d}.npz"
-    rows = np.concatenate([vote.rows for vote in votes])
+    rows = np.concatenate([vote.rows for vote in predictions])
     order = np.argsort(rows)
-    logits = np.concatenate([vote.candidate.folder.logits("val") for vote in votes])
-    folds = np.repeat(np.arange(len(votes)), [len(vote.rows) for vote in votes])
+    logits = np.concatenate([vote.candidate.folder.logits("val") for vote in predictions])
+    folds = np.repeat(np.arange(len(predictions)), [len(vote.rows) for vote in predictions])
     with written_aside(file) as aside, aside.open("wb") as opened:
         np.savez(
             opened,
@@ -206,12 +208,14 @@ def _ensembles(
         labels = manifest.labels[manifest.rows(split)]
         if len(labels) == 0:
             continue
-        votes = SplitVotes(members, split, labels)
-        rows.append(_mean_of_members(votes, seed))
+        predictions = SplitPredictions(members, split, labels)
+        rows.append(_mean_of_members(predictions, seed))
         merged = []
         for kind in RULES:
             rule: Rule = kind(numbers)
-            merged.append(_score(rule.name, split, rule.fit(votes).log_p(votes), labels, seed))
+            merged.append(
+                _score(rule.name, split, rule.fit(predictions).log_p(predictions), labels, seed)
+            )
         best = best or min(merged, key=lambda row: row.log_loss.value).what
         rows += merged
     return rows, best or "soft vote"
@@ -221,17 +225,17 @@ def _equal(count: int) -> tuple[float, ...]:
     return (1 / count,) * count
 
 
-def _mean_of_members(votes: SplitVotes, seed: int) -> ScoreRow:
+def _mean_of_members(predictions: SplitPredictions, seed: int) -> ScoreRow:
     """Return what one fold's trial scores on average."""
-    log_ps = [votes.log_p(number) for number in range(len(votes.candidates))]
-    right = np.mean([log_p.argmax(axis=1) == votes.labels for log_p in log_ps], axis=0)
-    losses = np.mean([losses_of(log_p, votes.labels) for log_p in log_ps], axis=0)
-    return _row("one fold alone, on average", votes.split, right, losses, seed)
+    log_ps = [predictions.log_p(number) for number in range(len(predictions.candidates))]
+    right = np.mean([log_p.argmax(axis=1) == predictions.labels for log_p in log_ps], axis=0)
+    losses = np.mean([log_losses(log_p, predictions.labels) for log_p in log_ps], axis=0)
+    return _row("one fold alone, on average", predictions.split, right, losses, seed)
 
 
 def _score(what: str, split: str, log_p: Floats, labels: Labels, seed: int) -> ScoreRow:
     right = log_p.argmax(axis=1) == labels
-    return _row(what, split, right, losses_of(log_p, labels), seed)
+    return _row(what, split, right, log_losses(log_p, labels), seed)
 
 
 def _row(what: str, split: str, right: Any, losses: Any, seed: int) -> ScoreRow:
@@ -239,9 +243,13 @@ def _row(what: str, split: str, right: Any, losses: Any, seed: int) -> ScoreRow:
     return ScoreRow(what, split, len(losses), scores.log_loss, scores.top1)
 
 
-def _packaged(
-    runs: RunsFolder, folder: StudyFolder, members: Sequence[Candidate], found: Folds, name: str
-) -> Folds:
+def _write_package(
+    runs: RunsFolder,
+    folder: StudyFolder,
+    members: Sequence[Candidate],
+    found: CrossValidation,
+    name: str,
+) -> CrossValidation:
     """Write the model package of the better ensemble, if the folds' weights are there."""
     if not all(member.has_weights for member in members):
         return found
@@ -287,7 +295,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Folds:
+class CrossValidation:
     """A configuration on every fold."""
 
     study: str
@@ -307,5 +315,5 @@ class Folds:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         files = {n: str(getattr(self, n) or "") for n in ("logits_file", "package")}
-        told: dict[str, Any] = plain({**asdict(self), **files})
+        told: dict[str, Any] = to_jsonable({**asdict(self), **files})
         return told

@@ -21,7 +21,7 @@ from carray.files import written_aside
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import Advance, silent
 from carray.records import RunsFolder
-from carray.tracking.artifacts import attach_or_say
+from carray.tracking.artifacts import attach_or_warn
 
 if TYPE_CHECKING:
     from carray.inference.card import Card
@@ -168,8 +168,8 @@ def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -
     try:
         record = runs.find_trial(model).record()
     except RecordError:
-        return attach_or_say(runs, card.study, card.name, files)
-    return attach_or_say(runs, record.study, record.number, files)
+        return attach_or_warn(runs, card.study, card.name, files)
+    return attach_or_warn(runs, record.study, record.number, files)
 
 
 def _explained(
@@ -251,12 +251,12 @@ def _member_maps(
     from carray.data.pixels.loader import EvalPlan, Images, to_device
     from carray.models.gradcam import grad_cam
 
-    labels, on_gpu = np.zeros(len(squares), np.int64), member.numbers.device.type != "cpu"
+    labels, on_gpu = np.zeros(len(squares), np.int64), member.numerics.device.type != "cpu"
     rows = np.arange(len(squares))
     plan = EvalPlan(Images(squares, labels), rows, len(squares), member.card.input.size, on_gpu)
-    pixels, _ = to_device(plan.make(0), member.numbers.device)
-    wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numbers.device)
-    return grad_cam(member.classifier, member.numbers.normalise(pixels), wanted).numpy()
+    pixels, _ = to_device(plan.make(0), member.numerics.device)
+    wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numerics.device)
+    return grad_cam(member.classifier, member.numerics.normalise(pixels), wanted).numpy()
 
 
 def _resized(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

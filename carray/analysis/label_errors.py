@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carray.analysis.cross_validation import Folds
+from carray.analysis.cross_validation import CrossValidation
 from carray.data.manifest import Manifest
 from carray.files import written_aside
 from carray.predictions.labels import study_manifest
@@ -21,12 +21,12 @@ from carray.predictions.logits import Floats, Labels, Rows, log_softmax
 from carray.records import RunsFolder
 
 # of its usual probability; chosen on one set of planted labels: 54 % of the named were, else 31 %
-UNUSUAL = 0.25
+MOST_FLAGGED_SHARE = 0.25
 COLUMNS = ("image", "label", "perhaps", "label_probability", "perhaps_probability")
 
 
 @dataclass(frozen=True)
-class Doubtful:
+class LabelIssues:
     """The doubtful images of a study's training split, and the file that names them."""
 
     file: Path
@@ -36,7 +36,9 @@ class Doubtful:
     """Training images."""
 
 
-def write_doubtful(found: Folds, file: Path | str, *, runs: Path | str | None = None) -> Doubtful:
+def write_label_issues(
+    found: CrossValidation, file: Path | str, *, runs: Path | str | None = None
+) -> LabelIssues:
     """Write the training images that the folds' trials doubt, by `found`'s out-of-fold logits.
 
     Raises:
@@ -46,12 +48,12 @@ def write_doubtful(found: Folds, file: Path | str, *, runs: Path | str | None = 
     with np.load(found.logits_file) as held:
         rows, labels, logits = held["rows"], held["labels"], held["logits"]
     p_NC = np.exp(log_softmax(logits))
-    places, others = doubtful(p_NC, labels)
+    places, others = find_label_issues(p_NC, labels)
     _write(Path(file).expanduser(), manifest, rows, labels, p_NC, places, others)
-    return Doubtful(Path(file).expanduser(), len(places), len(rows))
+    return LabelIssues(Path(file).expanduser(), len(places), len(rows))
 
 
-def doubtful(p_NC: Floats, labels: Labels) -> tuple[Rows, Labels]:
+def find_label_issues(p_NC: Floats, labels: Labels) -> tuple[Rows, Labels]:
     """Return the places of doubtful images, most doubtful first, and what each perhaps is.
 
     Args:
@@ -64,7 +66,7 @@ def doubtful(p_NC: Floats, labels: Labels) -> tuple[Rows, Labels]:
     others = likely_NC.argmax(axis=1)
     is_claimed = (likely_NC.max(axis=1) > 0) & (others != labels)
     share_N = p_NC[np.arange(len(labels)), labels] / usual_C[labels]
-    places = np.flatnonzero(is_claimed & (share_N < UNUSUAL))
+    places = np.flatnonzero(is_claimed & (share_N < MOST_FLAGGED_SHARE))
     order = places[np.argsort(share_N[places], kind="stable")]
     return order, others[order]
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from carray.data.manifest import Manifest
 from carray.predictions.logits import Floats, Labels, Rows
-from carray.predictions.statistics import Interval, share_right
+from carray.predictions.statistics import Interval, accuracy_interval
 
 COLUMNS = ("image", "true", "predicted", "confidence", "true_probability", "true_rank", "path")
 SHOWN_PAIRS = 10
 
 
 @dataclass(frozen=True)
-class Mistake:
+class MisclassifiedImage:
     """One misclassified image."""
 
     row: int
@@ -46,14 +46,14 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True)
-class Mistakes:
+class ErrorAnalysis:
     """What a model gets wrong on one split."""
 
     model: str
     split: str
     images: int
     accuracy: Interval
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[MisclassifiedImage, ...]
     """Most confident first."""
     pairs: tuple[ConfusedPair, ...]
     """Most frequent first."""
@@ -67,9 +67,9 @@ class Mistakes:
         return {**asdict(self), **files}
 
 
-def find_mistakes(
+def find_misclassified(
     model: str, manifest: Manifest, split: str, log_p: Floats, opened: int
-) -> Mistakes:
+) -> ErrorAnalysis:
     """Return the mistakes in log-probabilities (images of the split, classes)."""
     rows = manifest.rows(split)
     labels, picks = manifest.labels[rows], log_p.argmax(axis=1)
@@ -78,12 +78,14 @@ def find_mistakes(
     counts = Counter(zip(labels[wrong].tolist(), picks[wrong].tolist(), strict=True))
     of = np.bincount(labels, minlength=len(manifest.classes))
     names = manifest.classes
-    return Mistakes(
+    return ErrorAnalysis(
         model=model,
         split=split,
         images=len(rows),
-        accuracy=share_right(picks == labels),
-        mistakes=tuple(_mistake(manifest, rows, labels, log_p, place) for place in order.tolist()),
+        accuracy=accuracy_interval(picks == labels),
+        mistakes=tuple(
+            _misclassified(manifest, rows, labels, log_p, place) for place in order.tolist()
+        ),
         pairs=tuple(
             ConfusedPair(names[true], names[taken_for], count, int(of[true]))
             for (true, taken_for), count in sorted(counts.items(), key=lambda item: -item[1])
@@ -92,11 +94,13 @@ def find_mistakes(
     )
 
 
-def _mistake(manifest: Manifest, rows: Rows, labels: Labels, log_p: Floats, place: int) -> Mistake:
+def _misclassified(
+    manifest: Manifest, rows: Rows, labels: Labels, log_p: Floats, place: int
+) -> MisclassifiedImage:
     own, said = log_p[place], int(log_p[place].argmax())
     true = int(labels[place])
     entry = manifest.included.iloc[int(rows[place])]
-    return Mistake(
+    return MisclassifiedImage(
         row=int(rows[place]),
         image=str(entry["image_id"]),
         path=str(entry["path"]),

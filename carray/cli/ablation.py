@@ -53,14 +53,14 @@ def ladder(
 
       carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
     """
-    from carray.analysis.ablation import climb
+    from carray.analysis.ablation import run_ablation
     from carray.progress import progress
-    from carray.reports.ablation import HEAD, ladder_lines, step_line
+    from carray.reports.ablation import HEAD, ablation_lines, step_line
 
     fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
     if not as_json:
         print(HEAD)
-    found = climb(
+    found = run_ablation(
         data,
         space,
         seeds=seeds,
@@ -78,4 +78,4 @@ def ladder(
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
         return
-    print("\n".join(["", *ladder_lines(found)]))
+    print("\n".join(["", *ablation_lines(found)]))

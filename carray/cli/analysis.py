@@ -59,7 +59,7 @@ def compare(
         _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
         return
     from carray.analysis.compare_trials import compare_trials
-    from carray.reports.analysis import side_by_side_lines
+    from carray.reports.analysis import model_comparison_lines
 
     found = compare_trials(
         study,
@@ -75,14 +75,14 @@ def compare(
 
         print(json.dumps(found.as_dict(), ensure_ascii=False))
         return
-    print("\n".join(side_by_side_lines(found)))
+    print("\n".join(model_comparison_lines(found)))
 
 
 def _compare_sides(
     first: str, second: str, test: bool, seed: int, runs: Path | None, as_json: bool
 ) -> None:
     from carray.analysis.compare_pair import compare_sides
-    from carray.reports.analysis import versus_lines
+    from carray.reports.analysis import paired_comparison_lines
 
     found = compare_sides(first, second, open_test=test, runs=runs, seed=seed)
     if as_json:
@@ -90,7 +90,7 @@ def _compare_sides(
 
         print(json.dumps(found.as_dict(), ensure_ascii=False))
         return
-    print("\n".join(versus_lines(found)))
+    print("\n".join(paired_comparison_lines(found)))
 
 
 def errors(
@@ -113,15 +113,17 @@ def errors(
       carray errors autumn/0007 cars --split val --out val-errors --count 20
     """
     from carray.progress import progress
-    from carray.reports.misclassified import mistakes_lines, show_mistakes
+    from carray.reports.misclassified import misclassified_lines, write_misclassified
 
-    found = show_mistakes(model, data, out, split=split, shown=count, runs=runs, progress=progress)
+    found = write_misclassified(
+        model, data, out, split=split, shown=count, runs=runs, progress=progress
+    )
     if as_json:
         import json
 
         print(json.dumps(found.as_dict(), ensure_ascii=False))
         return
-    print("\n".join(mistakes_lines(found)))
+    print("\n".join(misclassified_lines(found)))
 
 
 def features(
@@ -192,7 +194,7 @@ def add_class(
     """
     from carray.incremental.add_class import add_class as add
     from carray.progress import progress
-    from carray.reports.analysis import added_lines
+    from carray.reports.analysis import added_class_lines
 
     added = add(
         model,
@@ -214,7 +216,7 @@ def add_class(
 
         print(json.dumps(added.as_dict(), ensure_ascii=False))
         return
-    print("\n".join(added_lines(added)))
+    print("\n".join(added_class_lines(added)))
 
 
 def parse_numbers(option: str, text: str) -> list[int]:

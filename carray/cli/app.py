@@ -73,7 +73,7 @@ app.command()(portfolio.portfolio)
 app.command()(portfolio.ladder)
 
 
-def flowing(doc: str) -> str:
+def unwrap_docstring(doc: str) -> str:
     """Return a docstring whose paragraphs flow to the terminal's width; examples stay indented."""
     paragraphs = cleandoc(doc).split("\n\n")
     indents = ["[dim]  [/]" if each.startswith(" ") else "" for each in paragraphs]
@@ -83,4 +83,4 @@ def flowing(doc: str) -> str:
 
 for registered in (app, space.app, data.app):
     for command in registered.registered_commands:
-        command.help = flowing(getattr(command.callback, "__doc__", ""))
+        command.help = unwrap_docstring(getattr(command.callback, "__doc__", ""))

@@ -59,7 +59,7 @@ def prepare(
     images stay where they are.
     """
     from carray.data.preparation.prepare import prepare as prepare_data
-    from carray.data.preparation.scan_cache import log_beside, num_kept
+    from carray.data.preparation.scan_cache import cache_path, num_cached
     from carray.data.summary import summarise
     from carray.errors import DataError
     from carray.progress import progress
@@ -67,7 +67,7 @@ def prepare(
 
     if crop not in ("none", "box"):
         raise DataError(f"--crop {crop!r} must be none or box")
-    if kept := num_kept(log_beside(out.resolve())):
+    if kept := num_cached(cache_path(out.resolve())):
         print(
             f"going on: {kept:,} images were read before; changed ones are read again",
             file=sys.stderr,
@@ -142,10 +142,10 @@ def warm(
     as_json: JsonOption = False,
 ) -> None:
     """Decode and resize every image once, so that no trial has to; studies do it themselves."""
-    from carray.data.pixels.store import warm_store
+    from carray.data.pixels.store import build_store
     from carray.progress import progress
 
-    warmed = warm_store(folder, size, fit, progress, store_budget_gib=store_budget, verify=verify)
+    warmed = build_store(folder, size, fit, progress, store_budget_gib=store_budget, verify=verify)
     if as_json:
         print(warmed.model_dump_json(indent=1))
         return

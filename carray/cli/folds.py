@@ -44,15 +44,15 @@ def folds(
       carray folds --study single --doubtful doubtful.csv
     """
     from carray.analysis.cross_validation import assemble_folds
-    from carray.analysis.label_errors import write_doubtful
+    from carray.analysis.label_errors import write_label_issues
     from carray.records import RunsFolder
-    from carray.reports.analysis import folds_lines
+    from carray.reports.analysis import cross_validation_lines
     from carray.reports.cross_validation_plot import folds_picture
 
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
     folder = RunsFolder.at(runs).study(found.study)
     picture = folds_picture(folder, [row.trial for row in found.folds])
-    doubts = write_doubtful(found, doubtful, runs=runs) if doubtful else None
+    doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
     if as_json:
         import json
 
@@ -60,7 +60,7 @@ def folds(
         told |= {"doubtful": str(doubts.file), "doubtful_images": doubts.images} if doubts else {}
         print(json.dumps(told, ensure_ascii=False))
         return
-    print("\n".join([*folds_lines(found), f"curves: {picture}"]))
+    print("\n".join([*cross_validation_lines(found), f"curves: {picture}"]))
     if doubts:
         print(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
         if 2 * doubts.images > doubts.of:

@@ -50,11 +50,11 @@ def replay_lab(
     """
     from carray.data.parallel import num_workers
     from carray.progress import progress
-    from carray.reports.search_benchmark import lab_lines
-    from carray.search_benchmark.methods import LabRequest
-    from carray.search_benchmark.run import replay_lab
+    from carray.reports.search_benchmark import benchmark_lines
+    from carray.search_benchmark.methods import BenchmarkRequest
+    from carray.search_benchmark.run import run_benchmark
 
-    request = LabRequest(
+    request = BenchmarkRequest(
         studies=studies or (),
         lcbench=lcbench,
         data_sets=data_sets,
@@ -65,8 +65,8 @@ def replay_lab(
         processes=num_workers() if processes is None else processes,
         runs=runs,
     )
-    result = replay_lab(request, progress)
-    print(json.dumps(result.as_json()) if as_json else "\n".join(lab_lines(result)))
+    result = run_benchmark(request, progress)
+    print(json.dumps(result.as_json()) if as_json else "\n".join(benchmark_lines(result)))
 
 
 def portfolio(
@@ -81,9 +81,9 @@ def portfolio(
     [dim]Example:[/] carray portfolio cars-a cars-b --out mine.yaml, then
     carray tune cars --start-from mine.yaml
     """
-    from carray.search.warm_start.portfolio import distill_studies
+    from carray.search.warm_start.portfolio import portfolio_of_studies
 
-    made = distill_studies(studies, size, runs)
+    made = portfolio_of_studies(studies, size, runs)
     if out is not None:
         made.write(out)
     if as_json:

@@ -24,7 +24,7 @@ from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.records import TrialRecord
-    from carray.training.reproduce import Replay
+    from carray.training.reproduce import Reproduction
 
 
 def train(
@@ -125,13 +125,13 @@ def _train_classical(
     as_json: bool,
 ) -> None:
     from carray.progress import progress
-    from carray.training.features.classifiers import train_classical
+    from carray.training.features.classifiers import train_feature_classifier
 
     if not classifier or not features_of:
         raise ConfigError("--classifier and --features-of need each other")
     if other:
         raise ConfigError("--classifier takes its configuration from --features-of: drop --set")
-    record = train_classical(data, classifier, features_of, runs=runs, progress=progress)
+    record = train_feature_classifier(data, classifier, features_of, runs=runs, progress=progress)
     if as_json:
         print(record.model_dump_json())
     else:
@@ -160,7 +160,7 @@ def replay(
 
       carray replay autumn/0017 --epochs 3 --json
     """
-    from carray.training.reproduce import replay as replay_trial
+    from carray.training.reproduce import reproduce as replay_trial
 
     done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs)
     if as_json:
@@ -264,7 +264,7 @@ def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None
         print("\nnext: " + "\n      ".join(hints))
 
 
-def replay_lines(done: Replay) -> list[str]:
+def replay_lines(done: Reproduction) -> list[str]:
     """Return the comparison as lines of at most 100 columns."""
     verdict = "agrees" if done.agrees else "DIFFERS"
     epochs = len(done.epochs)
@@ -278,7 +278,7 @@ def replay_lines(done: Replay) -> list[str]:
     return lines + [f"note: {note}" for note in done.notes]
 
 
-def replay_json(done: Replay) -> dict[str, Any]:
+def replay_json(done: Reproduction) -> dict[str, Any]:
     """Return the comparison for machines."""
     return {
         "trial": done.record.name,

@@ -59,7 +59,7 @@ COLUMNS = (
 )
 
 
-class Settings(BaseModel):
+class PrepareSettings(BaseModel):
     """How a data set was prepared: what `manifest.json` holds beside its classes and hash."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -94,7 +94,7 @@ class _File(BaseModel):
     version: int
     hash: str
     classes: tuple[str, ...]
-    settings: Settings
+    settings: PrepareSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +109,11 @@ class Manifest:
     classes: tuple[str, ...]
     images: pd.DataFrame
     hash: str
-    settings: Settings
+    settings: PrepareSettings
 
     @classmethod
     def make(
-        cls, folder: Path, classes: Sequence[str], images: pd.DataFrame, settings: Settings
+        cls, folder: Path, classes: Sequence[str], images: pd.DataFrame, settings: PrepareSettings
     ) -> Manifest:
         """Return the manifest of these rows, with its hash; nothing is written."""
         digest = content_hash_of(images, classes, settings)
@@ -217,7 +217,7 @@ class Manifest:
         return digest.hexdigest()
 
 
-def check_ours(folder: Path) -> None:
+def check_overwritable(folder: Path) -> None:
     """Check that writing a data folder here overwrites nothing but a data folder.
 
     Raises:
@@ -237,7 +237,7 @@ def check_ours(folder: Path) -> None:
         )
 
 
-def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Settings) -> str:
+def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: PrepareSettings) -> str:
     """Return the sha256 that names a data set: the same on every machine, whatever the paths."""
     head = [VERSION, list(classes), settings.crop, settings.margin, settings.folds]
     digest = hashlib.sha256(json.dumps(head, ensure_ascii=False).encode())
@@ -287,7 +287,7 @@ def _typed(images: pd.DataFrame) -> pd.DataFrame:
     return images[list(COLUMNS)].astype(types)
 
 
-def _images_root(folder: Path, settings: Settings) -> Path:
+def _images_root(folder: Path, settings: PrepareSettings) -> Path:
     """Return the folder of the images: where they were, or beside the data folder as they were."""
     absolute = Path(settings.images_folder)
     relative = folder / settings.images_folder_relative

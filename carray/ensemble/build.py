@@ -17,12 +17,12 @@ import numpy as np
 
 from carray import metrics
 from carray.data.parallel import Progress
-from carray.ensemble.cross_fit import RuleScore, pick, score_rule
+from carray.ensemble.cross_fit import RuleScore, best_rule, score_rule
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import write_json
-from carray.predictions.averaging import Blend
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import (
     NO_WEIGHTS,
     Candidate,
@@ -31,16 +31,16 @@ from carray.predictions.candidates import (
     read_trials,
 )
 from carray.predictions.labels import HeldLabels, held_labels
-from carray.predictions.logits import Floats, SplitVotes, log_softmax
+from carray.predictions.logits import Floats, SplitPredictions, log_softmax
 from carray.predictions.scores import log_loss, make_folds
 from carray.predictions.statistics import Comparison, compare
-from carray.predictions.test_access import fingerprint_of, record_opening
-from carray.predictions.views import Tta, wanted_ttas
+from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
 if TYPE_CHECKING:
-    from carray.ensemble.tta_views import Viewer
+    from carray.ensemble.tta_views import TtaPredictor
 
 RULES = ("soft vote", "logit mean", "fitted weights", "greedy selection")
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
@@ -75,8 +75,8 @@ def build_ensemble(
         open_test: look at the test split, which is recorded.
         from_tracking: fetch the study's records and logits from the tracking server first.
         track: log the package to the tracking server.
-        tta: sets of views (`carray.predictions.views.views_of`) to measure where the rules are judged,
-            or `auto`; the best is kept if it beats none by more than chance.
+        tta: sets of views (`carray.predictions.views`) to measure where the rules are judged, or
+            `auto`; the best is kept if it beats none by more than chance.
         seed: of the folds and of the bootstrap.
         progress: shows how far the views are.
 
@@ -90,16 +90,16 @@ def build_ensemble(
     source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
     members = source.candidates.best(top)
     _check_rule(rule)
-    name = checked_name(name, f"{source.study.name}-top{top}")
-    ttas = _wanted_ttas(tta, logits_only)
+    name = checked_package_name(name, f"{source.study.name}-top{top}")
+    ttas = _parse_tta_sets(tta, logits_only)
     ensemble = _judge(source, members, name, rule, seed)
     viewer = None
     if ttas:
-        from carray.ensemble.tta_views import Viewer, keep_best_views
+        from carray.ensemble.tta_views import TtaPredictor, select_tta
 
-        viewer = Viewer.of(ensemble, source.study, progress)
+        viewer = TtaPredictor.of(ensemble, source.study, progress)
         labels = source.labels.of(ensemble.judged_on.partition(",")[0])
-        ensemble = keep_best_views(ensemble, viewer, ttas, labels, seed)
+        ensemble = select_tta(ensemble, viewer, ttas, labels, seed)
     if open_test:
         ensemble = _open_test(source, ensemble, viewer, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
@@ -142,7 +142,7 @@ def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> Stu
     return download_study(runs, study)
 
 
-def checked_name(name: str | None, usual: str) -> str:
+def checked_package_name(name: str | None, usual: str) -> str:
     """Return the name of a package: `name`, else the usual one as a folder can bear it.
 
     Raises:
@@ -164,12 +164,12 @@ def _check_rule(rule: str | None) -> None:
         )
 
 
-def _wanted_ttas(tta: str | Sequence[str] | None, logits_only: bool) -> tuple[Tta, ...]:
+def _parse_tta_sets(tta: str | Sequence[str] | None, logits_only: bool) -> tuple[Tta, ...]:
     if not tta:
         return ()
     if logits_only:
         raise ConfigError("--tta looks at images again, which takes weights: drop --logits-only")
-    return wanted_ttas(tta)
+    return parse_tta_sets(tta)
 
 
 def _judge(
@@ -179,7 +179,7 @@ def _judge(
     split, judged_on = _judging_split(source.labels)
     labels = source.labels.of(split)
     pool = source.candidates.trials
-    votes = SplitVotes(pool, split, labels)
+    predictions = SplitPredictions(pool, split, labels)
     numbers = tuple(pool.index(member) for member in members)
     rules: tuple[Rule, ...] = (
         SoftVote(numbers),
@@ -188,11 +188,11 @@ def _judge(
         Greedy(tuple(range(len(pool)))),
     )
     folds = make_folds(labels, seed)
-    scores = [score_rule(rule, votes, folds) for rule in rules]
+    scores = [score_rule(rule, predictions, folds) for rule in rules]
     wanted = [score for score in scores if rule in (None, score.rule)]
-    best = pick(wanted, source.candidates.metric)
+    best = best_rule(wanted, source.candidates.metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
-    single = SplitVotes(source.singles.complete[:1], split, labels)
+    single = SplitPredictions(source.singles.complete[:1], split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds)
     return Ensemble(
         study=source.study.name,
@@ -200,7 +200,7 @@ def _judge(
         classes=source.labels.classes,
         manifest_hash=source.study.manifest_hash,
         metric=source.candidates.metric,
-        members=tuple(_row(votes, number, best.blend) for number in shown),
+        members=tuple(_row(predictions, number, best.blend) for number in shown),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
         rule=best.rule,
         blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
@@ -242,8 +242,8 @@ def _notes(source: _Source, judged_on: str) -> list[str]:
     return notes
 
 
-def _row(votes: SplitVotes, number: int, blend: Blend) -> MemberRow:
-    candidate = votes.candidates[number]
+def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:
+    candidate = predictions.candidates[number]
     weights = dict(zip(blend.members, blend.weights, strict=True))
     return MemberRow(
         trial=candidate.record.name,
@@ -253,7 +253,7 @@ def _row(votes: SplitVotes, number: int, blend: Blend) -> MemberRow:
         weight=weights.get(number, 0.0),
         val_log_loss=candidate.record.best(metrics.VAL_LOG_LOSS),
         val_top1=candidate.record.best(metrics.VAL_TOP1),
-        blend_log_loss=log_loss(votes.log_p(number), votes.labels),
+        blend_log_loss=log_loss(predictions.log_p(number), predictions.labels),
     )
 
 
@@ -268,45 +268,51 @@ def _rule_row(score: RuleScore, best: RuleScore) -> RuleRow:
     )
 
 
-def _open_test(source: _Source, ensemble: Ensemble, viewer: Viewer | None, seed: int) -> Ensemble:
+def _open_test(
+    source: _Source, ensemble: Ensemble, viewer: TtaPredictor | None, seed: int
+) -> Ensemble:
     """Look at the test split, once, and leave a record of it."""
     labels = source.labels.of("test")
     if len(labels) == 0:
         return replace(ensemble, notes=(*ensemble.notes, "there is no test split to open"))
     trials = {candidate.record.name: candidate for candidate in source.singles.trials}
     wanted = [ensemble.members[number].trial for number in ensemble.blend.members]
-    votes = SplitVotes([trials[name] for name in (*wanted, ensemble.single.trial)], "test", labels)
-    opened = record_opening(
+    predictions = SplitPredictions(
+        [trials[name] for name in (*wanted, ensemble.single.trial)], "test", labels
+    )
+    opened = record_access(
         source.runs,
         model=ensemble.name,
         study=ensemble.study,
         manifest_hash=ensemble.manifest_hash,
-        fingerprint=fingerprint_of(
-            [wanted, ensemble.blend.weights, ensemble.rule, *_told(ensemble.tta)]
+        fingerprint=fingerprint(
+            [wanted, ensemble.blend.weights, ensemble.rule, *_access_note(ensemble.tta)]
         ),
     )
     seen = viewer.log_ps("test", [ensemble.tta])[0] if viewer and ensemble.tta else None
-    compared = _compare(votes, ensemble, seen, seed)
+    compared = _compare(predictions, ensemble, seen, seed)
     return replace(ensemble, test=compared, models_that_opened_test=opened)
 
 
-def _told(tta: Tta | None) -> list[str]:
+def _access_note(tta: Tta | None) -> list[str]:
     return [tta.label] if tta else []
 
 
-def _compare(votes: SplitVotes, ensemble: Ensemble, seen: Floats | None, seed: int) -> Comparison:
-    """Compare the last of `votes` with the blend of the others, each at its temperature.
+def _compare(
+    predictions: SplitPredictions, ensemble: Ensemble, seen: Floats | None, seed: int
+) -> Comparison:
+    """Compare the last of `predictions` with the blend of the others, each at its temperature.
 
     `seen` are the blend's log-probabilities through its views, at temperature 1. The single trial
     is scaled as the ensemble is: else calibration alone would pass for a gain.
     """
     last = len(ensemble.blend.members)
-    single = Blend((last,), (1.0,), temperature=ensemble.single_temperature)
+    single = WeightedAverage((last,), (1.0,), temperature=ensemble.single_temperature)
     blend = replace(ensemble.blend, members=tuple(range(last)))
-    combined = blend.log_p(votes)
+    combined = blend.log_p(predictions)
     if seen is not None:
         combined = log_softmax(seen / np.float32(ensemble.blend.temperature))
-    return compare(single.log_p(votes), combined, votes.labels, seed)
+    return compare(single.log_p(predictions), combined, predictions.labels, seed)
 
 
 def default_package(runs: str | os.PathLike[str] | None = None) -> Path:

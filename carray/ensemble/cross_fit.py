@@ -9,9 +9,9 @@ import numpy as np
 
 from carray import metrics
 from carray.ensemble.selection import Rule
-from carray.predictions.averaging import Blend
-from carray.predictions.logits import Floats, Rows, SplitVotes
-from carray.predictions.scores import settle_temperature, top1
+from carray.predictions.averaging import WeightedAverage
+from carray.predictions.logits import Floats, Rows, SplitPredictions
+from carray.predictions.scores import cross_fit_temperature, top1
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class RuleScore:
     """How one rule did on images that it wasn't fitted to."""
 
     rule: str
-    blend: Blend
+    blend: WeightedAverage
     """Fitted to all images."""
     log_loss: float
     top1: float
@@ -27,35 +27,37 @@ class RuleScore:
     """How much the temperature lowered the log-loss; 0 where it didn't earn its place."""
 
 
-def score_rule(rule: Rule, votes: SplitVotes, folds: Sequence[Rows]) -> RuleScore:
+def score_rule(rule: Rule, predictions: SplitPredictions, folds: Sequence[Rows]) -> RuleScore:
     """Cross-fit a rule and its temperature: each fold is scored by what the others taught."""
-    blend = rule.fit(votes)
-    log_p = _held_out_log_p(rule, blend, votes, folds)
-    settled = settle_temperature(log_p, votes.labels, folds)
+    blend = rule.fit(predictions)
+    log_p = _held_out_log_p(rule, blend, predictions, folds)
+    settled = cross_fit_temperature(log_p, predictions.labels, folds)
     return RuleScore(
         rule.name,
-        blend.at(settled.temperature),
+        blend.with_temperature(settled.temperature),
         float(settled.losses.mean()),
-        top1(log_p, votes.labels),
+        top1(log_p, predictions.labels),
         settled.gain,
     )
 
 
-def pick(scores: Sequence[RuleScore], metric: str) -> RuleScore:
+def best_rule(scores: Sequence[RuleScore], metric: str) -> RuleScore:
     """Return the rule with the least log-loss; with most top-1 where that is the metric."""
     if metric == metrics.VAL_LOG_LOSS:
         return min(scores, key=lambda score: score.log_loss)
     return max(scores, key=lambda score: (score.top1, -score.log_loss))
 
 
-def _held_out_log_p(rule: Rule, blend: Blend, votes: SplitVotes, folds: Sequence[Rows]) -> Floats:
+def _held_out_log_p(
+    rule: Rule, blend: WeightedAverage, predictions: SplitPredictions, folds: Sequence[Rows]
+) -> Floats:
     """Return every image's log-probabilities by a blend that wasn't fitted to it."""
     if not rule.is_fitted:
-        return blend.log_p(votes)
-    everything = np.arange(len(votes.labels))
-    blends = [rule.fit(votes, np.setdiff1d(everything, held)) for held in folds]
-    votes.preload([member for fitted in blends for member in fitted.members])
-    parts = [fitted.log_p(votes, held) for fitted, held in zip(blends, folds, strict=True)]
+        return blend.log_p(predictions)
+    everything = np.arange(len(predictions.labels))
+    blends = [rule.fit(predictions, np.setdiff1d(everything, held)) for held in folds]
+    predictions.preload([member for fitted in blends for member in fitted.members])
+    parts = [fitted.log_p(predictions, held) for fitted, held in zip(blends, folds, strict=True)]
     log_p = np.empty((len(everything), parts[0].shape[1]), np.float32)
     for held, part in zip(folds, parts, strict=True):
         log_p[held] = part

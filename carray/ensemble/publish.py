@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from carray import inference
 from carray.ensemble.result import Ensemble
 from carray.errors import TrackingError
 from carray.inference.package import write_package
 from carray.provenance import versions
 from carray.records import RunsFolder, StudyRecord, TrialFolder
-from carray import inference
 
 MLFLOW_ENTRY = Path(inference.__file__).with_name("mlflow_entry.py")  # copied, never imported
 

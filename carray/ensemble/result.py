@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
-from carray.predictions.averaging import Blend
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.statistics import Comparison
 from carray.predictions.views import Tta
 
@@ -61,7 +61,7 @@ class Ensemble:
     members: tuple[MemberRow, ...]
     rules: tuple[RuleRow, ...]
     rule: str
-    blend: Blend
+    blend: WeightedAverage
     """`blend.members` are numbers into `members`."""
     single: MemberRow
     """The best complete trial by `metric` on `val`."""
@@ -117,7 +117,7 @@ class Ensemble:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        data: dict[str, Any] = plain(asdict(self))
+        data: dict[str, Any] = to_jsonable(asdict(self))
         data["verdict"] = self.verdict
         if self.test is not None:
             data["test"]["verdict"] = self.test.verdict
@@ -126,12 +126,12 @@ class Ensemble:
         return data
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Return `value` with paths as text and numbers that aren't finite as None."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {key: to_jsonable(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [to_jsonable(inner) for inner in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

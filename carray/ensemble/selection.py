@@ -1,6 +1,6 @@
 """Rules that make one answer of many: soft vote, logit mean, fitted weights, greedy selection.
 
-A rule is fitted to some images and returns a `Blend`; a blend combines anywhere.
+A rule is fitted to some images and returns a `WeightedAverage`; a blend combines anywhere.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.averaging import TINY, Blend
-from carray.predictions.logits import Floats, Rows, SplitVotes
+from carray.predictions.averaging import TINY, WeightedAverage
+from carray.predictions.logits import Floats, Rows, SplitPredictions
 
 GREEDY_ROUNDS = 50
 GREEDY_PATIENCE = 5  # rounds without a better log-loss
@@ -33,7 +33,7 @@ class Rule(Protocol):
         """Whether it looks at labels: then its score must come from images it wasn't fitted to."""
         ...
 
-    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return the blend that suits these images best."""
         ...
 
@@ -46,9 +46,9 @@ class SoftVote:
     name: str = "soft vote"
     is_fitted: bool = False
 
-    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return equal weights."""
-        return Blend(self.members, _equal(len(self.members)))
+        return WeightedAverage(self.members, _equal(len(self.members)))
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class LogitMean:
     name: str = "logit mean"
     is_fitted: bool = False
 
-    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return equal weights."""
-        return Blend(self.members, _equal(len(self.members)), "logit")
+        return WeightedAverage(self.members, _equal(len(self.members)), "logit")
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,13 @@ class FittedWeights:
     name: str = "fitted weights"
     is_fitted: bool = True
 
-    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return the weights; members of no weight are dropped."""
-        p_MN = np.exp(_columns(votes.true_log_p[list(self.members)], rows)).astype(np.float64)
+        p_MN = np.exp(_image_columns(predictions.true_log_p[list(self.members)], rows)).astype(
+            np.float64
+        )
         weights = fit_simplex(p_MN)
-        return _blend(dict(zip(self.members, weights.tolist(), strict=True)))
+        return _weighted_average(dict(zip(self.members, weights.tolist(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ class Greedy:
     name: str = "greedy selection"
     is_fitted: bool = True
 
-    def fit(self, votes: SplitVotes, rows: Rows | None = None) -> Blend:
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return weights that are counts over picks."""
-        p_MN = np.exp(_columns(votes.true_log_p[list(self.pool)], rows))
+        p_MN = np.exp(_image_columns(predictions.true_log_p[list(self.pool)], rows))
         picks = pick_greedily(p_MN)
         counts = np.bincount(picks, minlength=len(self.pool)) / len(picks)
-        return _blend(dict(zip(self.pool, counts.tolist(), strict=True)))
+        return _weighted_average(dict(zip(self.pool, counts.tolist(), strict=True)))
 
 
 def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -140,14 +142,14 @@ def _equal(count: int) -> tuple[float, ...]:
     return (1.0 / count,) * count
 
 
-def _blend(weights: dict[int, float]) -> Blend:
+def _weighted_average(weights: dict[int, float]) -> WeightedAverage:
     """Return the blend of the members that have any weight, heaviest first."""
     kept = sorted(
         ((member, weight) for member, weight in weights.items() if weight > 0),
         key=lambda pair: -pair[1],
     )
-    return Blend(tuple(member for member, _ in kept), tuple(weight for _, weight in kept))
+    return WeightedAverage(tuple(member for member, _ in kept), tuple(weight for _, weight in kept))
 
 
-def _columns(p_MN: Floats, rows: Rows | None) -> Floats:
+def _image_columns(p_MN: Floats, rows: Rows | None) -> Floats:
     return p_MN if rows is None else p_MN[:, rows]

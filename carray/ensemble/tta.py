@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carray.predictions.averaging import Space
+from carray.predictions.averaging import AverageOf
 from carray.predictions.logits import Floats, Labels, Rows
-from carray.predictions.scores import settle_temperature, top1
+from carray.predictions.scores import cross_fit_temperature, top1
 from carray.predictions.statistics import (
     CONFIDENCE,
     Interval,
-    gains_at_once,
+    simultaneous_gains,
 )
 from carray.predictions.views import Tta
 
@@ -28,7 +28,7 @@ class TtaRow:
     """What one set of views was worth on the images that judged it."""
 
     name: str
-    space: Space
+    space: AverageOf
     views: int
     log_loss: float
     """At temperatures fitted elsewhere, whether or not one was kept."""
@@ -49,7 +49,7 @@ class TtaRow:
         return KEPT if self.gain.value > 0 else HURTS
 
 
-def judge(
+def evaluate_tta_sets(
     ttas: Sequence[Tta], log_ps: Sequence[Floats], labels: Labels, folds: Sequence[Rows], seed: int
 ) -> tuple[TtaRow, ...]:
     """Compare each set with none, paired image by image; mark the best of those that earned it.
@@ -58,10 +58,10 @@ def judge(
     (images, classes). Every answer has its own temperature, fitted where it isn't scored. A set
     earns its place by more than the best of so many sets would gain by chance.
     """
-    settled = [settle_temperature(log_p, labels, folds) for log_p in log_ps]
+    settled = [cross_fit_temperature(log_p, labels, folds) for log_p in log_ps]
     losses_NK = np.stack([own.calibrated for own in settled], axis=1).astype(np.float64)
     gains_NK = losses_NK[:, :1] - losses_NK
-    judged = gains_at_once(gains_NK, seed)  # the first gain is zero and adds nothing
+    judged = simultaneous_gains(gains_NK, seed)  # the first gain is zero and adds nothing
     rows = [
         TtaRow(
             tta.name,

@@ -9,11 +9,11 @@ import numpy as np
 
 from carray.data.pixels.store import open_store
 from carray.ensemble.result import Ensemble
-from carray.ensemble.tta import judge
+from carray.ensemble.tta import evaluate_tta_sets
 from carray.inference.card import MemberCard
 from carray.inference.package import member_input
 from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Progress, Square, load_member
-from carray.predictions.averaging import Blend, combine
+from carray.predictions.averaging import WeightedAverage, average_log_p
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import Floats, Labels, log_softmax
 from carray.predictions.scores import make_folds
@@ -24,18 +24,20 @@ from carray.training.train import default_device
 
 
 @dataclass(frozen=True, eq=False)
-class Viewer:
+class TtaPredictor:
     """An ensemble's members, loaded, and the pixels of the study's images in their geometries."""
 
     members: tuple[Member, ...]
-    blend: Blend
+    blend: WeightedAverage
     pixels: dict[Geometry, Square]
     rows: dict[str, Labels]
     """Row numbers of each split."""
     progress: Progress
 
     @classmethod
-    def of(cls, ensemble: Ensemble, study: StudyRecord, progress: Progress = silent) -> Viewer:
+    def of(
+        cls, ensemble: Ensemble, study: StudyRecord, progress: Progress = silent
+    ) -> TtaPredictor:
         """Load the members that have a weight, and open their pixel stores.
 
         Raises:
@@ -50,10 +52,10 @@ class Viewer:
     def of_trials(
         cls,
         trials: Sequence[TrialFolder],
-        blend: Blend,
+        blend: WeightedAverage,
         study: StudyRecord,
         progress: Progress = silent,
-    ) -> Viewer:
+    ) -> TtaPredictor:
         """Load trials that `blend` merges; raises as `of`."""
         manifest = study_manifest(study)
         members = []
@@ -92,19 +94,26 @@ class Viewer:
                     seen.append(said)
                 for part, tta in zip(parts, ttas, strict=True):
                     each = [tta.merged([said[view] for view in tta.views]) for said in seen]
-                    part.append(combine(each, self.blend.weights, self.blend.space))
+                    part.append(average_log_p(each, self.blend.weights, self.blend.space))
         return [np.concatenate(part) for part in parts]
 
 
-def keep_best_views(
-    ensemble: Ensemble, viewer: Viewer, ttas: Sequence[Tta], labels: Labels, seed: int
+def select_tta(
+    ensemble: Ensemble, viewer: TtaPredictor, ttas: Sequence[Tta], labels: Labels, seed: int
 ) -> Ensemble:
     """Measure `ttas` on the split that judged the rules; keep the best that earned its place."""
     split = ensemble.judged_on.partition(",")[0]
     asked = (NONE, *ttas)
-    rows = judge(asked, viewer.log_ps(split, asked), labels, make_folds(labels, seed), seed)
+    rows = evaluate_tta_sets(
+        asked, viewer.log_ps(split, asked), labels, make_folds(labels, seed), seed
+    )
     place = next(place for place, row in enumerate(rows) if row.chosen)
     if place == 0:
         return replace(ensemble, tta_rows=rows)
     temperature = rows[place].temperature
-    return replace(ensemble, tta_rows=rows, tta=asked[place], blend=ensemble.blend.at(temperature))
+    return replace(
+        ensemble,
+        tta_rows=rows,
+        tta=asked[place],
+        blend=ensemble.blend.with_temperature(temperature),
+    )

@@ -17,9 +17,9 @@ from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, RecordError, TrialFailed
-from carray.incremental.data import extend
-from carray.incremental.evaluate import AddedClass, measure
-from carray.incremental.head import SeenMeans, grown_head, grown_state, last_inputs
+from carray.incremental.data import extend_manifest
+from carray.incremental.evaluate import AddedClass, evaluate_added_class
+from carray.incremental.head import ClassMeans, expand_head, expanded_head_config, last_inputs
 from carray.inference.card import Card, MemberCard
 from carray.inference.dataset_predictions import check_classes
 from carray.inference.inputs import find_package
@@ -29,7 +29,7 @@ from carray.models.classifier import save_classifier
 from carray.models.weights import read_weights
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
-from carray.training.features.classifiers import refit_classical
+from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 
 NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
@@ -90,7 +90,7 @@ def add_class(
         _tuned(member.config, member.config.head, package, epochs, lr, seed)
     manifest = Manifest.load(Path(data or _data_of(where, card)))
     check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
-    extended = extend(
+    extended = extend_manifest(
         manifest,
         Path(images),
         name,
@@ -99,13 +99,13 @@ def add_class(
         seed=seed,
         progress=progress,
     )
-    teacher = _Teacher(extended, where, study, epochs, lr, seed, weights, progress, say)
+    teacher = _MemberTrainer(extended, where, study, epochs, lr, seed, weights, progress, say)
     trials = [
-        study.trial(teacher.teach(package / card.members[place].folder, member, place).number)
+        study.trial(teacher.train(package / card.members[place].folder, member, place).number)
         for place, member in enumerate(members)
     ]
     _package(where, new_name, card, trials, extended, study)
-    return measure(where, package, new_name, manifest, extended, trials, progress)
+    return evaluate_added_class(where, package, new_name, manifest, extended, trials, progress)
 
 
 def _free_study(runs: RunsFolder, name: str) -> StudyFolder:
@@ -128,7 +128,7 @@ def _data_of(runs: RunsFolder, card: Card) -> str:
 
 
 @dataclass(frozen=True)
-class _Teacher:
+class _MemberTrainer:
     """Teaches one member after the other the last class of `extended`, as trials of `study`."""
 
     extended: Manifest
@@ -141,7 +141,7 @@ class _Teacher:
     progress: Progress
     say: Say | None
 
-    def teach(self, folder: Path, card: MemberCard, place: int) -> TrialRecord:
+    def train(self, folder: Path, card: MemberCard, place: int) -> TrialRecord:
         """Return the record of the member's new trial.
 
         Raises:
@@ -149,7 +149,7 @@ class _Teacher:
         """
         file = folder / "weights.safetensors"
         if card.config.head.kind in FITTED_HEADS:
-            return refit_classical(
+            return refit_feature_classifier(
                 self.extended.folder,
                 card.config,
                 file,
@@ -162,7 +162,7 @@ class _Teacher:
         grown = self.study.path / "grown" / f"{place}.safetensors"
         grown.parent.mkdir(parents=True, exist_ok=True)
         save_classifier(state, grown, card.input)
-        head = grown_head(card.config.head, state)
+        head = expanded_head_config(card.config.head, state)
         record = train(
             self.extended.folder,
             _tuned(card.config, head, grown, self.epochs, self.lr, self.seed),
@@ -182,7 +182,7 @@ class _Teacher:
         num_classes = len(self.extended.classes) - 1
         member = load_member(file, card, num_classes, default_device())
         pixels = open_store(self.extended, *member.geometry, self.progress).pixels
-        rows, means = self.extended.rows("train"), SeenMeans()
+        rows, means = self.extended.rows("train"), ClassMeans()
         are_new = torch.from_numpy(self.extended.labels[rows] == num_classes)
         with last_inputs(member.classifier.head, num_classes) as seen:
             for start in range(0, len(rows), BATCH_IMAGES):
@@ -190,7 +190,7 @@ class _Teacher:
                 member.logits(pixels[rows[start:stop]])
                 means.add(torch.cat(seen), are_new[start:stop])
                 seen.clear()
-        return grown_state(read_weights(file), num_classes, means)
+        return expand_head(read_weights(file), num_classes, means)
 
 
 def _tuned(

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from carray.data.manifest import Manifest, check_ours
+from carray.data.manifest import Manifest, check_overwritable
 from carray.data.parallel import Progress
 from carray.data.preparation import quality
 from carray.data.preparation.prepare import candidate_rows
-from carray.data.preparation.quality import Candidate
+from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
-from carray.data.preparation.sources.listing import Sighting, nfc, walk_images
-from carray.data.preparation.splits import cut_stratified, require_images
+from carray.data.preparation.sources.listing import SourceImage, nfc, walk_images
+from carray.data.preparation.splits import require_images, split_stratified
 from carray.errors import DataError
 from carray.progress import silent
 
@@ -23,7 +23,7 @@ NOT_REPLAYED = "not replayed"
 KNOWN = "duplicate: in the data set already"
 
 
-def extend(
+def extend_manifest(
     manifest: Manifest,
     images: Path | str,
     name: str,
@@ -59,11 +59,11 @@ def extend(
     if replay is not None and replay < 1:
         raise DataError(f"--replay {replay} must be at least 1: old classes would be forgotten")
     folder = Path(out).resolve()
-    check_ours(folder)
+    check_overwritable(folder)
     parts = [split for split in ("train", "val", "test") if len(manifest.rows(split))]
     new = _new_rows(manifest, Path(images), name, parts, seed, progress)
     count = int((new["split"] == "train").sum())
-    old = _replayed(manifest, count if replay is None else replay, seed)
+    old = _rehearsal_rows(manifest, count if replay is None else replay, seed)
     table = pd.concat([old, new], ignore_index=True)
     settings = manifest.settings.model_copy(
         update={
@@ -86,14 +86,14 @@ def _new_rows(
     manifest: Manifest, images: Path, name: str, parts: list[str], seed: int, progress: Progress
 ) -> pd.DataFrame:
     """Return the new class's rows, split; near-duplicates never straddle two splits."""
-    candidates = _looked_at(manifest, images, name, progress)
+    candidates = _scan(manifest, images, name, progress)
     groups = quality.group_images(candidates)
     usable = np.array([not one.excluded for one in candidates])
     labels = np.zeros(int(usable.sum()), np.int64)
     require_images(labels, groups[usable], (name,), parts, "the splits of the new class")
     shares = {"val": VAL_SHARE, "test": TEST_SHARE}
     held = {part: shares[part] for part in parts if part in shares}
-    cut = cut_stratified(labels, groups[usable], {"train": 1 - sum(held.values()), **held}, seed)
+    cut = split_stratified(labels, groups[usable], {"train": 1 - sum(held.values()), **held}, seed)
     splits = np.full(len(candidates), "", object)
     splits[usable] = cut
     first = int(manifest.images["group"].max()) + 1
@@ -102,7 +102,7 @@ def _new_rows(
     return table
 
 
-def _looked_at(manifest: Manifest, images: Path, name: str, progress: Progress) -> list[Candidate]:
+def _scan(manifest: Manifest, images: Path, name: str, progress: Progress) -> list[LabelledImage]:
     if not images.is_dir():
         raise DataError(f"there is no folder of images at {images}")
     files, _ = walk_images(images)
@@ -117,11 +117,13 @@ def _looked_at(manifest: Manifest, images: Path, name: str, progress: Progress) 
         why = f"unreadable: {seen.problem}" if seen.problem else ""
         why = why or (KNOWN if seen.content_hash in known else "")
         known.add(seen.content_hash)
-        candidates.append(Candidate(Sighting(identity, file.resolve(), name), name, seen, why))
+        candidates.append(
+            LabelledImage(SourceImage(identity, file.resolve(), name), name, seen, why)
+        )
     return candidates
 
 
-def _replayed(manifest: Manifest, most: int, seed: int) -> pd.DataFrame:
+def _rehearsal_rows(manifest: Manifest, most: int, seed: int) -> pd.DataFrame:
     """Return the old rows; of each class at most `most` training images stay in."""
     table = manifest.images.copy()
     table["fold"] = -1

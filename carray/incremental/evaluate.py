@@ -9,9 +9,15 @@ from typing import Any
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import DataError
-from carray.inference.dataset_predictions import open_test_of, predict_rows
+from carray.inference.dataset_predictions import predict_rows, record_model_access
 from carray.inference.predictor import load_model
-from carray.predictions.statistics import Interval, Right, mcnemar_exact, paired_gain, share_right
+from carray.predictions.statistics import (
+    Interval,
+    Right,
+    accuracy_interval,
+    mcnemar_exact,
+    paired_gain,
+)
 from carray.records import RunsFolder, TrialFolder
 
 
@@ -47,7 +53,7 @@ class AddedClass:
         return {**asdict(self), "package": str(self.package), "data": str(self.data)}
 
 
-def measure(
+def evaluate_added_class(
     runs: RunsFolder,
     package: Path,
     name: str,
@@ -65,8 +71,8 @@ def measure(
     old_model = load_model(package)
     before = predict_rows(old_model, manifest, old_rows, progress).argmax(axis=1)
     if split == "test":
-        open_test_of(runs, old_model.card, manifest)
-        open_test_of(runs, new_model.card, extended)
+        record_model_access(runs, old_model.card, manifest)
+        record_model_access(runs, new_model.card, extended)
     is_new = labels == new_class
     right_before = before == manifest.labels[old_rows]
     right_after = (said == labels)[~is_new]
@@ -83,10 +89,10 @@ def measure(
         new_train=int((trains == new_class).sum()),
         replayed=int((trains != new_class).sum()),
         split=split,
-        new=share_right((said == labels)[is_new]),
+        new=accuracy_interval((said == labels)[is_new]),
         new_images=int(is_new.sum()),
-        old_before=share_right(right_before),
-        old_after=share_right(right_after),
+        old_before=accuracy_interval(right_before),
+        old_after=accuracy_interval(right_after),
         old_images=len(right_after),
         change=change,
         change_p=p,

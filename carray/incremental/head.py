@@ -25,8 +25,8 @@ POOLING_BIAS = f"{DECODER}.duplicate_pooling_bias"  # (C,)
 State = Mapping[str, Tensor]
 
 
-def grown_head(head: HeadConfig, state: State) -> HeadConfig:
-    """Return the configuration of a head that `grown_state` has made.
+def expanded_head_config(head: HeadConfig, state: State) -> HeadConfig:
+    """Return the configuration of a head that `expand_head` has made.
 
     A linear probe becomes the linear layer that it is; an ML-Decoder has its own number of groups.
     """
@@ -38,7 +38,7 @@ def grown_head(head: HeadConfig, state: State) -> HeadConfig:
 
 
 @dataclass
-class SeenMeans:
+class ClassMeans:
     """Means of what a head's last layer sees, of old classes' images and of the new class's.
 
     (D,) for a linear layer, (G, D) for an ML-Decoder: its group queries see each their own.
@@ -79,10 +79,10 @@ def last_inputs(head: nn.Module, num_classes: int) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def grown_state(state: State, num_classes: int, means: SeenMeans) -> dict[str, Tensor]:
+def expand_head(state: State, num_classes: int, means: ClassMeans) -> dict[str, Tensor]:
     """Return a classifier's state with one class more, the last; old classes keep their weights."""
     if POOLING in state:
-        return _grown_decoder(state, num_classes, means)
+        return _expand_decoder(state, num_classes, means)
     layer = f"head.{_last_layer(_of_head(state), num_classes)}"
     weight_CD, bias_C = state[f"{layer}.weight"].float(), state[f"{layer}.bias"].float()
     old_D = means.of(new=False)
@@ -116,13 +116,13 @@ def _imprinted(
     return row_D, usual - row_D @ old_D
 
 
-def _grown_decoder(state: State, num_classes: int, means: SeenMeans) -> dict[str, Tensor]:
+def _expand_decoder(state: State, num_classes: int, means: ClassMeans) -> dict[str, Tensor]:
     """Grow an ML-Decoder by a free column of a group, or by a group.
 
     A new group's query is a copy of that under which the new class differs most from the old ones.
     Queries don't see each other, so old classes' logits stay what they were.
     """
-    queries_GD, pooling_GDF, copies = _with_room(state[QUERIES], state[POOLING], num_classes)
+    queries_GD, pooling_GDF, copies = _append_rows(state[QUERIES], state[POOLING], num_classes)
     old_GD, new_GD = (means.of(new=new)[copies] for new in (False, True))
     group, column = divmod(num_classes, pooling_GDF.shape[2])
     if column == 0:
@@ -143,7 +143,7 @@ def _grown_decoder(state: State, num_classes: int, means: SeenMeans) -> dict[str
     }
 
 
-def _with_room(
+def _append_rows(
     queries_GD: Tensor, pooling_GDF: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries and pooling with a free column for a class, and each group's old group.

@@ -11,7 +11,7 @@ from carray.config import InputSpec, TrialConfig, describe
 from carray.data.pixels.augmentation import View
 from carray.errors import RecordError
 from carray.files import write_text
-from carray.predictions.averaging import Blend
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.views import NONE, Tta
 
 
@@ -94,10 +94,10 @@ class Card(_Json):
     versions: dict[str, str] = {}
 
     @property
-    def blend(self) -> Blend:
+    def blend(self) -> WeightedAverage:
         """The rule, over members by their place."""
         weights = tuple(member.weight for member in self.members)
-        return Blend(tuple(range(len(weights))), weights, self.space, self.temperature)
+        return WeightedAverage(tuple(range(len(weights))), weights, self.space, self.temperature)
 
     @property
     def views(self) -> Tta:

@@ -11,9 +11,9 @@ from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model, Progress
-from carray.predictions.averaging import combine
+from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import Floats, Rows, log_softmax
-from carray.predictions.test_access import fingerprint_of, record_opening
+from carray.predictions.test_access import fingerprint, record_access
 from carray.progress import silent
 from carray.records import RunsFolder
 
@@ -38,7 +38,7 @@ def predict_rows(
                 member.log_p(stores[member.geometry][some], model.card.views)
                 for member in model.members
             ]
-            merged = combine(log_ps, blend.weights, blend.space)
+            merged = average_log_p(log_ps, blend.weights, blend.space)
             parts.append(log_softmax(merged / np.float32(blend.temperature)))
             advance(len(some))
     return np.concatenate(parts)
@@ -65,7 +65,7 @@ def check_classes(known: Sequence[str], found: Sequence[str], model: str, data: 
     )
 
 
-def open_test_of(runs: RunsFolder, card: Card, manifest: Manifest) -> int:
+def record_model_access(runs: RunsFolder, card: Card, manifest: Manifest) -> int:
     """Record that a package looks at a data set's test split; return how many models ever did.
 
     The package of an ensemble that has looked already is the same model.
@@ -73,10 +73,10 @@ def open_test_of(runs: RunsFolder, card: Card, manifest: Manifest) -> int:
     views = [card.views.label] if card.tta else []
     trials = [member.trial for member in card.members]
     weights = [member.weight for member in card.members]
-    return record_opening(
+    return record_access(
         runs,
         model=card.name,
         study=card.study,
         manifest_hash=manifest.hash,
-        fingerprint=fingerprint_of([trials, weights, card.rule, *views]),
+        fingerprint=fingerprint([trials, weights, card.rule, *views]),
     )

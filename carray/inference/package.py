@@ -70,7 +70,7 @@ def write_package(
         RecordError: a member's weights are gone.
     """
     records = [trial.record() for trial in trials]
-    with _alone(folder), written_aside(folder) as aside:
+    with _exclusive(folder), written_aside(folder) as aside:
         entries = tuple(
             _write_member(aside, place, trial, record, weight)
             for place, (trial, record, weight) in enumerate(
@@ -78,7 +78,7 @@ def write_package(
             )
         )
         card = Card(
-            what=_what(records, rule, len(classes)),
+            what=_describe(records, rule, len(classes)),
             name=folder.name,
             kind="ensemble" if len(entries) > 1 else "single",
             study=study,
@@ -89,7 +89,7 @@ def write_package(
             temperature=temperature,
             tta=tta and TtaCard(name=tta.name, space=tta.space, views=tta.views),
             preprocessing=PREPROCESSING,
-            **crop_of(data),
+            **crop_fields(data),
             manifest_hash=manifest_hash,
             results=dict(results or {}),
             made_at=time.time(),
@@ -101,7 +101,7 @@ def write_package(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     """Let nobody else write a package beside `folder`, and tidy up after those who were killed."""
     with locked(folder.parent / ".lock"):
         recover_folders(folder.parent)
@@ -134,7 +134,7 @@ def _write_member(
     )
 
 
-def crop_of(data: str) -> dict[str, Any]:
+def crop_fields(data: str) -> dict[str, Any]:
     """Return how images were cut and classes merged, as the card's fields; nothing if unknown."""
     file = Path(data) / "manifest.json"
     settings = read_json(file).get("settings", {}) if data and file.exists() else {}
@@ -176,6 +176,6 @@ def safetensors_metadata(file: Path) -> dict[str, str]:
     return dict(metadata)
 
 
-def _what(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
+def _describe(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
     backbones = ", ".join(dict.fromkeys(record.config.backbone for record in records))
     return f"{len(records)} classifiers of {num_classes} classes ({backbones}), {rule}"

@@ -22,12 +22,12 @@ from carray.errors import DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.models.classifier import Classifier, load_classifier
-from carray.predictions.averaging import combine
+from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import Floats, log_softmax
 from carray.predictions.views import Tta
 from carray.progress import Advance, silent
 from carray.training.evaluation import predict_batches
-from carray.training.trial_state import Arithmetic, arithmetic, usual_compute
+from carray.training.trial_state import Numerics, build_numerics, default_compute
 
 BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
@@ -56,7 +56,7 @@ class Member:
 
     classifier: Classifier
     card: MemberCard
-    numbers: Arithmetic
+    numerics: Numerics
 
     @property
     def geometry(self) -> Geometry:
@@ -66,24 +66,24 @@ class Member:
     def logits(self, squares: Square, view: View = WHOLE) -> Floats:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
         rows = np.arange(len(squares))
-        on_gpu = self.numbers.device.type != "cpu"
+        on_gpu = self.numerics.device.type != "cpu"
         images = Images(squares, np.zeros(len(squares), np.int64))
         plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
-        parts = predict_batches(self.classifier, plan, self.numbers, num_loaders=1)
+        parts = predict_batches(self.classifier, plan, self.numerics, num_loaders=1)
         logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
 
     @torch.inference_mode()
     def features(self, squares: Square) -> Floats:
         """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
-        on_gpu = self.numbers.device.type != "cpu"
+        on_gpu = self.numerics.device.type != "cpu"
         images = Images(squares, np.zeros(len(squares), np.int64))
         plan = EvalPlan(images, np.arange(len(squares)), BATCH_IMAGES, self.card.input.size, on_gpu)
         parts = []
         for batch in Loader(plan, num_threads=1):
-            pixels, _ = to_device(batch, self.numbers.device)
-            with self.numbers.autocast():
-                seen = self.classifier.features(self.numbers.normalise(pixels)).float()
+            pixels, _ = to_device(batch, self.numerics.device)
+            with self.numerics.autocast():
+                seen = self.classifier.features(self.numerics.normalise(pixels)).float()
             parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
         return np.asarray(torch.cat(parts), np.float32)
 
@@ -148,7 +148,7 @@ class Model:
             squares = np.stack([image[member.geometry] for image in images])
             log_ps.append(member.log_p(squares, self.card.views))
         blend = self.card.blend
-        log_p = combine(log_ps, blend.weights, blend.space)
+        log_p = average_log_p(log_ps, blend.weights, blend.space)
         return np.exp(log_softmax(log_p / blend.temperature))
 
     def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
@@ -184,10 +184,10 @@ def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.de
     if device.type == "cpu":
         config = config.model_copy(update={"precision": "fp32"})
     classifier = load_classifier(config, num_classes, file)
-    numbers = arithmetic(card.input, usual_compute(config, classifier, device), device)
+    numerics = build_numerics(card.input, default_compute(config, classifier, device), device)
     # torch's stubs know no memory format in Module.to
-    classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
-    return Member(classifier, card, numbers)
+    classifier.to(device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
+    return Member(classifier, card, numerics)
 
 
 def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:

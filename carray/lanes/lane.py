@@ -22,15 +22,18 @@ import ray
 from carray.disk import disk_error
 from carray.errors import CarrayError, PlanError, TrialFailed, TrialInfeasible
 from carray.lanes.mailbox import Mailbox
-from carray.lanes.memory_guard import AllowedGrowth, LaneMemory
+from carray.lanes.memory_guard import LaneMemory, MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
 
 if TYPE_CHECKING:
     from carray.training.runner import TrialRunner
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
-PASSED_ON = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
-SPARED = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own callbacks
+FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+DISABLED_CALLBACKS = (
+    "PlacementGroupCleanerCallback",
+    "DatasetsCallback",
+)  # of Train's own callbacks
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -41,7 +44,7 @@ class LaneShape:
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float = 0.0
-    allowed_growth: AllowedGrowth = field(default_factory=AllowedGrowth)
+    allowed_growth: MemoryLimit = field(default_factory=MemoryLimit)
 
     @property
     def num_threads(self) -> int:
@@ -125,17 +128,17 @@ class Lanes:
         """Keep a worker group up; one that has retired is replaced when a trial wants it."""
         try:
             self._trainer(lane).fit()
-            while self._is_wanted(lane):
+            while self._wait_needed(lane):
                 self._trainer(lane).fit()
         except Exception as error:
             self.errors[lane] = error
 
-    def _is_wanted(self, lane: int) -> bool:
+    def _wait_needed(self, lane: int) -> bool:
         """Wait until the lane is wanted again; raises PlanError where it has left for good."""
         try:
-            if why := ray.get(self.mailbox.why_left.remote(lane)):
+            if why := ray.get(self.mailbox.retired_reason.remote(lane)):
                 raise PlanError(why)
-            return bool(ray.get(self.mailbox.is_wanted.remote(lane)))
+            return bool(ray.get(self.mailbox.wait_needed.remote(lane)))
         except ray.exceptions.RayActorError:
             return False  # the study is over
 
@@ -182,7 +185,7 @@ def _trainer_class() -> type:
     class LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [each for each in callbacks if type(each).__name__ not in SPARED]
+            return [each for each in callbacks if type(each).__name__ not in DISABLED_CALLBACKS]
 
         def _initialize_and_run_controller(self, **parts: Any) -> Any:
             parts["scaling_policy"] = LanePolicy(self.scaling_config)
@@ -226,7 +229,7 @@ def lane_loop(config: dict[str, Any]) -> None:
             answer = answer_to(error, order)
             if answer.state == "infeasible" and is_crowded(device):
                 why = f"shared its GPU, whose memory was too small: {answer.reason}"
-                if ray.get(mailbox.hand_on.remote(lane, sequence, why)):
+                if ray.get(mailbox.reassign.remote(lane, sequence, why)):
                     return
             if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
                 # The other ranks may wait for this one in a collective: only a new worker group
@@ -241,7 +244,7 @@ def lane_loop(config: dict[str, Any]) -> None:
         if order.ends_trial:
             # Agreed before the answer: once that is there the next order may come, and a rank that
             # has not taken this one yet would never see it, nor what the others agree on after it.
-            has_grown = memory.has_grown()
+            has_grown = memory.exceeds_limit()
             retires = ranks.any(has_grown)
             if has_grown:
                 ray.get(mailbox.retire.remote(lane, f"grew from {memory}"))
@@ -275,7 +278,7 @@ def answer_to(error: Exception, order: LaneOrder) -> Answer:
     return Answer("failed", f"{type(error).__name__}: {error}")
 
 
-def place_error(lanes: Lanes, waited_seconds: float) -> str:
+def placement_error(lanes: Lanes, waited_seconds: float) -> str:
     """Say why no lane came up, with the numbers."""
     if lanes.errors:
         first = next(iter(lanes.errors.values()))
@@ -298,7 +301,7 @@ def _totals() -> list[tuple[str, float]]:
 
 def _worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
+    return {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ} | {
         "OMP_NUM_THREADS": str(num_threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another

@@ -25,11 +25,11 @@ MAX_ATTEMPTS = 2  # worker groups that an order may kill before its trial is fai
 
 
 @dataclass
-class _Letter:
+class _PendingOrder:
     order: LaneOrder
     answer: asyncio.Future[Answer]
     attempts: int = 0
-    handed_on: bool = False  # by a lane that left for want of memory
+    reassigned: bool = False  # by a lane that left for want of memory
 
 
 @dataclass
@@ -37,11 +37,11 @@ class _Lane:
     incarnation: str = ""
     restarts: int = 0
     sequence: int = 0
-    current: _Letter | None = None
+    current: _PendingOrder | None = None
     note: str = ""  # what a rank said before it died
     left: str = ""  # why the lane has left for good
     home_of: str = ""  # the trial whose state the lane holds
-    own: deque[_Letter] = field(default_factory=deque)
+    own: deque[_PendingOrder] = field(default_factory=deque)
     idle_since: float | None = None
     waited_seconds: float = 0.0  # with nothing to do since its last epoch, or since it came up
 
@@ -51,7 +51,7 @@ class Mailbox:
 
     def __init__(self, num_lanes: int) -> None:
         self._lanes = [_Lane() for _ in range(num_lanes)]
-        self._shared: deque[_Letter] = deque()
+        self._shared: deque[_PendingOrder] = deque()
         self._changed = asyncio.Condition()
         self._closed = False
         self._broken = ""
@@ -61,7 +61,7 @@ class Mailbox:
         """Put an order in and wait for its answer."""
         if self._broken:
             return Answer(reason=self._broken)
-        letter = _Letter(order, asyncio.get_running_loop().create_future())
+        letter = _PendingOrder(order, asyncio.get_running_loop().create_future())
         async with self._changed:
             home = next((lane for lane in self._lanes if lane.home_of == order.trial), None)
             (home.own if home else self._shared).append(letter)
@@ -81,7 +81,7 @@ class Mailbox:
         mine = self._lanes[lane]
         async with self._changed:
             if incarnation != mine.incarnation:
-                self._reborn(mine, incarnation)
+                self._restarted(mine, incarnation)
             while True:
                 if self._closed or incarnation != mine.incarnation:
                     return after + 1, LaneOrder("exit")
@@ -115,7 +115,7 @@ class Mailbox:
         """Return what was said of every worker group that retired so far."""
         return self._retired
 
-    async def hand_on(self, lane: int, sequence: int, why: str) -> bool:
+    async def reassign(self, lane: int, sequence: int, why: str) -> bool:
         """Let a lane leave for good and others carry its order out; say whether it may.
 
         It may not if no other lane would be left, or if the order has made one leave before: then
@@ -125,20 +125,20 @@ class Mailbox:
         async with self._changed:
             letter = mine.current
             others = [each for each in self._lanes if each is not mine and not each.left]
-            if letter is None or sequence != mine.sequence or letter.handed_on or not others:
+            if letter is None or sequence != mine.sequence or letter.reassigned or not others:
                 return False
-            letter.handed_on = True
+            letter.reassigned = True
             mine.current, mine.incarnation, mine.left = None, "", why
             self._leave(mine)
             self._shared.appendleft(letter)
             self._changed.notify_all()
             return True
 
-    async def why_left(self, lane: int) -> str:
+    async def retired_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
         return self._lanes[lane].left
 
-    async def is_wanted(self, lane: int) -> bool:
+    async def wait_needed(self, lane: int) -> bool:
         """Wait until a trial looks for a lane; False where the lane is not to start again."""
         mine = self._lanes[lane]
         async with self._changed:
@@ -168,7 +168,7 @@ class Mailbox:
         """Count the worker groups of each lane that have asked for an order so far."""
         return [lane.restarts + bool(lane.incarnation) for lane in self._lanes]
 
-    def _reborn(self, lane: _Lane, incarnation: str) -> None:
+    def _restarted(self, lane: _Lane, incarnation: str) -> None:
         lane.restarts += bool(lane.incarnation)
         lane.incarnation = incarnation
         lane.idle_since = time.monotonic()

@@ -11,7 +11,7 @@ LEVEL_TRIAL = 3  # libraries have loaded and their caches have filled when this 
 
 
 @dataclass(frozen=True)
-class AllowedGrowth:
+class MemoryLimit:
     """How far a lane's own memory may grow over what it was after its third trial.
 
     Trials of all kinds leave a rank within a third of that level (measured over 100 trials, nets
@@ -30,12 +30,12 @@ class AllowedGrowth:
 class LaneMemory:
     """Looks at a rank's own memory after each trial; mapped files are shared and left out."""
 
-    def __init__(self, allowed: AllowedGrowth) -> None:
+    def __init__(self, allowed: MemoryLimit) -> None:
         self._allowed = allowed
         self._trials = 0
         self._level_bytes = 0
 
-    def has_grown(self) -> bool:
+    def exceeds_limit(self) -> bool:
         """Note the end of a trial; say whether memory has passed the bounds."""
         self._trials += 1
         own = own_bytes()

@@ -35,7 +35,7 @@ def input_spec(config: TrialConfig) -> InputSpec:
     return InputSpec(size=config.image_size, mean=mean, std=std)
 
 
-def kept_input_spec(config: TrialConfig, weights_file: Path) -> InputSpec:
+def stored_input_spec(config: TrialConfig, weights_file: Path) -> InputSpec:
     """Return what a trial's classifier was fed, as its own weights say; else as `input_spec`."""
     from carray.models.weights import normalisation
 

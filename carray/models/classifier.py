@@ -78,7 +78,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltClassifier:
     """A classifier and what its weights started from."""
 
     classifier: Classifier
@@ -91,7 +91,7 @@ class Built:
         return sum(parameter.numel() for parameter in self.classifier.parameters())
 
 
-def build_classifier(config: TrialConfig, num_classes: int) -> Built:
+def build_classifier(config: TrialConfig, num_classes: int) -> BuiltClassifier:
     """Build the classifier that `config` asks for, on the CPU, seeded by `config.seed`.
 
     The head of a file that carray saved is taken too where every shape agrees.
@@ -104,13 +104,15 @@ def build_classifier(config: TrialConfig, num_classes: int) -> Built:
         torch.manual_seed(config.seed)
         classifier = Classifier(config, num_classes)
     if not config.pretrained:
-        return Built(classifier, f"random:{config.seed}")
+        return BuiltClassifier(classifier, f"random:{config.seed}")
     file = obtain_weights(config.backbone, config.pretrained)
     state = read_weights(file)
     fitting = backbone_weights(classifier.backbone, config.backbone, state, file)
     classifier.backbone.load_state_dict(fitting, strict=False)
     _load_head(classifier.head, state)
-    return Built(classifier, f"{_weights_name(config.backbone, file)}:{weights_hash(file)}")
+    return BuiltClassifier(
+        classifier, f"{_weights_name(config.backbone, file)}:{weights_hash(file)}"
+    )
 
 
 def _weights_name(backbone: str, file: Path) -> str:

@@ -62,7 +62,7 @@ def _padding(weight: Tensor) -> list[int]:
     return [side // 2 for side in weight.shape[2:]]
 
 
-def quicken(model: nn.Module) -> None:
+def replace_depthwise_convolutions(model: nn.Module) -> None:
     """Let the depthwise convolutions of `model` that can train so do so."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _is_plain_depthwise(module):

@@ -112,7 +112,7 @@ class NeighbourHead(_Fitted):
         return torch.log(mixed)
 
 
-def build_classical(kind: str, width: int, num_classes: int) -> nn.Module:
+def build_fitted_head(kind: str, width: int, num_classes: int) -> nn.Module:
     """Build an empty head of a classical kind."""
     if kind == "random_forest":
         return ForestHead(num_classes)

@@ -6,7 +6,7 @@ from timm.layers.ml_decoder import MLDecoder
 from torch import Tensor, nn
 
 from carray.config import HeadConfig
-from carray.models.fitted_heads import build_classical
+from carray.models.fitted_heads import build_fitted_head
 
 MAX_GROUPS = 100  # ML-Decoder's paper: more group queries gain nothing
 
@@ -24,7 +24,7 @@ def build_head(
     if head.kind == "mlp":
         return _mlp(head, pooled_width, num_classes, dropout)
     if head.kind in ("random_forest", "knn"):
-        return build_classical(head.kind, pooled_width, num_classes)
+        return build_fitted_head(head.kind, pooled_width, num_classes)
     norm = [nn.BatchNorm1d(pooled_width, affine=False)] if head.kind == "bn_linear" else []
     return nn.Sequential(*norm, nn.Dropout(dropout), _last_layer(pooled_width, num_classes))
 

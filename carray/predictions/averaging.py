@@ -8,14 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from carray.predictions.logits import Floats, Rows, SplitVotes, log_softmax
+from carray.predictions.logits import Floats, Rows, SplitPredictions, log_softmax
 
 TINY = np.finfo(np.float32).tiny
-Space = Literal["probability", "logit"]
+AverageOf = Literal["probability", "logit"]
 
 
 @dataclass(frozen=True)
-class Blend:
+class WeightedAverage:
     """A weighted mean of members' probabilities, or of their logits; weights add up to one.
 
     Members are numbers into the candidates that it was fitted on.
@@ -23,24 +23,24 @@ class Blend:
 
     members: tuple[int, ...]
     weights: tuple[float, ...]
-    space: Space = "probability"
+    space: AverageOf = "probability"
     temperature: float = 1.0
 
-    def log_p(self, votes: SplitVotes, rows: Rows | None = None) -> Floats:
+    def log_p(self, predictions: SplitPredictions, rows: Rows | None = None) -> Floats:
         """Return log-probabilities, (images, classes), of all images or of `rows`."""
-        combined = combine(
-            [_taken(votes.log_p(member), rows) for member in self.members],
+        combined = average_log_p(
+            [_select_rows(predictions.log_p(member), rows) for member in self.members],
             self.weights,
             self.space,
         )
         return combined if self.temperature == 1.0 else log_softmax(combined / self.temperature)
 
-    def at(self, temperature: float) -> Blend:
+    def with_temperature(self, temperature: float) -> WeightedAverage:
         """Return the blend with another temperature."""
         return replace(self, temperature=temperature)
 
 
-def combine(log_ps: Sequence[Floats], weights: Sequence[float], space: Space) -> Floats:
+def average_log_p(log_ps: Sequence[Floats], weights: Sequence[float], space: AverageOf) -> Floats:
     """Return the weighted mean of log-probabilities, each (N, C), as log-probabilities."""
     if len(log_ps) == 1:
         return log_ps[0]
@@ -52,5 +52,5 @@ def combine(log_ps: Sequence[Floats], weights: Sequence[float], space: Space) ->
     return np.log(np.maximum(total, TINY, out=total), out=total)
 
 
-def _taken(log_p: Floats, rows: Rows | None) -> Floats:
+def _select_rows(log_p: Floats, rows: Rows | None) -> Floats:
     return log_p if rows is None else log_p[rows]

@@ -107,7 +107,7 @@ def find_candidates(
     left_out: Counter[str] = Counter()
     kept: dict[str, Candidate] = {}  # by configuration
     for trial in trials:
-        reason = _why_not(trial, refitted, study.manifest_hash, need_weights)
+        reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights)
         config = trial.record.config.model_dump_json()
         if not reason and config in kept:
             reason = SAME_CONFIG
@@ -123,18 +123,18 @@ def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
     sign = 1 if metrics.OBJECTIVES[metric] == "minimize" else -1
 
     def key(candidate: Candidate) -> tuple[float, bool, float, int]:
-        value = _known(sign * candidate.value)
-        log_loss = _known(candidate.record.best(metrics.VAL_LOG_LOSS))
+        value = _is_finite(sign * candidate.value)
+        log_loss = _is_finite(candidate.record.best(metrics.VAL_LOG_LOSS))
         return value, not candidate.is_complete, log_loss, candidate.record.number
 
     return sorted(found, key=key)
 
 
-def _known(value: float) -> float:
+def _is_finite(value: float) -> float:
     return float("inf") if math.isnan(value) else value
 
 
-def _why_not(
+def _exclusion_reason(
     candidate: Candidate, refitted: set[int | None], manifest_hash: str, need_weights: bool
 ) -> str:
     record = candidate.record

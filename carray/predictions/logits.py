@@ -36,7 +36,7 @@ def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) ->
     return np.asarray(own - np.log(shifted.sum(axis=1)), np.float32)
 
 
-class SplitVotes:
+class SplitPredictions:
     """What some trials say of the images of one split.
 
     Args:

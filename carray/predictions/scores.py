@@ -15,7 +15,7 @@ TEMPERATURE_IMAGES = 4000  # one number needs no more
 
 
 @dataclass(frozen=True)
-class Settled:
+class CalibrationFit:
     """A temperature, and each image's log-loss with what the other folds would have chosen."""
 
     temperature: float
@@ -29,23 +29,23 @@ class Settled:
     """How much the temperature lowered the log-loss; 0 where it is 1."""
 
 
-def settle_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> Settled:
+def cross_fit_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> CalibrationFit:
     """Cross-fit a temperature; it must win by more than one standard error."""
     losses_NT = temperature_losses(log_p, labels)
     total_T = losses_NT.sum(axis=0)
     calibrated = np.empty(len(labels), np.float32)
     for held in folds:
         chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
-        calibrated[held] = losses_of(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
-    plain = losses_of(log_p, labels)
+        calibrated[held] = log_losses(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
+    plain = log_losses(log_p, labels)
     gains = plain - calibrated
     gain = float(gains.mean())
     if gain <= float(gains.std()) / np.sqrt(len(gains)):
-        return Settled(1.0, plain, calibrated, 0.0)
-    return Settled(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
+        return CalibrationFit(1.0, plain, calibrated, 0.0)
+    return CalibrationFit(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
 
 
-def losses_of(log_p: Floats, labels: Labels) -> Floats:
+def log_losses(log_p: Floats, labels: Labels) -> Floats:
     """Return each image's log-loss, (N,)."""
     return np.asarray(-log_p[np.arange(len(labels)), labels], np.float32)
 

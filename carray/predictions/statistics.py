@@ -75,7 +75,7 @@ def compare(single: Floats, ensemble: Floats, labels: Labels, seed: int = 0) -> 
     losses = np.stack([-log_p[rows, labels] for log_p in (single, ensemble)], axis=1)
     means, actual = bootstrap_means(losses, seed), losses.mean(axis=0, dtype=np.float64)
     scores = [
-        Scores(share_right(own), _loss_interval(float(actual[which]), means[:, which]))
+        Scores(accuracy_interval(own), _loss_interval(float(actual[which]), means[:, which]))
         for which, own in enumerate(right)
     ]
     loss_gain = means[:, 0] - means[:, 1]
@@ -98,7 +98,7 @@ def scores_of(losses: npt.ArrayLike, right: npt.ArrayLike, seed: int = 0) -> Sco
     """Return the intervals of each image's log-loss, by bootstrap, and of the share right."""
     losses_N1 = np.asarray(losses, np.float64)[:, None]
     means = bootstrap_means(losses_N1, seed)[:, 0]
-    return Scores(share_right(right), _loss_interval(float(losses_N1.mean()), means))
+    return Scores(accuracy_interval(right), _loss_interval(float(losses_N1.mean()), means))
 
 
 def _loss_interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
@@ -125,10 +125,10 @@ def bootstrap_means(
         drawn += num_images * np.arange(count, dtype=np.int32)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=count * num_images)
         means.append(counts.reshape(count, num_images) @ values_NK / num_images)
-    return np.asarray(actual + (np.concatenate(means) - actual) * _stretch(num_images))
+    return np.asarray(actual + (np.concatenate(means) - actual) * _widen(num_images))
 
 
-def _stretch(images: int) -> float:
+def _widen(images: int) -> float:
     """Return Student's quantile over the normal one, and what a sample's spread lacks."""
     from scipy.special import stdtrit
 
@@ -145,7 +145,7 @@ def interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def share_right(right: npt.ArrayLike) -> Interval:
+def accuracy_interval(right: npt.ArrayLike) -> Interval:
     """Return the mean of each image's share in [0, 1] with Wilson's interval."""
     shares = np.asarray(right, np.float64)
     return wilson(float(shares.sum()), len(shares))
@@ -172,7 +172,7 @@ def paired_gain(first: Right, second: Right) -> Interval:
     The interval holds where they never differ. Newcombe, Statistics in Medicine 1998, method 10.
     """
     images = len(first)
-    one, two = share_right(first), share_right(second)
+    one, two = accuracy_interval(first), accuracy_interval(second)
     both, neither = int((first & second).sum()), int((~first & ~second).sum())
     differ = int((first & ~second).sum()) * int((second & ~first).sum())
     spread: float = both * neither - differ
@@ -189,7 +189,9 @@ def paired_gain(first: Right, second: Right) -> Interval:
     return Interval(gain, low, gain + reach(two.high - two.value, one.value - one.low))
 
 
-def gains_at_once(gains: npt.NDArray[np.float64], seed: int = 0) -> list[tuple[Interval, float]]:
+def simultaneous_gains(
+    gains: npt.NDArray[np.float64], seed: int = 0
+) -> list[tuple[Interval, float]]:
     """Return the K mean gains of (images, K), intervals that hold for all at once, and p-values.
 
     Whoever looks at K gains and takes the largest must expect it to be large: each, in standard
@@ -201,7 +203,7 @@ def gains_at_once(gains: npt.NDArray[np.float64], seed: int = 0) -> list[tuple[I
     largest = np.concatenate(
         [
             np.abs(means / _errors(squares, means, images)).max(axis=1)
-            for means in _means_by_lot(gains, seed)
+            for means in _sign_flip_means(gains, seed)
         ]
     )
     errors = _errors(squares, actual, images)
@@ -215,7 +217,9 @@ def gains_at_once(gains: npt.NDArray[np.float64], seed: int = 0) -> list[tuple[I
     ]
 
 
-def _means_by_lot(gains: npt.NDArray[np.float64], seed: int) -> Iterator[npt.NDArray[np.float64]]:
+def _sign_flip_means(
+    gains: npt.NDArray[np.float64], seed: int
+) -> Iterator[npt.NDArray[np.float64]]:
     """Yield means of the gains with each image's sign by lot, (some draws, K)."""
     rng = np.random.default_rng(seed)
     for _ in range(0, RESAMPLES, CHUNK):

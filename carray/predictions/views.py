@@ -9,7 +9,7 @@ import numpy as np
 
 from carray.data.pixels.augmentation import WHOLE, View
 from carray.errors import ConfigError, did_you_mean
-from carray.predictions.averaging import Space, combine
+from carray.predictions.averaging import AverageOf, average_log_p
 from carray.predictions.logits import Floats
 
 CROP = 7 / 8  # of the side, as 224 of 256
@@ -28,7 +28,7 @@ class Tta:
     """A set of views, and whether their probabilities or their logits are averaged."""
 
     name: str
-    space: Space
+    space: AverageOf
     views: tuple[View, ...]
 
     @property
@@ -39,13 +39,13 @@ class Tta:
 
     def merged(self, log_ps: Sequence[Floats]) -> Floats:
         """Return one answer of what was said of each view, log-probabilities (images, classes)."""
-        return combine(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.space)
+        return average_log_p(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.space)
 
 
 NONE = Tta("none", "probability", (WHOLE,))
 
 
-def wanted_ttas(names: str | Sequence[str]) -> tuple[Tta, ...]:
+def parse_tta_sets(names: str | Sequence[str]) -> tuple[Tta, ...]:
     """Return the sets of `names`, each by soft and by logit mean; `auto` stands for `AUTO`.
 
     Raises:
@@ -56,16 +56,16 @@ def wanted_ttas(names: str | Sequence[str]) -> tuple[Tta, ...]:
     words = [own for word in words for own in (AUTO if word == "auto" else (word,))]
     if not words:
         raise ConfigError(f"--tta names no set of views: auto, or of {', '.join(NAMES)}")
-    means: tuple[Space, ...] = ("probability", "logit")
+    means: tuple[AverageOf, ...] = ("probability", "logit")
     return tuple(
-        Tta(word, mean, views_of(word))
+        Tta(word, mean, parse_views(word))
         for word in dict.fromkeys(words)
         if word != "none"
         for mean in means
     )
 
 
-def views_of(name: str) -> tuple[View, ...]:
+def parse_views(name: str) -> tuple[View, ...]:
     """Return the views of a set.
 
     `five_crop` are four corners and the middle at 7/8 of the side; `ten_crop` those and their

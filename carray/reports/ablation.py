@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from carray.analysis.ablation import Ladder
-from carray.analysis.ablation_step import Step
+from carray.analysis.ablation import Ablation
+from carray.analysis.ablation_step import AblationStep
 
 HEAD = (f"{'  step':<28}{'log-loss':>23}{'top-1':>7}{'gain (95 %)':>22}{'noise':>7}").rstrip()
 
 
-def ladder_lines(found: Ladder) -> list[str]:
+def ablation_lines(found: Ablation) -> list[str]:
     """Return the table as lines of at most 100 columns."""
     seeds = ", ".join(f"{loss:.4f}" for loss in found.seed_log_losses)
     on_blend = found.steps[-1].split == "blend"
@@ -25,7 +25,7 @@ def ladder_lines(found: Ladder) -> list[str]:
     ]
 
 
-def step_line(step: Step) -> str:
+def step_line(step: AblationStep) -> str:
     """Say one step in one line."""
     loss = f"{step.log_loss.value:.3f} [{step.log_loss.low:.3f}, {step.log_loss.high:.3f}]"
     gain = ""

@@ -6,19 +6,19 @@ import math
 
 import numpy as np
 
-from carray.analysis.compare_pair import Side, Versus
-from carray.analysis.compare_trials import SideBySide
-from carray.analysis.cross_validation import Folds
+from carray.analysis.compare_pair import PairedComparison, Side
+from carray.analysis.compare_trials import ModelComparison
+from carray.analysis.cross_validation import CrossValidation
 from carray.ensemble.result import CHOSE_EPOCHS
 from carray.incremental.evaluate import AddedClass
 from carray.predictions.statistics import Interval
-from carray.predictions.test_access import looks_text
+from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option, shown_path
 
 SHOWN_DIFFERENCES = 6
 
 
-def versus_lines(found: Versus) -> list[str]:
+def paired_comparison_lines(found: PairedComparison) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [f"{found.images} images of {found.split} that both have; 95 % intervals", ""]
     lines += [
@@ -61,7 +61,7 @@ def _p(value: float) -> str:
     return f"{value:.3g}"
 
 
-def side_by_side_lines(found: SideBySide) -> list[str]:
+def model_comparison_lines(found: ModelComparison) -> list[str]:
     """Return the table as lines of at most 100 columns, the best on val first."""
     head = (
         f"{'trial':<6}{'model':<23}{'params':>8}{'val loss':>10}{'top-1':>7}"
@@ -89,7 +89,7 @@ def side_by_side_lines(found: SideBySide) -> list[str]:
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
     if found.models_that_opened_test:
-        lines.append(looks_text(found.models_that_opened_test))
+        lines.append(access_text(found.models_that_opened_test))
     if found.split == "val":
         lines.append(CHOSE_EPOCHS)
     if found.left_out:
@@ -106,7 +106,7 @@ def _millions(parameters: int | None) -> str:
     return "" if parameters is None else f"{parameters / 1e6:.2f} M"
 
 
-def folds_lines(found: Folds) -> list[str]:
+def cross_validation_lines(found: CrossValidation) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [
         f"{found.backbone} on {len(found.folds)} folds of study {found.study}",
@@ -131,12 +131,12 @@ def folds_lines(found: Folds) -> list[str]:
         lines.append(f"{chosen + row.what:<30}{row.split:<6}{row.images:>7}{loss:>28}{top1:>28}")
     lines += ["each fold chose its trial's epoch: out of fold flatters a little"]
     if found.models_that_opened_test:
-        lines += ["", looks_text(found.models_that_opened_test)]
+        lines += ["", access_text(found.models_that_opened_test)]
     lines += [f"out-of-fold logits: {found.logits_file}"]
     return [*lines, f"model package: {found.package}"] if found.package else lines
 
 
-def added_lines(added: AddedClass) -> list[str]:
+def added_class_lines(added: AddedClass) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     runs = runs_option(added.package.parents[1])
     head = f"{added.split}, 95 % intervals"

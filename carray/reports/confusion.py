@@ -16,7 +16,7 @@ from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
 from carray.records import RunsFolder, StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
-from carray.tracking.artifacts import attach_or_say
+from carray.tracking.artifacts import attach_or_warn
 
 Counts = npt.NDArray[np.int64]  # (true class, predicted class)
 SPLITS = ("val", "blend")  # `test` is opened by what records it
@@ -107,7 +107,7 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ConfusionPicture:
     """A picture of a confusion matrix, and where it is."""
 
     picture: Path
@@ -123,7 +123,7 @@ def draw_confusion(
     out: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] | None = None,
     track: bool = True,
-) -> Drawn:
+) -> ConfusionPicture:
     """Draw a trial's confusion matrix as one PNG, and put it beside the trial's run.
 
     Up to `MOST_LABELLED` classes have names and numbers; of more, first words (makes) are marked,
@@ -148,8 +148,8 @@ def draw_confusion(
     found = read_confusion(folder, split)
     save_picture(found, file)
     record = folder.record()
-    note = attach_or_say(where, record.study, record.number, [file]) if track else ""
-    return Drawn(file, found.top1, note)
+    note = attach_or_warn(where, record.study, record.number, [file]) if track else ""
+    return ConfusionPicture(file, found.top1, note)
 
 
 def save_picture(found: Confusion, file: Path) -> None:

@@ -9,7 +9,7 @@ from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison, Interval
-from carray.predictions.test_access import looks_text
+from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option
 
 WIDTH = 100
@@ -130,7 +130,7 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     lines.append(f"right where the other is wrong: ensemble {only[0]}, single trial {only[1]}")
     if ensemble.models_that_opened_test > 1:
         lines.append(
-            f"{looks_text(ensemble.models_that_opened_test)}: the more look, the less it says"
+            f"{access_text(ensemble.models_that_opened_test)}: the more look, the less it says"
         )
     return lines
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from carray.analysis.misclassified import COLUMNS, ConfusedPair, Mistake, Mistakes, find_mistakes
+from carray.analysis.misclassified import (
+    COLUMNS,
+    ConfusedPair,
+    ErrorAnalysis,
+    MisclassifiedImage,
+    find_misclassified,
+)
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.parallel import Progress
 from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
@@ -18,7 +24,7 @@ from carray.drawing import Fonts, fitted
 from carray.errors import ConfigError, DataError
 from carray.files import written_aside
 from carray.inference.inputs import find_package
-from carray.predictions.test_access import looks_text
+from carray.predictions.test_access import access_text
 from carray.progress import silent
 from carray.records import RunsFolder
 
@@ -30,7 +36,7 @@ WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-bl
 INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
 
 
-def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
+def draw_sheet(found: ErrorAnalysis, manifest: Manifest, shown: int) -> Image.Image:
     """Draw the `shown` most confident mistakes and the most confused pairs."""
     worst = found.mistakes[:shown]
     fonts = Fonts(" ".join(manifest.classes))
@@ -50,7 +56,7 @@ def draw_sheet(found: Mistakes, manifest: Manifest, shown: int) -> Image.Image:
     return sheet
 
 
-def _draw_head(pen: ImageDraw.ImageDraw, found: Mistakes, shown: int, fonts: Fonts) -> None:
+def _draw_head(pen: ImageDraw.ImageDraw, found: ErrorAnalysis, shown: int, fonts: Fonts) -> None:
     accuracy = found.accuracy
     pen.text(
         (MARGIN, 14),
@@ -75,7 +81,7 @@ def _draw_block(
     sheet: Image.Image,
     pen: ImageDraw.ImageDraw,
     corner: tuple[int, int],
-    mistake: Mistake,
+    mistake: MisclassifiedImage,
     manifest: Manifest,
     fonts: Fonts,
 ) -> None:
@@ -86,8 +92,8 @@ def _draw_block(
     pen.text((x, y), fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
     pen.text((x, y + 21), fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
     shown = [(mistake.row, WRONG)]
-    shown += [(row, RIGHT) for row in examples(manifest, mistake.true, mistake.row)]
-    shown += [(row, TAKEN) for row in examples(manifest, mistake.predicted, mistake.row)]
+    shown += [(row, RIGHT) for row in example_rows(manifest, mistake.true, mistake.row)]
+    shown += [(row, TAKEN) for row in example_rows(manifest, mistake.predicted, mistake.row)]
     for place, (row, colour) in enumerate(shown):
         extra = (0 if place == 0 else GAP) + (GAP if place > EXAMPLES else 0)
         left = x + place * (TILE + GAP) + extra
@@ -101,7 +107,7 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
-def examples(manifest: Manifest, name: str, turn: int) -> list[int]:
+def example_rows(manifest: Manifest, name: str, turn: int) -> list[int]:
     """Return `EXAMPLES` training rows of a class, others for another `turn`; no near-duplicates."""
     rows = manifest.rows("train")
     own = rows[manifest.labels[rows] == manifest.classes.index(name)]
@@ -147,7 +153,7 @@ def _draw_pairs(
         pen.text((x, y), fitted(pen, words, half - MARGIN, fonts.small), INK, fonts.small)
 
 
-def show_mistakes(
+def write_misclassified(
     model: str,
     data: str | os.PathLike[str],
     out: str | os.PathLike[str] = "errors",
@@ -156,7 +162,7 @@ def show_mistakes(
     shown: int = 12,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-) -> Mistakes:
+) -> ErrorAnalysis:
     """Find a model's mistakes; write `errors.csv`, and `errors.png` with the `shown` worst.
 
     Args:
@@ -175,7 +181,11 @@ def show_mistakes(
     """
     if shown < 1:
         raise ConfigError(f"--count {shown} must be at least 1")
-    from carray.inference.dataset_predictions import check_classes, open_test_of, predict_rows
+    from carray.inference.dataset_predictions import (
+        check_classes,
+        predict_rows,
+        record_model_access,
+    )
     from carray.inference.predictor import load_model
 
     where = RunsFolder.at(runs)
@@ -186,12 +196,12 @@ def show_mistakes(
     loaded = load_model(package)
     check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
     log_p = predict_rows(loaded, manifest, rows, progress)
-    opened = open_test_of(where, loaded.card, manifest) if split == "test" else 0
-    found = find_mistakes(loaded.card.name, manifest, split, log_p, opened)
-    return _written(found, manifest, Path(out), shown)
+    opened = record_model_access(where, loaded.card, manifest) if split == "test" else 0
+    found = find_misclassified(loaded.card.name, manifest, split, log_p, opened)
+    return _write(found, manifest, Path(out), shown)
 
 
-def _written(found: Mistakes, manifest: Manifest, out: Path, shown: int) -> Mistakes:
+def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> ErrorAnalysis:
     from carray.reports.misclassified import draw_sheet
 
     table = out / "errors.csv"
@@ -209,7 +219,7 @@ def _written(found: Mistakes, manifest: Manifest, out: Path, shown: int) -> Mist
     return replace(found, table=table, sheet=sheet)
 
 
-def mistakes_lines(found: Mistakes) -> list[str]:
+def misclassified_lines(found: ErrorAnalysis) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     accuracy = found.accuracy
     lines = [
@@ -225,6 +235,6 @@ def mistakes_lines(found: Mistakes) -> list[str]:
         more = len(found.pairs) - SHOWN_PAIRS
         lines += [f"and {more} more pairs"] if more > 0 else []
     if found.models_that_opened_test:
-        lines += ["", looks_text(found.models_that_opened_test)]
+        lines += ["", access_text(found.models_that_opened_test)]
     lines += [f"sheet: {found.sheet}"] if found.sheet else []
     return [*lines, f"table: {found.table}"]

@@ -25,7 +25,7 @@ FADED = 0.35
 
 
 @dataclass(frozen=True)
-class View:
+class MetricAxis:
     """What all panels share."""
 
     study: StudyRecord
@@ -56,7 +56,7 @@ class View:
         return record.best(self.metric)
 
 
-def draw_curves(axes: Any, view: View) -> None:
+def draw_curves(axes: Any, view: MetricAxis) -> None:
     """Draw each trial's metric by epoch; a dot is the epoch whose weights are kept."""
     for record in sorted(view.records, key=is_prominent):
         values = [row.get(view.metric, math.nan) for row in record.epochs]
@@ -78,7 +78,7 @@ def draw_curves(axes: Any, view: View) -> None:
     _fit_y(axes, view, [r.get(view.metric, math.nan) for t in view.records for r in t.epochs])
 
 
-def draw_best_so_far(axes: Any, view: View) -> None:
+def draw_best_so_far(axes: Any, view: MetricAxis) -> None:
     """Draw each trial's value by the time it ended, and the best so far as steps."""
     from matplotlib.ticker import MaxNLocator
 
@@ -112,7 +112,7 @@ def draw_best_so_far(axes: Any, view: View) -> None:
     _fit_y(axes, view, values)
 
 
-def draw_against_lr(axes: Any, view: View) -> None:
+def draw_against_lr(axes: Any, view: MetricAxis) -> None:
     """Draw each trial's best value against its learning rate."""
     for record in view.records:
         _dot(axes, view, record, record.config.optimizer.lr)
@@ -136,7 +136,7 @@ def _lr_ticks(rates: Sequence[float]) -> list[float]:
     return inside or [min(rates)]
 
 
-def draw_ensemble(axes: Any, view: View, ensemble: dict[str, Any] | None) -> None:
+def draw_ensemble(axes: Any, view: MetricAxis, ensemble: dict[str, Any] | None) -> None:
     """Draw the ensemble against the best single trial, on test, with 95 % intervals."""
     test = (ensemble or {}).get("test")
     if ensemble is None or not test:
@@ -171,7 +171,7 @@ def draw_ensemble(axes: Any, view: View, ensemble: dict[str, Any] | None) -> Non
     axes.grid(axis="y", visible=False)
 
 
-def _dot(axes: Any, view: View, record: TrialRecord, x: float) -> None:
+def _dot(axes: Any, view: MetricAxis, record: TrialRecord, x: float) -> None:
     """Draw one trial: filled if complete, hollow and faded if it was stopped, a star if refit."""
     colour, strong = view.colour(record), is_prominent(record)
     axes.plot(
@@ -203,7 +203,7 @@ def _nothing(axes: Any, why: str) -> None:
     axes.text(0.5, 0.5, why, ha="center", va="center", color=MUTED, transform=axes.transAxes)
 
 
-def _fit_y(axes: Any, view: View, values: Sequence[float]) -> None:
+def _fit_y(axes: Any, view: MetricAxis, values: Sequence[float]) -> None:
     """Leave out a twentieth of many values, the worst, which would press all others flat."""
     finite = sorted((v for v in values if math.isfinite(v)), reverse=not view.minimises)
     if not finite:

@@ -14,7 +14,7 @@ from carray.reports.panels import (
     GRID,
     INK,
     MUTED,
-    View,
+    MetricAxis,
     draw_against_lr,
     draw_best_so_far,
     draw_curves,
@@ -35,7 +35,7 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     records = tuple(record for _, record in folder.trials() if record.epochs)
     if not records:
         raise RecordError(f"study {study.name!r} has no epoch to draw yet; wait for its first")
-    view = View(study, records, _colours(records))
+    view = MetricAxis(study, records, _colours(records))
     out = out or folder.path / "picture.png"
     import matplotlib as mpl
 
@@ -46,7 +46,7 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     return out
 
 
-def _draw(view: View, ensemble: dict[str, Any] | None) -> Any:
+def _draw(view: MetricAxis, ensemble: dict[str, Any] | None) -> Any:
     """Return the figure: four panels under one headline and one legend."""
     from matplotlib.figure import Figure
 
@@ -61,14 +61,14 @@ def _draw(view: View, ensemble: dict[str, Any] | None) -> Any:
     return figure
 
 
-def _headline(view: View) -> str:
+def _headline(view: MetricAxis) -> str:
     states = [str(record.state) for record in view.records if record.kind != "refit"]
     pruned, refits = states.count("pruned"), sum(r.kind == "refit" for r in view.records)
     told = f"{len(states)} trials, {pruned} of them stopped early"
     return f"{view.study.name}: {told}" + (f", {refits} trained again in full" if refits else "")
 
 
-def _legend(figure: Any, view: View) -> None:
+def _legend(figure: Any, view: MetricAxis) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, lw=2.5) for colour in view.colours.values()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from carray.search_benchmark.score import LabResult, MethodScore, Proposal
+from carray.search_benchmark.score import BenchmarkResult, MethodScore, Proposal
 
 NAME_WIDTH = 34
 OVER = ">50%"
 
 
-def lab_lines(result: LabResult) -> list[str]:
+def benchmark_lines(result: BenchmarkResult) -> list[str]:
     """Return what `carray replay-lab` prints."""
     marks = list(result.scores[0].regret)
     head = "".join(f"{f'after {mark}':>15}" for mark in marks)

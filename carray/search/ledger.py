@@ -19,7 +19,7 @@ from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.sampling.storage import keep
+from carray.search.sampling.storage import flush
 from carray.search.space.space import SearchSpace
 from carray.tracking import Tracker
 
@@ -85,7 +85,7 @@ class Ledger:
         """Return the folder of trial `number`."""
         return self.folder.trial(number)
 
-    def to_finish(self) -> list[TrialRecord]:
+    def missing_logits(self) -> list[TrialRecord]:
         """Return ended trials whose logits a killed process never wrote, though it could have."""
         return [r for r in self._all() if lacks_logits(r, self.trial_folder(r.number))]
 
@@ -172,7 +172,7 @@ class Ledger:
             for observer in self._observers:
                 observer.trial_ended(record, self.trial_folder(number))
 
-    def tell_again(self, observer: Tracker) -> None:
+    def resend(self, observer: Tracker) -> None:
         """Tell an observer of all trials that have left what they leave.
 
         A call that was killed, or interrupted while lanes made logits, may have told it of none.
@@ -217,10 +217,10 @@ class Ledger:
         running = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         for trial in running:
             if trial.number not in known:
-                self.try_first({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
+                self.enqueue({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
-    def try_first(self, point: dict[str, Any]) -> None:
+    def enqueue(self, point: dict[str, Any]) -> None:
         """Have a point drawn before any other, unless it waits for that already."""
         waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
@@ -237,7 +237,7 @@ class Ledger:
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
                 last = error
                 continue
-            keep(trial)
+            flush(trial)
             return trial.number, params, config
         raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
 

@@ -12,7 +12,7 @@ from carray.search.space.distributions import Distribution
 from carray.search.space.space import BLOCK, Block, SearchSpace
 
 if TYPE_CHECKING:
-    from carray.training.overfit_check import Verdict
+    from carray.training.overfit_check import OverfitResult
 
 
 def preflight(
@@ -20,7 +20,7 @@ def preflight(
     data: str | os.PathLike[str],
     say: Callable[[str], None] = print,
     seconds: float = 100.0,
-) -> list[Verdict]:
+) -> list[OverfitResult]:
     """Try one typical configuration of each backbone; `say` is told each verdict.
 
     Typical is the space's first starting point of the backbone, else the middle of every range

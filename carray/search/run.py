@@ -13,32 +13,32 @@ from contextlib import ExitStack
 
 from carray.data.manifest import Manifest
 from carray.disk import disk_error
-from carray.errors import GO_ON, PlanError
+from carray.errors import RESUMES, PlanError
 from carray.records import RunsFolder, StudyFolder
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.prometheus import StudyGauges
-from carray.search.placement.gpu_sharing import packed
+from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error, nodes
 from carray.search.preflight import preflight
 from carray.search.request import StudyRequest
-from carray.search.session import Session, started
+from carray.search.session import Session, running_lanes
 from carray.search.setup import (
     check_backbones,
     check_names,
-    has_search,
+    has_pending_trials,
     locked_study,
     open_ledger,
     open_record,
     plan_study,
     refit_plan,
-    wanted_space,
-    wanted_starts,
+    resolve_space,
+    resolve_starting_points,
     write_files,
 )
 from carray.search.signals import Interrupts
 from carray.search.space.space import SearchSpace
 from carray.search.watchdog import LANES_ENDED
-from carray.tracking import Tracker, TrackerApart
+from carray.tracking import SubprocessTracker, Tracker
 from carray.tracking.sync import say
 
 
@@ -50,19 +50,21 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         KeyboardInterrupt: it was interrupted; what had finished is kept and used by the next call.
     """
     board = board or open_board()
-    interrupts = Interrupts(is_lost, lambda name: board.note(f"{name}: Ray has ended too; {GO_ON}"))
+    interrupts = Interrupts(
+        is_lost, lambda name: board.note(f"{name}: Ray has ended too; {RESUMES}")
+    )
     try:
         with interrupts.handled():
             return _run(request, board, interrupts)
     except KeyboardInterrupt as interrupt:
         board.close()
-        board.note(f"{str(interrupt) or 'SIGINT'}: ended; {GO_ON}")
+        board.note(f"{str(interrupt) or 'SIGINT'}: ended; {RESUMES}")
         raise
     except Exception as error:
         lacking = disk_error(error, RunsFolder.at(request.runs).path) or memory_error(error)
         if lacking is None:
             raise
-        raise type(lacking)(f"the study is not done: {lacking}; {GO_ON}") from error
+        raise type(lacking)(f"the study is not done: {lacking}; {RESUMES}") from error
     finally:
         board.close()
 
@@ -70,8 +72,8 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
 def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
     runs = RunsFolder.at(request.runs)
     manifest = Manifest.load(request.data)
-    space = wanted_space(request)
-    starts = wanted_starts(request, space, runs)
+    space = resolve_space(request)
+    starts = resolve_starting_points(request, space, runs)
     folder, study = open_record(request, runs, manifest, space)
     check_names(space)
     if request.preflight and not any(folder.trials()):
@@ -80,17 +82,17 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     with ExitStack() as stack:
         stack.enter_context(locked_study(folder))
         records = folder.records()  # of earlier calls
-        tracker = TrackerApart(runs, say)
+        tracker = SubprocessTracker(runs, say)
         stack.callback(tracker.abandon)
         checked = ThreadPoolExecutor(1).submit(check_backbones, space, manifest)
         stack.enter_context(connected(request.address))
         interrupts.take()
-        request = packed(request, space, manifest, nodes(), board.note)
+        request = resolve_gpu_share(request, space, manifest, nodes(), board.note)
         plan = plan_study(request, study, records, nodes())
         board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
         lanes = None
-        if has_search(folder, study, records):
-            lanes = stack.enter_context(started(plan, folder, lambda: bool(interrupts.name)))
+        if has_pending_trials(folder, study, records):
+            lanes = stack.enter_context(running_lanes(plan, folder, lambda: bool(interrupts.name)))
         checked.result()
         tracker.wait_open()
         write_files(folder, space, manifest)
@@ -99,7 +101,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
         if not folder.record_file.exists() or folder.record().state != "complete":
-            ledger.tell_again(tracker)
+            ledger.resend(tracker)
         study.write(folder.record_file)
         if starts and not ledger.records:
             board.note(starts_text(request, space, len(starts)))
@@ -121,7 +123,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
-        raise PlanError(f"study {study.name!r} is not done: {LANES_ENDED}; {GO_ON}")
+        raise PlanError(f"study {study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
     return folder
 
 

@@ -11,7 +11,7 @@ from statistics import median
 
 from carray.data.manifest import Manifest
 from carray.errors import PlanError
-from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, place_error
+from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, placement_error
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import INTERRUPTED, Ledger
@@ -19,7 +19,7 @@ from carray.search.observers.console import Board
 from carray.search.placement.plan import Plan
 from carray.search.request import StudyRequest, refit_epochs
 from carray.search.scheduling.driver import TIME_BUDGET, Driver
-from carray.search.setup import scheduler_of, warm_stores
+from carray.search.setup import build_stores, scheduler_of
 from carray.search.signals import Interrupts
 from carray.search.space.space import SearchSpace
 from carray.search.watchdog import watched
@@ -29,7 +29,9 @@ REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
 
 @contextmanager
-def started(plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]) -> Iterator[Lanes]:
+def running_lanes(
+    plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]
+) -> Iterator[Lanes]:
     """Ask for the plan's lanes, and stop them after; they come up meanwhile.
 
     They aren't waited for long where `is_hurried` says so in the end. After an error they are given
@@ -86,7 +88,7 @@ class Session:
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             plan, folder = self._refit_plan, self._ledger.folder
-            with started(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
+            with running_lanes(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
                 self._repeat(lanes)
         self._has_ended = not self._stopped()
 
@@ -103,7 +105,7 @@ class Session:
         self._say_without_logits(driver)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))
-        for line in measured(self._ledger.folder.probe_file):
+        for line in timing_lines(self._ledger.folder.probe_file):
             self._board.note(line)
 
     def _repeat(self, lanes: Lanes) -> None:
@@ -164,7 +166,7 @@ class Session:
     def _up(self, lanes: Lanes) -> Iterator[Lanes]:
         """Wait for lanes on their way up, and watch over them."""
         with self._board.paused():
-            warm_stores(self._manifest, self._space)  # while the worker groups start
+            build_stores(self._manifest, self._space)  # while the worker groups start
         with self._interrupts.gently(self._stopper(lanes)):
             self._wait_for(lanes)
             with watched(lanes, self._ledger, self._board.note):
@@ -173,7 +175,7 @@ class Session:
     def _wait_for(self, lanes: Lanes) -> None:
         timeout = self._request.place_timeout_seconds
         if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
-            raise PlanError(place_error(lanes, timeout))
+            raise PlanError(placement_error(lanes, timeout))
 
     def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
         def stop(signal_name: str) -> None:
@@ -195,13 +197,13 @@ def _unfinished(
     return [r for r in records if not r.state.is_finished() and r.number not in numbers]
 
 
-def measured(file: Path) -> list[str]:
+def timing_lines(file: Path) -> list[str]:
     """Say which ways of computing a step were measured, and how fast they were."""
     if not file.exists():
         return []
-    from carray.training.compute.autotune import Probes
+    from carray.training.compute.autotune import TimingCache
 
-    return Probes.read(file).lines()
+    return TimingCache.read(file).lines()
 
 
 def waits_text(seconds: Sequence[float]) -> str:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 
-def wanted_space(request: StudyRequest) -> SearchSpace:
+def resolve_space(request: StudyRequest) -> SearchSpace:
     """Read the space, with what the request fixes in it."""
     space = load_space(request.space)
     fixed = dict(request.overrides)
@@ -57,7 +57,7 @@ def wanted_space(request: StudyRequest) -> SearchSpace:
     return checked(space.with_fixed(fixed)) if fixed else space
 
 
-def wanted_starts(
+def resolve_starting_points(
     request: StudyRequest, space: SearchSpace, runs: RunsFolder
 ) -> list[dict[str, Any]]:
     """Return the points to try first: the request's, else the space's, else the shipped ones.
@@ -99,7 +99,7 @@ def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
                     yield build_config({**block.fixed, **ends, **chosen})
 
 
-def warm_stores(manifest: Manifest, space: SearchSpace) -> None:
+def build_stores(manifest: Manifest, space: SearchSpace) -> None:
     """Decode the images now, in view, at every size that is known before trials are drawn."""
     inputs = set()
     for _, block in space.branches():
@@ -243,7 +243,9 @@ def refit_plan(request: StudyRequest, study: StudyRecord, nodes: Sequence[Node])
     return whole.widened(most) if most else whole
 
 
-def has_search(folder: StudyFolder, study: StudyRecord, records: Sequence[TrialRecord]) -> bool:
+def has_pending_trials(
+    folder: StudyFolder, study: StudyRecord, records: Sequence[TrialRecord]
+) -> bool:
     """Say whether the study has a trial to open, to go on with or to finish."""
     searched = [record for record in records if record.kind == "search"]
     return (
@@ -278,15 +280,15 @@ def open_ledger(
     sampler = build_sampler(study.sampler, study.seed + len(records))
     optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
     told = optuna_study.get_trials(deepcopy=False)
-    _check_told(folder, records, told, storage)
+    _check_optuna_trials(folder, records, told, storage)
     ledger = Ledger(folder, study, space, optuna_study, observers, records)
     if not records:  # and perhaps some points that a process killed here has left
         for point in starts:
-            ledger.try_first(point)
+            ledger.enqueue(point)
     return ledger
 
 
-def _check_told(
+def _check_optuna_trials(
     folder: StudyFolder, records: Sequence[TrialRecord], told: Sequence[FrozenTrial], storage: str
 ) -> None:
     """Refuse a storage that lacks this study's trials, or holds another study of its name."""

@@ -12,7 +12,7 @@ from carray.errors import RecordError
 from carray.records import StudyFolder
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
-from carray.search.warm_start.recipe_distance import Nearness, squared_distances
+from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.search.warm_start.study_curves import Floats, RecordedStudy, read_recorded
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class StudySource:
     def __init__(self, recorded: RecordedStudy, space: SearchSpace) -> None:
         self.recorded = recorded
         self._space = space
-        self._nearness = Nearness.fit(recorded.points)
+        self._nearness = RecipeDistance.fit(recorded.points)
         self._places = self._nearness.vectors(recorded.points)
 
     @classmethod
@@ -147,10 +147,10 @@ class StudySource:
         """Distill, then keep what lies in this study's space."""
         from dataclasses import replace
 
-        from carray.search.warm_start.portfolio import distill
+        from carray.search.warm_start.portfolio import build_portfolio
         from carray.search.warm_start.starting_points import place
 
-        recipes = distill(past, size).recipes() if past else []
+        recipes = build_portfolio(past, size).recipes() if past else []
         placed = [place(self._space, recipe)[0] for recipe in recipes]
         points = tuple(point for point in placed if point is not None)
         return replace(self._space, starts=points).start_points()

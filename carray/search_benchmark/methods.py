@@ -81,7 +81,7 @@ def methods_for(max_epochs: int, with_starts: bool, has_blocks: bool = False) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabRequest:
+class BenchmarkRequest:
     """What to replay; the command line's options have the same names."""
 
     studies: Sequence[str] = ()

@@ -21,11 +21,11 @@ from carray.search_benchmark.curves import CurveSource, StudySource, check_alike
 from carray.search_benchmark.methods import (
     BASELINE,
     PORTFOLIO_SIZE,
-    LabRequest,
+    BenchmarkRequest,
     Method,
     methods_for,
 )
-from carray.search_benchmark.score import LabResult, Replays, half_of, score
+from carray.search_benchmark.score import BenchmarkResult, MethodRuns, half_of, score
 from carray.search_benchmark.simulate import CurveCache, SimulatedStudy
 
 POOL = 1000  # random trials that say what a data set's median is
@@ -33,7 +33,7 @@ REFERENCE_SEED = 987_654
 ShowProgress = Callable[[str, int, str], AbstractContextManager[Advance]]
 
 
-def replay_lab(request: LabRequest, show: ShowProgress = silent) -> LabResult:
+def run_benchmark(request: BenchmarkRequest, show: ShowProgress = silent) -> BenchmarkResult:
     """Replay recorded curves through every method, and propose what the next study should do.
 
     Raises:
@@ -43,10 +43,10 @@ def replay_lab(request: LabRequest, show: ShowProgress = silent) -> LabResult:
     for name in ("seeds", "budget", "lanes", "processes"):
         if getattr(request, name) < 1:
             raise ConfigError(f"--{name} {getattr(request, name)} must be at least 1")
-    return replay_sources(open_sources(request), request, show)
+    return benchmark_sources(open_sources(request), request, show)
 
 
-def open_sources(request: LabRequest) -> list[CurveSource]:
+def open_sources(request: BenchmarkRequest) -> list[CurveSource]:
     """Open LCBench's data sets, the studies named, or the newest study."""
     from carray.search_benchmark.lcbench import open_lcbench
 
@@ -60,9 +60,9 @@ def open_sources(request: LabRequest) -> list[CurveSource]:
     return sources
 
 
-def replay_sources(
-    sources: Sequence[CurveSource], request: LabRequest, show: ShowProgress = silent
-) -> LabResult:
+def benchmark_sources(
+    sources: Sequence[CurveSource], request: BenchmarkRequest, show: ShowProgress = silent
+) -> BenchmarkResult:
     """Replay these sources; starting points come from those of other data sets."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with_starts = len({source.data for source in sources}) > 1
@@ -101,7 +101,7 @@ class _Task:
     sources: Sequence[CurveSource]
     index: int
     methods: Sequence[Method]
-    request: LabRequest
+    request: BenchmarkRequest
     seed: int
 
     def run(self, advance: Advance = lambda count: None) -> _Run:
@@ -134,10 +134,10 @@ class _Task:
         return source.starts([other.past(self.seed) for other in others], PORTFOLIO_SIZE)
 
 
-def _gathered(source: CurveSource, runs: Sequence[_Run]) -> Replays:
+def _gathered(source: CurveSource, runs: Sequence[_Run]) -> MethodRuns:
     best = np.stack([run.best for run in runs], axis=1)
     ends = np.array([run.random_end for run in runs], np.float32)
-    return Replays(source.name, source.max_epochs, best, ends, *_reference(source))
+    return MethodRuns(source.name, source.max_epochs, best, ends, *_reference(source))
 
 
 def _run(task: _Task) -> _Run:

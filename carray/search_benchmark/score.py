@@ -18,15 +18,15 @@ from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.methods import Method
 
 if TYPE_CHECKING:
-    from carray.search_benchmark.methods import LabRequest
+    from carray.search_benchmark.methods import BenchmarkRequest
 
 CHECKPOINTS = (5, 10)  # full trainings after which regret is told, besides all that there are
 GRID = 52  # points of a regret curve in one full training: curves of any length compare
-SURE = 0.975  # one-sided, that another method leads, before it is proposed
+CONFIDENCE = 0.975  # one-sided, that another method leads, before it is proposed
 
 
 @dataclass(frozen=True)
-class Replays:
+class MethodRuns:
     """Every replay on one data set."""
 
     name: str
@@ -75,7 +75,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class LabResult:
+class BenchmarkResult:
     """All scores of one call."""
 
     scores: tuple[MethodScore, ...]
@@ -97,10 +97,10 @@ class LabResult:
 
 def score(
     methods: Sequence[Method],
-    replays: Sequence[Replays],
-    request: LabRequest,
+    replays: Sequence[MethodRuns],
+    request: BenchmarkRequest,
     notes: Sequence[str] = (),
-) -> LabResult:
+) -> BenchmarkResult:
     """Score methods on their replays."""
     half = half_of(request.budget)
     each = np.stack([_regrets(replay, half) for replay in replays])
@@ -111,7 +111,7 @@ def score(
         _score(method, curves[number], needs[:, number], marks)
         for number, method in enumerate(methods)
     )
-    return LabResult(
+    return BenchmarkResult(
         scores=scores,
         proposal=_propose(methods, each.mean(axis=3)),
         data_sets=tuple(replay.name for replay in replays),
@@ -122,7 +122,7 @@ def score(
     )
 
 
-def _regrets(replay: Replays, budget: int) -> Floats:
+def _regrets(replay: MethodRuns, budget: int) -> Floats:
     """Return regrets on the common grid, (methods, seeds, budget * GRID)."""
     at = np.arange(1, budget * GRID + 1) * replay.max_epochs // GRID
     losses = np.asarray(replay.best, np.float64)[:, :, np.maximum(at, 1) - 1]
@@ -137,7 +137,7 @@ def half_of(budget: int) -> int:
     return max(1, budget // 2)
 
 
-def _needs(replay: Replays, budget: int) -> Floats:
+def _needs(replay: MethodRuns, budget: int) -> Floats:
     """Return the share of the budget after which each replay is where the baseline ends.
 
     (methods, seeds); that is what half of the baseline's seeds find; infinite: over half.
@@ -198,4 +198,4 @@ def _surely(count: int) -> float:
     """Return how many standard errors make a mean of `count` values sure."""
     from scipy.stats import t
 
-    return float(t.ppf(SURE, count - 1))
+    return float(t.ppf(CONFIDENCE, count - 1))

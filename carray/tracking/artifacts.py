@@ -11,8 +11,8 @@ from carray.tracking.mlflow_client import (
     client_of,
     is_default,
     quiet,
-    told_as_tracking_errors,
     tracking_uri,
+    translate_mlflow_errors,
 )
 
 FOLDER = "pictures"  # among the run's artifacts
@@ -33,7 +33,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
     client = client_of(runs)
-    with told_as_tracking_errors(tracking_uri(runs)), quiet():
+    with translate_mlflow_errors(tracking_uri(runs)), quiet():
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
@@ -54,7 +54,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         return str(found[0].info.run_id)
 
 
-def attach_or_say(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
+def attach_or_warn(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
     """Attach the files; return a sentence that says where they are, or why they aren't there."""
     try:
         run_id = attach(runs, study, whose, files)

@@ -25,7 +25,7 @@ PATIENCE = {  # in the middle of a study, where the writer tries again anyway
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-IMPATIENCE = {
+SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
@@ -41,7 +41,7 @@ def is_default(runs: RunsFolder) -> bool:
     return tracking_uri(runs) == f"sqlite:///{runs.tracking_file}"
 
 
-def check(runs: RunsFolder) -> None:
+def check_server(runs: RunsFolder) -> None:
     """Make sure that the tracking store answers, within seconds; makes its schema once.
 
     Raises:
@@ -57,7 +57,7 @@ def client_of(runs: RunsFolder) -> Any:
         TrackingError: it doesn't answer or refuses.
     """
     uri = tracking_uri(runs)
-    with told_as_tracking_errors(uri), quiet(), environment(IMPATIENCE):
+    with translate_mlflow_errors(uri), quiet(), environment(SHORT_TIMEOUTS):
         if is_default(runs):
             _make_store(runs)
         from mlflow import MlflowClient
@@ -89,7 +89,7 @@ def _make_store(runs: RunsFolder) -> None:
 
 
 @contextmanager
-def told_as_tracking_errors(uri: str) -> Iterator[None]:
+def translate_mlflow_errors(uri: str) -> Iterator[None]:
     """Turn whatever the library raises into one sentence."""
     try:
         yield

@@ -25,8 +25,8 @@ from carray import metrics
 from carray.config import flatten
 from carray.progress import Advance, silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.tracking.mlflow_client import cause_of, quiet, told_as_tracking_errors
-from carray.tracking.study_run import EPOCHS_TOLD, StudyRun, TrialRunState, clean
+from carray.tracking.mlflow_client import cause_of, quiet, translate_mlflow_errors
+from carray.tracking.study_run import EPOCHS_SENT, StudyRun, TrialRunState, mlflow_key
 from carray.tracking.tracker import Tracker, curve_row, run_of
 
 CLOSE_SECONDS = 60.0
@@ -37,7 +37,7 @@ REST = 19.0  # the writer rests so many times as long as a call took: a twentiet
 MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
 ROUND_SECONDS = 5.0  # where many trials have news each is told as often, for up to half a core
 Show = Callable[[str, int, str], AbstractContextManager[Advance]]  # `carray.progress.progress`
-SENT = "carray.sent"  # the tag that says which files an ended trial has sent
+FILES_SENT = "carray.sent"  # the tag that says which files an ended trial has sent
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -99,7 +99,7 @@ class MlflowTracker(Tracker):
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Find or make the study's experiment and run; waits for the store."""
-        with told_as_tracking_errors(self._uri), quiet():
+        with translate_mlflow_errors(self._uri), quiet():
             self._run = StudyRun.find_or_make(self._client, study, self._artifacts)
         self._tell(-1, _StudyNews(study, tuple(files)))
 
@@ -228,14 +228,14 @@ class MlflowTracker(Tracker):
         shown = run_of(record, news.folder)
         sent = files_mark(news.folder) if news.folder else ""
         trial = study.trial_run(record, shown)
-        if trial.ended and sent and trial.tags.get(SENT) == sent:
+        if trial.ended and sent and trial.tags.get(FILES_SENT) == sent:
             study.note_best(record)
             return
         points = []
         for epoch in range(trial.epochs_told + 1, len(record.epochs) + 1):
             at_ms = epoch_end_ms(record, epoch)
             row = curve_row(record, epoch)
-            points += [Metric(clean(name), value, at_ms, epoch) for name, value in row.items()]
+            points += [Metric(mlflow_key(name), value, at_ms, epoch) for name, value in row.items()]
         while len(points) > METRICS_PER_CALL:
             self._client.log_batch(trial.run_id, metrics=points[:METRICS_PER_CALL])
             points = points[METRICS_PER_CALL:]
@@ -243,13 +243,13 @@ class MlflowTracker(Tracker):
         params = {} if trial.params_told else shown.params
         tags = {
             **shown.tags,
-            EPOCHS_TOLD: str(len(record.epochs)),
-            **({SENT: sent} if sent else {}),
+            EPOCHS_SENT: str(len(record.epochs)),
+            **({FILES_SENT: sent} if sent else {}),
         }
         self._client.log_batch(
             trial.run_id,
             metrics=points,
-            params=[Param(clean(name), value) for name, value in params.items()],
+            params=[Param(mlflow_key(name), value) for name, value in params.items()],
             tags=[
                 RunTag(name, value) for name, value in tags.items() if trial.tags.get(name) != value
             ],

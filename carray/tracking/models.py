@@ -19,10 +19,10 @@ from carray.tracking.mlflow_client import (
     environment,
     is_default,
     quiet,
-    told_as_tracking_errors,
     tracking_uri,
+    translate_mlflow_errors,
 )
-from carray.tracking.study_run import StudyRun, clean
+from carray.tracking.study_run import StudyRun, mlflow_key
 from carray.tracking.tracker import param_text
 
 PARENT = "mlflow.parentRunId"
@@ -44,7 +44,7 @@ def log_package(
         TrackingError: the store doesn't answer or refuses.
     """
     client = client_of(runs)
-    with told_as_tracking_errors(tracking_uri(runs)), quiet():
+    with translate_mlflow_errors(tracking_uri(runs)), quiet():
         artifacts = runs.tracking_artifacts if is_default(runs) else None
         run = StudyRun.find_or_make(client, study, artifacts)
         run.write(study, ())
@@ -55,8 +55,10 @@ def log_package(
                 experiment_id=run.experiment_id, run_name=package.name, tags=tags
             ) as started,
         ):
-            mlflow.log_params({clean(name): param_text(value) for name, value in params.items()})
-            mlflow.log_metrics({clean(name): value for name, value in values.items()})
+            mlflow.log_params(
+                {mlflow_key(name): param_text(value) for name, value in params.items()}
+            )
+            mlflow.log_metrics({mlflow_key(name): value for name, value in values.items()})
             mlflow.log_artifact(str(package / "card.json"))
             model = mlflow.pyfunc.log_model(
                 name="model",

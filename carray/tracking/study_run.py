@@ -17,7 +17,7 @@ from carray.errors import TrackingError
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.tracking.tracker import TrialRun
 
-EPOCHS_TOLD = "carray.epochs_told"  # the tag that says how many rows and that the params are there
+EPOCHS_SENT = "carray.epochs_told"  # the tag that says how many rows and that the params are there
 STUDY_STATUS = {
     "running": "RUNNING",
     "complete": "FINISHED",
@@ -140,8 +140,8 @@ class StudyRun:
             if "carray.trial" in tags:
                 self.trials[int(tags["carray.trial"])] = TrialRunState(
                     run.info.run_id,
-                    epochs_told=int(tags.get(EPOCHS_TOLD, 0)),
-                    params_told=EPOCHS_TOLD in tags,
+                    epochs_told=int(tags.get(EPOCHS_SENT, 0)),
+                    params_told=EPOCHS_SENT in tags,
                     ended=run.info.status != "RUNNING",
                     tags=tags,
                 )
@@ -155,7 +155,7 @@ def find_or_make_experiment(client: Any, name: str, artifacts: Path | None) -> s
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = (artifacts / clean(name)).as_uri() if artifacts else None
+        location = (artifacts / mlflow_key(name)).as_uri() if artifacts else None
         return str(client.create_experiment(name, artifact_location=location))
     if experiment.lifecycle_stage == "deleted":
         raise TrackingError(
@@ -182,6 +182,6 @@ def child_runs(client: Any, experiment_id: str, parent_run_id: str) -> list[Any]
             return runs
 
 
-def clean(name: str) -> str:
+def mlflow_key(name: str) -> str:
     """Return `name` with only the characters that MLflow takes in keys."""
     return re.sub(r"[^\w\-. /:]", "_", name)

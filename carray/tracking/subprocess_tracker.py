@@ -32,7 +32,7 @@ ENDED = "ended"
 SYNC = "nothing is lost: `carray sync` sends every run from its record"
 
 
-class TrackerApart(Tracker):
+class SubprocessTracker(Tracker):
     """Tells everything to a tracker in a process of its own; see `Tracker`.
 
     The process starts at once, and comes up while the caller does something else: the first call
@@ -171,10 +171,10 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the driver says when it ends
     os.nice(NICENESS)
     told, sys.stdout = sys.stdout, sys.stderr  # whatever the library prints is no answer
-    Desk(told).run(sys.stdin)
+    TrackerServer(told).run(sys.stdin)
 
 
-class Desk:
+class TrackerServer:
     """Carries out what the driver's lines say."""
 
     def __init__(self, told: TextIO) -> None:

@@ -16,8 +16,8 @@ from carray.tracking.mlflow_client import (
     client_of,
     is_default,
     quiet,
-    told_as_tracking_errors,
     tracking_uri,
+    translate_mlflow_errors,
 )
 from carray.tracking.mlflow_tracker import MlflowTracker
 from carray.tracking.study_run import child_runs
@@ -79,7 +79,7 @@ def download_study(runs: RunsFolder, name: str) -> StudyFolder:
     """
     client = client_of(runs)
     folder = runs.study(name)
-    with told_as_tracking_errors(tracking_uri(runs)), quiet():
+    with translate_mlflow_errors(tracking_uri(runs)), quiet():
         parent = _find_parent(client, name)
         _fetch(client, parent.info.run_id, folder.path, ("study.json", "space.yaml", "labels.npz"))
         children = child_runs(client, parent.info.experiment_id, parent.info.run_id)

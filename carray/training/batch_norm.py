@@ -25,7 +25,7 @@ from carray.training.trial_state import LiveTrial
 MEASURED_IMAGES = 128
 
 
-def settle_norms(live: LiveTrial, ranks: Ranks, num_loaders: int) -> None:
+def recompute_batch_norm_statistics(live: LiveTrial, ranks: Ranks, num_loaders: int) -> None:
     """Measure the statistics that the epoch has moved, of the classifier that is to be judged.
 
     A frozen backbone has none; its head's stay as its steps left them, the mean over ranks.
@@ -59,15 +59,15 @@ def _measure(live: LiveTrial, norms: list[BatchNorm], rows: Rows, num_loaders: i
     for norm in norms:
         norm.train()
     seen = 0
-    for batch in Loader(eval_plan(live.data, rows, live.config, live.numbers.device), num_loaders):
+    for batch in Loader(eval_plan(live.data, rows, live.config, live.numerics.device), num_loaders):
         if len(batch) == 1:
             continue  # no variance; of many images one more or less is nothing
         seen += len(batch)
         for norm in norms:
             norm.momentum = len(batch) / seen
-        images, _ = to_device(batch, live.numbers.device)
-        with live.numbers.autocast():
-            live.judged(live.numbers.normalise(images))
+        images, _ = to_device(batch, live.numerics.device)
+        with live.numerics.autocast():
+            live.judged(live.numerics.normalise(images))
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -20,25 +20,25 @@ from carray.training.features.frozen import (
 )
 from carray.training.ranks import Ranks
 from carray.training.scores import ScoreSums
-from carray.training.trial_state import Arithmetic, LiveTrial
+from carray.training.trial_state import LiveTrial, Numerics
 
 EVAL_FEATURES = 256  # stored features that a head takes at once
 
 
 @torch.inference_mode()
 def predict_batches(
-    classifier: Classifier, plan: EvalPlan | FeaturePlan, numbers: Arithmetic, num_loaders: int
+    classifier: Classifier, plan: EvalPlan | FeaturePlan, numerics: Numerics, num_loaders: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (logits (B, C) float32, labels (B,)) on the device, in the plan's order."""
     classifier.eval()
     loader: Loader[Batch | FeatureBatch] = Loader(plan, num_loaders)
     for batch in loader:
         if isinstance(batch, FeatureBatch):
-            inputs, labels = features_to_device(batch, numbers.device)
+            inputs, labels = features_to_device(batch, numerics.device)
         else:
-            images, labels = to_device(batch, numbers.device)
-            inputs = numbers.normalise(images)
-        with numbers.autocast():
+            images, labels = to_device(batch, numerics.device)
+            inputs = numerics.normalise(images)
+        with numerics.autocast():
             logits = classifier(inputs, isinstance(batch, FeatureBatch))
         yield logits.float(), labels
 
@@ -55,10 +55,10 @@ def evaluate(live: LiveTrial, ranks: Ranks, num_loaders: int) -> dict[str, float
     """Return the scores on `val`; each rank takes its share, no image counts twice."""
     rows = live.data.held["val"][ranks.rank :: ranks.world_size]
     plan = _eval_on_features(live, rows, num_loaders) or eval_plan(
-        live.data, rows, live.config, live.numbers.device
+        live.data, rows, live.config, live.numerics.device
     )
-    scores = ScoreSums(len(live.data.classes), live.numbers.device)
-    for logits, labels in predict_batches(live.judged, plan, live.numbers, num_loaders):
+    scores = ScoreSums(len(live.data.classes), live.numerics.device)
+    for logits, labels in predict_batches(live.judged, plan, live.numerics, num_loaders):
         scores.add(logits, labels)
     return scores.reduced(ranks)
 
@@ -77,7 +77,7 @@ def logits_of(
     data: TrialData,
     rows: Rows,
     config: TrialConfig,
-    numbers: Arithmetic,
+    numerics: Numerics,
     ranks: Ranks,
     num_loaders: int,
     frozen: FrozenBackbone | None = None,
@@ -87,12 +87,12 @@ def logits_of(
     A classifier whose backbone never moved may take its features from the store.
     """
     mine = slice(ranks.rank, None, ranks.world_size)
-    plan: EvalPlan | FeaturePlan = eval_plan(data, rows[mine], config, numbers.device)
+    plan: EvalPlan | FeaturePlan = eval_plan(data, rows[mine], config, numerics.device)
     if frozen and (stored := frozen.features(rows, 0, num_loaders)) is not None:
         labels = data.images.labels
         plan = FeaturePlan(stored, labels, rows[mine], EVAL_FEATURES, drops_last=False)
-    parts = [logits for logits, _ in predict_batches(classifier, plan, numbers, num_loaders)]
-    logits = torch.zeros(len(rows), len(data.classes), device=numbers.device)
+    parts = [logits for logits, _ in predict_batches(classifier, plan, numerics, num_loaders)]
+    logits = torch.zeros(len(rows), len(data.classes), device=numerics.device)
     if parts:
         logits[mine] = torch.cat(parts)
     return ranks.all_sum(logits).cpu()
@@ -103,6 +103,6 @@ def stored_features(live: LiveTrial, rows: Rows, view: int, num_loaders: int) ->
     if not (live.classifier.backbone_frozen and live.data.folder):
         return None
     frozen = FrozenBackbone(
-        live.classifier, live.config, live.data, live.spec, live.numbers, live.initialisation
+        live.classifier, live.config, live.data, live.spec, live.numerics, live.initialisation
     )
     return frozen.features(rows, view, num_loaders)

@@ -21,14 +21,14 @@ from carray.training.features.frozen import FeatureBatch, FeaturePlan, features_
 from carray.training.optimizer import start_momenta
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
-from carray.training.trial_state import LiveTrial, stepping
+from carray.training.trial_state import LiveTrial, compile_step
 
 OnBatch = Callable[[int], None]
 CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks
 
 
 @dataclass(frozen=True)
-class Trained:
+class EpochTrainStats:
     """What one epoch of training was, over all ranks."""
 
     loss: float
@@ -42,7 +42,7 @@ class Trained:
 
 def train_one_epoch(
     live: LiveTrial, epoch: int, ranks: Ranks, num_loaders: int, on_batch: OnBatch
-) -> Trained:
+) -> EpochTrainStats:
     """Train for the 1-based `epoch`: the same steps on all ranks, seeded by (seed, epoch, rank).
 
     Raises:
@@ -50,7 +50,7 @@ def train_one_epoch(
         AgreedInfeasible: a step is too much for the memory of some rank.
     """
     start = time.perf_counter()
-    memory = PeakMemory(live.numbers.device)
+    memory = PeakMemory(live.numerics.device)
     plan = _train_plan(live, epoch, ranks)
     model = _prepared(live, epoch, plan, ranks)
     start_momenta(live.optimizer)
@@ -59,7 +59,7 @@ def train_one_epoch(
     )
     torch.manual_seed(_torch_seed(live.config.seed, epoch, ranks.rank))
     steps = _Steps(live, epoch, len(loader))
-    watch = _LossWatch(live.numbers.device, ranks, epoch)
+    watch = _LossWatch(live.numerics.device, ranks, epoch)
     for index, batch in enumerate(loader):
         set_lr(live.optimizer, steps.lr_factor(index))
         loss = _forward_backward(live, model, batch, steps, index)
@@ -69,7 +69,7 @@ def train_one_epoch(
         memory.sample()
         on_batch(len(batch) * ranks.world_size)
     mean_loss, images = watch.finish()
-    return Trained(
+    return EpochTrainStats(
         loss=mean_loss,
         images=images,
         seconds=time.perf_counter() - start,
@@ -97,7 +97,7 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         augment=config.augment,
         seeds=(config.seed, epoch, ranks.rank),
         mixes=epoch <= config.epochs - config.augment.mix_off_epochs,
-        on_device=live.numbers.device.type != "cpu",
+        on_device=live.numerics.device.type != "cpu",
     )
 
 
@@ -125,7 +125,7 @@ def _prepared(live: LiveTrial, epoch: int, plan: TrainPlan, ranks: Ranks) -> nn.
     changed = set_trainable(live.classifier, live.config.finetune, epoch)
     if live.wrapped is None or changed:
         live.wrapped = None
-        device = live.numbers.device
+        device = live.numerics.device
         agree_on_memory(live.classifier, live.config, device, plan.batch_size, ranks)
     set_train_mode(live.classifier)
     if live.wrapped is None:
@@ -142,7 +142,7 @@ def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
     keeps_gradients = live.config.accumulation > 1 or ranks.world_size > 1
     graphs = live.compute.graphs and not keeps_gradients and not live.classifier.backbone_frozen
     compute = live.compute.model_copy(update={"graphs": graphs})
-    return stepping(live.classifier, compute, plan.batch_size, plan.image_size)
+    return compile_step(live.classifier, compute, plan.batch_size, plan.image_size)
 
 
 def _torch_seed(seed: int, epoch: int, rank: int) -> int:
@@ -187,7 +187,7 @@ def _forward_backward(
     """Add one batch's gradient; return its loss, a scalar on the device."""
     inputs, targets = _inputs(live, batch)
     with _sync_only_if(steps.ends_window(index), model):
-        with live.numbers.autocast():
+        with live.numerics.autocast():
             logits = model(inputs, isinstance(batch, FeatureBatch))
         loss = live.loss(logits, targets)
         share = live.scaler.scale(loss / steps.window_size(index))
@@ -203,10 +203,10 @@ def _sync_only_if(needed: bool, model: nn.Module) -> AbstractContextManager[obje
 def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
     """Return normalised images (B, 3, side, side), or features, and soft targets (B, C)."""
     if isinstance(batch, FeatureBatch):
-        features, labels = features_to_device(batch, live.numbers.device)
+        features, labels = features_to_device(batch, live.numerics.device)
         return features, F.one_hot(labels, len(live.data.classes)).float()
-    images, labels = to_device(batch, live.numbers.device)
-    images = live.numbers.normalise(images)
+    images, labels = to_device(batch, live.numerics.device)
+    images = live.numerics.normalise(images)
     num_classes = len(live.data.classes)
     if batch.mix is None:
         return images, F.one_hot(labels, num_classes).float()

@@ -60,7 +60,7 @@ REGULARISATION_OFF: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OverfitResult:
     """What a try to overfit a few images showed."""
 
     backbone: str
@@ -88,7 +88,7 @@ def sanity(
     images: int = IMAGES,
     seconds: float = 100.0,
     progress: Steps = silent,
-) -> Verdict:
+) -> OverfitResult:
     """Try to overfit a few training images with all regularisation off; say pass or fail and why.
 
     Backbone, head, lr, optimizer, image size and batch stay the configuration's own; policies
@@ -175,7 +175,9 @@ class _Try:
             self.scores = evaluate(self.live, SoloRanks(), 1)
 
 
-def _overfit(config: TrialConfig, data: TrialData, seconds: float, progress: Steps) -> Verdict:
+def _overfit(
+    config: TrialConfig, data: TrialData, seconds: float, progress: Steps
+) -> OverfitResult:
     tried = _Try(build_live("sanity", config, data, default_device()))
     trouble = ""
     what = f"overfitting {len(data.train)} images"
@@ -200,11 +202,11 @@ def _judged(
     losses: tuple[float, ...],
     scores: dict[str, float],
     trouble: str,
-) -> Verdict:
+) -> OverfitResult:
     top1 = scores.get(metrics.VAL_TOP1, 0.0)
     passed = not trouble and top1 >= ENOUGH_TOP1
     slow = not (trouble or passed) and _is_unproven(losses, live.chance_loss)
-    return Verdict(
+    return OverfitResult(
         backbone=config.backbone,
         passed=passed,
         reason=trouble or _reason(config, live.chance_loss, losses, scores, passed, slow),
@@ -254,8 +256,8 @@ def _reason(
 
 
 def _with_cure(
-    verdict: Verdict, config: TrialConfig, data: TrialData, seconds: float, progress: Steps
-) -> Verdict:
+    verdict: OverfitResult, config: TrialConfig, data: TrialData, seconds: float, progress: Steps
+) -> OverfitResult:
     """Add to a failure whether a tenth of the lr, or ten times as much, passes."""
     for factor in _factors(config.optimizer.lr):
         other = min(10.0, config.optimizer.lr * factor)

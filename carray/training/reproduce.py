@@ -32,7 +32,7 @@ REPLAYED = (
 
 
 @dataclass(frozen=True)
-class Replay:
+class Reproduction:
     """A recorded trial, run again for its first epochs."""
 
     record: TrialRecord
@@ -56,7 +56,7 @@ class Replay:
         return all(difference <= AGREES_WITHIN for difference in self.differences.values())
 
 
-def replay(
+def reproduce(
     trial: str,
     *,
     runs: PathLike | None = None,
@@ -65,7 +65,7 @@ def replay(
     epochs: int = 1,
     on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
     on_batch: OnBatch | None = None,
-) -> Replay:
+) -> Reproduction:
     """Run the first `epochs` of a recorded trial again, aside, and compare.
 
     Args:
@@ -101,7 +101,7 @@ def replay(
             if on_epoch:
                 on_epoch(epoch, rows[-1])
     runner.release()
-    return Replay(record, tuple(rows), _changes_since(record))
+    return Reproduction(record, tuple(rows), _changes_since(record))
 
 
 def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) -> Path:

@@ -23,10 +23,10 @@ from carray.config import Compute, InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
 from carray.files import remove_folder, remove_leftovers
 from carray.metrics import EpochRow
-from carray.models.backbones import kept_input_spec
+from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.records import TrialFolder
-from carray.training.batch_norm import settle_norms
+from carray.training.batch_norm import recompute_batch_norm_statistics
 from carray.training.checkpoint import (
     CheckpointMeta,
     checkpointed,
@@ -45,17 +45,17 @@ from carray.training.dataset import TrialData, open_data
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.evaluation import evaluate, logits_of
 from carray.training.features.frozen import FrozenBackbone
-from carray.training.loop import Trained, train_one_epoch
+from carray.training.loop import EpochTrainStats, train_one_epoch
 from carray.training.ranks import Ranks
-from carray.training.stopping import best_epoch, ending_of
+from carray.training.stopping import best_epoch, stop_reason
 from carray.training.trial_state import (
-    Arithmetic,
-    Choose,
+    ComputePolicy,
     LiveTrial,
-    arithmetic,
+    Numerics,
     build_live,
+    build_numerics,
     check_precision,
-    usual_compute,
+    default_compute,
 )
 
 MOST_LOADERS = 4  # threads that make batches beside a GPU
@@ -109,7 +109,7 @@ class TrialRunner:
             trained = train_one_epoch(
                 live, order.epoch, self._ranks, self._num_loaders, self._on_batch
             )
-            settle_norms(live, self._ranks, self._num_loaders)
+            recompute_batch_norm_statistics(live, self._ranks, self._num_loaders)
             with checkpointed(checkpoint, live) if self._ranks.rank == 0 else nullcontext():
                 live.rows.append(self._row(live, order.epoch, trained, start))
                 outcome = self._keep(live, order)
@@ -195,7 +195,9 @@ class TrialRunner:
             load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
         return live
 
-    def _chooser(self, order: EpochOrder, meta: CheckpointMeta | None, train_images: int) -> Choose:
+    def _chooser(
+        self, order: EpochOrder, meta: CheckpointMeta | None, train_images: int
+    ) -> ComputePolicy:
         """Return what decides how the trial computes: as before, as ordered, or by measuring."""
         check_precision(order.config, self._device)
         known = (meta.compute if meta else None) or order.compute
@@ -213,7 +215,7 @@ class TrialRunner:
 
         return choose
 
-    def _row(self, live: LiveTrial, epoch: int, trained: Trained, start: float) -> EpochRow:
+    def _row(self, live: LiveTrial, epoch: int, trained: EpochTrainStats, start: float) -> EpochRow:
         """Judge the epoch begun at `start`; return its metrics, the same on all ranks."""
         scores = evaluate(live, self._ranks, self._num_loaders)
         log_loss = scores[metrics.VAL_LOG_LOSS]
@@ -241,16 +243,16 @@ class TrialRunner:
         config = order.config
         data = self._data_of(order.data, config)
         classifier = load_classifier(config, len(data.classes), folder.weights_file)
-        spec = kept_input_spec(config, folder.weights_file)
+        spec = stored_input_spec(config, folder.weights_file)
         meta = read_meta(folder.checkpoint)
         compute = meta.compute if meta else None
-        compute = compute or usual_compute(config, classifier, self._device)
-        numbers = arithmetic(spec, compute, self._device)
-        classifier.to(self._device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
-        frozen = _never_moved(meta, config, classifier, data, spec, numbers)
+        compute = compute or default_compute(config, classifier, self._device)
+        numerics = build_numerics(spec, compute, self._device)
+        classifier.to(self._device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
+        frozen = _never_moved(meta, config, classifier, data, spec, numerics)
         return {
             split: logits_of(
-                classifier, data, rows, config, numbers, self._ranks, self._num_loaders, frozen
+                classifier, data, rows, config, numerics, self._ranks, self._num_loaders, frozen
             ).numpy()
             for split, rows in data.held.items()
         }
@@ -273,13 +275,13 @@ def _never_moved(
     classifier: Classifier,
     data: TrialData,
     spec: InputSpec,
-    numbers: Arithmetic,
+    numerics: Numerics,
 ) -> FrozenBackbone | None:
     """Return the backbone of a trial that trained its head alone; its features may be stored."""
     finetune = config.finetune
     if meta is None or finetune.policy != "head_only" or not finetune.feature_views:
         return None
-    return FrozenBackbone(classifier, config, data, spec, numbers, meta.initialisation)
+    return FrozenBackbone(classifier, config, data, spec, numerics, meta.initialisation)
 
 
 def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) -> bool:
@@ -291,7 +293,7 @@ def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) 
 
 def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> EpochOutcome:
     """Return the outcome of the last of `rows`; a pure function of the epochs so far."""
-    stop, ending = ending_of(rows, source.config)
+    stop, ending = stop_reason(rows, source.config)
     return EpochOutcome(
         metrics=dict(rows[-1]),
         is_best=best_epoch(rows, source.config) == len(rows),
@@ -304,7 +306,7 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
 
 
 def _row_of(
-    live: LiveTrial, trained: Trained, scores: dict[str, float], seconds: float
+    live: LiveTrial, trained: EpochTrainStats, scores: dict[str, float], seconds: float
 ) -> EpochRow:
     return {
         metrics.TRAIN_LOSS: trained.loss,

@@ -141,9 +141,9 @@ def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None
 
 
 def _crop_cause(config: TrialConfig) -> str:
-    from carray.data.pixels.augmentation import dial
+    from carray.data.pixels.augmentation import ranges_for
 
-    smallest = dial(config.augment.strength).crop_area_min
+    smallest = ranges_for(config.augment.strength).crop_area_min
     if smallest < SMALL_CROP:
         return (
             f"crops that lose the object (augment.strength={config.augment.strength:g} cuts down "
@@ -157,7 +157,7 @@ def _crop_cause(config: TrialConfig) -> str:
     )
 
 
-def ending_of(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str]:
+def stop_reason(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str]:
     """Return why a trial with these epochs ends though some are left, "" if it doesn't, and how."""
     collapse = find_collapse(rows, config) if rows and config.stop_collapsed else None
     if collapse:

@@ -17,7 +17,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.disk import disk_error
-from carray.errors import GO_ON, DiskError, RecordError, TrialFailed, TrialInfeasible
+from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
@@ -35,7 +35,7 @@ from carray.training.dataset import open_data
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import Ranks, SoloRanks
 from carray.training.runner import TrialRunner
-from carray.training.stopping import ending_of
+from carray.training.stopping import stop_reason
 from carray.training.trial_state import check_precision
 
 PathLike = str | os.PathLike[str]
@@ -88,7 +88,7 @@ def train(
     check_backbone(chosen, len(manifest.classes))
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
-    with claimed_number(folder, _unfinished(folder, chosen, manifest)) as number:
+    with claim_trial_number(folder, _unfinished(folder, chosen, manifest)) as number:
         return train_trial(
             chosen,
             manifest.folder,
@@ -137,7 +137,7 @@ def _check_study(study: StudyRecord, manifest: Manifest) -> None:
 
 
 @contextmanager
-def claimed_number(study: StudyFolder, wanted: int | None = None) -> Iterator[int]:
+def claim_trial_number(study: StudyFolder, wanted: int | None = None) -> Iterator[int]:
     """Yield `wanted`, else the first number that no trial has; no other process takes it meanwhile.
 
     Raises:
@@ -206,7 +206,7 @@ def train_trial(
         record = trial.ended(record, TrialState.FAILED, str(error))
     except Exception as error:
         if full := disk_error(error, order.folder, order.data):
-            raise DiskError(f"{full}; {GO_ON}") from error
+            raise DiskError(f"{full}; {RESUMES}") from error
         raise
     finally:
         runner.release()
@@ -258,7 +258,7 @@ class _Trial:
         has_checkpoint = self.folder.checkpoint.exists()
         if self.folder.logits_file.exists() and not has_checkpoint:
             # it was finished, and killed before its record said so
-            reason, said = ending_of(record.epochs, order.config)
+            reason, said = stop_reason(record.epochs, order.config)
             return self.ended(record, TrialState(said), reason)
         reason, ending = "", TrialState.COMPLETE
         done = len(record.epochs) if has_checkpoint else 0

@@ -16,8 +16,8 @@ from carray.config import Compute, InputSpec, TrialConfig
 from carray.errors import ConfigError
 from carray.metrics import EpochRow
 from carray.models.backbones import input_spec
-from carray.models.classifier import Built, Classifier, build_classifier
-from carray.models.depthwise import quicken
+from carray.models.classifier import BuiltClassifier, Classifier, build_classifier
+from carray.models.depthwise import replace_depthwise_convolutions
 from carray.training.compute.cuda_graphs import GraphedClassifier
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
@@ -30,7 +30,7 @@ CACHED_VALUES = 2**16  # pixels that are normalised at once: 768 KiB of float32
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Numerics:
     """In which numbers a trial computes, and how images reach the classifier."""
 
     device: torch.device
@@ -73,13 +73,13 @@ class Arithmetic:
 
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-Choose = Callable[[Classifier], Compute]
+ComputePolicy = Callable[[Classifier], Compute]
 
 
-def arithmetic(spec: InputSpec, compute: Compute, device: torch.device) -> Arithmetic:
+def build_numerics(spec: InputSpec, compute: Compute, device: torch.device) -> Numerics:
     """Return the numbers of `compute` on `device`, for images as `spec` wants them."""
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
-    return Arithmetic(
+    return Numerics(
         device=device,
         autocast_dtype=AUTOCAST[compute.precision],
         memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format,
@@ -98,7 +98,7 @@ def check_precision(config: TrialConfig, device: torch.device) -> None:
         raise ConfigError("precision='fp16' needs a GPU; use precision=bf16, fp32 or auto")
 
 
-def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.device) -> Compute:
+def default_compute(config: TrialConfig, classifier: Classifier, device: torch.device) -> Compute:
     """Return what needs no measurement: `auto` is bf16 on a GPU that has it, float32 elsewhere;
     nets of convolutions have their channels last.
 
@@ -114,7 +114,7 @@ def usual_compute(config: TrialConfig, classifier: Classifier, device: torch.dev
     return Compute(precision=precision, channels_last=classifier.is_conv_net, compiled=compiled)
 
 
-def stepping(classifier: Classifier, compute: Compute, batch_size: int, side: int) -> nn.Module:
+def compile_step(classifier: Classifier, compute: Compute, batch_size: int, side: int) -> nn.Module:
     """Return `classifier` as its training steps run, for full batches of images of `side` pixels.
 
     A graph writes its gradients where the one before had them: none may be kept for the next step.
@@ -136,7 +136,7 @@ class LiveTrial:
     config: TrialConfig
     data: TrialData
     spec: InputSpec
-    numbers: Arithmetic
+    numerics: Numerics
     compute: Compute
     classifier: Classifier
     optimizer: Optimizer
@@ -176,7 +176,7 @@ def build_live(
     config: TrialConfig,
     data: TrialData,
     device: torch.device,
-    choose: Choose | None = None,
+    choose: ComputePolicy | None = None,
 ) -> LiveTrial:
     """Build a trial as it is before its first epoch; `choose` decides how it computes.
 
@@ -185,25 +185,25 @@ def build_live(
         WeightsError: the weights can't be had or don't fit.
     """
     num_classes = len(data.classes)
-    built: Built = build_classifier(config, num_classes)
-    spare_copies(built.classifier)
+    built: BuiltClassifier = build_classifier(config, num_classes)
+    disable_inplace_activations(built.classifier)
     if device.type == "cuda":
-        quicken(built.classifier)
+        replace_depthwise_convolutions(built.classifier)
     spec = input_spec(config)
-    compute = (choose or partial(usual_compute, config, device=device))(built.classifier)
-    numbers = arithmetic(spec, compute, device)
+    compute = (choose or partial(default_compute, config, device=device))(built.classifier)
+    numerics = build_numerics(spec, compute, device)
     # torch's stubs know no memory format in Module.to
-    classifier = built.classifier.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+    classifier = built.classifier.to(device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
     return LiveTrial(
         trial=trial,
         config=config,
         data=data,
         spec=spec,
-        numbers=numbers,
+        numerics=numerics,
         compute=compute,
         classifier=classifier,
         optimizer=build_optimizer(classifier, config.optimizer),
-        scaler=torch.amp.GradScaler(device.type, enabled=numbers.autocast_dtype is torch.float16),
+        scaler=torch.amp.GradScaler(device.type, enabled=numerics.autocast_dtype is torch.float16),
         loss=build_loss(config.loss, num_classes),
         averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
         initialisation=built.initialisation,
@@ -212,7 +212,7 @@ def build_live(
     )
 
 
-def spare_copies(classifier: nn.Module) -> None:
+def disable_inplace_activations(classifier: nn.Module) -> None:
     """Let activations leave their input alone where its gradient needs the input.
 
     In place, torch copies the input first, to have it afterwards: the same memory and values,

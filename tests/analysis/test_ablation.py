@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from carray.analysis.ablation import Ladder, climb, ladder_points
-from carray.analysis.ablation_step import BETTER, NOISE, WORSE, Standing, compare_steps, seed_noise
+from carray.analysis.ablation import Ablation, ablation_points, run_ablation
+from carray.analysis.ablation_step import (
+    BETTER,
+    NOISE,
+    WORSE,
+    SeedRuns,
+    compare_steps,
+    seed_noise_bound,
+)
 from carray.cli.app import app
 from carray.config import TrialConfig
 from carray.data.preparation.prepare import prepare
 from carray.errors import ConfigError, DataError
 from carray.records import TrialRecord
-from carray.reports.ablation import ladder_lines
+from carray.reports.ablation import ablation_lines
 from carray.search.space.loading import load_space
 from carray.search.space.yaml_reader import parse_space
 from tests.trained import Trained
@@ -44,19 +51,19 @@ start:
 """
 
 
-def standing(level: float, seeds: int = 3, spread: float = 0.01) -> Standing:
+def standing(level: float, seeds: int = 3, spread: float = 0.01) -> SeedRuns:
     rng = np.random.default_rng(int(level * 1000))
     own = level + rng.normal(size=(1, 200)) * 0.3
     losses = own + spread * np.arange(-(seeds // 2), seeds - seeds // 2)[:, None]
     record = TrialRecord(study="s", number=0, config=TrialConfig())
-    return Standing({}, (record,) * seeds, losses, np.ones_like(losses))
+    return SeedRuns({}, (record,) * seeds, losses, np.ones_like(losses))
 
 
 def test_noise_is_students_t_over_the_anchors_seeds() -> None:
     anchor = standing(1.0, seeds=3, spread=0.01)
     deviation = anchor.losses.mean(axis=1).std(ddof=1)
     assert deviation == pytest.approx(0.01)
-    assert seed_noise(anchor.losses, 3, 1) == pytest.approx(
+    assert seed_noise_bound(anchor.losses, 3, 1) == pytest.approx(
         4.3027 * 0.01 * (4 / 3) ** 0.5, rel=1e-3
     )
 
@@ -92,12 +99,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(own: Trained, file: Path) -> Ladder:
-    return climb(own.data, file, runs=own.runs, tta="flip", folds=2)
+def found(own: Trained, file: Path) -> Ablation:
+    return run_ablation(own.data, file, runs=own.runs, tta="flip", folds=2)
 
 
 def test_every_step_is_a_trial_and_changes_one_factor_of_what_stands(
-    own: Trained, found: Ladder
+    own: Trained, found: Ablation
 ) -> None:
     names = [step.name for step in found.steps]
     assert names[:3] == ["anchor", "optimizer.lr 0.006", "loss.label_smoothing 0.9"]
@@ -115,34 +122,34 @@ def test_every_step_is_a_trial_and_changes_one_factor_of_what_stands(
     assert step.config.loss == anchor[0].config.loss
 
 
-def test_the_table_fits_and_says_what_noise_is(found: Ladder) -> None:
-    lines = ladder_lines(found)
+def test_the_table_fits_and_says_what_noise_is(found: Ablation) -> None:
+    lines = ablation_lines(found)
     assert max(map(len, lines)) <= 100
     assert all(step.verdict in (BETTER, WORSE, NOISE) for step in found.steps[1:])
     json.dumps(found.as_dict())
 
 
-def test_a_ladder_goes_on_where_it_stopped(own: Trained, file: Path, found: Ladder) -> None:
+def test_a_ladder_goes_on_where_it_stopped(own: Trained, file: Path, found: Ablation) -> None:
     seen: list[TrialRecord] = []
-    again = climb(own.data, file, runs=own.runs, on_epoch=seen.append)
+    again = run_ablation(own.data, file, runs=own.runs, on_epoch=seen.append)
     assert seen == []
     assert again.steps == found.steps[:3]
 
 
 def test_what_is_no_ladder_is_refused(own: Trained, file: Path) -> None:
     with pytest.raises(ConfigError, match="quick is no ladder"):
-        ladder_points(load_space("quick"))
+        ablation_points(load_space("quick"))
     with pytest.raises(ConfigError, match=r"leaves loss\.label_smoothing open"):
         text = LADDER.replace("3e-4, loss.label_smoothing: 0.0}", "3e-4}")
-        ladder_points(parse_space(text, "x"))
+        ablation_points(parse_space(text, "x"))
     with pytest.raises(ConfigError, match="--seeds 2 must be at least 3"):
-        climb(own.data, file, runs=own.runs, seeds=2)
+        run_ablation(own.data, file, runs=own.runs, seeds=2)
     with pytest.raises(ConfigError, match="--keep 'best' must be one of better, all, none"):
-        climb(own.data, file, runs=own.runs, keep="best")  # type: ignore[arg-type]
+        run_ablation(own.data, file, runs=own.runs, keep="best")  # type: ignore[arg-type]
 
 
 def test_the_shipped_ladder_starts_from_its_anchor_and_changes_one_factor_a_step() -> None:
-    points = ladder_points(load_space("logloss_ladder"))
+    points = ablation_points(load_space("logloss_ladder"))
     assert len(points) == 10
     extra = [set(point) - {"optimizer.lr"} for point in points[1:]]
     assert all(len(names) == 1 for names in extra)
@@ -161,7 +168,7 @@ def test_the_command_line_prints_each_step_as_it_ends(own: Trained, file: Path) 
 def test_views_and_folds_need_a_blend_split(own: Trained, file: Path, tmp_path: Path) -> None:
     prepare(own.images, tmp_path / "data", blend=0.0, val=0.3)
     with pytest.raises(DataError, match="has no blend split"):
-        climb(tmp_path / "data", file, runs=tmp_path / "runs", tta="flip")
+        run_ablation(tmp_path / "data", file, runs=tmp_path / "runs", tta="flip")
     with pytest.raises(DataError, match=r"--folds 7 asks for 7 folds and .* has 2"):
-        climb(own.data, file, runs=tmp_path / "runs", folds=7)
+        run_ablation(own.data, file, runs=tmp_path / "runs", folds=7)
     assert not (tmp_path / "runs").exists()

@@ -18,9 +18,9 @@ from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.errors import RecordError
-from carray.predictions.test_access import openings
+from carray.predictions.test_access import accesses
 from carray.records import HELD_SPLITS, RunsFolder, StudyRecord, TrialRecord, TrialState
-from carray.reports.analysis import versus_lines
+from carray.reports.analysis import paired_comparison_lines
 from tests.trained import RECIPE, Trained
 
 NUM_EXCLUDED = 12
@@ -110,11 +110,11 @@ def test_images_that_only_one_side_has_do_not_count(
     by_hand = right[1].mean() - right[0][np.isin(names[0], names[1])].mean()
     assert found.top1.value == pytest.approx(by_hand)
     assert found.top1.low < by_hand < found.top1.high
-    lines = versus_lines(found)
+    lines = paired_comparison_lines(found)
     assert f"{NUM_EXCLUDED} training images are in A alone" in lines
     assert max(map(len, lines)) <= 100
     hashes = (trained.manifest.hash, clean.hash)
-    assert [len(openings(RunsFolder(tmp_path), own)) for own in hashes] == [3, 3]
+    assert [len(accesses(RunsFolder(tmp_path), own)) for own in hashes] == [3, 3]
 
 
 def test_equal_sides_are_within_noise_and_seeds_widen_the_interval(
@@ -137,7 +137,7 @@ def test_one_trial_a_side_is_told_and_tested_exactly(trained: Trained, tmp_path:
     assert found.verdict == "better"
     only = [int(side.top1.value * found.images + 0.5) for side in (found.first, found.second)]
     assert found.top1_p <= 2 * 0.5 ** (only[1] - only[0])
-    assert any(line.startswith("one trial each") for line in versus_lines(found))
+    assert any(line.startswith("one trial each") for line in paired_comparison_lines(found))
     words = ["compare", "a/0000", "b/0000", "--runs", str(tmp_path), "--json"]
     done = CliRunner().invoke(app, words)
     assert json.loads(done.output)["images"] == found.images

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from carray.analysis.compare_trials import compare_trials
 from carray.cli.app import app
 from carray.errors import RecordError
-from carray.predictions.test_access import openings
+from carray.predictions.test_access import accesses
 from carray.records import RunsFolder
-from carray.reports.analysis import side_by_side_lines
+from carray.reports.analysis import model_comparison_lines
 from tests.ensemble.studies import StudySpec, Trial, make_study
 from tests.trained import Trained
 
@@ -53,12 +53,12 @@ def test_one_image_says_nothing_and_is_valid_json(tmp_path: Path) -> None:
     found = compare_trials(runs=tmp_path)
     told = json.dumps(found.as_dict(), allow_nan=False)
     assert {row["log_loss"]["low"] for row in json.loads(told)["rows"]} == {None}
-    assert "nan " not in side_by_side_lines(found)[-2]
+    assert "nan " not in model_comparison_lines(found)[-2]
 
 
 def test_val_is_told_to_have_chosen_the_epochs(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
-    told = [side_by_side_lines(compare_trials(runs=tmp_path, open_test=t))[-2] for t in (0, 1)]
+    told = [model_comparison_lines(compare_trials(runs=tmp_path, open_test=t))[-2] for t in (0, 1)]
     assert told[0].startswith("val chose each trial's epoch")
     assert "val chose" not in told[1]
 
@@ -70,7 +70,7 @@ def test_opening_test_is_recorded_for_each_model_and_val_opens_nothing(tmp_path:
     assert not (tmp_path / "openings").exists()
     opened = compare_trials(runs=tmp_path, trials=[1, 2])
     assert opened.models_that_opened_test == 2
-    names = {opening.model for opening in openings(RunsFolder(tmp_path), "m" * 64)}
+    names = {opening.model for opening in accesses(RunsFolder(tmp_path), "m" * 64)}
     assert names == {"autumn/0001", "autumn/0002"}
 
 
@@ -84,7 +84,7 @@ def test_a_trial_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
 
 def test_the_table_fits_and_json_is_one_object(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
-    lines = side_by_side_lines(compare_trials(runs=tmp_path, every=True))
+    lines = model_comparison_lines(compare_trials(runs=tmp_path, every=True))
     assert max(map(len, lines)) <= 100
     done = CliRunner().invoke(
         app, ["compare", "--runs", str(tmp_path), "--trials", "0,2", "--json", "--no-test"]

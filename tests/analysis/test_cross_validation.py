@@ -19,10 +19,10 @@ from carray.errors import ConfigError, DataError, RecordError
 from carray.inference.predictor import load_model
 from carray.predictions.candidates import find_candidates, read_trials
 from carray.predictions.logits import log_softmax
-from carray.predictions.test_access import openings
+from carray.predictions.test_access import accesses
 from carray.records import RunsFolder, TrialRecord
 from carray.reports.cross_validation_plot import folds_picture
-from carray.reports.misclassified import show_mistakes
+from carray.reports.misclassified import write_misclassified
 from carray.reports.study import study_lines
 from carray.search.setup import check_folds
 from carray.training.cross_validation import train_folds
@@ -104,9 +104,9 @@ def test_the_folds_and_their_package_are_one_opening(
 ) -> None:
     assemble_folds("single", runs=own.runs, name="opened")
     runs, digest = RunsFolder(own.runs), own.manifest.hash
-    before = len(openings(runs, digest))
-    show_mistakes("opened", own.data, tmp_path, runs=own.runs)
-    assert len(openings(runs, digest)) == before
+    before = len(accesses(runs, digest))
+    write_misclassified("opened", own.data, tmp_path, runs=own.runs)
+    assert len(accesses(runs, digest)) == before
     with pytest.raises(ConfigError, match="can't be a folder"):
         assemble_folds("single", runs=own.runs, name="../opened")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from carray.analysis.label_errors import doubtful
+from carray.analysis.label_errors import find_label_issues
 from carray.cli.app import app
 from carray.data.preparation.prepare import prepare
 from carray.training.cross_validation import train_folds
@@ -23,15 +23,15 @@ def test_images_that_another_class_claims_as_its_own_are_doubtful() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1])
     usual = (0.5, (0.8 + 0.55 + 0.05) / 3)
     assert p_NC[labels == 0, 0].mean() == pytest.approx(usual[0])
-    places, others = doubtful(p_NC, labels)
+    places, others = find_label_issues(p_NC, labels)
     assert places.tolist() == [5, 2], "the most doubtful first"
     assert others.tolist() == [0, 1]
     hard = np.array([[0.2, 0.8], [0.4, 0.6], [0.1, 0.9]], np.float32)
-    assert doubtful(hard, np.array([0, 0, 1]))[0].tolist() == [], "hard, but as usual"
+    assert find_label_issues(hard, np.array([0, 0, 1]))[0].tolist() == [], "hard, but as usual"
 
 
 def test_a_class_without_images_claims_none() -> None:
-    places, _ = doubtful(np.array([[0.1, 0.2, 0.7]], np.float32), np.array([0]))
+    places, _ = find_label_issues(np.array([[0.1, 0.2, 0.7]], np.float32), np.array([0]))
     assert places.tolist() == []
 
 

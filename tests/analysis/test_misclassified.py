@@ -11,27 +11,27 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from carray.analysis.misclassified import find_mistakes
+from carray.analysis.misclassified import find_misclassified
 from carray.cli.app import app
 from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import check_classes
 from carray.predictions.logits import log_softmax
-from carray.predictions.test_access import openings
+from carray.predictions.test_access import accesses
 from carray.records import RunsFolder
 from carray.reports.misclassified import (
     RIGHT,
     TAKEN,
     TILE,
     WRONG,
-    examples,
-    mistakes_lines,
-    show_mistakes,
+    example_rows,
+    misclassified_lines,
+    write_misclassified,
 )
 from tests.trained import Trained
 
 
 def test_the_mistakes_are_those_of_the_trials_own_logits(trained: Trained, tmp_path: Path) -> None:
-    found = show_mistakes("single/0000", trained.data, tmp_path, runs=trained.runs)
+    found = write_misclassified("single/0000", trained.data, tmp_path, runs=trained.runs)
     manifest = trained.manifest
     rows = manifest.rows("test")
     labels, logits = manifest.labels[rows], trained.study.trial(0).logits("test")
@@ -51,7 +51,7 @@ def test_the_mistakes_are_those_of_the_trials_own_logits(trained: Trained, tmp_p
 def test_the_sheet_shows_every_mistake_beside_both_classes(
     trained: Trained, tmp_path: Path
 ) -> None:
-    found = show_mistakes("single/0000", trained.data, tmp_path, shown=4, runs=trained.runs)
+    found = write_misclassified("single/0000", trained.data, tmp_path, shown=4, runs=trained.runs)
     assert found.sheet is not None
     with Image.open(found.sheet) as image:
         pixels = np.asarray(image)
@@ -66,7 +66,7 @@ def test_the_sheet_shows_every_mistake_beside_both_classes(
 def test_examples_are_training_images_of_the_class(trained: Trained) -> None:
     manifest = trained.manifest
     for name in manifest.classes:
-        rows = examples(manifest, name, turn=5)
+        rows = example_rows(manifest, name, turn=5)
         assert len(rows) == 2
         assert {manifest.classes[manifest.labels[row]] for row in rows} == {name}
         assert set(rows) <= set(manifest.rows("train").tolist())
@@ -86,19 +86,19 @@ def test_the_table_holds_every_mistake(trained: Trained, tmp_path: Path) -> None
 
 
 def test_a_trial_and_its_package_are_one_opening(trained: Trained, tmp_path: Path) -> None:
-    show_mistakes("single/0001", trained.data, tmp_path, runs=trained.runs)
+    write_misclassified("single/0001", trained.data, tmp_path, runs=trained.runs)
     runs, digest = RunsFolder(trained.runs), trained.manifest.hash
-    before = len(openings(runs, digest))
-    show_mistakes("single-0001", trained.data, tmp_path, runs=trained.runs)
-    assert len(openings(runs, digest)) == before
+    before = len(accesses(runs, digest))
+    write_misclassified("single-0001", trained.data, tmp_path, runs=trained.runs)
+    assert len(accesses(runs, digest)) == before
 
 
 def test_a_model_without_mistakes_leaves_a_table_and_no_sheet(trained: Trained) -> None:
     manifest = trained.manifest
     labels = manifest.labels[manifest.rows("val")]
-    found = find_mistakes("good", manifest, "val", log_softmax(9 * np.eye(9)[labels]), 0)
+    found = find_misclassified("good", manifest, "val", log_softmax(9 * np.eye(9)[labels]), 0)
     assert found.mistakes == found.pairs == ()
-    assert "0 wrong" in mistakes_lines(found)[0]
+    assert "0 wrong" in misclassified_lines(found)[0]
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_wrong_data_and_counts_are_refused(
     trained: Trained, toy_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"knows 9 classes and .* has 12"):
-        show_mistakes("single/0000", toy_data, tmp_path / "e", runs=trained.runs)
+        write_misclassified("single/0000", toy_data, tmp_path / "e", runs=trained.runs)
     with pytest.raises(ConfigError, match="--count 0 must be at least 1"):
-        show_mistakes("single/0000", trained.data, tmp_path / "e", shown=0, runs=trained.runs)
+        write_misclassified("single/0000", trained.data, tmp_path / "e", shown=0, runs=trained.runs)
     with pytest.raises(DataError, match="'tests' is no split"):
-        show_mistakes("single/0000", trained.data, tmp_path, split="tests", runs=trained.runs)
+        write_misclassified("single/0000", trained.data, tmp_path, split="tests", runs=trained.runs)
     assert not (tmp_path / "e").exists()

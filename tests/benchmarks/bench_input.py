@@ -36,19 +36,19 @@ from timm.data import (
 from timm.data.transforms_factory import transforms_imagenet_train
 
 from carray.config import Compute, InputSpec
-from carray.data.pixels.augmentation import Dial, dial, draw
+from carray.data.pixels.augmentation import AugmentRanges, ranges_for, sample_params
 from carray.data.pixels.augmentation_backends import apply_opencv
 from carray.data.pixels.loader import Batch, Images, Loader, Rows, to_device
 from carray.data.pixels.store import open_store
 from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.training.compute.malloc import keep_freed_memory
-from carray.training.trial_state import arithmetic
+from carray.training.trial_state import build_numerics
 
 BATCH = 32
 REPEATS = 4  # passes over the images in one timing
 CPU = torch.device("cpu")
-TIMMS = replace(dial(1.0), hue=0.0, geometric_share=0.0, tone_share=0.0, erase_share=0.0)
+TIMMS = replace(ranges_for(1.0), hue=0.0, geometric_share=0.0, tone_share=0.0, erase_share=0.0)
 SPEC = InputSpec(size=224, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
 
@@ -70,8 +70,8 @@ def main() -> None:
         images = Images(store.pixels, manifest.labels)
         rows = np.concatenate([manifest.rows("train")] * REPEATS)
         same = BenchPlan(images, rows, asked.size, TIMMS)
-        whole = BenchPlan(images, rows, asked.size, dial(0.3))
-        most = BenchPlan(images, rows, asked.size, dial(1.0))
+        whole = BenchPlan(images, rows, asked.size, ranges_for(0.3))
+        most = BenchPlan(images, rows, asked.size, ranges_for(1.0))
         print(
             f"{asked.size} px, train augmentation; building the store: {1000 * built:.1f} ms an "
             f"image, once"
@@ -153,7 +153,7 @@ class BenchPlan:
     images: Images
     rows: Rows
     size: int
-    row: Dial
+    row: AugmentRanges
 
     def __len__(self) -> int:
         return len(self.rows) // BATCH
@@ -161,7 +161,7 @@ class BenchPlan:
     def make(self, index: int) -> Batch:
         rows = self.rows[index * BATCH :][:BATCH]
         numbers = np.random.default_rng((0, 1, index))
-        params = draw(self.row, True, BATCH, self.images.side, self.size, numbers)
+        params = sample_params(self.row, True, BATCH, self.images.side, self.size, numbers)
         done = apply_opencv([self.images.pixels[row] for row in rows], params, self.size)
         labels = torch.from_numpy(self.images.labels[rows])
         return Batch(torch.from_numpy(done), labels, self.size, None)
@@ -209,7 +209,7 @@ def by_timm(photos: Path, size: int, kind: str, strength: float | None = None) -
 
 def timms_dial(size: int, strength: float, use_prefetcher: bool) -> Callable[..., object]:
     """Return timm's transforms with as much of each kind as the dial's `strength` has."""
-    row = dial(strength)
+    row = ranges_for(strength)
     share = row.geometric_share + row.tone_share
     transform: Callable[..., object] = transforms_imagenet_train(
         size,
@@ -226,7 +226,7 @@ def timms_dial(size: int, strength: float, use_prefetcher: bool) -> Callable[...
 
 
 def by_store(plan: BenchPlan, normalise: bool, threads: int = 0) -> int:
-    numbers = arithmetic(SPEC, Compute(channels_last=True), CPU)
+    numbers = build_numerics(SPEC, Compute(channels_last=True), CPU)
     count = 0
     for batch in Loader(plan, threads):
         if normalise:

@@ -18,12 +18,12 @@ import numpy as np
 import optuna
 
 from carray.progress import progress
-from carray.reports.search_benchmark import lab_lines
+from carray.reports.search_benchmark import benchmark_lines
 from carray.search_benchmark.curves import CurveSource
 from carray.search_benchmark.lcbench import PAST_TRIALS, open_lcbench
-from carray.search_benchmark.methods import PORTFOLIO_SIZE, LabRequest
-from carray.search_benchmark.run import replay_sources
-from carray.search_benchmark.score import LabResult, MethodScore
+from carray.search_benchmark.methods import PORTFOLIO_SIZE, BenchmarkRequest
+from carray.search_benchmark.run import benchmark_sources
+from carray.search_benchmark.score import BenchmarkResult, MethodScore
 
 REACH = {False: 0.25, True: 0.1}  # of random search's budget, without and with starting points
 
@@ -52,7 +52,7 @@ def portfolio_alone(sources: Sequence[CurveSource], metric: str, seeds: int) -> 
     )
 
 
-def judged(chosen_on: LabResult, judged_on: LabResult) -> list[str]:
+def judged(chosen_on: BenchmarkResult, judged_on: BenchmarkResult) -> list[str]:
     """Say what leads on the first half, and what that and the default are worth on the second."""
     lines = []
     for starts, target in REACH.items():
@@ -85,15 +85,15 @@ def main() -> None:
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for metric in given.metrics:
-        request = LabRequest(metric=metric, seeds=given.seeds, processes=given.processes)
+        request = BenchmarkRequest(metric=metric, seeds=given.seeds, processes=given.processes)
         sources = open_lcbench(given.lcbench, 2 * given.data_sets, metric)
         halves = (sources[::2], sources[1::2])
         results = []
         for number, half in enumerate(halves, start=1):
             start = time.perf_counter()
-            results.append(replay_sources(half, request, progress))
+            results.append(benchmark_sources(half, request, progress))
             print(f"\n{metric}, half {number}, {time.perf_counter() - start:.0f} s")
-            print("\n".join(lab_lines(results[-1])))
+            print("\n".join(benchmark_lines(results[-1])))
         print("\n".join(judged(results[0], results[1])))
         print(portfolio_alone(halves[0], metric, given.seeds))
 

@@ -25,14 +25,19 @@ from limits import most_images_per_second
 from torch.nn import functional as F
 
 from carray.config import Compute, TrialConfig, build_config
-from carray.data.pixels.augmentation import dial, draw
+from carray.data.pixels.augmentation import ranges_for, sample_params
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.store import store_side
 from carray.models.backbones import input_spec
 from carray.models.classifier import build_classifier
-from carray.models.depthwise import quicken
+from carray.models.depthwise import replace_depthwise_convolutions
 from carray.training.optimizer import build_optimizer
-from carray.training.trial_state import arithmetic, spare_copies, stepping, usual_compute
+from carray.training.trial_state import (
+    build_numerics,
+    compile_step,
+    default_compute,
+    disable_inplace_activations,
+)
 
 CLASSES = 20
 WARM_UP = 3
@@ -127,21 +132,23 @@ def built(config: TrialConfig, way: Way, device: torch.device) -> Callable[[], N
     batch, size, side = config.device_batch_size, config.image_size, store_side(config.image_size)
     classifier = build_classifier(config, CLASSES).classifier.train()
     if not way.plain:
-        spare_copies(classifier)
+        disable_inplace_activations(classifier)
         if device.type == "cuda":
-            quicken(classifier)
-    usual = usual_compute(config, classifier, device)
+            replace_depthwise_convolutions(classifier)
+    usual = default_compute(config, classifier, device)
     compute: Compute = usual.model_copy(update={"compiled": way.compiled, "graphs": way.graphs})
-    how = arithmetic(input_spec(config), compute, device)
+    how = build_numerics(input_spec(config), compute, device)
     classifier.to(device, memory_format=how.memory_format)  # type: ignore[call-overload]
     optimizer = build_optimizer(classifier, config.optimizer)
-    model = stepping(classifier, compute, batch, size)
+    model = compile_step(classifier, compute, batch, size)
     stored = numbers.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
     bytes_there = torch.from_numpy(stored).to(device)
     labels = torch.from_numpy(numbers.integers(0, CLASSES, batch)).to(device)
 
     def step() -> None:
-        params = draw(dial(config.augment.strength), True, batch, side, size, numbers)
+        params = sample_params(
+            ranges_for(config.augment.strength), True, batch, side, size, numbers
+        )
         if device.type == "cuda":
             images = apply_torch(bytes_there, params, size)
         else:

@@ -31,7 +31,7 @@ from carray.search.request import StudyRequest
 from carray.search.scheduling.driver import Driver
 from carray.search.setup import open_ledger
 from carray.search.space.loading import load_space
-from carray.tracking import Tracker, TrackerApart
+from carray.tracking import SubprocessTracker, Tracker
 from carray.training.epoch_order import EpochOutcome
 
 LOGITS = {"val": np.zeros((100, 10), np.float16)}
@@ -117,7 +117,7 @@ def study(
         started_at=time.time(),
     )
     record.write(files.record_file)
-    tracker = TrackerApart(runs, print)
+    tracker = SubprocessTracker(runs, print)
     observers = [Board(stream=io.StringIO()), tracker, StudyGauges(record), *more]
     for observer in observers:
         observer.study_started(record)

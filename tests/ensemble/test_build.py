@@ -16,8 +16,8 @@ from carray.ensemble.publish import tracked_values
 from carray.ensemble.tta import TtaRow
 from carray.errors import ConfigError, RecordError
 from carray.predictions.statistics import Interval
-from carray.predictions.test_access import openings
-from carray.predictions.views import Tta, views_of
+from carray.predictions.test_access import accesses
+from carray.predictions.views import Tta, parse_views
 from carray.records import RunsFolder, TrialState
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
@@ -77,7 +77,7 @@ def test_tracked_figures_bear_the_name_of_the_split_that_they_are_of(tmp_path: P
     assert not [name for name in told if name.startswith("blend/")]
     gain = Interval(0.1, 0.05, 0.15)
     flip = TtaRow("flip", "logit", 2, 0.5, 0.9, gain, 0.001, 1.0, chosen=True)
-    viewed = replace(made, tta=Tta("flip", "logit", views_of("flip")), tta_rows=(flip,))
+    viewed = replace(made, tta=Tta("flip", "logit", parse_views("flip")), tta_rows=(flip,))
     assert tracked_values(viewed)["val/log_loss"] == 0.5
 
 
@@ -93,7 +93,7 @@ def test_test_is_opened_once_and_recorded(tmp_path: Path) -> None:
     other = build(tmp_path, StudySpec(DIVERSE, name="later", started_at=2e3, seed=1), name="second")
     assert (made.models_that_opened_test, again.models_that_opened_test) == (1, 1)
     assert other.models_that_opened_test == 2
-    found = openings(RunsFolder(tmp_path), DATA)
+    found = accesses(RunsFolder(tmp_path), DATA)
     assert [(opening.model, len(opening.times)) for opening in found] == [
         ("first", 2),
         ("second", 1),
@@ -103,7 +103,7 @@ def test_test_is_opened_once_and_recorded(tmp_path: Path) -> None:
 def test_test_stays_closed_when_asked(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec(DIVERSE), open_test=False)
     assert made.test is None
-    assert openings(RunsFolder(tmp_path), DATA) == []
+    assert accesses(RunsFolder(tmp_path), DATA) == []
     assert "not opened" in made.verdict
 
 

@@ -11,14 +11,14 @@ from carray.ensemble.cross_fit import score_rule
 from carray.ensemble.selection import FittedWeights, Greedy, SoftVote
 from carray.errors import RecordError
 from carray.predictions.candidates import read_trials
-from carray.predictions.logits import SplitVotes, log_softmax
+from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import TEMPERATURES, log_loss, make_folds, temperature_losses
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 
-def votes_of(tmp_path: Path, spec: StudySpec) -> SplitVotes:
+def votes_of(tmp_path: Path, spec: StudySpec) -> SplitPredictions:
     folder = make_study(tmp_path, spec)
-    return SplitVotes(read_trials(folder), "blend", folder.labels("blend"))
+    return SplitPredictions(read_trials(folder), "blend", folder.labels("blend"))
 
 
 def test_folds_hold_every_image_once_and_spread_classes() -> None:
@@ -30,9 +30,9 @@ def test_folds_hold_every_image_once_and_spread_classes() -> None:
 
 def test_greedy_on_noise_is_scored_worse_than_it_fits(tmp_path: Path) -> None:
     spec = StudySpec([Trial(skill=0.0, noise=2.0)] * 30, images={"val": 40, "blend": 40}, classes=4)
-    votes = votes_of(tmp_path, spec)
-    scored = score_rule(Greedy(tuple(range(30))), votes, make_folds(votes.labels))
-    fitted = log_loss(scored.blend.at(1.0).log_p(votes), votes.labels)
+    predictions = votes_of(tmp_path, spec)
+    scored = score_rule(Greedy(tuple(range(30))), predictions, make_folds(predictions.labels))
+    fitted = log_loss(scored.blend.at(1.0).log_p(predictions), predictions.labels)
     assert scored.log_loss > fitted + 0.02
 
 
@@ -52,15 +52,15 @@ def test_overconfident_logits_earn_a_temperature_and_calibrated_ones_do_not(
 
 
 def test_fitted_weights_prefer_the_better_trial(tmp_path: Path) -> None:
-    votes = votes_of(tmp_path, StudySpec([Trial(skill=5.0), Trial(skill=0.5)]))
-    best = int(votes.true_log_p.mean(axis=1).argmax())
-    blend = FittedWeights((0, 1)).fit(votes)
+    predictions = votes_of(tmp_path, StudySpec([Trial(skill=5.0), Trial(skill=0.5)]))
+    best = int(predictions.true_log_p.mean(axis=1).argmax())
+    blend = FittedWeights((0, 1)).fit(predictions)
     assert blend.members[0] == best
     assert blend.weights[0] > 0.8
 
 
 def test_logits_of_other_data_are_refused_with_both_shapes(tmp_path: Path) -> None:
     folder = make_study(tmp_path, StudySpec([Trial()]))
-    votes = SplitVotes(read_trials(folder), "blend", np.zeros(7, np.int64))
+    predictions = SplitPredictions(read_trials(folder), "blend", np.zeros(7, np.int64))
     with pytest.raises(RecordError, match=r"\(300, 6\) on 'blend', which has 7 images"):
-        votes.log_p(0)
+        predictions.log_p(0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carray.ensemble.selection import fit_simplex, pick_greedily
-from carray.predictions.averaging import combine
+from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import log_softmax, true_log_probability
 
 
@@ -34,15 +34,15 @@ def test_the_right_class_alone_agrees_with_the_whole(seed: int) -> None:
 
 def test_soft_vote_is_the_mean_of_probabilities() -> None:
     first, second = log_softmax(random_logits(0)), log_softmax(random_logits(1))
-    voted = np.exp(combine([first, second], (0.25, 0.75), "probability"))
+    voted = np.exp(average_log_p([first, second], (0.25, 0.75), "probability"))
     assert np.allclose(voted, 0.25 * np.exp(first) + 0.75 * np.exp(second), atol=1e-6)
 
 
 def test_logit_mean_ignores_what_is_added_to_all_logits_of_an_image() -> None:
     first, second = random_logits(0), random_logits(1)
     shifted = first + np.arange(40, dtype=np.float32)[:, None]
-    plain = combine([log_softmax(first), log_softmax(second)], (0.5, 0.5), "logit")
-    moved = combine([log_softmax(shifted), log_softmax(second)], (0.5, 0.5), "logit")
+    plain = average_log_p([log_softmax(first), log_softmax(second)], (0.5, 0.5), "logit")
+    moved = average_log_p([log_softmax(shifted), log_softmax(second)], (0.5, 0.5), "logit")
     assert np.allclose(plain, moved, atol=1e-4)
     assert np.allclose(plain, log_softmax((first + second) / 2), atol=1e-5)
 

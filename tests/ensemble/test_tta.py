@@ -11,21 +11,21 @@ import pytest
 from typer.testing import CliRunner
 
 from carray.cli.app import app
-from carray.data.pixels.augmentation import WHOLE, View, plain
+from carray.data.pixels.augmentation import WHOLE, View, identity_params
 from carray.data.pixels.augmentation_backends import apply_opencv
 from carray.data.pixels.decode import read_square
 from carray.data.pixels.store import store_side
 from carray.ensemble import build_ensemble
 from carray.ensemble.publish import publish
-from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, judge
-from carray.ensemble.tta_views import Viewer
+from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, evaluate_tta_sets
+from carray.ensemble.tta_views import TtaPredictor
 from carray.errors import ConfigError, RecordError
 from carray.inference.card import Card
 from carray.inference.predict import predict_to_csv
 from carray.inference.predictor import load_model
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
-from carray.predictions.views import NONE, Tta, views_of, wanted_ttas
+from carray.predictions.views import NONE, Tta, parse_tta_sets, parse_views
 from carray.records import RunsFolder
 from carray.reports.ensemble import ensemble_lines
 from tests.trained import Trained
@@ -35,20 +35,20 @@ def test_a_view_shows_its_part_of_the_image_and_mirrors_it() -> None:
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[:, :32, :32] = 200  # the upper left quarter
     quarter = View(0, 0, 0.5, 0.5)
-    seen = apply_opencv(image, plain(1, 64, 32, quarter), 32)
+    seen = apply_opencv(image, identity_params(1, 64, 32, quarter), 32)
     assert seen.min() > 150
-    mirrored = apply_opencv(image, plain(1, 64, 64, View(flip=True)), 64)
+    mirrored = apply_opencv(image, identity_params(1, 64, 64, View(flip=True)), 64)
     assert np.array_equal(mirrored[0], image[0, :, ::-1])
-    assert np.array_equal(apply_opencv(image, plain(1, 64, 64), 64), image)
+    assert np.array_equal(apply_opencv(image, identity_params(1, 64, 64), 64), image)
 
 
 def test_sets_have_the_views_that_their_names_say() -> None:
     counts = {"none": 1, "flip": 2, "five_crop": 5, "ten_crop": 10}
     counts |= {"three_scales": 3, "five_scales": 5, "random:7": 7, "random:4:0.02": 4}
-    assert {name: len(views_of(name)) for name in counts} == counts
-    assert len(set(views_of("ten_crop"))) == 10
-    assert views_of("random:6") == views_of("random:6")
-    areas = [(v.x2 - v.x1) * (v.y2 - v.y1) for v in views_of("random:64:0.5")]
+    assert {name: len(parse_views(name)) for name in counts} == counts
+    assert len(set(parse_views("ten_crop"))) == 10
+    assert parse_views("random:6") == parse_views("random:6")
+    areas = [(v.x2 - v.x1) * (v.y2 - v.y1) for v in parse_views("random:64:0.5")]
     assert 0.45 < min(areas) < max(areas) <= 1
 
 
@@ -63,7 +63,7 @@ def test_sets_have_the_views_that_their_names_say() -> None:
 )
 def test_unknown_views_are_refused(names: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        wanted_ttas(names)
+        parse_tta_sets(names)
 
 
 def test_views_that_help_are_kept_and_those_that_hurt_are_told_with_their_number() -> None:
@@ -75,7 +75,9 @@ def test_views_that_help_are_kept_and_those_that_hurt_are_told_with_their_number
     better = log_softmax(signal + 0.5 * (noise[0] + noise[1] + noise[2]))
     worse = log_softmax(0.1 * signal + 1.5 * noise[1])
     asked = [NONE, *(Tta(name, "logit", (WHOLE,)) for name in ("better", "worse", "same"))]
-    rows = judge(asked, [plain_p, better, worse, plain_p], labels, make_folds(labels), 0)
+    rows = evaluate_tta_sets(
+        asked, [plain_p, better, worse, plain_p], labels, make_folds(labels), 0
+    )
     assert [row.verdict for row in rows] == [NO_GAIN, KEPT, HURTS, NO_GAIN]
     assert [row.chosen for row in rows] == [False, True, False, False]
     assert rows[1].gain.low > 0 > rows[2].gain.high
@@ -93,9 +95,13 @@ def test_the_best_of_twelve_sets_without_effect_is_rarely_kept_and_one_with_effe
         labels = rng.integers(0, 5, images)
         seen = 2.0 * np.eye(5)[labels] + rng.normal(size=(images, 5))
         log_ps = [log_softmax(seen + 0.5 * rng.normal(size=(images, 5))) for _ in asked]
-        kept["none"] += not judge(asked, log_ps, labels, make_folds(labels), seed)[0].chosen
+        kept["none"] += not evaluate_tta_sets(asked, log_ps, labels, make_folds(labels), seed)[
+            0
+        ].chosen
         log_ps[4] = log_softmax(seen + 0.4 * np.eye(5)[labels])
-        kept["set 3"] += judge(asked, log_ps, labels, make_folds(labels), seed)[4].chosen
+        kept["set 3"] += evaluate_tta_sets(asked, log_ps, labels, make_folds(labels), seed)[
+            4
+        ].chosen
     assert kept["none"] <= 4  # one set alone at 5 %, looked at twelve times: 10 or more
     assert kept["set 3"] >= 36
 
@@ -115,20 +121,20 @@ def test_random_crops_at_a_tiny_scale_are_refused_on_a_trained_model(trained: Tr
 
 def test_the_view_of_the_whole_image_says_what_the_trials_left(trained: Trained) -> None:
     made = build_ensemble("single", top=2, runs=trained.runs, name="viewed", track=False)
-    viewer = Viewer.of(made, trained.study.record())
+    viewer = TtaPredictor.of(made, trained.study.record())
     seen = viewer.log_ps("test", [NONE])[0]
-    votes = [
+    predictions = [
         log_softmax(trained.study.trial(int(made.members[n].trial[-4:])).logits("test"))
         for n in made.blend.members
     ]
-    expected = sum(w * np.exp(p) for w, p in zip(made.blend.weights, votes, strict=True))
+    expected = sum(w * np.exp(p) for w, p in zip(made.blend.weights, predictions, strict=True))
     if made.blend.space == "probability":
         assert np.allclose(np.exp(seen), expected, atol=5e-3)
 
 
 def test_a_package_with_views_predicts_with_their_mean(trained: Trained, tmp_path: Path) -> None:
     made = build_ensemble("single", top=1, runs=trained.runs, name="plain", track=False)
-    flip = Tta("flip", "logit", views_of("flip"))
+    flip = Tta("flip", "logit", parse_views("flip"))
     study = trained.study.record()
     viewed = replace(made, tta=flip, name="flipped")
     publish(RunsFolder(trained.runs), study, viewed, track=False)
@@ -160,9 +166,9 @@ def test_views_need_weights_and_images(trained: Trained) -> None:
     study = trained.study.record()
     made = build_ensemble("single", top=1, runs=trained.runs, name="plain", track=False)
     with pytest.raises(RecordError, match="bring the data back"):
-        Viewer.of(made, study.model_copy(update={"data": str(trained.data / "gone")}))
+        TtaPredictor.of(made, study.model_copy(update={"data": str(trained.data / "gone")}))
     with pytest.raises(RecordError, match="have changed since study"):
-        Viewer.of(made, study.model_copy(update={"manifest_hash": "f" * 64}))
+        TtaPredictor.of(made, study.model_copy(update={"manifest_hash": "f" * 64}))
 
 
 def test_the_command_line_shows_every_set(trained: Trained) -> None:

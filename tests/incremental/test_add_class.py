@@ -16,14 +16,14 @@ from carray.cli.app import app
 from carray.ensemble import build_ensemble
 from carray.errors import ConfigError, DataError, RecordError
 from carray.incremental.add_class import add_class
-from carray.incremental.data import NOT_REPLAYED, extend
+from carray.incremental.data import NOT_REPLAYED, extend_manifest
 from carray.incremental.evaluate import AddedClass
 from carray.inference.card import Card, MemberCard
 from carray.inference.predictor import load_model
 from carray.predictions.statistics import wilson
 from carray.records import StudyFolder
-from carray.reports.analysis import added_lines
-from carray.training.features.classifiers import train_classical
+from carray.reports.analysis import added_class_lines
+from carray.training.features.classifiers import train_feature_classifier
 from carray.training.train import train
 from tests.trained import RECIPE, Trained
 
@@ -60,7 +60,7 @@ def test_an_extended_data_set_keeps_held_splits_and_replays_the_old_classes(
     own: Trained, trucks: Path, tmp_path: Path
 ) -> None:
     before = own.manifest
-    after = extend(before, trucks, "BIG_TRUCKS", tmp_path / "data", replay=6)
+    after = extend_manifest(before, trucks, "BIG_TRUCKS", tmp_path / "data", replay=6)
     assert after.classes == (*before.classes, "BIG_TRUCKS")
     for split in ("val", "blend", "test"):
         old = after.included.iloc[after.rows(split)]
@@ -88,7 +88,7 @@ def test_the_new_class_is_learned_and_both_sides_are_told(own: Trained, added: A
     assert added.change.value == pytest.approx(added.old_after.value - added.old_before.value)
     assert added.change.low <= added.change.value <= added.change.high
     assert added.old_after.value > 0.2  # chance is 0.11: they aren't forgotten
-    lines = added_lines(added)
+    lines = added_class_lines(added)
     assert max(len(line) for line in lines if "/" not in line) <= 100
 
 
@@ -136,7 +136,7 @@ def test_every_kind_of_member_learns_it(
     decoder = {"head.kind": "ml_decoder", "head.decoder_width": 32, "head.groups": 5}
     train(own.data, {**RECIPE, **decoder, "epochs": 4}, runs=runs)
     for kind in ("random_forest", "knn", "linear_probe"):
-        train_classical(own.data, kind, "single/0000", runs=runs)
+        train_feature_classifier(own.data, kind, "single/0000", runs=runs)
     build_ensemble("single", top=6, runs=runs, name="all", rule="soft vote", track=False)
     done = add_class("all", trucks, "BIG_TRUCKS", epochs=2, runs=runs)
     heads = [member.config.head for member in _cards(done.package)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from carray.config import HeadConfig, build_config
-from carray.incremental.head import SeenMeans, grown_head, grown_state, last_inputs
+from carray.incremental.head import ClassMeans, expand_head, expanded_head_config, last_inputs
 from carray.models.classifier import Classifier
 
 TRAINABLE: dict[str, dict[str, Any]] = {
@@ -61,13 +61,13 @@ def test_old_logits_stay_and_the_new_class_stands_out_on_its_own_images(
     head: dict[str, Any], num_classes: int
 ) -> None:
     old, old_images, new_images = classifier(head, num_classes), images(12, 0.0), images(8, 2.5)
-    means = SeenMeans()
+    means = ClassMeans()
     with torch.inference_mode(), last_inputs(old.head, num_classes) as seen:
         before = [old(old_images), old(new_images)]
         for inputs, is_new in zip(seen, (False, True), strict=True):
             means.add(inputs, torch.full((len(inputs),), is_new))
-    state = grown_state(old.state_dict(), num_classes, means)
-    config = grown_head(HeadConfig.model_validate(head), state)
+    state = expand_head(old.state_dict(), num_classes, means)
+    config = expanded_head_config(HeadConfig.model_validate(head), state)
     new = classifier(config.model_dump(), num_classes + 1)
     new.load_state_dict(state)
     with torch.inference_mode():
@@ -95,11 +95,11 @@ def test_a_decoder_of_any_layout_takes_three_classes_more(num_classes: int) -> N
         grown, state = config.head, decoder_state(num_classes, groups)
         for more in range(3):
             queries = state["head.inner.query_embed.weight"]
-            means = SeenMeans()
+            means = ClassMeans()
             for is_new in (False, True):
                 means.add(torch.randn(2, *queries.shape), torch.full((2,), is_new))
-            state = grown_state(state, num_classes + more, means)
-            grown = grown_head(grown, state)
+            state = expand_head(state, num_classes + more, means)
+            grown = expanded_head_config(grown, state)
             wanted = decoder_state(num_classes + more + 1, grown.groups)
             shapes = {name: value.shape for name, value in state.items()}
             assert shapes == {name: value.shape for name, value in wanted.items()}

@@ -14,7 +14,7 @@ from carray.inference.predict import predict_to_csv
 from carray.inference.predictor import load_model
 from carray.inference.submission import class_columns
 from carray.predictions.candidates import read_trials
-from carray.predictions.logits import SplitVotes
+from carray.predictions.logits import SplitPredictions
 from tests.ensemble.studies import StudySpec, Trial, make_study
 from tests.trained import Trained
 
@@ -121,7 +121,7 @@ def test_members_of_other_class_counts_are_refused_with_both_sides(tmp_path: Pat
     folder = make_study(tmp_path, StudySpec([Trial(), Trial()]))
     wider = folder.trial(1).logits("val")
     folder.trial(1).write_logits({"val": np.pad(wider, ((0, 0), (0, 1)))})
-    votes = SplitVotes(read_trials(folder), "val", folder.labels("val"))
+    votes = SplitPredictions(read_trials(folder), "val", folder.labels("val"))
     with pytest.raises(RecordError, match=r"of [67] classes on 'val' and autumn/000\d of [67]"):
         _ = [votes.log_p(0), votes.log_p(1)]
 

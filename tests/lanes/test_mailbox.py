@@ -46,21 +46,21 @@ def test_a_lane_that_leaves_for_want_of_memory_hands_its_order_on_once() -> None
         sequence, _ = await box.take(0, "a", 0)
         following = asyncio.create_task(box.call(order("s/0", epoch=2)))
         await settle()
-        assert not await box.hand_on(0, sequence + 1, "of an order that is no more")
-        assert await box.hand_on(0, sequence, "out of memory")
-        assert await box.why_left(0) == "out of memory"
-        assert not await box.is_wanted(0)
+        assert not await box.reassign(0, sequence + 1, "of an order that is no more")
+        assert await box.reassign(0, sequence, "out of memory")
+        assert await box.retired_reason(0) == "out of memory"
+        assert not await box.wait_needed(0)
         second, taken = await box.take(1, "b", 0)
         assert (taken.trial, taken.job.epoch) == ("s/0", 1)  # type: ignore[union-attr]
-        assert not await box.hand_on(1, second, "the trial itself is too large")
-        assert await box.why_left(1) == ""
+        assert not await box.reassign(1, second, "the trial itself is too large")
+        assert await box.retired_reason(1) == ""
         await box.answer(1, second, Answer(reason="told"))
         assert (await call).lane == 1
         third, taken = await box.take(1, "b", second)
         assert taken.job.epoch == 2  # type: ignore[union-attr]
-        assert await box.hand_on(1, third, "out of memory")
+        assert await box.reassign(1, third, "out of memory")
         fourth, taken = await box.take(2, "c", 0)
-        assert not await box.hand_on(2, fourth, "the last one stays")
+        assert not await box.reassign(2, fourth, "the last one stays")
         await box.answer(2, fourth, Answer("infeasible", "too large"))
         assert (await following).state == "infeasible"
 
@@ -213,7 +213,7 @@ def test_a_lane_that_retires_between_two_trials_comes_back_when_it_is_wanted() -
         await call
         for _rank in range(2):
             await box.retire(0, "grew")
-        wanted = asyncio.create_task(box.is_wanted(0))
+        wanted = asyncio.create_task(box.wait_needed(0))
         await settle()
         assert not wanted.done()
         assert await box.lives() == [0]
@@ -225,6 +225,6 @@ def test_a_lane_that_retires_between_two_trials_comes_back_when_it_is_wanted() -
         await box.answer(0, sequence, Answer())
         assert (await following).state == "running"
         await box.close()
-        assert not await box.is_wanted(0)
+        assert not await box.wait_needed(0)
 
     run(test())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from carray.lanes import memory_guard
-from carray.lanes.memory_guard import GIB, AllowedGrowth, LaneMemory, own_bytes
+from carray.lanes.memory_guard import GIB, LaneMemory, MemoryLimit, own_bytes
 from carray.training.compute.malloc import trim
 
 MIB = 2**20
@@ -20,8 +20,8 @@ def test_growth_is_told_once_both_bounds_over_the_third_trial_are_passed(
 ) -> None:
     held = iter([0.1, 0.2, third, allowed - 0.01, allowed + 0.01])
     monkeypatch.setattr(memory_guard, "own_bytes", lambda: int(next(held) * GIB))
-    memory = LaneMemory(AllowedGrowth())
-    assert [memory.has_grown() for _ in range(5)] == [False] * 4 + [True]
+    memory = LaneMemory(MemoryLimit())
+    assert [memory.exceeds_limit() for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_mapped_files_do_not_count_and_arrays_do(tmp_path_factory: pytest.TempPathFactory) -> None:

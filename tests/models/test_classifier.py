@@ -9,7 +9,7 @@ import torch
 
 from carray.config import InputSpec, build_config
 from carray.errors import ConfigError, WeightsError
-from carray.models.backbones import kept_input_spec
+from carray.models.backbones import stored_input_spec
 from carray.models.classifier import (
     build_classifier,
     check_backbone,
@@ -37,7 +37,7 @@ def test_a_saved_classifier_says_the_same_when_loaded(saved: Path) -> None:
 
 
 def test_mean_and_std_travel_with_the_weights(saved: Path) -> None:
-    assert kept_input_spec(CONFIG, saved) == SPEC
+    assert stored_input_spec(CONFIG, saved) == SPEC
 
 
 def test_a_classifier_of_other_classes_is_refused(saved: Path) -> None:

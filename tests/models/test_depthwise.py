@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from carray.models.depthwise import DepthwiseConv2d, quicken
+from carray.models.depthwise import DepthwiseConv2d, replace_depthwise_convolutions
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -18,7 +18,7 @@ def test_outputs_and_gradients_are_the_same(side: int, bias: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(8, 8, side, padding=side // 2, groups=8, bias=bias))
     quick = deepcopy(plain)
-    quicken(quick)
+    replace_depthwise_convolutions(quick)
     assert isinstance(quick[0], DepthwiseConv2d)
     images, grad = torch.randn(2, 8, 9, 11), torch.randn(2, 8, 9, 11)
     found = [_passes(model, images.clone(), grad) for model in (plain, quick)]
@@ -35,7 +35,7 @@ def _passes(model: nn.Module, images: Tensor, grad: Tensor) -> list[Tensor]:
 
 def test_it_computes_in_autocasts_precision() -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8))
-    quicken(model)
+    replace_depthwise_convolutions(model)
     with torch.autocast("cpu", torch.bfloat16):
         output = model(torch.randn(2, 8, 5, 5))
     assert output.dtype is torch.bfloat16
@@ -57,13 +57,13 @@ def test_it_computes_in_autocasts_precision() -> None:
     ],
 )
 def test_other_convolutions_stay(conv: nn.Conv2d) -> None:
-    quicken(nn.Sequential(conv))
+    replace_depthwise_convolutions(nn.Sequential(conv))
     assert type(conv) is nn.Conv2d
 
 
 def test_a_backbone_keeps_its_weights_by_name() -> None:
     backbone = timm.create_model("convnext_atto", num_classes=0)
     before = backbone.state_dict()
-    quicken(backbone)
+    replace_depthwise_convolutions(backbone)
     assert sum(isinstance(module, DepthwiseConv2d) for module in backbone.modules()) == 12
     assert backbone.state_dict().keys() == before.keys()

@@ -10,11 +10,11 @@ from carray.predictions.logits import log_softmax
 from carray.predictions.statistics import (
     bootstrap_means,
     compare,
-    gains_at_once,
     interval,
     mcnemar_exact,
     paired_gain,
     scores_of,
+    simultaneous_gains,
     two_sided_p,
 )
 
@@ -121,7 +121,7 @@ def test_intervals_of_many_gains_hold_for_all_of_them_at_once() -> None:
     for seed in range(100):
         rng = np.random.default_rng(seed)
         gains = rng.normal(0.1, 1.0, (80, 12)) + rng.normal(size=(80, 1))
-        covered += all(i.low <= 0.1 <= i.high for i, _ in gains_at_once(gains, seed))
+        covered += all(i.low <= 0.1 <= i.high for i, _ in simultaneous_gains(gains, seed))
     assert covered >= 89
-    assert [p for _, p in gains_at_once(np.zeros((20, 2)))] == [1.0, 1.0]
-    assert min(p for _, p in gains_at_once(np.ones((2, 3)))) > 0.05
+    assert [p for _, p in simultaneous_gains(np.zeros((20, 2)))] == [1.0, 1.0]
+    assert min(p for _, p in simultaneous_gains(np.ones((2, 3)))) > 0.05

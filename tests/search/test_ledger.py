@@ -315,7 +315,7 @@ def test_an_observer_is_told_of_what_ended_just_before_a_kill(tmp_path: Path) ->
         ledger.end(number, TrialState.COMPLETE)
     ledger.trial_folder(0).write_logits({})
     again, tracker = open_ledger(tmp_path)
-    again.tell_again(tracker)
+    again.resend(tracker)
     assert {number: run.files for number, run in tracker.runs.items()} == {
         0: ("record.json", "logits.npz")
     }

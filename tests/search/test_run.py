@@ -23,7 +23,7 @@ from ray.util import placement_group_table
 from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError
 from carray.lanes.lane import LaneShape
-from carray.lanes.memory_guard import AllowedGrowth
+from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search import session
 from carray.search.observers.console import Board
@@ -198,7 +198,7 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     ray_instance: None, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
-    everything = AllowedGrowth(gib=-1.0, share=-1.0)
+    everything = MemoryLimit(gib=-1.0, share=-1.0)
     monkeypatch.setattr(session, "LaneShape", partial(LaneShape, allowed_growth=everything))
     options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none"}
     board = Listener()

@@ -12,7 +12,13 @@ from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, Tr
 from carray.search.request import StudyRequest
 from carray.search.sampling.samplers import BLIND
 from carray.search.scheduling.schedulers import RUNG_STEP, Asha
-from carray.search.setup import open_ledger, plan_study, refit_plan, scheduler_of, wanted_starts
+from carray.search.setup import (
+    open_ledger,
+    plan_study,
+    refit_plan,
+    resolve_starting_points,
+    scheduler_of,
+)
 from carray.search.space.yaml_reader import parse_space
 from carray.search.warm_start.starting_points import SHIPPED
 from carray.search_benchmark.methods import shipped_method
@@ -63,7 +69,9 @@ def starts(text: str, *sources: str, sampler: str | None = None) -> list[dict[st
     request = StudyRequest(
         data=Path("data"), space="space.yaml", start_from=sources, sampler=sampler
     )
-    return wanted_starts(request, parse_space(text, "space.yaml"), RunsFolder(Path("runs")))
+    return resolve_starting_points(
+        request, parse_space(text, "space.yaml"), RunsFolder(Path("runs"))
+    )
 
 
 def test_a_space_that_says_nothing_starts_from_the_shipped_portfolio() -> None:

@@ -12,30 +12,30 @@ import pytest
 from carray.cli import main
 from carray.errors import ConfigError, RecordError
 from carray.search_benchmark.curves import StudySource
-from carray.search_benchmark.methods import LabRequest
-from carray.search_benchmark.run import open_sources, replay_lab, replay_sources
+from carray.search_benchmark.methods import BenchmarkRequest
+from carray.search_benchmark.run import benchmark_sources, open_sources, run_benchmark
 from tests.search_benchmark.studies import Hill, past_study
 
-SMALL = LabRequest(seeds=3, budget=12, lanes=2)
+SMALL = BenchmarkRequest(seeds=3, budget=12, lanes=2)
 
 
 def test_starting_points_from_alike_data_sets_find_the_best_sooner() -> None:
     hills = [Hill(-2.0), Hill(-2.1), Hill(-1.9)]
-    scores = {(s.method.name, s.method.starts): s for s in replay_sources(hills, SMALL).scores}
+    scores = {(s.method.name, s.method.starts): s for s in benchmark_sources(hills, SMALL).scores}
     plain, started = (scores["tpe-uni, no stopping", starts] for starts in (False, True))
     assert started.regret[5] < 0.5 * plain.regret[5]
     assert started.share is not None and started.share < 0.5
 
 
 def test_one_data_set_alone_has_no_starting_points() -> None:
-    result = replay_sources([Hill(-2.0)], SMALL)
+    result = benchmark_sources([Hill(-2.0)], SMALL)
     assert not any(score.method.starts for score in result.scores)
 
 
 def test_data_sets_replayed_in_processes_give_the_same_figures() -> None:
     hills = [Hill(-2.0), Hill(-3.0)]
-    alone = replay_sources(hills, LabRequest(seeds=1, budget=2, lanes=2))
-    aside = replay_sources(hills, LabRequest(seeds=1, budget=2, lanes=2, processes=2))
+    alone = benchmark_sources(hills, BenchmarkRequest(seeds=1, budget=2, lanes=2))
+    aside = benchmark_sources(hills, BenchmarkRequest(seeds=1, budget=2, lanes=2, processes=2))
     assert alone.as_json() == aside.as_json()
 
 
@@ -52,15 +52,15 @@ def test_progress_counts_every_replay() -> None:
         counted.append(-total)
         yield counted.append
 
-    replay_sources([Hill(-2.0)], SMALL, counting)
+    benchmark_sources([Hill(-2.0)], SMALL, counting)
     assert sum(counted) == 0 and len(counted) > 1
 
 
 def test_a_studys_own_records_are_replayed(tmp_path: Path) -> None:
     past_study(tmp_path, "a", ideal=-2.0, trials=24)
     past_study(tmp_path, "b", ideal=-2.2, trials=22)
-    request = LabRequest(studies=("a", "b"), seeds=2, budget=4, lanes=2, runs=tmp_path)
-    result = replay_lab(request)
+    request = BenchmarkRequest(studies=("a", "b"), seeds=2, budget=4, lanes=2, runs=tmp_path)
+    result = run_benchmark(request)
     assert result.data_sets == ("a", "b")
     assert all(len(score.shares) == 2 for score in result.scores)
     assert any(score.method.starts for score in result.scores)
@@ -83,7 +83,7 @@ def test_a_draw_gets_the_curve_of_the_nearest_recorded_trial(tmp_path: Path) -> 
 )
 def test_numbers_out_of_range_are_refused(changes: dict[str, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        replay_lab(LabRequest(**changes))  # type: ignore[arg-type]
+        run_benchmark(BenchmarkRequest(**changes))  # type: ignore[arg-type]
 
 
 def test_too_few_curves_and_mixed_metrics_are_refused(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_too_few_curves_and_mixed_metrics_are_refused(tmp_path: Path) -> None:
     past_study(tmp_path, "loss", trials=20)
     past_study(tmp_path, "top1", trials=20, metric="val/top1")
     with pytest.raises(RecordError, match="6 curves, a replay needs 10"):
-        open_sources(LabRequest(studies=("few",), runs=tmp_path))
+        open_sources(BenchmarkRequest(studies=("few",), runs=tmp_path))
     with pytest.raises(RecordError, match="replay studies of one metric"):
-        open_sources(LabRequest(studies=("loss", "top1"), runs=tmp_path))
+        open_sources(BenchmarkRequest(studies=("loss", "top1"), runs=tmp_path))
     with pytest.raises(RecordError, match=r"no model\.onnx"):
-        open_sources(LabRequest(lcbench=tmp_path, runs=tmp_path))
+        open_sources(BenchmarkRequest(lcbench=tmp_path, runs=tmp_path))
 
 
 def test_the_command_line_replays_the_newest_study_and_prints_json(

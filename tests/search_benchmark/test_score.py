@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from carray.reports.search_benchmark import lab_lines, proposal_lines
+from carray.reports.search_benchmark import benchmark_lines, proposal_lines
 from carray.search_benchmark.methods import (
     BASELINE,
-    LabRequest,
+    BenchmarkRequest,
     Method,
     methods_for,
     shipped_method,
 )
-from carray.search_benchmark.score import LabResult, Proposal, Replays, score
+from carray.search_benchmark.score import BenchmarkResult, MethodRuns, Proposal, score
 
 EPOCHS = 10
 BUDGET = 20  # full trainings of the baseline; the others get 10
@@ -25,7 +25,7 @@ SHIPPED = shipped_method(EPOCHS)
 METHODS = [BASELINE, SHIPPED, BETTER]
 
 
-def replays(sooner_by: float, noise: float = 0.0, seeds: int = 6, name: str = "a") -> Replays:
+def replays(sooner_by: float, noise: float = 0.0, seeds: int = 6, name: str = "a") -> MethodRuns:
     """Losses fall from 2 to 1 over the budget; the better method gets there `sooner_by` times."""
     rng = np.random.default_rng(ord(name))
     at = np.arange(1, HALF * EPOCHS + 1) / (BUDGET * EPOCHS)
@@ -34,11 +34,11 @@ def replays(sooner_by: float, noise: float = 0.0, seeds: int = 6, name: str = "a
     best = np.stack([[slow] * seeds, [slow] * seeds, [fast] * seeds])
     best += noise * rng.normal(size=(3, seeds, 1))
     ends = np.ones(seeds, np.float32)
-    return Replays(name, EPOCHS, best.astype(np.float32), ends, best_known=0.5, median=2.5)
+    return MethodRuns(name, EPOCHS, best.astype(np.float32), ends, best_known=0.5, median=2.5)
 
 
-def scored(*made: Replays) -> LabResult:
-    return score(METHODS, made, LabRequest(seeds=6, budget=BUDGET))
+def scored(*made: MethodRuns) -> BenchmarkResult:
+    return score(METHODS, made, BenchmarkRequest(seeds=6, budget=BUDGET))
 
 
 def test_regret_is_0_at_the_best_known_and_1_at_the_median() -> None:
@@ -49,7 +49,7 @@ def test_regret_is_0_at_the_best_known_and_1_at_the_median() -> None:
 
 def test_a_replay_that_beats_the_best_known_becomes_it() -> None:
     made = replays(4.0)
-    made = Replays(made.name, EPOCHS, made.best, made.random_ends, best_known=1.4, median=3.0)
+    made = MethodRuns(made.name, EPOCHS, made.best, made.random_ends, best_known=1.4, median=3.0)
     assert scored(made).scores[2].regret[HALF] == pytest.approx(0.0)
 
 
@@ -80,7 +80,7 @@ def test_half_of_the_seeds_must_get_there() -> None:
 def test_a_method_that_needs_over_half_of_the_budget_has_no_share() -> None:
     result = scored(replays(0.5))
     assert result.scores[2].share is None and result.scores[2].shares == (None,)
-    assert ">50%" in "\n".join(lab_lines(result))
+    assert ">50%" in "\n".join(benchmark_lines(result))
 
 
 def test_a_clearly_better_method_is_proposed() -> None:
@@ -112,13 +112,13 @@ def test_a_method_that_leads_on_one_data_set_alone_is_judged_on_the_others() -> 
 
 def test_a_single_replay_proves_nothing() -> None:
     assert not score(
-        METHODS, [replays(4.0, seeds=1)], LabRequest(seeds=1, budget=20)
+        METHODS, [replays(4.0, seeds=1)], BenchmarkRequest(seeds=1, budget=20)
     ).proposal.clear
 
 
 def test_the_table_fits_100_columns_and_its_json_has_the_same_figures() -> None:
     result = scored(replays(4.0, noise=0.01))
-    lines = lab_lines(result)
+    lines = benchmark_lines(result)
     assert max(map(len, lines)) <= 100
     plain = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert plain["scores"][2]["name"] == "tpe, median, grace 1"
@@ -142,7 +142,7 @@ def test_the_longest_proposal_fits_100_columns() -> None:
 def test_the_default_is_marked_and_the_widest_row_fits() -> None:
     methods = methods_for(300, with_starts=True)
     best, ends = np.ones((len(methods), 6, HALF * EPOCHS), np.float32), np.ones(6, np.float32)
-    made = [Replays(name, EPOCHS, best, ends, best_known=0.5, median=2.5) for name in "ab"]
-    lines = lab_lines(score(methods, made, LabRequest(seeds=6, budget=BUDGET)))
+    made = [MethodRuns(name, EPOCHS, best, ends, best_known=0.5, median=2.5) for name in "ab"]
+    lines = benchmark_lines(score(methods, made, BenchmarkRequest(seeds=6, budget=BUDGET)))
     assert max(map(len, lines)) <= 100
     assert sum("*" in line for line in lines) == 3  # what it means, without and with starts

@@ -108,9 +108,9 @@ def test_lanes_train_side_by_side_and_a_seed_repeats_itself() -> None:
 
 
 def test_hyperband_has_as_many_open_as_a_real_study() -> None:
-    from carray.search.scheduling.driver import MOST_PAUSED
+    from carray.search.scheduling.driver import MAX_PAUSED_TRIALS
 
-    assert HYPERBAND_AT_ONCE == MOST_PAUSED
+    assert HYPERBAND_AT_ONCE == MAX_PAUSED_TRIALS
 
 
 def test_a_curve_is_asked_for_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from carray.records import RunsFolder
-from carray.tracking import check
+from carray.tracking import check_server
 
 
 @cache
@@ -18,7 +18,7 @@ def _empty_store() -> Path:
     runs = RunsFolder(Path(tempfile.mkdtemp(prefix="carray-store-")))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        check(runs)
+        check_server(runs)
     return runs.tracking_file
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
-from carray.tracking import check
+from carray.tracking import check_server
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_who_is_killed_while_the_store_is_made_leaves_none(
     (tmp_path / ".mlflow.db.1-dead").write_text("left by one that was killed at once")
     monkeypatch.setattr(utils, "_upgrade_db", killed)
     with pytest.raises(KeyboardInterrupt):
-        check(runs)
+        check_server(runs)
     assert [file.name for file in tmp_path.glob("*.db*")] == []
 
 
@@ -39,4 +39,4 @@ def test_a_store_that_is_broken_is_refused_with_what_helps(tmp_path: Path) -> No
     with pytest.raises(
         TrackingError, match=r"mlflow\.db doesn't answer .*; .* is broken, move it away"
     ):
-        check(runs)
+        check_server(runs)

@@ -14,7 +14,7 @@ import pytest
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
-from carray.tracking import TrackerApart
+from carray.tracking import SubprocessTracker
 from carray.tracking.mlflow_client import client_of, quiet
 from tests.tracking.stores import with_store
 from tests.tracking.studies import make_record, make_study
@@ -34,18 +34,18 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def tracker(runs: RunsFolder, told: list[str]) -> Iterator[TrackerApart]:
-    apart = TrackerApart(runs, told.append)
+def tracker(runs: RunsFolder, told: list[str]) -> Iterator[SubprocessTracker]:
+    apart = SubprocessTracker(runs, told.append)
     yield apart
     apart.abandon()
 
 
-def process_of(tracker: TrackerApart) -> psutil.Process:
+def process_of(tracker: SubprocessTracker) -> psutil.Process:
     return psutil.Process(tracker._process.pid)
 
 
 def test_a_study_goes_on_when_the_process_is_killed(
-    runs: RunsFolder, tracker: TrackerApart, told: list[str]
+    runs: RunsFolder, tracker: SubprocessTracker, told: list[str]
 ) -> None:
     tracker.study_started(make_study(runs).record())
     tracker.trial_started(make_record(0, 0))
@@ -60,7 +60,7 @@ def test_a_study_goes_on_when_the_process_is_killed(
 
 
 def test_ctrl_c_is_the_drivers_business(
-    runs: RunsFolder, tracker: TrackerApart, told: list[str]
+    runs: RunsFolder, tracker: SubprocessTracker, told: list[str]
 ) -> None:
     tracker.study_started(make_study(runs).record())
     process_of(tracker).send_signal(signal.SIGINT)
@@ -93,7 +93,7 @@ def test_a_server_that_does_not_answer_is_refused_and_no_process_is_left(
     runs: RunsFolder, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    apart = TrackerApart(runs, told.append)
+    apart = SubprocessTracker(runs, told.append)
     with pytest.raises(TrackingError, match=r"127.0.0.1:9 doesn't answer"):
         apart.wait_open()
     assert apart._process.returncode is not None
@@ -101,7 +101,7 @@ def test_a_server_that_does_not_answer_is_refused_and_no_process_is_left(
 
 
 def test_a_process_that_nobody_needs_any_more_is_ended_at_once(
-    tracker: TrackerApart, told: list[str]
+    tracker: SubprocessTracker, told: list[str]
 ) -> None:
     start = time.monotonic()
     tracker.abandon()

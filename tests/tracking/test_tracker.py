@@ -19,8 +19,8 @@ from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
     MemoryTracker,
+    SubprocessTracker,
     Tracker,
-    TrackerApart,
     TrialRun,
     download_study,
     open_tracker,
@@ -71,7 +71,7 @@ def tracked(request: pytest.FixtureRequest, runs: RunsFolder) -> Iterator[tuple[
         yield memory, lambda: memory.runs
         return
     apart = request.param == "apart"
-    tracker = TrackerApart(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
+    tracker = SubprocessTracker(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
     yield tracker, lambda: read_mlflow(runs)
 
 
@@ -134,8 +134,8 @@ def test_telling_a_study_twice_changes_nothing(
     tracker.close()
     before = read()
     if not isinstance(tracker, MemoryTracker):
-        apart = isinstance(tracker, TrackerApart)
-        tracker = TrackerApart(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
+        apart = isinstance(tracker, SubprocessTracker)
+        tracker = SubprocessTracker(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
     run_study(tracker, folder)
     tracker.close()
     after = read()

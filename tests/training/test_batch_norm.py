@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from carray.metrics import TRAIN_LOSS, VAL_LOG_LOSS
-from carray.training.batch_norm import MEASURED_IMAGES, settle_norms
+from carray.training.batch_norm import MEASURED_IMAGES, recompute_batch_norm_statistics
 from carray.training.dataset import open_data
 from carray.training.ranks import SoloRanks
-from carray.training.trial_state import LiveTrial, build_live, usual_compute
+from carray.training.trial_state import LiveTrial, build_live, default_compute
 from tests.training.orders import new_runner, run, small_config
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def live_trial(data: Path, **changes: object) -> LiveTrial:
     config = small_config(**changes)
     opened = open_data(str(data), config)
     live = build_live(
-        "study/0001", config, opened, CPU, lambda built: usual_compute(config, built, CPU)
+        "study/0001", config, opened, CPU, lambda built: default_compute(config, built, CPU)
     )
     live.classifier.train()
     return live
@@ -32,7 +32,7 @@ def test_statistics_are_those_of_the_measured_images(toy_data: Path) -> None:
     seen: list[torch.Tensor] = []
     stem = live.classifier.backbone.conv_stem
     hook = stem.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    settle_norms(live, SoloRanks(), 1)
+    recompute_batch_norm_statistics(live, SoloRanks(), 1)
     hook.remove()
     images = min(MEASURED_IMAGES, len(live.data.train))
     assert sum(map(len, seen)) == images
@@ -49,7 +49,7 @@ def test_frozen_layers_keep_theirs(toy_data: Path) -> None:
     norm, other = live.classifier.backbone.bn1, live.classifier.backbone.blocks[0][0].bn1
     norm.eval()
     before, moving = norm.running_mean.clone(), other.running_mean.clone()
-    settle_norms(live, SoloRanks(), 1)
+    recompute_batch_norm_statistics(live, SoloRanks(), 1)
     assert torch.equal(norm.running_mean, before)
     assert not torch.equal(other.running_mean, moving)
 
@@ -58,7 +58,7 @@ def test_an_average_of_weights_has_its_own(toy_data: Path) -> None:
     live = live_trial(toy_data, ema_decay=0.9)
     assert live.judged is not live.classifier
     before = live.classifier.backbone.bn1.running_mean.clone()
-    settle_norms(live, SoloRanks(), 1)
+    recompute_batch_norm_statistics(live, SoloRanks(), 1)
     assert torch.equal(live.classifier.backbone.bn1.running_mean, before)
     assert not torch.equal(live.judged.backbone.bn1.running_mean, before)
 

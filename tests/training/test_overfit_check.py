@@ -15,7 +15,7 @@ from carray.errors import ConfigError
 from carray.search.preflight import preflight, typical_configs
 from carray.search.space.yaml_reader import parse_space
 from carray.training.dataset import open_data
-from carray.training.overfit_check import Verdict, _few, sanity
+from carray.training.overfit_check import OverfitResult, _few, sanity
 
 NET = {
     "backbone": "small_car_cnn",
@@ -26,7 +26,7 @@ NET = {
 }
 
 
-def verdict_on(data: Path, **changes: Any) -> Verdict:
+def verdict_on(data: Path, **changes: Any) -> OverfitResult:
     params = {name.replace("__", "."): value for name, value in changes.items()}
     seconds = params.pop("seconds", 60.0)
     return sanity(data, {**NET, **params}, seconds=seconds)

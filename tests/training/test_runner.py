@@ -322,12 +322,12 @@ def test_nothing_of_a_run_stays_in_the_process(tmp_path: Path, toy_data: Path) -
 
 
 def test_the_weights_carry_their_mean_and_std(tmp_path: Path, toy_data: Path) -> None:
-    from carray.models.backbones import kept_input_spec
+    from carray.models.backbones import stored_input_spec
 
     config = small_config(backbone="mobilenetv1_100", epochs=1)
     run(new_runner(), tmp_path, toy_data, config)
     file = TrialFolder(tmp_path).weights_file
-    assert kept_input_spec(config, file).mean == (0.5, 0.5, 0.5)
+    assert stored_input_spec(config, file).mean == (0.5, 0.5, 0.5)
     assert load_classifier(config, 12, file)
 
 

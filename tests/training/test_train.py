@@ -12,7 +12,7 @@ from carray.data.synthetic import render_toycars
 from carray.errors import ConfigError, DataError, DiskError, RecordError, WeightsError
 from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
 from carray.training import checkpoint
-from carray.training.reproduce import replay
+from carray.training.reproduce import reproduce
 from carray.training.train import train, train_trial
 from tests.training.orders import SMALL, scores_of, small_config
 
@@ -155,7 +155,7 @@ def test_a_study_of_other_data_is_refused(tmp_path: Path, toy_data: Path) -> Non
 def test_a_replay_agrees_and_leaves_no_trace(tmp_path: Path, toy_data: Path) -> None:
     record = train(toy_data, TWO_EPOCHS | {"augment.strength": 0.5}, runs=tmp_path)
     files = sorted(tmp_path.rglob("*"))
-    done = replay(record.name, runs=tmp_path, epochs=2)
+    done = reproduce(record.name, runs=tmp_path, epochs=2)
     assert done.agrees
     assert max(done.differences.values()) < 1e-4
     assert done.notes == ()
@@ -168,7 +168,7 @@ def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data
     row = dict(record.epochs[0]) | {metrics.VAL_LOG_LOSS: 9.0}
     versions = record.versions | {"timm": "0.1"}
     folder.write_record(record.model_copy(update={"epochs": (row,), "versions": versions}))
-    done = replay(record.name, runs=tmp_path)
+    done = reproduce(record.name, runs=tmp_path)
     assert not done.agrees
     assert done.differences[metrics.VAL_LOG_LOSS] > 1
     assert any("timm 0.1 then" in note for note in done.notes)
@@ -179,7 +179,7 @@ def test_a_replay_on_other_data_is_refused(tmp_path: Path, toy_data: Path) -> No
     images = render_toycars(tmp_path / "images", seed=8, images_per_class=10)
     other = prepare(images, tmp_path / "other")
     with pytest.raises(RecordError, match="was trained on"):
-        replay(record.name, runs=tmp_path, data=other.folder)
+        reproduce(record.name, runs=tmp_path, data=other.folder)
 
 
 def test_a_stopped_trial_killed_before_its_last_record_keeps_why(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from carray.config import Compute, InputSpec
-from carray.training.trial_state import arithmetic, spare_copies
+from carray.training.trial_state import build_numerics, disable_inplace_activations
 
 CPU = torch.device("cpu")
 SPEC = InputSpec(size=20, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -24,7 +24,7 @@ def test_images_are_normalised_alike_however_they_lie(
     channels_last: bool, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    numbers = arithmetic(SPEC, Compute(channels_last=channels_last), CPU)
+    numbers = build_numerics(SPEC, Compute(channels_last=channels_last), CPU)
     raw = torch.randint(0, 256, shape, dtype=torch.uint8).to(dtype)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (SPEC.mean, SPEC.std))
     wanted = (raw.float() / 255 - mean) / std
@@ -49,7 +49,7 @@ def test_activations_spare_their_copies_and_the_gradient_stays(name: str) -> Non
     model = timm.create_model(name, num_classes=3).eval()
     images = torch.randn(2, 3, 32, 32)
     before, copies = gradient_and_clones(copy.deepcopy(model), images)
-    spare_copies(model)
+    disable_inplace_activations(model)
     after, fewer = gradient_and_clones(model, images)
     assert torch.equal(before, after)
     assert copies - fewer >= 15

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
-Numbers = np.random.Generator
+Rng = np.random.Generator
 
 CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
 PIXEL_TOLERANCE = 1e-3  # what float32 leaves of a whole pixel
@@ -29,7 +29,7 @@ _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
 
 
 @dataclass(frozen=True)
-class Dial:
+class AugmentRanges:
     """What one `strength` means: a row of the table in the documentation."""
 
     strength: float
@@ -60,7 +60,7 @@ class Dial:
     erase_area_max: float
 
 
-def dial(strength: float) -> Dial:
+def ranges_for(strength: float) -> AugmentRanges:
     """Return what `strength`, in [0, 1], means; 0 is the whole image, flipped at most.
 
     Raises:
@@ -68,7 +68,7 @@ def dial(strength: float) -> Dial:
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must be in [0, 1]")
-    return Dial(
+    return AugmentRanges(
         strength=strength,
         crop_area_min=1 - 0.92 * strength,
         crop_aspect_max=(4 / 3) ** strength,
@@ -127,7 +127,7 @@ class View:
 WHOLE = View()
 
 
-def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
+def concat(parts: Sequence[AugmentParams]) -> AugmentParams:
     """Return the parameters of several batches as those of one."""
     return AugmentParams(
         affine=np.concatenate([part.affine for part in parts]),
@@ -141,34 +141,34 @@ def joined(parts: Sequence[AugmentParams]) -> AugmentParams:
     )
 
 
-def draw(
-    row: Dial,
+def sample_params(
+    row: AugmentRanges,
     flip: bool,
     count: int,
     side_in: int,
     side_out: int,
-    numbers: Numbers,
+    rng: Rng,
     blur_share: float = 0.0,
 ) -> AugmentParams:
     """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
-    boxes = draw_crops(row, count, numbers)
-    flips = numbers.random(count) < 0.5 if flip else np.zeros(count, bool)
-    tone, has_tone = _draw_tone(row, count, numbers)
-    maps, shifts = _draw_geometric(row, count, numbers)
+    boxes = sample_crops(row, count, rng)
+    flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
+    tone, has_tone = _sample_tone(row, count, rng)
+    maps, shifts = _sample_geometric(row, count, rng)
     boxes = _on_pixels(boxes + np.tile(shifts * (boxes[:, 2:] - boxes[:, :2]), 2), side_in)
     return AugmentParams(
         affine=affine_of(boxes, flips, maps, side_in, side_out),
-        colour=_draw_colour(row, count, numbers),
+        colour=_sample_colour(row, count, rng),
         tone=tone,
         has_tone=has_tone,
-        erase=_draw_erase(row, count, side_out, numbers),
-        fill=numbers.integers(0, 256, (count, 3), np.uint8),
-        blur=_draw_blur(blur_share, count, numbers),
+        erase=_sample_erase(row, count, side_out, rng),
+        fill=rng.integers(0, 256, (count, 3), np.uint8),
+        blur=_sample_blur(blur_share, count, rng),
         has_colour=row.colour > 0,
     )
 
 
-def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> AugmentParams:
+def identity_params(count: int, side_in: int, side_out: int, view: View = WHOLE) -> AugmentParams:
     """Return the parameters of evaluation: one view, the whole image unless told, resized."""
     boxes = np.tile([view.x1, view.y1, view.x2, view.y2], (count, 1))
     none = np.zeros(count, bool)
@@ -185,22 +185,22 @@ def plain(count: int, side_in: int, side_out: int, view: View = WHOLE) -> Augmen
     )
 
 
-def draw_crops(row: Dial, count: int, numbers: Numbers) -> Floats:
+def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> Floats:
     """Draw crop boxes (count, 4): x1, y1, x2, y2 as shares of the side.
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015: area and log aspect uniform; the
     whole image where ten tries don't fit.
     """
     shape = (count, CROP_TRIES)
-    area = numbers.uniform(row.crop_area_min, 1.0, shape)
-    aspect = np.exp(numbers.uniform(-log(row.crop_aspect_max), log(row.crop_aspect_max), shape))
+    area = rng.uniform(row.crop_area_min, 1.0, shape)
+    aspect = np.exp(rng.uniform(-log(row.crop_aspect_max), log(row.crop_aspect_max), shape))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
     fits = (width <= 1) & (height <= 1)
     first = np.arange(count), fits.argmax(1)
     ok = fits.any(1)
     width, height = np.where(ok, width[first], 1.0), np.where(ok, height[first], 1.0)
-    x1 = numbers.random(count) * (1 - width)
-    y1 = numbers.random(count) * (1 - height)
+    x1 = rng.random(count) * (1 - width)
+    y1 = rng.random(count) * (1 - height)
     return np.stack([x1, y1, x1 + width, y1 + height], 1)
 
 
@@ -213,15 +213,15 @@ def _on_pixels(boxes: Floats, side: int) -> Floats:
     return on_pixels
 
 
-def _draw_geometric(row: Dial, count: int, numbers: Numbers) -> tuple[Floats, Floats]:
+def _sample_geometric(row: AugmentRanges, count: int, rng: Rng) -> tuple[Floats, Floats]:
     """Draw what one of `GEOMETRIC`, or none, does to each image.
 
     Returns:
         Maps (count, 2, 2) of the crop about its centre, and shifts (count, 2) in crop sides.
     """
-    kind = numbers.integers(0, len(GEOMETRIC), count)
-    kind[numbers.random(count) >= row.geometric_share] = -1
-    size, size_2 = numbers.uniform(-1, 1, (2, count))
+    kind = rng.integers(0, len(GEOMETRIC), count)
+    kind[rng.random(count) >= row.geometric_share] = -1
+    size, size_2 = rng.uniform(-1, 1, (2, count))
     angle = np.where(kind == 0, radians(row.rotate_degrees) * size, 0.0)
     maps = np.empty((count, 2, 2))
     maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle)
@@ -264,10 +264,10 @@ def crops_of(affine: npt.NDArray[np.float32], side_in: int, side_out: int) -> np
     return crops
 
 
-def _draw_colour(row: Dial, count: int, numbers: Numbers) -> npt.NDArray[np.float32]:
+def _sample_colour(row: AugmentRanges, count: int, rng: Rng) -> npt.NDArray[np.float32]:
     """Draw (count, 3, 4): brightness, contrast, saturation and hue in one matrix."""
-    brightness, contrast, saturation = numbers.uniform(1 - row.colour, 1 + row.colour, (3, count))
-    angle = 2 * np.pi * numbers.uniform(-row.hue, row.hue, count)
+    brightness, contrast, saturation = rng.uniform(1 - row.colour, 1 + row.colour, (3, count))
+    angle = 2 * np.pi * rng.uniform(-row.hue, row.hue, count)
     eye = np.eye(3)
     scale = (brightness * contrast)[:, None, None] * eye
     saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * LUMA
@@ -287,15 +287,15 @@ def _hue_turn(angle: Floats) -> Floats:
     return turned
 
 
-def _draw_tone(
-    row: Dial, count: int, numbers: Numbers
+def _sample_tone(
+    row: AugmentRanges, count: int, rng: Rng
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Draw (count, 256) tables and which of them change anything."""
-    has_tone = numbers.random(count) < row.tone_share
-    kind = numbers.integers(0, len(TONE), count)
-    bits = numbers.integers(row.posterize_bits, 9, count)
-    threshold = numbers.integers(row.solarize_from, 257, count)
-    exponent = np.exp(numbers.uniform(-log(row.gamma), log(row.gamma), count))
+    has_tone = rng.random(count) < row.tone_share
+    kind = rng.integers(0, len(TONE), count)
+    bits = rng.integers(row.posterize_bits, 9, count)
+    threshold = rng.integers(row.solarize_from, 257, count)
+    exponent = np.exp(rng.uniform(-log(row.gamma), log(row.gamma), count))
     value = np.arange(256)
     tone = np.tile(value.astype(np.uint8), (count, 1))
     for index in np.flatnonzero(has_tone):
@@ -308,23 +308,23 @@ def _draw_tone(
     return tone, has_tone
 
 
-def _draw_erase(row: Dial, count: int, side: int, numbers: Numbers) -> npt.NDArray[np.int64]:
+def _sample_erase(row: AugmentRanges, count: int, side: int, rng: Rng) -> npt.NDArray[np.int64]:
     """Draw (count, 4) boxes in output pixels; empty where nothing is erased."""
-    erased = numbers.random(count) < row.erase_share
-    area = numbers.uniform(0.02, row.erase_area_max, count)
-    aspect = np.exp(numbers.uniform(log(0.3), log(3.3), count))
+    erased = rng.random(count) < row.erase_share
+    area = rng.uniform(0.02, row.erase_area_max, count)
+    aspect = np.exp(rng.uniform(log(0.3), log(3.3), count))
     width = np.minimum(np.sqrt(area * aspect), 1.0)
     height = np.minimum(np.sqrt(area / aspect), 1.0)
-    x1, y1 = numbers.random(count) * (1 - width), numbers.random(count) * (1 - height)
+    x1, y1 = rng.random(count) * (1 - width), rng.random(count) * (1 - height)
     shares = np.stack([x1, y1, x1 + width, y1 + height], 1)
     boxes: npt.NDArray[np.int64] = np.rint(shares * side).astype(np.int64)
     boxes[~erased] = 0
     return boxes
 
 
-def _draw_blur(share: float, count: int, numbers: Numbers) -> npt.NDArray[np.float64]:
+def _sample_blur(share: float, count: int, rng: Rng) -> npt.NDArray[np.float64]:
     """Draw (count,) sigmas, uniform as torchvision's GaussianBlur has them; 0 where none."""
     if not share:
         return np.zeros(count)  # and what is drawn next stays what it was
-    blurred, sigma = numbers.random(count) < share, numbers.uniform(*BLUR_SIGMA, count)
+    blurred, sigma = rng.random(count) < share, rng.uniform(*BLUR_SIGMA, count)
     return np.where(blurred, sigma, 0.0)

@@ -21,9 +21,17 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig
-from carray.data.pixels.augmentation import WHOLE, AugmentParams, View, dial, draw, joined, plain
+from carray.data.pixels.augmentation import (
+    WHOLE,
+    AugmentParams,
+    View,
+    concat,
+    identity_params,
+    ranges_for,
+    sample_params,
+)
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
-from carray.data.pixels.mixup import Mix, draw_mix
+from carray.data.pixels.mixup import MixParams, sample_mix
 from carray.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -60,7 +68,7 @@ class Batch:
     """Side that the backbone sees."""
     params: AugmentParams | None
     """Drawn augmentation, None where it has been applied."""
-    mix: Mix | None = None
+    mix: MixParams | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,10 +84,10 @@ class BatchPlan(Protocol[T]):
 
 
 def _drawn(
-    augment: AugmentConfig, count: int, side_in: int, side_out: int, numbers: np.random.Generator
+    augment: AugmentConfig, count: int, side_in: int, side_out: int, rng: np.random.Generator
 ) -> AugmentParams:
-    row = dial(augment.strength)
-    return draw(row, augment.flip, count, side_in, side_out, numbers, augment.blur)
+    row = ranges_for(augment.strength)
+    return sample_params(row, augment.flip, count, side_in, side_out, rng, augment.blur)
 
 
 @dataclass(frozen=True)
@@ -104,9 +112,9 @@ class TrainPlan:
     def make(self, index: int) -> Batch:
         """Return batch `index`, augmented or with its augmentation drawn."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
-        numbers = np.random.default_rng((*self.seeds, _AUGMENT, index))
-        params = _drawn(self.augment, len(rows), self.images.side, self.image_size, numbers)
-        mix = draw_mix(self.augment, self.image_size, numbers) if self.mixes else None
+        rng = np.random.default_rng((*self.seeds, _AUGMENT, index))
+        params = _drawn(self.augment, len(rows), self.images.side, self.image_size, rng)
+        mix = sample_mix(self.augment, self.image_size, rng) if self.mixes else None
         return _batch(self.images, rows, params, self.image_size, self.on_device, mix)
 
 
@@ -131,14 +139,14 @@ class ViewPlan:
     def make(self, index: int) -> Batch:
         """Return batch `index`."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
-        params = plain(len(rows), self.images.side, self.image_size)
+        params = identity_params(len(rows), self.images.side, self.image_size)
         if self.view:
-            params = joined([self._drawn(int(row)) for row in rows])
+            params = concat([self._drawn(int(row)) for row in rows])
         return _batch(self.images, rows, params, self.image_size, self.on_device, None)
 
     def _drawn(self, row: int) -> AugmentParams:
-        numbers = np.random.default_rng((self.view, row, _VIEW))
-        return _drawn(self.augment, 1, self.images.side, self.image_size, numbers)
+        rng = np.random.default_rng((self.view, row, _VIEW))
+        return _drawn(self.augment, 1, self.images.side, self.image_size, rng)
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class EvalPlan:
     def make(self, index: int) -> Batch:
         """Return batch `index`."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
-        params = plain(len(rows), self.images.side, self.image_size, self.view)
+        params = identity_params(len(rows), self.images.side, self.image_size, self.view)
         return _batch(self.images, rows, params, self.image_size, self.on_device, None)
 
 
@@ -168,7 +176,7 @@ def _batch(
     params: AugmentParams,
     image_size: int,
     on_device: bool,
-    mix: Mix | None,
+    mix: MixParams | None,
 ) -> Batch:
     labels = torch.from_numpy(images.labels[rows])
     if on_device:

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from carray.config import AugmentConfig
 
-Numbers = np.random.Generator
+Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixParams:
     """How a batch is mixed with itself in reverse order."""
 
     share: float
@@ -25,30 +25,30 @@ class Mix:
     """CutMix: x1, y1, x2, y2 of the part taken from the other image; None is MixUp."""
 
 
-def draw_mix(augment: AugmentConfig, side: int, numbers: Numbers) -> Mix | None:
+def sample_mix(augment: AugmentConfig, side: int, rng: Rng) -> MixParams | None:
     """Draw how one batch is mixed; None leaves it as it is. With both alphas each has even odds.
 
     Zhang et al., "mixup", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
     """
-    picked, kind = numbers.random(2)
+    picked, kind = rng.random(2)
     if (augment.mixup == 0 and augment.cutmix == 0) or picked >= augment.mix_prob:
         return None
     cut = augment.cutmix > 0 and (augment.mixup == 0 or kind < 0.5)
     alpha = augment.cutmix if cut else augment.mixup
-    share = float(numbers.beta(alpha, alpha))
-    return _draw_cut(share, side, numbers) if cut else Mix(share)
+    share = float(rng.beta(alpha, alpha))
+    return _sample_cut(share, side, rng) if cut else MixParams(share)
 
 
-def _draw_cut(share: float, side: int, numbers: Numbers) -> Mix:
+def _sample_cut(share: float, side: int, rng: Rng) -> MixParams:
     """Draw a box anywhere; what the border cuts off is given back to the image's own label."""
     half = side * sqrt(1 - share) / 2
-    x, y = numbers.uniform(0, side, 2)
+    x, y = rng.uniform(0, side, 2)
     x1, y1 = (max(0, round(centre - half)) for centre in (x, y))
     x2, y2 = (min(side, round(centre + half)) for centre in (x, y))
-    return Mix(1 - (x2 - x1) * (y2 - y1) / side**2, (x1, y1, x2, y2))
+    return MixParams(1 - (x2 - x1) * (y2 - y1) / side**2, (x1, y1, x2, y2))
 
 
-def mix_images(images: Tensor, mix: Mix) -> Tensor:
+def mix_images(images: Tensor, mix: MixParams) -> Tensor:
     """Return the mixed images; float (B, 3, side, side), on any device."""
     others = images.flip(0)
     if mix.box is None:
@@ -59,7 +59,7 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
     return mixed
 
 
-def mix_targets(labels: Tensor, num_classes: int, mix: Mix) -> Tensor:
+def mix_targets(labels: Tensor, num_classes: int, mix: MixParams) -> Tensor:
     """Return soft targets (B, C) that sum to 1."""
     hot = F.one_hot(labels, num_classes).float()
     return torch.lerp(hot.flip(0), hot, mix.share)

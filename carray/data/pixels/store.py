@@ -37,7 +37,7 @@ CHECK_BYTES = 256 * 2**20  # of pixels, checked at each opening; `verify` checks
 SPARE_BYTES = GIB // 2  # disk that a new store leaves free
 
 
-class _Stamp(BaseModel):
+class _StoreKey(BaseModel):
     """`store.json`."""
 
     version: Literal[1] = 1
@@ -70,8 +70,8 @@ class PixelStore:
             raise DataError(f"the pixel store {self.folder} is corrupted: remove it, it is rebuilt")
 
 
-class Warmed(BaseModel):
-    """What `warm_store` leaves."""
+class StoreBuildResult(BaseModel):
+    """What `build_store` leaves."""
 
     folder: str
     images: int
@@ -81,7 +81,7 @@ class Warmed(BaseModel):
     seconds: float
 
 
-def warm_store(
+def build_store(
     folder: Path | str,
     image_size: int,
     fit: str = "squash",
@@ -89,7 +89,7 @@ def warm_store(
     *,
     store_budget_gib: float | None = None,
     verify: bool = False,
-) -> Warmed:
+) -> StoreBuildResult:
     """Build a data folder's store of one image size and fit, if it isn't there already.
 
     Raises:
@@ -109,7 +109,7 @@ def warm_store(
     )
     if verify:
         store.verify()
-    return Warmed(
+    return StoreBuildResult(
         folder=str(store.folder),
         images=len(store.pixels),
         side=store.side,
@@ -169,7 +169,7 @@ def open_store(
 def _valid(folder: Path, manifest: Manifest, side: int, fit: config.Fit) -> PixelStore | None:
     """Return the store in `folder`, None if it is missing, stale or corrupted."""
     try:
-        stamp = _Stamp.model_validate_json((folder / "store.json").read_text(encoding="utf-8"))
+        stamp = _StoreKey.model_validate_json((folder / "store.json").read_text(encoding="utf-8"))
         raw_sums = (folder / "checksums.u32").read_bytes()
     except (OSError, ValidationError):
         return None
@@ -254,13 +254,13 @@ def _build(
     try:
         aside.mkdir(exist_ok=True)
         num_images = len(manifest.included)
-        pixels = _opened(aside / "pixels.u8", np.uint8, (num_images, side, side, 3))
-        sums = _opened(aside / "checksums.u32", np.uint32, (num_images,))
-        missing = [row for row in range(num_images) if not _filled(pixels, sums, row)]
+        pixels = _open_array(aside / "pixels.u8", np.uint8, (num_images, side, side, 3))
+        sums = _open_array(aside / "checksums.u32", np.uint32, (num_images,))
+        missing = [row for row in range(num_images) if not _is_filled(pixels, sums, row)]
         fill_store(pixels, sums, manifest, side, fit, missing, progress)
         pixels.flush()
         sums.flush()
-        stamp = _Stamp(
+        stamp = _StoreKey(
             manifest_hash=manifest.hash,
             pixels_hash=manifest.pixels_hash,
             images=num_images,
@@ -280,14 +280,14 @@ def _aside(folder: Path, manifest: Manifest) -> Path:
     return folder.with_name(f".{folder.name}.{manifest.pixels_hash[:16]}")
 
 
-def _opened(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+def _open_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """Map an array of a file for writing; zeros where it isn't there yet."""
     with path.open("ab") as file:
         file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
-def _filled(pixels: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint32], row: int) -> bool:
+def _is_filled(pixels: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint32], row: int) -> bool:
     return bool(sums[row]) and zlib.crc32(pixels[row]) == sums[row]
 
 
@@ -313,7 +313,7 @@ def fill_store(
     def fill(row: int) -> None:
         cropped = manifest.crop == "box" and boxes[row][0] >= 0
         box: Box | None = tuple(boxes[row]) if cropped else None
-        data = _unchanged(Path(paths[row]), hashes[row])
+        data = _read_unchanged(Path(paths[row]), hashes[row])
         try:
             pixels[row] = read_square(data, side, fit, box, manifest.margin)
         except UnreadableImage as error:
@@ -324,7 +324,7 @@ def fill_store(
         pass
 
 
-def _unchanged(path: Path, content_hash: str) -> bytes:
+def _read_unchanged(path: Path, content_hash: str) -> bytes:
     again = "run `carray data prepare` again"
     try:
         data = path.read_bytes()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from carray.data.pixels.decode import Pixels
 from carray.data.preparation.hamming import Rows, near_pairs
-from carray.data.preparation.scan_cache import Seen
+from carray.data.preparation.scan_cache import ImageScan
 
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
@@ -19,7 +19,7 @@ CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 # brightened or with 2 % cut off differ in at most 10 bits and correlate over 0.90.
 
 
-def near_duplicate_groups(seen: Sequence[Seen]) -> Rows:
+def near_duplicate_groups(seen: Sequence[ImageScan]) -> Rows:
     """Return a group number per image; images of one group are near-duplicates (or linked by
     others of the group). Unreadable images get a group each.
 
@@ -36,7 +36,7 @@ class _Groups:
     """Images joined so far; what is joined already is compared no more, so that many copies of
     few pictures cost little."""
 
-    def __init__(self, seen: Sequence[Seen]) -> None:
+    def __init__(self, seen: Sequence[ImageScan]) -> None:
         rows = np.array([row for row, one in enumerate(seen) if one.thumb is not None], np.int64)
         values = np.array([int(seen[row].perceptual_hash, 16) for row in rows], np.uint64)
         self.hashes, owners = np.unique(values, return_inverse=True)
@@ -126,7 +126,7 @@ class _Groups:
         return row
 
 
-def _same_pictures(ones: Sequence[Seen], others: Sequence[Seen]) -> npt.NDArray[np.bool_]:
+def _same_pictures(ones: Sequence[ImageScan], others: Sequence[ImageScan]) -> npt.NDArray[np.bool_]:
     equal = [
         one.content_hash == other.content_hash and one.perceptual_hash == other.perceptual_hash
         for one, other in zip(ones, others, strict=True)

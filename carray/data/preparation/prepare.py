@@ -14,18 +14,18 @@ from carray.data.manifest import (
     STORE_BUDGET_GIB,
     Crop,
     Manifest,
+    PrepareSettings,
     Rows,
-    Settings,
-    check_ours,
+    check_overwritable,
 )
 from carray.data.parallel import Progress
 from carray.data.preparation import quality
-from carray.data.preparation.quality import Candidate
+from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
-from carray.data.preparation.scan_cache import Seen, log_beside
+from carray.data.preparation.scan_cache import ImageScan, cache_path
 from carray.data.preparation.sources import Listing, Sighting, list_source
 from carray.data.preparation.sources.listing import natural_key
-from carray.data.preparation.splits import Shares, cut_table
+from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
 from carray.errors import DataError
 from carray.progress import silent
@@ -81,7 +81,7 @@ def prepare(
         DataError: the source can't be used, with the reason; no data folder is written then. What
             was read of the images is kept beside it, as after an interrupt: the next call goes on.
     """
-    shares = Shares(val, blend, test, folds, seed)
+    shares = SplitFractions(val, blend, test, folds, seed)
     shares.check()
     for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
         if not 0 <= number < float("inf"):
@@ -90,14 +90,14 @@ def prepare(
     folder = Path(out).resolve()
     if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
         raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
-    check_ours(folder)
+    check_overwritable(folder)
     notes = list(listing.notes)
     if crop == "box":
         notes += _checked_boxes(listing, source)
     labels_of = _merged(listing, Path(merge) if merge else None)
-    left_out = _left_out(listing, Path(exclude) if exclude else None, notes)
-    log = log_beside(folder)
-    candidates = _looked_at(listing, labels_of, left_out, crop, margin, log, progress)
+    left_out = _exclude_listed(listing, Path(exclude) if exclude else None, notes)
+    log = cache_path(folder)
+    candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
     near = quality.group_images(candidates)
     groups = quality.with_whole_files(candidates, near)
@@ -105,14 +105,14 @@ def prepare(
     _note_flaws(candidates, near, notes)
 
     classes = _class_order(listing, candidates)
-    notes += _alike_classes(classes)
+    notes += _similar_class_names(classes)
     index = {name: number for number, name in enumerate(classes)}
     table = candidate_rows(candidates, groups, index)
     try:
-        brought = cut_table(table, classes, shares, notes)
+        brought = assign_splits(table, classes, shares, notes)
     except DataError as error:
-        raise DataError(f"{error}{_left_out_before(candidates)}") from None
-    settings = Settings(
+        raise DataError(f"{error}{_previously_excluded(candidates)}") from None
+    settings = PrepareSettings(
         source=str(Path(source).resolve()),
         kind=listing.kind,
         images_folder=str(listing.images_folder),
@@ -152,7 +152,7 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
     return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
 
 
-def _alike_classes(classes: Sequence[str]) -> list[str]:
+def _similar_class_names(classes: Sequence[str]) -> list[str]:
     """Name the classes that differ only by case or blanks."""
     alike: dict[str, list[str]] = {}
     for name in classes:
@@ -171,7 +171,7 @@ def _merged(listing: Listing, merge: Path | None) -> dict[str, str]:
     return {label: merged.get(label, label) for label in labels}
 
 
-def _left_out(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
+def _exclude_listed(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
     """Return the ids that a person excludes; names that match none are noted."""
     if exclude is None:
         return set()
@@ -182,7 +182,7 @@ def _left_out(listing: Listing, exclude: Path | None, notes: list[str]) -> set[s
     return matched
 
 
-def _looked_at(
+def _scan(
     listing: Listing,
     labels_of: dict[str, str],
     left_out: set[str],
@@ -190,7 +190,7 @@ def _looked_at(
     margin: float,
     log: Path,
     progress: Progress,
-) -> list[Candidate]:
+) -> list[LabelledImage]:
     """Scan every image that is still wanted; say why the others aren't."""
     excluded = [_known_problem(one, left_out) for one in listing.sightings]
     wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
@@ -198,9 +198,9 @@ def _looked_at(
     found = iter(scan_images([one.path for one in wanted], boxes, margin, progress, log))
     candidates = []
     for one, why in zip(listing.sightings, excluded, strict=True):
-        seen = Seen() if why else next(found)
+        seen = ImageScan() if why else next(found)
         why = why or (f"unreadable: {seen.problem}" if seen.problem else "")
-        candidates.append(Candidate(one, labels_of[one.label], seen, why))
+        candidates.append(LabelledImage(one, labels_of[one.label], seen, why))
     return candidates
 
 
@@ -210,7 +210,7 @@ def _known_problem(one: Sighting, left_out: set[str]) -> str:
     return f"missing: {one.problem}" if one.problem else ""
 
 
-def _left_out_before(candidates: Sequence[Candidate]) -> str:
+def _previously_excluded(candidates: Sequence[LabelledImage]) -> str:
     """Return " (left out: 3 conflict, ...)", with an example; "" where no image was."""
     out = [one for one in candidates if one.excluded]
     if not out:
@@ -220,7 +220,7 @@ def _left_out_before(candidates: Sequence[Candidate]) -> str:
     return f" (left out: {told}; {out[0].image_id}: {out[0].excluded})"
 
 
-def _note_flaws(candidates: Sequence[Candidate], near: Rows, notes: list[str]) -> None:
+def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str]) -> None:
     leaks = sum(one.excluded.startswith("leak") for one in candidates)
     if leaks:
         notes.append(
@@ -233,7 +233,7 @@ def _note_flaws(candidates: Sequence[Candidate], near: Rows, notes: list[str]) -
         notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
 
 
-def _class_order(listing: Listing, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def _class_order(listing: Listing, candidates: Sequence[LabelledImage]) -> tuple[str, ...]:
     """Return the classes in the source's order, else as people sort; excluded images' too, so
     that a class without a usable image is found and named."""
     labels = {one.label for one in candidates if one.label}
@@ -244,7 +244,7 @@ def _class_order(listing: Listing, candidates: Sequence[Candidate]) -> tuple[str
 
 
 def candidate_rows(
-    candidates: Sequence[Candidate], groups: Rows, index: Mapping[str, int]
+    candidates: Sequence[LabelledImage], groups: Rows, index: Mapping[str, int]
 ) -> pd.DataFrame:
     """Return the manifest's rows; `split` is still the source's, `fold` none.
 

@@ -10,20 +10,20 @@ import numpy as np
 
 from carray.data.manifest import Rows
 from carray.data.preparation.near_duplicates import near_duplicate_groups
-from carray.data.preparation.scan_cache import Seen
+from carray.data.preparation.scan_cache import ImageScan
 from carray.data.preparation.sources import Sighting
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LabelledImage:
     """One image between its listing and the manifest."""
 
     sighting: Sighting
     label: str
     """After merging."""
-    seen: Seen
+    seen: ImageScan
     excluded: str = ""
     """`kind: reason`, "" while it stays."""
 
@@ -38,7 +38,7 @@ class Candidate:
         return self.sighting.split
 
 
-def exclude_conflicts(images: Sequence[Candidate], crop: bool) -> list[Candidate]:
+def exclude_conflicts(images: Sequence[LabelledImage], crop: bool) -> list[LabelledImage]:
     """Exclude what has one content under two labels, and all but one of equal content.
 
     Of equals the copy in `test` stays, then that in `val`; with `crop` two boxes of one file are
@@ -61,7 +61,7 @@ def exclude_conflicts(images: Sequence[Candidate], crop: bool) -> list[Candidate
     return out
 
 
-def exclude_leaks(images: Sequence[Candidate], groups: Rows) -> list[Candidate]:
+def exclude_leaks(images: Sequence[LabelledImage], groups: Rows) -> list[LabelledImage]:
     """Exclude the train side of groups that straddle the source's own splits."""
     out = list(images)
     for rows in _by_group(images, groups):
@@ -72,13 +72,13 @@ def exclude_leaks(images: Sequence[Candidate], groups: Rows) -> list[Candidate]:
     return out
 
 
-def group_images(images: Sequence[Candidate]) -> Rows:
+def group_images(images: Sequence[LabelledImage]) -> Rows:
     """Return the near-duplicate group of each image; excluded ones stand alone."""
-    blank = Seen()
+    blank = ImageScan()
     return near_duplicate_groups([blank if one.excluded else one.seen for one in images])
 
 
-def with_whole_files(images: Sequence[Candidate], groups: Rows) -> Rows:
+def with_whole_files(images: Sequence[LabelledImage], groups: Rows) -> Rows:
     """Return the groups, joined where images are cut from one file; excluded ones stand alone."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -90,7 +90,7 @@ def with_whole_files(images: Sequence[Candidate], groups: Rows) -> Rows:
     return joined
 
 
-def suspected_labels(images: Sequence[Candidate], groups: Rows) -> list[str]:
+def suspected_labels(images: Sequence[LabelledImage], groups: Rows) -> list[str]:
     """Say which near-duplicates bear two labels: one of them is perhaps wrong."""
     told = []
     for rows in _by_group(images, groups):
@@ -104,7 +104,7 @@ def suspected_labels(images: Sequence[Candidate], groups: Rows) -> list[str]:
     return told
 
 
-def _copy(image: Candidate, kept: Candidate, how: str) -> str:
+def _copy(image: LabelledImage, kept: LabelledImage, how: str) -> str:
     what = "same content as" if how == "same" else "near-duplicate of"
     if how == "near" and image.seen.content_hash == kept.seen.content_hash:
         what = "cut from one file with"
@@ -113,11 +113,11 @@ def _copy(image: Candidate, kept: Candidate, how: str) -> str:
     return f"leak: {what} {kept.image_id} in {kept.split}"
 
 
-def _best(rows: Iterable[int], images: Sequence[Candidate]) -> int:
+def _best(rows: Iterable[int], images: Sequence[LabelledImage]) -> int:
     return max(rows, key=lambda row: (PRIORITY[images[row].split], -row))
 
 
-def _by_content(images: Sequence[Candidate], crop: bool) -> list[list[int]]:
+def _by_content(images: Sequence[LabelledImage], crop: bool) -> list[list[int]]:
     rows: dict[object, list[int]] = defaultdict(list)
     for row, one in enumerate(images):
         if not one.excluded:
@@ -125,7 +125,7 @@ def _by_content(images: Sequence[Candidate], crop: bool) -> list[list[int]]:
     return [same for same in rows.values() if len(same) > 1]
 
 
-def _by_group(images: Sequence[Candidate], groups: Rows) -> list[list[int]]:
+def _by_group(images: Sequence[LabelledImage], groups: Rows) -> list[list[int]]:
     rows: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(groups.tolist()):
         if not images[row].excluded:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from carray.data.parallel import Progress, map_images
 from carray.data.pixels.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
-from carray.data.preparation.scan_cache import THUMB_SIDE, ScanLog, Seen, key_of, opened_log
+from carray.data.preparation.scan_cache import THUMB_SIDE, ImageScan, ScanCache, key_of, open_cache
 from carray.progress import silent
 
 HASHED_SIDE = 64  # what the perceptual hash sees; it shrinks that to 32 itself
@@ -30,7 +30,7 @@ def scan_images(
     margin: float,
     progress: Progress = silent,
     log_file: Path | None = None,
-) -> list[Seen]:
+) -> list[ImageScan]:
     """Decode and hash every image (cut to its box, if it has one), in threads; never raises for
     an image: a file that can't be read has a `problem`.
 
@@ -41,28 +41,28 @@ def scan_images(
         DataError: the log can't be written.
     """
 
-    def look(number: int) -> Seen:
+    def look(number: int) -> ImageScan:
         asked = paths[number], boxes[number], margin
         key = key_of(*asked)
         seen = scan_image(*asked)
         log.add(key, seen)
         return seen
 
-    with opened_log(log_file) if log_file else nullcontext(ScanLog()) as log:
+    with open_cache(log_file) if log_file else nullcontext(ScanCache()) as log:
         found = [log.find(path, box, margin) for path, box in zip(paths, boxes, strict=True)]
         missing = [number for number, seen in enumerate(found) if seen is None]
         looked = iter(list(map_images(look, missing, "reading images", progress)))
         return [seen or next(looked) for seen in found]
 
 
-def scan_image(path: Path, box: Box | None, margin: float) -> Seen:
+def scan_image(path: Path, box: Box | None, margin: float) -> ImageScan:
     """Decode and hash one image."""
     try:
         if not S_ISREG(path.stat().st_mode):
-            return Seen(problem="no file, but a pipe or a device")
+            return ImageScan(problem="no file, but a pipe or a device")
         data = path.read_bytes()
     except OSError as error:
-        return Seen(problem=error.strerror or str(error))
+        return ImageScan(problem=error.strerror or str(error))
     digest = sha256(data).hexdigest()
     try:
         image = open_image(data)
@@ -73,9 +73,9 @@ def scan_image(path: Path, box: Box | None, margin: float) -> Seen:
         if box is not None:
             pixels = cut(pixels, grow(box, margin, width=width, height=height))
     except UnreadableImage as error:
-        return Seen(problem=str(error), content_hash=digest)
+        return ImageScan(problem=str(error), content_hash=digest)
     small = _shrunk(pixels, HASHED_SIDE)
-    return Seen("", digest, perceptual_hash(small), width, height, _shrunk(small, THUMB_SIDE))
+    return ImageScan("", digest, perceptual_hash(small), width, height, _shrunk(small, THUMB_SIDE))
 
 
 def perceptual_hash(pixels: Pixels) -> str:

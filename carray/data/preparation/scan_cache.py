@@ -33,7 +33,7 @@ _RECORD = np.dtype(
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageScan:
     """What one image holds; after a `problem` the rest is empty."""
 
     problem: str = ""
@@ -48,7 +48,7 @@ class Seen:
     """(THUMB_SIDE, THUMB_SIDE, 3)."""
 
 
-class ScanLog:
+class ScanCache:
     """Readable images by the state of their files, each written as soon as it is seen; one without
     a file keeps nothing."""
 
@@ -59,7 +59,7 @@ class ScanLog:
         self._records = records
         self._rows = {record["key"].tobytes(): row for row, record in enumerate(records)}
 
-    def find(self, path: Path, box: Box | None, margin: float) -> Seen | None:
+    def find(self, path: Path, box: Box | None, margin: float) -> ImageScan | None:
         """Return what an earlier scan saw, if the file is as it was."""
         row = self._rows.get(key_of(path, box, margin)) if self._rows else None
         if row is None:
@@ -69,9 +69,9 @@ class ScanLog:
             record[name].tobytes().hex() for name in ("content_hash", "perceptual_hash")
         )
         width, height = record["size"].tolist()
-        return Seen("", content, perceptual, width, height, record["thumb"])
+        return ImageScan("", content, perceptual, width, height, record["thumb"])
 
-    def add(self, key: bytes, seen: Seen) -> None:
+    def add(self, key: bytes, seen: ImageScan) -> None:
         """Keep what a scan saw, unless it can't be read; any thread may call this."""
         if self._descriptor is None or seen.problem:
             return
@@ -85,18 +85,18 @@ class ScanLog:
         os.write(self._descriptor, record.tobytes())  # one call that appends: threads don't mix
 
 
-def log_beside(folder: Path) -> Path:
+def cache_path(folder: Path) -> Path:
     """Return where a scan for the data folder `folder` is kept until that folder is written."""
     return folder.with_name(f".{folder.name}.scan")
 
 
-def num_kept(log: Path) -> int:
+def num_cached(log: Path) -> int:
     """Return the images that an interrupted scan had read."""
     return log.stat().st_size // _RECORD.itemsize if log.exists() else 0
 
 
 @contextmanager
-def opened_log(path: Path) -> Iterator[ScanLog]:
+def open_cache(path: Path) -> Iterator[ScanCache]:
     """Open the log `path`, begun or not; what a killed writer left half written is cut off.
 
     Raises:
@@ -109,7 +109,7 @@ def opened_log(path: Path) -> Iterator[ScanLog]:
             records = np.fromfile(path, _RECORD)
             file.truncate(len(records) * _RECORD.itemsize)
             whole = [record["checksum"] == _checksum(record) for record in records]
-            yield ScanLog(file.fileno(), records[np.array(whole, bool)])
+            yield ScanCache(file.fileno(), records[np.array(whole, bool)])
     except BlockingIOError:
         raise DataError(f"another process keeps what it reads in {path}: wait for it") from None
     except OSError as error:

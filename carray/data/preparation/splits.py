@@ -16,7 +16,7 @@ MIN_BLEND_IMAGES = 40  # fewer choose an ensemble no better than chance would
 MAX_NAMED = 8  # classes that an error names before it counts the rest
 
 
-def cut_stratified(
+def split_stratified(
     labels: Rows, groups: Rows, fractions: Mapping[str, float], seed: int
 ) -> npt.NDArray[np.str_]:
     """Return the part of each image: of every class each part gets its fraction.
@@ -42,10 +42,10 @@ def cut_stratified(
     return np.array(parts)[chosen]
 
 
-def cut_folds(labels: Rows, groups: Rows, num_folds: int, seed: int) -> Rows:
+def assign_folds(labels: Rows, groups: Rows, num_folds: int, seed: int) -> Rows:
     """Return the fold of each image in [0, num_folds), stratified, groups kept whole."""
     fractions = {str(fold): 1 / num_folds for fold in range(num_folds)}
-    return cut_stratified(labels, groups, fractions, seed).astype(np.int64)
+    return split_stratified(labels, groups, fractions, seed).astype(np.int64)
 
 
 def require_images(
@@ -150,7 +150,7 @@ def _shuffled_groups(groups: Rows, seed: int) -> list[Rows]:
 
 
 @dataclass(frozen=True)
-class Shares:
+class SplitFractions:
     """What is asked of the splits: shares of the images that the source leaves to be split."""
 
     val: float
@@ -174,8 +174,8 @@ class Shares:
             raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
 
 
-def cut_table(
-    table: pd.DataFrame, classes: Sequence[str], shares: Shares, notes: list[str]
+def assign_splits(
+    table: pd.DataFrame, classes: Sequence[str], shares: SplitFractions, notes: list[str]
 ) -> tuple[str, ...]:
     """Fill in `split` and `fold`; return the splits that the source brought."""
     kept = (table["excluded"] == "").to_numpy()
@@ -185,7 +185,7 @@ def cut_table(
     labels = table["class_index"].to_numpy(np.int64)
     groups = table["group"].to_numpy(np.int64)
     fractions = _fractions(labels[pool], groups[pool], classes, shares, brought, notes)
-    parts = cut_stratified(labels[pool], groups[pool], fractions, shares.seed)
+    parts = split_stratified(labels[pool], groups[pool], fractions, shares.seed)
     splits = own.astype(object)
     splits[pool] = parts
     table["split"] = splits
@@ -194,7 +194,7 @@ def cut_table(
         train = pool[parts == "train"]
         names = [f"fold {fold}" for fold in range(shares.folds)]
         require_images(labels[train], groups[train], classes, names, "the folds")
-        table.loc[train, "fold"] = cut_folds(
+        table.loc[train, "fold"] = assign_folds(
             labels[train], groups[train], shares.folds, shares.seed
         )
     return brought
@@ -216,7 +216,7 @@ def _fractions(
     labels: Rows,
     groups: Rows,
     classes: Sequence[str],
-    shares: Shares,
+    shares: SplitFractions,
     brought: Sequence[str],
     notes: list[str],
 ) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from carray.data.preparation.sources.listing import Sighting, nfc
+from carray.data.preparation.sources.listing import SourceImage, nfc
 from carray.data.preparation.sources.table import ID_NAMES, columns_of, read_csv, usual_column
 from carray.errors import DataError, did_you_mean
 
@@ -34,7 +34,7 @@ def _ids(path: Path) -> tuple[str, ...]:
 
 
 def match_names(
-    names: Collection[str], sightings: Collection[Sighting]
+    names: Collection[str], sightings: Collection[SourceImage]
 ) -> tuple[set[str], list[str]]:
     """Return (ids of the named images, names that match none).
 

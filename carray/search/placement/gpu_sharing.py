@@ -25,7 +25,7 @@ LARGEST = "image_size", "device_batch_size"  # of what a trial may draw, what it
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMemory:
     """A GPU, and what trials take of it."""
 
     gpu_gib: float
@@ -50,7 +50,7 @@ def share_of_gpu(lanes: int) -> float:
     return math.floor(10_000 / lanes) / 10_000
 
 
-def packed(
+def resolve_gpu_share(
     request: StudyRequest,
     space: SearchSpace,
     manifest: Manifest,
@@ -66,11 +66,11 @@ def packed(
     configs = typical_configs(space, LARGEST)
     measured = measure(configs, len(manifest.classes))
     lanes = lanes_per_gpu(max(measured.trials_gib), measured.gpu_gib)
-    say(packing_text(configs, measured, lanes))
+    say(gpu_share_text(configs, measured, lanes))
     return replace(request, gpus_per_trial=share_of_gpu(lanes))
 
 
-def packing_text(configs: Sequence[TrialConfig], measured: Measured, lanes: int) -> str:
+def gpu_share_text(configs: Sequence[TrialConfig], measured: MeasuredMemory, lanes: int) -> str:
     """Say how many trials share a GPU, and which one decides that."""
     taken, config = max(zip(measured.trials_gib, configs, strict=True), key=lambda pair: pair[0])
     size = "more than that" if math.isinf(taken) else f"{taken:.1f} GiB"
@@ -79,7 +79,7 @@ def packing_text(configs: Sequence[TrialConfig], measured: Measured, lanes: int)
     return f"packing: {trials} a GPU of {measured.gpu_gib:.0f} GiB; {what} takes {size}"
 
 
-def measure(configs: Sequence[TrialConfig], num_classes: int) -> Measured:
+def measure(configs: Sequence[TrialConfig], num_classes: int) -> MeasuredMemory:
     """Measure each configuration on a GPU of the cluster, one after the other in one process.
 
     Raises:
@@ -87,7 +87,7 @@ def measure(configs: Sequence[TrialConfig], num_classes: int) -> Measured:
     """
     task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure)
     try:
-        found: Measured = ray.get(task.remote(list(configs), num_classes))
+        found: MeasuredMemory = ray.get(task.remote(list(configs), num_classes))
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1]
         raise PlanError(
@@ -96,7 +96,7 @@ def measure(configs: Sequence[TrialConfig], num_classes: int) -> Measured:
     return found
 
 
-def _measure(configs: Sequence[TrialConfig], num_classes: int) -> Measured:
+def _measure(configs: Sequence[TrialConfig], num_classes: int) -> MeasuredMemory:
     import torch
 
     from carray.training.compute.memory_footprint import footprint_gib
@@ -104,4 +104,6 @@ def _measure(configs: Sequence[TrialConfig], num_classes: int) -> Measured:
 
     device = torch.device("cuda")
     gpu_gib = torch.cuda.get_device_properties(device).total_memory / GIB
-    return Measured(gpu_gib, tuple(footprint_gib(each, num_classes, device) for each in configs))
+    return MeasuredMemory(
+        gpu_gib, tuple(footprint_gib(each, num_classes, device) for each in configs)
+    )

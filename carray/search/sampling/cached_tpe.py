@@ -30,12 +30,12 @@ Space = dict[str, BaseDistribution]
 Floats = npt.NDArray[np.float64]
 
 
-class QuickTpe(TPESampler):  # type: ignore[misc]
+class CachedTpeSampler(TPESampler):  # type: ignore[misc]
     """`TPESampler` for one study of one objective, with `constant_liar`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(constant_liar=True, **options)
-        self._trials = Trials()
+        self._trials = TrialTable()
         if self._group:
             self._group_decomposed_search_space: Any = self._trials
 
@@ -77,7 +77,7 @@ class QuickTpe(TPESampler):  # type: ignore[misc]
         return self._parzen_estimator_cls(observed, space, self._parzen_estimator_parameters)
 
 
-class Trials:
+class TrialTable:
     """A study's trials as TPE sees them: which have ended, how well, and with which values."""
 
     def __init__(self) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import optuna
 
 from carray.errors import ConfigError, did_you_mean
-from carray.search.sampling.cached_tpe import QuickTpe
+from carray.search.sampling.cached_tpe import CachedTpeSampler
 
 STARTUP_TRIALS = 3  # random ones before univariate TPE learns; Optuna's ten are half a short study
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # group: each backbone's own block is modelled jointly too, not only what all trials share
-    "tpe": lambda seed: QuickTpe(seed=seed, multivariate=True, group=True),
-    "tpe-univariate": lambda seed: QuickTpe(
+    "tpe": lambda seed: CachedTpeSampler(seed=seed, multivariate=True, group=True),
+    "tpe-univariate": lambda seed: CachedTpeSampler(
         seed=seed, multivariate=False, n_startup_trials=STARTUP_TRIALS
     ),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),

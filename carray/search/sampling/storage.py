@@ -20,13 +20,13 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from carray.errors import GO_ON, RecordError
+from carray.errors import RESUMES, RecordError
 
 
-class KeptStorage(InMemoryStorage):  # type: ignore[misc]
+class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
     """Answers from memory, and writes what it is told to the storage `behind` it.
 
-    A trial is written when it is kept (`keep`, once its parameters are drawn) and when it ends, as
+    A trial is written when it is kept (`flush`, once its parameters are drawn) and when it ends, as
     a whole; a process killed before has drawn nothing that anyone knows of.
     """
 
@@ -41,10 +41,10 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
         for trial in behind.get_all_trials(self._study_behind, deepcopy=False):
             self._ids[super().create_new_trial(study_id, trial)] = trial._trial_id
 
-    def keep(self, trial_id: int) -> None:
+    def flush(self, trial_id: int) -> None:
         """Write what is known of a trial and not written yet."""
         late = self._late.pop(trial_id, [])
-        with _answering():
+        with _translate_storage_errors():
             if trial_id not in self._ids:
                 whole = self.get_trial(trial_id)
                 self._ids[trial_id] = self._behind.create_new_trial(self._study_behind, whole)
@@ -55,14 +55,14 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep what a sampler notes of the study: how far a sequence is drawn."""
         super().set_study_system_attr(study_id, key, value)
-        with _answering():
+        with _translate_storage_errors():
             self._behind.set_study_system_attr(self._study_behind, key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Open a trial; one that waits to be drawn is kept at once."""
         trial_id = int(super().create_new_trial(study_id, template_trial))
         if template_trial is not None:
-            self.keep(trial_id)
+            self.flush(trial_id)
         return trial_id
 
     def set_trial_param(
@@ -70,7 +70,7 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
     ) -> None:
         """Note a drawn parameter, in the storage's own representation."""
         super().set_trial_param(trial_id, name, value, distribution)
-        self._later(trial_id, "set_trial_param", name, value, distribution)
+        self._defer(trial_id, "set_trial_param", name, value, distribution)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -78,34 +78,34 @@ class KeptStorage(InMemoryStorage):  # type: ignore[misc]
         """Change a trial's state; return whether it changed. The end of a trial is kept at once."""
         if not super().set_trial_state_values(trial_id, state, values):
             return False
-        self._later(trial_id, "set_trial_state_values", state, values)
+        self._defer(trial_id, "set_trial_state_values", state, values)
         if state.is_finished():
-            self.keep(trial_id)
+            self.flush(trial_id)
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
         """Note a value of a trial that runs."""
         super().set_trial_intermediate_value(trial_id, step, value)
-        self._later(trial_id, "set_trial_intermediate_value", step, value)
+        self._defer(trial_id, "set_trial_intermediate_value", step, value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note an attribute."""
         super().set_trial_user_attr(trial_id, key, value)
-        self._later(trial_id, "set_trial_user_attr", key, value)
+        self._defer(trial_id, "set_trial_user_attr", key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note an attribute of Optuna's own."""
         super().set_trial_system_attr(trial_id, key, value)
-        self._later(trial_id, "set_trial_system_attr", key, value)
+        self._defer(trial_id, "set_trial_system_attr", key, value)
 
-    def _later(self, trial_id: int, method: str, *args: Any) -> None:
+    def _defer(self, trial_id: int, method: str, *args: Any) -> None:
         self._late[trial_id].append((method, args))
 
 
 def open_optuna_study(
     name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
 ) -> optuna.Study:
-    """Open the stored Optuna study `name`, or make it; its storage is a `KeptStorage`.
+    """Open the stored Optuna study `name`, or make it; its storage is a `WriteBehindStorage`.
 
     Raises:
         RecordError: the storage can't be opened, with the cause.
@@ -118,7 +118,7 @@ def open_optuna_study(
             stored = optuna.create_study(
                 study_name=name, direction=direction, storage=behind, load_if_exists=True
             )
-            kept = KeptStorage(behind, stored)
+            kept = WriteBehindStorage(behind, stored)
         except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
             raise RecordError(
                 f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); mend "
@@ -128,13 +128,13 @@ def open_optuna_study(
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _translate_storage_errors() -> Iterator[None]:
     """Say in one sentence that a storage has stopped answering: its server is gone, say."""
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         raise RecordError(
-            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and {GO_ON}"
+            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and {RESUMES}"
         ) from error
 
 
@@ -145,6 +145,6 @@ def _cause_of(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def keep(trial: optuna.Trial) -> None:
+def flush(trial: optuna.Trial) -> None:
     """Write an open trial of such a study, now that its parameters are drawn."""
-    trial.storage.keep(trial._trial_id)
+    trial.storage.flush(trial._trial_id)

@@ -22,14 +22,14 @@ from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.actor_reuse import keep_starting_actors
-from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, ThinTrial
+from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
-from carray.training.stopping import ending_of
+from carray.training.stopping import stop_reason
 
 TIME_BUDGET = "the time budget is spent"
 SURPASSED = "others are the best now"
-THIN_CRASHES = 3  # deaths of a thin trial's own process before the trial counts as failed
-MOST_PAUSED = 81
+MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
+MAX_PAUSED_TRIALS = 81
 PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 """Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
 actors come up one after the other, and of several that end together all but one are let go."""
@@ -68,13 +68,13 @@ class Driver:
 
     def search(self, scheduler: TrialScheduler, deadline: float | None, storage: Path) -> None:
         """Run Tune until the ledger opens no more trials and those opened have ended."""
-        for record in self.ledger.to_finish():
+        for record in self.ledger.missing_logits():
             self.close(record)
         at_once = self._trials_at_once(scheduler)
         keep_starting_actors()
         limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=at_once)
         tuner = tune.Tuner(
-            tune.with_resources(ThinTrial, {"cpu": 0.01}),
+            tune.with_resources(LaneTrainable, {"cpu": 0.01}),
             tune_config=tune.TuneConfig(
                 search_alg=limited,
                 scheduler=scheduler,
@@ -88,7 +88,7 @@ class Driver:
                 callbacks=[LedgerCallback(self)],
                 stop=_Deadline(self, deadline),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=THIN_CRASHES),
+                failure_config=tune.FailureConfig(max_failures=MAX_TRAINABLE_DEATHS),
                 verbose=0,
             ),
         )
@@ -96,13 +96,13 @@ class Driver:
         try:
             tuner.fit()
         except TuneError:
-            self._raise_kept()
+            self._raise_captured()
             raise
         self.wait_finished()
-        self._raise_kept()
+        self._raise_captured()
 
     @contextlib.contextmanager
-    def keeping_errors(self) -> Iterator[None]:
+    def capturing_errors(self) -> Iterator[None]:
         """Keep what goes wrong, a full disk say: Tune tells it as text, a thread not at all."""
         try:
             yield
@@ -110,14 +110,14 @@ class Driver:
             self._error = self._error or error
             raise
 
-    def _raise_kept(self) -> None:
+    def _raise_captured(self) -> None:
         if self._error is not None:
             raise self._error from None
 
     def _trials_at_once(self, scheduler: TrialScheduler) -> int:
         """One a lane; Hyperband halves whole brackets, whose paused trials count as open ones."""
         if isinstance(scheduler, HyperBandScheduler):
-            return min(self.ledger.study.trials, MOST_PAUSED)
+            return min(self.ledger.study.trials, MAX_PAUSED_TRIALS)
         return self.lanes.num_lanes
 
     def refit(self, records: list[TrialRecord]) -> None:
@@ -128,7 +128,7 @@ class Driver:
         for thread in threads:
             thread.join()
         self.wait_finished()
-        self._raise_kept()
+        self._raise_captured()
 
     def give_up(self, records: list[TrialRecord]) -> None:
         """End refits and folds that an earlier call began and nobody asks for any more."""
@@ -136,7 +136,7 @@ class Driver:
             self.close(self.ledger.end(record.number, TrialState.PRUNED, SURPASSED))
         self.wait_finished()
 
-    def leave_undone(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """End the search where a lane left an order undone of itself: its disk is full, say."""
         if why != INTERRUPTED:
             self._error = self._error or DiskError(why)
@@ -168,14 +168,14 @@ class Driver:
         try:
             answer: Answer = future.result()
             if answer.is_undone:
-                self.leave_undone(answer.reason)
+                self.abort(answer.reason)
             else:
                 if answer.reason:
                     lacks = lacks_logits(record, self.ledger.trial_folder(record.number))
                     again = "; the same command tries again" if lacks else ""
                     told = f"trial {record.name} left no logits: {answer.reason}{again}"
                     self.without_logits.append(told)
-                with contextlib.suppress(Exception), self.keeping_errors():
+                with contextlib.suppress(Exception), self.capturing_errors():
                     self.ledger.leave(record.number)
                     self._on_left(record)
         finally:
@@ -184,20 +184,20 @@ class Driver:
                 self._all_finished.notify_all()
 
     def _refit_aside(self, record: TrialRecord) -> None:
-        with contextlib.suppress(Exception), self.keeping_errors():
+        with contextlib.suppress(Exception), self.capturing_errors():
             self._refit_one(record)
 
     def _refit_one(self, record: TrialRecord) -> None:
         import ray
 
-        reason, ending = ending_of(record.epochs, record.config)
+        reason, ending = stop_reason(record.epochs, record.config)
         while not reason and len(record.epochs) < record.config.epochs:
             epoch = len(record.epochs) + 1
             order = LaneOrder("epoch", self.order(record, epoch))
             answer: Answer = ray.get(self.lanes.call(order))
             if answer.outcome is None:
                 if answer.is_undone:
-                    self.leave_undone(answer.reason)
+                    self.abort(answer.reason)
                 else:
                     ended = self.ledger.end(record.number, TrialState(answer.state), answer.reason)
                     self.close(ended)
@@ -218,7 +218,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Open a trial; Tune's FINISHED once the ledger opens no more."""
-        with self._driver.keeping_errors():
+        with self._driver.capturing_errors():
             record = self._driver.ledger.ask()
         if record is None:
             return str(Searcher.FINISHED)
@@ -238,11 +238,11 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         number = self.numbers.pop(trial_id)
         ledger = self._driver.ledger
         epochs_done = len(ledger.record(number).epochs)
-        state, reason = _verdict(result or {}, error, ledger, epochs_done)
+        state, reason = _trial_end(result or {}, error, ledger, epochs_done)
         if state is TrialState.RUNNING:
-            self._driver.leave_undone(reason)
+            self._driver.abort(reason)
         else:
-            with self._driver.keeping_errors():
+            with self._driver.capturing_errors():
                 self._driver.close(ledger.end(number, state, reason))
 
     def save(self, checkpoint_path: str) -> None:
@@ -252,13 +252,13 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Nothing: the ledger is the truth."""
 
 
-def _verdict(
+def _trial_end(
     result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int
 ) -> tuple[TrialState, str]:
     if STATE not in result and ledger.stopped not in ("", TIME_BUDGET):
         return TrialState.RUNNING, INTERRUPTED
     if error:
-        return TrialState.FAILED, f"its trial process died {THIN_CRASHES + 1} times"
+        return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
     if STATE in result:
         return TrialState(result[STATE]), str(result.get(REASON, ""))
     by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epochs_done}"
@@ -282,7 +282,7 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
         row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
         kept = {name: facts[name] for name in RECORD_FACTS}
-        with self._driver.keeping_errors():
+        with self._driver.capturing_errors():
             self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

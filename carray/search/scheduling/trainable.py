@@ -15,7 +15,7 @@ from ray.tune import Trainable
 from carray.lanes.messages import Answer, LaneOrder
 from carray.records import TrialFolder
 from carray.training.epoch_order import EpochOrder
-from carray.training.stopping import ending_of
+from carray.training.stopping import stop_reason
 
 EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
 STATE = "carray_state"  # in the last result: how the trial ended by itself
@@ -24,7 +24,7 @@ FACTS = "carray_facts"
 ROW = "carray_row"  # the epoch's metrics
 
 
-class ThinTrial(Trainable):  # type: ignore[misc]
+class LaneTrainable(Trainable):  # type: ignore[misc]
     """One trial as Tune sees it; its config is `{mailbox, job, metric}`."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ class ThinTrial(Trainable):  # type: ignore[misc]
     def _again(self) -> dict[str, Any]:
         """Report an epoch of an earlier call, which may have been killed before the trial's end."""
         is_last = self._epoch == len(self._known)
-        stop, ending = ending_of(self._known, self._job.config) if is_last else ("", "")
+        stop, ending = stop_reason(self._known, self._job.config) if is_last else ("", "")
         return self._result(dict(self._known[self._epoch - 1]), {}, stop, ending)
 
     def _result(

@@ -32,11 +32,11 @@ KEYS = (
 BLOCK_KEYS = ("fixed", "search")
 SAMPLERS = ("tpe", "tpe-univariate", "random", "gp", "cmaes", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
-MOST_TOLD = 6  # mistakes that one message names
+MAX_ERRORS_SHOWN = 6  # mistakes that one message names
 
 
 @dataclass
-class Mistakes:
+class FileErrors:
     """What is wrong in one file, in the order of its lines."""
 
     name: str
@@ -55,8 +55,10 @@ class Mistakes:
         lines = [f"line {line}: {says}" if line else says for line, says in told]
         if len(lines) == 1:
             raise ConfigError(f"{self.name}, {lines[0]}")
-        more = [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
-        shown = "\n  ".join(lines[:MOST_TOLD] + more)
+        more = (
+            [f"and {len(lines) - MAX_ERRORS_SHOWN} more"] if len(lines) > MAX_ERRORS_SHOWN else []
+        )
+        shown = "\n  ".join(lines[:MAX_ERRORS_SHOWN] + more)
         raise ConfigError(f"{self.name} has {len(lines)} mistakes:\n  {shown}")
 
 
@@ -64,12 +66,12 @@ def parse_space(text: str, name: str) -> SearchSpace:
     """Return the space that YAML text describes, checked whole; `name` is how errors call it.
 
     Raises:
-        ConfigError: it has mistakes; all are named with their lines, the first `MOST_TOLD` shown.
+        ConfigError: it has mistakes; the first `MAX_ERRORS_SHOWN` are named with their lines.
     """
     document = parse(text, name)
     if not isinstance(document.value, Mapping):
         raise ConfigError(f"{name} must be a mapping with the keys {', '.join(KEYS)}")
-    mistakes = Mistakes(name, document)
+    mistakes = FileErrors(name, document)
     for keys, _ in document.repeated:
         mistakes.add(keys, f"{keys[-1]!r} is given twice")
     fields = _read_fields(document.value, mistakes)
@@ -81,7 +83,7 @@ def parse_space(text: str, name: str) -> SearchSpace:
     return space
 
 
-def _read_fields(raw: Mapping[Any, Any], mistakes: Mistakes) -> dict[str, Any]:
+def _read_fields(raw: Mapping[Any, Any], mistakes: FileErrors) -> dict[str, Any]:
     _check_keys(raw, KEYS, (), mistakes)
     if raw.get("version") != VERSION:
         mistakes.add(("version",), f"version: {raw.get('version')!r} must be {VERSION}")
@@ -103,13 +105,13 @@ def _read_fields(raw: Mapping[Any, Any], mistakes: Mistakes) -> dict[str, Any]:
     }
 
 
-def _check_keys(raw: Mapping[Any, Any], known: Iterable[str], at: Keys, to: Mistakes) -> None:
+def _check_keys(raw: Mapping[Any, Any], known: Iterable[str], at: Keys, to: FileErrors) -> None:
     for key in raw:
         if key not in known:
             to.add((*at, str(key)), f"unknown key {key!r}{did_you_mean(str(key), known)}")
 
 
-def _mapping(raw: object, at: Keys, to: Mistakes) -> Mapping[Any, Any]:
+def _mapping(raw: object, at: Keys, to: FileErrors) -> Mapping[Any, Any]:
     if raw is None:
         return {}
     if isinstance(raw, Mapping):
@@ -118,7 +120,7 @@ def _mapping(raw: object, at: Keys, to: Mistakes) -> Mapping[Any, Any]:
     return {}
 
 
-def _one_of(raw: Mapping[Any, Any], key: str, known: tuple[str, ...], to: Mistakes) -> str | None:
+def _one_of(raw: Mapping[Any, Any], key: str, known: tuple[str, ...], to: FileErrors) -> str | None:
     value = raw.get(key)
     if value is None or value in known:
         return value
@@ -127,7 +129,7 @@ def _one_of(raw: Mapping[Any, Any], key: str, known: tuple[str, ...], to: Mistak
     return None
 
 
-def _read_objective(raw: Mapping[Any, Any], to: Mistakes) -> dict[str, str]:
+def _read_objective(raw: Mapping[Any, Any], to: FileErrors) -> dict[str, str]:
     metric = _one_of(raw, "metric", tuple(OBJECTIVES), to) or VAL_LOG_LOSS
     direction = _one_of(raw, "direction", ("minimize", "maximize"), to) or OBJECTIVES[metric]
     if direction != OBJECTIVES[metric]:
@@ -135,7 +137,7 @@ def _read_objective(raw: Mapping[Any, Any], to: Mistakes) -> dict[str, str]:
     return {"metric": metric, "direction": direction}
 
 
-def _read_count(raw: Mapping[Any, Any], key: str, to: Mistakes) -> int | None:
+def _read_count(raw: Mapping[Any, Any], key: str, to: FileErrors) -> int | None:
     value = raw.get(key)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
@@ -143,7 +145,7 @@ def _read_count(raw: Mapping[Any, Any], key: str, to: Mistakes) -> int | None:
     return None
 
 
-def _read_backbone(alias: object, raw: object, shared: Block, to: Mistakes) -> Block:
+def _read_backbone(alias: object, raw: object, shared: Block, to: FileErrors) -> Block:
     at: Keys = ("backbones", str(alias))
     if not isinstance(alias, str) or not alias or "." in alias:
         to.add(at, f"backbones: {alias!r} must be a text without dots; set fixed: {{backbone: ..}}")
@@ -155,7 +157,7 @@ def _read_backbone(alias: object, raw: object, shared: Block, to: Mistakes) -> B
     return Block({"backbone": str(alias), **read.fixed}, read.search)
 
 
-def _read_block(raw: Mapping[Any, Any], at: Keys, to: Mistakes) -> Block:
+def _read_block(raw: Mapping[Any, Any], at: Keys, to: FileErrors) -> Block:
     fixed = _mapping(raw.get("fixed"), (*at, "fixed"), to)
     search = _mapping(raw.get("search"), (*at, "search"), to)
     for name in fixed:
@@ -172,7 +174,7 @@ def _read_block(raw: Mapping[Any, Any], at: Keys, to: Mistakes) -> Block:
     return Block(known, drawn)
 
 
-def _check_name(name: object, at: Keys, to: Mistakes) -> bool:
+def _check_name(name: object, at: Keys, to: FileErrors) -> bool:
     known = config_paths()
     if name in known:
         return True
@@ -182,7 +184,7 @@ def _check_name(name: object, at: Keys, to: Mistakes) -> bool:
     return False
 
 
-def _check_shared_only(shared: Block, blocks: Mapping[str, Block], to: Mistakes) -> None:
+def _check_shared_only(shared: Block, blocks: Mapping[str, Block], to: FileErrors) -> None:
     """Refuse a name that is given for all trials and again in a backbone's block."""
     for alias, block in blocks.items():
         for key, names in (("fixed", block.fixed), ("search", block.search)):
@@ -195,7 +197,7 @@ def _check_shared_only(shared: Block, blocks: Mapping[str, Block], to: Mistakes)
                     )
 
 
-def _read_starts(raw: object, to: Mistakes) -> tuple[Mapping[str, Scalar], ...]:
+def _read_starts(raw: object, to: FileErrors) -> tuple[Mapping[str, Scalar], ...]:
     if raw is None:
         return ()
     if not isinstance(raw, list):

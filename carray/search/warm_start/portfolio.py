@@ -21,7 +21,7 @@ from carray.config import build_config, describe
 from carray.errors import ConfigError, RecordError
 from carray.files import write_text
 from carray.records import RunsFolder
-from carray.search.warm_start.recipe_distance import Nearness, squared_distances
+from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.search.warm_start.study_curves import Floats, RecordedStudy, read_recorded
 from carray.yaml_loader import parse
 
@@ -30,8 +30,8 @@ WORST_REGRET = 3.0  # 0: the study's best trial; 1: its median one; worse than t
 CANDIDATES = 0.2  # of a study's trials: how many recipes may join, the best ones
 FEWEST_CANDIDATES = 3
 UNKNOWN_WEIGHT = 0.1  # weight of "I don't know", which counts as the median trial
-SAME = 0.1  # recipes this near each other are one: a sampler draws around its best trials
-WIDTHS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # how far a trial may be heard
+MIN_DISTANCE = 0.1  # recipes this near each other are one: a sampler draws around its best trials
+KERNEL_WIDTHS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # how far a trial may be heard
 
 
 class _Part(BaseModel):
@@ -113,7 +113,7 @@ class Portfolio(_Part):
         write_text(path, self.text())
 
 
-def distill(studies: Sequence[RecordedStudy], size: int = SIZE) -> Portfolio:
+def build_portfolio(studies: Sequence[RecordedStudy], size: int = SIZE) -> Portfolio:
     """Distill past studies into at most `size` recipes, best first.
 
     Studies of one data set share its weight, whatever their number.
@@ -141,17 +141,17 @@ def distill(studies: Sequence[RecordedStudy], size: int = SIZE) -> Portfolio:
     return Portfolio.of([studies[s].points[t] for s, t in chosen], metrics[0], origins)
 
 
-def distill_studies(
+def portfolio_of_studies(
     names: Sequence[str], size: int = SIZE, runs: str | os.PathLike[str] | None = None
 ) -> Portfolio:
-    """Distill the studies of these names under `runs`; raises as `distill` and `find_study` do."""
+    """Build a portfolio of these studies; raises as `build_portfolio` and `find_study` do."""
     where = RunsFolder.at(runs)
-    return distill([read_recorded(where.find_study(n)) for n in dict.fromkeys(names)], size)
+    return build_portfolio([read_recorded(where.find_study(n)) for n in dict.fromkeys(names)], size)
 
 
 def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]:
     """Return (study, trial) of the recipes that a portfolio takes, best first."""
-    nearness = Nearness.fit([point for study in studies for point in study.points])
+    nearness = RecipeDistance.fit([point for study in studies for point in study.points])
     places = [nearness.vectors(study.points) for study in studies]
     candidates: list[tuple[int, int]] = []
     asked = np.empty((0, places[0].shape[1]))
@@ -160,7 +160,7 @@ def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]
         candidates += [(index, trial) for trial in best]
         asked = np.concatenate([asked, own[best]])
     opinions = np.stack(
-        [_opinion(study, own, asked) for study, own in zip(studies, places, strict=True)]
+        [_predicted_regret(study, own, asked) for study, own in zip(studies, places, strict=True)]
     )
     return [candidates[index] for index in greedy(_by_data_set(studies, opinions), size)]
 
@@ -204,12 +204,12 @@ def _best_of(study: RecordedStudy, own: Floats, taken: Floats) -> list[int]:
         if len(best) == count:
             break
         others = np.concatenate([taken, own[best]])
-        if (squared_distances(own[[index]], others) > SAME**2).all():
+        if (squared_distances(own[[index]], others) > MIN_DISTANCE**2).all():
             best.append(int(index))
     return best
 
 
-def _opinion(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:
+def _predicted_regret(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:
     """Return the regret that `study` expects of recipes at `asked`: a kernel mean of its trials.
 
     Its width is the one that best predicts the study's own trials, each from the others.
@@ -217,8 +217,8 @@ def _opinion(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:
     regrets = regrets_of(study)
     apart = squared_distances(own, own)
     np.fill_diagonal(apart, np.inf)
-    errors = [np.square(_kernel_mean(apart, w, regrets) - regrets).mean() for w in WIDTHS]
-    width = WIDTHS[int(np.argmin(errors))]
+    errors = [np.square(_kernel_mean(apart, w, regrets) - regrets).mean() for w in KERNEL_WIDTHS]
+    width = KERNEL_WIDTHS[int(np.argmin(errors))]
     return _kernel_mean(squared_distances(asked, own), width, regrets)
 
 

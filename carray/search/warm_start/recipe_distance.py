@@ -34,7 +34,7 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class Nearness:
+class RecipeDistance:
     """Axes fitted to points; recipes that differ in one choice are a distance of 1 apart."""
 
     axes: tuple[_Axis, ...]

@@ -21,7 +21,7 @@ from carray.search.space.distributions import Choice, Distribution, Range, Scala
 from carray.search.space.loading import spaces_folders
 from carray.search.space.space import BLOCK, Block, SearchSpace
 from carray.search.space.validation import wrong_whole
-from carray.search.warm_start.portfolio import Portfolio, distill
+from carray.search.warm_start.portfolio import Portfolio, build_portfolio
 from carray.search.warm_start.study_curves import read_recorded
 
 NEAR_RANGE = 0.1  # of a range's width (its logarithm's for loguniform): how far outside is near
@@ -95,7 +95,7 @@ def read_recipes(sources: Sequence[str], runs: RunsFolder) -> list[dict[str, Any
     recipes: list[dict[str, Any]] = []
     if studies:
         recorded = [read_recorded(runs.find_study(name)) for name in dict.fromkeys(studies)]
-        recipes += distill(recorded).recipes()
+        recipes += build_portfolio(recorded).recipes()
     for file in files.values():
         recipes += Portfolio.read(file).recipes()
     return recipes

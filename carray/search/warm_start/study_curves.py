@@ -72,7 +72,7 @@ def read_recorded(folder: StudyFolder) -> RecordedStudy:
         data=study.manifest_hash,
         metric=study.metric,
         points=tuple(recipe_of(record) for record, _ in kept),
-        curves=lengthened([curve for _, curve in kept], ends, study.metric),
+        curves=extrapolate_stopped([curve for _, curve in kept], ends, study.metric),
         full=np.array(ends),
     )
 
@@ -82,7 +82,7 @@ def recipe_of(record: TrialRecord) -> dict[str, object]:
     return {name: v for name, v in flatten(record.config).items() if name not in NOT_RECIPE}
 
 
-def lengthened(curves: Sequence[Floats], ended: Sequence[bool], metric: str) -> Floats:
+def extrapolate_stopped(curves: Sequence[Floats], ended: Sequence[bool], metric: str) -> Floats:
     """Bring curves to one length, (trials, epochs).
 
     One that ended by itself stays at its last value; a stopped one goes on as the module says.
@@ -92,13 +92,13 @@ def lengthened(curves: Sequence[Floats], ended: Sequence[bool], metric: str) -> 
     full = np.stack([c for c, whole in zip(flat, ended, strict=True) if whole])
     return np.stack(
         [
-            padded if whole else _continued(curve, full, metric)
+            padded if whole else _extrapolated(curve, full, metric)
             for curve, padded, whole in zip(curves, flat, ended, strict=True)
         ]
     )
 
 
-def _continued(curve: Floats, full: Floats, metric: str) -> Floats:
+def _extrapolated(curve: Floats, full: Floats, metric: str) -> Floats:
     """Append what the median full-length curve does after as many epochs."""
     seen = len(curve)
     own, others = _distance(curve, metric), _distance(full, metric)

@@ -1,7 +1,7 @@
 """How a trial computes fastest on its device: measured once, and kept in its study's `probe.json`.
 
 Measured only for a trial that is long enough to win the measurement back; a shorter one takes what
-its study has measured, else it computes as `usual_compute` says, and so does one whose other ways
+its study has measured, else it computes as `default_compute` says, and so does one whose other ways
 don't beat that by `MARGIN`.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from carray.config import Compute, TrialConfig
 from carray.files import locked, write_text
 from carray.models.classifier import Classifier
-from carray.training.trial_state import AUTOCAST, stepping, usual_compute
+from carray.training.trial_state import AUTOCAST, compile_step, default_compute
 
 TIMED_STEPS = 3  # of each way, after one that warms it up; the fastest counts
 MOST_SHARE = {"cpu": 0.05, "cuda": 0.2}  # of a trial's steps; a small net's graphs win more
@@ -39,7 +39,7 @@ class Timing(BaseModel):
     compile_seconds: float = 0.0
 
 
-class Probes(BaseModel):
+class TimingCache(BaseModel):
     """`probe.json`: what was measured, by backbone, size, batch and device."""
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +47,7 @@ class Probes(BaseModel):
     timings: dict[str, tuple[Timing, ...]] = {}
 
     @classmethod
-    def read(cls, file: Path) -> Probes:
+    def read(cls, file: Path) -> TimingCache:
         """Read `file`; nothing is known where it can't be read."""
         try:
             return cls.model_validate_json(file.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def choose_compute(
     Raises:
         ConfigError: the device doesn't have the precision that `config` fixes.
     """
-    usual = usual_compute(config, classifier, device)
+    usual = default_compute(config, classifier, device)
     if usual.compiled or config.finetune.policy == "head_only":
         return usual
     steps = config.epochs * max(1, train_images // config.device_batch_size)
@@ -88,7 +88,7 @@ def choose_compute(
         return usual
     key = _key(config, device)
     with locked(file.with_name(f".lock-{file.name}")):
-        probes = Probes.read(file)
+        probes = TimingCache.read(file)
         known = probes.timings.get(key, ())
         if not known and not too_short:
             known = _timed(classifier, config, ways, device)
@@ -96,7 +96,7 @@ def choose_compute(
             fastest = min(known, key=lambda timing: timing.step_seconds).compute
             known += _timed(classifier, config, compiled_ways(fastest, config, device), device)
         if known != probes.timings.get(key, ()):
-            kept = Probes(timings={**probes.timings, key: known})
+            kept = TimingCache(timings={**probes.timings, key: known})
             write_text(file, kept.model_dump_json(indent=1) + "\n")
     return decide(known, usual, steps)
 
@@ -184,7 +184,7 @@ def _time(
     model.train()
     shape = (config.device_batch_size, 3, config.image_size, config.image_size)
     images = torch.randn(shape, device=device).contiguous(memory_format=layout)
-    stepped = stepping(model, compute, config.device_batch_size, config.image_size)
+    stepped = compile_step(model, compute, config.device_batch_size, config.image_size)
     seconds = []
     for _ in range(TIMED_STEPS + 1):
         start = time.perf_counter()

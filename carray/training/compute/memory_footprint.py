@@ -20,7 +20,7 @@ from carray.training.dataset import TrialData
 from carray.training.evaluation import evaluate
 from carray.training.loop import train_one_epoch
 from carray.training.ranks import SoloRanks
-from carray.training.trial_state import build_live, usual_compute
+from carray.training.trial_state import build_live, default_compute
 
 EVALUATED = 4  # batches of training that one of evaluation may be as large as
 
@@ -55,7 +55,7 @@ def _one_epoch(config: TrialConfig, num_classes: int, device: torch.device) -> f
 
 def _largest(config: TrialConfig, device: torch.device, classifier: Classifier) -> Compute:
     """Return the way of computing that takes most: CUDA graphs share no memory with evaluation."""
-    usual = usual_compute(config, classifier, device)
+    usual = default_compute(config, classifier, device)
     return usual.model_copy(update={"graphs": device.type == "cuda"})
 
 

@@ -23,23 +23,23 @@ from carray.config import CLASSICAL_HEADS, HeadConfig, InputSpec, TrialConfig
 from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
-from carray.models.backbones import kept_input_spec
+from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
 from carray.training.dataset import TrialData, open_data
-from carray.training.features.fits import FITS, Known, Labels
+from carray.training.features.fits import FITS, FeatureDataset, Labels
 from carray.training.features.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
-from carray.training.train import claimed_number, default_device, open_single_study
-from carray.training.trial_state import arithmetic, usual_compute
+from carray.training.train import claim_trial_number, default_device, open_single_study
+from carray.training.trial_state import build_numerics, default_compute
 
 EMPTY_ROW = (metrics.LR, metrics.DATA_WAIT, metrics.PEAK_MEMORY_GIB)  # nothing to tell, so 0
 
 
-def train_classical(
+def train_feature_classifier(
     data: str | os.PathLike[str],
     classifier: str,
     features_of: str,
@@ -82,11 +82,11 @@ def train_classical(
     start = time.time()
     trial_data = open_data(os.fspath(data), config, progress)
     fitted = _fit(source.weights_file, record.config, config, trial_data, progress)
-    with study.locked(), claimed_number(study) as number:
+    with study.locked(), claim_trial_number(study) as number:
         return _leave(study, number, record.name, record.manifest_hash, config, fitted, start)
 
 
-def refit_classical(
+def refit_feature_classifier(
     data: str | os.PathLike[str],
     config: TrialConfig,
     weights_file: Path,
@@ -115,7 +115,7 @@ def refit_classical(
     trial_data = open_data(os.fspath(data), config, progress)
     fitted = _fit(weights_file, config, config, trial_data, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
-    with folder.locked(), claimed_number(folder) as number:
+    with folder.locked(), claim_trial_number(folder) as number:
         return _leave(folder, number, features_of, manifest.hash, config, fitted, start)
 
 
@@ -150,19 +150,21 @@ def _fit(
     """Compute features, fit the head, and judge it on `val`."""
     start = time.monotonic()
     num_classes, device = len(data.classes), default_device()
-    spec = kept_input_spec(old, weights_file)
+    spec = stored_input_spec(old, weights_file)
     backbone = load_classifier(old, num_classes, weights_file)
     model = Classifier(config, num_classes)
     model.backbone.load_state_dict(backbone.backbone.state_dict())
-    numbers = arithmetic(spec, usual_compute(config, model, device), device)
-    model.to(device, memory_format=numbers.memory_format)  # type: ignore[call-overload]
+    numerics = build_numerics(spec, default_compute(config, model, device), device)
+    model.to(device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
     rows = {"train": data.train, **data.held}
     features = {
-        split: pooled_features(model, data, own, config, numbers, progress)
+        split: pooled_features(model, data, own, config, numerics, progress)
         for split, own in rows.items()
     }
     labels = {split: np.asarray(data.images.labels[own]) for split, own in rows.items()}
-    known = Known(features["train"], labels["train"], features["val"], labels["val"], num_classes)
+    known = FeatureDataset(
+        features["train"], labels["train"], features["val"], labels["val"], num_classes
+    )
     tensors, chosen = FITS[config.head.kind](known, config.seed)
     model.cpu().eval().head.load_state_dict(tensors)
     said = {split: _head(model, own) for split, own in features.items()}

@@ -31,7 +31,7 @@ Fit = tuple[dict[str, Tensor], dict[str, Any]]  # the head's tensors, and what w
 
 
 @dataclass(frozen=True)
-class Known:
+class FeatureDataset:
     """Features (N, D) and labels (N,) of train and val."""
 
     train: Features
@@ -41,7 +41,7 @@ class Known:
     num_classes: int
 
 
-def _fit_probe(known: Known, seed: int) -> Fit:
+def _fit_probe(known: FeatureDataset, seed: int) -> Fit:
     """Multinomial logistic regression on standardised features; the scaling is folded in."""
     from sklearn.linear_model import LogisticRegression
 
@@ -49,7 +49,7 @@ def _fit_probe(known: Known, seed: int) -> Fit:
     scaled, best = (known.train - mean) / std, None
     for strength in PROBE_STRENGTHS:
         probe = LogisticRegression(C=strength, max_iter=PROBE_STEPS, tol=1e-3)
-        with _unworried():
+        with _without_warnings():
             probe.fit(scaled, known.train_labels)
         weight, bias = _full(probe, known.num_classes)
         weight = weight / std
@@ -74,14 +74,14 @@ def _full(probe: Any, num_classes: int) -> tuple[Any, Any]:
     return weight, bias
 
 
-def _unworried() -> Any:
+def _without_warnings() -> Any:
     """Don't warn of a probe that is still improving: val judges it as it is."""
     from sklearn.exceptions import ConvergenceWarning
 
     return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
 
 
-def _fit_forest(known: Known, seed: int) -> Fit:
+def _fit_forest(known: FeatureDataset, seed: int) -> Fit:
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=-1)
@@ -114,7 +114,7 @@ def _plant(tensors: dict[str, Tensor], number: int, tree: Any, classes: Any) -> 
         tensors[name][number, :count] = torch.from_numpy(column).to(tensors[name].dtype)
 
 
-def _fit_neighbours(known: Known, seed: int) -> Fit:
+def _fit_neighbours(known: FeatureDataset, seed: int) -> Fit:
     bank = F.normalize(torch.from_numpy(known.train), dim=1).half()
     labels = torch.from_numpy(known.train_labels).int()
     best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
@@ -135,11 +135,11 @@ def _fit_neighbours(known: Known, seed: int) -> Fit:
     return best[1], best[2]
 
 
-def _val_loss(logits: Tensor, known: Known) -> float:
+def _val_loss(logits: Tensor, known: FeatureDataset) -> float:
     return float(F.cross_entropy(logits.float(), torch.from_numpy(known.val_labels)))
 
 
-FITS: dict[str, Callable[[Known, int], Fit]] = {
+FITS: dict[str, Callable[[FeatureDataset, int], Fit]] = {
     "linear_probe": _fit_probe,
     "random_forest": _fit_forest,
     "knn": _fit_neighbours,

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from carray.config import InputSpec, TrialConfig
 from carray.data.pixels.loader import BatchPlan, Loader, Rows, ViewPlan, to_device
-from carray.files import folder_bytes, locked, take_room, write_text, written_aside
+from carray.files import evict_until_fits, folder_bytes, locked, write_text, written_aside
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
-from carray.training.trial_state import Arithmetic
+from carray.training.trial_state import Numerics
 
 GIB = 2**30
 BATCH = 64  # images that the backbone takes at once
@@ -84,7 +84,7 @@ class FrozenBackbone:
     config: TrialConfig
     data: TrialData
     spec: InputSpec
-    numbers: Arithmetic
+    numerics: Numerics
     initialisation: str
 
     def features(self, rows: Rows, view: int, num_loaders: int) -> Features | None:
@@ -107,7 +107,7 @@ class FrozenBackbone:
                 _make_room(folder, need, self.data.budget_gib)
                 mode = "r+" if file.exists() and done.any() else "w+"
                 stored = np.memmap(file, dtype, mode, shape=(images, *shape))  # type: ignore[call-overload]
-                take_room(file, need)
+                evict_until_fits(file, need)
                 self._fill(stored, rows[~done[rows]], view, num_loaders)
                 stored.flush()
                 done[rows] = True
@@ -119,15 +119,15 @@ class FrozenBackbone:
     @torch.inference_mode()
     def _fill(self, stored: Features, rows: Rows, view: int, num_loaders: int) -> None:
         self.classifier.backbone.eval()
-        config, on_device = self.config, self.numbers.device.type != "cpu"
+        config, on_device = self.config, self.numerics.device.type != "cpu"
         plan = ViewPlan(
             self.data.images, rows, BATCH, config.image_size, config.augment, view, on_device
         )
         at = 0
         for batch in Loader(plan, num_loaders):
-            images, _ = to_device(batch, self.numbers.device)
-            with self.numbers.autocast():
-                features = self.classifier.features(self.numbers.normalise(images))
+            images, _ = to_device(batch, self.numerics.device)
+            with self.numerics.autocast():
+                features = self.classifier.features(self.numerics.normalise(images))
             stored[rows[at : at + len(batch)]] = features.float().cpu().numpy()
             at += len(batch)
 
@@ -154,7 +154,7 @@ class FrozenBackbone:
             "scratch": config.scratch.model_dump(),
             "size": (config.image_size, config.fit),
             "spec": self.spec.model_dump(),
-            "dtype": str(self.numbers.autocast_dtype),
+            "dtype": str(self.numerics.autocast_dtype),
             "is_map": self.classifier.reads_map,
             "augment": (augment.strength, augment.flip, augment.blur) if augment else None,
         }

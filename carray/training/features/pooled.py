@@ -13,7 +13,7 @@ from carray.models.classifier import Classifier
 from carray.progress import silent
 from carray.training.dataset import TrialData
 from carray.training.evaluation import eval_plan
-from carray.training.trial_state import Arithmetic
+from carray.training.trial_state import Numerics
 
 Features = npt.NDArray[np.float32]
 
@@ -24,18 +24,18 @@ def pooled_features(
     data: TrialData,
     rows: Rows,
     config: TrialConfig,
-    numbers: Arithmetic,
+    numerics: Numerics,
     progress: Progress = silent,
 ) -> Features:
     """Return (rows, width) float32: what the head sees; the mean over positions for ML-Decoder."""
     classifier.eval()
     parts = []
-    plan = eval_plan(data, rows, config, numbers.device)
+    plan = eval_plan(data, rows, config, numerics.device)
     with progress("features", len(rows)) as advance:
         for batch in Loader(plan, 1):
-            images, _ = to_device(batch, numbers.device)
-            with numbers.autocast():
-                features = classifier.features(numbers.normalise(images)).float()
+            images, _ = to_device(batch, numerics.device)
+            with numerics.autocast():
+                features = classifier.features(numerics.normalise(images)).float()
             parts.append((features.mean(1) if features.ndim == 3 else features).cpu())
             advance(len(batch))
     return np.asarray(torch.cat(parts), np.float32)

@@ -14,13 +14,13 @@ from torchvision.transforms.functional import gaussian_blur
 
 from carray.data.pixels.augmentation import (
     AugmentParams,
-    Dial,
+    AugmentRanges,
     affine_of,
     crops_of,
-    dial,
-    draw,
-    draw_crops,
-    plain,
+    identity_params,
+    ranges_for,
+    sample_crops,
+    sample_params,
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 
@@ -46,8 +46,8 @@ def both_ways(params: AugmentParams) -> tuple[npt.NDArray[np.float64], npt.NDArr
 
 def test_strength_zero_is_the_whole_image_flipped_at_most() -> None:
     images = smooth_images()
-    drawn = apply_opencv(images, draw(dial(0.0), True, 8, SIDE, OUT, numbers()), OUT)
-    whole = apply_opencv(images, plain(8, SIDE, OUT), OUT)
+    drawn = apply_opencv(images, sample_params(ranges_for(0.0), True, 8, SIDE, OUT, numbers()), OUT)
+    whole = apply_opencv(images, identity_params(8, SIDE, OUT), OUT)
     for image, wanted in zip(drawn, whole, strict=True):
         same, flipped = np.array_equal(image, wanted), np.abs(image[:, ::-1].astype(int) - wanted)
         assert same or flipped.max() <= 2
@@ -55,13 +55,13 @@ def test_strength_zero_is_the_whole_image_flipped_at_most() -> None:
 
 def test_evaluation_is_a_plain_resize() -> None:
     images = smooth_images()
-    ours = apply_opencv(images, plain(8, SIDE, OUT), OUT).astype(float)
+    ours = apply_opencv(images, identity_params(8, SIDE, OUT), OUT).astype(float)
     theirs = np.stack([cv2.resize(i, (OUT, OUT), interpolation=cv2.INTER_LINEAR) for i in images])
     assert np.abs(ours - theirs).max() <= 2
 
 
 def test_every_range_of_the_dial_widens_with_strength() -> None:
-    rows = [dial(strength) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    rows = [ranges_for(strength) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert rows[0].crop_area_min == 1
     assert rows[-1].crop_area_min == pytest.approx(0.08)
     for name in ("colour", "hue", "geometric_share", "tone_share", "erase_share", "gamma"):
@@ -73,17 +73,19 @@ def test_every_range_of_the_dial_widens_with_strength() -> None:
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match="strength"):
-        dial(strength)
+        ranges_for(strength)
 
 
-def only(row: Dial, **changes: float) -> Dial:
+def only(row: AugmentRanges, **changes: float) -> AugmentRanges:
     """Leave of a dial what torchvision's crops, flips and jitter do as well."""
     return replace(row, geometric_share=0.0, tone_share=0.0, erase_share=0.0, **changes)
 
 
 def test_crops_are_distributed_as_torchvisions() -> None:
     side = 1000
-    params = draw(only(dial(1.0), crop_area_min=0.2), True, 4000, side, OUT, numbers())
+    params = sample_params(
+        only(ranges_for(1.0), crop_area_min=0.2), True, 4000, side, OUT, numbers()
+    )
     boxes = crops_of(params.affine, side, OUT) / side
     sides = boxes[:, 2:] - boxes[:, :2]
     torch.manual_seed(0)
@@ -113,8 +115,8 @@ def colour_statistics(image: npt.NDArray[np.uint8]) -> tuple[float, float, float
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 def test_colours_are_distributed_as_color_jitters(strength: float) -> None:
-    row, image = only(dial(strength), crop_area_min=1.0, hue=0.0), photograph()
-    params = draw(row, False, 4000, 20, 20, numbers())
+    row, image = only(ranges_for(strength), crop_area_min=1.0, hue=0.0), photograph()
+    params = sample_params(row, False, 4000, 20, 20, numbers())
     ours = [colour_statistics(one) for one in apply_opencv([image] * 4000, params, 20)]
     torch.manual_seed(0)
     jitter = ColorJitter(row.colour, row.colour, row.colour)
@@ -127,11 +129,11 @@ def test_colours_are_distributed_as_color_jitters(strength: float) -> None:
 
 
 def test_hues_turn_as_far_as_color_jitters() -> None:
-    row = only(dial(1.0), crop_area_min=1.0, colour=1e-6)
+    row = only(ranges_for(1.0), crop_area_min=1.0, colour=1e-6)
     colours = [(150, 90, 80), (140, 140, 90), (90, 150, 100), (90, 140, 150), (90, 80, 150)]
     image = np.array(colours, np.uint8)[:, None].repeat(5, 1)  # (5, 5, 3)
-    params = draw(row, False, 1500, 5, 5, numbers())
-    params = replace(params, affine=plain(1500, 5, 5).affine)
+    params = sample_params(row, False, 1500, 5, 5, numbers())
+    params = replace(params, affine=identity_params(1500, 5, 5).affine)
     torch.manual_seed(0)
     jitter, tensor = ColorJitter(hue=row.hue), torch.from_numpy(image).permute(2, 0, 1)
     theirs = np.stack([jitter(tensor)[:, :, 0].T.numpy() for _ in range(1500)])  # (1500, 5, 3)
@@ -150,9 +152,11 @@ def hues(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def test_whole_pixels_inside_the_image_are_cut_out_and_everything_else_is_warped() -> None:
-    crops = crops_of(draw(only(dial(1.0)), True, 400, SIDE, OUT, numbers()).affine, SIDE, OUT)
+    crops = crops_of(
+        sample_params(only(ranges_for(1.0)), True, 400, SIDE, OUT, numbers()).affine, SIDE, OUT
+    )
     assert (crops[:, 2] > crops[:, 0]).all()
-    params = draw(dial(1.0), True, 400, SIDE, OUT, numbers())
+    params = sample_params(ranges_for(1.0), True, 400, SIDE, OUT, numbers())
     crops = crops_of(params.affine, SIDE, OUT)
     cut, is_turned = crops[:, 2] > 0, (params.affine[:, [0, 1], [1, 0]] != 0).any(1)
     assert not (cut & is_turned).any()
@@ -163,7 +167,7 @@ def test_whole_pixels_inside_the_image_are_cut_out_and_everything_else_is_warped
 
 def test_a_cut_and_a_warp_of_the_same_map_agree_inside() -> None:
     images = smooth_images(64)
-    params = draw(only(dial(1.0), colour=0.0), True, 64, SIDE, OUT, numbers())
+    params = sample_params(only(ranges_for(1.0), colour=0.0), True, 64, SIDE, OUT, numbers())
     cut = apply_opencv(images, params, OUT).astype(int)
     for image, affine, ours in zip(images, params.affine, cut, strict=True):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -172,7 +176,7 @@ def test_a_cut_and_a_warp_of_the_same_map_agree_inside() -> None:
 
 
 def test_crops_stay_inside_the_image() -> None:
-    boxes = draw_crops(dial(1.0), 2000, numbers())
+    boxes = sample_crops(ranges_for(1.0), 2000, numbers())
     assert boxes.min() >= 0
     assert boxes.max() <= 1 + 1e-9
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -180,7 +184,7 @@ def test_crops_stay_inside_the_image() -> None:
 
 def test_half_of_the_images_are_flipped_and_none_without_flip() -> None:
     def share(flip: bool) -> float:
-        params = draw(dial(0.0), flip, 4000, SIDE, OUT, numbers())
+        params = sample_params(ranges_for(0.0), flip, 4000, SIDE, OUT, numbers())
         return float((params.affine[:, 0, 0] < 0).mean())
 
     assert share(True) == pytest.approx(0.5, abs=0.03)
@@ -189,7 +193,7 @@ def test_half_of_the_images_are_flipped_and_none_without_flip() -> None:
 
 def test_colour_moves_by_what_the_dial_says() -> None:
     strength = 0.5
-    params = draw(dial(strength), True, 4000, SIDE, OUT, numbers())
+    params = sample_params(ranges_for(strength), True, 4000, SIDE, OUT, numbers())
     grey = params.colour[:, :, :3].sum(2) * 115.0 + params.colour[:, :, 3]
     # contrast turns around brightened mid-grey, saturation and hue leave grey alone
     widest = 0.4 * strength
@@ -200,7 +204,7 @@ def test_colour_moves_by_what_the_dial_says() -> None:
 
 
 def test_a_hue_turn_leaves_luma_alone() -> None:
-    params = draw(dial(1.0), True, 200, SIDE, OUT, numbers())
+    params = sample_params(ranges_for(1.0), True, 200, SIDE, OUT, numbers())
     red = np.array([200.0, 40.0, 40.0])
     luma = np.array([0.299, 0.587, 0.114])
     turned = params.colour[:, :, :3] @ red + params.colour[:, :, 3]
@@ -210,18 +214,18 @@ def test_a_hue_turn_leaves_luma_alone() -> None:
 
 
 def test_erased_boxes_are_as_many_and_as_large_as_the_dial_says() -> None:
-    params = draw(dial(1.0), True, 4000, SIDE, OUT, numbers())
+    params = sample_params(ranges_for(1.0), True, 4000, SIDE, OUT, numbers())
     x1, y1, x2, y2 = params.erase.T
     area = (x2 - x1) * (y2 - y1) / OUT**2
-    assert (area > 0).mean() == pytest.approx(dial(1.0).erase_share, abs=0.03)
-    assert area.max() <= dial(1.0).erase_area_max + 0.02
+    assert (area > 0).mean() == pytest.approx(ranges_for(1.0).erase_share, abs=0.03)
+    assert area.max() <= ranges_for(1.0).erase_area_max + 0.02
     assert params.erase.min() >= 0
     assert params.erase.max() <= OUT
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_opencv_and_torch_agree(strength: float) -> None:
-    params = draw(dial(strength), True, 8, SIDE, OUT, numbers(4))
+    params = sample_params(ranges_for(strength), True, 8, SIDE, OUT, numbers(4))
     # a solarised edge jumps by 255 where the two round otherwise: compared apart
     cpu, device = both_ways(replace(params, has_tone=np.zeros(8, bool)))
     assert np.abs(cpu - device).mean() < 0.6
@@ -229,7 +233,7 @@ def test_opencv_and_torch_agree(strength: float) -> None:
 
 
 def test_opencv_and_torch_agree_on_tone() -> None:
-    params = draw(dial(1.0), True, 8, SIDE, OUT, numbers(4))
+    params = sample_params(ranges_for(1.0), True, 8, SIDE, OUT, numbers(4))
     gamma = np.rint(255 * (np.arange(256) / 255) ** 1.7).astype(np.uint8)
     params = replace(params, has_tone=np.ones(8, bool), tone=np.tile(gamma, (8, 1)))
     cpu, device = both_ways(params)
@@ -238,7 +242,7 @@ def test_opencv_and_torch_agree_on_tone() -> None:
 
 
 def test_opencv_and_torch_blur_as_torchvision_does() -> None:
-    params = draw(dial(0.0), False, 8, SIDE, OUT, numbers(4), blur_share=1.0)
+    params = sample_params(ranges_for(0.0), False, 8, SIDE, OUT, numbers(4), blur_share=1.0)
     cpu, device = both_ways(params)
     assert np.abs(cpu - device).mean() < 0.6
     sharp = both_ways(replace(params, blur=np.zeros(8)))[0]
@@ -249,8 +253,8 @@ def test_opencv_and_torch_blur_as_torchvision_does() -> None:
 
 
 def test_as_many_images_are_blurred_as_wished_and_no_other_draw_moves() -> None:
-    off = draw(dial(0.5), True, 4000, SIDE, OUT, numbers())
-    on = draw(dial(0.5), True, 4000, SIDE, OUT, numbers(), blur_share=0.3)
+    off = sample_params(ranges_for(0.5), True, 4000, SIDE, OUT, numbers())
+    on = sample_params(ranges_for(0.5), True, 4000, SIDE, OUT, numbers(), blur_share=0.3)
     assert not off.blur.any()
     assert (on.blur > 0).mean() == pytest.approx(0.3, abs=0.03)
     assert on.blur[on.blur > 0].min() >= 0.1
@@ -264,7 +268,7 @@ def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
     image[0, 20:60, 40:80] = 200
     box = np.array([[0.5, 0.25, 1.0, 0.75]])
     identity = np.eye(2)[None]
-    params = plain(1, SIDE, OUT)
+    params = identity_params(1, SIDE, OUT)
     affine = affine_of(box, np.zeros(1, bool), identity, SIDE, OUT)
     out = apply_opencv(image, replace(params, affine=affine), OUT)
     assert (out == 200).mean() > 0.95
@@ -272,6 +276,8 @@ def test_a_shifted_crop_reads_the_pixels_it_names() -> None:
 
 
 def test_the_same_numbers_draw_the_same_parameters() -> None:
-    first, second = (draw(dial(0.7), True, 5, SIDE, OUT, numbers(9)) for _ in range(2))
+    first, second = (
+        sample_params(ranges_for(0.7), True, 5, SIDE, OUT, numbers(9)) for _ in range(2)
+    )
     for name in ("affine", "colour", "tone", "erase", "fill", "blur"):
         assert np.array_equal(getattr(first, name), getattr(second, name))

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from carray.config import AugmentConfig
-from carray.data.pixels.mixup import Mix, draw_mix, mix_images, mix_targets
+from carray.data.pixels.mixup import MixParams, mix_images, mix_targets, sample_mix
 
 
-def drawn(augment: AugmentConfig, count: int = 2000) -> list[Mix | None]:
+def drawn(augment: AugmentConfig, count: int = 2000) -> list[MixParams | None]:
     numbers = np.random.default_rng(0)
-    return [draw_mix(augment, 64, numbers) for _ in range(count)]
+    return [sample_mix(augment, 64, numbers) for _ in range(count)]
 
 
 def test_nothing_is_mixed_when_both_are_off() -> None:
@@ -32,8 +32,8 @@ def test_with_both_each_is_drawn_half_of_the_time() -> None:
 def test_mixup_weighs_pixels_and_targets_alike() -> None:
     images = torch.zeros(4, 3, 8, 8)
     images[0], images[3] = 10.0, 20.0
-    mixed = mix_images(images, Mix(0.7))
-    targets = mix_targets(torch.tensor([0, 1, 1, 2]), 3, Mix(0.7))
+    mixed = mix_images(images, MixParams(0.7))
+    targets = mix_targets(torch.tensor([0, 1, 1, 2]), 3, MixParams(0.7))
     assert mixed[0].unique().tolist() == pytest.approx([13.0])
     assert targets[0].tolist() == pytest.approx([0.7, 0.0, 0.3])
     assert targets[1].tolist() == pytest.approx([0.0, 1.0, 0.0])
@@ -49,5 +49,5 @@ def test_cutmix_targets_weigh_the_pixels_that_are_there() -> None:
 
 
 def test_targets_sum_to_one() -> None:
-    targets = mix_targets(torch.tensor([0, 3, 2]), 5, Mix(0.35))
+    targets = mix_targets(torch.tensor([0, 3, 2]), 5, MixParams(0.35))
     assert targets.sum(1).tolist() == pytest.approx([1, 1, 1])

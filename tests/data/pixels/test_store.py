@@ -15,7 +15,7 @@ import pytest
 from carray.config import Fit
 from carray.data.manifest import Manifest
 from carray.data.pixels.decode import read_square
-from carray.data.pixels.store import PixelStore, open_store, store_bytes, store_side, warm_store
+from carray.data.pixels.store import PixelStore, build_store, open_store, store_bytes, store_side
 from carray.data.preparation.prepare import prepare
 from carray.errors import ConfigError, DataError, DiskError
 from carray.progress import Advance
@@ -214,9 +214,9 @@ def test_leftovers_of_a_killed_builder_are_removed(manifest: Manifest, tmp_path:
 
 
 def test_warming_reports_what_is_there(manifest: Manifest) -> None:
-    warmed = warm_store(manifest.folder, 28, "pad", verify=True)
+    warmed = build_store(manifest.folder, 28, "pad", verify=True)
     assert (warmed.images, warmed.side, warmed.fit) == (20, 32, "pad")
     with pytest.raises(ConfigError, match="fit='stretch'"):
-        warm_store(manifest.folder, 28, "stretch")
+        build_store(manifest.folder, 28, "stretch")
     with pytest.raises(ConfigError, match="image_size=4"):
-        warm_store(manifest.folder, 4)
+        build_store(manifest.folder, 4)

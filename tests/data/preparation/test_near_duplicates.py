@@ -16,7 +16,7 @@ from carray.data.preparation.near_duplicates import (
     near_duplicate_groups,
 )
 from carray.data.preparation.scan import scan_image, scan_images
-from carray.data.preparation.scan_cache import Seen
+from carray.data.preparation.scan_cache import ImageScan
 from tests.data.pictures import Picture, picture, save
 
 
@@ -47,12 +47,14 @@ def test_a_changed_copy_is_in_its_originals_group(change: object, tmp_path: Path
 def test_groups_are_joined_through_a_common_neighbour() -> None:
     thumb = picture(0, 32, 32)
     hashes = [0, 0xFF, 0xFFFF, 0xAAAA_AAAA_AAAA_AAAA]  # neighbours differ in 8 bits, ends in 16
-    seen = [Seen("", str(n), f"{value:016x}", 1, 1, thumb) for n, value in enumerate(hashes)]
+    seen = [ImageScan("", str(n), f"{value:016x}", 1, 1, thumb) for n, value in enumerate(hashes)]
     assert near_duplicate_groups(seen).tolist() == [0, 0, 0, 1]
 
 
 def test_an_equal_hash_of_another_picture_is_no_duplicate() -> None:
-    seen = [Seen("", str(seed), "00ff00ff00ff00ff", 1, 1, picture(seed, 32, 32)) for seed in (1, 2)]
+    seen = [
+        ImageScan("", str(seed), "00ff00ff00ff00ff", 1, 1, picture(seed, 32, 32)) for seed in (1, 2)
+    ]
     assert near_duplicate_groups(seen).tolist() == [0, 1]
 
 
@@ -63,7 +65,9 @@ def test_flat_pictures_are_not_one_group(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_stand_alone() -> None:
-    assert near_duplicate_groups([Seen(problem="broken"), Seen(problem="broken")]).tolist() == [
+    assert near_duplicate_groups(
+        [ImageScan(problem="broken"), ImageScan(problem="broken")]
+    ).tolist() == [
         0,
         1,
     ]
@@ -75,7 +79,7 @@ def test_correlation_ignores_brightness() -> None:
     assert found.tolist() == pytest.approx([1.0, -1.0])
 
 
-def variants(count: int, pictures: int, most_bits: int, noise: int, seed: int) -> list[Seen]:
+def variants(count: int, pictures: int, most_bits: int, noise: int, seed: int) -> list[ImageScan]:
     """Noisy copies of a few pictures, their hashes a few bits off; some have another's hash."""
     rng = np.random.default_rng(seed)
     originals = [picture(number, 32, 32).astype(int) for number in range(pictures)]
@@ -90,11 +94,11 @@ def variants(count: int, pictures: int, most_bits: int, noise: int, seed: int) -
             -noise, noise + 1, (32, 32, 3)
         )
         thumb = np.clip(pixels, 0, 255).astype(np.uint8)
-        made.append(Seen("", str(number % (count - 9)), f"{value:016x}", 1, 1, thumb))
-    return [*made, Seen(problem="broken")]
+        made.append(ImageScan("", str(number % (count - 9)), f"{value:016x}", 1, 1, thumb))
+    return [*made, ImageScan(problem="broken")]
 
 
-def groups_of_all_pairs(seen: list[Seen]) -> list[int]:
+def groups_of_all_pairs(seen: list[ImageScan]) -> list[int]:
     near = np.zeros((len(seen), len(seen)), bool)
     for one, first in enumerate(seen):
         for other, second in enumerate(seen[:one]):

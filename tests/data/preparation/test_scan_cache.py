@@ -14,7 +14,7 @@ import pytest
 
 from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
-from carray.data.preparation.scan_cache import log_beside, num_kept
+from carray.data.preparation.scan_cache import cache_path, num_cached
 from carray.errors import DataError
 from carray.progress import Advance
 from tests.data.pictures import image_folder, picture, save
@@ -57,15 +57,15 @@ def begun(source: Path, tmp_path: Path) -> Path:
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", progress=interrupted)
     assert not (tmp_path / "data").exists()
-    log = log_beside(tmp_path / "data")
-    assert FEW <= num_kept(log) <= 60
+    log = cache_path(tmp_path / "data")
+    assert FEW <= num_cached(log) <= 60
     return log
 
 
 def test_an_interrupted_scan_goes_on_and_leaves_nothing(
     source: Path, begun: Path, tmp_path: Path
 ) -> None:
-    counted, kept = Counted(), num_kept(begun)
+    counted, kept = Counted(), num_cached(begun)
     manifest = prepare(source, tmp_path / "data", progress=counted)
     assert counted.totals == [60 - kept]
     assert not begun.exists()
@@ -117,7 +117,7 @@ def test_another_margin_is_another_picture(begun: Path, tmp_path: Path) -> None:
 def test_what_a_kill_or_a_crash_left_half_written_is_looked_at_again(
     source: Path, begun: Path, tmp_path: Path
 ) -> None:
-    kept, size = num_kept(begun), begun.stat().st_size
+    kept, size = num_cached(begun), begun.stat().st_size
     with begun.open("r+b") as file:
         file.seek(1000)
         file.write(bytes(50))  # in the first record
@@ -161,9 +161,9 @@ def test_ctrl_c_and_the_next_command_says_that_it_goes_on(tmp_path: Path) -> Non
     source = image_folder(tmp_path / "cars", {"a": 8, "b": 8})
     (source / "b" / "zz.jpg").write_bytes(b"")  # whoever reads it waits: the scan is in its midst
     words = ["data", "prepare", str(source), "--json", "--out", str(tmp_path / "data")]
-    log = log_beside(tmp_path / "data")
+    log = cache_path(tmp_path / "data")
     running = subprocess.Popen([sys.executable, "-c", HELD_UP, *words])
-    while num_kept(log) < 16:
+    while num_cached(log) < 16:
         assert running.poll() is None
     running.send_signal(signal.SIGINT)
     (tmp_path / "go").touch()

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carray.data.preparation.splits import blend_problem, cut_folds, cut_stratified, require_images
+from carray.data.preparation.splits import (
+    assign_folds,
+    blend_problem,
+    require_images,
+    split_stratified,
+)
 from carray.errors import DataError
 
 SHARES = {"train": 0.6, "val": 0.15, "blend": 0.1, "test": 0.15}
@@ -13,7 +18,7 @@ SHARES = {"train": 0.6, "val": 0.15, "blend": 0.1, "test": 0.15}
 
 def test_each_class_gets_its_shares() -> None:
     labels = np.repeat(np.arange(3), [20, 40, 100])
-    parts = cut_stratified(labels, np.arange(160), SHARES, seed=0)
+    parts = split_stratified(labels, np.arange(160), SHARES, seed=0)
     for label, count in enumerate((20, 40, 100)):
         found = {part: int(((parts == part) & (labels == label)).sum()) for part in SHARES}
         assert found == {part: round(share * count) for part, share in SHARES.items()}
@@ -21,7 +26,7 @@ def test_each_class_gets_its_shares() -> None:
 
 def test_the_smallest_class_is_in_every_part() -> None:
     labels = np.repeat(np.arange(2), [4, 50])
-    parts = cut_stratified(labels, np.arange(54), SHARES, seed=0)
+    parts = split_stratified(labels, np.arange(54), SHARES, seed=0)
     assert sorted(parts[labels == 0]) == sorted(SHARES)
 
 
@@ -31,8 +36,8 @@ def test_groups_are_never_torn_apart(seed: int, num_groups: int) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, num_groups, 120)
     labels = rng.integers(0, 4, 120)
-    parts = cut_stratified(labels, groups, SHARES, seed)
-    folds = cut_folds(labels, groups, 3, seed)
+    parts = split_stratified(labels, groups, SHARES, seed)
+    folds = assign_folds(labels, groups, 3, seed)
     for group in np.unique(groups):
         assert len(set(parts[groups == group])) == 1
         assert len(set(folds[groups == group].tolist())) == 1
@@ -41,14 +46,14 @@ def test_groups_are_never_torn_apart(seed: int, num_groups: int) -> None:
 
 def test_a_seed_repeats_and_another_differs() -> None:
     labels, groups = np.arange(200) % 5, np.arange(200)
-    first = cut_stratified(labels, groups, SHARES, seed=1)
-    assert (first == cut_stratified(labels, groups, SHARES, seed=1)).all()
-    assert (first != cut_stratified(labels, groups, SHARES, seed=2)).any()
+    first = split_stratified(labels, groups, SHARES, seed=1)
+    assert (first == split_stratified(labels, groups, SHARES, seed=1)).all()
+    assert (first != split_stratified(labels, groups, SHARES, seed=2)).any()
 
 
 def test_folds_are_of_one_size_over_all_classes() -> None:
     labels = np.repeat(np.arange(30), 11)
-    folds = cut_folds(labels, np.arange(330), 5, seed=0)
+    folds = assign_folds(labels, np.arange(330), 5, seed=0)
     sizes = np.bincount(folds)
     assert sizes.max() - sizes.min() <= 1
     for label in range(30):
@@ -86,7 +91,7 @@ def test_a_class_of_few_large_groups_is_in_every_part() -> None:
     labels = np.concatenate([np.zeros(15, int), np.ones(57, int)])
     shares = {"train": 0.7, "val": 0.15, "test": 0.15}
     for seed in range(5):
-        parts = cut_stratified(labels, groups, shares, seed)
+        parts = split_stratified(labels, groups, shares, seed)
         assert {part: int((parts[:15] == part).sum()) for part in shares} == dict.fromkeys(
             shares, 5
         )
@@ -98,7 +103,7 @@ def test_a_class_with_a_group_for_each_part_is_in_each(seed: int, num_groups: in
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, num_groups, 100)
     labels = rng.integers(0, 4, num_groups)[groups]
-    parts = cut_stratified(labels, groups, SHARES, seed)
+    parts = split_stratified(labels, groups, SHARES, seed)
     for label in range(4):
         enough = len(np.unique(groups[labels == label])) >= len(SHARES)
         assert not enough or set(parts[labels == label]) == set(SHARES)
@@ -108,7 +113,7 @@ def test_of_shared_groups_none_is_taken_from_a_class_that_needs_it() -> None:
     labels = np.array([0, 1, 0, 1, 0, 1, 1, 1, 1])
     groups = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
     for seed in range(10):
-        parts = cut_stratified(labels, groups, {"train": 0.8, "val": 0.1, "test": 0.1}, seed)
+        parts = split_stratified(labels, groups, {"train": 0.8, "val": 0.1, "test": 0.1}, seed)
         for label in (0, 1):
             assert set(parts[labels == label]) == {"train", "val", "test"}
         assert all(len(set(parts[groups == group])) == 1 for group in range(6))

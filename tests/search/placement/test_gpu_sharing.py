@@ -14,10 +14,10 @@ from carray.search.placement.gpu_sharing import (
     LARGEST,
     MARGIN,
     MOST_LANES,
-    Measured,
+    MeasuredMemory,
+    gpu_share_text,
     lanes_per_gpu,
-    packed,
-    packing_text,
+    resolve_gpu_share,
     share_of_gpu,
 )
 from carray.search.placement.plan import make_plan
@@ -68,9 +68,9 @@ def test_the_largest_trial_decides_and_is_named(tmp_path: Path) -> None:
     configs = typical_configs(space_in(tmp_path), LARGEST)
     assert [config.backbone for config in configs] == ["test_resnet", "lcnet_035"]
     assert {(config.image_size, config.device_batch_size) for config in configs} == {(128, 16)}
-    told = packing_text(configs, Measured(79.2, (11.25, 3.0)), 6)
+    told = gpu_share_text(configs, MeasuredMemory(79.2, (11.25, 3.0)), 6)
     assert told == "packing: 6 trials a GPU of 79 GiB; test_resnet, 128 px, batch 16 takes 11.2 GiB"
-    told = packing_text(configs, Measured(8.0, (1.0, float("inf"))), 1)
+    told = gpu_share_text(configs, MeasuredMemory(8.0, (1.0, float("inf"))), 1)
     assert told.endswith("1 trial a GPU of 8 GiB; lcnet_035, 128 px, batch 16 takes more than that")
 
 
@@ -78,8 +78,8 @@ def test_nothing_is_measured_where_nothing_can_be_packed(toy_data: Path, tmp_pat
     space, manifest, said = space_in(tmp_path), Manifest.load(toy_data), list[str]()
     auto = StudyRequest(data=toy_data, space="s", gpus_per_trial="auto")
     half = replace(auto, gpus_per_trial=0.5)
-    assert packed(half, space, manifest, [{"CPU": 2.0}], said.append) is half
-    on_cpus = packed(auto, space, manifest, [{"CPU": 2.0}], said.append)
+    assert resolve_gpu_share(half, space, manifest, [{"CPU": 2.0}], said.append) is half
+    on_cpus = resolve_gpu_share(auto, space, manifest, [{"CPU": 2.0}], said.append)
     assert on_cpus.gpus_per_trial is None
     assert said == ["packing: the cluster has no GPU, trials run on CPUs"]
 

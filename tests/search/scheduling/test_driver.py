@@ -38,7 +38,7 @@ class FullDisk:
     study = SimpleNamespace(metric=VAL_LOG_LOSS)
     ask = trial_folder = staticmethod(no_space_left)
 
-    def to_finish(self) -> list[TrialRecord]:
+    def missing_logits(self) -> list[TrialRecord]:
         return []
 
 

@@ -16,7 +16,7 @@ from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord
 from carray.search.scheduling import trainable
 from carray.search.scheduling.driver import LedgerCallback
-from carray.search.scheduling.trainable import EPOCH, FACTS, ROW, STATE, ThinTrial
+from carray.search.scheduling.trainable import EPOCH, FACTS, ROW, STATE, LaneTrainable
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 
 CONFIG = build_config({"epochs": 3})
@@ -27,7 +27,7 @@ def row(epoch: int) -> dict[str, float]:
 
 
 @pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ThinTrial:
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaneTrainable:
     """A trial whose first epoch an earlier call has trained; its lane answers at once."""
     record = TrialRecord(study="s", number=0, config=CONFIG, epochs=(row(1),))
     TrialFolder(tmp_path).write_record(record)
@@ -41,10 +41,10 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ThinTrial:
     call = SimpleNamespace(remote=answer)
     mailbox = SimpleNamespace(call=call)
     config = {"job": job.model_dump_json(), "mailbox": mailbox, "metric": VAL_LOG_LOSS}
-    return ThinTrial(config=config)
+    return LaneTrainable(config=config)
 
 
-def test_tune_sees_of_an_epoch_its_objective_alone(trial: ThinTrial) -> None:
+def test_tune_sees_of_an_epoch_its_objective_alone(trial: LaneTrainable) -> None:
     known, trained, last = trial.step(), trial.step(), trial.step()
     assert known == {EPOCH: 1, VAL_LOG_LOSS: 1.0}
     assert {name for name, value in trained.items() if isinstance(value, Number)} == {
@@ -56,7 +56,7 @@ def test_tune_sees_of_an_epoch_its_objective_alone(trial: ThinTrial) -> None:
     assert last["done"]
 
 
-def test_a_report_carries_no_configuration(trial: ThinTrial) -> None:
+def test_a_report_carries_no_configuration(trial: LaneTrainable) -> None:
     assert "config" not in trial.train()
 
 
@@ -74,7 +74,7 @@ def test_tune_keeps_no_averages_of_an_ended_trial() -> None:
     [((1.0, 2.0, 3.0), "complete"), ((1.0, 2.0, 0.5), None), ((1.0,) * 4, "complete")],
 )
 def test_a_trial_killed_after_the_epoch_that_ended_it_ends_with_what_it_has(
-    trial: ThinTrial, losses: tuple[float, ...], ending: str | None
+    trial: LaneTrainable, losses: tuple[float, ...], ending: str | None
 ) -> None:
     """It was to stop after two epochs without a better one, or had run them all."""
     config = build_config({"epochs": 4, "early_stop_patience": 2})

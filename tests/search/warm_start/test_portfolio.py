@@ -17,10 +17,10 @@ from carray.errors import ConfigError, RecordError
 from carray.search.warm_start.portfolio import (
     WORST_REGRET,
     Portfolio,
+    build_portfolio,
     choose,
-    distill,
-    distill_studies,
     greedy,
+    portfolio_of_studies,
     regrets_of,
 )
 from carray.search.warm_start.starting_points import shipped_portfolios
@@ -56,10 +56,10 @@ def test_draws_around_a_good_trial_and_trials_that_began_from_it_are_one_recipe(
     points = tuple({"optimizer.lr": lr, "dropout": dropout} for lr, dropout in drawn)
     curves, full = np.array([[1.0 + n] for n in range(6)]), np.ones(6, np.bool_)
     one = RecordedStudy("a", "a", "val/log_loss", points, curves, full)
-    assert [one.points.index(p) for p in distill([one], 3).recipes()] == [0, 3, 4]
+    assert [one.points.index(p) for p in build_portfolio([one], 3).recipes()] == [0, 3, 4]
     begun_from_it = points[:1] + points[3:]
     next_one = RecordedStudy("b", "a", "val/log_loss", begun_from_it, curves[:4], full[:4])
-    recipes = distill([one, next_one], 6).recipes()
+    recipes = build_portfolio([one, next_one], 6).recipes()
     assert [p["optimizer.lr"] for p in recipes].count(1e-3) == 1
 
 
@@ -109,7 +109,7 @@ def test_regret_is_0_at_the_best_trial_1_at_the_median_and_bounded() -> None:
 
 def test_a_distilled_portfolio_reads_back_as_it_was_written(tmp_path: Path) -> None:
     studies = [read_recorded(past_study(tmp_path, n, i)) for n, i in (("a", -2.0), ("b", -3.0))]
-    portfolio = distill(studies)
+    portfolio = build_portfolio(studies)
     portfolio.write(tmp_path / "p.yaml")
     assert Portfolio.read(tmp_path / "p.yaml") == portfolio
     assert [origin.study for origin in portfolio.made_from] == ["a", "b"]
@@ -120,7 +120,7 @@ def test_a_distilled_portfolio_reads_back_as_it_was_written(tmp_path: Path) -> N
 
 def test_what_all_points_share_is_told_once(tmp_path: Path) -> None:
     past_study(tmp_path, "a", **{"augment.mixup": 0.2})
-    portfolio = distill_studies(["a", "a"], size=3, runs=tmp_path)
+    portfolio = portfolio_of_studies(["a", "a"], size=3, runs=tmp_path)
     assert portfolio.shared["augment.mixup"] == 0.2 and "seed" not in portfolio.shared
     assert all(set(point) <= {"optimizer.lr", "dropout"} for point in portfolio.points)
     assert len(portfolio.made_from) == 1
@@ -130,11 +130,11 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
     a = read_recorded(past_study(tmp_path, "a"))
     b = read_recorded(past_study(tmp_path, "b", metric="val/top1"))
     with pytest.raises(ConfigError, match="--size 0 must be at least 1"):
-        distill([a], size=0)
+        build_portfolio([a], size=0)
     with pytest.raises(RecordError, match=r"one metric, not by val/log_loss and val/top1"):
-        distill([a, b])
+        build_portfolio([a, b])
     with pytest.raises(RecordError, match="there is no study 'c'"):
-        distill_studies(["c"], runs=tmp_path)
+        portfolio_of_studies(["c"], runs=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,25 +9,27 @@ import pytest
 
 from carray.errors import RecordError
 from carray.records import TrialState
-from carray.search.warm_start.study_curves import lengthened, read_recorded
+from carray.search.warm_start.study_curves import extrapolate_stopped, read_recorded
 from tests.search_benchmark.studies import hill_losses, past_study
 
 
 def test_a_stopped_curve_goes_on_as_the_full_ones_did() -> None:
     full = [np.array([2.0, 1.0, 0.5]), np.array([4.0, 2.0, 1.0])]
     stopped = np.array([3.0, 1.8])
-    curves = lengthened([*full, stopped], [True, True, False], "val/log_loss")
+    curves = extrapolate_stopped([*full, stopped], [True, True, False], "val/log_loss")
     assert curves[2].tolist() == pytest.approx([3.0, 1.8, 0.9])
 
 
 def test_a_share_goes_on_by_what_it_lacks() -> None:
     full, stopped = np.array([0.5, 0.8]), np.array([0.2])
-    curves = lengthened([full, stopped], [True, False], "val/top1")
+    curves = extrapolate_stopped([full, stopped], [True, False], "val/top1")
     assert curves[1].tolist() == pytest.approx([0.2, 1 - 0.8 * 0.4])
 
 
 def test_a_trial_that_ended_early_by_itself_stays_where_it_was() -> None:
-    curves = lengthened([np.array([2.0, 1.0, 0.9]), np.array([2.0, 1.5])], [True] * 2, "val/top1")
+    curves = extrapolate_stopped(
+        [np.array([2.0, 1.0, 0.9]), np.array([2.0, 1.5])], [True] * 2, "val/top1"
+    )
     assert curves[1].tolist() == [2.0, 1.5, 1.5]
 
 

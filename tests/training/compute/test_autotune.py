@@ -16,8 +16,8 @@ from carray.records import StudyFolder, TrialFolder
 from carray.training.checkpoint import read_meta
 from carray.training.compute import autotune
 from carray.training.compute.autotune import (
-    Probes,
     Timing,
+    TimingCache,
     choose_compute,
     compiled_ways,
     decide,
@@ -44,31 +44,31 @@ def test_a_short_trial_computes_as_usual_and_measures_nothing(tmp_path: Path) ->
 def test_a_short_trial_takes_what_a_long_one_has_measured(tmp_path: Path) -> None:
     file = tmp_path / "probe.json"
     chosen(small_config(epochs=100), 64, file)
-    ((key, timings),) = Probes.read(file).timings.items()
+    ((key, timings),) = TimingCache.read(file).timings.items()
     fast = tuple(
         t.model_copy(update={"step_seconds": 9.0 - 8 * (t.compute == FIRST)}) for t in timings
     )
-    file.write_text(Probes(timings={key: fast}).model_dump_json())
+    file.write_text(TimingCache(timings={key: fast}).model_dump_json())
     assert chosen(small_config(epochs=3), 64, file) == FIRST
     assert chosen(small_config(epochs=3, image_size=64), 64, file) == LAST
-    assert list(Probes.read(file).timings) == [key]
+    assert list(TimingCache.read(file).timings) == [key]
 
 
 def test_a_long_trial_is_measured_once_and_the_next_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "probe.json"
     first = chosen(small_config(epochs=100), 64, file)
-    known = Probes.read(file).timings
+    known = TimingCache.read(file).timings
     ((key, timings),) = known.items()
     assert key.startswith("lcnet_035, 32 px, batch 16, ")
     assert {timing.compute for timing in timings} >= {FIRST, LAST}
     assert all(timing.step_seconds > 0 for timing in timings)
-    told, *ways = Probes.read(file).lines()
+    told, *ways = TimingCache.read(file).lines()
     assert told == f"a step of {key}"
     assert len(ways) == len(timings)
     assert chosen(small_config(epochs=100), 64, file) == first
-    assert Probes.read(file).timings == known
+    assert TimingCache.read(file).timings == known
     chosen(small_config(epochs=100, image_size=64), 64, file)
-    assert len(Probes.read(file).timings) == 2
+    assert len(TimingCache.read(file).timings) == 2
 
 
 def test_a_fixed_precision_is_kept(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from carray.models.classifier import check_backbone
 from carray.models.fitted_heads import ForestHead, NeighbourHead
 from carray.records import TrialRecord, TrialState
 from carray.training.features import fits
-from carray.training.features.classifiers import train_classical
-from carray.training.reproduce import replay
+from carray.training.features.classifiers import train_feature_classifier
+from carray.training.reproduce import reproduce
 from tests.trained import Trained
 
 
@@ -38,12 +38,12 @@ def own(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def fitted(own: Trained) -> dict[str, TrialRecord]:
     return {
-        kind: train_classical(own.data, kind, "single/0000", runs=own.runs)
+        kind: train_feature_classifier(own.data, kind, "single/0000", runs=own.runs)
         for kind in CLASSICAL_HEADS
     }
 
 
-def known(classes: int = 4, width: int = 6) -> fits.Known:
+def known(classes: int = 4, width: int = 6) -> fits.FeatureDataset:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(classes, width)) * 2
 
@@ -51,7 +51,7 @@ def known(classes: int = 4, width: int = 6) -> fits.Known:
         labels = rng.integers(0, classes, count)
         return (centres[labels] + rng.normal(size=(count, width))).astype(np.float32), labels
 
-    return fits.Known(*draw(200), *draw(80), classes)
+    return fits.FeatureDataset(*draw(200), *draw(80), classes)
 
 
 def test_the_forest_as_tensors_votes_as_scikit_learns() -> None:
@@ -150,12 +150,12 @@ def test_they_join_an_ensemble_like_any_other(own: Trained, fitted: dict[str, Tr
     with pytest.raises(ConfigError, match="have no gradient: explain the trial whose features"):
         explain(forest, files[:1], out, runs=own.runs, track=False)
     with pytest.raises(ConfigError, match="fitted to a trial's features, not trained by steps"):
-        replay(forest, runs=own.runs)
+        reproduce(forest, runs=own.runs)
 
 
 def test_what_cannot_be_is_refused(own: Trained, toy_manifest: Manifest, tmp_path: Path) -> None:
     def call(data: Path, kind: str = "knn", of: str = "single/0000") -> None:
-        train_classical(data, kind, of, runs=own.runs)
+        train_feature_classifier(data, kind, of, runs=own.runs)
 
     with pytest.raises(ConfigError, match="did you mean 'random_forest'"):
         call(own.data, "random_forrest")
@@ -167,13 +167,13 @@ def test_what_cannot_be_is_refused(own: Trained, toy_manifest: Manifest, tmp_pat
     shutil.copytree(own.runs / "studies", runs / "studies")
     (runs / "studies" / "single" / "trials" / "0000" / "best.safetensors").unlink()
     with pytest.raises(WeightsError, match="no features: name a trial that has them"):
-        train_classical(own.data, "knn", "single/0000", runs=runs)
+        train_feature_classifier(own.data, "knn", "single/0000", runs=runs)
 
 
 def test_a_search_that_runs_keeps_others_out(own: Trained) -> None:
     before = len(list(own.study.trials()))
     with own.study.locked(), pytest.raises(RecordError, match="run by another process"):
-        train_classical(own.data, "knn", "single/0001", runs=own.runs)
+        train_feature_classifier(own.data, "knn", "single/0001", runs=own.runs)
     assert len(list(own.study.trials())) == before
 
 

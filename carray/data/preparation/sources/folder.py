@@ -7,7 +7,7 @@ from pathlib import Path
 from carray.data.preparation.sources.listing import (
     SPLIT_NAMES,
     Listing,
-    Sighting,
+    SourceImage,
     class_name,
     nfc,
     ordered_unique,
@@ -38,9 +38,9 @@ def list_folder(source: Path) -> Listing:
     return Listing("split folder", source, ordered_unique(sightings), notes=tuple(notes))
 
 
-def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[Sighting], list[str]]:
+def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[SourceImage], list[str]]:
     """List the class folders in `folder`; ids are paths below `source`."""
-    sightings: list[Sighting] = []
+    sightings: list[SourceImage] = []
     empty: list[str] = []
     passed_by = 0
     for class_folder in visible_folders(folder):
@@ -48,7 +48,7 @@ def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[Sighting
         passed_by += others
         label = class_name(class_folder.name)
         sightings += [
-            Sighting(nfc(path.relative_to(source).as_posix()), path, label, split)
+            SourceImage(nfc(path.relative_to(source).as_posix()), path, label, split)
             for path in images
         ]
         if not images:

@@ -27,7 +27,7 @@ SPLIT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Sighting:
+class SourceImage:
     """One image as a source lists it."""
 
     image_id: str
@@ -46,7 +46,7 @@ class Listing:
 
     kind: str
     images_folder: Path
-    sightings: tuple[Sighting, ...]
+    sightings: tuple[SourceImage, ...]
     class_order: tuple[str, ...] = ()
     """The source's own order of its classes, if it has one."""
     notes: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
         way = ways.pop(Path(parent))
         visible = (Path(parent) / name for name in sorted(folders) if not name.startswith("."))
         real = {path: path.resolve() for path in visible}
-        forward = {path: (*way, to) for path, to in real.items() if not _leads_back(to, way)}
+        forward = {path: (*way, to) for path, to in real.items() if not _is_link_cycle(to, way)}
         folders[:] = [path.name for path in forward]
         ways |= forward
         for name in sorted(files):
@@ -96,7 +96,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
                 continue
             path = Path(parent) / name
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(_told_by_name(path))
+                images.append(_is_ignored_by_name(path))
             else:
                 others += 1
     return images, others
@@ -107,11 +107,11 @@ def _refuse(error: OSError) -> NoReturn:
     raise DataError(f"the folder {why}: make it readable, or take it away") from None
 
 
-def _leads_back(folder: Path, way: Sequence[Path]) -> bool:
+def _is_link_cycle(folder: Path, way: Sequence[Path]) -> bool:
     return any(one.is_relative_to(folder) for one in way)
 
 
-def _told_by_name(path: Path) -> Path:
+def _is_ignored_by_name(path: Path) -> Path:
     """Return `path`; refuse a name that no table can hold."""
     try:
         str(path).encode()
@@ -128,7 +128,7 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def ordered_unique(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+def ordered_unique(sightings: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
     """Sort by id; an id that was used before gets `#2`, `#3`."""
     used: dict[str, int] = {}
     unique = []
@@ -136,6 +136,6 @@ def ordered_unique(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
         count = used[one.image_id] = used.get(one.image_id, 0) + 1
         if count > 1:
             fields = {**one.__dict__, "image_id": f"{one.image_id}#{count}"}
-            one = Sighting(**fields)
+            one = SourceImage(**fields)
         unique.append(one)
     return tuple(sorted(unique, key=lambda one: one.image_id))

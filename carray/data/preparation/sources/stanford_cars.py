@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from carray.data.pixels.decode import Box
-from carray.data.preparation.sources.listing import Listing, Sighting, nfc, ordered_unique
+from carray.data.preparation.sources.listing import Listing, SourceImage, nfc, ordered_unique
 from carray.errors import DataError
 
 META = "cars_meta.mat"
@@ -50,16 +50,17 @@ def list_devkit(source: Path) -> Listing:
 
 def _list_split(
     source: Path, annotations: Path, split: str, classes: tuple[str, ...]
-) -> list[Sighting]:
+) -> list[SourceImage]:
     folder = _image_folder(source, f"cars_{split}")
     return [
-        _sighting(row, folder, source, split, classes) for row in _annotations(annotations).ravel()
+        _source_image(row, folder, source, split, classes)
+        for row in _annotations(annotations).ravel()
     ]
 
 
-def _sighting(
+def _source_image(
     row: Any, folder: Path, source: Path, split: str, classes: tuple[str, ...]
-) -> Sighting:
+) -> SourceImage:
     name = str(np.asarray(row["fname"]).item())
     number = int(np.asarray(row["class"]).item())
     if not 1 <= number <= len(classes):
@@ -71,7 +72,7 @@ def _sighting(
     path = folder / name
     problem = "" if path.exists() else "no such file"
     image_id = path.relative_to(source).as_posix()
-    return Sighting(image_id, path, classes[number - 1], split, box, problem)
+    return SourceImage(image_id, path, classes[number - 1], split, box, problem)
 
 
 def _class_names(meta: Path) -> tuple[str, ...]:

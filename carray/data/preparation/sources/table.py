@@ -13,7 +13,7 @@ from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
 from carray.data.preparation.sources.listing import (
     SPLIT_NAMES,
     Listing,
-    Sighting,
+    SourceImage,
     class_name,
     nfc,
     ordered_unique,
@@ -58,7 +58,7 @@ def list_table(
     finder = _Finder(folder)
     names = [str(name) for name in table.columns]
     rows = (dict(zip(names, row, strict=True)) for row in table.itertuples(index=False))
-    sightings = [_sighting(row, columns, finder) for row in rows]
+    sightings = [_source_image(row, columns, finder) for row in rows]
     if not any(one.problem == "" for one in sightings):
         first = sightings[0].image_id if sightings else "none"
         raise DataError(
@@ -152,7 +152,7 @@ def _listed(names: Mapping[str, str]) -> str:
     return f"; its columns are {', '.join(names.values())}"
 
 
-def _sighting(row: Mapping[str, str], columns: _Columns, finder: _Finder) -> Sighting:
+def _source_image(row: Mapping[str, str], columns: _Columns, finder: _Finder) -> SourceImage:
     name, label = nfc(row[columns.image].strip()), class_name(row[columns.label].strip())
     path, problem = finder.find(name, label)
     if not label:
@@ -163,7 +163,7 @@ def _sighting(row: Mapping[str, str], columns: _Columns, finder: _Finder) -> Sig
         problem = f"the split {asked!r} is unknown"
     box = _box([row[name] for name in columns.box]) if columns.box else None
     image_id = nfc(path.relative_to(finder.folder).as_posix()) if not problem else name
-    return Sighting(image_id, path, label, split, box, problem)
+    return SourceImage(image_id, path, label, split, box, problem)
 
 
 def _box(values: Sequence[str]) -> Box | None:
