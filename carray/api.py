@@ -45,14 +45,13 @@ class Study:
     @property
     def best(self) -> TrialRecord | None:
         """The complete trial or refit that is best in the study's metric on `val`."""
-        study = self.record
-        sign = 1.0 if study.direction == "minimize" else -1.0
-        complete = [
-            r
-            for r in self.trials
-            if r.state is TrialState.COMPLETE and r.best_epoch and r.config.fold is None
-        ]
-        return min(complete, key=lambda r: sign * r.best(study.metric), default=None)
+        return self.record.objective.best(
+            record
+            for record in self.trials
+            if record.state is TrialState.COMPLETE
+            and record.best_epoch
+            and record.config.fold is None
+        )
 
     def ensemble(self, top: int = 3, **options: Any) -> Ensemble:
         """Merge the best `top` trials; see `carray.ensemble.build_ensemble`."""

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -200,6 +200,14 @@ def read_array(file: Path, name: str) -> Any:
         return None
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise RecordError(f"{file} can't be read ({error}): move it away") from None
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Replace the .npz file `path` with {name: array}, at once or not at all."""
+    import numpy as np
+
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 TRAIN_LOSS = "train/loss"
 VAL_LOG_LOSS = "val/log_loss"
@@ -47,21 +49,60 @@ OBJECTIVES = {
 EpochRow = Mapping[str, float]  # metric name -> value, for one epoch
 
 
-def is_better(metric: str, value: float, than: float) -> bool:
-    """Say whether `value` beats `than` in `metric`; nothing that isn't finite beats anything."""
-    if not math.isfinite(value):
-        return False
-    if not math.isfinite(than):
-        return True
-    return value < than if OBJECTIVES[metric] == "minimize" else value > than
+class Scored(Protocol):
+    """What has a value in every metric: a trial's record."""
+
+    def best(self, metric: str) -> float:
+        """Return `metric` at the best epoch; NaN where there is none."""
+        ...
+
+
+ScoredT = TypeVar("ScoredT", bound=Scored)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a study optimises, and the one order of values and trials by it.
+
+    Which trials are compared, refits or pruned ones say, is the caller's choice.
+    """
+
+    metric: str
+
+    @property
+    def direction(self) -> str:
+        """`minimize` or `maximize`."""
+        return OBJECTIVES[self.metric]
+
+    @property
+    def sign(self) -> float:
+        """1 where the metric is minimized, else -1: values times it are losses."""
+        return 1.0 if self.direction == "minimize" else -1.0
+
+    def key(self, value: float) -> float:
+        """Return what to sort values by: the best first, what isn't finite last."""
+        return self.sign * value if math.isfinite(value) else math.inf
+
+    def key_of(self, record: Scored) -> float:
+        """Return what to sort records by, as `key` does their values."""
+        return self.key(record.best(self.metric))
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Say whether `value` beats `than`; nothing that isn't finite beats anything."""
+        return self.key(value) < self.key(than)
+
+    def best(self, records: Iterable[ScoredT]) -> ScoredT | None:
+        """Return the best of `records`, the first of equals; None of none."""
+        return min(records, key=self.key_of, default=None)
 
 
 def best_epoch(rows: Iterable[EpochRow], metric: str) -> int | None:
     """Return the 1-based epoch that is best in `metric`; the earliest of equals; None of none."""
+    objective = Objective(metric)
     best: int | None = None
     best_value = math.nan
     for epoch, row in enumerate(rows, start=1):
         value = row.get(metric, math.nan)
-        if is_better(metric, value, best_value):
+        if objective.is_better(value, best_value):
             best, best_value = epoch, value
     return best

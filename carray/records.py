@@ -19,28 +19,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from carray import metrics
 from carray.config import Compute, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
-from carray.files import (
-    add_json_line,
-    claimed,
-    read_array,
-    read_json_lines,
-    write_text,
-    written_aside,
-)
+from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz, write_text
 
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
 RECORD_VERSION = 1
-RecordT = TypeVar("RecordT", bound="_Record")
 
 
 class TrialState(StrEnum):
@@ -70,7 +62,7 @@ class _Record(BaseModel):
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
-    def read(cls: type[RecordT], path: Path) -> RecordT:
+    def read(cls, path: Path) -> Self:
         """Read `path`; raises RecordError where it can't be read, with the reason."""
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
@@ -141,7 +133,6 @@ class StudyRecord(_Record):
     manifest_hash: str = ""
     classes: tuple[str, ...] = ()
     metric: str = metrics.VAL_LOG_LOSS
-    direction: str = "minimize"
     space_file: str = ""
     space_hash: str = ""
     sampler: str = "tpe"
@@ -156,6 +147,17 @@ class StudyRecord(_Record):
     git_commit: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
     """The tracking server's own ids of this study."""
+
+    @property
+    def objective(self) -> metrics.Objective:
+        """What its trials are compared by."""
+        return metrics.Objective(self.metric)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def direction(self) -> str:
+        """`minimize` or `maximize`, as the metric wants; written for readers of the file."""
+        return self.objective.direction
 
 
 @dataclass(frozen=True)
@@ -216,15 +218,10 @@ class TrialFolder:
     def write_logits(self, logits: dict[str, npt.NDArray[Any]]) -> None:
         """Write {split: (images, classes)} as float16."""
         arrays = {split: np.asarray(values, np.float16) for split, values in logits.items()}
-        with written_aside(self.logits_file) as aside, aside.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        write_npz(self.logits_file, arrays)
 
     def logits(self, split: str) -> Logits:
-        """Read the float16 logits on `split`, (images, classes).
-
-        Raises:
-            RecordError: the trial left none.
-        """
+        """Read the float16 logits on `split`, (images, classes); raises RecordError without any."""
         found = read_array(self.logits_file, split)
         if found is None:
             raise RecordError(f"{self.path} has no logits on {split!r}")
@@ -278,8 +275,7 @@ class StudyFolder:
 
     def write_labels(self, labels: dict[str, npt.NDArray[np.int64]]) -> None:
         """Write {split: class index of each image}, in the manifest's order of the split."""
-        with written_aside(self.labels_file) as aside, aside.open("wb") as file:
-            np.savez(file, **labels)  # type: ignore[arg-type]
+        write_npz(self.labels_file, labels)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         """Read the class index of each image of `split`; empty where the data has no such split.
@@ -365,11 +361,7 @@ class RunsFolder:
         return sorted(folders, key=lambda folder: folder.record().started_at)
 
     def find_study(self, name: str | None = None) -> StudyFolder:
-        """Return study `name`, or the newest search where no name is given.
-
-        Raises:
-            RecordError: there is none; the message says which there are.
-        """
+        """Return study `name`, else the newest search; raises RecordError where there is none."""
         if name is not None:
             names = [file.parent.name for file in (self.path / "studies").glob("*/study.json")]
             if name in names:
@@ -383,11 +375,7 @@ class RunsFolder:
         return searches[-1]
 
     def find_trial(self, name: str) -> TrialFolder:
-        """Return the trial at a path, or named `STUDY/NUMBER`.
-
-        Raises:
-            RecordError: there is none.
-        """
+        """Return the trial at a path, or named `STUDY/NUMBER`; raises RecordError without one."""
         if (Path(name) / "record.json").exists():
             return TrialFolder(Path(name).resolve())
         study, _, number = name.rpartition("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -120,18 +119,14 @@ def find_candidates(
 
 def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
     """Sort by value; of equals, complete ones first, then those of less log-loss."""
-    sign = 1 if metrics.OBJECTIVES[metric] == "minimize" else -1
+    objective, log_loss = metrics.Objective(metric), metrics.Objective(metrics.VAL_LOG_LOSS)
 
     def key(candidate: Candidate) -> tuple[float, bool, float, int]:
-        value = _is_finite(sign * candidate.value)
-        log_loss = _is_finite(candidate.record.best(metrics.VAL_LOG_LOSS))
-        return value, not candidate.is_complete, log_loss, candidate.record.number
+        record = candidate.record
+        value = objective.key(candidate.value)
+        return value, not candidate.is_complete, log_loss.key_of(record), record.number
 
     return sorted(found, key=key)
-
-
-def _is_finite(value: float) -> float:
-    return float("inf") if math.isnan(value) else value
 
 
 def _exclusion_reason(

@@ -45,7 +45,7 @@ class MetricAxis:
     @property
     def minimises(self) -> bool:
         """Whether less is better."""
-        return self.study.direction == "minimize"
+        return self.study.objective.direction == "minimize"
 
     def colour(self, record: TrialRecord) -> str:
         """Return the colour of the trial's backbone."""
@@ -95,7 +95,7 @@ def draw_best_so_far(axes: Any, view: MetricAxis) -> None:
         _dot(axes, view, record, time)
     best, steps = math.nan, []
     for value in values:
-        best = value if metrics.is_better(view.metric, value, best) else best
+        best = value if view.study.objective.is_better(value, best) else best
         steps.append(best)
     axes.step([*times, times[-1] * 1.02], [*steps, steps[-1]], where="post", color=INK, lw=1.4)
     axes.annotate(

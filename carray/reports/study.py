@@ -43,16 +43,12 @@ class TrialRow:
 
 def study_table(folder: StudyFolder) -> list[TrialRow]:
     """Return every trial, the best in the study's metric first, the valueless, then folds last."""
-    study = folder.record()
-    sign = 1 if study.direction == "minimize" else -1
-    records = folder.records()
+    objective = folder.record().objective
 
-    def key(record: TrialRecord) -> tuple[bool, bool, float, int]:
-        value, is_fold = record.best(study.metric), record.config.fold is not None
-        missing = math.isnan(value)
-        return is_fold, missing, 0.0 if missing else sign * value, record.number
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        return record.config.fold is not None, objective.key_of(record), record.number
 
-    return [row_of(record) for record in sorted(records, key=key)]
+    return [row_of(record) for record in sorted(folder.records(), key=key)]
 
 
 def row_of(record: TrialRecord) -> TrialRow:

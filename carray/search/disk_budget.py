@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -107,6 +106,4 @@ def _readable(read: Callable[[], ReadT]) -> ReadT | None:
 
 def _goodness(study: StudyRecord, record: TrialRecord) -> tuple[bool, float]:
     """Order complete trials before all others, then by the study's metric."""
-    value = record.best(study.metric)
-    sign = 1.0 if study.direction == "minimize" else -1.0
-    return record.state != "complete", sign * value if math.isfinite(value) else math.inf
+    return record.state != "complete", study.objective.key_of(record)

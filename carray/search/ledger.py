@@ -193,14 +193,14 @@ class Ledger:
 
         Complete ones come before pruned ones, which were judged on fewer epochs.
         """
-        sign = 1.0 if self.study.direction == "minimize" else -1.0
+        objective = self.study.objective
         ranked = [
-            (record.state is TrialState.PRUNED, sign * record.best(self.study.metric), record)
+            (record.state is TrialState.PRUNED, objective.key_of(record), record)
             for record in self.records
             if record.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and math.isfinite(record.best(self.study.metric))
         ]
-        return [record for *_, record in sorted(ranked, key=lambda row: row[:2])]
+        ranked.sort(key=lambda row: row[:2])
+        return [record for _, key, record in ranked if math.isfinite(key)]
 
     def _all(self) -> list[TrialRecord]:
         return [self._records[number] for number in sorted(self._records)]

@@ -135,7 +135,6 @@ def open_record(
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         metric=space.metric,
-        direction=space.direction,
         space_file=str(request.space),
         space_hash=space.hash,
         sampler=sampler_name(request, space),

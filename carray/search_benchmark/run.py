@@ -14,9 +14,10 @@ import numpy.typing as npt
 import optuna
 
 from carray.errors import ConfigError
+from carray.metrics import Objective
 from carray.progress import Advance, silent
 from carray.records import RunsFolder
-from carray.search.warm_start.study_curves import Floats, sign_of
+from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.curves import CurveSource, StudySource, check_alike, worst_finite
 from carray.search_benchmark.methods import (
     BASELINE,
@@ -164,11 +165,10 @@ def _reference(source: CurveSource) -> tuple[float, float]:
 
 
 def _pool_losses(source: CurveSource) -> Floats:
-    sign = sign_of(source.metric)
     if isinstance(source, StudySource):
         return source.recorded.losses
     sampler = optuna.samplers.RandomSampler(seed=REFERENCE_SEED)
     study = optuna.create_study(sampler=sampler)
     drawn = [source.draw(study.ask()) for _ in range(POOL)]
-    losses: Floats = worst_finite(source.curves(drawn), sign).min(axis=1)
+    losses: Floats = worst_finite(source.curves(drawn), Objective(source.metric).sign).min(axis=1)
     return losses

@@ -20,10 +20,11 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 
 from carray.errors import ConfigError
+from carray.metrics import Objective
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
-from carray.search.warm_start.study_curves import Floats, sign_of
+from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.curves import CurveSource, Params
 from carray.search_benchmark.methods import Method
 
@@ -77,7 +78,7 @@ class SimulatedStudy:
     ) -> None:
         self._source = source
         self._cache = cache or CurveCache(source)
-        self._sign = sign_of(source.metric)
+        self._sign = Objective(source.metric).sign
         self._budget = budget_epochs
         self._free_lanes = lanes
         self._scheduler = _scheduler(source, method)
@@ -193,7 +194,7 @@ def _scheduler(source: CurveSource, method: Method) -> Any:
     return build_scheduler(
         method.scheduler,
         metric=source.metric,
-        direction="minimize" if sign_of(source.metric) > 0 else "maximize",
+        direction=Objective(source.metric).direction,
         max_epochs=source.max_epochs,
         grace_epochs=method.grace_epochs,
         reduction_factor=method.reduction_factor,
@@ -204,7 +205,7 @@ def _optuna_study(
     source: CurveSource, sampler: str, seed: int, starts: Sequence[Mapping[str, Any]]
 ) -> optuna.Study:
     study = optuna.create_study(
-        direction="minimize" if sign_of(source.metric) > 0 else "maximize",
+        direction=Objective(source.metric).direction,
         sampler=build_sampler(sampler, seed),
     )
     for point in starts:

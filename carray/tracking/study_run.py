@@ -120,7 +120,7 @@ class StudyRun:
         """Remember the best value of all ended trials; say whether it is this one's."""
         metric = record.config.best_metric
         value = record.best(metric)
-        is_best = metrics.is_better(metric, value, self.best_value)
+        is_best = metrics.Objective(metric).is_better(value, self.best_value)
         self.best_value = value if is_best else self.best_value
         return is_best
 

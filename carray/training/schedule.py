@@ -8,7 +8,7 @@ from math import cos, pi
 from torch.optim import Optimizer
 
 from carray.config import ScheduleConfig
-from carray.metrics import is_better
+from carray.metrics import Objective
 
 WARMUP_START = 0.01  # of the peak
 ONE_CYCLE_START = 0.04
@@ -56,7 +56,7 @@ class Plateau:
         """Return the state after an epoch that brought `value` in `metric`."""
         if schedule.name != "plateau":
             return self
-        if is_better(metric, value, self.best):
+        if Objective(metric).is_better(value, self.best):
             return Plateau(self.factor, value, 0)
         if self.bad_epochs < schedule.plateau_patience:
             return Plateau(self.factor, self.best, self.bad_epochs + 1)

@@ -22,8 +22,9 @@ import numpy as np
 import carray
 from carray.api import Study, load_study
 from carray.cli.shared import parse_sets
+from carray.metrics import Objective
 from carray.records import TrialRecord
-from carray.search.warm_start.study_curves import Floats, sign_of
+from carray.search.warm_start.study_curves import Floats
 
 REACH = {"plain": 0.25, "default": 0.1, "starts": 0.1}  # of the random study's epochs
 
@@ -37,7 +38,7 @@ def losses_in_order(trials: Sequence[TrialRecord], metric: str) -> Floats:
     for trial in (t for t in trials if t.kind == "search" and t.epochs):
         assert trial.started_at is not None and trial.ended_at is not None
         times = np.linspace(trial.started_at, trial.ended_at, len(trial.epochs) + 1)[1:]
-        losses = [sign_of(metric) * row.get(metric, np.inf) for row in trial.epochs]
+        losses = [Objective(metric).sign * row.get(metric, np.inf) for row in trial.epochs]
         ended += zip(times, losses, strict=True)
     return np.array([loss for _, loss in sorted(ended)])
 

@@ -16,7 +16,7 @@ def test_the_best_trial_comes_first_in_either_direction(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     losses = [row.log_loss for row in study_table(folder)]
     assert losses == sorted(losses)
-    study = folder.record().model_copy(update={"metric": "val/top1", "direction": "maximize"})
+    study = folder.record().model_copy(update={"metric": "val/top1"})
     study.write(folder.record_file)
     top1s = [row.top1 for row in study_table(folder)]
     assert top1s == sorted(top1s, reverse=True)

@@ -120,9 +120,7 @@ class Board:
         if record.kind == "search" and record.state.is_finished():
             self._ended.add(record.number)
         if self._study is not None:
-            value = record.best(self._study.metric)
-            sign = 1.0 if self._study.direction == "minimize" else -1.0
-            worth = sign * value if math.isfinite(value) else math.inf
+            worth = self._study.objective.key_of(record)
             self._worth[record.kind][record.number] = worth
 
     def _worth_of(self, record: TrialRecord) -> float:

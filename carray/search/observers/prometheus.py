@@ -114,7 +114,7 @@ class StudyGauges:
         self._states[record.number] = record.state
         self._counts[record.state] += 1
         value = record.best(self._metric)
-        if metrics.is_better(self._metric, value, self._best):
+        if metrics.Objective(self._metric).is_better(value, self._best):
             self._best = value
 
     def _show(self) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from carray.config import flatten
 from carray.errors import RecordError
-from carray.metrics import OBJECTIVES
+from carray.metrics import Objective
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.warm_start.recipe_distance import Point
 
@@ -42,13 +42,8 @@ class RecordedStudy:
     @property
     def losses(self) -> Floats:
         """Return each trial's best epoch, (trials,); lower is better whatever the metric."""
-        best: Floats = (sign_of(self.metric) * self.curves).min(axis=1)
+        best: Floats = (Objective(self.metric).sign * self.curves).min(axis=1)
         return best
-
-
-def sign_of(metric: str) -> float:
-    """Return 1 for a metric to minimize, else -1."""
-    return 1.0 if OBJECTIVES.get(metric) == "minimize" else -1.0
 
 
 def read_recorded(folder: StudyFolder) -> RecordedStudy:
@@ -106,12 +101,12 @@ def _extrapolated(curve: Floats, full: Floats, metric: str) -> Floats:
         warnings.simplefilter("ignore")  # a mean of ratios of zeros
         ratios = np.median(others[:, seen:] / np.maximum(others[:, seen - 1 : seen], 1e-9), axis=0)
     rest = own[-1] * np.nan_to_num(ratios, nan=1.0, posinf=1.0)
-    return np.concatenate([curve, rest if sign_of(metric) > 0 else 1.0 - rest])
+    return np.concatenate([curve, _distance(rest, metric)])
 
 
 def _distance(values: Floats, metric: str) -> Floats:
-    """Return how far values are from perfect: a loss itself, or one minus a share."""
-    return values if sign_of(metric) > 0 else 1.0 - values
+    """Return how far values are from perfect, a loss itself or one minus a share; and back."""
+    return values if Objective(metric).direction == "minimize" else 1.0 - values
 
 
 def _curve(record: TrialRecord, metric: str) -> Floats:

@@ -1,0 +1,42 @@
+"""Records: what begins one, and what their files say."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from carray.config import TrialConfig
+from carray.provenance import git_commit, versions
+from carray.records import StudyRecord, TrialRecord, TrialState
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("val/log_loss", "minimize"), ("val/top1", "maximize")]
+)
+def test_a_studys_file_says_the_direction_that_its_metric_wants(
+    tmp_path: Path, metric: str, direction: str
+) -> None:
+    file = tmp_path / "study.json"
+    study = StudyRecord(name="s", metric=metric)
+    study.write(file)
+    stored = json.loads(file.read_text())
+    assert (stored["metric"], stored["direction"]) == (metric, direction)
+    assert StudyRecord.read(file) == study
+    assert study.model_copy(update={"trials": 3}).direction == direction
+
+
+def test_a_trial_begins_with_what_it_is_made_by() -> None:
+    before = time.time()
+    record = TrialRecord.begin("s", 7, TrialConfig(), "m", kind="refit", refit_of=3)
+    assert (record.name, record.manifest_hash, record.refit_of) == ("s/0007", "m", 3)
+    assert (record.kind, record.state, record.epochs) == ("refit", TrialState.RUNNING, ())
+    assert record.started_at is not None
+    assert before <= record.started_at <= time.time()
+    assert (record.versions, record.git_commit) == (versions(), git_commit())
+
+
+def test_a_trial_may_have_begun_before_its_record() -> None:
+    assert TrialRecord.begin("s", 0, TrialConfig(), "m", started_at=5.0).started_at == 5.0
