@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from carray import metrics
 from carray.config import Compute, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz, write_text
+from carray.provenance import git_commit, versions
 
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
@@ -105,6 +107,15 @@ class TrialRecord(_Record):
     ended_at: float | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str = ""
+
+    @classmethod
+    def begin(
+        cls, study: str, number: int, config: TrialConfig, manifest_hash: str, **fields: Any
+    ) -> Self:
+        """Return the record of a trial that begins now, by the code and packages at work."""
+        now = {"started_at": time.time(), "versions": versions(), "git_commit": git_commit()}
+        known = {"study": study, "number": number, "config": config, "manifest_hash": manifest_hash}
+        return cls(**{**known, **now, **fields})
 
     @property
     def name(self) -> str:

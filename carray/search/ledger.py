@@ -15,9 +15,9 @@ from typing import Any
 
 import optuna
 
+from carray.config import TrialConfig
 from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
-from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.sampling.storage import flush
 from carray.search.space.space import SearchSpace
@@ -99,7 +99,8 @@ class Ledger:
             elif len(self.records) >= self.study.trials:
                 return None
             else:
-                record = self._open(*self._draw())
+                sampler_number, params, config = self._draw()
+                record = self._begin(params, config, sampler_number=sampler_number)
             for observer in self._observers:
                 observer.trial_started(record)
             return record
@@ -121,8 +122,8 @@ class Ledger:
                 is_given_up = record.state is TrialState.PRUNED
                 if same and getattr(record, link) == of.number and not is_given_up:
                     return record
-            blank = self._blank(of.params, of.config.model_copy(update=change))
-            record = self._store(blank.model_copy(update={"kind": kind, link: of.number}))
+            config = of.config.model_copy(update=change)
+            record = self._begin(of.params, config, kind=kind, **{link: of.number})
             for observer in self._observers:
                 observer.trial_started(record)
             return record
@@ -227,7 +228,7 @@ class Ledger:
         if point and not any(point.items() <= waits.items() for waits in points):
             self._optuna.enqueue_trial(point)
 
-    def _draw(self) -> tuple[int, dict[str, Any], Any]:
+    def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:
         for _ in range(BAD_DRAWS):
             trial = self._optuna.ask()
             params = self.space.draw(trial)
@@ -248,20 +249,12 @@ class Ledger:
             return {}
         return {"seed": self.study.seed + self._next_number()}
 
-    def _open(self, sampler_number: int, params: dict[str, Any], config: Any) -> TrialRecord:
-        blank = self._blank(params, config)
-        return self._store(blank.model_copy(update={"sampler_number": sampler_number}))
-
-    def _blank(self, params: dict[str, Any], config: Any) -> TrialRecord:
-        return TrialRecord(
-            study=self.study.name,
-            number=self._next_number(),
-            params=params,
-            config=config,
-            manifest_hash=self.study.manifest_hash,
-            started_at=time.time(),
-            versions=versions(),
-            git_commit=git_commit(),
+    def _begin(self, params: dict[str, Any], config: TrialConfig, **fields: Any) -> TrialRecord:
+        """Begin the next trial: write its record."""
+        study, number = self.study, self._next_number()
+        more = {"params": params, **fields}
+        return self._store(
+            TrialRecord.begin(study.name, number, config, study.manifest_hash, **more)
         )
 
     def _next_number(self) -> int:

@@ -21,7 +21,7 @@ from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInf
 from carray.files import claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
-from carray.provenance import git_commit, versions
+from carray.provenance import git_commit
 from carray.records import (
     HELD_SPLITS,
     RunsFolder,
@@ -234,18 +234,8 @@ class _Trial:
                     "give another folder or number"
                 )
             return record
-        return self._written(
-            TrialRecord(
-                study=study,
-                number=number,
-                kind="single",
-                config=config,
-                manifest_hash=Manifest.load(data).hash,
-                started_at=time.time(),
-                versions=versions(),
-                git_commit=git_commit(),
-            )
-        )
+        manifest_hash = Manifest.load(data).hash
+        return self._written(TrialRecord.begin(study, number, config, manifest_hash, kind="single"))
 
     def run(
         self,

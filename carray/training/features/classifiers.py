@@ -26,7 +26,6 @@ from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
-from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
 from carray.training.dataset import TrialData, open_data
 from carray.training.features.fits import FITS, FeatureDataset, Labels
@@ -208,21 +207,19 @@ def _leave(
     state = fitted.classifier.state_dict()
     save_classifier(state, folder.weights_file, fitted.spec)
     folder.write_logits({split: logits.numpy() for split, logits in fitted.logits.items()})
-    record = TrialRecord(
-        study=study.path.name,
-        number=number,
+    record = TrialRecord.begin(
+        study.path.name,
+        number,
+        config,
+        manifest_hash,
         kind="single",
         state=TrialState.COMPLETE,
         params={"head.kind": config.head.kind, "features_of": features_of, **fitted.chosen},
-        config=config,
         epochs=(fitted.row,),
-        manifest_hash=manifest_hash,
         initialisation=f"features of {features_of}",
         parameters=sum(tensor.numel() for tensor in state.values()),
         started_at=start,
         ended_at=time.time(),
-        versions=versions(),
-        git_commit=git_commit(),
     )
     folder.write_record(record)
     return record
