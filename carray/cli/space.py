@@ -27,10 +27,10 @@ def check(
 ) -> None:
     """Check a space whole: names, every end of every range, every choice, starting points."""
     from carray.search.space.loading import load_space
-    from carray.search.space.validation import check_backbones
+    from carray.search.space.validation import check_backbone_names
 
     space = load_space(file)
-    check_backbones(space)
+    check_backbone_names(space)
     print(json.dumps(_summary(space)) if as_json else "\n".join(_summary_lines(space)))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from carray.config import TrialConfig, build_config
 from carray.errors import ConfigError
 from carray.search.space.distributions import Distribution
-from carray.search.space.space import BLOCK, Block, SearchSpace
+from carray.search.space.space import BLOCK, SearchSpace
 
 if TYPE_CHECKING:
     from carray.training.overfit_check import OverfitResult
@@ -55,16 +55,10 @@ def typical_configs(space: SearchSpace, largest: Sequence[str] = ()) -> list[Tri
         most = {n: _largest(branch.search[n]) for n in largest if n in branch.search}
         start = next((point for point in space.starts if point.get(BLOCK) == alias), {})
         given = {name: value for name, value in start.items() if name != BLOCK}
-        for backbone in _backbones(branch):
+        for backbone in branch.values_of("backbone"):
             params = {**branch.fixed, **middle, **given, **most, "backbone": backbone}
             found.setdefault(f"{alias} {backbone}", build_config(params))
     return list(found.values())
-
-
-def _backbones(branch: Block) -> tuple[Any, ...]:
-    drawn = branch.search.get("backbone")
-    fixed = branch.fixed.get("backbone", TrialConfig().backbone)
-    return drawn.ends() if drawn else (fixed,)
 
 
 def _largest(drawn: Distribution) -> Any:

@@ -23,7 +23,7 @@ from carray.search.preflight import preflight
 from carray.search.request import StudyRequest
 from carray.search.session import Session, running_lanes
 from carray.search.setup import (
-    check_backbones,
+    check_classifiers,
     check_names,
     has_pending_trials,
     locked_study,
@@ -77,14 +77,14 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     folder, study = open_record(request, runs, manifest, space)
     check_names(space)
     if request.preflight and not any(folder.trials()):
-        check_backbones(space, manifest)
+        check_classifiers(space, manifest)
         preflight(space, manifest.folder, board.note)
     with ExitStack() as stack:
         stack.enter_context(locked_study(folder))
         records = folder.records()  # of earlier calls
         tracker = SubprocessTracker(runs, say)
         stack.callback(tracker.abandon)
-        checked = ThreadPoolExecutor(1).submit(check_backbones, space, manifest)
+        checked = ThreadPoolExecutor(1).submit(check_classifiers, space, manifest)
         stack.enter_context(connected(request.address))
         interrupts.take()
         request = resolve_gpu_share(request, space, manifest, nodes(), board.note)

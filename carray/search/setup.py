@@ -38,7 +38,7 @@ from carray.search.scheduling.schedulers import (
     default_grace_epochs,
 )
 from carray.search.space.loading import load_space
-from carray.search.space.space import Block, SearchSpace
+from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
 from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
 from carray.tracking import Tracker
@@ -78,8 +78,8 @@ def check_names(space: SearchSpace) -> None:
     refuse_unknown({config.backbone for config in _one_config_a_branch(space)})
 
 
-def check_backbones(space: SearchSpace, manifest: Manifest) -> None:
-    """Refuse a backbone that timm doesn't have, and weights that aren't there or don't fit."""
+def check_classifiers(space: SearchSpace, manifest: Manifest) -> None:
+    """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
     from carray.models.classifier import check_backbone
 
     for config in _one_config_a_branch(space):
@@ -91,8 +91,8 @@ def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
     seen = set()
     for _, block in space.branches():
         ends = {name: drawn.ends()[0] for name, drawn in block.search.items()}
-        for backbone in _known_values(block, "backbone"):
-            for pretrained in _known_values(block, "pretrained"):
+        for backbone in block.values_of("backbone"):
+            for pretrained in block.values_of("pretrained"):
                 if (backbone, pretrained) not in seen:
                     seen.add((backbone, pretrained))
                     chosen = {"backbone": backbone, "pretrained": pretrained}
@@ -103,18 +103,12 @@ def build_stores(manifest: Manifest, space: SearchSpace) -> None:
     """Decode the images now, in view, at every size that is known before trials are drawn."""
     inputs = set()
     for _, block in space.branches():
-        for size in _known_values(block, "image_size"):
-            for fit in _known_values(block, "fit"):
+        for size in block.values_of("image_size"):
+            for fit in block.values_of("fit"):
                 config = build_config({"image_size": size, "fit": fit})
                 inputs.add((config.image_size, config.fit))
     for image_size, image_fit in sorted(inputs):
         open_store(manifest, image_size, image_fit, progress)
-
-
-def _known_values(block: Block, name: str) -> tuple[Any, ...]:
-    """Return what `name` may be: its fixed value or default, its choices, or a range's ends."""
-    drawn = block.search.get(name)
-    return drawn.ends() if drawn else (block.fixed.get(name, getattr(TrialConfig(), name)),)
 
 
 def open_record(
@@ -209,7 +203,7 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
 
 def _max_epochs(space: SearchSpace) -> int:
     """Return the most epochs that any trial may have: the scheduler's full length."""
-    return max(int(e) for _, block in space.branches() for e in _known_values(block, "epochs"))
+    return max(int(e) for _, block in space.branches() for e in block.values_of("epochs"))
 
 
 def plan_study(

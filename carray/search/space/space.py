@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from carray.config import TrialConfig, build_config
+from carray.config import TrialConfig, build_config, flatten
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Choice, Distribution, Scalar
 
@@ -32,6 +32,12 @@ class Block:
 
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     search: Mapping[str, Distribution] = field(default_factory=dict)
+
+    def values_of(self, name: str) -> tuple[Any, ...]:
+        """Return what the parameter `name` may be: its choices, its range's ends, or one value."""
+        if drawn := self.search.get(name):
+            return drawn.ends()
+        return (self.fixed[name] if name in self.fixed else flatten(TrialConfig())[name],)
 
     def without(self, names: Mapping[str, Any]) -> Block:
         """Return this block with `names` neither fixed nor drawn."""
@@ -122,11 +128,7 @@ class SearchSpace:
 
     def backbones(self) -> tuple[str, ...]:
         """Return every backbone that a trial may have, as timm names them."""
-        names: list[Any] = []
-        for _, block in self.branches():
-            drawn = block.search.get("backbone")
-            fixed = block.fixed.get("backbone", TrialConfig().backbone)
-            names += drawn.ends() if drawn else [fixed]
+        names = (name for _, block in self.branches() for name in block.values_of("backbone"))
         return tuple(dict.fromkeys(names))
 
     def branches(self) -> Iterator[tuple[str | None, Block]]:

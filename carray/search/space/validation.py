@@ -166,7 +166,7 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(rules, config=ConfigDict(allow_inf_nan=False))
 
 
-def check_backbones(space: SearchSpace) -> None:
+def check_backbone_names(space: SearchSpace) -> None:
     """Refuse a backbone or a tag that timm doesn't know; imports timm.
 
     Raises:

@@ -223,6 +223,17 @@ class TestWithoutBlocks:
         assert set(space.distributions) == {"backbone"}
         assert {space.resolve(p).backbone for p in space.sample(20)} == {"resnet10t", "test_vit"}
 
+    def test_a_block_knows_what_each_of_its_parameters_may_be(self) -> None:
+        space = space_of(
+            fixed="{epochs: 2}",
+            search="{backbone: {choice: [resnet10t, test_vit]}, image_size: {int: [32, 64]}}",
+        )
+        ((_, block),) = space.branches()
+        assert block.values_of("backbone") == ("resnet10t", "test_vit")
+        assert block.values_of("image_size") == (32, 64)
+        assert block.values_of("epochs") == (2,)
+        assert block.values_of("optimizer.lr") == (TrialConfig().optimizer.lr,)
+
     def test_a_space_may_draw_nothing(self) -> None:
         space = space_of(fixed="{epochs: 2}")
         assert space.resolve(space.sample(1)[0]) == TrialConfig(epochs=2)
