@@ -117,7 +117,7 @@ def test_loading_imports_no_search_code_and_reads_no_pickle(tmp_path: Path) -> N
     suffixes = {file.suffix for file in made.package.rglob("*") if file.is_file()}
     assert suffixes == {".json", ".safetensors"}
     code = (
-        "import sys; from carray.inference.package import load_model;"
+        "import sys; from carray.inference.predictor import load_model;"
         f"load_model({str(made.package)!r});"
         "print({'ray', 'optuna', 'mlflow', 'carray.search', 'sklearn'} & set(sys.modules))"
     )

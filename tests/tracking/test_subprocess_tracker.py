@@ -77,8 +77,8 @@ def test_ctrl_c_is_the_drivers_business(
 def test_the_process_ends_with_a_killed_driver(runs: RunsFolder) -> None:
     code = (
         "import os; from pathlib import Path; from carray.records import RunsFolder;"
-        "from carray.tracking import TrackerApart;"
-        f"tracker = TrackerApart(RunsFolder(Path({str(runs.path)!r})), print);"
+        "from carray.tracking import SubprocessTracker;"
+        f"tracker = SubprocessTracker(RunsFolder(Path({str(runs.path)!r})), print);"
         "tracker.wait_open(); print(tracker._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -145,7 +145,7 @@ HELD_UP = """
 import sys, time
 from pathlib import Path
 from carray.cli import main
-from carray.data import scan
+from carray.data.preparation import scan
 
 def held_up(path, *rest, look=scan.scan_image):
     while path.name == "zz.jpg" and not Path(sys.argv[-1]).with_name("go").exists():

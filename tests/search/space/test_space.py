@@ -17,7 +17,7 @@ from carray.search.space.space import BLOCK, SearchSpace
 from carray.search.space.validation import checked
 from carray.search.space.yaml_reader import SAMPLERS, parse_space
 
-SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+SPACES = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
 
 SMALL = """\
 # Question: does a ViT beat a ResNet?
