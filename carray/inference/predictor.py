@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from carray.config import Fit
-from carray.data.fill import num_workers
+from carray.data.parallel import num_workers
 from carray.data.pixels.augmentation import WHOLE, View
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
 from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
@@ -94,7 +94,7 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model package, loaded; see `carray.inference.package.load_model`."""
+    """A model package, loaded; see `load_model`."""
 
     card: Card
     members: tuple[Member, ...]
@@ -162,7 +162,7 @@ class Model:
 
 
 def load(folder: Path, device: str | None = None) -> Model:
-    """Load a package; see `carray.inference.package.load_model`."""
+    """Load a package; see `load_model`."""
     card = Card.read(recovered(folder) / "card.json")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     members = []

@@ -32,7 +32,7 @@ def test_greedy_on_noise_is_scored_worse_than_it_fits(tmp_path: Path) -> None:
     spec = StudySpec([Trial(skill=0.0, noise=2.0)] * 30, images={"val": 40, "blend": 40}, classes=4)
     predictions = votes_of(tmp_path, spec)
     scored = score_rule(Greedy(tuple(range(30))), predictions, make_folds(predictions.labels))
-    fitted = log_loss(scored.blend.at(1.0).log_p(predictions), predictions.labels)
+    fitted = log_loss(scored.blend.with_temperature(1.0).log_p(predictions), predictions.labels)
     assert scored.log_loss > fitted + 0.02
 
 
