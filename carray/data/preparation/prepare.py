@@ -23,7 +23,7 @@ from carray.data.preparation import quality
 from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
 from carray.data.preparation.scan_cache import ImageScan, cache_path
-from carray.data.preparation.sources import Listing, Sighting, list_source
+from carray.data.preparation.sources import Listing, SourceImage, list_source
 from carray.data.preparation.sources.listing import natural_key
 from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
@@ -204,7 +204,7 @@ def _scan(
     return candidates
 
 
-def _known_problem(one: Sighting, left_out: set[str]) -> str:
+def _known_problem(one: SourceImage, left_out: set[str]) -> str:
     if one.image_id in left_out:
         return "left out: named in --exclude"
     return f"missing: {one.problem}" if one.problem else ""

@@ -11,7 +11,7 @@ import numpy as np
 from carray.data.manifest import Rows
 from carray.data.preparation.near_duplicates import near_duplicate_groups
 from carray.data.preparation.scan_cache import ImageScan
-from carray.data.preparation.sources import Sighting
+from carray.data.preparation.sources import SourceImage
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept
 
@@ -20,7 +20,7 @@ PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split who
 class LabelledImage:
     """One image between its listing and the manifest."""
 
-    sighting: Sighting
+    sighting: SourceImage
     label: str
     """After merging."""
     seen: ImageScan

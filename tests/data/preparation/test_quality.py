@@ -9,7 +9,7 @@ from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.data.preparation.quality import LabelledImage, with_whole_files
 from carray.data.preparation.scan_cache import ImageScan
-from carray.data.preparation.sources import Sighting
+from carray.data.preparation.sources import SourceImage
 from carray.errors import DataError
 from tests.data.pictures import picture, save
 
@@ -73,7 +73,7 @@ def test_groups_and_files_are_joined_through_one_another() -> None:
     files = ["x", "y", "y", "z", "z", "x", "w"]
     near = np.array([0, 1, 2, 2, 3, 4, 5])
     images = [
-        LabelledImage(Sighting(str(row), Path(file), "a"), "a", ImageScan("", file))
+        LabelledImage(SourceImage(str(row), Path(file), "a"), "a", ImageScan("", file))
         for row, file in enumerate(files)
     ]
     assert with_whole_files(images, near).tolist() == [0, 1, 1, 1, 1, 0, 2]
