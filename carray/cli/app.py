@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from carray.cli import (
+    ablation,
     analysis,
     data,
     demo,
@@ -70,7 +71,7 @@ app.command()(ui.ui)
 app.command()(ui.sync)
 app.command("replay-lab")(portfolio.replay_lab)
 app.command()(portfolio.portfolio)
-app.command()(portfolio.ladder)
+app.command()(ablation.ladder)
 
 
 def unwrap_docstring(doc: str) -> str:
