@@ -93,11 +93,14 @@ def tune(
     from carray.search.request import StudyRequest
     from carray.search.run import run_study
 
-    if weights is not None:
-        os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
-    where = None if runs is None else str(runs)
     request = StudyRequest(
-        data=Path(data), space=str(space), trials=trials, name=name, runs=where, **options
+        data=Path(data),
+        space=str(space),
+        trials=trials,
+        name=name,
+        runs=None if runs is None else str(runs),
+        weights=None if weights is None else Path(weights),
+        **options,
     )
     done = Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
     best = done.best if pictures else None

@@ -19,6 +19,11 @@ from zipfile import BadZipFile
 from carray.errors import ConfigError, RecordError
 
 
+def absolute(path: str | os.PathLike[str] | None) -> str | None:
+    """Return `path` as processes in other folders find it; None stays None."""
+    return None if path is None else str(Path(path).expanduser().resolve())
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file or folder to; rename it to `path` on success."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from carray.models.registry import source_config
 from carray.models.scratch import scratch_arguments  # registers our own nets with timm
 
 
-def input_spec(config: TrialConfig) -> InputSpec:
+def input_spec(config: TrialConfig, weights: str | os.PathLike[str] | None = None) -> InputSpec:
     """Return the size, mean and std that the backbone's weights expect.
 
     Mean and std are the weights' own: timm's entry of the name and tag, or what stands beside a
-    local file (`carray.models.weights.normalisation`).
+    local file (`carray.models.weights.normalisation`), in the folder `weights` say.
 
     Raises:
         ConfigError: the backbone is unknown.
@@ -26,7 +27,9 @@ def input_spec(config: TrialConfig) -> InputSpec:
     """
     from carray.models.weights import find_weights, normalisation
 
-    source = find_weights(config.backbone, config.pretrained) if config.pretrained else None
+    source = None
+    if config.pretrained:
+        source = find_weights(config.backbone, config.pretrained, weights)
     default = source_config(config.backbone)
     mean, std = normalisation(source) or (
         tuple(default.get("mean") or (0.485, 0.456, 0.406)),
@@ -35,13 +38,15 @@ def input_spec(config: TrialConfig) -> InputSpec:
     return InputSpec(size=config.image_size, mean=mean, std=std)
 
 
-def stored_input_spec(config: TrialConfig, weights_file: Path) -> InputSpec:
+def stored_input_spec(
+    config: TrialConfig, weights_file: Path, weights: str | os.PathLike[str] | None = None
+) -> InputSpec:
     """Return what a trial's classifier was fed, as its own weights say; else as `input_spec`."""
     from carray.models.weights import normalisation
 
     if kept := normalisation(weights_file):
         return InputSpec(size=config.image_size, mean=kept[0], std=kept[1])
-    return input_spec(config)
+    return input_spec(config, weights)
 
 
 def build_backbone(config: TrialConfig) -> nn.Module:

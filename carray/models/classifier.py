@@ -19,7 +19,13 @@ from carray.models.backbones import build_backbone, feature_width, map_width, si
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
 from carray.models.registry import check_name, full_name
-from carray.models.weights import backbone_weights, obtain_weights, read_weights, weights_hash
+from carray.models.weights import (
+    PathLike,
+    backbone_weights,
+    obtain_weights,
+    read_weights,
+    weights_hash,
+)
 
 CONVS_OF_A_CONV_NET = 3  # a vision transformer has one or two
 
@@ -91,9 +97,12 @@ class BuiltClassifier:
         return sum(parameter.numel() for parameter in self.classifier.parameters())
 
 
-def build_classifier(config: TrialConfig, num_classes: int) -> BuiltClassifier:
+def build_classifier(
+    config: TrialConfig, num_classes: int, weights: PathLike | None = None
+) -> BuiltClassifier:
     """Build the classifier that `config` asks for, on the CPU, seeded by `config.seed`.
 
+    Pretrained weights are looked for in the folder `weights` first, else in `$CARRAY_WEIGHTS`.
     The head of a file that carray saved is taken too where every shape agrees.
 
     Raises:
@@ -105,7 +114,7 @@ def build_classifier(config: TrialConfig, num_classes: int) -> BuiltClassifier:
         classifier = Classifier(config, num_classes)
     if not config.pretrained:
         return BuiltClassifier(classifier, f"random:{config.seed}")
-    file = obtain_weights(config.backbone, config.pretrained)
+    file = obtain_weights(config.backbone, config.pretrained, weights)
     state = read_weights(file)
     fitting = backbone_weights(classifier.backbone, config.backbone, state, file)
     classifier.backbone.load_state_dict(fitting, strict=False)
@@ -157,11 +166,13 @@ def load_classifier(config: TrialConfig, num_classes: int, file: Path) -> Classi
     return classifier.eval()
 
 
-def check_backbone(config: TrialConfig, num_classes: int = 2) -> None:
+def check_backbone(
+    config: TrialConfig, num_classes: int = 2, weights: PathLike | None = None
+) -> None:
     """Find out before a trial starts whether it can be built; no memory is taken but the file's.
 
     Name, tag, image size, one pass on the meta device, then the weights: that they can be had
-    (the hub's are downloaded now) and fit.
+    (the hub's are downloaded now) and fit. They are looked for as `build_classifier` does.
 
     Raises:
         ConfigError: the backbone is unknown or does not take the image size.
@@ -180,7 +191,7 @@ def check_backbone(config: TrialConfig, num_classes: int = 2) -> None:
     if config.device_batch_size == 1 and config.finetune.policy != "head_only":
         _check_single(classifier, images[:1])
     if config.pretrained:
-        file = obtain_weights(config.backbone, config.pretrained)
+        file = obtain_weights(config.backbone, config.pretrained, weights)
         backbone_weights(classifier.backbone, config.backbone, read_weights(file), file)
 
 

@@ -26,24 +26,28 @@ SUFFIXES = (".safetensors", ".pth")
 LOCAL_FOLDER = "local-dir:"
 REACH_SECONDS = 5.0  # the hub's own client retries for nearly a minute where there is no network
 RGB = tuple[float, float, float]
+PathLike = str | os.PathLike[str]
 
 
-def find_weights(backbone: str, pretrained: bool | str) -> Path | None:
+def find_weights(
+    backbone: str, pretrained: bool | str, folder: PathLike | None = None
+) -> Path | None:
     """Return the local file that `pretrained` means, or None where the hub has to be asked.
 
-    `true` looks in the folder `$CARRAY_WEIGHTS` for the backbone's name with its tag, then without.
+    `true` looks in `folder`, or `$CARRAY_WEIGHTS` where that is None, for the backbone's name with
+    its tag, then without.
 
     Raises:
         WeightsError: a file or folder is named and isn't there, or holds none for this backbone.
     """
     if isinstance(pretrained, bool):
-        shelf = os.environ.get("CARRAY_WEIGHTS")
-        return _in_folder(Path(shelf).expanduser(), backbone) if pretrained and shelf else None
+        where = folder or os.environ.get("CARRAY_WEIGHTS")
+        return _in_folder(Path(where).expanduser(), backbone) if pretrained and where else None
     if pretrained.startswith(LOCAL_FOLDER):
-        folder = Path(pretrained.removeprefix(LOCAL_FOLDER)).expanduser()
-        found = _in_folder(folder, backbone)
+        named = Path(pretrained.removeprefix(LOCAL_FOLDER)).expanduser()
+        found = _in_folder(named, backbone)
         if found is None:
-            raise WeightsError(_nothing_in(folder, backbone))
+            raise WeightsError(_nothing_in(named, backbone))
         return found
     return _checked_file(Path(pretrained).expanduser())
 
@@ -81,13 +85,15 @@ def _nothing_in(folder: Path, backbone: str) -> str:
     )
 
 
-def obtain_weights(backbone: str, pretrained: bool | str) -> Path:
+def obtain_weights(backbone: str, pretrained: bool | str, folder: PathLike | None = None) -> Path:
     """Return a local file with the weights; the hub's is taken from its cache or downloaded.
+
+    `folder` is looked in first, as `find_weights` says.
 
     Raises:
         WeightsError: they can't be had; the message says how to bring them.
     """
-    return find_weights(backbone, pretrained) or _from_hub(backbone)
+    return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
 
 
 def _from_hub(backbone: str) -> Path:

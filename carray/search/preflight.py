@@ -20,11 +20,12 @@ def preflight(
     data: str | os.PathLike[str],
     say: Callable[[str], None] = print,
     seconds: float = 100.0,
+    weights: str | os.PathLike[str] | None = None,
 ) -> list[OverfitResult]:
     """Try one typical configuration of each backbone; `say` is told each verdict.
 
     Typical is the space's first starting point of the backbone, else the middle of every range
-    and the first of every choice.
+    and the first of every choice. Pretrained weights are looked for in the folder `weights` first.
 
     Raises:
         ConfigError: a backbone can't overfit; one that only ran out of time is let through.
@@ -33,7 +34,7 @@ def preflight(
 
     verdicts = []
     for config in typical_configs(space):
-        verdict = sanity(data, config, seconds=seconds)
+        verdict = sanity(data, config, seconds=seconds, weights=weights)
         said = "pass" if verdict.passed else "too slow to tell" if verdict.out_of_time else "FAIL"
         say(f"preflight {verdict.backbone}: {said}, {verdict.reason}")
         verdicts.append(verdict)

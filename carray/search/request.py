@@ -30,6 +30,8 @@ class StudyRequest:
     trials: int | None = None
     name: str | None = None
     runs: str | None = None
+    weights: Path | None = None
+    """A folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
     max_epochs: int | None = None
     concurrent: int | None = None
     workers_per_trial: int = 1

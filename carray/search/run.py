@@ -77,14 +77,14 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     folder, study = open_record(request, runs, manifest, space)
     check_names(space)
     if request.preflight and not any(folder.trials()):
-        check_classifiers(space, manifest)
-        preflight(space, manifest.folder, board.note)
+        check_classifiers(space, manifest, request.weights)
+        preflight(space, manifest.folder, board.note, weights=request.weights)
     with ExitStack() as stack:
         stack.enter_context(locked_study(folder))
         records = folder.records()  # of earlier calls
         tracker = SubprocessTracker(runs, say)
         stack.callback(tracker.abandon)
-        checked = ThreadPoolExecutor(1).submit(check_classifiers, space, manifest)
+        checked = ThreadPoolExecutor(1).submit(check_classifiers, space, manifest, request.weights)
         stack.enter_context(connected(request.address))
         interrupts.take()
         request = resolve_gpu_share(request, space, manifest, nodes(), board.note)

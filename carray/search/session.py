@@ -11,6 +11,7 @@ from statistics import median
 
 from carray.data.manifest import Manifest
 from carray.errors import PlanError
+from carray.files import absolute
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, placement_error
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.disk_budget import DiskBudget
@@ -155,7 +156,8 @@ class Session:
         return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
 
     def _driver(self, lanes: Lanes) -> Driver:
-        return Driver(self._ledger, lanes, self._manifest.folder.resolve(), self._on_left)
+        data, weights = self._manifest.folder.resolve(), absolute(self._request.weights)
+        return Driver(self._ledger, lanes, data, self._on_left, weights)
 
     def _on_left(self, record: TrialRecord) -> None:
         """Keep the disk budget after each trial."""

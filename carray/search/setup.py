@@ -78,12 +78,12 @@ def check_names(space: SearchSpace) -> None:
     refuse_unknown({config.backbone for config in _one_config_a_branch(space)})
 
 
-def check_classifiers(space: SearchSpace, manifest: Manifest) -> None:
+def check_classifiers(space: SearchSpace, manifest: Manifest, weights: Path | None) -> None:
     """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
     from carray.models.classifier import check_backbone
 
     for config in _one_config_a_branch(space):
-        check_backbone(config, len(manifest.classes))
+        check_backbone(config, len(manifest.classes), weights)
 
 
 def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:

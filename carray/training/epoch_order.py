@@ -22,6 +22,8 @@ class EpochOrder(Part):
     """1-based."""
     compute: Compute | None = None
     """How to compute, as another run of the trial did; None decides anew."""
+    weights: str | None = None
+    """The folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
 
 
 RECORD_FACTS = ("parameters", "initialisation", "compute")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,24 +106,21 @@ def sanity(
     Raises:
         ConfigError, DataError, WeightsError: the configuration can't be built on these data.
     """
-    if weights is not None:
-        os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
     chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
     if images < 2 or seconds <= 0:
         raise ConfigError(f"{images} images in {seconds:g} s: give at least 2, and time above 0")
     manifest = Manifest.load(Path(data))
     check_precision(chosen, default_device())
-    check_backbone(chosen, len(manifest.classes))
+    check_backbone(chosen, len(manifest.classes), weights)
     few = _few(open_data(str(data), chosen), images)
     start = time.monotonic()
     plain = _plain(chosen)
-    verdict = _overfit(plain, few, (1 - LOOKED_FOR_CURE) * seconds, progress)
+    overfit = partial(_overfit, data=few, weights=weights, progress=progress)
+    verdict = overfit(plain, seconds=(1 - LOOKED_FOR_CURE) * seconds)
     if verdict.passed or verdict.out_of_time:
         return replace(verdict, seconds=time.monotonic() - start)
     left = seconds - (time.monotonic() - start)
-    return replace(
-        _with_cure(verdict, plain, few, left, progress), seconds=time.monotonic() - start
-    )
+    return replace(_with_cure(verdict, plain, left, overfit), seconds=time.monotonic() - start)
 
 
 def _plain(config: TrialConfig) -> TrialConfig:
@@ -176,9 +174,13 @@ class _Try:
 
 
 def _overfit(
-    config: TrialConfig, data: TrialData, seconds: float, progress: Steps
+    config: TrialConfig,
+    data: TrialData,
+    seconds: float,
+    weights: str | os.PathLike[str] | None,
+    progress: Steps,
 ) -> OverfitResult:
-    tried = _Try(build_live("sanity", config, data, default_device()))
+    tried = _Try(build_live("sanity", config, data, default_device(), weights=weights))
     trouble = ""
     what = f"overfitting {len(data.train)} images"
     with torch.random.fork_rng(), progress(what, MOST_PASSES, "passes") as advance:
@@ -256,13 +258,16 @@ def _reason(
 
 
 def _with_cure(
-    verdict: OverfitResult, config: TrialConfig, data: TrialData, seconds: float, progress: Steps
+    verdict: OverfitResult,
+    config: TrialConfig,
+    seconds: float,
+    overfit: Callable[..., OverfitResult],
 ) -> OverfitResult:
     """Add to a failure whether a tenth of the lr, or ten times as much, passes."""
     for factor in _factors(config.optimizer.lr):
         other = min(10.0, config.optimizer.lr * factor)
         changed = build_config({"optimizer.lr": other}, config)
-        tried = _overfit(changed, data, seconds / 2, progress)
+        tried = overfit(changed, seconds=seconds / 2)
         if tried.passed:
             cure = f"; optimizer.lr={changed.optimizer.lr:g} passes"
             return replace(verdict, reason=verdict.reason + cure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from carray import metrics
 from carray.data.manifest import Manifest
 from carray.errors import RecordError
+from carray.files import absolute
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord
@@ -71,13 +71,12 @@ def reproduce(
     Args:
         trial: `STUDY/NUMBER` or a trial's folder.
         data: the prepared data set, where it has moved.
+        weights: a folder of pretrained weights, looked in before the hub.
 
     Raises:
         ConfigError: it was fitted, not trained by steps.
         RecordError: there is no such trial, it has no epochs, or its data set is another now.
     """
-    if weights is not None:
-        os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
     folder = RunsFolder.at(runs).find_trial(trial)
     record = folder.record()
     check_trained_by_steps(record.config.head)
@@ -96,6 +95,7 @@ def reproduce(
                 config=record.config,
                 epoch=epoch,
                 compute=record.compute,
+                weights=absolute(weights),
             )
             rows.append(runner.run_epoch(order).metrics)
             if on_epoch:

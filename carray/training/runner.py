@@ -190,7 +190,7 @@ class TrialRunner:
             )
         data = self._data_of(order.data, order.config)
         choose = self._chooser(order, meta, len(data.train))
-        live = build_live(order.trial, order.config, data, self._device, choose)
+        live = build_live(order.trial, order.config, data, self._device, choose, order.weights)
         if order.epoch > 1 and meta is not None:
             load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
         return live
@@ -243,7 +243,7 @@ class TrialRunner:
         config = order.config
         data = self._data_of(order.data, config)
         classifier = load_classifier(config, len(data.classes), folder.weights_file)
-        spec = stored_input_spec(config, folder.weights_file)
+        spec = stored_input_spec(config, folder.weights_file, order.weights)
         meta = read_meta(folder.checkpoint)
         compute = meta.compute if meta else None
         compute = compute or default_compute(config, classifier, self._device)

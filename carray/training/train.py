@@ -18,7 +18,7 @@ from carray.data.manifest import Manifest
 from carray.data.parallel import Progress
 from carray.disk import disk_error
 from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
-from carray.files import claimed, locked
+from carray.files import absolute, claimed, locked
 from carray.models.classifier import check_backbone
 from carray.progress import silent
 from carray.provenance import git_commit
@@ -80,12 +80,10 @@ def train(
         ConfigError, DataError, WeightsError: the trial can't start; nothing was written.
         RecordError: `study` is a search, or of another data set.
     """
-    if weights is not None:
-        os.environ["CARRAY_WEIGHTS"] = str(Path(weights).expanduser().resolve())
     chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
     manifest = Manifest.load(Path(data))
     check_precision(chosen, default_device())
-    check_backbone(chosen, len(manifest.classes))
+    check_backbone(chosen, len(manifest.classes), weights)
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
     with claim_trial_number(folder, _unfinished(folder, chosen, manifest)) as number:
@@ -95,6 +93,7 @@ def train(
             folder.trial(number).path,
             study=study,
             number=number,
+            weights=weights,
             on_epoch=on_epoch,
             on_batch=on_batch,
         )
@@ -173,6 +172,7 @@ def train_trial(
     *,
     number: int,
     study: str = "single",
+    weights: PathLike | None = None,
     on_epoch: OnEpoch | None = None,
     on_batch: OnBatch | None = None,
     ranks: Ranks | None = None,
@@ -197,6 +197,7 @@ def train_trial(
         data=str(Path(data).resolve()),
         config=config,
         epoch=1,
+        weights=absolute(weights),
     )
     try:
         record = trial.run(runner, order, record, on_epoch)

@@ -18,6 +18,7 @@ from carray.metrics import EpochRow
 from carray.models.backbones import input_spec
 from carray.models.classifier import BuiltClassifier, Classifier, build_classifier
 from carray.models.depthwise import replace_depthwise_convolutions
+from carray.models.weights import PathLike
 from carray.training.compute.cuda_graphs import GraphedClassifier
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
@@ -177,19 +178,22 @@ def build_live(
     data: TrialData,
     device: torch.device,
     choose: ComputePolicy | None = None,
+    weights: PathLike | None = None,
 ) -> LiveTrial:
     """Build a trial as it is before its first epoch; `choose` decides how it computes.
+
+    Pretrained weights are looked for in the folder `weights` first, else in `$CARRAY_WEIGHTS`.
 
     Raises:
         ConfigError: the backbone is unknown, or can't be built so.
         WeightsError: the weights can't be had or don't fit.
     """
     num_classes = len(data.classes)
-    built: BuiltClassifier = build_classifier(config, num_classes)
+    built: BuiltClassifier = build_classifier(config, num_classes, weights)
     disable_inplace_activations(built.classifier)
     if device.type == "cuda":
         replace_depthwise_convolutions(built.classifier)
-    spec = input_spec(config)
+    spec = input_spec(config, weights)
     compute = (choose or partial(default_compute, config, device=device))(built.classifier)
     numerics = build_numerics(spec, compute, device)
     # torch's stubs know no memory format in Module.to

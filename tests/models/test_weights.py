@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from carray.config import TrialConfig, build_config
 from carray.errors import WeightsError
 from carray.models import weights
-from carray.models.backbones import build_backbone
+from carray.models.backbones import build_backbone, input_spec
 from carray.models.classifier import build_classifier, check_backbone
 from carray.models.weights import find_weights, read_weights
 
@@ -70,6 +71,27 @@ def test_true_looks_in_the_folder_of_weights_first(
     monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path))
     save_file(state, tmp_path / f"{stem}.safetensors")
     assert_loaded(config_of(True), state)
+
+
+def test_a_folder_that_is_named_comes_before_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {name: backbone_state(seed=seed) for seed, name in enumerate(("env", "one", "two"))}
+    for name, own in states.items():
+        (tmp_path / name).mkdir()
+        save_file(own, tmp_path / name / f"{SMALL}.safetensors")
+        (tmp_path / name / f"{SMALL}.json").write_text(
+            json.dumps({"mean": [ord(name[0])] * 3, "std": [1] * 3})
+        )
+    monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path / "env"))
+    config = config_of(True)
+    for name in ("one", "two", "one"):
+        folder = tmp_path / name
+        check_backbone(config, 3, folder)
+        built = build_classifier(config, 3, folder).classifier.backbone.state_dict()
+        assert all(torch.equal(value, states[name][key]) for key, value in built.items())
+        assert input_spec(config, folder).mean[0] == ord(name[0])
+    assert_loaded(config, states["env"])
 
 
 def test_the_tagged_file_wins_over_the_untagged(tmp_path: Path) -> None:

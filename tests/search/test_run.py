@@ -19,11 +19,15 @@ import optuna
 import psutil
 import pytest
 from ray.util import placement_group_table
+from safetensors.torch import save_file
 
+from carray.config import build_config
 from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
+from carray.models.backbones import build_backbone
+from carray.models.weights import weights_hash
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search import session
 from carray.search.observers.console import Board
@@ -92,6 +96,14 @@ def request(data: Path, folder: Path, text: str = SPACE, **options: object) -> S
     return StudyRequest(data=data, space=str(space), **settings)  # type: ignore[arg-type]
 
 
+def stored_weights(folder: Path) -> Path:
+    """Write weights for the space's backbone, in a folder of their own."""
+    file = folder / "weights" / "test_resnet.safetensors"
+    file.parent.mkdir()
+    save_file(build_backbone(build_config({"backbone": "test_resnet"})).state_dict(), file)
+    return file
+
+
 def live_groups() -> list[object]:
     return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
 
@@ -139,7 +151,9 @@ def check_waits(notes: Sequence[str]) -> None:
 def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    wanted = request(toy_data, tmp_path, trials=5, refit=1, refit_epochs=4)
+    text, weights = SPACE.replace("pretrained: false", "pretrained: true"), stored_weights(tmp_path)
+    options = {"trials": 5, "weights": weights.parent}
+    wanted = request(toy_data, tmp_path, text, refit=1, refit_epochs=4, **options)
     board, meanwhile = Listener(), []
 
     def start_it_twice() -> None:
@@ -154,6 +168,8 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     records = folder.records()
     assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
     assert len(records[-1].epochs) == 4
+    assert {each.initialisation for each in records} == {f"test_resnet:{weights_hash(weights)}"}
+    assert "CARRAY_WEIGHTS" not in os.environ, "lanes were told by the study itself"
     assert records[0].config.optimizer.lr == 5e-3
     assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
@@ -164,7 +180,7 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     run_study(wanted, again)
     assert again.epochs == []
     with pytest.raises(RecordError, match="another search space"):
-        run_study(request(toy_data, tmp_path, trials=5, max_epochs=2), Listener())
+        run_study(request(toy_data, tmp_path, text, max_epochs=2, **options), Listener())
 
 
 def test_two_ranks_a_trial_of_which_one_lacks_memory_and_is_killed(

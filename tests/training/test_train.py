@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from carray import metrics
+from carray.config import build_config
 from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.errors import ConfigError, DataError, DiskError, RecordError, WeightsError
+from carray.models.backbones import build_backbone
+from carray.models.weights import weights_hash
 from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
 from carray.training import checkpoint
+from carray.training.overfit_check import sanity
 from carray.training.reproduce import reproduce
 from carray.training.train import train, train_trial
 from tests.training.orders import SMALL, scores_of, small_config
@@ -51,6 +59,31 @@ def test_a_trial_leaves_a_record_logits_and_weights(tmp_path: Path, toy_data: Pa
     study = RunsFolder.at(tmp_path).study("single")
     assert study.record().kind == "single"
     assert study.labels_file.exists()
+
+
+def test_calls_with_other_folders_of_weights_leave_one_another_and_the_environment_alone(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    recipe = SMALL | {"epochs": 1, "pretrained": True, "backbone": "test_resnet"}
+    hashes = {}
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        file = tmp_path / name / "test_resnet.safetensors"
+        file.parent.mkdir()
+        save_file(build_backbone(build_config(recipe)).state_dict(), file)
+        hashes[name] = f"test_resnet:{weights_hash(file)}"
+    before = dict(os.environ)
+    for name in ("one", "two"):
+        record = train(toy_data, recipe, runs=tmp_path / name, weights=tmp_path / name)
+        assert record.initialisation == hashes[name]
+        assert sanity(toy_data, recipe, weights=tmp_path / name, images=4, seconds=0.001).passes
+    again = partial(reproduce, "single/0", runs=tmp_path / "one")
+    assert again(weights=tmp_path / "one").agrees
+    assert not again(weights=tmp_path / "two").agrees
+    for call in (again, partial(train, toy_data, recipe, runs=tmp_path / "neither")):
+        with pytest.raises(WeightsError, match="no weights for backbone"):
+            call()
+    assert dict(os.environ) == before
 
 
 def test_another_trial_takes_the_next_number(tmp_path: Path, toy_data: Path) -> None:

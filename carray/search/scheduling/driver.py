@@ -39,11 +39,17 @@ class Driver:
     """Runs a ledger's trials on lanes until it opens no more."""
 
     def __init__(
-        self, ledger: Ledger, lanes: Lanes, data: Path, on_left: Callable[[TrialRecord], None]
+        self,
+        ledger: Ledger,
+        lanes: Lanes,
+        data: Path,
+        on_left: Callable[[TrialRecord], None],
+        weights: str | None = None,
     ) -> None:
         self.ledger = ledger
         self.lanes = lanes
         self._data = data
+        self._weights = weights  # the folder that lanes look for pretrained weights in
         self._on_left = on_left
         self._open_finishes = 0
         self._all_finished = threading.Condition()
@@ -64,6 +70,7 @@ class Driver:
             data=str(self._data),
             config=record.config,
             epoch=epoch,
+            weights=self._weights,
         )
 
     def search(self, scheduler: TrialScheduler, deadline: float | None, storage: Path) -> None:
