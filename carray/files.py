@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
+
+from filelock import FileLock, Timeout
 
 from carray.errors import ConfigError, RecordError
 
@@ -110,8 +111,7 @@ def _previous(path: Path) -> Path:
 def locked(file: Path) -> Iterator[None]:
     """Hold the lock `file` against other processes; the system frees it if the holder dies."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
 
 
@@ -119,12 +119,12 @@ def locked(file: Path) -> Iterator[None]:
 def claimed(file: Path) -> Iterator[bool]:
     """Hold the lock `file` if no other process does; yield whether it is held."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
+    try:
+        held = FileLock(file).acquire(blocking=False)
+    except Timeout:
+        yield False
+    else:
+        with held:
             yield True
 
 

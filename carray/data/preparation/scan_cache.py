@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import lock_descriptor
 
 from carray.data.pixels.decode import Box, Pixels
 from carray.errors import DataError
@@ -105,13 +105,12 @@ def open_cache(path: Path) -> Iterator[ScanCache]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_descriptor(file.fileno(), blocking=False):
+                raise DataError(f"another process keeps what it reads in {path}: wait for it")
             records = np.fromfile(path, _RECORD)
             file.truncate(len(records) * _RECORD.itemsize)
             whole = [record["checksum"] == _checksum(record) for record in records]
             yield ScanCache(file.fileno(), records[np.array(whole, bool)])
-    except BlockingIOError:
-        raise DataError(f"another process keeps what it reads in {path}: wait for it") from None
     except OSError as error:
         raise DataError(
             f"{path} can't be written ({error.strerror or error}): choose another --out, or free "
