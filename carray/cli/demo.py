@@ -27,6 +27,7 @@ def demo(
     from carray.ensemble import build_ensemble
     from carray.progress import progress, seconds_text
     from carray.reports.ensemble import ensemble_lines
+    from carray.reports.hints import command
     from carray.reports.plots import study_picture
     from carray.reports.study import study_lines
 
@@ -53,9 +54,10 @@ def demo(
     picture = study_picture(study.folder, folder / "study.png")
     print(f"\nThe study as a picture: {picture}\nDone in {seconds_text(time.monotonic() - start)}.")
     print("Type next:")
-    print(f"  .venv/bin/carray ui --runs {runs}")
-    print(f"  .venv/bin/carray predict {runs}/models/demo {folder}/toycars/*/0001.*")
-    print("  .venv/bin/carray data prepare YOUR_FOLDER --out cars")
+    carray = command()
+    print(f"  {carray} ui --runs {runs}")
+    print(f"  {carray} predict {runs}/models/demo {folder}/toycars/*/0001.*")
+    print(f"  {carray} data prepare YOUR_FOLDER --out cars")
 
 
 def _print_found(lines: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from shlex import quote
+from shutil import which
 
 from carray.records import RunsFolder
 
@@ -12,6 +14,13 @@ def shown_path(path: Path) -> str:
     """Return `path` as short as a shell takes it: relative where it is below this folder."""
     here = Path.cwd()
     return quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def command() -> str:
+    """Return what a person types here for `carray`: its path where the shell doesn't find it."""
+    own = Path(sys.executable).with_name("carray")
+    found = which("carray")
+    return "carray" if found and Path(found).samefile(own) else shown_path(own)
 
 
 def runs_option(runs: Path | None) -> str:

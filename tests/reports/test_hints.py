@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from carray.reports.hints import runs_option
+from carray.reports.hints import command, runs_option
 
 
 def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
@@ -22,3 +23,23 @@ def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
     monkeypatch.setenv("CARRAY_RUNS", str(tmp_path / "kept"))
     assert runs_option(tmp_path / "kept") == ""
     assert runs_option(tmp_path / "runs") == " --runs runs"
+
+
+def test_the_command_is_told_as_this_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    own = tmp_path / ".venv" / "bin" / "carray"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(own.with_name("python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command() == ".venv/bin/carray"
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert command() == "carray"
+    other = tmp_path / "carray"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{own.parent}")
+    assert command() == ".venv/bin/carray"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from carray.errors import ConfigError, did_you_mean
@@ -11,8 +12,12 @@ from carray.search.space.yaml_reader import parse_space
 
 
 def spaces_folders() -> tuple[Path, ...]:
-    """Return where spaces are found by name: below the current folder, then beside the package."""
-    own = Path(__file__).resolve().parents[2]
+    """Return where spaces are found by name: below the current folder, then the shipped ones.
+
+    Those are in the package where a wheel was installed, and beside it in a checkout.
+    """
+    package = Path(str(files("carray"))).resolve()
+    own = package if (package / "search_spaces").is_dir() else package.parent
     return tuple(dict.fromkeys(root / "search_spaces" for root in (Path.cwd(), own)))
 
 
