@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from carray.errors import CarrayError
@@ -25,13 +25,13 @@ REFUSED = {  # what the system says of a path, and the cure
 }
 
 
-def main() -> None:
-    """Run the command line."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line: `words` after `carray`, else this process's own."""
 
     def command() -> None:
         from carray.cli.app import app  # an interrupt may come while this imports
 
-        app()
+        app(words)
 
     run(command)
 

@@ -159,6 +159,8 @@ def tune(
         as_json=as_json,
         pictures=pictures,
     )
+    if not as_json:
+        print(f"study: {done.folder.path}")
     print_study(done.folder, as_json)
     if not any(record.epochs for record in done.trials):
         raise typer.Exit(1)

@@ -170,7 +170,7 @@ def test_a_killed_job_leaves_nothing_and_the_same_submission_goes_on(head: Head)
     wait_until_gone(head)
 
     log = head.submit("--", "jobs/ensemble.py", "--top", "1", "--name", "one")
-    assert f"model: {head.runs / 'models' / 'one'}" in log
+    assert f"model package: {head.runs / 'models' / 'one'}" in log
     assert (head.runs / "models" / "one" / "card.json").exists()
 
 
