@@ -1,4 +1,4 @@
-"""What pyproject.toml can't say: packages are found, and `search_spaces/` travels inside `carray`."""
+"""What pyproject.toml cannot say: packages are found, and `search_spaces/` travels in `carray`."""
 
 from setuptools import find_packages, setup
 

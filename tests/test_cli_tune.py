@@ -22,12 +22,12 @@ NOBODY = "127.0.0.1:9"  # the discard port, which nothing listens on
 
 WRONG = {
     "a missing data folder": (["nowhere"], {}, "nowhere doesn't exist: `carray data prepare"),
-    "an unknown backbone, before a cluster is asked": (
+    "an unknown backbone, whatever a cluster says": (
         ["--address", NOBODY],
         {"test_resnet": "test_resnt"},
         "unknown backbone 'test_resnt'; did you mean 'test_resnet",
     ),
-    "an unknown tag in an override, before a cluster is asked": (
+    "an unknown tag in an override, whatever a cluster says": (
         ["--address", NOBODY, "--set", "backbone=resnet18.a1_in2k"],
         {},
         "no weights tagged 'a1_in2k'; did you mean 'resnet18.a1_in1k'?",

@@ -24,8 +24,10 @@ def check_name(name: str) -> None:
     """
     architecture, _, tag = name.partition(".")
     if architecture not in known_backbones():
+        renamed = timm.models.get_deprecated_models().get(architecture)
+        near = did_you_mean(architecture, known_backbones(), most=3)
         raise ConfigError(
-            f"unknown backbone {name!r}{did_you_mean(architecture, known_backbones(), most=3)}; "
+            f"unknown backbone {name!r}{f'; timm calls it {renamed!r} now' if renamed else near}; "
             "any name of timm.list_models() will do"
         )
     tagged = timm.list_pretrained(f"{architecture}.*")

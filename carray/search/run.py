@@ -75,8 +75,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     space = resolve_space(request)
     starts = resolve_starting_points(request, space, runs)
     folder, study = open_record(request, runs, manifest, space)
-    check_names(space)
     if request.preflight and not any(folder.trials()):
+        check_names(space)
         check_classifiers(space, manifest, request.weights)
         preflight(space, manifest.folder, board.note, weights=request.weights)
     with ExitStack() as stack:
@@ -84,8 +84,13 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         records = folder.records()  # of earlier calls
         tracker = SubprocessTracker(runs, say)
         stack.callback(tracker.abandon)
-        checked = ThreadPoolExecutor(1).submit(check_classifiers, space, manifest, request.weights)
-        stack.enter_context(connected(request.address))
+        checker = ThreadPoolExecutor(1)
+        named = checker.submit(check_names, space)
+        checked = checker.submit(check_classifiers, space, manifest, request.weights)
+        try:
+            stack.enter_context(connected(request.address))
+        finally:
+            named.result()  # a misspelt name is told first, whatever a cluster says
         interrupts.take()
         request = resolve_gpu_share(request, space, manifest, nodes(), board.note)
         plan = plan_study(request, study, records, nodes())

@@ -16,7 +16,6 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
 from carray.files import write_text
-from carray.models.names import refuse_unknown
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
@@ -74,8 +73,11 @@ def resolve_starting_points(
 
 
 def check_names(space: SearchSpace) -> None:
-    """Refuse a misspelt backbone, in milliseconds where all are right."""
-    refuse_unknown({config.backbone for config in _one_config_a_branch(space)})
+    """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds."""
+    from carray.models.registry import check_name
+
+    for name in {config.backbone: None for config in _one_config_a_branch(space)}:
+        check_name(name)
 
 
 def check_classifiers(space: SearchSpace, manifest: Manifest, weights: Path | None) -> None:

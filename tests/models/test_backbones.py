@@ -25,6 +25,34 @@ def test_an_unknown_tag_is_refused_with_the_tags_there_are() -> None:
         check_name("resnet18.nope")
 
 
+@pytest.mark.parametrize("wrong", ["resnt50", "resnet50.a1_in9k", "re", "", "_cfg", ".a1_in1k"])
+def test_wrong_names_are_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError):
+        check_name(wrong)
+
+
+def test_the_nearest_names_are_told() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'resnet50', 'resnet50t' or 'resnet50s'"):
+        check_name("resnt50")
+
+
+def test_a_name_of_an_older_timm_is_refused_with_the_present_one() -> None:
+    said = "'convnext_base_384_in22ft1k'; timm calls it 'convnext_base.fb_in22k_ft_in1k_384' now"
+    with pytest.raises(ConfigError, match=said):
+        check_name("convnext_base_384_in22ft1k")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        *("resnet50", "mobilenetv2_100.ra_in1k", "vit_tiny_patch16_224", "small_car_cnn"),
+        "vit_base_patch16_clip_quickgelu_224.openai",
+    ],
+)
+def test_names_of_timm_and_our_own_are_known_with_and_without_a_tag(right: str) -> None:
+    check_name(right)
+
+
 def test_a_name_without_a_tag_gets_the_default_one() -> None:
     assert full_name("resnet18") == "resnet18.a1_in1k"
     assert full_name("resnet18.tv_in1k") == "resnet18.tv_in1k"
