@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.opened import OPENED
 from tests.toys import toy_data, toy_manifest
 from tests.trained import trained
 
@@ -16,6 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CARRAY_RUNS", "CARRAY_WEIGHTS"):
     os.environ.pop(_name, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close what the test has opened."""
+    with OPENED:
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,9 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         tracker.wait_open()
         write_files(folder, space, manifest)
         observers: list[Tracker] = [board, tracker, StudyGauges(study, records)]
-        ledger = open_ledger(request, folder, study, space, starts, records, observers)
+        ledger = stack.enter_context(
+            open_ledger(request, folder, study, space, starts, records, observers)
+        )
         for observer in observers:
             observer.study_started(study, (folder.space_file, folder.labels_file))
         if not folder.record_file.exists() or folder.record().state != "complete":

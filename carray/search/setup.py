@@ -256,6 +256,7 @@ def write_files(folder: StudyFolder, space: SearchSpace, manifest: Manifest) -> 
     folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
 
 
+@contextmanager
 def open_ledger(
     request: StudyRequest,
     folder: StudyFolder,
@@ -264,8 +265,10 @@ def open_ledger(
     starts: list[dict[str, Any]],
     records: Sequence[TrialRecord],
     observers: Sequence[Tracker],
-) -> Ledger:
+) -> Iterator[Ledger]:
     """Open Optuna's study and the ledger over it; a new study tries the `starts` first.
+
+    Optuna's storage is closed in the end.
 
     Raises:
         RecordError: the storage can't be opened, or isn't this study's.
@@ -273,14 +276,14 @@ def open_ledger(
     storage = request.storage or f"sqlite:///{folder.optuna_file}"
     # a resumed one must not repeat what it drew
     sampler = build_sampler(study.sampler, study.seed + len(records))
-    optuna_study = open_optuna_study(study.name, study.direction, storage, sampler)
-    told = optuna_study.get_trials(deepcopy=False)
-    _check_optuna_trials(folder, records, told, storage)
-    ledger = Ledger(folder, study, space, optuna_study, observers, records)
-    if not records:  # and perhaps some points that a process killed here has left
-        for point in starts:
-            ledger.enqueue(point)
-    return ledger
+    with open_optuna_study(study.name, study.direction, storage, sampler) as optuna_study:
+        told = optuna_study.get_trials(deepcopy=False)
+        _check_optuna_trials(folder, records, told, storage)
+        ledger = Ledger(folder, study, space, optuna_study, observers, records)
+        if not records:  # and perhaps some points that a process killed here has left
+            for point in starts:
+                ledger.enqueue(point)
+        yield ledger
 
 
 def _check_optuna_trials(

@@ -22,9 +22,8 @@ import ray
 from carray.config import TrialConfig
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder
+from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.search.disk_budget import DiskBudget
-from carray.search.ledger import Ledger
 from carray.search.observers.console import Board
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.request import StudyRequest
@@ -122,12 +121,15 @@ def study(
     for observer in observers:
         observer.study_started(record)
     request = StudyRequest(data=folder, space=str(files.space_file))
-    ledger: Ledger = open_ledger(request, files, record, space, [], [], observers)
     lanes: Any = StandIn(num_lanes, epoch_seconds)
     budget = DiskBudget(runs, 50.0, 3)
-    driver = Driver(ledger, lanes, folder, lambda ended: budget.enforce(files.trial(ended.number)))
+
+    def keep_budget(ended: TrialRecord) -> None:
+        budget.enforce(files.trial(ended.number))
+
     try:
-        yield driver, files
+        with open_ledger(request, files, record, space, [], [], observers) as ledger:
+            yield Driver(ledger, lanes, folder, keep_budget), files
     finally:
         for observer in observers:
             observer.study_ended(record)

@@ -82,16 +82,16 @@ def run_three_trials(folder: StudyFolder) -> None:
     space = load_space("quick")
     folder.path.mkdir()
     storage, sampler = f"sqlite:///{folder.optuna_file}", RandomSampler(seed=0)
-    seeded = open_optuna_study(STUDY, study.direction, storage, sampler)
-    ledger = Ledger(folder, study, space, seeded, observers=[StudyGauges(study)])
     row = dict.fromkeys(metrics.EPOCH_METRICS, 0.5) | {metrics.EPOCH_SECONDS: 60.0}
-    for state in (TrialState.COMPLETE, TrialState.FAILED, None):
-        record = ledger.ask()
-        assert record is not None
-        ledger.report(record.number, 1, row, {})
-        if state is not None:
-            ledger.end(record.number, state, "loss is nan at step=3")
-            ledger.leave(record.number)
+    with open_optuna_study(STUDY, study.direction, storage, sampler) as seeded:
+        ledger = Ledger(folder, study, space, seeded, observers=[StudyGauges(study)])
+        for state in (TrialState.COMPLETE, TrialState.FAILED, None):
+            record = ledger.ask()
+            assert record is not None
+            ledger.report(record.number, 1, row, {})
+            if state is not None:
+                ledger.end(record.number, state, "loss is nan at step=3")
+                ledger.leave(record.number)
 
 
 def scrape(node: dict[str, Any], patience_seconds: float = 30.0) -> Exported:

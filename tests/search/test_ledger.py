@@ -18,6 +18,7 @@ from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.space.yaml_reader import parse_space
 from carray.tracking import MemoryTracker
+from tests.opened import OPENED, stored_trials
 
 SPACE = """
 version: 1
@@ -40,7 +41,8 @@ def open_ledger(
     files.path.mkdir(parents=True, exist_ok=True)
     study.write(files.record_file)
     sampler = build_sampler(sampler_name, 0)
-    optuna_study = open_optuna_study("s", "minimize", f"sqlite:///{files.optuna_file}", sampler)
+    storage = f"sqlite:///{files.optuna_file}"
+    optuna_study = OPENED.enter_context(open_optuna_study("s", "minimize", storage, sampler))
     if not optuna_study.trials:
         for point in space.start_points():
             optuna_study.enqueue_trial(point)
@@ -56,15 +58,9 @@ def row(loss: float) -> dict[str, float]:
     return {VAL_LOG_LOSS: loss, VAL_TOP1: 1 / (1 + loss)}
 
 
-def stored_trials(ledger: Ledger) -> list[optuna.trial.FrozenTrial]:
-    """What the storage holds, whatever the ledger's process knows."""
-    storage = f"sqlite:///{ledger.folder.optuna_file}"
-    return optuna.load_study(study_name="s", storage=storage).trials
-
-
 def optuna_trial(ledger: Ledger, number: int) -> optuna.trial.FrozenTrial:
     sampler_number = ledger.record(number).sampler_number
-    return next(t for t in stored_trials(ledger) if t.number == sampler_number)
+    return next(t for t in stored_trials(ledger.folder) if t.number == sampler_number)
 
 
 def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
@@ -221,7 +217,7 @@ def test_what_was_drawn_and_never_recorded_is_drawn_again_at_the_next_start(
     again, _ = open_ledger(tmp_path)
     tried = [record for _ in range(4) if (record := again.ask())]
     assert tried[opened].params == params
-    stored = stored_trials(again)
+    stored = stored_trials(again.folder)
     assert stored[stray].state == optuna.trial.TrialState.FAIL
     points = [trial.system_attrs.get("fixed_params") for trial in stored]
     assert points.count(params) == 2 - opened  # a starting point was one before
@@ -289,7 +285,7 @@ def test_whoever_goes_on_with_a_study_draws_from_what_was_drawn(tmp_path: Path) 
         ledger.report(number, 1, row(1.0 + number), {})
         ledger.end(number, state)
     ledger.ask()
-    here, there = ledger._optuna.trials, stored_trials(ledger)
+    here, there = ledger._optuna.trials, stored_trials(ledger.folder)
     again, _ = open_ledger(tmp_path)
     for trials in (there, again._optuna.trials):
         for mine, other in zip(here, trials, strict=True):

@@ -33,6 +33,7 @@ from carray.search import session
 from carray.search.observers.console import Board
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
+from tests.opened import stored_trials
 from tests.processes import words_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -119,8 +120,7 @@ def kill_a_rank_in_mid_epoch() -> None:
 
 
 def told_to_optuna(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
-    storage = f"sqlite:///{folder.optuna_file}"
-    return optuna.load_study(study_name=folder.path.name, storage=storage).trials
+    return stored_trials(folder)
 
 
 def check_left(folder: StudyFolder) -> None:

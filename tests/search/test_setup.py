@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -123,24 +124,34 @@ def test_a_storage_that_is_not_the_studys_is_refused(tmp_path: Path) -> None:
     space, study = parse_space(SPACE, "space.yaml"), StudyRecord(name="s", trials=3)
     folder = StudyFolder(tmp_path / "s")
     folder.path.mkdir()
-    ledger = open_ledger(request, folder, study, space, [], [], [])
-    for _ in range(2):
-        record = ledger.ask()
-        assert record is not None
-        ledger.end(record.number, TrialState.PRUNED)
-    with pytest.raises(RecordError, match="whose trials aren't in"):
-        open_ledger(request, folder, study, space, [], [], [])
+    opened = partial(open_ledger, request, folder, study, space)
+    with opened([], [], []) as ledger:
+        for _ in range(2):
+            record = ledger.ask()
+            assert record is not None
+            ledger.end(record.number, TrialState.PRUNED)
+    with pytest.raises(RecordError, match="whose trials aren't in"), opened([], [], []):
+        pass
     kept = folder.optuna_file.read_bytes()
     folder.optuna_file.unlink()
     points = [{"optimizer.lr": 1e-3}] * 3
+    lacks = "lacks 2 trials of study 's': give the --storage"
     for _ in "once", "twice":
-        with pytest.raises(RecordError, match="lacks 2 trials of study 's': give the --storage"):
-            open_ledger(request, folder, study, space, points, folder.records(), [])
-    folder.optuna_file.write_bytes(kept[:5000])
-    with pytest.raises(RecordError, match="can't be opened"):
-        open_ledger(request, folder, study, space, [], folder.records(), [])
+        with (
+            pytest.raises(RecordError, match=lacks),
+            opened(points, folder.records(), []),
+        ):
+            pass
+    for broken in (kept[:5000], b"no database"):
+        folder.optuna_file.write_bytes(broken)
+        with (
+            pytest.raises(RecordError, match="can't be opened"),
+            opened([], folder.records(), []),
+        ):
+            pass
     folder.optuna_file.write_bytes(kept)
-    assert open_ledger(request, folder, study, space, [], folder.records(), []).ask()
+    with opened([], folder.records(), []) as ledger:
+        assert ledger.ask()
 
 
 def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_the_same(
@@ -152,7 +163,8 @@ def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_t
     folder.path.mkdir()
     lrs = (1e-3, 2e-3, 3e-3)
     points = [{"optimizer.lr": lr} for lr in lrs]
-    open_ledger(request, folder, study, space, points[:1], [], [])  # killed after the first
-    ledger = open_ledger(request, folder, study, space, points, [], [])
-    asked = [record for _ in points if (record := ledger.ask())]
+    with open_ledger(request, folder, study, space, points[:1], [], []):
+        pass  # killed after the first
+    with open_ledger(request, folder, study, space, points, [], []) as ledger:
+        asked = [record for _ in points if (record := ledger.ask())]
     assert tuple(record.config.optimizer.lr for record in asked) == lrs

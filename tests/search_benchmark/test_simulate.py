@@ -15,6 +15,7 @@ from carray.search.sampling.storage import open_optuna_study
 from carray.search.space.yaml_reader import parse_space
 from carray.search_benchmark.methods import Method, methods_for
 from carray.search_benchmark.simulate import HYPERBAND_AT_ONCE, CurveCache, SimulatedStudy
+from tests.opened import OPENED
 from tests.search_benchmark.studies import EPOCHS, SPACE, Hill
 
 HILL = Hill(-2.0)
@@ -86,7 +87,8 @@ def open_ledger(folder: Path, trials: int) -> Ledger:
     files = StudyFolder(folder / "studies" / "s")
     files.path.mkdir(parents=True)
     sampler = build_sampler("random", 0)
-    optuna_study = open_optuna_study("s", "minimize", f"sqlite:///{files.optuna_file}", sampler)
+    storage = f"sqlite:///{files.optuna_file}"
+    optuna_study = OPENED.enter_context(open_optuna_study("s", "minimize", storage, sampler))
     return Ledger(files, study, parse_space(SPACE, "space.yaml"), optuna_study)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -102,29 +102,50 @@ class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
         self._late[trial_id].append((method, args))
 
 
+class Database(RDBStorage):  # type: ignore[misc]
+    """Optuna's storage in a database, which can be closed, and is where it can't be opened."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            super().__init__(url)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections that wait for the next call."""
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+
+
+@contextmanager
 def open_optuna_study(
     name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
-) -> optuna.Study:
+) -> Iterator[optuna.Study]:
     """Open the stored Optuna study `name`, or make it; its storage is a `WriteBehindStorage`.
+
+    The connections to the storage behind it are closed in the end.
 
     Raises:
         RecordError: the storage can't be opened, with the cause.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            behind = optuna.storages.get_storage(storage)
-            stored = optuna.create_study(
-                study_name=name, direction=direction, storage=behind, load_if_exists=True
-            )
-            kept = WriteBehindStorage(behind, stored)
-        except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
-            raise RecordError(
-                f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); mend "
-                "it, give another --storage, or begin another study with --study"
-            ) from error
-        return optuna.load_study(study_name=name, storage=kept, sampler=sampler)
+    with ExitStack() as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                behind = get_storage(opened.enter_context(closing(Database(storage))))
+                stored = optuna.create_study(
+                    study_name=name, direction=direction, storage=behind, load_if_exists=True
+                )
+                kept = WriteBehindStorage(behind, stored)
+            except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
+                raise RecordError(
+                    f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); "
+                    "mend it, give another --storage, or begin another study with --study"
+                ) from error
+            study = optuna.load_study(study_name=name, storage=kept, sampler=sampler)
+        yield study
 
 
 @contextmanager
