@@ -8,9 +8,9 @@ from pathlib import Path
 from carray.errors import TrackingError
 from carray.records import RunsFolder
 from carray.tracking.mlflow_client import (
-    client_of,
     is_default,
     quiet,
+    store_of,
     tracking_uri,
     translate_mlflow_errors,
 )
@@ -32,8 +32,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
     """
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
-    client = client_of(runs)
-    with translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""

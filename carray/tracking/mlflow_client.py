@@ -47,11 +47,22 @@ def check_server(runs: RunsFolder) -> None:
     Raises:
         TrackingError: it doesn't answer or refuses, with the address and the cure.
     """
-    client_of(runs)
+    with store_of(runs):
+        pass
+
+
+@contextmanager
+def store_of(runs: RunsFolder) -> Iterator[Any]:
+    """Yield an `MlflowClient` as `client_of` does; its connections are closed in the end."""
+    client = client_of(runs)
+    try:
+        yield client
+    finally:
+        close_store(tracking_uri(runs))
 
 
 def client_of(runs: RunsFolder) -> Any:
-    """Return an `MlflowClient` of a store that has just answered.
+    """Return an `MlflowClient` of a store that has just answered; see `close_store`.
 
     Raises:
         TrackingError: it doesn't answer or refuses.
@@ -62,11 +73,30 @@ def client_of(runs: RunsFolder) -> Any:
             _make_store(runs)
         from mlflow import MlflowClient
 
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
+        except BaseException:
+            close_store(uri)
+            raise
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     return client
+
+
+def close_store(uri: str) -> None:
+    """Close the connections to a database that wait for the next call.
+
+    The library keeps them as long as the process lives, also those to a file that is no database:
+    whoever moves it away, as told, would go on with what was moved.
+    """
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        if (engine := SqlAlchemyStore._engine_map.get(uri)) is not None:
+            engine.dispose()
 
 
 def _make_store(runs: RunsFolder) -> None:

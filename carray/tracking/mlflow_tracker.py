@@ -25,7 +25,7 @@ from carray import metrics
 from carray.config import flatten
 from carray.progress import Advance, silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.tracking.mlflow_client import cause_of, quiet, translate_mlflow_errors
+from carray.tracking.mlflow_client import cause_of, close_store, quiet, translate_mlflow_errors
 from carray.tracking.study_run import EPOCHS_SENT, StudyRun, TrialRunState, mlflow_key
 from carray.tracking.tracker import Tracker, curve_row, run_of
 
@@ -120,8 +120,12 @@ class MlflowTracker(Tracker):
         self._tell(-1, _StudyNews(study, tuple(files)))
 
     def close(self) -> None:
-        """Wait until everything is told, at most `CLOSE_SECONDS`; say how much is not."""
+        """Wait until everything is told, at most `CLOSE_SECONDS`; say how much is not.
+
+        The connections to the store are closed.
+        """
         left = self.tell_all(CLOSE_SECONDS)
+        close_store(self._uri)
         if left:
             self._on_trouble(
                 f"{left} runs didn't reach {self._uri}; nothing is lost: "

@@ -15,10 +15,10 @@ from typing import Any
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyRecord
 from carray.tracking.mlflow_client import (
-    client_of,
     environment,
     is_default,
     quiet,
+    store_of,
     tracking_uri,
     translate_mlflow_errors,
 )
@@ -43,8 +43,7 @@ def log_package(
     Raises:
         TrackingError: the store doesn't answer or refuses.
     """
-    client = client_of(runs)
-    with translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
         artifacts = runs.tracking_artifacts if is_default(runs) else None
         run = StudyRun.find_or_make(client, study, artifacts)
         run.write(study, ())

@@ -14,8 +14,10 @@ from carray.progress import Advance, progress
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.tracking.mlflow_client import (
     client_of,
+    close_store,
     is_default,
     quiet,
+    store_of,
     tracking_uri,
     translate_mlflow_errors,
 )
@@ -54,14 +56,18 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
     """
     study, trials = folder.record(), list(folder.trials())
     tracker = open_tracker(runs)
-    tracker.study_started(study, study_files(folder))
-    for trial_folder, record in trials:
-        if record.state.is_finished():
-            tracker.trial_ended(record, trial_folder)
-        else:
-            tracker.epoch_ended(record)
-    tracker.study_ended(study)
-    if left := tracker.tell_all(math.inf, progress):
+    try:
+        tracker.study_started(study, study_files(folder))
+        for trial_folder, record in trials:
+            if record.state.is_finished():
+                tracker.trial_ended(record, trial_folder)
+            else:
+                tracker.epoch_ended(record)
+        tracker.study_ended(study)
+        left = tracker.tell_all(math.inf, progress)
+    finally:
+        close_store(tracking_uri(runs))
+    if left:
         raise TrackingError(
             f"{left} runs of study {study.name} didn't reach {tracking_uri(runs)}; the same "
             "command sends what is missing"
@@ -77,9 +83,8 @@ def download_study(runs: RunsFolder, name: str) -> StudyFolder:
     Raises:
         TrackingError: the store doesn't answer, or has no such study.
     """
-    client = client_of(runs)
     folder = runs.study(name)
-    with translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
         parent = _find_parent(client, name)
         _fetch(client, parent.info.run_id, folder.path, ("study.json", "space.yaml", "labels.npz"))
         children = child_runs(client, parent.info.experiment_id, parent.info.run_id)

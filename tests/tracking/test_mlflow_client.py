@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
-from carray.tracking import check_server
+from carray.tracking import check_server, download_study, open_tracker, sync_study
+from carray.tracking.artifacts import attach
+from tests.tracking.stores import with_store
+from tests.tracking.studies import make_study
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +44,25 @@ def test_a_store_that_is_broken_is_refused_with_what_helps(tmp_path: Path) -> No
         TrackingError, match=r"mlflow\.db doesn't answer .*; .* is broken, move it away"
     ):
         check_server(runs)
+    runs.tracking_file.rename(tmp_path / "moved.db")
+    assert held(tmp_path) == []
+    check_server(runs)
+    assert runs.tracking_file.stat().st_size > 500
+
+
+def held(folder: Path) -> list[str]:
+    """Return the files in `folder` that this process has open."""
+    return [path for path, *_ in psutil.Process().open_files() if Path(path).parent == folder]
+
+
+def test_whoever_is_done_with_a_store_leaves_no_connection_to_it(tmp_path: Path) -> None:
+    runs = with_store(tmp_path)
+    folder = make_study(runs)
+    sync_study(runs, folder)
+    download_study(runs, folder.path.name)
+    attach(runs, folder.path.name, 0, [])
+    tracker = open_tracker(runs, pytest.fail)
+    tracker.study_started(folder.record())
+    assert held(tmp_path) == [str(runs.tracking_file)]
+    tracker.close()
+    assert held(tmp_path) == []
