@@ -77,7 +77,8 @@ def test_plateau_looks_at_the_direction_of_its_metric() -> None:
 
 
 def test_only_plateau_remembers() -> None:
-    assert Plateau().after(ScheduleConfig(name="cosine"), metrics.VAL_TOP1, 0.1) == Plateau()
+    fresh = Plateau()
+    assert fresh.after(ScheduleConfig(name="cosine"), metrics.VAL_TOP1, 0.1) is fresh
 
 
 def test_every_group_keeps_its_own_peak() -> None:
