@@ -146,6 +146,7 @@ def test_a_trial_keeps_how_it_computes(tmp_path: Path, toy_data: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")  # PyTorch's advice
 def test_a_compiled_trial_learns_the_same(tmp_path: Path, toy_data: Path) -> None:
     tiny: dict[str, Any] = {
         "backbone": "small_car_cnn",
