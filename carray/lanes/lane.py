@@ -1,8 +1,8 @@
-"""Lanes: Ray Train worker groups that stay, and carry out orders from the study's mailbox.
+"""Lanes: worker groups that stay, and carry out orders from the study's mailbox.
 
 A nested trainer starts eight processes a trial; a lane starts them once. Rank r of a lane runs
-`lane_loop`: take an order, carry it out, acknowledge it only then. See `mailbox.py` for who gets
-what, and for what happens when a rank dies.
+`lane_loop`, see `lane_rank.py`. See `mailbox.py` for who gets what, and for what happens when a
+rank dies. `ray_lanes` are Ray Train's groups; `Lanes` themselves know no Ray.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import ray
 
-from carray.disk import disk_error
-from carray.errors import CarrayError, PlanError, TrialFailed, TrialInfeasible
-from carray.lanes.mailbox import Mailbox
+from carray.errors import PlanError
+from carray.lanes.lane_rank import LaneRank
+from carray.lanes.mailbox_client import MailboxClient, RayMailbox
 from carray.lanes.memory_guard import LaneMemory, MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
-
-if TYPE_CHECKING:
-    from carray.training.runner import TrialRunner
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
@@ -59,25 +58,36 @@ class LaneShape:
         return resources
 
 
-class Lanes:
-    """All lanes of a study: start, call, stop. One instance owns one mailbox actor."""
+class WorkerGroups(Protocol):
+    """Where lanes run: Ray's worker groups, or a stand-in for them in one process."""
 
-    def __init__(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> None:
+    def run(self, lane: int) -> None:
+        """Run a lane's worker group until it is sent home or retires.
+
+        It is restarted where it loses a rank; what ends it for good is raised.
+        """
+        ...
+
+    def resources(self) -> Sequence[tuple[str, float, float]]:
+        """Return (name, what is free, what there is in all) of what ranks are placed by."""
+        ...
+
+
+class Lanes:
+    """All lanes of a study: start, call, stop. One instance owns one mailbox."""
+
+    def __init__(
+        self, shape: LaneShape, num_lanes: int, mailbox: MailboxClient, groups: WorkerGroups
+    ) -> None:
         self.shape = shape
         self.num_lanes = num_lanes
+        self.mailbox = mailbox
         self.errors: dict[int, BaseException] = {}  # lane -> what ended its worker group for good
-        self._name = f"{name}-{uuid.uuid4().hex[:6]}"
-        self._storage = storage
+        self._groups = groups
         self._threads: list[threading.Thread] = []
-        self.mailbox = (
-            ray.remote(Mailbox)
-            .options(num_cpus=0, max_concurrency=10_000, max_restarts=0)
-            .remote(num_lanes)
-        )
 
     def start(self) -> None:
         """Ask for every worker group at once; returns before they are up."""
-        _set_train_environment()
         for lane in range(self.num_lanes):
             thread = threading.Thread(
                 target=self._run_lane, args=(lane,), name=f"lane-{lane}", daemon=True
@@ -85,13 +95,13 @@ class Lanes:
             thread.start()
             self._threads.append(thread)
 
-    def call(self, order: LaneOrder) -> Any:
-        """Send an order; return Ray's reference to its `Answer`."""
-        return self.mailbox.call.remote(order)
+    def call(self, order: LaneOrder) -> Future[Answer]:
+        """Send an order; the future has its answer."""
+        return self.mailbox.send(order)
 
     def lives(self) -> list[int]:
         """Count each lane's worker groups that have asked for work: 0 not up yet, 2 once lost."""
-        return list(ray.get(self.mailbox.lives.remote()))
+        return self.mailbox.lives()
 
     def lanes_up(self) -> int:
         """Count the lanes that have come up."""
@@ -109,38 +119,77 @@ class Lanes:
     def fail(self, reason: str) -> None:
         """Leave every order, waiting or to come, undone: the study is being stopped."""
         with contextlib.suppress(Exception):
-            ray.get(self.mailbox.fail.remote(reason), timeout=STOP_SECONDS)
+            self.mailbox.fail(reason)
 
     def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
         """Send the lanes home and wait for their worker groups and placement groups to go."""
         with contextlib.suppress(Exception):
-            ray.get(self.mailbox.close.remote(), timeout=STOP_SECONDS)
+            self.mailbox.close()
         deadline = time.monotonic() + patience_seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        ray.kill(self.mailbox)
+        self.mailbox.end()
 
     def retired(self) -> list[str]:
         """Return what was said of every worker group that was started anew between trials."""
-        return list(ray.get(self.mailbox.retired.remote()))
+        return self.mailbox.retired()
+
+    def place_error(self, waited_seconds: float) -> str:
+        """Say why no lane came up, with the numbers."""
+        if self.errors:
+            first = next(iter(self.errors.values()))
+            return f"no worker group could start: {str(first).strip().splitlines()[-1]}"
+        asked = self.shape.resources_per_worker()
+        rows = self._groups.resources()
+        have = ", ".join(f"{free:g} of {total:g} {name} free" for name, free, total in rows)
+        need = " and ".join(f"{value:g} {name}" for name, value in asked.items())
+        return (
+            f"no lane could be placed in {waited_seconds:.0f} s: each of its "
+            f"{self.shape.num_workers} ranks asks for {need}, the cluster has {have}; free some, "
+            "or ask for less with --workers-per-trial, --gpus-per-trial or --cpus-per-worker"
+        )
 
     def _run_lane(self, lane: int) -> None:
         """Keep a worker group up; one that has retired is replaced when a trial wants it."""
         try:
-            self._trainer(lane).fit()
+            self._groups.run(lane)
             while self._wait_needed(lane):
-                self._trainer(lane).fit()
+                self._groups.run(lane)
         except Exception as error:
             self.errors[lane] = error
 
     def _wait_needed(self, lane: int) -> bool:
         """Wait until the lane is wanted again; raises PlanError where it has left for good."""
-        try:
-            if why := ray.get(self.mailbox.retired_reason.remote(lane)):
-                raise PlanError(why)
-            return bool(ray.get(self.mailbox.wait_needed.remote(lane)))
-        except ray.exceptions.RayActorError:
-            return False  # the study is over
+        if why := self.mailbox.retired_reason(lane):
+            raise PlanError(why)
+        return self.mailbox.wait_needed(lane)
+
+
+def ray_lanes(shape: LaneShape, num_lanes: int, storage: Path, name: str) -> Lanes:
+    """Return lanes whose mailbox is a Ray actor and whose worker groups are Ray Train's."""
+    mailbox = RayMailbox.begun(num_lanes)
+    return Lanes(shape, num_lanes, mailbox, RayWorkerGroups(shape, mailbox, storage, name))
+
+
+class RayWorkerGroups:
+    """Lanes' worker groups as Ray Train starts, watches and restarts them."""
+
+    def __init__(self, shape: LaneShape, mailbox: RayMailbox, storage: Path, name: str) -> None:
+        self._shape = shape
+        self._mailbox = mailbox
+        self._storage = storage
+        self._name = f"{name}-{uuid.uuid4().hex[:6]}"
+        _set_train_environment()
+
+    def run(self, lane: int) -> None:
+        """Run a lane's worker group until it is sent home or retires."""
+        self._trainer(lane).fit()
+
+    def resources(self) -> list[tuple[str, float, float]]:
+        """Return (name, what is free, what there is in all) of CPUs and GPUs."""
+        free, total = ray.available_resources(), ray.cluster_resources()
+        names = [name for name in ("CPU", "GPU") if name in total]
+        return [(name, free.get(name, 0), total[name]) for name in names]
 
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -151,22 +200,22 @@ class Lanes:
             lane_loop,
             train_loop_config={
                 "lane": lane,
-                "mailbox": self.mailbox,
-                "num_threads": self.shape.num_threads,
-                "allowed_growth": self.shape.allowed_growth,
+                "mailbox": self._mailbox,
+                "num_threads": self._shape.num_threads,
+                "allowed_growth": self._shape.allowed_growth,
             },
-            backend_config=LaneBackendConfig("nccl" if self.shape.gpus_per_worker else "gloo"),
+            backend_config=LaneBackendConfig("nccl" if self._shape.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=self.shape.num_workers,
-                use_gpu=self.shape.gpus_per_worker > 0,
-                resources_per_worker=self.shape.resources_per_worker(),
+                num_workers=self._shape.num_workers,
+                use_gpu=self._shape.gpus_per_worker > 0,
+                resources_per_worker=self._shape.resources_per_worker(),
                 placement_strategy="PACK",
             ),
             run_config=RunConfig(
                 name=f"{self._name}-lane-{lane}-{uuid.uuid4().hex[:6]}",
                 storage_path=str(self._storage),
                 failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
-                worker_runtime_env={"env_vars": _worker_environment(self.shape.num_threads)},
+                worker_runtime_env={"env_vars": _worker_environment(self._shape.num_threads)},
             ),
         )
 
@@ -201,12 +250,12 @@ def lane_loop(config: dict[str, Any]) -> None:
     from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
-    from carray.training.compute.out_of_memory import AgreedInfeasible, is_crowded
+    from carray.training.compute.out_of_memory import is_crowded
     from carray.training.ranks import SoloRanks, TorchRanks
     from carray.training.runner import TrialRunner
 
     context = get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    world_size = context.get_world_size()
     torch.set_num_threads(config["num_threads"])
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
     device = get_device()
@@ -214,89 +263,15 @@ def lane_loop(config: dict[str, Any]) -> None:
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
-    mailbox, lane, sequence = config["mailbox"], config["lane"], 0
-    memory = LaneMemory(config["allowed_growth"])
-    while True:
-        try:
-            sequence, order = ray.get(mailbox.take.remote(lane, incarnation, sequence))
-        except ray.exceptions.RayActorError:
-            return  # the study is over, and could not wait for this lane
-        if order.kind == "exit":
-            return
-        try:
-            answer = carry_out(runner, order)
-        except Exception as error:
-            answer = answer_to(error, order)
-            if answer.state == "infeasible" and is_crowded(device):
-                why = f"shared its GPU, whose memory was too small: {answer.reason}"
-                if ray.get(mailbox.reassign.remote(lane, sequence, why)):
-                    return
-            if world_size > 1 and not isinstance(error, TrialFailed | AgreedInfeasible):
-                # The other ranks may wait for this one in a collective: only a new worker group
-                # frees them. What can't be helped is told first, else the order comes again.
-                if answer.state == "infeasible" or answer.is_undone:
-                    ray.get(mailbox.answer.remote(lane, sequence, answer))
-                else:
-                    ray.get(mailbox.note.remote(lane, answer.reason))
-                raise
-            runner.release()
-        retires = False
-        if order.ends_trial:
-            # Agreed before the answer: once that is there the next order may come, and a rank that
-            # has not taken this one yet would never see it, nor what the others agree on after it.
-            has_grown = memory.exceeds_limit()
-            retires = ranks.any(has_grown)
-            if has_grown:
-                ray.get(mailbox.retire.remote(lane, f"grew from {memory}"))
-        if rank == 0:
-            ray.get(mailbox.answer.remote(lane, sequence, answer))
-        if retires:
-            return
-
-
-def carry_out(runner: TrialRunner, order: LaneOrder) -> Answer:
-    """Carry one order out on this rank."""
-    job = order.job
-    assert job is not None
-    if order.kind == "epoch":
-        return Answer(outcome=runner.run_epoch(job))
-    if order.kind == "finish":
-        runner.finish(job)
-    runner.release()
-    return Answer()
-
-
-def answer_to(error: Exception, order: LaneOrder) -> Answer:
-    """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
-    folders = (order.job.folder, order.job.data) if order.job else ()
-    if full := disk_error(error, *folders):
-        return Answer(reason=str(full))
-    if isinstance(error, TrialInfeasible):
-        return Answer("infeasible", str(error))
-    if isinstance(error, CarrayError):
-        return Answer("failed", str(error))
-    return Answer("failed", f"{type(error).__name__}: {error}")
-
-
-def placement_error(lanes: Lanes, waited_seconds: float) -> str:
-    """Say why no lane came up, with the numbers."""
-    if lanes.errors:
-        first = next(iter(lanes.errors.values()))
-        return f"no worker group could start: {str(first).strip().splitlines()[-1]}"
-    free = ray.available_resources()
-    asked = lanes.shape.resources_per_worker()
-    have = ", ".join(f"{free.get(name, 0):g} of {total:g} {name} free" for name, total in _totals())
-    need = " and ".join(f"{value:g} {name}" for name, value in asked.items())
-    return (
-        f"no lane could be placed in {waited_seconds:.0f} s: each of its {lanes.shape.num_workers} "
-        f"ranks asks for {need}, the cluster has {have}; free some, or ask for less with "
-        "--workers-per-trial, --gpus-per-trial or --cpus-per-worker"
-    )
-
-
-def _totals() -> list[tuple[str, float]]:
-    total = ray.cluster_resources()
-    return [(name, total[name]) for name in ("CPU", "GPU") if name in total]
+    LaneRank(
+        lane=config["lane"],
+        incarnation=incarnation,
+        mailbox=config["mailbox"],
+        runner=runner,
+        ranks=ranks,
+        memory=LaneMemory(config["allowed_growth"]),
+        is_crowded=partial(is_crowded, device),
+    ).serve()
 
 
 def _worker_environment(num_threads: int) -> dict[str, str]:

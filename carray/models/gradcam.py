@@ -34,7 +34,7 @@ def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
     """
     from captum.attr import LayerGradCam, LayerGradientXActivation
 
-    model = _ObservedClassifier(classifier).eval()
+    model = WatchedClassifier(classifier).eval()
     layer, prefix = model.watched_layer()
     cells = _Cells(images.shape[-1])
     by_channel = model.is_channels_first(images, cells) and prefix is None
@@ -48,7 +48,7 @@ def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
     return (maps / most.clamp(min=1e-12)).squeeze(1).cpu()
 
 
-class _ObservedClassifier(nn.Module):
+class WatchedClassifier(nn.Module):
     """The classifier, with its feature map passing through a layer that can be watched."""
 
     def __init__(self, classifier: Classifier) -> None:

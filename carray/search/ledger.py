@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -43,12 +43,14 @@ class Ledger:
         optuna_study: optuna.Study,
         observers: Sequence[Tracker] = (),
         records: Sequence[TrialRecord] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
         self.study = study
         self.space = space
         self.stopped = ""  # why no more trials are opened; "" while they are
-        self.heard_at = time.monotonic()  # when a trial last began, brought an epoch or ended
+        self._clock = clock
+        self.heard_at = clock()  # when a trial last began, brought an epoch or ended
         self.longest_epoch_seconds = 0.0
         self._optuna = optuna_study
         self._observers = tuple(observers)
@@ -145,7 +147,7 @@ class Ledger:
             self.longest_epoch_seconds = max(self.longest_epoch_seconds, seconds)
             is_known = all(getattr(record, name) == value for name, value in facts.items())
             if is_known and number in self._whole:
-                self._records[number], self.heard_at = grown, time.monotonic()
+                self._records[number], self.heard_at = grown, self._clock()
                 self.trial_folder(number).add_epoch(epoch, row)
             else:
                 self._store(grown)
@@ -262,7 +264,7 @@ class Ledger:
 
     def _store(self, record: TrialRecord) -> TrialRecord:
         self._records[record.number] = record
-        self.heard_at = time.monotonic()
+        self.heard_at = self._clock()
         self._whole.add(record.number)
         self.trial_folder(record.number).write_record(record)
         return record

@@ -12,7 +12,7 @@ from statistics import median
 from carray.data.manifest import Manifest
 from carray.errors import PlanError
 from carray.files import absolute
-from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, placement_error
+from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, ray_lanes
 from carray.records import RunsFolder, StudyFolder, TrialRecord
 from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import INTERRUPTED, Ledger
@@ -40,7 +40,7 @@ def running_lanes(
     end in a segmentation fault.
     """
     shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
-    lanes = Lanes(shape, plan.lanes, folder.cache, folder.path.name)
+    lanes = ray_lanes(shape, plan.lanes, folder.cache, folder.path.name)
     patience = REFUSED_PATIENCE_SECONDS
     try:
         lanes.start()
@@ -177,7 +177,7 @@ class Session:
     def _wait_for(self, lanes: Lanes) -> None:
         timeout = self._request.place_timeout_seconds
         if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
-            raise PlanError(placement_error(lanes, timeout))
+            raise PlanError(lanes.place_error(timeout))
 
     def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
         def stop(signal_name: str) -> None:

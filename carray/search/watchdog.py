@@ -23,7 +23,8 @@ SAY_AFTER_SECONDS = 60.0  # a lane that is down for longer is named, and again a
 def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
     """Say which lanes are missing; end the search if every lane is gone for good."""
     over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(lanes, ledger, say, over), daemon=True)
+    watch = Watch(lanes, ledger, say)
+    thread = threading.Thread(target=_keep_watch, args=(watch, over), daemon=True)
     thread.start()
     try:
         yield
@@ -32,31 +33,41 @@ def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterato
         thread.join()
 
 
-def _watch(lanes: Lanes, ledger: Ledger, say: Callable[[str], None], over: threading.Event) -> None:
-    watch = _Watch(lanes, ledger, say)
+def _keep_watch(watch: Watch, over: threading.Event) -> None:
     while True:
         is_over = over.wait(LOOK_SECONDS)  # a last look: what came back just now is said as well
         with contextlib.suppress(ray.exceptions.RayError):
             watch.look()
-        if is_over:
-            return
-        if len(lanes.errors) == lanes.num_lanes:
-            ledger.stopped = LANES_ENDED
-            lanes.fail(INTERRUPTED)
+        if is_over or watch.has_ended_search():
             return
 
 
-class _Watch:
+class Watch:
     """What has been said already, so that each thing is said once."""
 
-    def __init__(self, lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        ledger: Ledger,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lanes = lanes
         self._ledger = ledger
         self._say = say
-        self._start = self._said_at = self._silence_said_at = time.monotonic()
+        self._clock = clock  # the ledger's
+        self._start = self._said_at = self._silence_said_at = clock()
         self._ended: set[int] = set()
         self._lives = [1] * lanes.num_lanes
         self._retired = 0
+
+    def has_ended_search(self) -> bool:
+        """End the search if every lane has ended for good; say whether it has."""
+        if len(self._lanes.errors) < self._lanes.num_lanes:
+            return False
+        self._ledger.stopped = LANES_ENDED
+        self._lanes.fail(INTERRUPTED)
+        return True
 
     def look(self) -> None:
         """Say which lanes ended for good, came back, retired, or are still not placed."""
@@ -67,14 +78,15 @@ class _Watch:
         for lane, (life, before) in enumerate(zip(lives, self._lives, strict=True)):
             if life > before:
                 self._say(f"lane {lane} lost a rank and is back; its epoch was begun again")
-        self._lives = [max(life, 1) for life in lives]
+        # one that has retired counts less until it is back
+        self._lives = list(map(max, lives, self._lives))
         retired = self._lanes.retired()
         for why in retired[self._retired :]:
             self._say(f"{why}; its worker group was started anew between two trials")
         self._retired = len(retired)
         missing = lives.count(0) - len(self._ended)
-        if missing > 0 and time.monotonic() - self._said_at > SAY_AFTER_SECONDS:
-            self._said_at = time.monotonic()
+        if missing > 0 and self._clock() - self._said_at > SAY_AFTER_SECONDS:
+            self._said_at = self._clock()
             waited = seconds_text(self._said_at - self._start)
             short = f"{missing} of {self._lanes.num_lanes} lanes not placed after {waited}"
             self._say(f"{short}: each asks for {_asked(self._lanes)}")
@@ -83,7 +95,7 @@ class _Watch:
 
     def _look_for_silence(self) -> None:
         """Say so where lanes are up and no trial has got on for long: one may hang."""
-        ledger, now = self._ledger, time.monotonic()
+        ledger, now = self._ledger, self._clock()
         longest = max(SILENT_SECONDS, 3 * ledger.longest_epoch_seconds)
         if now - max(ledger.heard_at, self._silence_said_at) > longest:
             self._silence_said_at = now

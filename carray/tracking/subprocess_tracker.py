@@ -50,7 +50,7 @@ class SubprocessTracker(Tracker):
         self._replies: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_open = False
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", ENTRY],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -108,28 +108,28 @@ class SubprocessTracker(Tracker):
 
         self._send(close=True)
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+            assert self.process.stdin is not None
+            self.process.stdin.close()
         try:
-            self._process.wait(CLOSE_SECONDS + 5)
+            self.process.wait(CLOSE_SECONDS + 5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
         self._listener.join()
 
     def abandon(self) -> None:
         """End the process where it is still there; what it was told and didn't tell is not told."""
-        if self._process.poll() is None:
-            self._process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
             self._is_open = False
         self.close()
 
     def _send(self, **message: Any) -> None:
         line = json.dumps(message, ensure_ascii=False) + "\n"
         with self._lock, contextlib.suppress(OSError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            assert self.process.stdin is not None
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
 
     def _reply(self, seconds: float) -> dict[str, Any]:
         try:
@@ -144,9 +144,9 @@ class SubprocessTracker(Tracker):
 
     def _listen(self) -> None:
         """Hand on what comes from the process; say so if it ended before it was told to."""
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         has_ended = False
-        with self._process.stdout as lines:
+        with self.process.stdout as lines:
             for line in lines:
                 message = json.loads(line)
                 has_ended = has_ended or message.get(ENDED, False)

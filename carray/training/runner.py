@@ -84,6 +84,11 @@ class TrialRunner:
         on_gpu = device.type == "cuda"
         self._num_loaders = min(MOST_LOADERS, max(1, threads // 2)) if on_gpu else 1
 
+    @property
+    def live(self) -> LiveTrial | None:
+        """The state of the trial that it ran last; None once that is released."""
+        return self._live
+
     def run_epoch(self, order: EpochOrder) -> EpochOutcome:
         """Train and evaluate one epoch, leave its checkpoint, and the weights if it is the best.
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import optuna
 import psutil
-import ray
 from hosted import hosted_actors
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
@@ -117,7 +116,7 @@ class PlainTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         self._epoch += 1
         job = self._job.model_copy(update={"epoch": self._epoch})
-        answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
+        answer = self._mailbox.call(LaneOrder("epoch", job))
         return {EPOCH: self._epoch, **answer.outcome.metrics, "done": self._epoch >= self._epochs}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -186,7 +185,7 @@ def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
             name="plain", storage_path=str(folder), callbacks=[CountedOnly(watch)], verbose=0
         ),
     ).fit()
-    ray.kill(lanes.mailbox)
+    lanes.mailbox.end()
     return watch.costs()
 
 

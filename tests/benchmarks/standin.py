@@ -12,6 +12,7 @@ import io
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import ray
 
 from carray.config import TrialConfig
+from carray.lanes.mailbox_client import RayMailbox
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
@@ -85,11 +87,11 @@ class StandIn:
     def __init__(self, num_lanes: int, epoch_seconds: float) -> None:
         self.num_lanes = num_lanes
         actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000)
-        self.mailbox = actor.remote(epoch_seconds)
+        self.mailbox = RayMailbox(actor.remote(epoch_seconds))
 
-    def call(self, order: LaneOrder) -> Any:
+    def call(self, order: LaneOrder) -> Future[Answer]:
         """Send an order."""
-        return self.mailbox.call.remote(order)
+        return self.mailbox.send(order)
 
 
 @contextmanager
@@ -134,4 +136,4 @@ def study(
         for observer in observers:
             observer.study_ended(record)
             observer.close()
-        ray.kill(lanes.mailbox)
+        lanes.mailbox.end()

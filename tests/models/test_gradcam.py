@@ -11,7 +11,7 @@ from torch import nn
 
 from carray.config import build_config
 from carray.models.classifier import Classifier, build_classifier
-from carray.models.gradcam import _ObservedClassifier, grad_cam
+from carray.models.gradcam import WatchedClassifier, grad_cam
 
 LAYOUTS = {  # channels first, channels last, a class token, averaged tokens
     "test_resnet": 64,
@@ -35,7 +35,7 @@ def test_every_layout_has_maps_from_0_to_1(backbone: str, head: str) -> None:
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(
-            _ObservedClassifier(classifier).eval()(images), classifier(images), atol=1e-5
+            WatchedClassifier(classifier).eval()(images), classifier(images), atol=1e-5
         )
     maps = torch.stack([grad_cam(classifier, images, torch.full((3,), k)) for k in range(4)])
     assert maps.shape == (4, 3, size, size)

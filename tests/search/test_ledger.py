@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from carray.search.sampling.storage import open_optuna_study
 from carray.search.space.yaml_reader import parse_space
 from carray.tracking import MemoryTracker
 from tests.opened import OPENED, stored_trials
+from tests.search.stores import make_optuna_file
 
 SPACE = """
 version: 1
@@ -33,7 +36,10 @@ start:
 
 
 def open_ledger(
-    folder: Path, trials: int = 4, sampler_name: str = "random"
+    folder: Path,
+    trials: int = 4,
+    sampler_name: str = "random",
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Ledger, MemoryTracker]:
     space = parse_space(SPACE, "space.yaml")
     study = StudyRecord(name="s", trials=trials, manifest_hash="m", max_epochs=3)
@@ -41,13 +47,13 @@ def open_ledger(
     files.path.mkdir(parents=True, exist_ok=True)
     study.write(files.record_file)
     sampler = build_sampler(sampler_name, 0)
-    storage = f"sqlite:///{files.optuna_file}"
+    storage = make_optuna_file(files.optuna_file)
     optuna_study = OPENED.enter_context(open_optuna_study("s", "minimize", storage, sampler))
     if not optuna_study.trials:
         for point in space.start_points():
             optuna_study.enqueue_trial(point)
     tracker = MemoryTracker()
-    return Ledger(files, study, space, optuna_study, [tracker]), tracker
+    return Ledger(files, study, space, optuna_study, [tracker], clock=clock), tracker
 
 
 def killed(*words: object, **names: object) -> None:

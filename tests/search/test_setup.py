@@ -37,7 +37,7 @@ def rungs(text: str = SPACE, **options: int) -> list[int]:
     study = StudyRecord(name="s", scheduler=shipped_method(50).scheduler, max_epochs=50)
     scheduler = scheduler_of(request, parse_space(text, "space.yaml"), study)
     assert isinstance(scheduler, Asha)
-    return sorted(int(milestone) for milestone, _ in scheduler._brackets[0]._rungs)
+    return scheduler.rungs
 
 
 def test_a_study_stops_trials_as_the_lab_says_that_it_does() -> None:

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from ray.tune.schedulers import FIFOScheduler
 
+from carray.lanes.lane import LaneShape
+from carray.lanes.memory_guard import MemoryLimit
+from carray.lanes.messages import LaneOrder
+from carray.metrics import EPOCH_SECONDS
 from carray.search import watchdog
+from carray.search.ledger import INTERRUPTED
+from carray.search.scheduling.driver import Driver
+from carray.search.watchdog import LANES_ENDED, Watch, watched
+from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, Fakes, LaneLost
+from tests.search.studies import local_tune
+from tests.search.test_ledger import open_ledger, row
+
+__all__ = ["local_tune"]
+SHAPE = LaneShape(num_workers=1, cpus_per_worker=2.0)
+EVERYTHING = MemoryLimit(gib=-1.0, share=-1.0)  # any memory at all is growth
+
+
+@contextmanager
+def lanes_of(
+    num_lanes: int, start: Callable[[int], None] = int, shape: LaneShape = SHAPE
+) -> Iterator[FakeLanes]:
+    lanes = FakeLanes(num_lanes, shape, Fakes(start=start))
+    lanes.start()
+    try:
+        yield lanes
+    finally:
+        lanes.stop(1.0)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -20,21 +67,99 @@ from carray.search import watchdog
     ],
 )
 def test_a_search_that_may_hang_says_so_once(
-    monkeypatch: pytest.MonkeyPatch,
-    silent: float,
-    longest: float,
-    lives: list[int],
-    is_said: bool,
+    tmp_path: Path, silent: float, longest: float, lives: list[int], is_said: bool
 ) -> None:
-    clock = SimpleNamespace(monotonic=lambda: 1000.0)
-    monkeypatch.setattr(watchdog, "time", clock)
-    said: list[str] = []
-    lanes: Any = SimpleNamespace(num_lanes=2, errors={}, lives=lambda: lives, retired=list)
-    ledger: Any = SimpleNamespace(heard_at=1000.0, longest_epoch_seconds=longest)
-    watch = watchdog._Watch(lanes, ledger, said.append)
-    monkeypatch.setattr(watchdog, "SAY_AFTER_SECONDS", 10_000.0)
-    clock.monotonic = lambda: 1000.0 + silent
-    watch.look()
-    watch.look()
-    assert len(said) == is_said
-    assert all("no epoch has ended for" in text and "Ctrl-C" in text for text in said)
+    clock, may_come = Clock(), threading.Event()
+    ledger, _ = open_ledger(tmp_path, clock=clock)
+    assert ledger.ask()
+    ledger.report(0, 1, row(1.0) | {EPOCH_SECONDS: longest}, {})
+
+    def start(lane: int) -> None:
+        assert lives[lane] or may_come.wait(WAIT_SECONDS)
+
+    with lanes_of(2, start) as lanes:
+        wait_for(lambda: lanes.lives() == lives)
+        said: list[str] = []
+        watch = Watch(lanes, ledger, said.append, clock)
+        clock.now += silent
+        watch.look()
+        watch.look()
+        may_come.set()
+    missing = [text for text in said if "not placed" in text]
+    assert [text.partition(" after ")[0] for text in missing] == [
+        f"{lives.count(0)} of 2 lanes not placed"
+    ]
+    assert missing[0].endswith("each asks for 2 CPU a rank")
+    silence = [text for text in said if text not in missing]
+    assert len(silence) == is_said
+    assert all("no epoch has ended for" in text and "Ctrl-C" in text for text in silence)
+
+
+def test_a_lane_that_is_missing_is_named_again_after_as_long(tmp_path: Path) -> None:
+    clock, may_come = Clock(), threading.Event()
+    ledger, _ = open_ledger(tmp_path, clock=clock)
+
+    def start(lane: int) -> None:
+        assert lane == 0 or may_come.wait(WAIT_SECONDS)
+
+    with lanes_of(2, start) as lanes:
+        wait_for(lambda: lanes.lives() == [1, 0])
+        said: list[str] = []
+        watch = Watch(lanes, ledger, said.append, clock)
+        for seconds in (59.0, 2.0, 50.0, 11.0):
+            clock.now += seconds
+            watch.look()
+        may_come.set()
+        wait_for(lambda: lanes.lives() == [1, 1])
+        clock.now += 100.0
+        watch.look()
+    assert len(said) == 2
+
+
+def test_each_lane_that_was_lost_or_retired_or_ended_is_named_once(
+    tmp_path: Path, local_tune: None
+) -> None:
+    """The first lane loses a rank, and goes after its fourth trial; the second never comes up."""
+    ledger, _ = open_ledger(tmp_path, trials=5)
+
+    def start(lane: int) -> None:
+        if lane == 1:
+            raise RuntimeError("no place\nfor this one")
+
+    shape = LaneShape(1, 2.0, allowed_growth=EVERYTHING)
+    with lanes_of(2, start, shape) as lanes:
+        lanes.faults.raises(LaneLost(), trial=0, epoch=2)
+        said: list[str] = []
+        watch = Watch(lanes, ledger, said.append)
+        driver = Driver(ledger, lanes, tmp_path, lambda record: watch.look())
+        driver.search(FIFOScheduler(), None, tmp_path)
+        watch.look()
+        watch.look()
+        assert not watch.has_ended_search()
+    assert [record.state for record in ledger.records] == ["complete"] * 5
+    (retired,) = [text for text in said if " grew from " in text]
+    assert retired.endswith("in 4 trials; its worker group was started anew between two trials")
+    assert sorted(set(said) - {retired}) == [
+        "lane 0 lost a rank and is back; its epoch was begun again",
+        "lane 1 ended for good: for this one",
+    ]
+    assert len(said) == 3
+
+
+def test_a_search_whose_every_lane_has_ended_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.01)
+    ledger, _ = open_ledger(tmp_path)
+
+    def start(lane: int) -> None:
+        raise RuntimeError(f"node {lane} is gone")
+
+    with lanes_of(2, start) as lanes:
+        waits = lanes.call(LaneOrder("exit"))
+        said: list[str] = []
+        with watched(lanes, ledger, said.append):
+            assert waits.result(WAIT_SECONDS).reason == INTERRUPTED
+    assert ledger.stopped == LANES_ENDED
+    assert ledger.ask() is None
+    assert said == [f"lane {n} ended for good: node {n} is gone" for n in (0, 1)]

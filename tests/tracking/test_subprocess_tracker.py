@@ -41,7 +41,7 @@ def tracker(runs: RunsFolder, told: list[str]) -> Iterator[SubprocessTracker]:
 
 
 def process_of(tracker: SubprocessTracker) -> psutil.Process:
-    return psutil.Process(tracker._process.pid)
+    return psutil.Process(tracker.process.pid)
 
 
 def test_a_study_goes_on_when_the_process_is_killed(
@@ -79,7 +79,7 @@ def test_the_process_ends_with_a_killed_driver(runs: RunsFolder) -> None:
         "import os; from pathlib import Path; from carray.records import RunsFolder;"
         "from carray.tracking import SubprocessTracker;"
         f"tracker = SubprocessTracker(RunsFolder(Path({str(runs.path)!r})), print);"
-        "tracker.wait_open(); print(tracker._process.pid, flush=True); os.kill(os.getpid(), 9)"
+        "tracker.wait_open(); print(tracker.process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == -9
@@ -96,7 +96,7 @@ def test_a_server_that_does_not_answer_is_refused_and_no_process_is_left(
     apart = SubprocessTracker(runs, told.append)
     with pytest.raises(TrackingError, match=r"127.0.0.1:9 doesn't answer"):
         apart.wait_open()
-    assert apart._process.returncode is not None
+    assert apart.process.returncode is not None
     assert told == []
 
 
@@ -106,5 +106,5 @@ def test_a_process_that_nobody_needs_any_more_is_ended_at_once(
     start = time.monotonic()
     tracker.abandon()
     assert time.monotonic() - start < 2
-    assert tracker._process.returncode is not None
+    assert tracker.process.returncode is not None
     assert told == []

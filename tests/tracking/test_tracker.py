@@ -236,8 +236,8 @@ def test_a_store_that_fails_later_is_told_once_and_loses_nothing(
     troubles: list[str] = []
     tracker = open_tracker(runs, troubles.append)
     tracker.study_started(folder.record())
-    client = tracker._client  # type: ignore[attr-defined]
-    log_batch = type(client).log_batch
+    client = type(client_of(runs))
+    log_batch = client.log_batch
     attempts = 0
 
     def broken_twice(*args: Any, **kwargs: Any) -> Any:
@@ -247,7 +247,7 @@ def test_a_store_that_fails_later_is_told_once_and_loses_nothing(
             raise ConnectionError("gone")
         return log_batch(*args, **kwargs)
 
-    monkeypatch.setattr(type(client), "log_batch", broken_twice)
+    monkeypatch.setattr(client, "log_batch", broken_twice)
     monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01, 0.01))
     start = time.monotonic()
     tracker.epoch_ended(make_record(0, 2))
@@ -268,7 +268,7 @@ def test_what_never_arrived_is_counted_when_the_tracker_closes(
     def gone(*args: Any, **kwargs: Any) -> Any:
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(type(tracker._client), "log_batch", gone)  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(client_of(runs)), "log_batch", gone)
     monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01))
     tracker.trial_started(make_record(0, 0))
     tracker.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ def small_config(**changes: Any) -> TrialConfig:
     return build_config(SMALL | {name.replace("__", "."): v for name, v in changes.items()})
 
 
-def new_runner() -> TrialRunner:
+def new_runner(on_batch: Callable[[int], None] | None = None) -> TrialRunner:
     """Return a runner as a fresh lane has it."""
-    return TrialRunner(SoloRanks(), torch.device("cpu"), num_threads=1)
+    return TrialRunner(SoloRanks(), torch.device("cpu"), num_threads=1, on_batch=on_batch)
 
 
 def order_of(

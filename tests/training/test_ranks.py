@@ -54,7 +54,7 @@ def order(name, config, epoch):
 told["rows"] = [runner.run_epoch(order("both", config, e)).metrics for e in (1, 2)]
 told["sums"] = [
     sum(p.double().sum().item() for p in c.state_dict().values())
-    for c in (runner._live.classifier, runner._live.judged)
+    for c in (runner.live.classifier, runner.live.judged)
 ]
 runner.finish(order("both", config, 2))
 try:

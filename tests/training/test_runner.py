@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from carray import metrics
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, RecordError, TrialFailed, TrialInfeasible
-from carray.lanes.lane import answer_to
+from carray.lanes.lane_rank import answer_to
 from carray.lanes.messages import LaneOrder
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
@@ -115,8 +115,7 @@ def test_two_trials_that_take_turns_do_not_disturb_each_other(
 
 def test_an_epoch_asked_for_twice_is_trained_once(tmp_path: Path, toy_data: Path) -> None:
     images: list[int] = []
-    runner = new_runner()
-    runner._on_batch = images.append
+    runner = new_runner(images.append)
     first = runner.run_epoch(order_of(tmp_path, toy_data, CONFIG))
     trained = sum(images)
     assert trained > 0
@@ -212,7 +211,7 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_step_and_lr(
     runner = new_runner()
     with pytest.raises(TrialFailed, match=r"loss is nan .* epoch \d+ with lr \d"):
         run(runner, tmp_path, toy_data, WILD)
-    assert runner._live is None
+    assert runner.live is None
     assert run(runner, tmp_path / "next", toy_data, CONFIG, 1)
 
 
@@ -318,7 +317,7 @@ def test_nothing_of_a_run_stays_in_the_process(tmp_path: Path, toy_data: Path) -
     assert torch.equal(torch.rand(1), expected)
     assert torch.backends.cudnn.benchmark == benchmark
     runner.release()
-    assert runner._live is None
+    assert runner.live is None
 
 
 def test_the_weights_carry_their_mean_and_std(tmp_path: Path, toy_data: Path) -> None:

@@ -6,6 +6,7 @@ It listens like a tracker does. At most 100 columns; `JsonBoard` writes one JSON
 from __future__ import annotations
 
 import heapq
+import io
 import json
 import math
 import sys
@@ -200,12 +201,20 @@ class JsonBoard(Board):
 class LiveBoard(Board):
     """A table redrawn in place: running trials, then the best that have ended."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
         from rich.console import Console
 
-        self._console = Console(width=min(WIDTH, Console().width))
+        self._console = Console(file=stream, width=min(WIDTH, Console().width))
         self._live = self._table()
+
+    def render(self) -> str:
+        """Return the table as it would be drawn now, without colours; "" before the study."""
+        from rich.console import Console
+
+        drawn = io.StringIO()
+        Console(file=drawn, width=self._console.width).print(self._draw())
+        return drawn.getvalue().rstrip("\n")
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Begin to draw."""

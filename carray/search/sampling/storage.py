@@ -17,6 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,16 +31,26 @@ class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
     a whole; a process killed before has drawn nothing that anyone knows of.
     """
 
-    def __init__(self, behind: BaseStorage, study: optuna.Study) -> None:
+    def __init__(self, behind: BaseStorage) -> None:
         super().__init__()
-        self._behind, self._study_behind = behind, study._study_id
+        self._behind = behind
+        self._studies_behind: dict[int, int] = {}  # ids of studies: here -> behind
+        self._study_of: dict[int, int] = {}  # here: id of a trial -> id of its study
         self._ids: dict[int, int] = {}  # of trials: here -> behind
         self._late: dict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
-        study_id = self.create_new_study(study.directions, study.study_name)
-        for key, value in behind.get_study_system_attrs(self._study_behind).items():
-            super().set_study_system_attr(study_id, key, value)
-        for trial in behind.get_all_trials(self._study_behind, deepcopy=False):
-            self._ids[super().create_new_trial(study_id, trial)] = trial._trial_id
+
+    def read(self, study: optuna.Study) -> None:
+        """Read a study that the storage behind has."""
+        there = study._study_id
+        here = super().create_new_study(study.directions, study.study_name)
+        self._studies_behind[here] = there
+        for key, value in self._behind.get_study_user_attrs(there).items():
+            super().set_study_user_attr(here, key, value)
+        for key, value in self._behind.get_study_system_attrs(there).items():
+            super().set_study_system_attr(here, key, value)
+        for trial in self._behind.get_all_trials(there, deepcopy=False):
+            trial_id = super().create_new_trial(here, trial)
+            self._ids[trial_id], self._study_of[trial_id] = trial._trial_id, here
 
     def flush(self, trial_id: int) -> None:
         """Write what is known of a trial and not written yet."""
@@ -47,20 +58,45 @@ class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
         with _translate_storage_errors():
             if trial_id not in self._ids:
                 whole = self.get_trial(trial_id)
-                self._ids[trial_id] = self._behind.create_new_trial(self._study_behind, whole)
+                study = self._studies_behind[self._study_of[trial_id]]
+                self._ids[trial_id] = self._behind.create_new_trial(study, whole)
                 return
             for method, args in late:
                 getattr(self._behind, method)(self._ids[trial_id], *args)
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        """Make a study, here and behind."""
+        study_id = int(super().create_new_study(directions, study_name))
+        with _translate_storage_errors():
+            self._studies_behind[study_id] = self._behind.create_new_study(
+                directions, self.get_study_name_from_id(study_id)
+            )
+        return study_id
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study, here and behind."""
+        super().delete_study(study_id)
+        with _translate_storage_errors():
+            self._behind.delete_study(self._studies_behind.pop(study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Keep an attribute."""
+        super().set_study_user_attr(study_id, key, value)
+        with _translate_storage_errors():
+            self._behind.set_study_user_attr(self._studies_behind[study_id], key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep what a sampler notes of the study: how far a sequence is drawn."""
         super().set_study_system_attr(study_id, key, value)
         with _translate_storage_errors():
-            self._behind.set_study_system_attr(self._study_behind, key, value)
+            self._behind.set_study_system_attr(self._studies_behind[study_id], key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Open a trial; one that waits to be drawn is kept at once."""
         trial_id = int(super().create_new_trial(study_id, template_trial))
+        self._study_of[trial_id] = study_id
         if template_trial is not None:
             self.flush(trial_id)
         return trial_id
@@ -138,7 +174,8 @@ def open_optuna_study(
                 stored = optuna.create_study(
                     study_name=name, direction=direction, storage=behind, load_if_exists=True
                 )
-                kept = WriteBehindStorage(behind, stored)
+                kept = WriteBehindStorage(behind)
+                kept.read(stored)
             except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
                 raise RecordError(
                     f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); "

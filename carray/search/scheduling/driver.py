@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from ray import ObjectRef, tune
+from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
@@ -163,17 +164,17 @@ class Driver:
         job = self.order(record, max(1, len(record.epochs)))
         with self._all_finished:
             self._open_finishes += 1
-        reference: ObjectRef = self.lanes.call(LaneOrder(kind, job))  # type: ignore[arg-type]
-        reference.future().add_done_callback(lambda future: self._closed(record, future))
+        answered = self.lanes.call(LaneOrder(kind, job))  # type: ignore[arg-type]
+        answered.add_done_callback(lambda future: self._closed(record, future))
 
     def wait_finished(self) -> None:
         """Wait until every closed trial has left what it leaves."""
         with self._all_finished:
             self._all_finished.wait_for(lambda: self._open_finishes == 0)
 
-    def _closed(self, record: TrialRecord, future: Any) -> None:
+    def _closed(self, record: TrialRecord, future: Future[Answer]) -> None:
         try:
-            answer: Answer = future.result()
+            answer = future.result()
             if answer.is_undone:
                 self.abort(answer.reason)
             else:
@@ -195,13 +196,11 @@ class Driver:
             self._refit_one(record)
 
     def _refit_one(self, record: TrialRecord) -> None:
-        import ray
-
         reason, ending = stop_reason(record.epochs, record.config)
         while not reason and len(record.epochs) < record.config.epochs:
             epoch = len(record.epochs) + 1
             order = LaneOrder("epoch", self.order(record, epoch))
-            answer: Answer = ray.get(self.lanes.call(order))
+            answer = self.lanes.call(order).result()
             if answer.outcome is None:
                 if answer.is_undone:
                     self.abort(answer.reason)

@@ -51,6 +51,11 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             bracket.rf = reduction_factor
         self._best: dict[str, float] = {}  # of each running trial, higher is better
 
+    @property
+    def rungs(self) -> list[int]:
+        """The epochs after which trials may be stopped, the first one first."""
+        return sorted(int(epochs) for epochs, _ in self._brackets[0]._rungs)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Say whether a trial goes on."""
         judged = self._judged(trial.trial_id, result)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
 from ray.tune import Trainable
 
-from carray.lanes.messages import Answer, LaneOrder
+from carray.lanes.messages import LaneOrder
 from carray.records import TrialFolder
 from carray.training.epoch_order import EpochOrder
 from carray.training.stopping import stop_reason
+
+if TYPE_CHECKING:
+    from carray.lanes.mailbox_client import MailboxClient
 
 EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
 STATE = "carray_state"  # in the last result: how the trial ended by itself
@@ -29,7 +31,8 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial on: what its record holds is reported again, not trained again."""
-        self._mailbox, self._metric = config["mailbox"], config["metric"]
+        self._mailbox: MailboxClient = config["mailbox"]
+        self._metric: str = config["metric"]
         self._job = EpochOrder.model_validate_json(config["job"])
         self._epoch = 0
         self._paused = False
@@ -43,7 +46,7 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
             return self._again()
         job = self._job.model_copy(update={"epoch": self._epoch})
         asked_at = time.time()
-        answer: Answer = ray.get(self._mailbox.call.remote(LaneOrder("epoch", job)))
+        answer = self._mailbox.call(LaneOrder("epoch", job))
         if answer.outcome is None:
             return {
                 EPOCH: self._epoch - 1,
@@ -109,4 +112,4 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
     def _leave(self) -> None:
         """Free a paused trial's lane; an ended trial's is freed by its last order."""
         if self._paused:
-            self._mailbox.leave.remote(self._job.trial)
+            self._mailbox.leave(self._job.trial)

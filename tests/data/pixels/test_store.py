@@ -148,7 +148,7 @@ def test_a_store_over_the_budget_or_the_disk_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(DataError, match=r"takes 0\.01 GiB, the budget is 0\.001"):
         open_store(manifest, 448, "squash", store_budget_gib=0.001)
-    full = shutil._ntuple_diskusage(10, 9, 2**20)
+    full = shutil.disk_usage("/")._replace(total=10, used=9, free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(DiskError, match=r"has 0\.00: free some"):
         open_store(manifest, 28, "squash")

@@ -157,12 +157,17 @@ def test_a_table_whose_images_are_elsewhere_is_refused(tmp_path: Path) -> None:
 CARS = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "Acura RL Sedan 2012")
 
 
-def devkit(folder: Path, labelled_test: bool = True, nested: bool = False) -> Path:
+def devkit(
+    folder: Path,
+    labelled_test: bool = True,
+    nested: bool = False,
+    classes: tuple[str, str, str] = CARS,
+) -> Path:
     """Stanford Cars as its archives unpack: 6 training and 3 test images of 3 classes."""
     fields = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"]
     (folder / "devkit").mkdir(parents=True)
     names = np.empty((1, 3), object)
-    names[0] = CARS
+    names[0] = classes
     savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
     for split, count, labels in (("train", 6, True), ("test", 3, labelled_test)):
         kinds = [*((name, "O") for name in fields), *([("class", "O")] if labels else [])]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
+import time
+from collections.abc import Callable
+
 import pytest
 
 from carray.config import TrialConfig, build_config
@@ -9,45 +14,105 @@ from carray.metrics import IMAGES_PER_SECOND, VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.search.observers.console import Board, LiveBoard
 
+STUDY = StudyRecord(name="autumn", started_at=1.0)
+HIDDEN_CURSOR = "\x1b[?25l"  # while something is redrawn in place
 
-def test_a_table_that_is_redrawn_makes_room_and_comes_back() -> None:
-    board = LiveBoard()
+
+class Screen(io.StringIO):
+    """A terminal that shows what is written to it: as much of one as a redrawn table needs."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def rows(self) -> list[str]:
+        """Return what stands on it, row by row."""
+        rows, row, column = [""], 0, 0
+        for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", self.getvalue()):
+            if part == "\n":
+                row, column = row + 1, 0
+                rows += [""] * (row + 1 - len(rows))
+            elif part == "\r":
+                column = 0
+            elif up := re.fullmatch(r"\x1b\[(\d*)A", part):
+                row -= int(up[1] or 1)
+            elif part == "\x1b[2K":
+                rows[row] = ""
+            elif not part.startswith("\x1b"):
+                rows[row] = (
+                    rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+                )
+                column += len(part)
+        return [row.rstrip() for row in rows if row.strip()]
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def names(rows: list[str]) -> list[str]:
+    """Say what each row is: the table's head is told by the study's name."""
+    return ["table" if row.startswith("study autumn") else row for row in rows]
+
+
+def test_a_table_that_is_redrawn_makes_room_and_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    board = LiveBoard(screen)
     with board.paused():
-        assert not board._live.is_started
-    assert not board._live.is_started, "nothing had been drawn"
-    board.study_started(StudyRecord(name="autumn", started_at=1.0))
+        screen.write("decoding\n")
+    board.note("nothing had been drawn")
+    assert screen.rows() == ["decoding", "nothing had been drawn"]
+    assert HIDDEN_CURSOR not in screen.getvalue()
+    board.study_started(STUDY)
+    board.note("lanes come up")
+    head = board.render().splitlines()[-1].rstrip()
+    told = ["decoding", "nothing had been drawn", "lanes come up"]
     try:
-        drawn = board._live
+        wait_for(lambda: "table" in names(screen.rows()))
+        assert names(screen.rows()) == [*told, "table", head]
         with board.paused():
-            assert not board._live.is_started
-        assert board._live is not drawn, "the old one would wipe what was printed meanwhile"
-        assert board._live.is_started
-        assert not board._live.transient, "the last table stays"
+            assert screen.rows() == told, "the table has made room"
+            screen.write("decoding again\n")
+            told.append("decoding again")
+            assert screen.rows() == told
+        board.note("on it goes")
+        told.append("on it goes")
+        assert names(screen.rows()) == [*told, "table", head], "what was printed is there still"
     finally:
         board.close()
+    assert names(screen.rows()) == [*told, "table", head], "the last table stays"
 
 
 def test_lines_need_no_room() -> None:
-    with Board().paused():
-        pass
+    stream = io.StringIO()
+    board = Board(stream)
+    board.note("lanes come up")
+    with board.paused():
+        stream.write("decoding\n")
+        board.note("a line is no table")
+    board.note("on it goes")
+    told = [line.partition("] ")[2] or line for line in stream.getvalue().splitlines()]
+    assert told == ["lanes come up", "decoding", "a line is no table", "on it goes"]
 
 
 def test_a_narrow_terminal_cuts_a_backbones_name_and_no_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    board = LiveBoard()
-    study = StudyRecord(name="autumn", started_at=1.0)
+    board = LiveBoard(io.StringIO())
     config = build_config({"backbone": "convnextv2_nano.fcmae_ft_in22k_in1k_384", "epochs": 100})
     row = {VAL_LOG_LOSS: 10.1234, VAL_TOP1: 0.123, IMAGES_PER_SECOND: 12345.0}
     record = TrialRecord(
         study="autumn", number=7, config=config, state=TrialState.INFEASIBLE, epochs=(row,) * 100
     )
-    board._study = study
-    board._take(record)
-    with board._console.capture() as drawn:
-        board._console.print(board._draw())
-    *_, header, line = drawn.get().splitlines()
+    board.study_started(STUDY)
+    board.trial_started(record)
+    *_, header, line = board.render().splitlines()
+    board.close()
     assert header.split() == [
         "trial",
         "state",
@@ -60,15 +125,14 @@ def test_a_narrow_terminal_cuts_a_backbones_name_and_no_number(
     ]
     assert line.split()[-5:] == ["100/100", "10.1234", "0.123", "12345", "1.0e-03"]
     assert "convnextv2" in line
+    assert len(line) <= 80
 
 
 def test_a_study_that_is_complete_leaves_its_table_to_whoever_ran_it() -> None:
-    board = LiveBoard()
-    study = StudyRecord(name="autumn", started_at=1.0)
-    board._study = study
-    board._take(TrialRecord(study="autumn", number=7, config=TrialConfig()))
+    board = LiveBoard(io.StringIO())
+    board.study_started(STUDY)
+    board.trial_started(TrialRecord(study="autumn", number=7, config=TrialConfig()))
     for state, is_shown in (("running", True), ("interrupted", True), ("complete", False)):
-        board.study_ended(study.model_copy(update={"state": state}))
-        with board._console.capture() as drawn:
-            board._console.print(board._draw())
-        assert ("resnet18" in drawn.get()) == is_shown
+        board.study_ended(STUDY.model_copy(update={"state": state}))
+        assert ("resnet18" in board.render()) == is_shown
+    assert board.render().startswith("study autumn")

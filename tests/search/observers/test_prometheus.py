@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -8,6 +7,9 @@ from carray.config import TrialConfig
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.observers import prometheus
 from carray.search.observers.prometheus import StudyGauges, cause_of
+from tests.search.gauges import Values, shown
+
+__all__ = ["shown"]
 
 
 @pytest.mark.parametrize(
@@ -26,33 +28,6 @@ def test_a_failure_has_one_of_a_few_causes(state: TrialState, reason: str, cause
     assert cause_of(record) == cause
 
 
-class Shown:
-    """A gauge or counter that keeps what it shows last, by its tags' values."""
-
-    all: ClassVar[dict[str, dict[tuple[str, ...], float]]] = {}
-
-    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()) -> None:
-        self._shown = self.all[name] = {}
-
-    def set_default_tags(self, tags: dict[str, str]) -> None:
-        """Every one has the study's."""
-
-    def set(self, value: float, tags: dict[str, str] | None = None) -> None:
-        self._shown[tuple((tags or {}).values())] = value
-
-    def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
-        key = tuple((tags or {}).values())
-        self._shown[key] = self._shown.get(key, 0.0) + value
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[tuple[str, ...], float]]:
-    monkeypatch.setattr(prometheus, "Gauge", Shown)
-    monkeypatch.setattr(prometheus, "Counter", Shown)
-    monkeypatch.setattr(Shown, "all", {})
-    return Shown.all
-
-
 def trial(number: int, speed: float, state: TrialState = TrialState.RUNNING) -> TrialRecord:
     row = {metrics.VAL_LOG_LOSS: 1.0 / speed, metrics.EPOCH_SECONDS: 10.0}
     row |= {metrics.IMAGES_PER_SECOND: speed, metrics.DATA_WAIT: speed / 1000}
@@ -60,7 +35,7 @@ def trial(number: int, speed: float, state: TrialState = TrialState.RUNNING) -> 
 
 
 def test_the_pace_is_that_of_the_trials_at_work(
-    shown: dict[str, dict[tuple[str, ...], float]],
+    shown: Values,
 ) -> None:
     now = [0.0]
     gauges = StudyGauges(StudyRecord(name="s"), clock=lambda: now[0])
@@ -77,7 +52,7 @@ def test_the_pace_is_that_of_the_trials_at_work(
 
 
 def test_trials_are_counted_by_state_those_of_earlier_calls_as_well(
-    shown: dict[str, dict[tuple[str, ...], float]],
+    shown: Values,
 ) -> None:
     gauges = StudyGauges(StudyRecord(name="s"), [trial(0, 100.0, TrialState.COMPLETE)])
     gauges.trial_started(trial(1, 100.0))

@@ -1,140 +1,256 @@
-"""The driver: what goes wrong inside Tune and in threads comes out as it was."""
+"""The driver, on lanes of this process: how trials end, whatever goes wrong on the way."""
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import ray
-from ray import tune
-from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
 
 from carray.config import TrialConfig
-from carray.errors import DiskError
-from carray.lanes.messages import Answer
+from carray.errors import DiskError, TrialFailed, TrialInfeasible
+from carray.lanes.mailbox import MAX_ATTEMPTS
+from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import VAL_LOG_LOSS
-from carray.records import TrialRecord, TrialState
-from carray.search.ledger import INTERRUPTED
+from carray.records import TrialFolder, TrialRecord, TrialState
+from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import SURPASSED, TIME_BUDGET, Driver, LedgerSearcher
-from carray.search.scheduling.trainable import REASON, STATE
-from tests.search.test_ledger import open_ledger, row
+from carray.search.scheduling.schedulers import build_scheduler
+from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost
+from tests.search.studies import local_tune
+from tests.search.test_ledger import open_ledger, optuna_trial, row
 
+__all__ = ["local_tune"]
 CONFIG = TrialConfig()
+FULL = "the disk of runs is full (0 MiB of 9 GiB free): free some"
+Begin = Callable[..., FakeLanes]
 
 
-def no_space_left(*words: object) -> None:
+class PromptLanes(FakeLanes):
+    """Lanes whose answer is there once an order is sent."""
+
+    def call(self, order: LaneOrder) -> Future[Answer]:
+        answer = super().call(order)
+        assert wait([answer], WAIT_SECONDS).done
+        return answer
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Start lanes, which go when the test ends."""
+    begun: list[FakeLanes] = []
+
+    def start(num_lanes: int = 1, kind: type[FakeLanes] = PromptLanes) -> FakeLanes:
+        begun.append(kind(num_lanes))
+        begun[-1].start()
+        return begun[-1]
+
+    yield start
+    for lanes in begun:
+        lanes.stop(1.0)
+
+
+def driver_of(ledger: Ledger, lanes: FakeLanes) -> Driver:
+    return Driver(ledger, lanes, ledger.folder.path, str)
+
+
+def search(ledger: Ledger, lanes: FakeLanes, deadline: float | None = None) -> Driver:
+    driver = driver_of(ledger, lanes)
+    driver.search(FIFOScheduler(), deadline, ledger.folder.cache)
+    return driver
+
+
+def endings(ledger: Ledger) -> list[tuple[str, int]]:
+    return [(str(record.state), len(record.epochs)) for record in ledger.records]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_every_trial_is_trained_once_and_leaves_logits(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, tracker = open_ledger(tmp_path, trials=7)
+    lanes = begin(2, FakeLanes)
+    driver = search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3)] * 7
+    assert sorted(lanes.faults.trained()) == [(n, e) for n in range(7) for e in (1, 2, 3)]
+    assert all("logits.npz" in run.files for run in tracker.runs.values())
+    assert driver.without_logits == []
+    assert len(driver.lane_waits) == 5, "one a trial, but for each lane's first"
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
+def test_what_a_scheduler_stops_is_pruned_and_leaves_logits_too(
+    tmp_path: Path, local_tune: None, begin: Begin, name: str
+) -> None:
+    ledger, tracker = open_ledger(tmp_path, trials=12)
+    options = {"metric": VAL_LOG_LOSS, "direction": "minimize", "max_epochs": 3}
+    scheduler = build_scheduler(name, grace_epochs=1, **options)  # type: ignore[arg-type]
+    driver = driver_of(ledger, begin(2, FakeLanes))
+    driver.search(scheduler, None, ledger.folder.cache)
+    states = Counter(record.state for record in ledger.records)
+    assert states["pruned"] > 0
+    assert states["complete"] > 0
+    assert states["pruned"] + states["complete"] == 12
+    pruned = [record for record in ledger.records if record.state == "pruned"]
+    assert all(r.reason == f"{ledger.study.scheduler} after epoch {len(r.epochs)}" for r in pruned)
+    assert all(run.files == ("record.json", "logits.npz") for run in tracker.runs.values())
+
+
+def full(*words: object, **names: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-class FullDisk:
-    """A ledger that can write nothing."""
-
-    study = SimpleNamespace(metric=VAL_LOG_LOSS)
-    ask = trial_folder = staticmethod(no_space_left)
-
-    def missing_logits(self) -> list[TrialRecord]:
-        return []
-
-
-class TellingText:
-    """Tune, which draws a trial and tells of whatever that raises by its traceback's text."""
-
-    def __init__(self, trainable: Any, tune_config: Any, run_config: Any) -> None:
-        self._search = tune_config.search_alg
-
-    def fit(self) -> None:
-        try:
-            self._search.suggest("1")
-        except Exception as error:
-            text = str(error)
-        raise TuneError(text)
-
-
+@pytest.mark.parametrize("written", ["write_record", "add_epoch"])
 def test_a_full_disk_is_told_as_such_by_tune_and_by_refits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_tune: None, begin: Begin, written: str
 ) -> None:
-    monkeypatch.setattr(tune, "Tuner", TellingText)
-    lanes: Any = SimpleNamespace(num_lanes=1)
-    ledger: Any = FullDisk()
-    with pytest.raises(OSError, match="No space left on device"):
-        Driver(ledger, lanes, tmp_path, no_space_left).search(FIFOScheduler(), None, tmp_path)
-    record = TrialRecord(study="s", number=0, config=TrialConfig())
-    with pytest.raises(OSError, match="No space left on device"):
-        Driver(ledger, lanes, tmp_path, no_space_left).refit([record])
-
-
-FULL = "the disk of runs is full (0 MiB of 9 GiB free): free some"
-
-
-class FakeLanes:
-    """Lanes that answer every order at once; keeps the orders."""
-
-    num_lanes, mailbox = 1, None
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.kinds: list[str] = []
-        self.failed = threading.Event()
-
-    def call(self, order: Any) -> Any:
-        self.kinds.append(order.kind)
-        future: Future[Answer] = Future()
-        future.set_result(self._answer)
-        return SimpleNamespace(future=lambda: future)
-
-    def fail(self, reason: str) -> None:
-        self.failed.set()
-
-
-class ToldOf:
-    """Tune, for which a trial's last result is always the same."""
-
-    result: dict[str, Any]
-
-    def __init__(self, trainable: Any, tune_config: Any, run_config: Any) -> None:
-        self._search = tune_config.search_alg
-
-    def fit(self) -> None:
-        while self._search.suggest("1") != Searcher.FINISHED:
-            number = self._search.searcher.numbers["1"]
-            self._search.searcher._driver.ledger.report(number, 1, row(1.0), {})
-            self._search.on_trial_complete("1", self.result)
+    """At a trial's draw Tune lets it through; at an epoch's report it tells it as text."""
+    ledger, _ = open_ledger(tmp_path)
+    refit = ledger.open_refit(TrialRecord(study="s", number=9, config=CONFIG), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialFolder, written, full)
+        with pytest.raises(OSError, match="No space left on device"):
+            search(ledger, begin())
+        with pytest.raises(OSError, match="No space left on device"):
+            driver_of(ledger, begin()).refit([refit])
 
 
 @pytest.mark.parametrize("where", ["epoch", "finish", "refit"])
 def test_a_lanes_full_disk_ends_the_search_and_leaves_every_trial_to_be_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, local_tune: None, begin: Begin, where: str
 ) -> None:
     """The first trial meets it; the three others are not even begun."""
-    ending = (TrialState.RUNNING, FULL) if where == "epoch" else (TrialState.COMPLETE, "")
-    monkeypatch.setattr(ToldOf, "result", dict(zip((STATE, REASON), ending, strict=True)), False)
-    monkeypatch.setattr(tune, "Tuner", ToldOf)
     ledger, tracker = open_ledger(tmp_path)
-    lanes: Any = FakeLanes(Answer(reason=FULL))
-    driver = Driver(ledger, lanes, tmp_path, no_space_left)
+    lanes = begin()
+    lanes.faults.raises(DiskError(FULL), "finish" if where == "finish" else "epoch")
+    driver = driver_of(ledger, lanes)
     with pytest.raises(DiskError, match="9 GiB free"):
         if where == "refit":
-            monkeypatch.setattr(ray, "get", lambda reference: reference.future().result())
             driver.refit([ledger.open_refit(TrialRecord(study="s", number=9, config=CONFIG), 1)])
         else:
             driver.search(FIFOScheduler(), None, tmp_path)
-    assert lanes.failed.wait(10)
-    assert len(lanes.kinds) == (where != "epoch")
+    eventually(lambda: driver.lanes.call(LaneOrder("exit")).result().reason == INTERRUPTED)
+    kinds = [order.kind for order in lanes.faults.orders]
+    assert kinds == (["epoch"] * 3 + ["finish"] if where == "finish" else ["epoch"])
     (record,) = open_ledger(tmp_path)[0].folder.records()
-    assert record.state == ending[0] if where != "refit" else record.state == "running"
+    assert record.state == ("complete" if where == "finish" else "running")
     assert [run.files for run in tracker.runs.values()] == [()]  # nothing left as if it had ended
 
 
-def test_a_trial_whose_logits_could_not_be_made_is_named(tmp_path: Path) -> None:
+def test_a_trial_that_runs_out_of_memory_is_infeasible_and_the_next_goes_on(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
     ledger, _ = open_ledger(tmp_path)
-    lanes: Any = FakeLanes(Answer("infeasible", "asks for more memory than there is"))
-    driver = Driver(ledger, lanes, tmp_path, str)
+    lanes = begin()
+    lanes.faults.raises(TrialInfeasible("out of memory on cuda:0"), trial=1, epoch=2)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3), ("infeasible", 1), *[("complete", 3)] * 2]
+    assert ledger.record(1).reason == "out of memory on cuda:0"
+    assert optuna_trial(ledger, 1).constraints == {"out of memory": 1.0}
+
+
+def test_a_trial_that_fails_says_why_and_the_next_goes_on(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+    lanes.faults.raises(TrialFailed("loss is nan at step=3"), trial=0, epoch=1)
+    lanes.faults.raises(KeyError("x"), trial=2, epoch=3)
+    search(ledger, lanes)
+    assert endings(ledger) == [("failed", 0), ("complete", 3), ("failed", 2), ("complete", 3)]
+    assert ledger.record(0).reason == "loss is nan at step=3"
+    assert ledger.record(2).reason == "KeyError: 'x'"
+    assert optuna_trial(ledger, 0).state.name == "FAIL"
+
+
+def test_an_epoch_that_loses_its_lane_is_begun_again(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+    lanes.faults.raises(LaneLost(), trial=1, epoch=2)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3)] * 4
+    assert Counter(lanes.faults.trained())[1, 2] == 2
+    assert len(lanes.faults.trained()) == 13
+    assert lanes.lives() == [2]
+
+
+def test_an_epoch_that_loses_its_lane_each_time_fails_its_trial_alone(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+    lanes.faults.raises(LaneLost(), trial=1, epoch=2, times=MAX_ATTEMPTS)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3), ("failed", 1), *[("complete", 3)] * 2]
+    assert ledger.record(1).reason.startswith("its epoch ended the worker group 2 times")
+
+
+def test_a_trial_whose_process_dies_again_and_again_fails_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+    call = lanes.mailbox.call
+
+    def dies(order: LaneOrder) -> Answer:
+        if order.trial == "s/0001" and order.job and order.job.epoch == 2:
+            raise RuntimeError("killed")
+        return call(order)
+
+    monkeypatch.setattr(lanes.mailbox, "call", dies)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3), ("failed", 1), *[("complete", 3)] * 2]
+    assert ledger.record(1).reason == "its trial process died 4 times"
+    assert Counter(lanes.faults.trained())[1, 1] == 1, "what its record holds isn't trained again"
+
+
+def test_a_spent_time_budget_prunes_what_runs_after_its_epoch(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    search(ledger, begin(), deadline=time.monotonic())
+    assert endings(ledger) == [("pruned", 1)]
+    assert ledger.record(0).reason == TIME_BUDGET
+
+
+def test_a_search_that_goes_on_trains_what_is_missing_and_finishes_what_has_ended(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    """A call before had reported one trial's end and another's first two epochs."""
+    ledger, _ = open_ledger(tmp_path)
+    for number, epochs in ((0, 3), (1, 2)):
+        assert ledger.ask()
+        for epoch in range(1, epochs + 1):
+            ledger.report(number, epoch, row(1.0), {})
+        ledger.trial_folder(number).weights_file.touch()
+    ledger.end(0, TrialState.COMPLETE)
+    again, tracker = open_ledger(tmp_path)
+    lanes = begin()
+    search(again, lanes)
+    assert endings(again) == [("complete", 3)] * 4
+    orders = [(o.kind, o.job.trial, o.job.epoch) for o in lanes.faults.orders[:2] if o.job]
+    assert orders == [("finish", "s/0000", 3), ("epoch", "s/0001", 3)]
+    assert all("logits.npz" in run.files for run in tracker.runs.values())
+
+
+def test_a_trial_whose_logits_could_not_be_made_is_named(tmp_path: Path, begin: Begin) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+    error = TrialInfeasible("asks for more memory than there is")
+    lanes.faults.raises(error, "finish", times=2)
+    driver = driver_of(ledger, lanes)
     asked = ledger.ask()
     assert asked is not None
     ledger.report(asked.number, 1, row(1.0), {})
@@ -152,23 +268,36 @@ def test_a_trial_whose_logits_could_not_be_made_is_named(tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("error", [False, True])
 def test_only_the_time_budget_ends_trials_that_a_stopped_study_was_running(
-    tmp_path: Path, stopped: str, state: str, error: bool
+    tmp_path: Path, begin: Begin, stopped: str, state: str, error: bool
 ) -> None:
     ledger, _ = open_ledger(tmp_path)
-    lanes: Any = FakeLanes(Answer())
-    search = LedgerSearcher(Driver(ledger, lanes, tmp_path, str))
-    search.suggest("1")
+    searcher = LedgerSearcher(driver_of(ledger, begin()))
+    searcher.suggest("1")
     ledger.stopped = stopped
-    search.on_trial_complete("1", {}, error=error)
+    searcher.on_trial_complete("1", {}, error=error)
     assert ledger.record(0).state == ("failed" if error and state == "pruned" else state)
 
 
-def test_what_nobody_asks_for_any_more_ends_with_what_it_has(tmp_path: Path) -> None:
+def test_refits_run_side_by_side_to_their_last_epoch(tmp_path: Path, begin: Begin) -> None:
+    ledger, tracker = open_ledger(tmp_path)
+    of = [TrialRecord(study="s", number=n, config=CONFIG) for n in (8, 9)]
+    first, second = [ledger.open_refit(record, 5) for record in of]
+    lanes = begin(2, FakeLanes)
+    stall = lanes.faults.stalls(trial=first.number, epoch=1)
+    lanes.faults.at(stall.go.set, trial=second.number, epoch=5)  # or the first waits for ever
+    driver_of(ledger, lanes).refit([first, second])
+    assert [(r.state, len(r.epochs)) for r in ledger.refits] == [("complete", 5)] * 2
+    assert all("logits.npz" in run.files for run in tracker.runs.values())
+
+
+def test_what_nobody_asks_for_any_more_ends_with_what_it_has(tmp_path: Path, begin: Begin) -> None:
     ledger, _ = open_ledger(tmp_path)
     refit = ledger.open_refit(TrialRecord(study="s", number=9, config=CONFIG), 6)
     ledger.report(refit.number, 1, row(1.0), {})
-    lanes: Any = FakeLanes(Answer())
-    Driver(ledger, lanes, tmp_path, str).give_up([refit])
-    assert lanes.kinds == ["finish"]
+    ledger.trial_folder(refit.number).weights_file.touch()
+    lanes = begin()
+    driver_of(ledger, lanes).give_up([refit])
+    assert [order.kind for order in lanes.faults.orders] == ["finish"]
     ended = ledger.record(refit.number)
     assert (ended.state, ended.reason) == (TrialState.PRUNED, SURPASSED)
+    assert ledger.trial_folder(refit.number).logits_file.exists()

@@ -37,7 +37,7 @@ def test_a_trial_too_large_is_infeasible_and_says_the_cure(tmp_path: Path, toy_d
         pytest.raises(TrialInfeasible, match=r"device_batch_size=64 at image_size=512; lower"),
     ):
         runner.run_epoch(order_of(tmp_path, toy_data, large))
-    assert runner._live is None
+    assert runner.live is None
     assert run(runner, tmp_path / "next", toy_data, small_config(epochs=1))
 
 

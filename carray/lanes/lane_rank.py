@@ -1,0 +1,128 @@
+"""One rank of one lane: it takes orders, carries them out, and acknowledges each only then.
+
+Knows no Ray: its mailbox, its runner and its fellow ranks are given to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from carray.disk import disk_error
+from carray.errors import CarrayError, TrialFailed, TrialInfeasible
+from carray.lanes.messages import Answer, LaneOrder
+from carray.training.epoch_order import EpochOrder, EpochOutcome
+
+if TYPE_CHECKING:
+    from carray.lanes.mailbox_client import MailboxClient
+    from carray.lanes.memory_guard import LaneMemory
+    from carray.training.ranks import Ranks
+
+
+class Runner(Protocol):
+    """What carries orders out: `TrialRunner`."""
+
+    def run_epoch(self, order: EpochOrder) -> EpochOutcome:
+        """Train and evaluate one epoch."""
+        ...
+
+    def finish(self, order: EpochOrder) -> None:
+        """Write what an ended trial leaves."""
+        ...
+
+    def release(self) -> None:
+        """Free what the trial held."""
+        ...
+
+
+@dataclass
+class LaneRank:
+    """A rank at work; every rank of a lane takes the same orders, and rank 0 answers them."""
+
+    lane: int
+    incarnation: str
+    """Of the worker group; the same on all of its ranks."""
+    mailbox: MailboxClient
+    runner: Runner
+    ranks: Ranks
+    memory: LaneMemory
+    is_crowded: Callable[[], bool]
+    """Whether others hold memory of the rank's GPU."""
+
+    def serve(self) -> None:
+        """Carry out orders until the lane is sent home, retires or leaves for good."""
+        sequence = 0
+        while True:
+            sequence, order = self.mailbox.take(self.lane, self.incarnation, sequence)
+            if order.kind == "exit":
+                return
+            answer = self._carried_out(sequence, order)
+            if answer is None:
+                return
+            # Agreed before the answer: once that is there the next order may come, and a rank that
+            # has not taken this one yet would never see it, nor what the others agree on after it.
+            retires = order.ends_trial and self._retires()
+            if self.ranks.rank == 0:
+                self.mailbox.answer(self.lane, sequence, answer)
+            if retires:
+                return
+
+    def _carried_out(self, sequence: int, order: LaneOrder) -> Answer | None:
+        """Return the answer to an order; None where another lane carries it out."""
+        try:
+            return carry_out(self.runner, order)
+        except Exception as error:
+            answer = answer_to(error, order)
+            if answer.state == "infeasible" and self.is_crowded():
+                why = f"shared its GPU, whose memory was too small: {answer.reason}"
+                if self.mailbox.reassign(self.lane, sequence, why):
+                    return None
+            if self.ranks.world_size > 1 and not _is_agreed(error):
+                # The other ranks may wait for this one in a collective: only a new worker group
+                # frees them. What can't be helped is told first, else the order comes again.
+                if answer.state == "infeasible" or answer.is_undone:
+                    self.mailbox.answer(self.lane, sequence, answer)
+                else:
+                    self.mailbox.note(self.lane, answer.reason)
+                raise
+            self.runner.release()
+            return answer
+
+    def _retires(self) -> bool:
+        has_grown = self.memory.has_grown()
+        retires = self.ranks.any(has_grown)
+        if has_grown:
+            self.mailbox.retire(self.lane, f"grew from {self.memory}")
+        return retires
+
+
+def _is_agreed(error: Exception) -> bool:
+    """Say whether every rank has raised the same at the same point."""
+    from carray.training.compute.out_of_memory import AgreedInfeasible
+
+    return isinstance(error, TrialFailed | AgreedInfeasible)
+
+
+def carry_out(runner: Runner, order: LaneOrder) -> Answer:
+    """Carry one order out on this rank."""
+    job = order.job
+    assert job is not None
+    if order.kind == "epoch":
+        return Answer(outcome=runner.run_epoch(job))
+    if order.kind == "finish":
+        runner.finish(job)
+    runner.release()
+    return Answer()
+
+
+def answer_to(error: Exception, order: LaneOrder) -> Answer:
+    """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
+    folders = (order.job.folder, order.job.data) if order.job else ()
+    if full := disk_error(error, *folders):
+        return Answer(reason=str(full))
+    if isinstance(error, TrialInfeasible):
+        return Answer("infeasible", str(error))
+    if isinstance(error, CarrayError):
+        return Answer("failed", str(error))
+    return Answer("failed", f"{type(error).__name__}: {error}")

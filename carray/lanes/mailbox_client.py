@@ -1,0 +1,166 @@
+"""The mailbox as others call it: what an order's sender and a lane ask of it, wherever it lives.
+
+`RayMailbox` reaches the mailbox that is a Ray actor, from any process of the cluster; it is pickled
+with what it is given to. Imports no torch, so that a thin trial starts fast.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import ray
+
+from carray.lanes.mailbox import Mailbox
+from carray.lanes.messages import Answer, LaneOrder
+
+ANSWER_SECONDS = 30.0  # for what is told when a study ends: the mailbox may be gone
+
+
+class MailboxClient(Protocol):
+    """`Mailbox`, called from threads: every method but `send` and `leave` waits for its answer."""
+
+    def send(self, order: LaneOrder) -> Future[Answer]:
+        """Put an order in; the future has its answer."""
+        ...
+
+    def call(self, order: LaneOrder) -> Answer:
+        """Put an order in and wait for its answer."""
+        ...
+
+    def leave(self, trial: str) -> None:
+        """Free the lane of a trial that was paused."""
+        ...
+
+    def take(self, lane: int, incarnation: str, after: int) -> tuple[int, LaneOrder]:
+        """Wait for the lane's next order; `exit` where the study is over."""
+        ...
+
+    def answer(self, lane: int, sequence: int, answer: Answer) -> None:
+        """Answer order `sequence`."""
+        ...
+
+    def note(self, lane: int, reason: str) -> None:
+        """Say why a rank of the lane is about to end its worker group."""
+        ...
+
+    def retire(self, lane: int, why: str) -> None:
+        """Let a worker group go between two trials."""
+        ...
+
+    def retired(self) -> list[str]:
+        """Return what was said of every worker group that retired so far."""
+        ...
+
+    def reassign(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane leave for good and others carry its order out; say whether it may."""
+        ...
+
+    def why_left(self, lane: int) -> str:
+        """Return why the lane has left for good; "" where it has not."""
+        ...
+
+    def is_wanted(self, lane: int) -> bool:
+        """Wait until a trial looks for a lane; False where the lane is not to start again."""
+        ...
+
+    def lives(self) -> list[int]:
+        """Count the worker groups of each lane that have asked for an order so far."""
+        ...
+
+    def fail(self, reason: str) -> None:
+        """Leave every order, waiting or to come, undone for this reason."""
+        ...
+
+    def close(self) -> None:
+        """Send every lane home."""
+        ...
+
+    def end(self) -> None:
+        """End the mailbox; nobody asks it for anything any more."""
+        ...
+
+
+class RayMailbox:
+    """The mailbox of a study, an actor; see `MailboxClient` and `Mailbox`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @classmethod
+    def begun(cls, num_lanes: int) -> RayMailbox:
+        """Start the actor."""
+        options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": 0}
+        return cls(ray.remote(Mailbox).options(**options).remote(num_lanes))
+
+    def send(self, order: LaneOrder) -> Future[Answer]:
+        """Put an order in; the future has its answer, or Ray's error where the actor is gone."""
+        future: Future[Answer] = self._actor.call.remote(order).future()
+        return future
+
+    def call(self, order: LaneOrder) -> Answer:
+        """Put an order in and wait for its answer."""
+        answer: Answer = ray.get(self._actor.call.remote(order))
+        return answer
+
+    def leave(self, trial: str) -> None:
+        """Free the lane of a trial that was paused, without waiting for it."""
+        self._actor.leave.remote(trial)
+
+    def take(self, lane: int, incarnation: str, after: int) -> tuple[int, LaneOrder]:
+        """Wait for the lane's next order."""
+        try:
+            sequence, order = ray.get(self._actor.take.remote(lane, incarnation, after))
+        except ray.exceptions.RayActorError:
+            return after + 1, LaneOrder("exit")  # the study could not wait for this lane
+        return sequence, order
+
+    def answer(self, lane: int, sequence: int, answer: Answer) -> None:
+        """Answer order `sequence`."""
+        ray.get(self._actor.answer.remote(lane, sequence, answer))
+
+    def note(self, lane: int, reason: str) -> None:
+        """Say why a rank of the lane is about to end its worker group."""
+        ray.get(self._actor.note.remote(lane, reason))
+
+    def retire(self, lane: int, why: str) -> None:
+        """Let a worker group go between two trials."""
+        ray.get(self._actor.retire.remote(lane, why))
+
+    def retired(self) -> list[str]:
+        """Return what was said of every worker group that retired so far."""
+        return list(ray.get(self._actor.retired.remote()))
+
+    def reassign(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane leave for good and others carry its order out; say whether it may."""
+        return bool(ray.get(self._actor.reassign.remote(lane, sequence, why)))
+
+    def why_left(self, lane: int) -> str:
+        """Return why the lane has left for good; "" where it has not, or the study is over."""
+        try:
+            return str(ray.get(self._actor.why_left.remote(lane)))
+        except ray.exceptions.RayActorError:
+            return ""
+
+    def is_wanted(self, lane: int) -> bool:
+        """Wait until a trial looks for a lane; False where the study is over."""
+        try:
+            return bool(ray.get(self._actor.is_wanted.remote(lane)))
+        except ray.exceptions.RayActorError:
+            return False
+
+    def lives(self) -> list[int]:
+        """Count the worker groups of each lane that have asked for an order so far."""
+        return list(ray.get(self._actor.lives.remote()))
+
+    def fail(self, reason: str) -> None:
+        """Leave every order, waiting or to come, undone for this reason."""
+        ray.get(self._actor.fail.remote(reason), timeout=ANSWER_SECONDS)
+
+    def close(self) -> None:
+        """Send every lane home."""
+        ray.get(self._actor.close.remote(), timeout=ANSWER_SECONDS)
+
+    def end(self) -> None:
+        """End the actor."""
+        ray.kill(self._actor)

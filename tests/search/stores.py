@@ -1,0 +1,30 @@
+"""Optuna's storages for tests: the schema takes over a second to make, so it is made once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from optuna.storages import RDBStorage
+
+
+@cache
+def _empty_storage() -> Path:
+    file = Path(tempfile.mkdtemp(prefix="carray-optuna-")) / "optuna.db"
+    close(RDBStorage(f"sqlite:///{file}"))
+    return file
+
+
+def close(storage: RDBStorage) -> None:
+    """Close every connection of a storage."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def make_optuna_file(file: Path) -> str:
+    """Make an empty storage at `file` unless there is one; return its URL."""
+    if not file.exists():
+        shutil.copyfile(_empty_storage(), file)
+    return f"sqlite:///{file}"

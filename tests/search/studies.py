@@ -1,0 +1,137 @@
+"""Whole studies for tests: what they are asked, who listens, and a place for them without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+import pytest
+from ray import tune
+
+from carray.lanes.lane import LaneShape
+from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.search import run, session
+from carray.search.observers.console import Board
+from carray.search.request import StudyRequest
+from carray.tracking import MemoryTracker
+from tests.lanes.fakes import CORES, FakeLanes, Fakes
+from tests.opened import stored_trials
+from tests.search.scheduling.local_tuner import LocalTuner
+
+FIXED = "{epochs: 3, image_size: 32, pretrained: false, backbone: test_resnet}"
+SPACE = f"""
+version: 1
+metric: val/log_loss
+direction: minimize
+fixed: {FIXED}
+search:
+  optimizer.lr: {{loguniform: [1e-4, 3e-2]}}
+start:
+  - {{optimizer.lr: 5e-3}}
+"""
+
+
+class Listener(Board):
+    """A board that keeps its notes, and does something after an epoch of this call."""
+
+    def __init__(self) -> None:
+        super().__init__(stream=io.StringIO())
+        self.epochs: list[TrialRecord] = []
+        self.notes: list[str] = []
+        self.after: dict[int, Callable[[], object]] = {}
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        super().epoch_ended(record)
+        self.epochs.append(record)
+        self.after.get(len(self.epochs), int)()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def request(data: Path, folder: Path, text: str = SPACE, **options: object) -> StudyRequest:
+    space = folder / "space.yaml"
+    space.write_text(text)
+    settings = {"trials": 4, "name": "s", "runs": str(folder / "runs"), **options}
+    return StudyRequest(data=data, space=str(space), **settings)  # type: ignore[arg-type]
+
+
+def told_to_optuna(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
+    return stored_trials(folder)
+
+
+def check_left(folder: StudyFolder) -> None:
+    """Check that every trial has ended, with a record and logits on every held split."""
+    told = {trial.number: trial.state.name for trial in told_to_optuna(folder)}
+    splits = [name for name in ("val", "blend", "test") if len(folder.labels(name))]
+    assert "val" in splits
+    for files, record in folder.trials():
+        if record.kind == "search":
+            assert record.sampler_number is not None
+            state = "pruned" if record.state == "infeasible" else str(record.state)
+            assert told[record.sampler_number].lower() == state
+        assert not files.checkpoint.exists()
+        if record.state != "infeasible":
+            assert record.state in (TrialState.COMPLETE, TrialState.PRUNED), record.reason
+            assert math.isfinite(record.best("val/log_loss"))
+            for split in splits:
+                assert files.logits(split).shape == (len(folder.labels(split)), 12)
+    assert folder.record().state == "complete"
+
+
+class LocalTracker(MemoryTracker):
+    """A tracker in `TrackerApart`'s place: it is open at once."""
+
+    def __init__(self, runs: RunsFolder, say: Callable[[str], None]) -> None:
+        super().__init__()
+
+    def wait_open(self) -> None:
+        """It is."""
+
+    def abandon(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class LocalCluster:
+    """Where studies run in this process: a node, what goes wrong on it, and the lanes so far."""
+
+    fakes: Fakes = field(default_factory=Fakes)
+    nodes: list[Mapping[str, float]] = field(default_factory=lambda: [{"CPU": CORES}])
+    lanes: list[FakeLanes] = field(default_factory=list)
+
+    def begin(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> FakeLanes:
+        """Make lanes as `ray_lanes` does."""
+        self.lanes.append(FakeLanes(num_lanes, shape, self.fakes))
+        return self.lanes[-1]
+
+
+@contextlib.contextmanager
+def _here(address: str | None = None) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def local_tune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tune in this process; its trainables' folders go with the test's."""
+    monkeypatch.setattr(tune, "Tuner", LocalTuner)
+    folder = str(tmp_path / "trainables")
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", folder)
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch, local_tune: None) -> Iterator[LocalCluster]:
+    """`run_study` without Ray: lanes, Tune, nodes and the tracker are of this process."""
+    cluster = LocalCluster()
+    monkeypatch.setattr(session, "ray_lanes", cluster.begin)
+    monkeypatch.setattr(run, "connected", _here)
+    monkeypatch.setattr(run, "nodes", lambda: cluster.nodes)
+    monkeypatch.setattr(run, "TrackerApart", LocalTracker)
+    yield cluster
+    for lanes in cluster.lanes:
+        lanes.mailbox.end()

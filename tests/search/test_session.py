@@ -1,0 +1,212 @@
+"""Whole studies on lanes of this process: Ray's part is stood in for, all of carray's is real."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from carray.ensemble.build import build_ensemble
+from carray.errors import PlanError, RecordError
+from carray.lanes.lane import LaneShape
+from carray.lanes.memory_guard import MemoryLimit
+from carray.records import StudyFolder, TrialState
+from carray.search import session, watchdog
+from carray.search.request import StudyRequest
+from carray.search.run import run_study
+from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
+from tests.search.studies import (
+    FIXED,
+    Listener,
+    LocalCluster,
+    check_left,
+    local,
+    local_tune,
+    request,
+    told_to_optuna,
+)
+
+__all__ = ["local", "local_tune"]
+COLLAPSING = f"""
+version: 1
+fixed: {FIXED.replace("epochs: 3", "epochs: 4, device_batch_size: 16")}
+search:
+  optimizer.lr: {{loguniform: [1e-4, 1.0]}}
+start:
+""" + "".join(f"  - {{optimizer.lr: {lr}}}\n" for lr in (1.0, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3))
+
+
+def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    wanted = request(toy_data, tmp_path, trials=5, refit=1, refit_epochs=4, concurrent=2)
+    board, meanwhile = Listener(), []
+
+    def start_it_twice() -> None:
+        with pytest.raises(RecordError, match="is being run by another process") as refused:
+            run_study(wanted, Listener())
+        meanwhile.append(refused)
+
+    board.after = {1: start_it_twice}
+    local.fakes.faults.raises(LaneLost(), trial=1, epoch=2)
+    folder = run_study(wanted, board)
+    check_left(folder)
+    records = folder.records()
+    assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
+    assert len(records[-1].epochs) == 4
+    assert records[0].config.optimizer.lr == 5e-3
+    assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
+    assert sum("lost a rank and is back" in note for note in board.notes) == 1
+    assert len(meanwhile) == 1
+
+    again = Listener()
+    run_study(wanted, again)
+    assert again.epochs == []
+    assert len(local.lanes) == 2, "nothing is left to do, so none came up"
+    with pytest.raises(RecordError, match="another search space"):
+        run_study(request(toy_data, tmp_path, trials=5, max_epochs=2), Listener())
+
+
+def test_a_study_that_asks_for_more_trials_goes_on_from_those_it_has(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = run_study(request(toy_data, tmp_path, trials=3), Listener())
+    before = folder.records()
+    board = Listener()
+    run_study(request(toy_data, tmp_path, trials=5), board)
+    check_left(folder)
+    assert folder.records()[:3] == before
+    assert {record.number for record in board.epochs} == {3, 4}
+
+
+def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothing(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
+
+    def leaking(*asked: float) -> LaneShape:
+        return LaneShape(*asked, allowed_growth=MemoryLimit(gib=-1.0, share=-1.0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session, "LaneShape", leaking)
+    options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none", "concurrent": 1}
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, COLLAPSING, **options), board)
+    collapsed, *others = folder.records()
+    assert (collapsed.state, len(collapsed.epochs)) == (TrialState.COLLAPSED, 3)
+    assert "likely cause: optimizer.lr=1 is too high" in collapsed.reason
+    assert [(record.state, len(record.epochs)) for record in others] == [("complete", 4)] * 5
+    told = [trial.state.name for trial in told_to_optuna(folder)]
+    assert told == ["PRUNED"] + ["COMPLETE"] * 5
+    assert folder.record().state == "complete"
+    (said,) = [note for note in board.notes if "lane 0" in note]
+    assert re.fullmatch(
+        r"lane 0 grew from \d\.\d\d to \d\.\d\d GiB in 4 trials; its worker group was started "
+        "anew between two trials",
+        said,
+    )
+
+    ensemble = build_ensemble("s", runs=tmp_path / "runs", logits_only=True, track=False)
+    assert "left out: 1 trial that collapsed" in ensemble.notes
+    assert collapsed.name not in [member.trial for member in ensemble.members]
+
+
+def interrupt() -> None:
+    """As a terminal's Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted(wanted: StudyRequest, board: Listener) -> StudyFolder:
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        run_study(wanted, board)
+    return StudyFolder(Path(str(wanted.runs)) / "studies" / "s")
+
+
+def test_ctrl_c_keeps_what_has_ended_and_the_next_call_ends_the_study(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "INTERRUPTED_PATIENCE_SECONDS", 0.1)
+    wanted = request(toy_data, tmp_path, scheduler="none", refit=1, refit_epochs=4, concurrent=2)
+    faults = local.fakes.faults
+    stall = faults.stalls(trial=1, epoch=2)
+    faults.at(interrupt, trial=2, epoch=2)
+    board = Listener()
+    folder = interrupted(wanted, board)
+    stall.go.set()
+    assert folder.record().state == "interrupted"
+    assert {record.kind for record in folder.records()} == {"search"}, "refits come after"
+    assert "SIGINT: stopping; a second one ends at once" in board.notes
+    assert board.notes[-1] == "SIGINT: ended; the same command goes on from here"
+    finished = {r.number: r for _, r in folder.trials() if r.state.is_finished()}
+    assert set(finished) == {0}
+    assert len(folder.trial(1).record().epochs) == 1
+
+    faults.orders.clear()
+    again = Listener()
+    run_study(wanted, again)
+    assert not {record.number for record in again.epochs} & set(finished)
+    assert not {number for number, _ in faults.trained()} & set(finished)
+    assert (1, 1) not in faults.trained(), "what its record holds isn't trained again"
+    check_left(folder)
+    assert {n: folder.trial(n).record() for n in finished} == finished
+    assert [record.kind for record in folder.records()] == ["search"] * 4 + ["refit"]
+
+
+def test_ctrl_c_while_lanes_come_up_ends_the_study_before_any_trial(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "INTERRUPTED_PATIENCE_SECONDS", 0.1)
+    may_come = threading.Event()
+
+    def start(lane: int) -> None:
+        if lane == 0:
+            interrupt()
+        assert may_come.wait(WAIT_SECONDS)
+
+    local.fakes = Fakes(start=start)
+    folder = interrupted(request(toy_data, tmp_path), Listener())
+    may_come.set()
+    assert folder.records() == []
+
+
+def test_a_study_none_of_whose_lanes_is_placed_says_what_each_asks_for(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    may_come = threading.Event()
+
+    def start(lane: int) -> None:
+        may_come.wait(WAIT_SECONDS)
+
+    local.fakes = Fakes(start=start)
+    wanted = request(toy_data, tmp_path, concurrent=1, place_timeout_seconds=0.2)
+    threading.Timer(1.0, may_come.set).start()
+    with pytest.raises(PlanError, match=r"placed in 0 s: .* asks for 3 CPU, .* 0 of 4 CPU free"):
+        run_study(wanted, Listener())
+
+
+def test_a_study_none_of_whose_lanes_can_start_says_why(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    def start(lane: int) -> None:
+        raise RuntimeError("the actor died\nNCCL error: no such device")
+
+    local.fakes = Fakes(start=start)
+    with pytest.raises(PlanError, match="no worker group could start: NCCL error: no such device"):
+        run_study(request(toy_data, tmp_path), Listener())
+
+
+def test_a_study_that_loses_its_last_lane_is_not_done_and_goes_on_later(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    wanted = request(toy_data, tmp_path, concurrent=1)
+    local.fakes.faults.raises(LaneGone("its node is gone"), trial=1, epoch=2)
+    board = Listener()
+    with pytest.raises(PlanError, match="study 's' is not done: every lane has ended; the same"):
+        run_study(wanted, board)
+    assert "lane 0 ended for good: its node is gone" in board.notes
+    run_study(wanted, Listener())
+    check_left(StudyFolder(tmp_path / "runs" / "studies" / "s"))
