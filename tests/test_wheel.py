@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("carray", "search_spaces", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+SOURCES = ("carray", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
+BUILD = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")

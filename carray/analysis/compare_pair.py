@@ -213,7 +213,7 @@ def _compare(
         p[0] = mcnemar_exact(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()))
         gains[0] = paired_gain(right[0], right[1])
     trains = [side.train_ids for side in sides]
-    sides = [
+    rows = [
         Side(
             name=side.name,
             trials=tuple(candidate.record.name for candidate in side.candidates),
@@ -233,8 +233,8 @@ def _compare(
     return PairedComparison(
         split=sides[0].split,
         images=scores[0].shape[2],
-        first=sides[0],
-        second=sides[1],
+        first=rows[0],
+        second=rows[1],
         top1=gains[0],
         top1_p=p[0],
         log_loss=gains[1],

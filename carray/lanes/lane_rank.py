@@ -90,9 +90,9 @@ class LaneRank:
             return answer
 
     def _retires(self) -> bool:
-        has_grown = self.memory.has_grown()
-        retires = self.ranks.any(has_grown)
-        if has_grown:
+        exceeds_limit = self.memory.exceeds_limit()
+        retires = self.ranks.any(exceeds_limit)
+        if exceeds_limit:
             self.mailbox.retire(self.lane, f"grew from {self.memory}")
         return retires
 

@@ -56,11 +56,11 @@ class MailboxClient(Protocol):
         """Let a lane leave for good and others carry its order out; say whether it may."""
         ...
 
-    def why_left(self, lane: int) -> str:
+    def retired_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
         ...
 
-    def is_wanted(self, lane: int) -> bool:
+    def wait_needed(self, lane: int) -> bool:
         """Wait until a trial looks for a lane; False where the lane is not to start again."""
         ...
 
@@ -135,17 +135,17 @@ class RayMailbox:
         """Let a lane leave for good and others carry its order out; say whether it may."""
         return bool(ray.get(self._actor.reassign.remote(lane, sequence, why)))
 
-    def why_left(self, lane: int) -> str:
+    def retired_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not, or the study is over."""
         try:
-            return str(ray.get(self._actor.why_left.remote(lane)))
+            return str(ray.get(self._actor.retired_reason.remote(lane)))
         except ray.exceptions.RayActorError:
             return ""
 
-    def is_wanted(self, lane: int) -> bool:
+    def wait_needed(self, lane: int) -> bool:
         """Wait until a trial looks for a lane; False where the study is over."""
         try:
-            return bool(ray.get(self._actor.is_wanted.remote(lane)))
+            return bool(ray.get(self._actor.wait_needed.remote(lane)))
         except ray.exceptions.RayActorError:
             return False
 
