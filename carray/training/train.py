@@ -251,7 +251,6 @@ class _Trial:
             # it was finished, and killed before its record said so
             reason, said = stop_reason(record.epochs, order.config)
             return self.ended(record, TrialState(said), reason)
-        reason, ending = "", TrialState.COMPLETE
         done = len(record.epochs) if has_checkpoint else 0
         record = record.model_copy(update={"epochs": record.epochs[:done]})
         for epoch in range(max(1, done), order.config.epochs + 1):  # `done` says if it was the end
@@ -262,11 +261,10 @@ class _Trial:
                 record = self._written(record.model_copy(update=facts))
                 if on_epoch:
                     on_epoch(record)
-            reason, ending = outcome.stop, TrialState(outcome.ending)
-            if reason:
+            if outcome.stop:
                 break
         runner.finish(order)
-        return self.ended(record, ending, reason)
+        return self.ended(record, TrialState(outcome.ending), outcome.stop)
 
     def ended(self, record: TrialRecord, state: TrialState, reason: str) -> TrialRecord:
         """Write how the trial ended."""

@@ -25,7 +25,6 @@ from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
-from carray.training.stopping import stop_reason
 
 TIME_BUDGET = "the time budget is spent"
 SURPASSED = "others are the best now"
@@ -196,9 +195,8 @@ class Driver:
             self._refit_one(record)
 
     def _refit_one(self, record: TrialRecord) -> None:
-        reason, ending = stop_reason(record.epochs, record.config)
-        while not reason and len(record.epochs) < record.config.epochs:
-            epoch = len(record.epochs) + 1
+        # the last epoch done is answered from its checkpoint: it says if it was the end
+        for epoch in range(max(1, len(record.epochs)), record.config.epochs + 1):
             order = LaneOrder("epoch", self.order(record, epoch))
             answer = self.lanes.call(order).result()
             if answer.outcome is None:
@@ -210,8 +208,9 @@ class Driver:
                 return
             outcome = answer.outcome
             record = self.ledger.report(record.number, epoch, outcome.metrics, outcome.facts())
-            reason, ending = outcome.stop, outcome.ending
-        self.close(self.ledger.end(record.number, TrialState(ending), reason))
+            if outcome.stop:
+                break
+        self.close(self.ledger.end(record.number, TrialState(outcome.ending), outcome.stop))
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
