@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    emit,
     parse_sets,
 )
 
@@ -75,7 +75,4 @@ def ladder(
         on_step=None if as_json else lambda step: print(step_line(step), flush=True),
         progress=progress,
     )
-    if as_json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(["", *ablation_lines(found)]))
+    emit(found, lambda found: ["", *ablation_lines(found)], as_json)

@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, RunsOption, StudyOption
+from carray.cli.shared import DataArgument, JsonOption, ModelArgument, RunsOption, StudyOption, emit
 from carray.errors import ConfigError
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
-]
 
 
 def compare(
@@ -70,12 +66,7 @@ def compare(
         runs=runs,
         seed=seed,
     )
-    if as_json:
-        import json
-
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(model_comparison_lines(found)))
+    emit(found, model_comparison_lines, as_json)
 
 
 def _compare_sides(
@@ -85,12 +76,7 @@ def _compare_sides(
     from carray.reports.analysis import paired_comparison_lines
 
     found = compare_sides(first, second, open_test=test, runs=runs, seed=seed)
-    if as_json:
-        import json
-
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(paired_comparison_lines(found)))
+    emit(found, paired_comparison_lines, as_json)
 
 
 def errors(
@@ -118,12 +104,7 @@ def errors(
     found = write_misclassified(
         model, data, out, split=split, shown=count, runs=runs, progress=progress
     )
-    if as_json:
-        import json
-
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(misclassified_lines(found)))
+    emit(found, misclassified_lines, as_json)
 
 
 def features(
@@ -147,13 +128,8 @@ def features(
     from carray.progress import progress
 
     done = export_features(model, data, out, runs=runs, progress=progress)
-    if as_json:
-        import json
-
-        print(json.dumps(done.as_dict(), ensure_ascii=False))
-        return
-    print(f"{done.images} images x {done.width} features ({'; '.join(done.members)})")
-    print("\n".join(str(file) for file in done.files))
+    shape = f"{done.images} images x {done.width} features ({'; '.join(done.members)})"
+    emit(done, lambda done: [shape, *map(str, done.files)], as_json)
 
 
 def add_class(
@@ -211,12 +187,7 @@ def add_class(
         progress=progress,
         say=None if as_json else print,
     )
-    if as_json:
-        import json
-
-        print(json.dumps(added.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(added_class_lines(added)))
+    emit(added, added_class_lines, as_json)
 
 
 def parse_numbers(option: str, text: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption
+from carray.cli.shared import DataArgument, JsonOption, emit
 
 if TYPE_CHECKING:
     from carray.data.summary import DataSummary
@@ -90,14 +90,14 @@ def prepare(
         store_budget_gib=store_budget,
         progress=progress,
     )
-    summary = summarise(manifest)
-    if as_json:
-        print(summary.model_dump_json(indent=1))
-        return
-    _print_head(summary)
-    _print_flaws(summary)
     data = shown_path(out)
-    print(f"\nnext: carray data show {data}\n      carray tune {data} --trials 30")
+    hints = ["", f"next: carray data show {data}", f"      carray tune {data} --trials 30"]
+    emit(
+        summarise(manifest),
+        lambda found: [*_head_lines(found), *_flaw_lines(found), *hints],
+        as_json,
+        indent=1,
+    )
 
 
 @app.command()
@@ -119,15 +119,17 @@ def show(
         from carray.reports.sample_sheet import sample_sheet
 
         sample_sheet(manifest, sheet, progress=progress)
-    summary = summarise(manifest)
-    if as_json:
-        print(summary.model_dump_json(indent=1))
-        return
-    _print_head(summary)
-    _print_classes(summary, all_classes)
-    _print_flaws(summary, all_classes)
-    if sheet is not None:
-        print(f"\nsample sheet: {sheet}")
+    emit(
+        summarise(manifest),
+        lambda found: [
+            *_head_lines(found),
+            *_class_lines(found, all_classes),
+            *_flaw_lines(found, all_classes),
+            *(["", f"sample sheet: {sheet}"] if sheet else []),
+        ],
+        as_json,
+        indent=1,
+    )
 
 
 @app.command()
@@ -146,13 +148,11 @@ def warm(
     from carray.progress import progress
 
     warmed = build_store(folder, size, fit, progress, store_budget_gib=store_budget, verify=verify)
-    if as_json:
-        print(warmed.model_dump_json(indent=1))
-        return
-    print(
+    line = (
         f"{warmed.images:,} images at {warmed.side} px ({warmed.gib:.2f} GiB) in {warmed.folder}"
         f"{', checked' if verify else ''}, {warmed.seconds:.1f} s"
     )
+    emit(warmed, lambda _: [line], as_json, indent=1)
 
 
 @app.command()
@@ -172,10 +172,8 @@ def toy(
     print(f"next: carray data prepare {shown_path(folder)} --out {out}")
 
 
-def _print_head(summary: DataSummary) -> None:
-    print(f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})")
+def _head_lines(summary: DataSummary) -> list[str]:
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.splits.items() if count)
-    print(f"{summary.images:,} images of {len(summary.classes)} classes: {splits}")
     told = []
     if summary.source_splits:
         told.append(f"the source's own: {', '.join(summary.source_splits)}")
@@ -190,53 +188,44 @@ def _print_head(summary: DataSummary) -> None:
         told.append("cut to boxes")
     if summary.merged:
         told.append(f"{len(summary.merged)} classes merged")
-    if told:
-        print("; ".join(told))
+    return [
+        f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})",
+        f"{summary.images:,} images of {len(summary.classes)} classes: {splits}",
+        *(["; ".join(told)] if told else []),
+    ]
 
 
-def _print_classes(summary: DataSummary, all_classes: bool) -> None:
-    """Print a line per class; of very many the largest and the smallest."""
+def _class_lines(summary: DataSummary, all_classes: bool) -> list[str]:
+    """Return a line per class; of very many the largest and the smallest."""
+    from carray.reports.table import cells_of, table
+
     used = [name for name, count in summary.splits.items() if count]
-    rows = summary.classes
+    rows, half = summary.classes, MAX_CLASSES // 2
     hidden = 0 if all_classes else max(0, len(rows) - MAX_CLASSES)
     if hidden:
         by_size = sorted(rows, key=lambda row: -row.total)
-        rows = by_size[: MAX_CLASSES // 2] + by_size[-MAX_CLASSES // 2 :]
+        rows = by_size[:half] + by_size[-half:]
     name_width = WIDTH - 9 * (len(used) + 2)
-    width = min(name_width, max(len("class"), *(_cells(row.name) for row in rows)))
-    head = "".join(f"{name:>9}" for name in (*used, "total", "excluded"))
-    print(f"\n{_padded('class', width)}{head}")
-    for number, row in enumerate(rows):
-        if hidden and number == MAX_CLASSES // 2:
-            print(f"... {hidden} classes of middle size; --all shows them")
-        numbers = [*(row.splits[name] for name in used), row.total, row.excluded]
-        print(_padded(row.name, width) + "".join(f"{count:>9,}" for count in numbers))
+    width = min(name_width, max(len("class"), *(cells_of(row.name) for row in rows)))
+    numbers = (f"{name}:>9," for name in (*used, "total", "excluded"))
+    lines = table(
+        (f"class:<{width}.{width}", *numbers),
+        ((row.name, *(row.splits[name] for name in used), row.total, row.excluded) for row in rows),
+    )
+    if hidden:
+        lines.insert(1 + half, f"... {hidden} classes of middle size; --all shows them")
+    return ["", *lines]
 
 
-def _print_flaws(summary: DataSummary, all_images: bool = False) -> None:
+def _flaw_lines(summary: DataSummary, all_images: bool = False) -> list[str]:
+    lines = []
     if summary.excluded:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in summary.excluded_by_reason.items())
-        print(f"\nexcluded {len(summary.excluded):,} images: {kinds}")
         shown = summary.excluded if all_images else summary.excluded[:MAX_EXCLUDED]
-        for one in shown:
-            print(f"  {one.image_id}  {one.reason}")
-        if len(shown) < len(summary.excluded):
-            more = len(summary.excluded) - len(shown)
-            print(f"  ... {more:,} more: carray data show {quote(summary.folder)} --all")
+        lines += ["", f"excluded {len(summary.excluded):,} images: {kinds}"]
+        lines += [f"  {one.image_id}  {one.reason}" for one in shown]
+        if more := len(summary.excluded) - len(shown):
+            lines.append(f"  ... {more:,} more: carray data show {quote(summary.folder)} --all")
     if summary.notes:
-        print("\nto know:")
-        for note in summary.notes:
-            print(f"  {note}")
-
-
-def _cells(text: str) -> int:
-    """Return how many columns a terminal takes for `text`; Korean letters take two."""
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def _padded(text: str, width: int) -> str:
-    from rich.cells import set_cell_size
-
-    return set_cell_size(text, width)
+        lines += ["", "to know:", *(f"  {note}" for note in summary.notes)]
+    return lines

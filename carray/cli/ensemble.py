@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption
+from carray.cli.shared import JsonOption, ModelArgument, RunsOption, StudyOption, emit
 
 
 def ensemble(
@@ -86,18 +86,11 @@ def ensemble(
         seed=seed,
         progress=progress,
     )
-    if as_json:
-        import json
-
-        print(json.dumps(made.as_dict(), ensure_ascii=False, allow_nan=False))
-        return
-    print("\n".join(ensemble_lines(made)))
+    emit(made, ensemble_lines, as_json)
 
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
-    ],
+    model: ModelArgument,
     images: Annotated[
         list[Path], typer.Argument(help="Image files, folders, or CSV files of paths.")
     ],
@@ -143,12 +136,7 @@ def predict(
         runs=runs,
         progress=progress,
     )
-    if as_json:
-        import json
-
-        print(json.dumps(done.as_dict(), ensure_ascii=False))
-        return
-    print("\n".join(prediction_lines(done)))
+    emit(done, prediction_lines, as_json)
 
 
 def report(
@@ -169,15 +157,14 @@ def report(
       carray report --study autumn --out autumn.png
     """
     from carray.records import RunsFolder
+    from carray.reports.plots import study_picture
     from carray.reports.study import study_json, study_lines
 
     folder = RunsFolder.at(runs).find_study(study)
-    from carray.reports.plots import study_picture
-
     picture = study_picture(folder, out)
-    if as_json:
-        import json
-
-        print(json.dumps({**study_json(folder), "picture": str(picture)}, ensure_ascii=False))
-        return
-    print("\n".join([*study_lines(folder, rows), "", f"picture: {picture}"]))
+    emit(
+        folder,
+        lambda folder: [*study_lines(folder, rows), "", f"picture: {picture}"],
+        as_json,
+        lambda folder: {**study_json(folder), "picture": picture},
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
 
 
 def folds(
@@ -53,15 +53,10 @@ def folds(
     folder = RunsFolder.at(runs).study(found.study)
     picture = folds_picture(folder, [row.trial for row in found.folds])
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
-    if as_json:
-        import json
-
-        told = {**found.as_dict(), "picture": str(picture)}
-        told |= {"doubtful": str(doubts.file), "doubtful_images": doubts.images} if doubts else {}
-        print(json.dumps(told, ensure_ascii=False))
-        return
-    print("\n".join([*cross_validation_lines(found), f"curves: {picture}"]))
+    lines, told = [*cross_validation_lines(found), f"curves: {picture}"], {"picture": picture}
     if doubts:
-        print(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
+        lines.append(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
         if 2 * doubts.images > doubts.of:
-            print("that many mean that the folds' trials are too weak to judge labels")
+            lines.append("that many mean that the folds' trials are too weak to judge labels")
+        told |= {"doubtful": doubts.file, "doubtful_images": doubts.images}
+    emit(found, lambda _: lines, as_json, lambda found: {**found.as_dict(), **told})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
 
 TrackOption = Annotated[
     bool,
@@ -38,20 +38,12 @@ def confusion(
     from carray.reports.confusion import draw_confusion
 
     drawn = draw_confusion(trial, split=split, out=out, runs=runs, track=track)
-    if as_json:
-        import json
-
-        print(json.dumps({"picture": str(drawn.picture), "note": drawn.note, "top1": drawn.top1}))
-        return
-    print(f"{split} top-1 {drawn.top1:.4f}\npicture: {drawn.picture}")
-    if drawn.note:
-        print(drawn.note)
+    lines = [f"{split} top-1 {drawn.top1:.4f}", f"picture: {drawn.picture}", drawn.note]
+    emit(drawn, lambda _: filter(None, lines), as_json)
 
 
 def explain(
-    model: Annotated[
-        str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
-    ],
+    model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(help="Image files, folders, CSVs of paths.")],
     out: Annotated[Path, typer.Option(help="The folder to write overlays to.")] = Path("explained"),
     of_class: Annotated[
@@ -86,15 +78,7 @@ def explain(
         track=track,
         progress=progress,
     )
-    if as_json:
-        import json
-
-        print(json.dumps(done.as_dict(), ensure_ascii=False))
-        return
-    for row in done.rows:
-        print(f"{row.said} {row.probability:.3f}  {row.name}"[:100])
-    for name, why in done.unreadable.items():
-        print(f"unreadable: {name}: {why}"[:100])
-    print(f"\n{len(done.rows)} overlays in {done.folder}\nsheet: {done.sheet}")
-    if done.note:
-        print(done.note)
+    lines = [f"{row.said} {row.probability:.3f}  {row.name}"[:100] for row in done.rows]
+    lines += [f"unreadable: {name}: {why}"[:100] for name, why in done.unreadable.items()]
+    lines += ["", f"{len(done.rows)} overlays in {done.folder}", f"sheet: {done.sheet}"]
+    emit(done, lambda _: [*lines, *filter(None, [done.note])], as_json)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from carray.cli.shared import (
-    JsonOption,
-    RunsOption,
-)
+from carray.cli.shared import JsonOption, RunsOption, emit
 
 
 def replay_lab(
@@ -66,7 +62,7 @@ def replay_lab(
         runs=runs,
     )
     result = run_benchmark(request, progress)
-    print(json.dumps(result.as_json()) if as_json else "\n".join(benchmark_lines(result)))
+    emit(result, benchmark_lines, as_json, lambda result: result.as_json())
 
 
 def portfolio(

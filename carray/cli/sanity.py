@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, SetOption, WeightsOption, parse_sets
+from carray.cli.shared import DataArgument, JsonOption, SetOption, WeightsOption, emit, parse_sets
 
 
 def sanity(
@@ -29,8 +28,6 @@ def sanity(
 
       carray sanity cars --set backbone=small_car_cnn --set pretrained=false --set image_size=96
     """
-    from dataclasses import asdict
-
     from carray.progress import progress
     from carray.training.overfit_check import sanity as overfit
 
@@ -42,11 +39,8 @@ def sanity(
         seconds=seconds,
         progress=progress,
     )
-    if as_json:
-        print(json.dumps(asdict(verdict)))
-    else:
-        said = "pass" if verdict.passed else "FAIL"
-        print(f"{said}: {verdict.backbone}, {verdict.images} images, {verdict.seconds:.0f} s")
-        print(verdict.reason)
+    said = "pass" if verdict.passed else "FAIL"
+    head = f"{said}: {verdict.backbone}, {verdict.images} images, {verdict.seconds:.0f} s"
+    emit(verdict, lambda verdict: [head, verdict.reason], as_json)
     if not verdict.passed:
         raise typer.Exit(1)

@@ -1,10 +1,10 @@
-"""Options and small habits that commands share."""
+"""Options that commands share, and printing their results as text or JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.records import StudyFolder
+
+ResultT = TypeVar("ResultT")
 
 RunsOption = Annotated[
     Path | None,
@@ -35,6 +37,9 @@ WeightsOption = Annotated[
     typer.Option("--weights", help="A folder of pretrained weights, looked in first."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
+]
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
@@ -54,14 +59,33 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def print_study(folder: StudyFolder, as_json: bool) -> None:
-    """Print a study's table and what to type next, or all of it as one JSON object."""
+def emit(
+    result: ResultT,
+    lines: Callable[[ResultT], Iterable[str]],
+    as_json: bool,
+    data: Callable[[ResultT], object] = lambda result: result,
+    indent: int | None = None,
+) -> None:
+    """Print a command's result: its `lines` of text, or its `data` as one JSON value."""
     import json
 
+    from pydantic import BaseModel
+
+    from carray.jsonable import to_jsonable
+
+    if not as_json:
+        for line in lines(result):
+            print(line)
+        return
+    shown = data(result)
+    if isinstance(shown, BaseModel):
+        print(shown.model_dump_json(indent=indent))
+    else:
+        print(json.dumps(to_jsonable(shown), ensure_ascii=False, allow_nan=False))
+
+
+def print_study(folder: StudyFolder, as_json: bool) -> None:
+    """Print a study's table and what to type next, or all of it as one JSON object."""
     from carray.reports.study import study_json, study_lines
 
-    if as_json:
-        print(json.dumps(study_json(folder), ensure_ascii=False))
-        return
-    for line in study_lines(folder):
-        print(line)
+    emit(folder, study_lines, as_json, study_json)

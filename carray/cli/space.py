@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from carray.cli.shared import emit
+
 if TYPE_CHECKING:
     from carray.search.space.space import SearchSpace
 
@@ -31,7 +33,7 @@ def check(
 
     space = load_space(file)
     check_backbone_names(space)
-    print(json.dumps(_summary(space)) if as_json else "\n".join(_summary_lines(space)))
+    emit(space, _summary_lines, as_json, _summary)
 
 
 @app.command()
@@ -45,13 +47,14 @@ def sample(
     from carray.search.space.loading import load_space
 
     space = load_space(file)
-    drawn = space.sample(number, seed)
-    if as_json:
-        configs = [space.resolve(params).model_dump() for params in drawn]
-        print(json.dumps([{"params": p, "config": c} for p, c in zip(drawn, configs, strict=True)]))
-        return
-    for index, params in enumerate(drawn):
-        print("\n".join(_trial_lines(index, space, params)))
+    emit(
+        space.sample(number, seed),
+        lambda drawn: [
+            line for at, params in enumerate(drawn) for line in _trial_lines(at, space, params)
+        ],
+        as_json,
+        lambda drawn: [{"params": p, "config": space.resolve(p).model_dump()} for p in drawn],
+    )
 
 
 @app.command("list")

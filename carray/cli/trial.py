@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    emit,
     parse_sets,
 )
 from carray.errors import ConfigError
@@ -95,10 +96,7 @@ def train(
         on_epoch=lines.show,
         progress=progress,
     )
-    if as_json:
-        print(record.model_dump_json())
-    else:
-        _print_end(record, lines.seen, runs)
+    emit(record, lambda record: _end_lines(record, lines.seen, runs), as_json)
     if record.state != "complete":
         raise typer.Exit(1)
 
@@ -106,12 +104,12 @@ def train(
 def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: Path | None) -> None:
     from carray.reports.hints import runs_option
 
-    if as_json:
-        print(json.dumps([record.model_dump(mode="json") for record in records]))
-    else:
-        for record in records:
-            _print_end(record, 1, runs)
-        print(f"      carray folds --study {quote(records[0].study)}{runs_option(runs)}")
+    hint = f"      carray folds --study {quote(records[0].study)}{runs_option(runs)}"
+    emit(
+        records,
+        lambda records: [*(line for each in records for line in _end_lines(each, 1, runs)), hint],
+        as_json,
+    )
     if len(records) < folds or records[-1].state != "complete":
         raise typer.Exit(1)
 
@@ -132,12 +130,9 @@ def _train_classical(
     if other:
         raise ConfigError("--classifier takes its configuration from --features-of: drop --set")
     record = train_feature_classifier(data, classifier, features_of, runs=runs, progress=progress)
-    if as_json:
-        print(record.model_dump_json())
-    else:
-        chosen = [f"{k} {v}" for k, v in record.params.items() if k not in ("head.kind",)]
-        print(f"trial {record.name}: {classifier}, {', '.join(chosen)}")
-        _print_end(record, 1, runs)
+    chosen = [f"{name} {value}" for name, value in record.params.items() if name != "head.kind"]
+    head = f"trial {record.name}: {classifier}, {', '.join(chosen)}"
+    emit(record, lambda record: [head, *_end_lines(record, 1, runs)], as_json)
 
 
 def replay(
@@ -163,11 +158,7 @@ def replay(
     from carray.training.reproduce import reproduce as replay_trial
 
     done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs)
-    if as_json:
-        print(json.dumps(replay_json(done)))
-    else:
-        for line in replay_lines(done):
-            print(line)
+    emit(done, replay_lines, as_json, replay_json)
     if not done.agrees:
         raise typer.Exit(1)
 
@@ -236,54 +227,53 @@ def epoch_line(record: TrialRecord) -> str:
     )
 
 
-def _print_end(record: TrialRecord, epochs_seen: int, runs: Path | None) -> None:
+def _end_lines(record: TrialRecord, epochs_seen: int, runs: Path | None) -> list[str]:
+    """Return how a complete trial ended; of any other, say it on stderr."""
     from carray.config import CLASSICAL_HEADS
     from carray.reports.hints import runs_option
 
     best = record.best_epoch
     if record.state != "complete" or best is None:
         print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
-        return
+        return []
     row = record.epochs[best - 1]
-    if not epochs_seen:
-        print(f"trial {record.name} was trained already")
-    print(
-        f"\nbest epoch {best} of {len(record.epochs)}: val log-loss "
+    lines = [] if epochs_seen else [f"trial {record.name} was trained already"]
+    lines += [
+        "",
+        f"best epoch {best} of {len(record.epochs)}: val log-loss "
         f"{row[metrics.VAL_LOG_LOSS]:.4f}, top-1 {row[metrics.VAL_TOP1]:.4f}, "
-        f"top-5 {row[metrics.VAL_TOP5]:.4f}, macro F1 {row[metrics.VAL_MACRO_F1]:.4f}"
-    )
+        f"top-5 {row[metrics.VAL_TOP5]:.4f}, macro F1 {row[metrics.VAL_MACRO_F1]:.4f}",
+    ]
     if record.reason:
-        print(f"ended early: {record.reason}")
-    where = runs_option(runs)
-    hints = []
+        lines.append(f"ended early: {record.reason}")
+    where, hints = runs_option(runs), []
     if record.config.head.kind not in CLASSICAL_HEADS:
         hints.append(f"carray replay {quote(record.name)}{where}")
     if record.config.fold is None:
         hints.append(f"carray ensemble --study {quote(record.study)} --top 1{where}")
-    if hints:
-        print("\nnext: " + "\n      ".join(hints))
+    return [*lines, "", "next: " + "\n      ".join(hints)] if hints else lines
 
 
 def replay_lines(done: Reproduction) -> list[str]:
     """Return the comparison as lines of at most 100 columns."""
-    verdict = "agrees" if done.agrees else "DIFFERS"
+    from carray.reports.table import table
+
     epochs = len(done.epochs)
-    lines = [f"trial {done.record.name}, {epochs} epoch{'s' * (epochs > 1)} again: {verdict}"]
     last, again = done.record.epochs[epochs - 1], done.epochs[-1]
-    lines.append(f"{'epoch ' + str(epochs):<14}{'recorded':>14}{'again':>14}{'difference':>14}")
-    lines += [
-        f"{name:<14}{last.get(name, float('nan')):>14.6f}{again[name]:>14.6f}{difference:>14.1e}"
+    rows = (
+        (name, f"{last.get(name, math.nan):.6f}", again[name], f"{difference:.1e}")
         for name, difference in done.differences.items()
+    )
+    columns = (f"epoch {epochs}:<14", "recorded:>14", "again:>14.6f", "difference:>14")
+    return [
+        f"trial {done.record.name}, {epochs} epoch{'s' * (epochs > 1)} again: "
+        + ("agrees" if done.agrees else "DIFFERS"),
+        *table(columns, rows),
+        *(f"note: {note}" for note in done.notes),
     ]
-    return lines + [f"note: {note}" for note in done.notes]
 
 
 def replay_json(done: Reproduction) -> dict[str, Any]:
     """Return the comparison for machines."""
-    return {
-        "trial": done.record.name,
-        "agrees": done.agrees,
-        "differences": done.differences,
-        "epochs": list(done.epochs),
-        "notes": list(done.notes),
-    }
+    told = {"trial": done.record.name, "agrees": done.agrees, "differences": done.differences}
+    return {**told, "epochs": done.epochs, "notes": done.notes}

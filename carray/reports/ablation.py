@@ -1,11 +1,13 @@
-"""A ladder as lines of at most 100 columns."""
+"""Text report of an ablation: a line for each step of the recipe."""
 
 from __future__ import annotations
 
 from carray.analysis.ablation import Ablation
 from carray.analysis.ablation_step import AblationStep
+from carray.reports.table import interval_text, table, table_row
 
-HEAD = (f"{'  step':<28}{'log-loss':>23}{'top-1':>7}{'gain (95 %)':>22}{'noise':>7}").rstrip()
+COLUMNS = ("  step:<28", "log-loss:>23.3f", "top-1:>7.3f", "gain (95 %):>22", "noise:>7.3f", ":<0")
+HEAD = table(COLUMNS, ())[0]
 
 
 def ablation_lines(found: Ablation) -> list[str]:
@@ -26,14 +28,9 @@ def ablation_lines(found: Ablation) -> list[str]:
 
 
 def step_line(step: AblationStep) -> str:
-    """Say one step in one line."""
-    loss = f"{step.log_loss.value:.3f} [{step.log_loss.low:.3f}, {step.log_loss.high:.3f}]"
-    gain = ""
-    if step.gain:
-        gain = f"{step.gain.value:+.3f} [{step.gain.low:+.2f}, {step.gain.high:+.2f}]"
-    noise = f"{step.noise:.3f}" if step.noise else ""  # views and folds are of the same seed
-    mark = ">" if step.stays else " "
-    return (
-        f"{mark} {step.name[:25]:<26}{loss:>23}{step.top1.value:>7.3f}{gain:>22}"
-        f"{noise:>7} {step.verdict}"
-    ).rstrip()
+    """Return one step's line."""
+    name = f"{'>' if step.stays else ' '} {step.name[:25]}"
+    gain = interval_text(step.gain, "+.3f", "+.2f") if step.gain else ""
+    noise = step.noise or None  # views and folds are of the same seed
+    cells = (name, step.log_loss, step.top1.value, gain, noise, f" {step.verdict}")
+    return table_row(COLUMNS, cells)

@@ -1,4 +1,4 @@
-"""Comparisons, cross-validations and added classes as lines of text."""
+"""Text reports of comparisons, cross-validations and added classes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,37 @@ from carray.analysis.compare_trials import ModelComparison
 from carray.analysis.cross_validation import CrossValidation
 from carray.ensemble.result import CHOSE_EPOCHS
 from carray.incremental.evaluate import AddedClass
-from carray.predictions.statistics import Interval
 from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option, shown_path
+from carray.reports.table import table, table_row
 
 SHOWN_DIFFERENCES = 6
+SIDES = (":<4", ":<20.19", "trials:>7", "train images:>14", "top-1:>27.3f", "log-loss:>27.3f")
+CHANGES = ("<45", ">+27.3f", ">+27.3f")
+MODELS = ("trial:<6", "model:<23.22", "params:>8", "val loss:>10.4f", "top-1:>7.3f")
+ALONE = (
+    *("trial:<6", "model:<40.38", "images/s:>12,.0f"),
+    *("only it was right:>20", "only it was wrong:>20"),
+)
+FOLDS = (
+    *("fold:<6", "trial:<8", "images:>8", "epochs:>8", "best at:>9"),
+    *("log-loss:>11.4f", "top-1:>9.4f"),
+)
+FOLD_SCORES = ("(95 % intervals):<30", "split:<6", "images:>7", "log-loss:>28.4f", "top-1:>28.4f")
 
 
 def paired_comparison_lines(found: PairedComparison) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [f"{found.images} images of {found.split} that both have; 95 % intervals", ""]
+    sides = (("A", found.first), ("B", found.second))
     lines += [
-        f"{'':<4}{'':<20}{'trials':>7}{'train images':>14}{'top-1':>27}{'log-loss':>27}",
-        *(_side_line(letter, side) for letter, side in (("A", found.first), ("B", found.second))),
-        f"{'B - A':<45}{_told(found.top1, True):>27}{_told(found.log_loss, True):>27}",
-        f"{'p':<45}{_p(found.top1_p):>27}{_p(found.log_loss_p):>27}",
+        *table(SIDES, (_side_cells(letter, side) for letter, side in sides)),
+        table_row(CHANGES, ("B - A", found.top1, found.log_loss)),
+        table_row(CHANGES, ("p", f"{found.top1_p:.3g}", f"{found.log_loss_p:.3g}")),
         "",
         f"B is {found.verdict}" + (" than A" if found.verdict != "within noise" else " of A"),
     ]
-    for letter, side in (("A", found.first), ("B", found.second)):
+    for letter, side in sides:
         if side.only_here:
             lines.append(f"{side.only_here} training images are in {letter} alone")
         if side.left_out:
@@ -45,47 +57,30 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
     return lines
 
 
-def _side_line(letter: str, side: Side) -> str:
-    return (
-        f"{letter:<4}{side.name[:19]:<20}{len(side.trials):>7}{side.train_images:>14}"
-        f"{_told(side.top1):>27}{_told(side.log_loss):>27}"
-    )
-
-
-def _told(found: Interval, is_change: bool = False) -> str:
-    sign = "+" if is_change else ""
-    return f"{found.value:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3g}"
+def _side_cells(letter: str, side: Side) -> tuple[object, ...]:
+    return letter, side.name, len(side.trials), side.train_images, side.top1, side.log_loss
 
 
 def model_comparison_lines(found: ModelComparison) -> list[str]:
     """Return the table as lines of at most 100 columns, the best on val first."""
-    head = (
-        f"{'trial':<6}{'model':<23}{'params':>8}{'val loss':>10}{'top-1':>7}"
-        f"{found.split + ' log-loss':>22}{found.split + ' top-1':>22}"
+    columns = (*MODELS, f"{found.split} log-loss:>22.3f", f"{found.split} top-1:>22.3f")
+    scores = (
+        (
+            *(row.trial[-4:], row.model, _millions(row.parameters)),
+            *(row.val_log_loss, row.val_top1, row.log_loss, row.top1),
+        )
+        for row in found.rows
+    )
+    alone = (
+        (row.trial[-4:], row.model, row.images_per_second, row.only_right, row.only_wrong)
+        for row in found.rows
     )
     lines = [
         f"study {found.study}: {len(found.rows)} models on {found.images} images of {found.split}",
         "",
-        head,
-    ]
-    for row in found.rows:
-        loss, top1 = (
-            f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in (row.log_loss, row.top1)
-        )
-        lines.append(
-            f"{row.trial[-4:]:<6}{row.model[:22]:<23}{_millions(row.parameters):>8}"
-            f"{row.val_log_loss:>10.4f}{row.val_top1:>7.3f}{loss:>22}{top1:>22}"
-        )
-    alone = f"{'only it was right':>20}{'only it was wrong':>20}"
-    lines += ["", f"{'trial':<6}{'model':<40}{'images/s':>12}{alone}"]
-    lines += [
-        f"{row.trial[-4:]:<6}{row.model[:38]:<40}{_speed_text(row.images_per_second):>12}"
-        f"{row.only_right:>20}{row.only_wrong:>20}"
-        for row in found.rows
+        *table(columns, scores),
+        "",
+        *table(ALONE, alone),
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
     if found.models_that_opened_test:
@@ -98,37 +93,32 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
     return lines
 
 
-def _speed_text(speed: float) -> str:
-    return "" if math.isnan(speed) else f"{speed:,.0f}"
-
-
 def _millions(parameters: int | None) -> str:
     return "" if parameters is None else f"{parameters / 1e6:.2f} M"
 
 
 def cross_validation_lines(found: CrossValidation) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
+    folds = (
+        (row.fold, row.trial[-4:], row.images, row.epochs, row.best_epoch, row.log_loss, row.top1)
+        for row in found.folds
+    )
+    spread = np.std([row.top1 for row in found.folds], ddof=1) if len(found.folds) > 1 else math.nan
+    scores = (
+        (
+            *(f"{'>' if row.what == found.rule else ' '} {row.what}", row.split, row.images),
+            *(row.log_loss, row.top1),
+        )
+        for row in (found.out_of_fold, *found.ensembles)
+    )
     lines = [
         f"{found.backbone} on {len(found.folds)} folds of study {found.study}",
         "",
-        f"{'fold':<6}{'trial':<8}{'images':>8}{'epochs':>8}{'best at':>9}{'log-loss':>11}"
-        f"{'top-1':>9}",
+        *table(FOLDS, folds),
+        f"standard deviation of top-1 over folds: {spread:.4f}",
+        "",
+        *table(FOLD_SCORES, scores),
     ]
-    lines += [
-        f"{row.fold:<6}{row.trial[-4:]:<8}{row.images:>8}{row.epochs:>8}{row.best_epoch:>9}"
-        f"{row.log_loss:>11.4f}{row.top1:>9.4f}"
-        for row in found.folds
-    ]
-    spread = np.std([row.top1 for row in found.folds], ddof=1) if len(found.folds) > 1 else math.nan
-    lines += [f"standard deviation of top-1 over folds: {spread:.4f}", ""]
-    head = f"{'(95 % intervals)':<30}{'split':<6}{'images':>7}"
-    lines += [f"{head}{'log-loss':>28}{'top-1':>28}"]
-    for row in (found.out_of_fold, *found.ensembles):
-        chosen = "> " if row.what == found.rule else "  "
-        loss, top1 = (
-            f"{i.value:.4f} [{i.low:.4f}, {i.high:.4f}]" for i in (row.log_loss, row.top1)
-        )
-        lines.append(f"{chosen + row.what:<30}{row.split:<6}{row.images:>7}{loss:>28}{top1:>28}")
     lines += ["each fold chose its trial's epoch: out of fold flatters a little"]
     if found.models_that_opened_test:
         lines += ["", access_text(found.models_that_opened_test)]
@@ -140,16 +130,19 @@ def added_class_lines(added: AddedClass) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     runs = runs_option(added.package.parents[1])
     head = f"{added.split}, 95 % intervals"
+    rows = (
+        ("the new class", added.new_images, added.new),
+        ("the old classes, before", added.old_images, added.old_before),
+        ("the old classes, after", added.old_images, added.old_after),
+    )
+    p_value = f"   p = {added.change_p:.3g}"
     return [
         "",
         f"class {added.name!r}: {added.new_train} training images, {added.replayed} of the old "
         f"classes replayed, {len(added.trials)} members trained",
         "",
-        f"{head:<36}{'images':>8}{'top-1':>28}",
-        f"{'the new class':<36}{added.new_images:>8}{_four_digits(added.new):>28}",
-        f"{'the old classes, before':<36}{added.old_images:>8}{_four_digits(added.old_before):>28}",
-        f"{'the old classes, after':<36}{added.old_images:>8}{_four_digits(added.old_after):>28}",
-        f"{'change':<44}{_four_digits(added.change):>28}   p = {added.change_p:.3g}",
+        *table((f"{head}:<36", "images:>8", "top-1:>28.4f"), rows),
+        table_row(("<44", ">28.4f", "<0"), ("change", added.change, p_value)),
         f"{added.taken_for_new} images of old classes are taken for the new one",
         "",
         f"model package: {added.package}",
@@ -157,7 +150,3 @@ def added_class_lines(added: AddedClass) -> list[str]:
         f"  carray predict {added.model} IMAGES{runs}",
         f"  carray errors {added.model} {shown_path(added.data)}{runs}",
     ]
-
-
-def _four_digits(found: Interval) -> str:
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"

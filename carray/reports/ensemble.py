@@ -1,18 +1,24 @@
-"""An ensemble as lines of at most 100 columns: members, rules, and the honest number."""
+"""Text report of an ensemble: its members, the rules tried, and its scores on the test split."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
-from carray.predictions.statistics import Comparison, Interval
+from carray.predictions.statistics import Comparison
 from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option
+from carray.reports.table import table, table_row
 
 WIDTH = 100
+MEMBERS = (
+    *("member:<8", "backbone:<32.30", "state:<10", "weight:>8.3f"),
+    *("val loss:>11.4f", "val top-1:>11.4f"),
+)
+RULES = ("members:>8", "temperature:>13.2f", "log-loss:>10.4f", "top-1:>9.4f")
+VIEWS = ("views:>6", "log-loss:>10.4f", "top-1:>8.4f", "gain (95 % for all sets):>28.4f")
 
 
 def ensemble_lines(ensemble: Ensemble) -> list[str]:
@@ -53,47 +59,41 @@ def wrapped(line: str) -> list[str]:
 
 def _member_lines(ensemble: Ensemble) -> list[str]:
     judged = ensemble.judged_on.partition(",")[0]
-    has_own = judged != "val"  # else the last column would say the same again
-    lines = [
-        f"{'member':<8}{'backbone':<32}{'state':<10}{'weight':>8}{'val loss':>11}{'val top-1':>11}"
-        + f"{judged + ' loss':>12}" * has_own
-    ]
-    for member in ensemble.members:
-        weight = f"{member.weight:.3f}" if member.weight else "-"
-        lines.append(
-            f"{member.trial.rpartition('/')[2]:<8}{member.backbone[:30]:<32}{member.state:<10}"
-            f"{weight:>8}{_number(member.val_log_loss):>11}{_number(member.val_top1):>11}"
-            + f"{_number(member.blend_log_loss):>12}"
-            * has_own
+    rows = (
+        (
+            *(one.trial.rpartition("/")[2], one.backbone, one.state, one.weight or "-"),
+            *(one.val_log_loss, one.val_top1, one.blend_log_loss),
         )
-    return lines
+        for one in ensemble.members
+    )
+    if judged == "val":  # the last column would say the same again
+        return table(MEMBERS, (row[:-1] for row in rows))
+    return table((*MEMBERS, f"{judged} loss:>12.4f"), rows)
 
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:
     head = f"rule, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
-    lines = [f"{head:<48}{'members':>8}{'temperature':>13}{'log-loss':>10}{'top-1':>9}"]
-    for rule in ensemble.rules:
-        name = f"{'> ' if rule.chosen else '  '}{rule.rule}"
-        temperature = f"{rule.temperature:.2f}" if rule.temperature != 1 else "-"
-        lines.append(
-            f"{name:<48}{rule.members:>8}{temperature:>13}{rule.log_loss:>10.4f}{rule.top1:>9.4f}"
+    rows = (
+        (
+            *(f"{'>' if row.chosen else ' '} {row.rule}", row.members),
+            *(row.temperature if row.temperature != 1 else "-", row.log_loss, row.top1),
         )
-    return lines
+        for row in ensemble.rules
+    )
+    return table((f"{head}:<48", *RULES), rows)
 
 
 def _tta_lines(ensemble: Ensemble) -> list[str]:
     """Say what each set of views was worth, and which were refused."""
     head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
-    lines = [f"{head:<42}{'views':>6}{'log-loss':>10}{'top-1':>8}{'gain (95 % for all sets)':>28}"]
+    rows = []
     for row in ensemble.tta_rows:
-        mean = "" if row.name == "none" else (", soft" if row.space == "probability" else ", logit")
-        name = f"{'> ' if row.chosen else '  '}{row.name}{mean}"
-        gain = "" if row.name == "none" else _interval(row.gain)
-        verdict = "" if row.name == "none" else row.verdict
-        lines.append(
-            f"{name:<32}{verdict:<10}{row.views:>6}{row.log_loss:>10.4f}{row.top1:>8.4f}{gain:>28}"
-        )
-    return [*lines, _tta_verdict(ensemble)]
+        is_plain = row.name == "none"
+        mean = "" if is_plain else (", soft" if row.space == "probability" else ", logit")
+        name = f"{'>' if row.chosen else ' '} {row.name}{mean}"
+        label = f"{name:<32}{'' if is_plain else row.verdict}"
+        rows.append((label, row.views, row.log_loss, row.top1, None if is_plain else row.gain))
+    return [*table((f"{head}:<42", *VIEWS), rows), _tta_verdict(ensemble)]
 
 
 def _tta_verdict(ensemble: Ensemble) -> str:
@@ -122,10 +122,10 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
         ("ensemble", test.ensemble.log_loss, test.ensemble.top1),
         ("gain", test.log_loss_gain, test.top1_gain),
     )
-    lines = [f"{head:<36}{'log-loss':>26}{'top-1':>26}"]
-    lines += [f"{name:<36}{_interval(loss):>26}{_interval(top1):>26}" for name, loss, top1 in rows]
-    p_loss, p_top1 = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
-    lines.append(f"{'paired test (bootstrap; McNemar)':<36}{p_loss:>26}{p_top1:>26}")
+    columns = (f"{head}:<36", "log-loss:>26.4f", "top-1:>26.4f")
+    p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
+    lines = table(columns, rows)
+    lines.append(table_row(columns, ("paired test (bootstrap; McNemar)", *p_values)))
     only = (test.only_ensemble_right, test.only_single_right)
     lines.append(f"right where the other is wrong: ensemble {only[0]}, single trial {only[1]}")
     if ensemble.models_that_opened_test > 1:
@@ -133,14 +133,6 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
             f"{access_text(ensemble.models_that_opened_test)}: the more look, the less it says"
         )
     return lines
-
-
-def _interval(found: Interval) -> str:
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _shown(column: str, value: str) -> str:

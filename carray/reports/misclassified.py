@@ -1,10 +1,11 @@
-"""The error sheet: each misclassified image beside examples of its true and its predicted class."""
+"""The error sheet and table: misclassified images beside examples of both of their classes."""
 
 from __future__ import annotations
 
 import csv
 import os
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
 from carray.records import RunsFolder
+from carray.reports.table import interval_text, table
 
 EXAMPLES = 2  # of each of the two classes
 TILE, GAP, MARGIN, CAPTION = 150, 6, 18, 46  # pixels
 BLOCKS_A_ROW = 2
 SHOWN_PAIRS = 8
+PAIRS = ("true class:<40.38", "taken for:<40.38", "images:>8", "of:>8")
 WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
 INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
 
@@ -202,8 +205,6 @@ def write_misclassified(
 
 
 def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> ErrorAnalysis:
-    from carray.reports.misclassified import draw_sheet
-
     table = out / "errors.csv"
     with written_aside(table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -221,17 +222,13 @@ def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> E
 
 def misclassified_lines(found: ErrorAnalysis) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
-    accuracy = found.accuracy
     lines = [
         f"{found.model} on {found.images} images of {found.split}: {len(found.mistakes)} wrong, "
-        f"top-1 {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}]"
+        f"top-1 {interval_text(found.accuracy)}"
     ]
     if found.pairs:
-        lines += ["", f"{'true class':<40}{'taken for':<40}{'images':>8}{'of':>8}"]
-        lines += [
-            f"{pair.true[:38]:<40}{pair.predicted[:38]:<40}{pair.count:>8}{pair.of:>8}"
-            for pair in found.pairs[:SHOWN_PAIRS]
-        ]
+        shown = ((pair.true, pair.predicted, pair.count, pair.of) for pair in found.pairs)
+        lines += ["", *table(PAIRS, islice(shown, SHOWN_PAIRS))]
         more = len(found.pairs) - SHOWN_PAIRS
         lines += [f"and {more} more pairs"] if more > 0 else []
     if found.models_that_opened_test:

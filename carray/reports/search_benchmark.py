@@ -1,17 +1,18 @@
-"""The lab's table, at most 100 columns."""
+"""Text report of the search benchmark: regret of each way to search, and a proposal."""
 
 from __future__ import annotations
 
+from carray.reports.table import table, table_row
 from carray.search_benchmark.score import BenchmarkResult, MethodScore, Proposal
 
-NAME_WIDTH = 34
 OVER = ">50%"
 
 
 def benchmark_lines(result: BenchmarkResult) -> list[str]:
     """Return what `carray replay-lab` prints."""
     marks = list(result.scores[0].regret)
-    head = "".join(f"{f'after {mark}':>15}" for mark in marks)
+    regrets = (f"after {mark}:>15" for mark in marks)
+    columns = ("search:<34", *regrets, "share:>9", "10-90 %:>12")
     sets = len(result.data_sets)
     over = "data sets" if sets > 1 else "seeds"
     plain = [score for score in result.scores if not score.method.starts]
@@ -23,10 +24,9 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
         f"share: of {result.budget} random full trainings, to find what they find; median {over}",
         *result.notes,
         "",
-        f"{'search':<{NAME_WIDTH}}{head}{'share':>9}{'10-90 %':>12}",
-        *(_row(score, marks) for score in plain),
+        *table(columns, map(_cells, plain)),
         *(["with starting points learned from the other data sets:"] if started else []),
-        *(_row(score, marks) for score in started),
+        *(table_row(columns, _cells(score)) for score in started),
         "",
         *proposal_lines(result.proposal),
     ]
@@ -54,11 +54,11 @@ def proposal_lines(proposal: Proposal) -> list[str]:
     return [f"next study: {options}", *start, told]
 
 
-def _row(score: MethodScore, marks: list[int]) -> str:
-    cells = "".join(f"{f'{score.regret[m]:.3f} +-{score.spread[m]:.3f}':>15}" for m in marks)
+def _cells(score: MethodScore) -> tuple[str, ...]:
+    regrets = (f"{score.regret[mark]:.3f} +-{score.spread[mark]:.3f}" for mark in score.regret)
     name = score.method.name + (" *" if score.method.shipped else "")
     spread = f"{_percent(score.share_low)}-{_percent(score.share_high)}"
-    return f"{name:<{NAME_WIDTH}}{cells}{_percent(score.share):>9}{spread:>12}"
+    return name, *regrets, _percent(score.share), spread
 
 
 def _percent(share: float | None) -> str:

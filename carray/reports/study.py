@@ -1,19 +1,21 @@
-"""A study as a table of at most 100 columns, and as JSON for machines."""
+"""Text report of a study: its trials as a table, and as JSON for machines."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from shlex import quote
 from textwrap import wrap
 from typing import Any
 
 from carray import metrics
+from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option
+from carray.reports.table import table
 
 WIDTH = 100
 ROWS = 10
@@ -97,40 +99,37 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     return f"study {study.name} is {study.state}: {', '.join(told) or 'no trials'}{took}"
 
 
-def table_lines(table: Sequence[TrialRow], metric: str) -> list[str]:
+def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
     """Return aligned lines, header first."""
-    if not table:
+    if not rows:
         return ["no trial has been recorded yet"]
     log_loss, top1 = (
         f"{name}{'*' if metric == spelt else ''}"
         for name, spelt in (("log-loss", metrics.VAL_LOG_LOSS), ("top-1", metrics.VAL_TOP1))
     )
-    header = (
-        f"{'trial':<6}{'state':<12}{'backbone':<{BACKBONE_WIDTH}}{'lr':>9}{'epochs':>8}"
-        f"{'best at':>8}{log_loss:>11}{top1:>9}{'time':>9}"
+    columns = (
+        *("trial:<6", "state:<12", f"backbone:<{BACKBONE_WIDTH}", "lr:>9.2g", "epochs:>8"),
+        *("best at:>8", f"{log_loss}:>11.4f", f"{top1}:>9.4f", "time:>9"),
     )
-    return [header, "-" * len(header), *map(_line, table)]
+    header, *lines = table(columns, map(_cells, rows))
+    return [header, "-" * len(header), *lines]
 
 
-def _line(row: TrialRow) -> str:
+def _cells(row: TrialRow) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
     backbone = row.backbone
     if len(backbone) >= BACKBONE_WIDTH:
         backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
-    best = "" if row.best_epoch is None else str(row.best_epoch)
     return (
-        f"{row.number:04d}  {state:<12}{backbone:<{BACKBONE_WIDTH}}{row.lr:>9.2g}{row.epochs:>8}"
-        f"{best:>8}{_number(row.log_loss):>11}{_number(row.top1):>9}"
-        f"{seconds_text(row.seconds):>9}"
+        *(f"{row.number:04d}", state, backbone, row.lr, row.epochs, row.best_epoch),
+        *(_short(row.log_loss), _short(row.top1), seconds_text(row.seconds)),
     )
 
 
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:.4f}" if abs(value) < 1e5 else f"{value:.3g}"  # a column is 11 wide
+def _short(value: float) -> float | str:
+    return f"{value:.3g}" if abs(value) >= 1e5 else value  # a column is 11 wide
 
 
 def _failures(table: Sequence[TrialRow]) -> list[str]:
@@ -161,13 +160,7 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
 
 def study_json(folder: StudyFolder) -> dict[str, Any]:
     """Return the study and all its trials as JSON-able data; unknown numbers are None."""
-    rows = [asdict(row) for row in study_table(folder)]
-    return {
-        "study": folder.record().model_dump(mode="json"),
-        "folder": str(folder.path),
-        "trials": [{name: _plain(value) for name, value in row.items()} for row in rows],
-    }
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    found: dict[str, Any] = to_jsonable(
+        {"study": folder.record(), "folder": folder.path, "trials": study_table(folder)}
+    )
+    return found
