@@ -8,15 +8,16 @@ from collections.abc import Callable
 import optuna
 
 from carray.errors import ConfigError, did_you_mean
-from carray.search.sampling.cached_tpe import CachedTpeSampler
 
 STARTUP_TRIALS = 3  # random ones before univariate TPE learns; Optuna's ten are half a short study
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # group: each backbone's own block is modelled jointly too, not only what all trials share
-    "tpe": lambda seed: CachedTpeSampler(seed=seed, multivariate=True, group=True),
-    "tpe-univariate": lambda seed: CachedTpeSampler(
-        seed=seed, multivariate=False, n_startup_trials=STARTUP_TRIALS
+    "tpe": lambda seed: optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, group=True, constant_liar=True
+    ),
+    "tpe-univariate": lambda seed: optuna.samplers.TPESampler(
+        seed=seed, multivariate=False, n_startup_trials=STARTUP_TRIALS, constant_liar=True
     ),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
