@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.typing import Progress
 
 if TYPE_CHECKING:
-    from carray.data.parallel import Progress
     from carray.ensemble import Ensemble
 
 PathLike = str | os.PathLike[str]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-Advance = Callable[[int], None]  # adds to what is done
+from carray.typing import Advance
+
 LINE_EVERY_SECONDS = 5.0
 
 

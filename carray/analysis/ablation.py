@@ -20,7 +20,6 @@ from carray.analysis.ablation_step import (
 )
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.errors import ConfigError, DataError, TrialFailed
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import log_losses
@@ -34,6 +33,7 @@ from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
 from carray.training.cross_validation import find_complete
 from carray.training.train import OnEpoch, train
+from carray.typing import Progress
 
 LEAST_SEEDS = 3  # two say nothing of how far a third may be
 

@@ -10,7 +10,6 @@ import numpy as np
 from carray.analysis.ablation_step import BETTER, NOISE, WORSE, AblationStep
 from carray.analysis.cross_validation import assemble_folds
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.ensemble.selection import LogitMean, SoftVote
 from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
 from carray.ensemble.tta_views import TtaPredictor
@@ -23,6 +22,7 @@ from carray.predictions.views import NONE, parse_tta_sets
 from carray.records import RunsFolder, StudyRecord, TrialRecord
 from carray.training.cross_validation import train_folds
 from carray.training.train import OnEpoch
+from carray.typing import Progress
 
 
 def tta_step(

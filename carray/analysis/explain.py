@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,10 @@ from carray.drawing import Fonts, fitted
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.files import written_aside
 from carray.inference.inputs import ImageList, find_images, find_package
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.records import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
+from carray.typing import Progress
 
 if TYPE_CHECKING:
     from carray.inference.card import Card
@@ -34,7 +34,6 @@ HIGH, GAP, MARGIN, CAPTION = 150, 4, 18, 44  # pixels of the sheet
 PAIRS_A_ROW = 3
 INK, MUTED, PAPER = "#222222", "#6F6F6F", "#FFFFFF"
 
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,8 @@ def folds(
     folder = RunsFolder.at(runs).study(found.study)
     picture = folds_picture(folder, [row.trial for row in found.folds])
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
-    lines, told = [*cross_validation_lines(found), f"curves: {picture}"], {"picture": picture}
+    lines = [*cross_validation_lines(found), f"curves: {picture}"]
+    told: dict[str, Any] = {"picture": picture}
     if doubts:
         lines.append(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
         if 2 * doubts.images > doubts.of:

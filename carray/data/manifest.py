@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.config import describe
 from carray.errors import DataError
 from carray.files import write_text, written_aside
+from carray.typing import Rows
 
 SPLITS = ("train", "val", "blend", "test")
 VERSION = 1
 STORE_BUDGET_GIB = 50.0
 MANIFEST_FILE, IMAGES_FILE = "manifest.json", "images.csv"
 
-Rows = npt.NDArray[np.int64]  # row numbers into `Manifest.included`
 Crop = Literal["none", "box"]
 
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")

@@ -6,12 +6,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from carray.progress import Advance
+from carray.typing import Progress
 
-Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.progress.progress`
 MAX_WORKERS = 32
 WAITING = 16 * MAX_WORKERS  # items handed to the threads and not yet taken back
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carray import metrics
-from carray.data.parallel import Progress
 from carray.ensemble.cross_fit import RuleScore, best_rule, score_rule
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
@@ -38,6 +37,7 @@ from carray.predictions.test_access import fingerprint, record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
+from carray.typing import Progress
 
 if TYPE_CHECKING:
     from carray.ensemble.tta_views import TtaPredictor

@@ -12,7 +12,7 @@ from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import evaluate_tta_sets
 from carray.inference.card import MemberCard
 from carray.inference.package import member_input
-from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Progress, Square, load_member
+from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Square, load_member
 from carray.predictions.averaging import WeightedAverage, average_log_p
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import Floats, Labels, log_softmax
@@ -21,6 +21,7 @@ from carray.predictions.views import NONE, Tta
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder
 from carray.training.train import default_device
+from carray.typing import Progress
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from torch import Tensor
 from carray import metrics
 from carray.config import HeadConfig, TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, RecordError, TrialFailed
 from carray.incremental.data import extend_manifest
@@ -31,6 +30,7 @@ from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
+from carray.typing import Progress
 
 NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
 FITTED_HEADS = ("random_forest", "knn")  # no weights that could grow

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from carray.data.manifest import Manifest, check_overwritable
-from carray.data.parallel import Progress
 from carray.data.preparation import quality
 from carray.data.preparation.prepare import candidate_rows
 from carray.data.preparation.quality import LabelledImage
@@ -17,6 +16,7 @@ from carray.data.preparation.sources.listing import SourceImage, nfc, walk_image
 from carray.data.preparation.splits import require_images, split_stratified
 from carray.errors import DataError
 from carray.progress import silent
+from carray.typing import Progress
 
 VAL_SHARE, TEST_SHARE = 0.15, 0.25
 NOT_REPLAYED = "not replayed"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.errors import DataError
 from carray.inference.dataset_predictions import predict_rows, record_model_access
 from carray.inference.predictor import load_model
@@ -19,6 +18,7 @@ from carray.predictions.statistics import (
     paired_gain,
 )
 from carray.records import RunsFolder, TrialFolder
+from carray.typing import Progress
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.inference.card import Card
-from carray.inference.predictor import BATCH_IMAGES, Model, Progress
+from carray.inference.predictor import BATCH_IMAGES, Model
 from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import Floats, Rows, log_softmax
 from carray.predictions.test_access import fingerprint, record_access
 from carray.progress import silent
 from carray.records import RunsFolder
+from carray.typing import Progress
 
 
 def predict_rows(

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.errors import ConfigError
 from carray.files import written_aside
 from carray.inference.inputs import find_package
 from carray.progress import silent
 from carray.records import RunsFolder
+from carray.typing import Progress
 
 SUFFIXES = (".npz", ".parquet")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,9 @@ from carray.inference.submission import (
     class_columns,
     probability_rows,
 )
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.records import RunsFolder
+from carray.typing import Progress
 
 if TYPE_CHECKING:
     from carray.inference.predictor import Predictions
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SHOWN = 10  # images that a summary names
 SHOWN_MERGES = 4
 
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Row = dict[str, str]
 
 

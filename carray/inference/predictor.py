@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +24,13 @@ from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import Floats, log_softmax
 from carray.predictions.views import Tta
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.training.evaluation import predict_batches
 from carray.training.trial_state import Numerics, build_numerics, default_compute
+from carray.typing import Progress
 
 BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
 _Image = tuple[Path, Box | None]

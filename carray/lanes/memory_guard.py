@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-GIB = 2**30
+from carray.typing import GIB
+
 LEVEL_TRIAL = 3  # libraries have loaded and their caches have filled when this trial has ended
 
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from carray.errors import RecordError
 from carray.predictions.candidates import Candidate
+from carray.typing import Float32s
+from carray.typing import Labels as Labels
+from carray.typing import Rows as Rows
 
-Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int64]
+Floats = Float32s
 
 NUM_THREADS = 4  # numpy frees Python's lock; more threads only fight for memory bandwidth
 

@@ -19,7 +19,6 @@ from carray.analysis.misclassified import (
     find_misclassified,
 )
 from carray.data.manifest import BOX_COLUMNS, Manifest
-from carray.data.parallel import Progress
 from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
 from carray.drawing import Fonts, fitted
 from carray.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from carray.predictions.test_access import access_text
 from carray.progress import silent
 from carray.records import RunsFolder
 from carray.reports.table import interval_text, table
+from carray.typing import Progress
 
 EXAMPLES = 2  # of each of the two classes
 TILE, GAP, MARGIN, CAPTION = 150, 6, 18, 46  # pixels

@@ -10,12 +10,12 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
 from carray.data.manifest import BOX_COLUMNS, SPLITS, Manifest
-from carray.data.parallel import Progress
 from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
 from carray.drawing import Fonts, fitted
 from carray.errors import DataError
 from carray.files import written_aside
 from carray.progress import silent
+from carray.typing import Progress
 
 INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "blend": "#009E73", "test": "#CC79A7"}

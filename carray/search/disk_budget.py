@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from carray.errors import RecordError
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.typing import GIB
 
-GIB = 2**30
 ReadT = TypeVar("ReadT")
 LOOK_SHARE = 0.1  # of the trials that are there: after as many more, all are looked at again
 

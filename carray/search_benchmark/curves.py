@@ -13,7 +13,8 @@ from carray.records import StudyFolder
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
-from carray.search.warm_start.study_curves import Floats, RecordedStudy, read_recorded
+from carray.search.warm_start.study_curves import RecordedStudy, read_recorded
+from carray.typing import Float64s
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +54,7 @@ class CurveSource(Protocol):
     def draw(self, trial: optuna.Trial) -> Params:
         """Ask Optuna for one trial's values."""
 
-    def curves(self, drawn: Sequence[Params]) -> Floats:
+    def curves(self, drawn: Sequence[Params]) -> Float64s:
         """Return the metric after each epoch, (trials, epochs), in the metric's own direction.
 
         Raises ConfigError if values make no valid trial.
@@ -132,11 +133,11 @@ class StudySource:
         """Draw from the study's space."""
         return self._space.draw(trial)
 
-    def curves(self, drawn: Sequence[Params]) -> Floats:
+    def curves(self, drawn: Sequence[Params]) -> Float64s:
         """Return the curves of the recorded trials that are nearest."""
         recipes = [flatten(self._space.resolve(params)) for params in drawn]
         distances = squared_distances(self._nearness.vectors(recipes), self._places)
-        found: Floats = self.recorded.curves[distances.argmin(axis=1)]
+        found: Float64s = self.recorded.curves[distances.argmin(axis=1)]
         return found
 
     def past(self, seed: int) -> RecordedStudy:
@@ -165,10 +166,10 @@ def check_alike(sources: Sequence[CurveSource]) -> None:
         )
 
 
-def worst_finite(curves: Floats, sign: float) -> Floats:
+def worst_finite(curves: Float64s, sign: float) -> Float64s:
     """Return losses, lower is better, with what isn't finite as bad as the worst that is."""
     losses = sign * curves
     finite = losses[np.isfinite(losses)]
     worst = finite.max() if finite.size else 0.0
-    found: Floats = np.where(np.isfinite(losses), losses, worst)
+    found: Float64s = np.where(np.isfinite(losses), losses, worst)
     return found

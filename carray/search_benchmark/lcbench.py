@@ -16,8 +16,9 @@ import numpy as np
 from carray import metrics
 from carray.errors import ConfigError, RecordError
 from carray.files import read_json
-from carray.search.warm_start.study_curves import Floats, RecordedStudy
+from carray.search.warm_start.study_curves import RecordedStudy
 from carray.search_benchmark.curves import Params
+from carray.typing import Float64s
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +60,7 @@ class LcBench:
         """Draw the seven hyperparameters."""
         return {r["name"]: _suggest(trial, r) for r in self._ranges}
 
-    def curves(self, drawn: Sequence[Params]) -> Floats:
+    def curves(self, drawn: Sequence[Params]) -> Float64s:
         """Ask the surrogate for all epochs of all trials in one call."""
         points = np.array([[p[name] for name in INPUTS] for p in drawn], np.float32)
         epochs = np.tile(np.arange(1, self.max_epochs + 1, dtype=np.float32), len(points))
@@ -67,7 +68,7 @@ class LcBench:
         tasks = np.full((len(numbers), 1), self.code, np.int32)
         answer = _session(self._folder).run(None, {"x_cat": tasks, "x_cont": numbers})[0]
         column, factor = OUTPUTS[self.metric]
-        curves: Floats = answer[:, column].reshape(len(points), -1).astype(np.float64) * factor
+        curves: Float64s = answer[:, column].reshape(len(points), -1).astype(np.float64) * factor
         return curves
 
     def past(self, seed: int) -> RecordedStudy:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -15,9 +14,8 @@ import optuna
 
 from carray.errors import ConfigError
 from carray.metrics import Objective
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.records import RunsFolder
-from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.curves import CurveSource, StudySource, check_alike, worst_finite
 from carray.search_benchmark.methods import (
     BASELINE,
@@ -28,13 +26,13 @@ from carray.search_benchmark.methods import (
 )
 from carray.search_benchmark.score import BenchmarkResult, MethodRuns, half_of, score
 from carray.search_benchmark.simulate import CurveCache, SimulatedStudy
+from carray.typing import Advance, Float64s, UnitProgress
 
 POOL = 1000  # random trials that say what a data set's median is
 REFERENCE_SEED = 987_654
-ShowProgress = Callable[[str, int, str], AbstractContextManager[Advance]]
 
 
-def run_benchmark(request: BenchmarkRequest, show: ShowProgress = silent) -> BenchmarkResult:
+def run_benchmark(request: BenchmarkRequest, show: UnitProgress = silent) -> BenchmarkResult:
     """Replay recorded curves through every method, and propose what the next study should do.
 
     Raises:
@@ -62,7 +60,7 @@ def open_sources(request: BenchmarkRequest) -> list[CurveSource]:
 
 
 def benchmark_sources(
-    sources: Sequence[CurveSource], request: BenchmarkRequest, show: ShowProgress = silent
+    sources: Sequence[CurveSource], request: BenchmarkRequest, show: UnitProgress = silent
 ) -> BenchmarkResult:
     """Replay these sources; starting points come from those of other data sets."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -164,11 +162,11 @@ def _reference(source: CurveSource) -> tuple[float, float]:
     return float(losses.min()), float(np.median(losses))
 
 
-def _pool_losses(source: CurveSource) -> Floats:
+def _pool_losses(source: CurveSource) -> Float64s:
     if isinstance(source, StudySource):
         return source.recorded.losses
     sampler = optuna.samplers.RandomSampler(seed=REFERENCE_SEED)
     study = optuna.create_study(sampler=sampler)
     drawn = [source.draw(study.ask()) for _ in range(POOL)]
-    losses: Floats = worst_finite(source.curves(drawn), Objective(source.metric).sign).min(axis=1)
+    losses: Float64s = worst_finite(source.curves(drawn), Objective(source.metric).sign).min(axis=1)
     return losses

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.methods import Method
+from carray.typing import Float64s
 
 if TYPE_CHECKING:
     from carray.search_benchmark.methods import BenchmarkRequest
@@ -122,13 +122,13 @@ def score(
     )
 
 
-def _regrets(replay: MethodRuns, budget: int) -> Floats:
+def _regrets(replay: MethodRuns, budget: int) -> Float64s:
     """Return regrets on the common grid, (methods, seeds, budget * GRID)."""
     at = np.arange(1, budget * GRID + 1) * replay.max_epochs // GRID
     losses = np.asarray(replay.best, np.float64)[:, :, np.maximum(at, 1) - 1]
     best = min(replay.best_known, float(losses.min()), float(replay.random_ends.min()))
     width = max(replay.median - best, 1e-12)
-    regrets: Floats = (losses - best) / width
+    regrets: Float64s = (losses - best) / width
     return regrets
 
 
@@ -137,18 +137,18 @@ def half_of(budget: int) -> int:
     return max(1, budget // 2)
 
 
-def _needs(replay: MethodRuns, budget: int) -> Floats:
+def _needs(replay: MethodRuns, budget: int) -> Float64s:
     """Return the share of the budget after which each replay is where the baseline ends.
 
     (methods, seeds); that is what half of the baseline's seeds find; infinite: over half.
     """
     reached = replay.best <= _quantile(replay.random_ends, 0.5)
     spent = (reached.argmax(axis=2) + 1) / (budget * replay.max_epochs)
-    shares: Floats = np.where(reached.any(axis=2), spent, np.inf)
+    shares: Float64s = np.where(reached.any(axis=2), spent, np.inf)
     return shares
 
 
-def _score(method: Method, own: Floats, needs: Floats, marks: Sequence[int]) -> MethodScore:
+def _score(method: Method, own: Float64s, needs: Float64s, marks: Sequence[int]) -> MethodScore:
     """Score a method by its regrets, (seeds, grid), and its needs, (data sets, seeds)."""
     shares = _quantile(needs, 0.5, axis=1)
     low, middle, high = _quantile(shares if len(shares) > 1 else needs[0], (0.1, 0.5, 0.9))
@@ -173,7 +173,7 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _propose(methods: Sequence[Method], means: Floats) -> Proposal:
+def _propose(methods: Sequence[Method], means: Float64s) -> Proposal:
     """Choose by mean regret, (data sets, methods, seeds), and judge that where it wasn't chosen.
 
     The default that a method is compared with has starting points where the method has some.

@@ -24,9 +24,9 @@ from carray.metrics import Objective
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
-from carray.search.warm_start.study_curves import Floats
 from carray.search_benchmark.curves import CurveSource, Params
 from carray.search_benchmark.methods import Method
+from carray.typing import Float64s
 
 HYPERBAND_AT_ONCE = 81  # trials that Hyperband has open, as in `carray.search.scheduling.driver`
 SPEEDS = 0.3  # spread (of the logarithm) of how long an epoch takes, from trial to trial
@@ -39,7 +39,7 @@ class SimTrial:
 
     trial_id: str
     asked: optuna.Trial
-    curve: Floats = field(repr=False)  # Hyperband spells out its trials at every turn
+    curve: Float64s = field(repr=False)  # Hyperband spells out its trials at every turn
     seconds: float
     status: str = TuneTrial.PENDING
     epochs_done: int = 0
@@ -52,9 +52,9 @@ class CurveCache:
 
     def __init__(self, source: CurveSource) -> None:
         self._source = source
-        self._known: dict[tuple[Any, ...], Floats] = {}
+        self._known: dict[tuple[Any, ...], Float64s] = {}
 
-    def curve(self, params: Params) -> Floats:
+    def curve(self, params: Params) -> Float64s:
         """Return one trial's curve, (epochs,)."""
         key = tuple(sorted(params.items()))
         if key not in self._known:
@@ -94,7 +94,7 @@ class SimulatedStudy:
         self._opened = 0
         self.seen: list[float] = []  # loss of every epoch, in the order they ended
 
-    def run(self) -> Floats:
+    def run(self) -> Float64s:
         """Return the lowest loss seen after each epoch of the budget, (budget_epochs,)."""
         while len(self.seen) < self._budget:
             self._open_trials()
@@ -102,7 +102,7 @@ class SimulatedStudy:
             self._now, _, trial = heapq.heappop(self._running)
             self._free_lanes += 1
             self._end_epoch(trial)
-        best: Floats = np.minimum.accumulate(np.array(self.seen))
+        best: Float64s = np.minimum.accumulate(np.array(self.seen))
         return best
 
     @property

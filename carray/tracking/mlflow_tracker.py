@@ -12,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +22,12 @@ import yaml
 
 from carray import metrics
 from carray.config import flatten
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.mlflow_client import cause_of, close_store, quiet, translate_mlflow_errors
 from carray.tracking.study_run import EPOCHS_SENT, StudyRun, TrialRunState, mlflow_key
 from carray.tracking.tracker import Tracker, curve_row, run_of
+from carray.typing import UnitProgress
 
 CLOSE_SECONDS = 60.0
 FAILING_SECONDS = 5.0  # what closing waits for a store that has stopped answering
@@ -36,7 +36,6 @@ RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0)  # pauses after a failure, then the last 
 REST = 19.0  # the writer rests so many times as long as a call took: a twentieth of a core
 MAX_REST_SECONDS = 2.0  # a slow store costs waiting, not work
 ROUND_SECONDS = 5.0  # where many trials have news each is told as often, for up to half a core
-Show = Callable[[str, int, str], AbstractContextManager[Advance]]  # `carray.progress.progress`
 FILES_SENT = "carray.sent"  # the tag that says which files an ended trial has sent
 METRICS_PER_CALL = 800  # MLflow takes 1,000 metrics, params and tags together
 STATUS = {
@@ -132,7 +131,7 @@ class MlflowTracker(Tracker):
                 "`carray sync` sends them from their records"
             )
 
-    def tell_all(self, patience_seconds: float, show: Show = silent) -> int:
+    def tell_all(self, patience_seconds: float, show: UnitProgress = silent) -> int:
         """Wait until everything is told, and take no more; return how many runs are not told.
 
         Args:

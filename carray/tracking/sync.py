@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError, did_you_mean
-from carray.progress import Advance, progress
+from carray.progress import progress
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord
 from carray.tracking.mlflow_client import (
     client_of,
@@ -23,6 +23,7 @@ from carray.tracking.mlflow_client import (
 )
 from carray.tracking.mlflow_tracker import MlflowTracker
 from carray.tracking.study_run import child_runs
+from carray.typing import Advance
 
 
 def say(sentence: str) -> None:

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from carray.data.pixels.loader import Loader, Rows, to_device
+from carray.data.pixels.loader import Loader, to_device
 from carray.models.classifier import Classifier
 from carray.models.freezing import BatchNorm
 from carray.training.evaluation import eval_plan
 from carray.training.ranks import Ranks
 from carray.training.trial_state import LiveTrial
+from carray.typing import Rows
 
 MEASURED_IMAGES = 128
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.errors import DataError
 from carray.progress import silent
 from carray.records import RunsFolder, TrialRecord, TrialState
 from carray.training.train import OnEpoch, PathLike, train
+from carray.typing import Progress
 
 
 def train_folds(

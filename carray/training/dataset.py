@@ -8,11 +8,11 @@ import numpy as np
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
-from carray.data.pixels.loader import Images, Rows
+from carray.data.pixels.loader import Images
 from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.progress import silent
+from carray.typing import Progress, Rows
 
 
 @dataclass(frozen=True)

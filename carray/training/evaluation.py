@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from carray.config import TrialConfig
-from carray.data.pixels.loader import Batch, EvalPlan, Loader, Rows, to_device
+from carray.data.pixels.loader import Batch, EvalPlan, Loader, to_device
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
 from carray.training.features.frozen import (
@@ -21,6 +21,7 @@ from carray.training.features.frozen import (
 from carray.training.ranks import Ranks
 from carray.training.scores import ScoreSums
 from carray.training.trial_state import LiveTrial, Numerics
+from carray.typing import Rows
 
 EVAL_FEATURES = 256  # stored features that a head takes at once
 

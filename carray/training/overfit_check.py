@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,9 @@ import torch
 from carray import metrics
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.data.pixels.loader import Rows
 from carray.errors import ConfigError, TrialFailed
 from carray.models.classifier import check_backbone
-from carray.progress import Advance, silent
+from carray.progress import silent
 from carray.training.compute.out_of_memory import infeasible_message, is_out_of_memory
 from carray.training.dataset import TrialData, open_data
 from carray.training.evaluation import evaluate
@@ -28,8 +26,7 @@ from carray.training.loop import train_one_epoch
 from carray.training.ranks import SoloRanks
 from carray.training.train import default_device
 from carray.training.trial_state import LiveTrial, build_live, check_precision
-
-Steps = Callable[[str, int, str], AbstractContextManager[Advance]]
+from carray.typing import Rows, UnitProgress
 
 IMAGES, IMAGES_PER_CLASS = 32, 4
 MOST_PASSES = 200
@@ -88,7 +85,7 @@ def sanity(
     weights: str | os.PathLike[str] | None = None,
     images: int = IMAGES,
     seconds: float = 100.0,
-    progress: Steps = silent,
+    progress: UnitProgress = silent,
 ) -> OverfitResult:
     """Try to overfit a few training images with all regularisation off; say pass or fail and why.
 
@@ -178,7 +175,7 @@ def _overfit(
     data: TrialData,
     seconds: float,
     weights: str | os.PathLike[str] | None,
-    progress: Steps,
+    progress: UnitProgress,
 ) -> OverfitResult:
     tried = _Try(build_live("sanity", config, data, default_device(), weights=weights))
     trouble = ""

@@ -15,7 +15,6 @@ import torch
 
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.disk import disk_error
 from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import absolute, claimed, locked
@@ -37,6 +36,7 @@ from carray.training.ranks import Ranks, SoloRanks
 from carray.training.runner import TrialRunner
 from carray.training.stopping import stop_reason
 from carray.training.trial_state import check_precision
+from carray.typing import Progress
 
 PathLike = str | os.PathLike[str]
 OnEpoch = Callable[[TrialRecord], None]

@@ -38,12 +38,13 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from carray.config import Compute, InputSpec
 from carray.data.pixels.augmentation import AugmentRanges, ranges_for, sample_params
 from carray.data.pixels.augmentation_backends import apply_opencv
-from carray.data.pixels.loader import Batch, Images, Loader, Rows, to_device
+from carray.data.pixels.loader import Batch, Images, Loader, to_device
 from carray.data.pixels.store import open_store
 from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.training.compute.malloc import keep_freed_memory
 from carray.training.trial_state import build_numerics
+from carray.typing import Rows
 
 BATCH = 32
 REPEATS = 4  # passes over the images in one timing

@@ -24,12 +24,12 @@ from carray.api import Study, load_study
 from carray.cli.shared import parse_sets
 from carray.metrics import Objective
 from carray.records import TrialRecord
-from carray.search.warm_start.study_curves import Floats
+from carray.typing import Float64s
 
 REACH = {"plain": 0.25, "default": 0.1, "starts": 0.1}  # of the random study's epochs
 
 
-def losses_in_order(trials: Sequence[TrialRecord], metric: str) -> Floats:
+def losses_in_order(trials: Sequence[TrialRecord], metric: str) -> Float64s:
     """Return the loss after each epoch of a study, (epochs,), in the order the epochs ended.
 
     A record has the times of a trial's begin and end; its epochs are taken as equally long.
@@ -43,7 +43,7 @@ def losses_in_order(trials: Sequence[TrialRecord], metric: str) -> Floats:
     return np.array([loss for _, loss in sorted(ended)])
 
 
-def epochs_to(losses: Floats, target: float) -> int | None:
+def epochs_to(losses: Float64s, target: float) -> int | None:
     """Return after how many epochs a loss of `target` was there; None: never."""
     reached = np.flatnonzero(losses <= target)
     return int(reached[0]) + 1 if reached.size else None

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from carray.data.parallel import map_images, num_workers
-from carray.progress import Advance, silent
+from carray.progress import silent
+from carray.typing import Advance
 
 
 def test_results_come_in_order_and_are_counted() -> None:

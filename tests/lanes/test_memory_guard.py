@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from carray.lanes import memory_guard
-from carray.lanes.memory_guard import GIB, LaneMemory, MemoryLimit, own_bytes
+from carray.lanes.memory_guard import LaneMemory, MemoryLimit, own_bytes
 from carray.training.compute.malloc import trim
+from carray.typing import GIB
 
 MIB = 2**20
 

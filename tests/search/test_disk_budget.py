@@ -9,7 +9,8 @@ import pytest
 from carray.config import build_config
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.disk_budget import GIB, DiskBudget
+from carray.search.disk_budget import DiskBudget
+from carray.typing import GIB
 
 MIB_GIB = 2**20 / GIB  # a MiB in GiB
 

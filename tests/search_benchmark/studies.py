@@ -14,8 +14,9 @@ import optuna
 from carray.config import build_config
 from carray.files import write_text
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.warm_start.study_curves import Floats, RecordedStudy
+from carray.search.warm_start.study_curves import RecordedStudy
 from carray.search_benchmark.curves import Params
+from carray.typing import Float64s
 
 SPACE = """
 version: 1
@@ -52,7 +53,7 @@ class Hill:
             "dropout": trial.suggest_float("dropout", 0.0, 0.5),
         }
 
-    def curves(self, drawn: Sequence[Params]) -> Floats:
+    def curves(self, drawn: Sequence[Params]) -> Float64s:
         losses = [
             hill_losses(self.ideal, point["optimizer.lr"], self.max_epochs) for point in drawn
         ]

@@ -14,6 +14,7 @@ from carray.errors import ConfigError, RecordError
 from carray.search_benchmark.curves import StudySource
 from carray.search_benchmark.methods import BenchmarkRequest
 from carray.search_benchmark.run import benchmark_sources, open_sources, run_benchmark
+from carray.typing import Advance
 from tests.search_benchmark.studies import Hill, past_study
 
 SMALL = BenchmarkRequest(seeds=3, budget=12, lanes=2)
@@ -42,8 +43,6 @@ def test_data_sets_replayed_in_processes_give_the_same_figures() -> None:
 def test_progress_counts_every_replay() -> None:
     from collections.abc import Iterator
     from contextlib import contextmanager
-
-    from carray.progress import Advance
 
     counted: list[int] = []
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import log, radians
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
+from carray.typing import AnyFloats
+
 Rng = np.random.Generator
 
 CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
@@ -185,7 +185,7 @@ def identity_params(count: int, side_in: int, side_out: int, view: View = WHOLE)
     )
 
 
-def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> Floats:
+def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> AnyFloats:
     """Draw crop boxes (count, 4): x1, y1, x2, y2 as shares of the side.
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015: area and log aspect uniform; the
@@ -204,16 +204,16 @@ def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> Floats:
     return np.stack([x1, y1, x1 + width, y1 + height], 1)
 
 
-def _on_pixels(boxes: Floats, side: int) -> Floats:
+def _on_pixels(boxes: AnyFloats, side: int) -> AnyFloats:
     """Move the boxes' edges to whole pixels, as torchvision's crops have them: no warp is needed
     to cut such a box out, and resizing costs a quarter of warping."""
     edges = np.rint(boxes * side)
     edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2] + 1)
-    on_pixels: Floats = edges / side
+    on_pixels: AnyFloats = edges / side
     return on_pixels
 
 
-def _sample_geometric(row: AugmentRanges, count: int, rng: Rng) -> tuple[Floats, Floats]:
+def _sample_geometric(row: AugmentRanges, count: int, rng: Rng) -> tuple[AnyFloats, AnyFloats]:
     """Draw what one of `GEOMETRIC`, or none, does to each image.
 
     Returns:
@@ -232,7 +232,7 @@ def _sample_geometric(row: AugmentRanges, count: int, rng: Rng) -> tuple[Floats,
 
 
 def affine_of(
-    boxes: Floats, flips: npt.NDArray[np.bool_], maps: Floats, side_in: int, side_out: int
+    boxes: AnyFloats, flips: npt.NDArray[np.bool_], maps: AnyFloats, side_in: int, side_out: int
 ) -> npt.NDArray[np.float32]:
     """Fold crop, flip and (B, 2, 2) map into one: output pixel -> source pixel, (B, 2, 3).
 
@@ -277,13 +277,13 @@ def _sample_colour(row: AugmentRanges, count: int, rng: Rng) -> npt.NDArray[np.f
     return np.concatenate([matrix, offset], 2).astype(np.float32)
 
 
-def _hue_turn(angle: Floats) -> Floats:
+def _hue_turn(angle: AnyFloats) -> AnyFloats:
     """Return (B, 3, 3) matrices that turn the two colour axes of YIQ."""
     turn = np.zeros((len(angle), 3, 3))
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)
     turn[:, 1, 2], turn[:, 2, 1] = -np.sin(angle), np.sin(angle)
-    turned: Floats = _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
+    turned: AnyFloats = _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
     return turned
 
 

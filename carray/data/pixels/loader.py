@@ -33,8 +33,8 @@ from carray.data.pixels.augmentation import (
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.mixup import MixParams, sample_mix
 from carray.errors import DataError
+from carray.typing import Rows
 
-Rows = npt.NDArray[np.int64]
 BATCHES_AHEAD = 3
 _SHUFFLE, _AUGMENT, _VIEW = 1, 2, 3  # keep the streams of random numbers apart
 

@@ -25,14 +25,14 @@ from pydantic import BaseModel, ValidationError
 
 from carray import config
 from carray.data.manifest import BOX_COLUMNS, Manifest
-from carray.data.parallel import Progress, map_images
+from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
 from carray.errors import DataError, DiskError
 from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
+from carray.typing import GIB, Progress
 
 VERSION = 1
-GIB = 2**30
 CHECK_BYTES = 256 * 2**20  # of pixels, checked at each opening; `verify` checks them all
 SPARE_BYTES = GIB // 2  # disk that a new store leaves free
 

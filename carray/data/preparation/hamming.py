@@ -13,6 +13,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from carray.typing import Rows
+
 MAX_BITS = 10  # of 64 that may differ
 RADII = (2, 2, 2, 1)  # of the bands: past all of them at once, 3 + 3 + 3 + 2 bits differ
 BAND_BITS = 16
@@ -20,7 +22,6 @@ PAIRS_AT_ONCE = 1_000_000  # compared in one block, some 50 MiB
 STEP_COST = 8  # of one pair gathered from buckets, in pairs of a plain block
 
 Hashes = npt.NDArray[np.uint64]
-Rows = npt.NDArray[np.int64]
 
 
 def near_pairs(hashes: Hashes) -> Iterator[Rows]:

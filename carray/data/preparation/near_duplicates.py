@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.pixels.decode import Pixels
-from carray.data.preparation.hamming import Rows, near_pairs
+from carray.data.preparation.hamming import near_pairs
 from carray.data.preparation.scan_cache import ImageScan
+from carray.typing import Rows
 
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB

@@ -18,7 +18,6 @@ from carray.data.manifest import (
     Rows,
     check_overwritable,
 )
-from carray.data.parallel import Progress
 from carray.data.preparation import quality
 from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
@@ -29,6 +28,7 @@ from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
 from carray.errors import DataError
 from carray.progress import silent
+from carray.typing import Progress
 
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
 

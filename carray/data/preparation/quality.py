@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carray.data.manifest import Rows
 from carray.data.preparation.near_duplicates import near_duplicate_groups
 from carray.data.preparation.scan_cache import ImageScan
 from carray.data.preparation.sources import SourceImage
+from carray.typing import Rows
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept
 

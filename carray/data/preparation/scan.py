@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from carray.data.parallel import Progress, map_images
+from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
 from carray.data.preparation.scan_cache import THUMB_SIDE, ImageScan, ScanCache, key_of, open_cache
 from carray.progress import silent
+from carray.typing import Progress
 
 HASHED_SIDE = 64  # what the perceptual hash sees; it shrinks that to 32 itself
 DRAFT_SIDE = 160  # a JPEG may be decoded at 1/2, 1/4 or 1/8 down to this; all its bytes are read

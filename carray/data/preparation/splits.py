@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from carray.data.manifest import SPLITS, Rows
+from carray.data.manifest import SPLITS
 from carray.errors import DataError
+from carray.typing import Rows
 
 MIN_BLEND_IMAGES = 40  # fewer choose an ensemble no better than chance would
 MAX_NAMED = 8  # classes that an error names before it counts the rest

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from carray.data.parallel import Progress, map_images
+from carray.data.parallel import map_images
 from carray.data.pixels.decode import Pixels
 from carray.data.synthetic import scene
 from carray.data.synthetic.car_models import MODELS, Model
@@ -19,6 +19,7 @@ from carray.data.synthetic.draw import Canvas, paint_car
 from carray.errors import DataError
 from carray.files import written_aside
 from carray.progress import silent
+from carray.typing import Progress
 
 FLAWS_FILE = "flaws.csv"
 WIDTHS, HEIGHTS = (120, 160), (96, 128)  # pixels, both ends included

@@ -18,6 +18,7 @@ from carray.search.placement.plan import AUTO, Node
 from carray.search.preflight import typical_configs
 from carray.search.request import StudyRequest
 from carray.search.space.space import SearchSpace
+from carray.typing import GIB
 
 MARGIN = 0.1  # of a GPU's memory that stays free: for fragments, and trials unlike those measured
 MOST_LANES = 8  # on a GPU; more only wait for one another's kernels
@@ -100,7 +101,6 @@ def _measure(configs: Sequence[TrialConfig], num_classes: int) -> MeasuredMemory
     import torch
 
     from carray.training.compute.memory_footprint import footprint_gib
-    from carray.training.compute.out_of_memory import GIB
 
     device = torch.device("cuda")
     gpu_gib = torch.cuda.get_device_properties(device).total_memory / GIB

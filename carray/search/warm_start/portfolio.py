@@ -22,7 +22,8 @@ from carray.errors import ConfigError, RecordError
 from carray.files import write_text
 from carray.records import RunsFolder
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
-from carray.search.warm_start.study_curves import Floats, RecordedStudy, read_recorded
+from carray.search.warm_start.study_curves import RecordedStudy, read_recorded
+from carray.typing import Float64s
 from carray.yaml_loader import parse
 
 SIZE = 6  # recipes of a portfolio, where nothing else is said
@@ -165,7 +166,7 @@ def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]
     return [candidates[index] for index in greedy(_by_data_set(studies, opinions), size)]
 
 
-def greedy(regrets: Floats, size: int) -> list[int]:
+def greedy(regrets: Float64s, size: int) -> list[int]:
     """Return `size` columns of `regrets` (data sets, recipes) that together leave little regret.
 
     Each next one is that which most lowers the mean over data sets of the best regret so far. When
@@ -186,17 +187,17 @@ def greedy(regrets: Floats, size: int) -> list[int]:
     return chosen
 
 
-def regrets_of(study: RecordedStudy) -> Floats:
+def regrets_of(study: RecordedStudy) -> Float64s:
     """Return each trial's regret in [0, WORST_REGRET]: 0 is the study's best, 1 its median."""
     losses = study.losses
     width = float(np.median(losses) - losses.min())
     if width <= 0:
         return np.where(losses > losses.min(), 1.0, 0.0)
-    regrets: Floats = np.minimum((losses - losses.min()) / width, WORST_REGRET)
+    regrets: Float64s = np.minimum((losses - losses.min()) / width, WORST_REGRET)
     return regrets
 
 
-def _best_of(study: RecordedStudy, own: Floats, taken: Floats) -> list[int]:
+def _best_of(study: RecordedStudy, own: Float64s, taken: Float64s) -> list[int]:
     """Return the trials at the study's best recipes, none of which is `taken` or there twice."""
     count = max(FEWEST_CANDIDATES, round(CANDIDATES * len(study.points)))
     best: list[int] = []
@@ -209,7 +210,7 @@ def _best_of(study: RecordedStudy, own: Floats, taken: Floats) -> list[int]:
     return best
 
 
-def _predicted_regret(study: RecordedStudy, own: Floats, asked: Floats) -> Floats:
+def _predicted_regret(study: RecordedStudy, own: Float64s, asked: Float64s) -> Float64s:
     """Return the regret that `study` expects of recipes at `asked`: a kernel mean of its trials.
 
     Its width is the one that best predicts the study's own trials, each from the others.
@@ -222,14 +223,14 @@ def _predicted_regret(study: RecordedStudy, own: Floats, asked: Floats) -> Float
     return _kernel_mean(squared_distances(asked, own), width, regrets)
 
 
-def _kernel_mean(squared: Floats, width: float, regrets: Floats) -> Floats:
+def _kernel_mean(squared: Float64s, width: float, regrets: Float64s) -> Float64s:
     weights = np.exp(-squared / (2 * width**2))
     known = weights @ regrets + UNKNOWN_WEIGHT * 1.0
-    mean: Floats = known / (weights.sum(axis=1) + UNKNOWN_WEIGHT)
+    mean: Float64s = known / (weights.sum(axis=1) + UNKNOWN_WEIGHT)
     return mean
 
 
-def _by_data_set(studies: Sequence[RecordedStudy], opinions: Floats) -> Floats:
+def _by_data_set(studies: Sequence[RecordedStudy], opinions: Float64s) -> Float64s:
     """Average the opinions of studies of one data set, (data sets, recipes)."""
     names = [study.data or study.name for study in studies]
     rows = [

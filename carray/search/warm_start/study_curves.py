@@ -18,8 +18,8 @@ from carray.errors import RecordError
 from carray.metrics import Objective
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.warm_start.recipe_distance import Point
+from carray.typing import Float64s
 
-Floats = npt.NDArray[np.float64]
 NOT_RECIPE = ("seed", "fold", "epochs", "best_metric", "early_stop_patience", "precision")
 USED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -34,15 +34,15 @@ class RecordedStudy:
     metric: str
     points: tuple[Point, ...]
     """Each trial's whole recipe by dotted names, without seed and length."""
-    curves: Floats
+    curves: Float64s
     """(trials, epochs): the metric after each epoch, in the metric's own direction."""
     full: npt.NDArray[np.bool_]
     """(trials,): whether the curve was seen to its end."""
 
     @property
-    def losses(self) -> Floats:
+    def losses(self) -> Float64s:
         """Return each trial's best epoch, (trials,); lower is better whatever the metric."""
-        best: Floats = (Objective(self.metric).sign * self.curves).min(axis=1)
+        best: Float64s = (Objective(self.metric).sign * self.curves).min(axis=1)
         return best
 
 
@@ -77,7 +77,7 @@ def recipe_of(record: TrialRecord) -> dict[str, object]:
     return {name: v for name, v in flatten(record.config).items() if name not in NOT_RECIPE}
 
 
-def extrapolate_stopped(curves: Sequence[Floats], ended: Sequence[bool], metric: str) -> Floats:
+def extrapolate_stopped(curves: Sequence[Float64s], ended: Sequence[bool], metric: str) -> Float64s:
     """Bring curves to one length, (trials, epochs).
 
     One that ended by itself stays at its last value; a stopped one goes on as the module says.
@@ -93,7 +93,7 @@ def extrapolate_stopped(curves: Sequence[Floats], ended: Sequence[bool], metric:
     )
 
 
-def _extrapolated(curve: Floats, full: Floats, metric: str) -> Floats:
+def _extrapolated(curve: Float64s, full: Float64s, metric: str) -> Float64s:
     """Append what the median full-length curve does after as many epochs."""
     seen = len(curve)
     own, others = _distance(curve, metric), _distance(full, metric)
@@ -104,10 +104,10 @@ def _extrapolated(curve: Floats, full: Floats, metric: str) -> Floats:
     return np.concatenate([curve, _distance(rest, metric)])
 
 
-def _distance(values: Floats, metric: str) -> Floats:
+def _distance(values: Float64s, metric: str) -> Float64s:
     """Return how far values are from perfect, a loss itself or one minus a share; and back."""
     return values if Objective(metric).direction == "minimize" else 1.0 - values
 
 
-def _curve(record: TrialRecord, metric: str) -> Floats:
+def _curve(record: TrialRecord, metric: str) -> Float64s:
     return np.array([row.get(metric, np.nan) for row in record.epochs], np.float64)

@@ -15,12 +15,13 @@ from carray.config import Compute, TrialConfig
 from carray.data.pixels.loader import Images
 from carray.data.pixels.store import store_side
 from carray.models.classifier import Classifier
-from carray.training.compute.out_of_memory import CONTEXT_GIB, GIB, is_out_of_memory
+from carray.training.compute.out_of_memory import CONTEXT_GIB, is_out_of_memory
 from carray.training.dataset import TrialData
 from carray.training.evaluation import evaluate
 from carray.training.loop import train_one_epoch
 from carray.training.ranks import SoloRanks
 from carray.training.trial_state import build_live, default_compute
+from carray.typing import GIB
 
 EVALUATED = 4  # batches of training that one of evaluation may be as large as
 

@@ -9,8 +9,8 @@ from torch import nn
 from carray.config import TrialConfig
 from carray.errors import TrialInfeasible
 from carray.training.ranks import Ranks
+from carray.typing import GIB
 
-GIB = 2**30
 CONTEXT_GIB = 1.0  # of a GPU, and less, that a process holds with no trial on it
 PHRASES = (
     "out of memory",

@@ -21,19 +21,19 @@ from torch.nn import functional as F
 from carray import metrics
 from carray.config import CLASSICAL_HEADS, HeadConfig, InputSpec, TrialConfig
 from carray.data.manifest import Manifest
-from carray.data.parallel import Progress
 from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
 from carray.training.dataset import TrialData, open_data
-from carray.training.features.fits import FITS, FeatureDataset, Labels
+from carray.training.features.fits import FITS, FeatureDataset
 from carray.training.features.pooled import Features, pooled_features
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
 from carray.training.train import claim_trial_number, default_device, open_single_study
 from carray.training.trial_state import build_numerics, default_compute
+from carray.typing import Labels, Progress
 
 EMPTY_ROW = (metrics.LR, metrics.DATA_WAIT, metrics.PEAK_MEMORY_GIB)  # nothing to tell, so 0
 

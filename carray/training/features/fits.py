@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from carray.models.fitted_heads import NeighbourHead
 from carray.training.features.pooled import Features
+from carray.typing import Labels
 
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C
 PROBE_STEPS = 300
@@ -26,7 +26,6 @@ SHARPNESS = (5.0, 20.0, 80.0)
 TREES = 300
 NEVER = -20.0  # bias of a class without a training image
 
-Labels = npt.NDArray[np.int64]
 Fit = tuple[dict[str, Tensor], dict[str, Any]]  # the head's tensors, and what was chosen
 
 

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from carray.config import InputSpec, TrialConfig
-from carray.data.pixels.loader import BatchPlan, Loader, Rows, ViewPlan, to_device
+from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
 from carray.files import evict_until_fits, folder_bytes, locked, write_text, written_aside
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
 from carray.training.trial_state import Numerics
+from carray.typing import GIB, Rows
 
-GIB = 2**30
 BATCH = 64  # images that the backbone takes at once
 
 Features = npt.NDArray[Any]  # (images of the manifest, ...)

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import torch
 
 from carray.config import TrialConfig
-from carray.data.parallel import Progress
-from carray.data.pixels.loader import Loader, Rows, to_device
+from carray.data.pixels.loader import Loader, to_device
 from carray.models.classifier import Classifier
 from carray.progress import silent
 from carray.training.dataset import TrialData
 from carray.training.evaluation import eval_plan
 from carray.training.trial_state import Numerics
+from carray.typing import Progress, Rows
 
 Features = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from carray.data.pixels.decode import read_square
 from carray.data.pixels.store import PixelStore, build_store, open_store, store_bytes, store_side
 from carray.data.preparation.prepare import prepare
 from carray.errors import ConfigError, DataError, DiskError
-from carray.progress import Advance
+from carray.typing import Advance
 from tests.data.pictures import image_folder, save
 from tests.data.preparation.test_sources import devkit
 

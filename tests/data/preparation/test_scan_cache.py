@@ -16,7 +16,7 @@ from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.data.preparation.scan_cache import cache_path, num_cached
 from carray.errors import DataError
-from carray.progress import Advance
+from carray.typing import Advance
 from tests.data.pictures import image_folder, picture, save
 
 FEW = 3

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from carray.search.sampling.cached_tpe import CachedTpeSampler
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial
 
-from carray.search.sampling.cached_tpe import CachedTpeSampler
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import WriteBehindStorage
 from tests.search.stores import close, make_optuna_file

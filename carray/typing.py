@@ -1,0 +1,22 @@
+"""Types and units that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+AnyFloats = npt.NDArray[np.floating[Any]]
+Float32s = npt.NDArray[np.float32]
+Float64s = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]  # class index of each image
+Rows = npt.NDArray[np.int64]  # row numbers: into `Manifest.included`, a split, a table of hashes
+
+Advance = Callable[[int], None]  # adds to what is done
+Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.progress.progress`
+UnitProgress = Callable[[str, int, str], AbstractContextManager[Advance]]  # of another unit
+
+GIB = 2**30
