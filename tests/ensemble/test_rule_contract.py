@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name
 
 
 @pytest.fixture(scope="module")
-def votes(tmp_path_factory: pytest.TempPathFactory) -> SplitPredictions:
+def predictions(tmp_path_factory: pytest.TempPathFactory) -> SplitPredictions:
     """Four trials of falling skill, each with errors of its own, on 300 images."""
     spec = StudySpec([Trial(skill=skill) for skill in SKILLS])
     folder = make_study(tmp_path_factory.mktemp("rules"), spec)

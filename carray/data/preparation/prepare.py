@@ -15,7 +15,6 @@ from carray.data.manifest import (
     Crop,
     Manifest,
     PrepareSettings,
-    Rows,
     check_overwritable,
 )
 from carray.data.preparation import quality
@@ -28,7 +27,7 @@ from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
 from carray.errors import DataError
 from carray.progress import silent
-from carray.typing import Progress
+from carray.typing import Progress, Rows
 
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
 
