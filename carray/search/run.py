@@ -8,13 +8,14 @@ same arguments goes on where the last call ended; with more trials it extends th
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
-from carray.data.manifest import Manifest
 from carray.disk import disk_error
 from carray.errors import RESUMES, PlanError
 from carray.records import RunsFolder, StudyFolder
+from carray.search.ledger import Ledger
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
@@ -23,20 +24,17 @@ from carray.search.preflight import preflight
 from carray.search.request import StudyRequest
 from carray.search.session import Session, running_lanes
 from carray.search.setup import (
+    StudySetup,
     check_classifiers,
     check_names,
     has_pending_trials,
     locked_study,
     open_ledger,
-    open_record,
     plan_study,
     refit_plan,
-    resolve_space,
-    resolve_starting_points,
     write_files,
 )
 from carray.search.signals import Interrupts
-from carray.search.space.space import SearchSpace
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import SubprocessTracker, Tracker
 from carray.tracking.sync import say
@@ -70,76 +68,91 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
 
 
 def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
-    runs = RunsFolder.at(request.runs)
-    manifest = Manifest.load(request.data)
-    space = resolve_space(request)
-    starts = resolve_starting_points(request, space, runs)
-    folder, study = open_record(request, runs, manifest, space)
-    if request.preflight and not any(folder.trials()):
-        check_names(space)
-        check_classifiers(space, manifest, request.weights)
-        preflight(space, manifest.folder, board.note, weights=request.weights)
+    setup = StudySetup.resolve(request)
+    if request.preflight and not any(setup.folder.trials()):
+        check_names(setup.space)
+        check_classifiers(setup)
+        preflight(setup.space, setup.manifest.folder, board.note, weights=setup.weights)
     with ExitStack() as stack:
-        stack.enter_context(locked_study(folder))
-        records = folder.records()  # of earlier calls
-        tracker = SubprocessTracker(runs, say)
+        stack.enter_context(locked_study(setup.folder))
+        records = setup.folder.records()  # of earlier calls
+        tracker = SubprocessTracker(setup.runs, say)
         stack.callback(tracker.abandon)
-        checker = ThreadPoolExecutor(1)
-        named = checker.submit(check_names, space)
-        checked = checker.submit(check_classifiers, space, manifest, request.weights)
-        try:
-            stack.enter_context(connected(request.address))
-        finally:
-            named.result()  # a misspelt name is told first, whatever a cluster says
+        checked = _join_cluster(setup, stack)
         interrupts.take()
-        request = resolve_gpu_share(request, space, manifest, nodes(), board.note)
-        plan = plan_study(request, study, records, nodes())
-        board.plan(plan.lines(study.trials, study.max_epochs), plan.lanes)
+        gpus = resolve_gpu_share(
+            request.gpus_per_trial, setup.space, setup.manifest, nodes(), board.note
+        )
+        plan = plan_study(setup, records, nodes(), gpus)
+        board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
-        if has_pending_trials(folder, study, records):
-            lanes = stack.enter_context(running_lanes(plan, folder, lambda: bool(interrupts.name)))
+        if has_pending_trials(setup, records):
+            begun = running_lanes(plan, setup.folder, lambda: bool(interrupts.name))
+            lanes = stack.enter_context(begun)
         checked.result()
         tracker.wait_open()
-        write_files(folder, space, manifest)
-        observers: list[Tracker] = [board, tracker, StudyGauges(study, records)]
-        ledger = stack.enter_context(
-            open_ledger(request, folder, study, space, starts, records, observers)
-        )
-        for observer in observers:
-            observer.study_started(study, (folder.space_file, folder.labels_file))
-        if not folder.record_file.exists() or folder.record().state != "complete":
-            ledger.resend(tracker)
-        study.write(folder.record_file)
-        if starts and not ledger.records:
-            board.note(starts_text(request, space, len(starts)))
+        write_files(setup)
+        observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
+        ledger = stack.enter_context(open_ledger(setup, records, observers))
+        _start(setup, ledger, observers, tracker)
+        if setup.starts and not ledger.records:
+            board.note(starts_text(setup))
         board.known(ledger.records + ledger.refits)
-        plans = plan, refit_plan(request, study, nodes())
-        session = Session(request, runs, manifest, space, plans, ledger, board, interrupts, lanes)
+        plans = plan, refit_plan(setup, nodes(), gpus)
+        session = Session(setup, plans, ledger, board, interrupts, lanes)
         try:
             session.run()
         finally:
-            study = study.model_copy(
-                update={"state": session.state(), "ended_at": time.time()},
-            )
-            try:
-                study.write(folder.record_file)
-            finally:
-                for observer in observers:
-                    observer.study_ended(study, (folder.record_file,))
-                    observer.close()
+            _end(setup, session.state(), observers)
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
-        raise PlanError(f"study {study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
-    return folder
+        raise PlanError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
+    return setup.folder
 
 
-def starts_text(request: StudyRequest, space: SearchSpace, count: int) -> str:
+def _join_cluster(setup: StudySetup, stack: ExitStack) -> Future[None]:
+    """Join the cluster; return the check of backbones and weights, which may still be at work."""
+    checker = ThreadPoolExecutor(1)
+    named = checker.submit(check_names, setup.space)
+    checked = checker.submit(check_classifiers, setup)
+    try:
+        stack.enter_context(connected(setup.request.address))
+    finally:
+        named.result()  # a misspelt name is told first, whatever a cluster says
+    return checked
+
+
+def _start(
+    setup: StudySetup, ledger: Ledger, observers: Sequence[Tracker], tracker: Tracker
+) -> None:
+    """Let the observers know of the study, the tracker of all that it may have missed."""
+    folder = setup.folder
+    for observer in observers:
+        observer.study_started(setup.study, (folder.space_file, folder.labels_file))
+    if not folder.record_file.exists() or folder.record().state != "complete":
+        ledger.resend(tracker)
+    setup.study.write(folder.record_file)
+
+
+def _end(setup: StudySetup, state: str, observers: Sequence[Tracker]) -> None:
+    """Write how the study stands, and let the observers know."""
+    study = setup.study.model_copy(update={"state": state, "ended_at": time.time()})
+    file = setup.folder.record_file
+    try:
+        study.write(file)
+    finally:
+        for observer in observers:
+            observer.study_ended(study, (file,))
+            observer.close()
+
+
+def starts_text(setup: StudySetup) -> str:
     """Say which trials come first and whose they are."""
-    if request.start_from:
-        whose = f"--start-from {' '.join(request.start_from)}"
+    if setup.request.start_from:
+        whose = f"--start-from {' '.join(setup.request.start_from)}"
+    elif setup.space.starts:
+        whose = "the space's own"
     else:
-        whose = (
-            "the space's own" if space.starts else "the shipped ones; --start-from none has none"
-        )
-    return f"starting points: {count}, tried first ({whose})"
+        whose = "the shipped ones; --start-from none has none"
+    return f"starting points: {len(setup.starts)}, tried first ({whose})"

@@ -9,20 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from carray.data.manifest import Manifest
 from carray.errors import PlanError
-from carray.files import absolute
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, ray_lanes
-from carray.records import RunsFolder, StudyFolder, TrialRecord
+from carray.records import StudyFolder, TrialRecord
 from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.observers.console import Board
 from carray.search.placement.plan import Plan
-from carray.search.request import StudyRequest, refit_epochs
 from carray.search.scheduling.driver import TIME_BUDGET, Driver
-from carray.search.setup import build_stores, scheduler_of
+from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
-from carray.search.space.space import SearchSpace
 from carray.search.watchdog import watched
 
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
@@ -56,20 +52,16 @@ class Session:
 
     def __init__(
         self,
-        request: StudyRequest,
-        runs: RunsFolder,
-        manifest: Manifest,
-        space: SearchSpace,
+        setup: StudySetup,
         plans: tuple[Plan, Plan],
         ledger: Ledger,
         board: Board,
         interrupts: Interrupts,
         lanes: Lanes | None,
     ) -> None:
-        self._request = request
-        self._budget = DiskBudget(runs, request.disk_budget_gib, max(3, request.refit))
-        self._manifest = manifest
-        self._space = space
+        request = setup.request
+        self._setup, self._request = setup, request
+        self._budget = DiskBudget(setup.runs, request.disk_budget_gib, max(3, request.refit))
         self._plan, self._refit_plan = plans
         self._ledger = ledger
         self._board = board
@@ -100,7 +92,7 @@ class Session:
 
     def _search(self, lanes: Lanes) -> None:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
-        scheduler = scheduler_of(self._request, self._space, self._ledger.study, ended)
+        scheduler = scheduler_of(self._setup, ended)
         driver = self._driver(lanes)
         driver.search(scheduler, self._deadline, self._ledger.folder.cache)
         self._say_without_logits(driver)
@@ -137,7 +129,7 @@ class Session:
         A call that asks for no refits leaves all as they are.
         """
         best = self._ledger.best()[: self._request.refit]
-        epochs = refit_epochs(self._request, self._ledger.study.max_epochs)
+        epochs = self._setup.refit_epochs
         refits = [self._ledger.open_refit(record, epochs) for record in best]
         return _unfinished(refits), _unfinished(self._ledger.refits, refits) if refits else []
 
@@ -156,8 +148,8 @@ class Session:
         return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
 
     def _driver(self, lanes: Lanes) -> Driver:
-        data, weights = self._manifest.folder.resolve(), absolute(self._request.weights)
-        return Driver(self._ledger, lanes, data, self._on_left, weights)
+        data = self._setup.manifest.folder.resolve()
+        return Driver(self._ledger, lanes, data, self._on_left, self._setup.weights)
 
     def _on_left(self, record: TrialRecord) -> None:
         """Keep the disk budget after each trial."""
@@ -168,7 +160,7 @@ class Session:
     def _up(self, lanes: Lanes) -> Iterator[Lanes]:
         """Wait for lanes on their way up, and watch over them."""
         with self._board.paused():
-            build_stores(self._manifest, self._space)  # while the worker groups start
+            build_stores(self._setup)  # while the worker groups start
         with self._interrupts.gently(self._stopper(lanes)):
             self._wait_for(lanes)
             with watched(lanes, self._ledger, self._board.note):

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
-from carray.files import write_text
+from carray.files import absolute, write_text
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
@@ -47,6 +48,59 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudySetup:
+    """A study as a request asks for it, resolved once; all that runs it takes this."""
+
+    request: StudyRequest
+    """For what needs no resolving: placement, budgets, the numbers of refits and folds."""
+    runs: RunsFolder
+    folder: StudyFolder
+    manifest: Manifest
+    space: SearchSpace
+    """With what the request fixes in it."""
+    study: StudyRecord
+    """The stored one extended, or a new one, not written yet."""
+    starts: list[dict[str, Any]]
+    """Points to try first, by Optuna's names."""
+    grace_epochs: int
+    """Epochs that every trial gets before the scheduler may stop it."""
+    refit_epochs: int
+    storage: str
+    """Optuna's, a URL."""
+    weights: str | None
+    """Absolute path of the folder of pretrained weights; None: `$CARRAY_WEIGHTS`."""
+
+    @classmethod
+    def resolve(cls, request: StudyRequest) -> StudySetup:
+        """Read what the request names, and check it whole before anything starts.
+
+        Raises:
+            CarrayError: it can't be carried out; nothing was written.
+        """
+        runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
+        space = resolve_space(request)
+        starts = resolve_starting_points(request, space, runs)
+        name = study_name(request, manifest)
+        check_numbers(request)
+        folder, study = runs.study(name), new_record(request, name, manifest, space)
+        setup = cls(
+            request=request,
+            runs=runs,
+            folder=folder,
+            manifest=manifest,
+            space=space,
+            study=study,
+            starts=starts,
+            grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
+            refit_epochs=refit_epochs(request, study.max_epochs),
+            storage=request.storage or f"sqlite:///{folder.optuna_file}",
+            weights=absolute(request.weights),
+        )
+        check_setup(setup)
+        return replace(setup, study=extended_record(setup))
+
+
 def resolve_space(request: StudyRequest) -> SearchSpace:
     """Read the space, with what the request fixes in it."""
     space = load_space(request.space)
@@ -72,6 +126,13 @@ def resolve_starting_points(
     return shipped_points(space)
 
 
+def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:
+    """Return the request's epochs of grace, else the space's, else those of so long trials."""
+    if request.grace_epochs is not None:
+        return request.grace_epochs
+    return space.grace_epochs or default_grace_epochs(max_epochs)
+
+
 def check_names(space: SearchSpace) -> None:
     """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds."""
     from carray.models.registry import check_name
@@ -80,12 +141,12 @@ def check_names(space: SearchSpace) -> None:
         check_name(name)
 
 
-def check_classifiers(space: SearchSpace, manifest: Manifest, weights: Path | None) -> None:
+def check_classifiers(setup: StudySetup) -> None:
     """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
     from carray.models.classifier import check_backbone
 
-    for config in _one_config_a_branch(space):
-        check_backbone(config, len(manifest.classes), weights)
+    for config in _one_config_a_branch(setup.space):
+        check_backbone(config, len(setup.manifest.classes), setup.weights)
 
 
 def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
@@ -101,31 +162,35 @@ def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
                     yield build_config({**block.fixed, **ends, **chosen})
 
 
-def build_stores(manifest: Manifest, space: SearchSpace) -> None:
+def build_stores(setup: StudySetup) -> None:
     """Decode the images now, in view, at every size that is known before trials are drawn."""
     inputs = set()
-    for _, block in space.branches():
+    for _, block in setup.space.branches():
         for size in block.values_of("image_size"):
             for fit in block.values_of("fit"):
                 config = build_config({"image_size": size, "fit": fit})
                 inputs.add((config.image_size, config.fit))
     for image_size, image_fit in sorted(inputs):
-        open_store(manifest, image_size, image_fit, progress)
+        open_store(setup.manifest, image_size, image_fit, progress)
 
 
-def open_record(
-    request: StudyRequest, runs: RunsFolder, manifest: Manifest, space: SearchSpace
-) -> tuple[StudyFolder, StudyRecord]:
-    """Return the study's folder and its record: the stored one extended, or a new one."""
+def study_name(request: StudyRequest, manifest: Manifest) -> str:
+    """Return the study's name: the request's, else the space's and the data's.
+
+    Raises:
+        ConfigError: no folder can have it.
+    """
     name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
-    check_numbers(request)
-    folder = runs.study(name)
-    max_epochs = _max_epochs(space)
-    if request.refit:
-        check_refits(space, refit_epochs(request, max_epochs))
-    fresh = StudyRecord(
+    return name
+
+
+def new_record(
+    request: StudyRequest, name: str, manifest: Manifest, space: SearchSpace
+) -> StudyRecord:
+    """Return the record of a study that begins now."""
+    return StudyRecord(
         name=name,
         data=str(manifest.folder.resolve()),
         manifest_hash=manifest.hash,
@@ -136,42 +201,43 @@ def open_record(
         sampler=sampler_name(request, space),
         scheduler=request.scheduler or space.scheduler or DEFAULT_SCHEDULER,
         trials=request.trials or space.trials or DEFAULT_TRIALS,
-        max_epochs=max_epochs,
+        max_epochs=_max_epochs(space),
         seed=request.seed,
         started_at=time.time(),
         git_commit=git_commit(),
     )
-    build_sampler(fresh.sampler, fresh.seed)
-    scheduler_of(request, space, fresh)
-    check_folds(request.folds, manifest)
+
+
+def check_setup(setup: StudySetup) -> None:
+    """Refuse what can't be carried out, by what was asked and read alone.
+
+    Raises:
+        ConfigError: refits, the sampler, the scheduler or the placement can't be had so.
+        DataError: the data set was cut into another number of folds.
+    """
+    request, study = setup.request, setup.study
+    if request.refit:
+        check_refits(setup.space, setup.refit_epochs)
+    build_sampler(study.sampler, study.seed)
+    scheduler_of(setup)
+    check_folds(request.folds, setup.manifest)
     if request.gpus_per_trial == AUTO and request.workers_per_trial > 1:
         raise ConfigError(
             f"--gpus-per-trial auto packs trials of one rank, not of {request.workers_per_trial}; "
             "use --workers-per-trial 1, or give a number of GPUs"
         )
-    study = _resumed(folder.record(), fresh) if folder.record_file.exists() else fresh
-    if request.refit > study.trials:
-        raise ConfigError(f"--refit {request.refit} must be at most --trials {study.trials}")
-    return folder, study
 
 
-def scheduler_of(
-    request: StudyRequest,
-    space: SearchSpace,
-    study: StudyRecord,
-    ended: Sequence[TrialRecord] = (),
-) -> TrialScheduler:
+def scheduler_of(setup: StudySetup, ended: Sequence[TrialRecord] = ()) -> TrialScheduler:
     """Build the study's scheduler; `ended` trials of earlier calls take part in its cutoffs."""
-    grace_epochs = request.grace_epochs
-    if grace_epochs is None:
-        grace_epochs = space.grace_epochs or default_grace_epochs(study.max_epochs)
+    study = setup.study
     return build_scheduler(
         study.scheduler,
         metric=study.metric,
         direction=study.direction,
         max_epochs=study.max_epochs,
-        grace_epochs=grace_epochs,
-        reduction_factor=request.reduction_factor,
+        grace_epochs=setup.grace_epochs,
+        reduction_factor=setup.request.reduction_factor,
         ended=ended,
     )
 
@@ -187,6 +253,20 @@ def check_folds(folds: int, manifest: Manifest) -> None:
             f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds {folds}` cuts them"
         )
+
+
+def extended_record(setup: StudySetup) -> StudyRecord:
+    """Return the study's record: the stored one with this call's budget, or the new one.
+
+    Raises:
+        ConfigError: more refits are asked for than the study has trials.
+        RecordError: the stored one is of other data or another space.
+    """
+    folder, study, refit = setup.folder, setup.study, setup.request.refit
+    study = _resumed(folder.record(), study) if folder.record_file.exists() else study
+    if refit > study.trials:
+        raise ConfigError(f"--refit {refit} must be at most --trials {study.trials}")
+    return study
 
 
 def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
@@ -209,79 +289,73 @@ def _max_epochs(space: SearchSpace) -> int:
 
 
 def plan_study(
-    request: StudyRequest,
-    study: StudyRecord,
+    setup: StudySetup,
     records: Sequence[TrialRecord],
     nodes: Sequence[Node],
+    gpus_per_trial: float | None = None,
 ) -> Plan:
-    """Fit what is left of the study to the cluster; raises PlanError if it doesn't.
-
-    The GPUs of a trial are a number by now.
-    """
+    """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
+    request = setup.request
     ended = sum(record.state.is_finished() for record in records if record.kind == "search")
     return make_plan(
         nodes,
-        trials=max(1, study.trials - ended, request.refit, request.folds),
+        trials=max(1, setup.study.trials - ended, request.refit, request.folds),
         workers=request.workers_per_trial,
-        gpus_per_trial=None if request.gpus_per_trial is None else float(request.gpus_per_trial),
+        gpus_per_trial=gpus_per_trial,
         cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
     )
 
 
-def refit_plan(request: StudyRequest, study: StudyRecord, nodes: Sequence[Node]) -> Plan:
+def refit_plan(
+    setup: StudySetup, nodes: Sequence[Node], gpus_per_trial: float | None = None
+) -> Plan:
     """Plan refits and folds: few long trials on all that the whole study could take.
 
     What is left of the study doesn't count, so one that goes on refits with as many ranks.
     """
-    whole, most = plan_study(request, study, (), nodes), max(request.refit, request.folds)
+    whole = plan_study(setup, (), nodes, gpus_per_trial)
+    most = max(setup.request.refit, setup.request.folds)
     return whole.widened(most) if most else whole
 
 
-def has_pending_trials(
-    folder: StudyFolder, study: StudyRecord, records: Sequence[TrialRecord]
-) -> bool:
+def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
     """Say whether the study has a trial to open, to go on with or to finish."""
     searched = [record for record in records if record.kind == "search"]
     return (
-        len(searched) < study.trials
+        len(searched) < setup.study.trials
         or any(not record.state.is_finished() for record in searched)
-        or any(lacks_logits(record, folder.trial(record.number)) for record in records)
+        or any(lacks_logits(record, setup.folder.trial(record.number)) for record in records)
     )
 
 
-def write_files(folder: StudyFolder, space: SearchSpace, manifest: Manifest) -> None:
+def write_files(setup: StudySetup) -> None:
     """Write what the study's folder begins with; its record, which makes it one, comes last."""
-    write_text(folder.space_file, space.text)
+    folder, manifest = setup.folder, setup.manifest
+    write_text(folder.space_file, setup.space.text)
     folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
 
 
 @contextmanager
 def open_ledger(
-    request: StudyRequest,
-    folder: StudyFolder,
-    study: StudyRecord,
-    space: SearchSpace,
-    starts: list[dict[str, Any]],
-    records: Sequence[TrialRecord],
-    observers: Sequence[Tracker],
+    setup: StudySetup, records: Sequence[TrialRecord], observers: Sequence[Tracker]
 ) -> Iterator[Ledger]:
-    """Open Optuna's study and the ledger over it; a new study tries the `starts` first.
+    """Open Optuna's study and the ledger over it; a new study tries its starting points first.
 
     Optuna's storage is closed in the end.
 
     Raises:
         RecordError: the storage can't be opened, or isn't this study's.
     """
-    storage = request.storage or f"sqlite:///{folder.optuna_file}"
+    folder, study, storage = setup.folder, setup.study, setup.storage
     # a resumed one must not repeat what it drew
     sampler = build_sampler(study.sampler, study.seed + len(records))
     with open_optuna_study(study.name, study.direction, storage, sampler) as optuna_study:
         told = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, told, storage)
-        ledger = Ledger(folder, study, space, optuna_study, observers, records)
+        ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
         if not records:  # and perhaps some points that a process killed here has left
-            for point in starts:
+            for point in setup.starts:
                 ledger.enqueue(point)
         yield ledger
 

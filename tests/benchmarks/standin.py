@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import ray
 
 from carray.config import TrialConfig
+from carray.data.manifest import Manifest, PrepareSettings
 from carray.lanes.mailbox_client import RayMailbox
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
@@ -30,7 +32,7 @@ from carray.search.observers.console import Board
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.request import StudyRequest
 from carray.search.scheduling.driver import Driver
-from carray.search.setup import open_ledger
+from carray.search.setup import StudySetup, open_ledger
 from carray.search.space.loading import load_space
 from carray.tracking import SubprocessTracker, Tracker
 from carray.training.epoch_order import EpochOutcome
@@ -122,7 +124,21 @@ def study(
     observers = [Board(stream=io.StringIO()), tracker, StudyGauges(record), *more]
     for observer in observers:
         observer.study_started(record)
-    request = StudyRequest(data=folder, space=str(files.space_file))
+    setup = StudySetup(
+        request=StudyRequest(data=folder, space=str(files.space_file)),
+        runs=runs,
+        folder=files,
+        manifest=Manifest(
+            folder, ("a", "b"), pd.DataFrame(), record.manifest_hash, PrepareSettings()
+        ),
+        space=space,
+        study=record,
+        starts=[],
+        grace_epochs=epochs,
+        refit_epochs=epochs,
+        storage=f"sqlite:///{files.optuna_file}",
+        weights=None,
+    )
     lanes: Any = StandIn(num_lanes, epoch_seconds)
     budget = DiskBudget(runs, 50.0, 3)
 
@@ -130,7 +146,7 @@ def study(
         budget.enforce(files.trial(ended.number))
 
     try:
-        with open_ledger(request, files, record, space, [], [], observers) as ledger:
+        with open_ledger(setup, [], observers) as ledger:
             yield Driver(ledger, lanes, folder, keep_budget), files
     finally:
         for observer in observers:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carray.config import TrialConfig
-from carray.errors import RecordError
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.errors import ConfigError, RecordError
+from carray.records import RunsFolder, TrialRecord, TrialState
 from carray.search.request import StudyRequest
 from carray.search.sampling.samplers import BLIND
 from carray.search.scheduling.schedulers import RUNG_STEP, Asha
 from carray.search.setup import (
+    StudySetup,
     open_ledger,
     plan_study,
     refit_plan,
@@ -31,18 +34,34 @@ search:
 """
 
 
-def rungs(text: str = SPACE, **options: int) -> list[int]:
+Resolve = Callable[..., StudySetup]
+
+
+@pytest.fixture
+def resolve(toy_data: Path, tmp_path: Path) -> Resolve:
+    """Resolve a request of the toy cars, in a folder of the test's own."""
+
+    def resolved(text: str = SPACE, **options: Any) -> StudySetup:
+        space = tmp_path / "space.yaml"
+        space.write_text(text)
+        asked = {"name": "s", "runs": str(tmp_path / "runs"), **options}
+        return StudySetup.resolve(StudyRequest(data=toy_data, space=str(space), **asked))
+
+    return resolved
+
+
+def rungs(resolve: Resolve, text: str = SPACE, **options: int) -> list[int]:
     """Return the epochs at which a study of 50 epochs stops trials, where nobody says how."""
-    request = StudyRequest(data=Path("data"), space="space.yaml", **options)  # type: ignore[arg-type]
-    study = StudyRecord(name="s", scheduler=shipped_method(50).scheduler, max_epochs=50)
-    scheduler = scheduler_of(request, parse_space(text, "space.yaml"), study)
+    setup = resolve(text, max_epochs=50, **options)
+    assert setup.study.scheduler == shipped_method(50).scheduler
+    scheduler = scheduler_of(setup)
     assert isinstance(scheduler, Asha)
     return scheduler.rungs
 
 
-def test_a_study_stops_trials_as_the_lab_says_that_it_does() -> None:
+def test_a_study_stops_trials_as_the_lab_says_that_it_does(resolve: Resolve) -> None:
     shipped = shipped_method(50)
-    first, second, *_ = rungs()
+    first, second, *_ = rungs(resolve)
     assert first == shipped.grace_epochs == 5
     assert second == int(first * RUNG_STEP)
 
@@ -52,9 +71,49 @@ def test_a_study_stops_trials_as_the_lab_says_that_it_does() -> None:
     [(SPACE + "grace_epochs: 2", {}, 2), (SPACE + "grace_epochs: 2", {"grace_epochs": 7}, 7)],
 )
 def test_a_spaces_grace_counts_before_the_default_and_a_requests_before_both(
-    text: str, options: dict[str, int], first: int
+    resolve: Resolve, text: str, options: dict[str, int], first: int
 ) -> None:
-    assert rungs(text, **options)[0] == first
+    assert rungs(resolve, text, **options)[0] == first
+
+
+def test_what_a_request_says_counts_before_the_space_and_the_space_before_the_default(
+    resolve: Resolve,
+) -> None:
+    own = SPACE + "trials: 7\nsampler: random\nscheduler: none\n"
+    asked = {"trials": 9, "sampler": "tpe", "scheduler": "asha"}
+    said = [
+        (setup.study.trials, setup.study.sampler, setup.study.scheduler)
+        for setup in (resolve(), resolve(own), resolve(own, **asked))
+    ]
+    assert said == [
+        (30, shipped_method(50).sampler, "asha"),
+        (7, "random", "none"),
+        (9, "tpe", "asha"),
+    ]
+
+
+def test_a_request_is_resolved_without_a_trace(resolve: Resolve, tmp_path: Path) -> None:
+    setup = resolve(max_epochs=4, seed=5, weights=Path("~") / "weights")
+    assert setup.weights == str(Path.home() / "weights")
+    assert setup.storage == f"sqlite:///{setup.folder.optuna_file}"
+    assert (setup.study.max_epochs, setup.refit_epochs, setup.study.seed) == (4, 8, 5)
+    assert setup.space.shared.fixed["epochs"] == 4
+    assert setup.study.manifest_hash == setup.manifest.hash
+    assert not (tmp_path / "runs").exists()
+    assert resolve(refit_epochs=3, storage="sqlite:///x.db").refit_epochs == 3
+    assert resolve(storage="sqlite:///x.db").storage == "sqlite:///x.db"
+
+
+def test_a_study_of_that_name_is_extended_and_never_cut_short(resolve: Resolve) -> None:
+    begun = resolve(trials=12).study.model_copy(update={"started_at": 5.0, "state": "interrupted"})
+    begun.write(resolve().folder.record_file)
+    for trials, expected in ((20, 20), (4, 12)):
+        study = resolve(trials=trials, refit=5).study
+        assert (study.trials, study.started_at, study.state) == (expected, 5.0, "running")
+    with pytest.raises(ConfigError, match="--refit 13 must be at most --trials 12"):
+        resolve(trials=4, refit=13)
+    with pytest.raises(RecordError, match="another search space"):
+        resolve(max_epochs=3)
 
 
 OPEN = """
@@ -103,68 +162,62 @@ def ended(count: int, kind: str = "search") -> list[TrialRecord]:
     return [blank.model_copy(update={"number": n, "kind": kind}) for n in range(count)]
 
 
-def test_refits_don_t_count_among_the_trials_of_an_extended_study() -> None:
-    request = StudyRequest(data=Path("data"), space="space.yaml")
-    study = StudyRecord(name="s", trials=14)
-    assert plan_study(request, study, [*ended(10), *ended(3, "refit")], MACHINE).lanes == 4
+def test_refits_don_t_count_among_the_trials_of_an_extended_study(resolve: Resolve) -> None:
+    setup = resolve(trials=14)
+    assert plan_study(setup, [*ended(10), *ended(3, "refit")], MACHINE).lanes == 4
 
 
-def test_refits_that_go_on_have_as_many_ranks_as_when_they_began() -> None:
+def test_refits_that_go_on_have_as_many_ranks_as_when_they_began(resolve: Resolve) -> None:
     """The global batch is of all ranks."""
-    request = StudyRequest(data=Path("data"), space="space.yaml", refit=2)
-    study = StudyRecord(name="s", trials=12)
-    begun = plan_study(request, study, [], MACHINE).widened(2)
+    setup = resolve(trials=12, refit=2)
+    begun = plan_study(setup, [], MACHINE).widened(2)
     assert (begun.lanes, begun.workers) == (2, 2)
-    assert plan_study(request, study, ended(12), MACHINE).lanes == 2
-    assert refit_plan(request, study, MACHINE) == begun
+    assert plan_study(setup, ended(12), MACHINE).lanes == 2
+    assert refit_plan(setup, MACHINE) == begun
 
 
-def test_a_storage_that_is_not_the_studys_is_refused(tmp_path: Path) -> None:
-    request = StudyRequest(data=Path("data"), space="space.yaml")
-    space, study = parse_space(SPACE, "space.yaml"), StudyRecord(name="s", trials=3)
-    folder = StudyFolder(tmp_path / "s")
-    folder.path.mkdir()
-    opened = partial(open_ledger, request, folder, study, space)
-    with opened([], [], []) as ledger:
+def test_a_storage_that_is_not_the_studys_is_refused(resolve: Resolve) -> None:
+    setup = resolve(trials=3, start_from=("none",))
+    folder = setup.folder
+    folder.path.mkdir(parents=True)
+    with open_ledger(setup, [], []) as ledger:
         for _ in range(2):
             record = ledger.ask()
             assert record is not None
             ledger.end(record.number, TrialState.PRUNED)
-    with pytest.raises(RecordError, match="whose trials aren't in"), opened([], [], []):
+    with pytest.raises(RecordError, match="whose trials aren't in"), open_ledger(setup, [], []):
         pass
     kept = folder.optuna_file.read_bytes()
     folder.optuna_file.unlink()
-    points = [{"optimizer.lr": 1e-3}] * 3
+    eager = replace(setup, starts=[{"optimizer.lr": 1e-3}] * 3)
     lacks = "lacks 2 trials of study 's': give the --storage"
     for _ in "once", "twice":
         with (
             pytest.raises(RecordError, match=lacks),
-            opened(points, folder.records(), []),
+            open_ledger(eager, folder.records(), []),
         ):
             pass
     for broken in (kept[:5000], b"no database"):
         folder.optuna_file.write_bytes(broken)
         with (
             pytest.raises(RecordError, match="can't be opened"),
-            opened([], folder.records(), []),
+            open_ledger(setup, folder.records(), []),
         ):
             pass
     folder.optuna_file.write_bytes(kept)
-    with opened([], folder.records(), []) as ledger:
+    with open_ledger(setup, folder.records(), []) as ledger:
         assert ledger.ask()
 
 
 def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_the_same(
-    tmp_path: Path,
+    resolve: Resolve,
 ) -> None:
-    request = StudyRequest(data=Path("data"), space="space.yaml")
-    space, study = parse_space(SPACE, "space.yaml"), StudyRecord(name="s", trials=3)
-    folder = StudyFolder(tmp_path / "s")
-    folder.path.mkdir()
+    setup = resolve(trials=3)
+    setup.folder.path.mkdir(parents=True)
     lrs = (1e-3, 2e-3, 3e-3)
     points = [{"optimizer.lr": lr} for lr in lrs]
-    with open_ledger(request, folder, study, space, points[:1], [], []):
+    with open_ledger(replace(setup, starts=points[:1]), [], []):
         pass  # killed after the first
-    with open_ledger(request, folder, study, space, points, [], []) as ledger:
+    with open_ledger(replace(setup, starts=points), [], []) as ledger:
         asked = [record for _ in points if (record := ledger.ask())]
     assert tuple(record.config.optimizer.lr for record in asked) == lrs

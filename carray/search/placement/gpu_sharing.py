@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import ray
 
@@ -16,7 +16,6 @@ from carray.data.manifest import Manifest
 from carray.errors import PlanError
 from carray.search.placement.plan import AUTO, Node
 from carray.search.preflight import typical_configs
-from carray.search.request import StudyRequest
 from carray.search.space.space import SearchSpace
 from carray.typing import GIB
 
@@ -52,23 +51,23 @@ def share_of_gpu(lanes: int) -> float:
 
 
 def resolve_gpu_share(
-    request: StudyRequest,
+    gpus_per_trial: float | str | None,
     space: SearchSpace,
     manifest: Manifest,
     nodes: Sequence[Node],
     say: Callable[[str], None],
-) -> StudyRequest:
-    """Return the request with GPUs a trial in place of `auto`; `say` is told what was measured."""
-    if request.gpus_per_trial != AUTO:
-        return request
+) -> float | None:
+    """Return the GPUs of a trial, measured where `auto` is asked for; `say` is told what was."""
+    if gpus_per_trial != AUTO:
+        return None if gpus_per_trial is None else float(gpus_per_trial)
     if not any(node.get("GPU", 0) >= 1 for node in nodes):
         say("packing: the cluster has no GPU, trials run on CPUs")
-        return replace(request, gpus_per_trial=None)
+        return None
     configs = typical_configs(space, LARGEST)
     measured = measure(configs, len(manifest.classes))
     lanes = lanes_per_gpu(max(measured.trials_gib), measured.gpu_gib)
     say(gpu_share_text(configs, measured, lanes))
-    return replace(request, gpus_per_trial=share_of_gpu(lanes))
+    return share_of_gpu(lanes)
 
 
 def gpu_share_text(configs: Sequence[TrialConfig], measured: MeasuredMemory, lanes: int) -> str:

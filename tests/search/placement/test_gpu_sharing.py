@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from carray.search.placement.gpu_sharing import (
 )
 from carray.search.placement.plan import make_plan
 from carray.search.preflight import typical_configs
-from carray.search.request import StudyRequest
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
 
@@ -76,11 +74,11 @@ def test_the_largest_trial_decides_and_is_named(tmp_path: Path) -> None:
 
 def test_nothing_is_measured_where_nothing_can_be_packed(toy_data: Path, tmp_path: Path) -> None:
     space, manifest, said = space_in(tmp_path), Manifest.load(toy_data), list[str]()
-    auto = StudyRequest(data=toy_data, space="s", gpus_per_trial="auto")
-    half = replace(auto, gpus_per_trial=0.5)
-    assert resolve_gpu_share(half, space, manifest, [{"CPU": 2.0}], said.append) is half
-    on_cpus = resolve_gpu_share(auto, space, manifest, [{"CPU": 2.0}], said.append)
-    assert on_cpus.gpus_per_trial is None
+    nodes = [{"CPU": 2.0}]
+    for gpus in (0.5, None):
+        assert resolve_gpu_share(gpus, space, manifest, nodes, said.append) == gpus
+    assert said == []
+    assert resolve_gpu_share("auto", space, manifest, nodes, said.append) is None
     assert said == ["packing: the cluster has no GPU, trials run on CPUs"]
 
 
