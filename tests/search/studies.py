@@ -85,7 +85,7 @@ def check_left(folder: StudyFolder) -> None:
 
 
 class LocalTracker(MemoryTracker):
-    """A tracker in `TrackerApart`'s place: it is open at once."""
+    """A tracker in `SubprocessTracker`'s place: it is open at once."""
 
     def __init__(self, runs: RunsFolder, say: Callable[[str], None]) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def local(monkeypatch: pytest.MonkeyPatch, local_tune: None) -> Iterator[LocalCl
     monkeypatch.setattr(session, "ray_lanes", cluster.begin)
     monkeypatch.setattr(run, "connected", _here)
     monkeypatch.setattr(run, "nodes", lambda: cluster.nodes)
-    monkeypatch.setattr(run, "TrackerApart", LocalTracker)
+    monkeypatch.setattr(run, "SubprocessTracker", LocalTracker)
     yield cluster
     for lanes in cluster.lanes:
         lanes.mailbox.end()
