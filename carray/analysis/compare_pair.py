@@ -33,7 +33,7 @@ from carray.predictions.statistics import (
     paired_gain,
     two_sided_p,
 )
-from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.test_access import record_trial_accesses
 from carray.records import RunsFolder, StudyFolder, StudyRecord
 
 ScoresTN = npt.NDArray[np.float64]
@@ -145,16 +145,8 @@ class _SideTrials:
 
     def open_test(self, runs: RunsFolder) -> int:
         """Record that each trial looks at the test split; return how many models ever did."""
-        opened = 0
-        for candidate in self.candidates:
-            opened = record_access(
-                runs,
-                model=candidate.record.name,
-                study=self.study.name,
-                manifest_hash=self.study.manifest_hash,
-                fingerprint=fingerprint([[candidate.record.name], [1.0], "single trial"]),
-            )
-        return opened
+        names = [candidate.record.name for candidate in self.candidates]
+        return record_trial_accesses(runs, self.study, names)
 
     def _ids(self, split: str) -> list[Image]:
         rows = self.manifest.included.iloc[self.manifest.rows(split)]
@@ -213,7 +205,7 @@ def _compare(
         p[0] = mcnemar_exact(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()))
         gains[0] = paired_gain(right[0], right[1])
     trains = [side.train_ids for side in sides]
-    rows = [
+    first, second = (
         Side(
             name=side.name,
             trials=tuple(candidate.record.name for candidate in side.candidates),
@@ -228,13 +220,13 @@ def _compare(
             log_loss=interval(float(actual[place, 1]), resampled[place, 1]),
         )
         for place, side in enumerate(sides)
-    ]
+    )
     configs = [flatten(side.config) for side in sides]
     return PairedComparison(
         split=sides[0].split,
         images=scores[0].shape[2],
-        first=rows[0],
-        second=rows[1],
+        first=first,
+        second=second,
         top1=gains[0],
         top1_p=p[0],
         log_loss=gains[1],

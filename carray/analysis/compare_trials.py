@@ -22,7 +22,7 @@ from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
-from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.test_access import record_trial_accesses
 from carray.records import RunsFolder, TrialRecord
 
 MOST_ROWS = 12
@@ -107,14 +107,7 @@ def compare_trials(
     predictions = SplitPredictions(chosen, split, labels.of(split))
     opened = 0
     if split == "test":
-        for candidate in chosen:
-            opened = record_access(
-                where,
-                model=candidate.record.name,
-                study=record.name,
-                manifest_hash=record.manifest_hash,
-                fingerprint=fingerprint([[candidate.record.name], [1.0], "single trial"]),
-            )
+        opened = record_trial_accesses(where, record, [one.record.name for one in chosen])
     right_MN = np.stack(
         [predictions.log_p(m).argmax(axis=1) == predictions.labels for m in range(len(chosen))]
     )

@@ -18,12 +18,14 @@ from carray.ensemble.result import to_jsonable
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
 from carray.errors import RecordError
 from carray.files import written_aside
+from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.candidates import Candidate, read_trials
+from carray.predictions.combination import Combination
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
-from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.test_access import record_access
 from carray.records import RunsFolder, StudyFolder, TrialState
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
@@ -65,6 +67,7 @@ def assemble_folds(
     ]
     file = _write(folder, predictions, manifest)
     rows, rule = _ensembles(members, manifest, ("blend",), seed)
+    combination = combine_folds(rule, len(members))
     opened = 0
     if open_test and len(manifest.rows("test")):
         opened = record_access(
@@ -72,7 +75,8 @@ def assemble_folds(
             model=name,
             study=folder.path.name,
             manifest_hash=manifest.hash,
-            fingerprint=fingerprint([[c.record.name for c in members], _equal(len(members)), rule]),
+            trials=[candidate.record.name for candidate in members],
+            combination=combination,
         )
         rows += _ensembles(members, manifest, ("test",), seed)[0]
     found = CrossValidation(
@@ -221,8 +225,10 @@ def _ensembles(
     return rows, best or "soft vote"
 
 
-def _equal(count: int) -> tuple[float, ...]:
-    return (1 / count,) * count
+def combine_folds(rule: str, folds: int) -> Combination:
+    """Return how the trials of all folds are combined by `rule`, each with the same weight."""
+    space: AverageOf = "logit" if rule == "logit mean" else "probability"
+    return Combination(WeightedAverage(tuple(range(folds)), (1 / folds,) * folds, space), rule)
 
 
 def _mean_of_members(predictions: SplitPredictions, seed: int) -> ScoreRow:
@@ -259,7 +265,7 @@ def _write_package(
     write_package(
         runs.models / name,
         [member.folder for member in members],
-        _equal(len(members)),
+        combine_folds(found.rule, len(members)).average.weights,
         classes=study.classes,
         study=study.name,
         rule=found.rule,

@@ -218,7 +218,7 @@ def _explain_batch(
     said = probabilities.argmax(axis=1)
     targets = said if target is None else np.full(len(batch), target)
     maps = np.zeros(1, np.float32)
-    for member, weight in zip(model.members, model.card.blend.weights, strict=True):
+    for member, weight in zip(model.members, model.card.combination.average.weights, strict=True):
         if not _has_gradient(member):
             continue
         seen = np.stack([squares[member.geometry] for _, _, squares in batch])

@@ -33,7 +33,7 @@ from carray.predictions.labels import HeldLabels, held_labels
 from carray.predictions.logits import Floats, SplitPredictions, log_softmax
 from carray.predictions.scores import log_loss, make_folds
 from carray.predictions.statistics import Comparison, compare
-from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
@@ -276,42 +276,37 @@ def _open_test(
     if len(labels) == 0:
         return replace(ensemble, notes=(*ensemble.notes, "there is no test split to open"))
     trials = {candidate.record.name: candidate for candidate in source.singles.trials}
-    wanted = [ensemble.members[number].trial for number in ensemble.blend.members]
+    chosen = [member.trial for member in ensemble.chosen]
     predictions = SplitPredictions(
-        [trials[name] for name in (*wanted, ensemble.single.trial)], "test", labels
+        [trials[name] for name in (*chosen, ensemble.single.trial)], "test", labels
     )
-    opened = record_access(
+    models = record_access(
         source.runs,
         model=ensemble.name,
         study=ensemble.study,
         manifest_hash=ensemble.manifest_hash,
-        fingerprint=fingerprint(
-            [wanted, ensemble.blend.weights, ensemble.rule, *_access_note(ensemble.tta)]
-        ),
+        trials=chosen,
+        combination=ensemble.combination,
     )
-    seen = viewer.log_ps("test", [ensemble.tta])[0] if viewer and ensemble.tta else None
-    compared = _compare(predictions, ensemble, seen, seed)
-    return replace(ensemble, test=compared, models_that_opened_test=opened)
-
-
-def _access_note(tta: Tta | None) -> list[str]:
-    return [tta.label] if tta else []
+    views_log_p = viewer.log_ps("test", [ensemble.tta])[0] if viewer and ensemble.tta else None
+    comparison = _compare(predictions, ensemble, views_log_p, seed)
+    return replace(ensemble, test=comparison, models_that_opened_test=models)
 
 
 def _compare(
-    predictions: SplitPredictions, ensemble: Ensemble, seen: Floats | None, seed: int
+    predictions: SplitPredictions, ensemble: Ensemble, views_log_p: Floats | None, seed: int
 ) -> Comparison:
-    """Compare the last of `predictions` with the blend of the others, each at its temperature.
+    """Compare the last of `predictions` with the average of the others, each at its temperature.
 
-    `seen` are the blend's log-probabilities through its views, at temperature 1. The single trial
-    is scaled as the ensemble is: else calibration alone would pass for a gain.
+    `views_log_p` are the ensemble's log-probabilities through its views, at temperature 1. The
+    single trial is scaled as the ensemble is: else calibration alone would pass for a gain.
     """
-    last = len(ensemble.blend.members)
+    average = ensemble.combination.average
+    last = len(average.members)
     single = WeightedAverage((last,), (1.0,), temperature=ensemble.single_temperature)
-    blend = replace(ensemble.blend, members=tuple(range(last)))
-    combined = blend.log_p(predictions)
-    if seen is not None:
-        combined = log_softmax(seen / np.float32(ensemble.blend.temperature))
+    combined = average.log_p(predictions)
+    if views_log_p is not None:
+        combined = log_softmax(views_log_p / np.float32(average.temperature))
     return compare(single.log_p(predictions), combined, predictions.labels, seed)
 
 

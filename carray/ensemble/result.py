@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
 from carray.predictions.averaging import WeightedAverage
+from carray.predictions.combination import Combination
 from carray.predictions.statistics import Comparison
 from carray.predictions.views import Tta
 
@@ -81,6 +82,17 @@ class Ensemble:
     """The set of views that earned its place; None where none did or none was measured."""
     tta_rows: tuple[TtaRow, ...] = ()
     """What each measured set of views was worth where the rules were judged."""
+
+    @property
+    def chosen(self) -> tuple[MemberRow, ...]:
+        """The members that have a weight, in the order of `blend`."""
+        return tuple(self.members[number] for number in self.blend.members)
+
+    @property
+    def combination(self) -> Combination:
+        """How the predictions of `chosen` are combined."""
+        members = tuple(range(len(self.blend.members)))
+        return Combination(replace(self.blend, members=members), self.rule, self.tta)
 
     @property
     def verdict(self) -> str:

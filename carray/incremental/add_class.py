@@ -250,7 +250,7 @@ def _package(
         rule=card.rule,
         space=card.space,
         temperature=card.temperature,
-        tta=card.views if card.tta else None,
+        tta=card.tta,
         manifest_hash=extended.hash,
         data=str(extended.folder),
     )

@@ -1,4 +1,4 @@
-"""`Card`: what a model package says of itself; `card.json` and its members' `config.json`."""
+"""Metadata of a model package: `card.json`, and the `config.json` of each member."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.config import InputSpec, TrialConfig, describe
-from carray.data.pixels.augmentation import View
 from carray.errors import RecordError
 from carray.files import write_text
-from carray.predictions.averaging import WeightedAverage
-from carray.predictions.views import NONE, Tta
+from carray.predictions.averaging import AverageOf, WeightedAverage
+from carray.predictions.combination import Combination
+from carray.predictions.views import Tta
 
 
 class _Json(BaseModel):
@@ -54,14 +54,6 @@ class MemberEntry(_Json):
     """Of its weights file."""
 
 
-class TtaCard(_Json):
-    """The views that every image is seen in, and how their answers are merged."""
-
-    name: str
-    space: Literal["probability", "logit"]
-    views: tuple[View, ...]
-
-
 class Card(_Json):
     """`card.json`."""
 
@@ -74,10 +66,10 @@ class Card(_Json):
     classes: tuple[str, ...]
     members: tuple[MemberEntry, ...]
     rule: str
-    space: Literal["probability", "logit"] = "probability"
+    space: AverageOf = "probability"
     temperature: float = 1.0
-    tta: TtaCard | None = None
-    """None where no set of views earned its place, or none was measured."""
+    tta: Tta | None = None
+    """The views that every image is seen in; None where it is seen once, whole."""
     preprocessing: str
     crop: Literal["none", "box"] = "none"
     """`box`: training images were cut to their boxes, so these should be too."""
@@ -94,12 +86,9 @@ class Card(_Json):
     versions: dict[str, str] = {}
 
     @property
-    def blend(self) -> WeightedAverage:
-        """The rule, over members by their place."""
+    def combination(self) -> Combination:
+        """How the members' predictions are combined."""
         weights = tuple(member.weight for member in self.members)
-        return WeightedAverage(tuple(range(len(weights))), weights, self.space, self.temperature)
-
-    @property
-    def views(self) -> Tta:
-        """How images are looked at: the whole image once, unless a set earned its place."""
-        return Tta(self.tta.name, self.tta.space, self.tta.views) if self.tta else NONE
+        members = tuple(range(len(weights)))
+        average = WeightedAverage(members, weights, self.space, self.temperature)
+        return Combination(average, self.rule, self.tta)

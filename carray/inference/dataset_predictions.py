@@ -11,9 +11,8 @@ from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model
-from carray.predictions.averaging import average_log_p
-from carray.predictions.logits import Floats, Rows, log_softmax
-from carray.predictions.test_access import fingerprint, record_access
+from carray.predictions.logits import Floats, Rows
+from carray.predictions.test_access import record_access
 from carray.progress import silent
 from carray.records import RunsFolder
 from carray.typing import Progress
@@ -27,7 +26,7 @@ def predict_rows(
     Raises:
         DataError: an image is gone or has changed since it was prepared.
     """
-    blend, parts = model.card.blend, [np.empty((0, len(model.classes)), np.float32)]
+    combination, parts = model.card.combination, [np.empty((0, len(model.classes)), np.float32)]
     stores = {
         (size, fit): open_store(manifest, size, fit, progress).pixels
         for size, fit in dict.fromkeys(member.geometry for member in model.members)
@@ -36,11 +35,10 @@ def predict_rows(
         for start in range(0, len(rows), BATCH_IMAGES):
             some = rows[start : start + BATCH_IMAGES]
             log_ps = [
-                member.log_p(stores[member.geometry][some], model.card.views)
+                member.log_p(stores[member.geometry][some], combination.views)
                 for member in model.members
             ]
-            merged = average_log_p(log_ps, blend.weights, blend.space)
-            parts.append(log_softmax(merged / np.float32(blend.temperature)))
+            parts.append(combination.log_p(log_ps))
             advance(len(some))
     return np.concatenate(parts)
 
@@ -71,13 +69,11 @@ def record_model_access(runs: RunsFolder, card: Card, manifest: Manifest) -> int
 
     The package of an ensemble that has looked already is the same model.
     """
-    views = [card.views.label] if card.tta else []
-    trials = [member.trial for member in card.members]
-    weights = [member.weight for member in card.members]
     return record_access(
         runs,
         model=card.name,
         study=card.study,
         manifest_hash=manifest.hash,
-        fingerprint=fingerprint([trials, weights, card.rule, *views]),
+        trials=[member.trial for member in card.members],
+        combination=card.combination,
     )

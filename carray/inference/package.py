@@ -27,7 +27,7 @@ from carray.files import (
     sha256_of,
     written_aside,
 )
-from carray.inference.card import Card, MemberCard, MemberEntry, TtaCard
+from carray.inference.card import Card, MemberCard, MemberEntry
 from carray.predictions.views import Tta
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, TrialFolder, TrialRecord
@@ -87,7 +87,7 @@ def write_package(
             rule=rule,
             space=space,
             temperature=temperature,
-            tta=tta and TtaCard(name=tta.name, space=tta.space, views=tta.views),
+            tta=tta,
             preprocessing=PREPROCESSING,
             **crop_fields(data),
             manifest_hash=manifest_hash,

@@ -133,7 +133,7 @@ def predict_to_csv(
 def _view_notes(card: Card) -> tuple[str, ...]:
     if card.tta is None:
         return ()
-    return (f"every image was seen in {len(card.tta.views)} views ({card.views.label})",)
+    return (f"every image was seen in {len(card.tta.views)} views ({card.tta.label})",)
 
 
 def _merge_notes(card: Card) -> tuple[str, ...]:

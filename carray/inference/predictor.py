@@ -21,7 +21,6 @@ from carray.errors import DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.models.classifier import Classifier, load_classifier
-from carray.predictions.averaging import average_log_p
 from carray.predictions.logits import Floats, log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
@@ -142,13 +141,11 @@ class Model:
 
     def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Floats:
         """Return probabilities of images that are squares in each member's geometry."""
-        log_ps = []
+        combination, log_ps = self.card.combination, []
         for member in self.members:
             squares = np.stack([image[member.geometry] for image in images])
-            log_ps.append(member.log_p(squares, self.card.views))
-        blend = self.card.blend
-        log_p = average_log_p(log_ps, blend.weights, blend.space)
-        return np.exp(log_softmax(log_p / blend.temperature))
+            log_ps.append(member.log_p(squares, combination.views))
+        return np.exp(combination.log_p(log_ps))
 
     def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
         """Yield each batch's places with their squares, or with why there are none."""

@@ -1,60 +1,101 @@
-"""The locked test split: every model that looks at it leaves a record of having looked."""
+"""Records of which models have looked at a test split, and how many did."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.errors import RecordError
 from carray.files import write_text
-from carray.records import RunsFolder
+from carray.predictions.combination import SINGLE_TRIAL, Combination
+from carray.records import RunsFolder, StudyRecord
 
 
 class AccessRecord(BaseModel):
-    """Who looked at a test split, and when; the same model looking again is the same opening."""
+    """Which model looked at a test split, and when; looking again adds a time to its record."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     model: str
     study: str
     manifest_hash: str
     fingerprint: str
-    """Names members, weights, rule and temperature."""
+    """Names members, weights, rule and views."""
     times: tuple[float, ...]
     """Unix times, seconds."""
 
 
-def fingerprint(what: Any) -> str:
-    """Return 16 hex digits that name JSON-able `what`."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def record_access(
-    runs: RunsFolder, *, model: str, study: str, manifest_hash: str, fingerprint: str
+    runs: RunsFolder,
+    *,
+    model: str,
+    study: str,
+    manifest_hash: str,
+    trials: Sequence[str],
+    combination: Combination,
 ) -> int:
-    """Record that a model looks at the test split; return how many models ever did, this too."""
-    file = runs.openings / f"{manifest_hash[:12] or 'unknown'}-{fingerprint}.json"
+    """Record that a model looks at the test split; return how many models ever did, this too.
+
+    Args:
+        runs: the runs folder, which holds the records.
+        model: its name.
+        study: the study of its trials.
+        manifest_hash: names the data set.
+        trials: names of the members, as in `STUDY/0007`; one for each weight.
+        combination: how the members are combined.
+    """
+    what = fingerprint(trials, combination)
+    file = runs.openings / f"{manifest_hash[:12] or 'unknown'}-{what}.json"
     before = _read(file).times if file.exists() else ()
-    opening = AccessRecord(
+    record = AccessRecord(
         model=model,
         study=study,
         manifest_hash=manifest_hash,
-        fingerprint=fingerprint,
+        fingerprint=what,
         times=(*before, time.time()),
     )
-    write_text(file, opening.model_dump_json(indent=1) + "\n")
+    write_text(file, record.model_dump_json(indent=1) + "\n")
     return len(accesses(runs, manifest_hash))
 
 
+def record_trial_accesses(runs: RunsFolder, study: StudyRecord, trials: Sequence[str]) -> int:
+    """Record that trials of a study, each a model of its own, look at the test split.
+
+    Returns:
+        How many models ever did, these too.
+    """
+    models = 0
+    for trial in trials:
+        models = record_access(
+            runs,
+            model=trial,
+            study=study.name,
+            manifest_hash=study.manifest_hash,
+            trials=[trial],
+            combination=SINGLE_TRIAL,
+        )
+    return models
+
+
+def fingerprint(trials: Sequence[str], combination: Combination) -> str:
+    """Return 16 hex digits that name a model: its trials, their weights, rule and views.
+
+    The temperature isn't part of it: it follows from the others.
+    """
+    views = [combination.tta.label] if combination.tta else []
+    what = [list(trials), combination.average.weights, combination.rule, *views]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def accesses(runs: RunsFolder, manifest_hash: str) -> list[AccessRecord]:
-    """Return every opening of one data set's test split, oldest first."""
-    files = sorted(runs.openings.glob("*.json"))
-    found = [opening for opening in map(_read, files) if opening.manifest_hash == manifest_hash]
-    return sorted(found, key=lambda opening: opening.times[0])
+    """Return the records of one data set's test split, oldest first."""
+    records = map(_read, sorted(runs.openings.glob("*.json")))
+    found = [record for record in records if record.manifest_hash == manifest_hash]
+    return sorted(found, key=lambda record: record.times[0])
 
 
 def _read(file: Path) -> AccessRecord:
@@ -65,5 +106,5 @@ def _read(file: Path) -> AccessRecord:
 
 
 def access_text(models: int) -> str:
-    """Say how many models have been judged by the test split."""
+    """Return the sentence that says how many models have looked at the test split."""
     return f"{models} model{'s have' if models > 1 else ' has'} looked at this test split"

@@ -139,7 +139,7 @@ def test_a_package_with_views_predicts_with_their_mean(trained: Trained, tmp_pat
     viewed = replace(made, tta=flip, name="flipped")
     publish(RunsFolder(trained.runs), study, viewed, track=False)
     model = load_model(trained.runs / "models" / "flipped")
-    assert model.card.views == flip
+    assert model.card.combination.views == flip
     files = [str(path) for path in trained.manifest.included["path"][:4]]
     whole, mirrored = (
         log_softmax(np.log(_predicted(trained, files, view))) for view in (WHOLE, View(flip=True))

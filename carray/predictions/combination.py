@@ -1,0 +1,39 @@
+"""`Combination`: how the predictions of a model's members become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from carray.predictions.averaging import WeightedAverage, average_log_p
+from carray.predictions.logits import Floats, log_softmax
+from carray.predictions.views import NONE, Tta
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A weighted average of members, the rule that it comes from, and the views of every image.
+
+    The members are numbered by their place in the model.
+    """
+
+    average: WeightedAverage
+    rule: str
+    """As in `soft vote`."""
+    tta: Tta | None = None
+    """None where every image is seen once, whole."""
+
+    @property
+    def views(self) -> Tta:
+        """The views that every image is seen in."""
+        return self.tta or NONE
+
+    def log_p(self, log_ps: Sequence[Floats]) -> Floats:
+        """Return the model's log-probabilities, (images, classes), of those of each member."""
+        merged = average_log_p(log_ps, self.average.weights, self.average.space)
+        return log_softmax(merged / np.float32(self.average.temperature))
+
+
+SINGLE_TRIAL = Combination(WeightedAverage((0,), (1.0,)), "single trial")
