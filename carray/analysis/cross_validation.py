@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def assemble_folds(
             combination=combination,
         )
         rows += _ensembles(members, manifest, ("test",), seed)[0]
-    found = CrossValidation(
+    return CrossValidation(
         study=folder.path.name,
         backbone=members[0].record.config.backbone,
         folds=tuple(_fold_row(fold, vote) for fold, vote in enumerate(predictions)),
@@ -94,8 +94,8 @@ def assemble_folds(
         rule=rule,
         logits_file=file,
         models_that_opened_test=opened,
+        package=_write_package(folder, members, combination, where.models / name),
     )
-    return _write_package(where, folder, members, found, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,30 +250,18 @@ def _row(what: str, split: str, right: Any, losses: Any, seed: int) -> ScoreRow:
 
 
 def _write_package(
-    runs: RunsFolder,
     folder: StudyFolder,
     members: Sequence[Candidate],
-    found: CrossValidation,
-    name: str,
-) -> CrossValidation:
+    combination: Combination,
+    package: Path,
+) -> Path | None:
     """Write the model package of the better ensemble, if the folds' weights are there."""
     if not all(member.has_weights for member in members):
-        return found
+        return None
     from carray.inference.package import write_package
 
-    study = folder.record()
-    write_package(
-        runs.models / name,
-        [member.folder for member in members],
-        combine_folds(found.rule, len(members)).average.weights,
-        classes=study.classes,
-        study=study.name,
-        rule=found.rule,
-        space="logit" if found.rule == "logit mean" else "probability",
-        manifest_hash=study.manifest_hash,
-        data=study.data,
-    )
-    return replace(found, package=runs.models / name)
+    write_package(package, folder.record(), [member.folder for member in members], combination)
+    return package
 
 
 @dataclass(frozen=True)

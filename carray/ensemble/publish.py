@@ -24,22 +24,13 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
     Raises:
         RecordError: a member's weights are gone.
     """
-    chosen = [ensemble.members[number] for number in ensemble.blend.members]
-    folder = runs.models / ensemble.name
-    written = replace(ensemble, package=folder)
+    written = replace(ensemble, package=runs.models / ensemble.name)
     write_package(
-        folder,
-        [TrialFolder(member.folder) for member in chosen],
-        ensemble.blend.weights,
-        classes=ensemble.classes,
-        study=ensemble.study,
-        rule=ensemble.rule,
-        space=ensemble.blend.space,
-        temperature=ensemble.blend.temperature,
-        tta=ensemble.tta,
-        manifest_hash=ensemble.manifest_hash,
-        data=study.data,
-        results=_results(ensemble),
+        runs.models / ensemble.name,
+        study.model_copy(update={"classes": ensemble.classes}),
+        [TrialFolder(member.folder) for member in ensemble.chosen],
+        ensemble.combination,
+        _results(ensemble),
     )
     if not track:
         return written

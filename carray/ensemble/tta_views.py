@@ -45,8 +45,7 @@ class TtaPredictor:
             RecordError: the study's data are gone or have changed.
             WeightsError: a member's weights are gone.
         """
-        folders = [ensemble.members[number].folder for number in ensemble.blend.members]
-        trials = [TrialFolder(folder) for folder in folders]
+        trials = [TrialFolder(member.folder) for member in ensemble.chosen]
         return cls.of_trials(trials, ensemble.blend, study, progress)
 
     @classmethod

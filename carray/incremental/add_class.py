@@ -27,7 +27,7 @@ from carray.inference.predictor import BATCH_IMAGES, load_member
 from carray.models.classifier import save_classifier
 from carray.models.weights import read_weights
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 from carray.typing import Progress
@@ -104,7 +104,7 @@ def add_class(
         study.trial(teacher.train(package / card.members[place].folder, member, place).number)
         for place, member in enumerate(members)
     ]
-    _package(where, new_name, card, trials, extended, study)
+    write_package(where.models / new_name, study.record(), trials, card.combination)
     return evaluate_added_class(where, package, new_name, manifest, extended, trials, progress)
 
 
@@ -231,26 +231,3 @@ def _teller(say: Say | None, trial: str) -> Callable[[TrialRecord], None]:
             )
 
     return tell
-
-
-def _package(
-    runs: RunsFolder,
-    name: str,
-    card: Card,
-    trials: list[TrialFolder],
-    extended: Manifest,
-    study: StudyFolder,
-) -> None:
-    write_package(
-        runs.models / name,
-        trials,
-        [member.weight for member in card.members],
-        classes=extended.classes,
-        study=study.path.name,
-        rule=card.rule,
-        space=card.space,
-        temperature=card.temperature,
-        tta=card.tta,
-        manifest_hash=extended.hash,
-        data=str(extended.folder),
-    )

@@ -45,17 +45,10 @@ def _package_trial(runs: RunsFolder, name: str) -> Path:
     """Package a single trial as `STUDY-NUMBER` under `runs`."""
     trial = runs.find_trial(name)
     record = trial.record()
-    study = StudyFolder(trial.path.parent.parent).record()
+    own = {"name": record.study, "manifest_hash": record.manifest_hash}
+    study = StudyFolder(trial.path.parent.parent).record().model_copy(update=own)
     folder = runs.models / f"{record.study}-{record.number:04d}"
-    write_package(
-        folder,
-        [trial],
-        (1.0,),
-        classes=study.classes,
-        study=record.study,
-        manifest_hash=record.manifest_hash,
-        data=study.data,
-    )
+    write_package(folder, study, [trial])
     return folder
 
 

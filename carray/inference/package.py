@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from carray.config import InputSpec, TrialConfig
 from carray.errors import RecordError
@@ -28,12 +28,9 @@ from carray.files import (
     written_aside,
 )
 from carray.inference.card import Card, MemberCard, MemberEntry
-from carray.predictions.views import Tta
+from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.provenance import git_commit, versions
-from carray.records import RunsFolder, TrialFolder, TrialRecord
-
-if TYPE_CHECKING:
-    pass
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 
 MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file; its own readers refuse more
 PREPROCESSING = (
@@ -51,46 +48,46 @@ def packages(runs: RunsFolder) -> list[Path]:
 
 def write_package(
     folder: Path,
+    study: StudyRecord,
     trials: Sequence[TrialFolder],
-    weights: Sequence[float],
-    *,
-    classes: Sequence[str],
-    study: str,
-    rule: str = "single trial",
-    space: Literal["probability", "logit"] = "probability",
-    temperature: float = 1.0,
-    tta: Tta | None = None,
-    manifest_hash: str = "",
-    data: str = "",
+    combination: Combination = SINGLE_TRIAL,
     results: Mapping[str, Any] | None = None,
 ) -> Card:
     """Write a model package aside, then rename it over what was there.
 
+    Args:
+        folder: the package; its name is the model's.
+        study: names the classes and the data that the trials were trained on.
+        trials: the members.
+        combination: how the members' predictions are combined.
+        results: scores and notes for the card.
+
     Raises:
         RecordError: a member's weights are gone.
     """
+    average = combination.average
     records = [trial.record() for trial in trials]
     with _exclusive(folder), written_aside(folder) as aside:
         entries = tuple(
             _write_member(aside, place, trial, record, weight)
             for place, (trial, record, weight) in enumerate(
-                zip(trials, records, weights, strict=True)
+                zip(trials, records, average.weights, strict=True)
             )
         )
         card = Card(
-            what=_describe(records, rule, len(classes)),
+            what=_describe(records, combination.rule, len(study.classes)),
             name=folder.name,
             kind="ensemble" if len(entries) > 1 else "single",
-            study=study,
-            classes=tuple(classes),
+            study=study.name,
+            classes=study.classes,
             members=entries,
-            rule=rule,
-            space=space,
-            temperature=temperature,
-            tta=tta,
+            rule=combination.rule,
+            space=average.space,
+            temperature=average.temperature,
+            tta=combination.tta,
             preprocessing=PREPROCESSING,
-            **crop_fields(data),
-            manifest_hash=manifest_hash,
+            **crop_fields(study.data),
+            manifest_hash=study.manifest_hash,
             results=dict(results or {}),
             made_at=time.time(),
             git_commit=git_commit(),

@@ -22,7 +22,7 @@ from carray.inference.inputs import find_package
 from carray.inference.package import member_input, packages, safetensors_metadata, write_package
 from carray.inference.predictor import load, load_model
 from carray.predictions.logits import log_softmax
-from carray.records import RunsFolder, TrialFolder, TrialRecord
+from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
@@ -78,7 +78,7 @@ def test_files_get_the_logits_that_training_left(tmp_path: Path) -> None:
     runner.run_epoch(order)
     runner.finish(order)
     trial.write_record(TrialRecord(study="one", number=0, config=config))
-    write_package(tmp_path / "package", [trial], (1.0,), classes=manifest.classes, study="one")
+    write_package(tmp_path / "package", StudyRecord(name="one", classes=manifest.classes), [trial])
     files = manifest.included["path"][manifest.rows("test")].tolist()
     found = load_model(tmp_path / "package", "cpu").predict(files)
     wanted = np.exp(log_softmax(trial.logits("test")))
