@@ -1,4 +1,4 @@
-"""Optuna's own contracts, kept by our storage and our sampler."""
+"""Optuna's own contracts, kept by our storage and the samplers that we build."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from carray.search.sampling.cached_tpe import CachedTpeSampler
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
+from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial
 
@@ -22,7 +21,7 @@ from tests.search.stores import close, make_optuna_file
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class TestKeptStorage(StorageTestCase):
+class TestWriteBehindStorage(StorageTestCase):
     """As every storage of Optuna's; and the storage behind has all that has ended."""
 
     @pytest.fixture
@@ -66,19 +65,10 @@ def test_a_study_that_is_read_again_is_as_it_was_kept(tmp_path: Path) -> None:
     close(behind)
 
 
-class TestQuickTpe(BasicSamplerTestCase):
+class TestBuiltSamplers(BasicSamplerTestCase):
     """As every sampler of Optuna's."""
 
     @pytest.fixture(params=["tpe", "tpe-univariate"])
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return partial(build_sampler, request.param, 0)
-
-
-class TestJointQuickTpe(RelativeSamplerTestCase):
-    """As every sampler of Optuna's that draws parameters together, from the first trial on."""
-
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return partial(CachedTpeSampler, seed=0, multivariate=True, n_startup_trials=0)
