@@ -68,7 +68,7 @@ def test_training_does_not_see_them(
 ) -> None:
     config = small_config(augment__strength=0.4, dropout=0.2)
     settled = run(new_runner(), tmp_path / "settled", toy_data, config)
-    monkeypatch.setattr("carray.training.runner.settle_norms", lambda *_: None)
+    monkeypatch.setattr("carray.training.runner.recompute_batch_norm_statistics", lambda *_: None)
     trailing = run(new_runner(), tmp_path / "trailing", toy_data, config)
     assert [row[TRAIN_LOSS] for row in settled] == [row[TRAIN_LOSS] for row in trailing]
     assert settled[0][VAL_LOG_LOSS] != trailing[0][VAL_LOG_LOSS]

@@ -39,7 +39,9 @@ def test_scores_are_those_of_running_the_backbone(
     tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch, policy: str, head: str
 ) -> None:
     if head == "ml_decoder":  # measured statistics of a random net magnify float16's rounding
-        monkeypatch.setattr("carray.training.runner.settle_norms", lambda *_: None)
+        monkeypatch.setattr(
+            "carray.training.runner.recompute_batch_norm_statistics", lambda *_: None
+        )
     common: dict[str, Any] = {
         **PLAIN,
         "finetune__policy": policy,
