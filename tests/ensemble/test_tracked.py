@@ -53,6 +53,29 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert len(pictures) == len(images) + 1
 
 
+def test_a_model_that_0_1_logged_still_loads(
+    runs: RunsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code was copied into MLflow, and imports `load_model` from where it was then."""
+    entry = tmp_path / "served.py"
+    entry.write_text(
+        "from carray.ensemble.package import load_model\n"
+        "from carray.tracking import serve\n\nserve(load_model)\n"
+    )
+    monkeypatch.setattr("carray.ensemble.publish.MLFLOW_ENTRY", entry)
+    make_real_study(runs.path)
+    made = build_ensemble(runs=runs.path)
+    images = draw_images(tmp_path / "images")
+    with quiet():
+        import mlflow
+
+        mlflow.set_tracking_uri(f"sqlite:///{runs.tracking_file}")
+        loaded = mlflow.pyfunc.load_model(made.model_uri)
+        frame = loaded.predict(pd.DataFrame({"path": [str(image) for image in images]}))
+        mlflow.set_tracking_uri("")
+    assert np.allclose(frame.to_numpy(), made.predict(images), atol=1e-6)
+
+
 def test_where_a_trial_looks_goes_to_its_run_unless_unwanted(
     runs: RunsFolder, tmp_path: Path
 ) -> None:
