@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from carray.ensemble.build import build_ensemble
 from carray.errors import PlanError, RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
-from carray.records import StudyFolder, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialState
 from carray.search import session, watchdog
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
@@ -180,11 +181,15 @@ def test_a_study_none_of_whose_lanes_is_placed_says_what_each_asks_for(
     def start(lane: int) -> None:
         may_come.wait(WAIT_SECONDS)
 
+    class Ended(Listener):
+        def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+            super().study_ended(study, files)
+            may_come.set()  # too late, and lanes on their way up are waited for
+
     local.fakes = Fakes(start=start)
     wanted = request(toy_data, tmp_path, concurrent=1, place_timeout_seconds=0.2)
-    threading.Timer(1.0, may_come.set).start()
     with pytest.raises(PlanError, match=r"placed in 0 s: .* asks for 3 CPU, .* 0 of 4 CPU free"):
-        run_study(wanted, Listener())
+        run_study(wanted, Ended())
 
 
 def test_a_study_none_of_whose_lanes_can_start_says_why(
