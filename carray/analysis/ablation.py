@@ -21,7 +21,8 @@ from carray.analysis.ablation_step import (
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, TrialFailed
-from carray.predictions.logits import log_softmax
+from carray.predictions.candidates import candidate_of
+from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
 from carray.predictions.views import parse_tta_sets
 from carray.progress import silent
@@ -181,12 +182,13 @@ class _SeedTrainer:
         configs = [self.space.resolve(params, {"seed": seed}) for seed in range(seeds)]
         records = tuple(self._trained(config) for config in configs)
         labels = self.manifest.labels[self.manifest.rows("val")]
-        losses, right = [], []
-        for record in records:
-            log_p = log_softmax(self.runs.study(self.study).trial(record.number).logits("val"))
-            losses.append(log_losses(log_p, labels))
-            right.append(log_p.argmax(axis=1) == labels)
-        return SeedRuns(params, records, np.array(losses, np.float64), np.array(right, np.float64))
+        predictions = SplitPredictions(
+            [candidate_of(self.runs.study(self.study), record) for record in records], "val", labels
+        )
+        log_ps = [predictions.log_p(member) for member in range(seeds)]
+        losses = np.array([log_losses(log_p, labels) for log_p in log_ps], np.float64)
+        right = np.array([log_p.argmax(axis=1) == labels for log_p in log_ps], np.float64)
+        return SeedRuns(params, records, losses, right)
 
     def _trained(self, config: TrialConfig) -> TrialRecord:
         found = find_complete(self.runs, self.study, config, self.manifest.hash)

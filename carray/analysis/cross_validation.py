@@ -22,11 +22,11 @@ from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.candidates import Candidate, read_trials
 from carray.predictions.combination import Combination
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax
+from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax, read_logits
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
 from carray.predictions.test_access import record_access
-from carray.records import RunsFolder, StudyFolder, TrialState
+from carray.records import Logits, RunsFolder, StudyFolder, TrialState
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
 
@@ -62,8 +62,7 @@ def assemble_folds(
     manifest = study_manifest(folder.record())
     members = _fold_set(folder, manifest, trial)
     predictions = [
-        _FoldPredictions(candidate, *_held_predictions(candidate, manifest, fold))
-        for fold, candidate in enumerate(members)
+        _FoldPredictions.read(candidate, manifest, fold) for fold, candidate in enumerate(members)
     ]
     file = _write(folder, predictions, manifest)
     rows, rule = _ensembles(members, manifest, ("blend",), seed)
@@ -82,12 +81,12 @@ def assemble_folds(
     return CrossValidation(
         study=folder.path.name,
         backbone=members[0].record.config.backbone,
-        folds=tuple(_fold_row(fold, vote) for fold, vote in enumerate(predictions)),
+        folds=tuple(_fold_row(fold, own) for fold, own in enumerate(predictions)),
         out_of_fold=_score(
             "out of fold",
             "train",
-            np.concatenate([vote.log_p for vote in predictions]),
-            np.concatenate([vote.labels for vote in predictions]),
+            np.concatenate([log_softmax(own.logits) for own in predictions]),
+            np.concatenate([own.labels for own in predictions]),
             seed,
         ),
         ensembles=tuple(rows),
@@ -100,25 +99,30 @@ def assemble_folds(
 
 @dataclass(frozen=True, eq=False)
 class _FoldPredictions:
-    """What one fold's trial says of the images that it hasn't seen."""
+    """Predictions of one fold's trial on the images that it wasn't trained on."""
 
     candidate: Candidate
     rows: Labels
     labels: Labels
-    log_p: Floats
+    logits: Logits
 
+    @classmethod
+    def read(cls, candidate: Candidate, manifest: Manifest, fold: int) -> _FoldPredictions:
+        """Read the logits that the trial left on its fold.
 
-def _held_predictions(
-    candidate: Candidate, manifest: Manifest, fold: int
-) -> tuple[Labels, Labels, Floats]:
-    rows = manifest.fold_rows(fold)[1]
-    logits = candidate.folder.logits("val")
-    if logits.shape != (len(rows), len(manifest.classes)):
-        raise RecordError(
-            f"{candidate.record.name} has logits of shape {logits.shape} on fold {fold}, which has "
-            f"{len(rows)} images of {len(manifest.classes)} classes: they are of other data"
+        Raises:
+            RecordError: they are broken, or of other data.
+        """
+        rows = manifest.fold_rows(fold)[1]
+        logits = read_logits(
+            candidate.folder,
+            candidate.record.name,
+            "val",
+            len(rows),
+            len(manifest.classes),
+            images_of=f"fold {fold}",
         )
-    return rows, manifest.labels[rows], log_softmax(logits)
+        return cls(candidate, rows, manifest.labels[rows], logits)
 
 
 def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> list[Candidate]:
@@ -169,12 +173,12 @@ def _is_usable(candidate: Candidate, manifest: Manifest) -> bool:
     )
 
 
-def _fold_row(fold: int, vote: _FoldPredictions) -> FoldRow:
-    record = vote.candidate.record
+def _fold_row(fold: int, predictions: _FoldPredictions) -> FoldRow:
+    record = predictions.candidate.record
     return FoldRow(
         fold=fold,
         trial=record.name,
-        images=len(vote.rows),
+        images=len(predictions.rows),
         best_epoch=record.best_epoch or 0,
         epochs=len(record.epochs),
         log_loss=record.best(metrics.VAL_LOG_LOSS),
@@ -186,12 +190,12 @@ def _write(
     folder: StudyFolder, predictions: Sequence[_FoldPredictions], manifest: Manifest
 ) -> Path:
     """Write the out-of-fold logits of all training images, in the manifest's order."""
-    first = min(vote.candidate.record.number for vote in predictions)
+    first = min(own.candidate.record.number for own in predictions)
     file = folder.path / "folds" / f"{first:04d}.npz"
-    rows = np.concatenate([vote.rows for vote in predictions])
+    rows = np.concatenate([own.rows for own in predictions])
     order = np.argsort(rows)
-    logits = np.concatenate([vote.candidate.folder.logits("val") for vote in predictions])
-    folds = np.repeat(np.arange(len(predictions)), [len(vote.rows) for vote in predictions])
+    logits = np.concatenate([own.logits for own in predictions])
+    folds = np.repeat(np.arange(len(predictions)), [len(own.rows) for own in predictions])
     with written_aside(file) as aside, aside.open("wb") as opened:
         np.savez(
             opened,

@@ -86,6 +86,13 @@ def read_trials(folder: StudyFolder, metric: str = metrics.VAL_LOG_LOSS) -> tupl
     return tuple(_best_first(found, metric))
 
 
+def candidate_of(
+    study: StudyFolder, record: TrialRecord, metric: str = metrics.VAL_LOG_LOSS
+) -> Candidate:
+    """Return a trial of a study with its value."""
+    return Candidate(study.trial(record.number), record, record.best(metric))
+
+
 def find_candidates(
     study: StudyRecord,
     trials: Sequence[Candidate],

@@ -1,4 +1,4 @@
-"""Float16 logits on disk to log-probabilities in float32, read no sooner than they are needed."""
+"""Reading trials' logits: checked float16 arrays, and their log-probabilities in float32."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from carray.errors import RecordError
 from carray.predictions.candidates import Candidate
+from carray.records import Logits, TrialFolder
 from carray.typing import Float32s
 from carray.typing import Labels as Labels
 from carray.typing import Rows as Rows
@@ -37,8 +38,50 @@ def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) ->
     return np.asarray(own - np.log(shifted.sum(axis=1)), np.float32)
 
 
+def read_logits(
+    trial: TrialFolder,
+    name: str,
+    split: str,
+    images: int,
+    classes: int | None = None,
+    *,
+    images_of: str = "",
+) -> Logits:
+    """Return the logits that a trial left on a split, (images, classes).
+
+    Args:
+        trial: its folder.
+        name: what messages call it.
+        split: `val`, `blend` or `test`.
+        images: how many there must be.
+        classes: how many there must be; None where that isn't known.
+        images_of: what messages call the images; default: the split.
+
+    Raises:
+        RecordError: there are none, they are of other images or classes, or some aren't finite.
+    """
+    logits, where = trial.logits(split), images_of or repr(split)
+    if logits.ndim != 2 or len(logits) != images:
+        fold = ", or it was judged on a fold" if split == "val" and not images_of else ""
+        raise RecordError(
+            f"trial {name} has logits of shape {logits.shape} on {where}, which has {images} "
+            f"images: they are of other data{fold}"
+        )
+    is_finite = bool(np.isfinite(logits).all())
+    if classes is not None and (logits.shape[1] != classes or not is_finite):
+        raise RecordError(
+            f"trial {name} left logits of shape {logits.shape} on {where}, which must be "
+            f"finite and of {classes} classes: they are broken, or of other data"
+        )
+    if not is_finite:
+        raise RecordError(
+            f"trial {name} has logits on {where} that aren't finite: move its folder away"
+        )
+    return logits
+
+
 class SplitPredictions:
-    """What some trials say of the images of one split.
+    """Predictions of some trials on the images of one split.
 
     Args:
         candidates: trials whose logits are aligned with `labels`.
@@ -75,28 +118,19 @@ class SplitPredictions:
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             list(pool.map(self.log_p, dict.fromkeys(members)))
 
-    def _logits(self, member: int) -> npt.NDArray[np.float16]:
+    def _logits(self, member: int) -> Logits:
         candidate = self.candidates[member]
-        logits = candidate.folder.logits(self.split)
-        if logits.ndim != 2 or len(logits) != len(self.labels):
-            raise RecordError(
-                f"trial {candidate.record.name} has logits of shape {logits.shape} on "
-                f"{self.split!r}, which has {len(self.labels)} images: they are of other data"
-            )
-        self._check_classes(candidate.record.name, logits.shape[1])
-        if not np.isfinite(logits).all():
-            raise RecordError(
-                f"trial {candidate.record.name} has logits on {self.split!r} that aren't finite: "
-                "move its folder away"
-            )
+        name = candidate.record.name
+        logits = read_logits(candidate.folder, name, self.split, len(self.labels))
+        self._check_classes(name, logits.shape[1])
         return logits
 
     def _check_classes(self, trial: str, classes: int) -> None:
-        first, wanted = self._classes.setdefault(0, (trial, classes))
-        if classes != wanted:
+        first, expected = self._classes.setdefault(0, (trial, classes))
+        if classes != expected:
             raise RecordError(
                 f"trial {trial} has logits of {classes} classes on {self.split!r} and {first} of "
-                f"{wanted}: they weren't trained on the same data"
+                f"{expected}: they weren't trained on the same data"
             )
         if len(self.labels) and int(self.labels.max()) >= classes:
             raise RecordError(

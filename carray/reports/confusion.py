@@ -14,6 +14,7 @@ import numpy.typing as npt
 from carray.drawing import font_file
 from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
+from carray.predictions.logits import read_logits
 from carray.records import RunsFolder, StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
 from carray.tracking.artifacts import attach_or_warn
@@ -87,16 +88,12 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
         )
     record = trial.record()
     study = StudyFolder(trial.path.parent.parent)
-    logits, labels, classes = trial.logits(split), study.labels(split), study.record().classes
-    if len(logits) != len(labels) or (record.config.fold is not None and split == "val"):
+    labels, classes = study.labels(split), study.record().classes
+    logits = read_logits(trial, record.name, split, len(labels), len(classes))
+    if record.config.fold is not None and split == "val":
         raise RecordError(
             f"trial {record.name} left logits on {len(logits)} {split} images, its study has "
             f"{len(labels)}: it was judged on a fold"
-        )
-    if logits.shape[1:] != (len(classes),) or not np.isfinite(logits).all():
-        raise RecordError(
-            f"trial {record.name} left logits of shape {logits.shape} on {split}, which must be "
-            f"finite and of {len(classes)} classes: they are broken, or of other data"
         )
     if not len(labels):
         raise RecordError(f"study {record.study!r} has no {split} images to count")
