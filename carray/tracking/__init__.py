@@ -11,11 +11,10 @@ from carray.tracking.mlflow_client import check_server, tracking_uri
 from carray.tracking.models import log_package, serve
 from carray.tracking.subprocess_tracker import SubprocessTracker
 from carray.tracking.sync import download_study, open_tracker, sync_study
-from carray.tracking.tracker import MemoryTracker, Tracker, TrialRun
+from carray.tracking.tracker import Tracker, TrialRun
 from carray.tracking.ui import open_ui
 
 __all__ = [
-    "MemoryTracker",
     "SubprocessTracker",
     "Tracker",
     "TrialRun",

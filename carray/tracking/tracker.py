@@ -1,4 +1,4 @@
-"""What a study's driver tells its tracker, and the tracker that only remembers."""
+"""The interface of trackers, and what each of them shows of a trial."""
 
 from __future__ import annotations
 
@@ -109,36 +109,3 @@ def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
         held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
         row.update({f"best/{name}": value for name, value in held.items()})
     return row
-
-
-class MemoryTracker:
-    """A tracker that only remembers: for tests, and for callers that track nothing."""
-
-    def __init__(self) -> None:
-        self.study: StudyRecord | None = None
-        self.study_files: set[str] = set()
-        self.runs: dict[int, TrialRun] = {}
-
-    def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
-        """Remember the study."""
-        self.study = study
-        self.study_files |= {file.name for file in files if file.exists()}
-
-    def trial_started(self, record: TrialRecord) -> None:
-        """Remember the trial."""
-        self.runs[record.number] = run_of(record)
-
-    def epoch_ended(self, record: TrialRecord) -> None:
-        """Remember the trial as it stands."""
-        self.runs[record.number] = run_of(record)
-
-    def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
-        """Remember the trial as it ended."""
-        self.runs[record.number] = run_of(record, folder)
-
-    def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
-        """Remember the study as it ended."""
-        self.study_started(study, files)
-
-    def close(self) -> None:
-        """Nothing is waiting."""

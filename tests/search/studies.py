@@ -18,10 +18,10 @@ from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
 from carray.search import run, session
 from carray.search.observers.console import Board
 from carray.search.request import StudyRequest
-from carray.tracking import MemoryTracker
 from tests.lanes.fakes import CORES, FakeLanes, Fakes
 from tests.opened import stored_trials
 from tests.search.scheduling.local_tuner import LocalTuner
+from tests.tracking.memory import MemoryTracker
 
 FIXED = "{epochs: 3, image_size: 32, pretrained: false, backbone: test_resnet}"
 SPACE = f"""

@@ -19,9 +19,9 @@ from carray.search.ledger import OUT_OF_MEMORY, Ledger
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.space.yaml_reader import parse_space
-from carray.tracking import MemoryTracker
 from tests.opened import OPENED, stored_trials
 from tests.search.stores import make_optuna_file
+from tests.tracking.memory import MemoryTracker
 
 SPACE = """
 version: 1

@@ -13,8 +13,9 @@ import pytest
 from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
 from carray.search.observers.console import Board, JsonBoard, LiveBoard
 from carray.search.observers.prometheus import TRIALS, StudyGauges
-from carray.tracking import MemoryTracker, SubprocessTracker, Tracker, TrialRun
+from carray.tracking import SubprocessTracker, Tracker, TrialRun
 from tests.search.gauges import Values, shown
+from tests.tracking.memory import MemoryTracker
 from tests.tracking.studies import end_trial, make_record, make_study
 from tests.tracking.test_tracker import read_mlflow, runs
 

@@ -18,7 +18,6 @@ import pytest
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
-    MemoryTracker,
     SubprocessTracker,
     Tracker,
     TrialRun,
@@ -28,6 +27,7 @@ from carray.tracking import (
 )
 from carray.tracking.mlflow_client import client_of, quiet
 from carray.tracking.sync import study_files
+from tests.tracking.memory import MemoryTracker
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
 
