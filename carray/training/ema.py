@@ -1,11 +1,8 @@
-"""Averaged weights: an exponential moving average that starts fast."""
+"""Averaged weights: timm's exponential moving average, with a decay that starts low."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-
-import torch
-from torch import Tensor
+from timm.utils import ModelEmaV3
 
 from carray.models.classifier import Classifier
 
@@ -14,27 +11,17 @@ class AveragedWeights:
     """The average of a classifier's weights and statistics, in a copy that can be evaluated.
 
     The decay rises with the steps, min(decay, (1 + t) / (10 + t)), so that a short trial's average
-    forgets where it started, as TensorFlow's does.
+    forgets where it started, as TensorFlow's does: timm's own ramp of power 1 and gamma 9.
     """
 
     def __init__(self, classifier: Classifier, decay: float) -> None:
-        self.classifier = deepcopy(classifier).requires_grad_(False).eval()
+        self._average = ModelEmaV3(
+            classifier, decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0
+        )
+        self.classifier: Classifier = self._average.module.requires_grad_(False)
         self.steps = 0
-        self._decay = decay
 
-    @torch.no_grad()
     def update(self, classifier: Classifier) -> None:
         """Move the average towards `classifier`, after each optimizer step."""
-        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+        self._average.update(classifier, self.steps + 2)  # timm's ramp is 0 in its first two steps
         self.steps += 1
-        averaged, current = self._tensors(self.classifier), self._tensors(classifier)
-        floats = [name for name, value in averaged.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [averaged[name] for name in floats], [current[name] for name in floats], 1 - decay
-        )
-        for name in averaged.keys() - set(floats):
-            averaged[name].copy_(current[name])
-
-    @staticmethod
-    def _tensors(classifier: Classifier) -> dict[str, Tensor]:
-        return dict(classifier.state_dict())
