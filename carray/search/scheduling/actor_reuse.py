@@ -14,7 +14,10 @@ def keep_starting_actors() -> None:
 
     Tune gives it to any pending trial, and kills the actor that was starting for that one. Where
     trials are shorter than a process's start, every trial's end does so: the actors of further
-    lanes never come up, and the processes begun in vain take the cores from the others.
+    lanes never come up, and the processes begun in vain take the cores from the others. Measured,
+    20 trials of two epochs of a second on 8 lanes and two busy cores: 17 actors were asked for, 4
+    processes came up and the study took 55 s; so it is 8, 8 and 32 s. On 4 lanes there was no
+    difference.
     """
     TuneController._maybe_reuse_cached_actor = _reuse_for_trials_without
 
