@@ -7,7 +7,6 @@ spare images that are only hard, its own label must be far less likely than usua
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from carray.analysis.cross_validation import CrossValidation
 from carray.data.manifest import Manifest
-from carray.files import written_aside
+from carray.files import write_csv
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import Floats, Labels, Rows, log_softmax
 from carray.records import RunsFolder
@@ -86,10 +85,9 @@ def _write(
     others: Labels,
 ) -> None:
     names, images = manifest.classes, manifest.included["image_id"].to_numpy()
-    with written_aside(file) as aside, aside.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for place, other in zip(places.tolist(), others.tolist(), strict=True):
-            own = int(labels[place])
-            p = (f"{p_NC[place, own]:.6f}", f"{p_NC[place, other]:.6f}")
-            writer.writerow([images[rows[place]], names[own], names[other], *p])
+    table = []
+    for place, other in zip(places.tolist(), others.tolist(), strict=True):
+        own = int(labels[place])
+        p = (f"{p_NC[place, own]:.6f}", f"{p_NC[place, other]:.6f}")
+        table.append([images[rows[place]], names[own], names[other], *p])
+    write_csv(file, COLUMNS, table)

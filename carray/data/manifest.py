@@ -197,6 +197,11 @@ class Manifest:
         """How much a crop box grows, as a share of its sides."""
         return self.settings.margin
 
+    def box_of(self, row: pd.Series) -> tuple[int, int, int, int] | None:
+        """Return the box that an image of `included` is cut to; None where it is left whole."""
+        x1, y1, x2, y2 = (int(row[name]) for name in BOX_COLUMNS)
+        return (x1, y1, x2, y2) if self.crop == "box" and x1 >= 0 else None
+
     def class_counts(self) -> pd.DataFrame:
         """Return images per class (rows, in class order) and split (columns)."""
         table = pd.crosstab(self.included["class_index"], self.included["split"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carray.errors import ConfigError, DataError
-from carray.files import check_target, written_aside
+from carray.files import check_target, write_csv
 from carray.inference.card import Card
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.inference.predictor import load_model
@@ -118,7 +117,7 @@ def predict_to_csv(
         rows = category_rows(found, predicted, loaded.classes, (identity, category))
     else:
         rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
-    _write(Path(out), rows)
+    write_csv(Path(out), list(rows[0]), (row.values() for row in rows))
     return PredictedFile(
         Path(out),
         package,
@@ -184,10 +183,3 @@ def _top_rows(
             row[f"probability_{rank + 1}"] = "" if p is None else f"{p[order[rank]]:.6f}"
         rows.append(row | {"error": predicted.unreadable.get(place, "")})
     return rows
-
-
-def _write(out: Path, rows: Sequence[Row]) -> None:
-    with written_aside(out) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

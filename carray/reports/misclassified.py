@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import replace
 from itertools import islice
@@ -18,11 +17,11 @@ from carray.analysis.misclassified import (
     MisclassifiedImage,
     find_misclassified,
 )
-from carray.data.manifest import BOX_COLUMNS, Manifest
-from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.manifest import Manifest
+from carray.data.pixels.decode import UnreadableImage, read_whole
 from carray.drawing import Fonts, fitted
 from carray.errors import ConfigError, DataError
-from carray.files import written_aside
+from carray.files import write_csv, written_aside
 from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
@@ -126,14 +125,7 @@ def _tile(manifest: Manifest, row: int) -> Image.Image:
     """Return an image, cut as the data are, whole on a grey square."""
     entry = manifest.included.iloc[row]
     try:
-        pixels = to_rgb(open_image(Path(str(entry["path"])).read_bytes()))
-        box = tuple(int(entry[name]) for name in BOX_COLUMNS)
-        if manifest.crop == "box" and box[0] >= 0:
-            height, width = pixels.shape[:2]
-            x1, y1, x2, y2 = box
-            pixels = cut(
-                pixels, grow((x1, y1, x2, y2), manifest.margin, width=width, height=height)
-            )
+        pixels = read_whole(Path(str(entry["path"])), manifest.box_of(entry), manifest.margin)
     except (OSError, UnreadableImage):
         return Image.new("RGB", (TILE, TILE), EMPTY)
     whole: Image.Image = ImageOps.pad(Image.fromarray(pixels), (TILE, TILE), color=EMPTY)
@@ -206,12 +198,14 @@ def write_misclassified(
 
 def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> ErrorAnalysis:
     table = out / "errors.csv"
-    with written_aside(table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in found.mistakes:
-            p = (f"{one.confidence:.6f}", f"{one.true_probability:.6f}")
-            writer.writerow([one.image, one.true, one.predicted, *p, one.true_rank, one.path])
+    rows = (
+        (
+            *(one.image, one.true, one.predicted, f"{one.confidence:.6f}"),
+            *(f"{one.true_probability:.6f}", one.true_rank, one.path),
+        )
+        for one in found.mistakes
+    )
+    write_csv(table, COLUMNS, rows)
     if not found.mistakes:
         return replace(found, table=table)
     sheet = out / "errors.png"

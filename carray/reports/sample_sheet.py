@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from carray.data.manifest import BOX_COLUMNS, SPLITS, Manifest
-from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.manifest import SPLITS, Manifest
+from carray.data.pixels.decode import UnreadableImage, read_whole
 from carray.drawing import Fonts, fitted
 from carray.errors import DataError
 from carray.files import written_aside
@@ -126,13 +126,9 @@ class _Sheet:
     def _picture(self, row: pd.Series) -> Image.Image:
         """Return one image, cut to the tile's aspect ratio; a grey one where the file is gone."""
         size = (self._wide, self._tile)
-        box = tuple(int(row[name]) for name in BOX_COLUMNS)
+        box, margin = self._manifest.box_of(row), self._manifest.margin
         try:
-            pixels = to_rgb(open_image(Path(str(row["path"])).read_bytes()))
+            pixels = read_whole(Path(str(row["path"])), box, margin)
         except (OSError, UnreadableImage):
             return Image.new("RGB", size, EMPTY)
-        if self._manifest.crop == "box" and box[0] >= 0:
-            high, wide = pixels.shape[:2]
-            drawn = (box[0], box[1], box[2], box[3])
-            pixels = cut(pixels, grow(drawn, self._manifest.margin, width=wide, height=high))
         return ImageOps.fit(Image.fromarray(pixels), size)

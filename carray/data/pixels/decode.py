@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -45,10 +46,25 @@ def read_square(
     wanted = None if box is not None else (side, fit)
     image = _decode_fast(data, wanted)
     if image is None:
-        image = _rgb(_open(data))
+        image = to_rgb(open_image(data))
     if box is not None:
-        image = cut(image, grow(box, margin, width=image.shape[1], height=image.shape[0]))
+        image = _cut_to(image, box, margin)
     return make_square(image, side, fit)
+
+
+def read_whole(file: Path, box: Box | None, margin: float) -> Pixels:
+    """Return an image file as (H, W, 3) RGB, cut to its box grown by `margin` where it has one.
+
+    Raises:
+        UnreadableImage: the file can't be decoded.
+        OSError: it can't be read.
+    """
+    image = to_rgb(open_image(file.read_bytes()))
+    return image if box is None else _cut_to(image, box, margin)
+
+
+def _cut_to(image: Pixels, box: Box, margin: float) -> Pixels:
+    return cut(image, grow(box, margin, width=image.shape[1], height=image.shape[0]))
 
 
 def make_square(image: Pixels, side: int, fit: Fit) -> Pixels:
@@ -87,19 +103,6 @@ def cut(image: Pixels, box: Box) -> Pixels:
 
 def open_image(data: bytes) -> Image.Image:
     """Open (lazily) an image's bytes; raises UnreadableImage where they are none."""
-    return _open(data)
-
-
-def to_rgb(image: Image.Image) -> Pixels:
-    """Decode a PIL image wholly, turn it as its EXIF says, and return (H, W, 3) RGB.
-
-    Raises:
-        UnreadableImage: the file is truncated or broken.
-    """
-    return _rgb(image)
-
-
-def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
@@ -111,7 +114,12 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image) -> Pixels:
+    """Decode a PIL image wholly, turn it as its EXIF says, and return (H, W, 3) RGB.
+
+    Raises:
+        UnreadableImage: the file is truncated or broken.
+    """
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
@@ -146,7 +154,7 @@ def _decode_fast(data: bytes, wanted: tuple[int, Fit] | None) -> Pixels | None:
 
     `wanted` (side, fit) allows decoding at 1/2, 1/4 or 1/8 where that is large enough.
     """
-    image = _open(data)
+    image = open_image(data)
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     flags = cv2.IMREAD_COLOR

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,7 @@ from carray.data.synthetic import scene
 from carray.data.synthetic.car_models import MODELS, Model
 from carray.data.synthetic.draw import Canvas, paint_car
 from carray.errors import DataError
-from carray.files import written_aside
+from carray.files import write_csv, written_aside
 from carray.progress import silent
 from carray.typing import Progress
 
@@ -84,7 +82,8 @@ def render_toycars(
             lambda picture: _write(aside, picture, seed), pictures, "drawing toy cars", progress
         ):
             pass
-        _write_flaws(aside / FLAWS_FILE, [one.flaw for one in pictures if one.flaw])
+        flaws = (astuple(one.flaw) for one in pictures if one.flaw)
+        write_csv(aside / FLAWS_FILE, [field.name for field in fields(Flaw)], flaws)
     return folder
 
 
@@ -185,10 +184,3 @@ def _broken(data: bytes, how: str) -> bytes:
     return (
         b"" if how == "empty" else b"<html><body>404 Not Found</body></html>" + os.linesep.encode()
     )
-
-
-def _write_flaws(path: Path, flaws: Sequence[Flaw]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["image", "flaw", "truth"])
-        table.writerows([flaw.image, flaw.flaw, flaw.truth] for flaw in flaws)
