@@ -1,16 +1,21 @@
-"""Progress with a rate and an ETA: a bar on a terminal, a line every few seconds when piped."""
+"""Progress with a rate and an ETA: a bar on a terminal, a logged line every few seconds when piped.
+
+Whoever raises the level of the logger `carray` above INFO sees neither; handlers get the lines.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from carray.typing import Advance
 
 LINE_EVERY_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
 
 
 def seconds_text(seconds: float) -> str:
@@ -28,10 +33,10 @@ def seconds_text(seconds: float) -> str:
 def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
     """Show on stderr how far `what` is; yield the function that advances it."""
     if sys.stderr.isatty():
-        with _bar(what, total, unit) as advance:
+        with _bar(what, total, unit) if _is_wanted() else silent(what, total, unit) as advance:
             yield advance
     else:
-        lines = _Lines(what, total, unit, sys.stderr)
+        lines = _Lines(what, total, unit)
         yield lines.advance
         lines.close()
 
@@ -69,10 +74,10 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 class _Lines:
-    """One line every `LINE_EVERY_SECONDS`, and one at the end if any was printed."""
+    """One line every `LINE_EVERY_SECONDS`, and one at the end if any was written."""
 
-    def __init__(self, what: str, total: int, unit: str, stream: TextIO) -> None:
-        self._what, self._total, self._unit, self._stream = what, total, unit, stream
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
         self._start = self._last = time.monotonic()
         self._done = self._told = 0
         self._printed = False
@@ -93,9 +98,21 @@ class _Lines:
         spent = self._last - self._start
         rate = self._done / spent
         left = (self._total - self._done) / rate if rate else 0.0
-        print(
+        line = (
             f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, "
-            f"{rate:,.{0 if rate >= 10 else 1}f}/s, {seconds_text(left)} left",
-            file=self._stream,
-            flush=True,
+            f"{rate:,.{0 if rate >= 10 else 1}f}/s, {seconds_text(left)} left"
         )
+        if _logger.hasHandlers():
+            _logger.info(line)
+        elif _is_wanted():  # nobody has set logging up, which itself shows warnings alone
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _is_wanted() -> bool:
+    """Say whether nobody has raised the level of `carray`, or of a logger below it."""
+    logger: logging.Logger | None = _logger
+    while logger is not None and logger is not logging.root:
+        if logger.level:
+            return logger.level <= logging.INFO
+        logger = logger.parent
+    return True

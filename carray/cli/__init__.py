@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from carray.errors import CarrayError
@@ -40,7 +42,8 @@ def run(command: Callable[[], None]) -> None:
     """Run what a person started; a `CarrayError`, or a path that the system refuses, becomes one
     red sentence and exit code 2."""
     try:
-        command()
+        with log_on_stderr():
+            command()
     except CarrayError as error:
         _refuse(str(error))
     except OSError as error:
@@ -55,6 +58,28 @@ def run(command: Callable[[], None]) -> None:
         if ended.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             _leave()
         raise
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Print what the logger `carray` is given from INFO on; no other handler is touched."""
+    logger, handler = logging.getLogger("carray"), _StderrHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level or logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _StderrHandler(logging.Handler):
+    """A record a line, on what stderr is at that moment; warnings say whose they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        whose = "carray: " if record.levelno >= logging.WARNING else ""
+        print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def _refuse(why: str) -> NoReturn:

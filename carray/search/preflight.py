@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,17 @@ from carray.search.space.space import BLOCK, SearchSpace
 if TYPE_CHECKING:
     from carray.training.overfit_check import OverfitResult
 
+_logger = logging.getLogger(__name__)
+
 
 def preflight(
     space: SearchSpace,
     data: str | os.PathLike[str],
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _logger.info,
     seconds: float = 100.0,
     weights: str | os.PathLike[str] | None = None,
 ) -> list[OverfitResult]:
-    """Try one typical configuration of each backbone; `say` is told each verdict.
+    """Try one typical configuration of each backbone; `say` is told each verdict; default: logged.
 
     Typical is the space's first starting point of the backbone, else the middle of every range
     and the first of every choice. Pretrained weights are looked for in the folder `weights` first.

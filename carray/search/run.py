@@ -37,7 +37,6 @@ from carray.search.setup import (
 from carray.search.signals import Interrupts
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import SubprocessTracker, Tracker
-from carray.tracking.sync import say
 
 
 def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
@@ -76,7 +75,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     with ExitStack() as stack:
         stack.enter_context(locked_study(setup.folder))
         records = setup.folder.records()  # of earlier calls
-        tracker = SubprocessTracker(setup.runs, say)
+        tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack)
         interrupts.take()

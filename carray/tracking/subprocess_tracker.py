@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -31,6 +32,8 @@ OPEN_SECONDS = 120.0  # to import the library on a machine that is at its limit
 ENDED = "ended"
 SYNC = "nothing is lost: `carray sync` sends every run from its record"
 
+_logger = logging.getLogger(__name__)
+
 
 class SubprocessTracker(Tracker):
     """Tells everything to a tracker in a process of its own; see `Tracker`.
@@ -40,10 +43,12 @@ class SubprocessTracker(Tracker):
 
     Args:
         runs: the runs folder, whose store it is unless `$MLFLOW_TRACKING_URI` names another.
-        on_trouble: is told what the tracker has to say, in a thread of its own.
+        on_trouble: is told what the tracker has to say, in a thread of its own; default: logged.
     """
 
-    def __init__(self, runs: RunsFolder, on_trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, runs: RunsFolder, on_trouble: Callable[[str], None] = _logger.warning
+    ) -> None:
         self._uri = tracking_uri(runs)
         self._on_trouble = on_trouble
         self._told: dict[int, int] = {}  # epochs, by number of a trial that is known over there

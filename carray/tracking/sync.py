@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +25,12 @@ from carray.tracking.mlflow_tracker import MlflowTracker
 from carray.tracking.study_run import child_runs
 from carray.typing import Advance
 
-
-def say(sentence: str) -> None:
-    """Print one sentence to stderr."""
-    print(f"carray: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
+_logger = logging.getLogger(__name__)
 
 
-def open_tracker(runs: RunsFolder, on_trouble: Callable[[str], None] = say) -> MlflowTracker:
+def open_tracker(
+    runs: RunsFolder, on_trouble: Callable[[str], None] = _logger.warning
+) -> MlflowTracker:
     """Return the tracker of `$MLFLOW_TRACKING_URI`, else of `mlflow.db` under `runs`.
 
     The store's schema is made here, once, before anything else may race for it.

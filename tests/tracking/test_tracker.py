@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from carray.cli import log_on_stderr
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
@@ -284,7 +285,8 @@ def test_sending_a_study_outlasts_a_driver_patience_and_shows_how_far_it_is(
         end_trial(folder, make_record(number, 2, TrialState.COMPLETE))
     monkeypatch.setattr("carray.tracking.mlflow_tracker.CLOSE_SECONDS", 0.0)
     monkeypatch.setattr("carray.progress.LINE_EVERY_SECONDS", 0.0)
-    assert sync_study(runs, folder) == 3
+    with log_on_stderr():
+        assert sync_study(runs, folder) == 3
     assert sorted(read_mlflow(runs)) == [0, 1, 2]
     last = capsys.readouterr().err.splitlines()[-1]
     done, total = re.findall(r"(\d) of (\d) runs", last)[0]

@@ -1,0 +1,86 @@
+"""What the library has to say goes through the logger `carray`."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from carray.cli import log_on_stderr
+from carray.progress import progress
+from carray.tracking import sync
+
+LIBRARY = """
+import logging
+import carray.progress
+from carray.tracking import sync
+carray.progress.LINE_EVERY_SECONDS = 0.0
+{setup}
+with carray.progress.progress("reading", 4) as advance:
+    advance(4)
+sync._logger.warning("the store doesn't answer")
+"""
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    logger = logging.getLogger("carray")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+def said(setup: str) -> str:
+    """Return what a program of its own, which uses the library, writes to stderr."""
+    program = [sys.executable, "-c", LIBRARY.format(setup=setup)]
+    return subprocess.run(program, check=True, capture_output=True, text=True).stderr
+
+
+def test_a_library_user_sees_progress_and_warnings_without_setting_logging_up() -> None:
+    lines = said("").splitlines()
+    assert lines[0].startswith("reading: 4 of 4 images")
+    assert lines[-1] == "the store doesn't answer"
+
+
+def test_a_raised_level_silences_the_library() -> None:
+    assert "reading" not in said("logging.getLogger('carray').setLevel(logging.WARNING)")
+    assert said("logging.getLogger('carray').setLevel(logging.CRITICAL)") == ""
+
+
+def test_a_handler_of_the_users_own_gets_everything() -> None:
+    told = said(
+        "logging.basicConfig(level=logging.INFO, format='<%(name)s %(levelname)s %(message)s>')"
+    )
+    assert "<carray.progress INFO reading: 4 of 4 images" in told
+    assert told.splitlines()[-1] == "<carray.tracking.sync WARNING the store doesn't answer>"
+    assert all(line.startswith("<") for line in told.splitlines())
+
+
+def test_the_command_line_prints_the_same_lines_as_ever(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carray.progress.LINE_EVERY_SECONDS", 0.0)
+    with log_on_stderr():
+        with progress("reading", 4) as advance:
+            advance(4)
+        sync._logger.warning("the store doesn't answer")
+    out, err = capsys.readouterr()
+    first, last = err.splitlines()
+    assert out == ""
+    assert first.startswith("reading: 4 of 4 images, ")
+    assert last == "carray: the store doesn't answer"
+    assert not logging.getLogger("carray").handlers
+
+
+def test_a_raised_level_takes_the_bar_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    logging.getLogger("carray").setLevel(logging.ERROR)
+    with progress("reading", 4) as advance:
+        advance(4)
+    assert capsys.readouterr().err == ""
