@@ -44,7 +44,9 @@ start:
 def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
     local: LocalCluster, toy_data: Path, tmp_path: Path
 ) -> None:
-    wanted = request(toy_data, tmp_path, trials=5, refit=1, refit_epochs=4, concurrent=2)
+    weights = tmp_path / "weights"
+    options = {"trials": 5, "refit": 1, "refit_epochs": 4, "concurrent": 2, "weights": weights}
+    wanted = request(toy_data, tmp_path, **options)
     board, meanwhile = Listener(), []
 
     def start_it_twice() -> None:
@@ -63,6 +65,8 @@ def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
     assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
     assert len(meanwhile) == 1
+    told = {order.job.weights for order in local.fakes.faults.orders if order.job}
+    assert told == {str(weights)}
 
     again = Listener()
     run_study(wanted, again)

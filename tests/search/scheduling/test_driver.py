@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from carray.config import TrialConfig
+from carray.config import TrialConfig, build_config
 from carray.errors import DiskError, TrialFailed, TrialInfeasible
 from carray.lanes.mailbox import MAX_ATTEMPTS
 from carray.lanes.messages import Answer, LaneOrder
@@ -20,7 +20,7 @@ from carray.records import TrialFolder, TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import SURPASSED, TIME_BUDGET, Driver, LedgerSearcher
 from carray.search.scheduling.schedulers import build_scheduler
-from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost
+from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost, epoch_row
 from tests.search.studies import local_tune
 from tests.search.test_ledger import open_ledger, optuna_trial, row
 
@@ -288,6 +288,26 @@ def test_refits_run_side_by_side_to_their_last_epoch(tmp_path: Path, begin: Begi
     driver_of(ledger, lanes).refit([first, second])
     assert [(r.state, len(r.epochs)) for r in ledger.refits] == [("complete", 5)] * 2
     assert all("logits.npz" in run.files for run in tracker.runs.values())
+
+
+@pytest.mark.parametrize("lr", [5e-3, 1.0])
+def test_a_refit_killed_after_its_last_epoch_ends_as_that_epoch_says(
+    tmp_path: Path, begin: Begin, lr: float
+) -> None:
+    """A learning rate of 1 collapses in the third epoch of four."""
+    ledger, _ = open_ledger(tmp_path)
+    config = build_config({"optimizer.lr": lr})
+    refit = ledger.open_refit(TrialRecord(study="s", number=9, config=config), 4)
+    state, last = (TrialState.COLLAPSED, 3) if lr == 1.0 else (TrialState.COMPLETE, 4)
+    for epoch in range(1, last + 1):
+        refit = ledger.report(refit.number, epoch, epoch_row(refit.config, epoch), {})
+    ledger.trial_folder(refit.number).weights_file.touch()
+    lanes = begin()
+    driver_of(ledger, lanes).refit([refit])
+    ended = ledger.record(refit.number)
+    assert (ended.state, len(ended.epochs)) == (state, last)
+    assert lanes.faults.trained() == [(refit.number, last)]
+    assert ledger.trial_folder(refit.number).logits_file.exists()
 
 
 def test_what_nobody_asks_for_any_more_ends_with_what_it_has(tmp_path: Path, begin: Begin) -> None:
