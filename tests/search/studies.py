@@ -87,7 +87,7 @@ def check_left(folder: StudyFolder) -> None:
 class LocalTracker(MemoryTracker):
     """A tracker in `SubprocessTracker`'s place: it is open at once."""
 
-    def __init__(self, runs: RunsFolder, say: Callable[[str], None]) -> None:
+    def __init__(self, runs: RunsFolder) -> None:
         super().__init__()
 
     def wait_open(self) -> None:
