@@ -129,7 +129,7 @@ def claimed(file: Path) -> Iterator[bool]:
             yield True
 
 
-def evict_until_fits(file: Path, size: int) -> None:
+def reserve_disk_space(file: Path, size: int) -> None:
     """Take the disk's room for `file` now: a mapped page that finds none kills the process.
 
     Raises:

@@ -12,11 +12,11 @@ from carray.errors import RecordError
 from carray.files import (
     add_json_line,
     claimed,
-    evict_until_fits,
     read_array,
     read_json_lines,
     recovered,
     remove_folder,
+    reserve_disk_space,
     written_aside,
 )
 
@@ -136,7 +136,7 @@ def test_a_mapped_file_has_its_room_before_it_is_filled(tmp_path: Path) -> None:
     file, size = tmp_path / "view.bin", 2**20
     np.memmap(file, np.uint8, "w+", shape=(size,))
     assert 512 * file.stat().st_blocks < size
-    evict_until_fits(file, size)
+    reserve_disk_space(file, size)
     assert 512 * file.stat().st_blocks >= size
 
 

@@ -15,14 +15,14 @@ from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
 from carray.ensemble.tta_views import TtaPredictor
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import Candidate
-from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax
+from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
 from carray.predictions.statistics import Interval, bootstrap_means, interval, scores_of
 from carray.predictions.views import NONE, parse_tta_sets
 from carray.records import RunsFolder, StudyRecord, TrialRecord
 from carray.training.cross_validation import train_folds
 from carray.training.train import OnEpoch
-from carray.typing import Progress
+from carray.typing import Float32s, Labels, Progress
 
 
 def tta_step(
@@ -93,7 +93,7 @@ def _candidate(runs: RunsFolder, study: str, record: TrialRecord) -> Candidate:
 
 def _merged(
     rule: type[SoftVote] | type[LogitMean], members: Sequence[Candidate], labels: Labels
-) -> Floats:
+) -> Float32s:
     predictions = SplitPredictions(members, "blend", labels)
     return rule(tuple(range(len(members)))).fit(predictions).log_p(predictions)
 
@@ -101,7 +101,7 @@ def _merged(
 def _step(
     name: str,
     trials: tuple[str, ...],
-    log_p: Floats,
+    log_p: Float32s,
     labels: Labels,
     gain: Interval,
     verdict: str,

@@ -22,11 +22,12 @@ from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.candidates import Candidate, read_trials
 from carray.predictions.combination import Combination
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import Floats, Labels, SplitPredictions, log_softmax, read_logits
+from carray.predictions.logits import SplitPredictions, log_softmax, read_logits
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
 from carray.predictions.test_access import record_access
 from carray.records import Logits, RunsFolder, StudyFolder, TrialState
+from carray.typing import Float32s, Labels
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
 
@@ -243,7 +244,7 @@ def _mean_of_members(predictions: SplitPredictions, seed: int) -> ScoreRow:
     return _row("one fold alone, on average", predictions.split, right, losses, seed)
 
 
-def _score(what: str, split: str, log_p: Floats, labels: Labels, seed: int) -> ScoreRow:
+def _score(what: str, split: str, log_p: Float32s, labels: Labels, seed: int) -> ScoreRow:
     right = log_p.argmax(axis=1) == labels
     return _row(what, split, right, log_losses(log_p, labels), seed)
 

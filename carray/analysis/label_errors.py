@@ -16,11 +16,12 @@ from carray.analysis.cross_validation import CrossValidation
 from carray.data.manifest import Manifest
 from carray.files import write_csv
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import Floats, Labels, Rows, log_softmax
+from carray.predictions.logits import log_softmax
 from carray.records import RunsFolder
+from carray.typing import Float32s, Labels, Rows
 
 # of its usual probability; chosen on one set of planted labels: 54 % of the named were, else 31 %
-MOST_FLAGGED_SHARE = 0.25
+LOW_PROBABILITY_SHARE = 0.25
 COLUMNS = ("image", "label", "perhaps", "label_probability", "perhaps_probability")
 
 
@@ -52,7 +53,7 @@ def write_label_issues(
     return LabelIssues(Path(file).expanduser(), len(places), len(rows))
 
 
-def find_label_issues(p_NC: Floats, labels: Labels) -> tuple[Rows, Labels]:
+def find_label_issues(p_NC: Float32s, labels: Labels) -> tuple[Rows, Labels]:
     """Return the places of doubtful images, most doubtful first, and what each perhaps is.
 
     Args:
@@ -65,12 +66,12 @@ def find_label_issues(p_NC: Floats, labels: Labels) -> tuple[Rows, Labels]:
     others = likely_NC.argmax(axis=1)
     is_claimed = (likely_NC.max(axis=1) > 0) & (others != labels)
     share_N = p_NC[np.arange(len(labels)), labels] / usual_C[labels]
-    places = np.flatnonzero(is_claimed & (share_N < MOST_FLAGGED_SHARE))
+    places = np.flatnonzero(is_claimed & (share_N < LOW_PROBABILITY_SHARE))
     order = places[np.argsort(share_N[places], kind="stable")]
     return order, others[order]
 
 
-def _mean(own: Floats) -> float:
+def _mean(own: Float32s) -> float:
     """A class without an image is never likely."""
     return float(own.mean()) if len(own) else float("inf")
 
@@ -80,7 +81,7 @@ def _write(
     manifest: Manifest,
     rows: Rows,
     labels: Labels,
-    p_NC: Floats,
+    p_NC: Float32s,
     places: Rows,
     others: Labels,
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from carray.data.manifest import Manifest
-from carray.predictions.logits import Floats, Labels, Rows
 from carray.predictions.statistics import Interval, accuracy_interval
+from carray.typing import Float32s, Labels, Rows
 
 COLUMNS = ("image", "true", "predicted", "confidence", "true_probability", "true_rank", "path")
 SHOWN_PAIRS = 10
@@ -68,7 +68,7 @@ class ErrorAnalysis:
 
 
 def find_misclassified(
-    model: str, manifest: Manifest, split: str, log_p: Floats, opened: int
+    model: str, manifest: Manifest, split: str, log_p: Float32s, opened: int
 ) -> ErrorAnalysis:
     """Return the mistakes in log-probabilities (images of the split, classes)."""
     rows = manifest.rows(split)
@@ -95,7 +95,7 @@ def find_misclassified(
 
 
 def _misclassified(
-    manifest: Manifest, rows: Rows, labels: Labels, log_p: Floats, place: int
+    manifest: Manifest, rows: Rows, labels: Labels, log_p: Float32s, place: int
 ) -> MisclassifiedImage:
     own, said = log_p[place], int(log_p[place].argmax())
     true = int(labels[place])

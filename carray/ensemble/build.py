@@ -30,14 +30,14 @@ from carray.predictions.candidates import (
     read_trials,
 )
 from carray.predictions.labels import HeldLabels, held_labels
-from carray.predictions.logits import Floats, SplitPredictions, log_softmax
+from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_loss, make_folds
 from carray.predictions.statistics import Comparison, compare
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord
-from carray.typing import Progress
+from carray.typing import Float32s, Progress
 
 if TYPE_CHECKING:
     from carray.ensemble.tta_views import TtaPredictor
@@ -294,7 +294,7 @@ def _open_test(
 
 
 def _compare(
-    predictions: SplitPredictions, ensemble: Ensemble, views_log_p: Floats | None, seed: int
+    predictions: SplitPredictions, ensemble: Ensemble, views_log_p: Float32s | None, seed: int
 ) -> Comparison:
     """Compare the last of `predictions` with the average of the others, each at its temperature.
 

@@ -10,8 +10,9 @@ import numpy as np
 from carray import metrics
 from carray.ensemble.selection import Rule
 from carray.predictions.averaging import WeightedAverage
-from carray.predictions.logits import Floats, Rows, SplitPredictions
+from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import cross_fit_temperature, top1
+from carray.typing import Float32s, Rows
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def best_rule(scores: Sequence[RuleScore], metric: str) -> RuleScore:
 
 def _held_out_log_p(
     rule: Rule, blend: WeightedAverage, predictions: SplitPredictions, folds: Sequence[Rows]
-) -> Floats:
+) -> Float32s:
     """Return every image's log-probabilities by a blend that wasn't fitted to it."""
     if not rule.is_fitted:
         return blend.log_p(predictions)

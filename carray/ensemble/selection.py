@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.predictions.averaging import TINY, WeightedAverage
-from carray.predictions.logits import Floats, Rows, SplitPredictions
+from carray.predictions.logits import SplitPredictions
+from carray.typing import Float32s, Rows
 
 GREEDY_ROUNDS = 50
 GREEDY_PATIENCE = 5  # rounds without a better log-loss
@@ -118,7 +119,7 @@ def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def pick_greedily(p_MN: Floats) -> list[int]:
+def pick_greedily(p_MN: Float32s) -> list[int]:
     """Return the members picked, in order, repeats included; never empty.
 
     Each round adds the member that lowers the log-loss of the mean most; rounds end when none
@@ -151,5 +152,5 @@ def _weighted_average(weights: dict[int, float]) -> WeightedAverage:
     return WeightedAverage(tuple(member for member, _ in kept), tuple(weight for _, weight in kept))
 
 
-def _image_columns(p_MN: Floats, rows: Rows | None) -> Floats:
+def _image_columns(p_MN: Float32s, rows: Rows | None) -> Float32s:
     return p_MN if rows is None else p_MN[:, rows]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from carray.predictions.averaging import AverageOf
-from carray.predictions.logits import Floats, Labels, Rows
 from carray.predictions.scores import cross_fit_temperature, top1
 from carray.predictions.statistics import (
     CONFIDENCE,
@@ -19,6 +18,7 @@ from carray.predictions.statistics import (
     simultaneous_gains,
 )
 from carray.predictions.views import Tta
+from carray.typing import Float32s, Labels, Rows
 
 KEPT, NO_GAIN, HURTS = "kept", "no gain", "hurts"
 
@@ -50,7 +50,11 @@ class TtaRow:
 
 
 def evaluate_tta_sets(
-    ttas: Sequence[Tta], log_ps: Sequence[Floats], labels: Labels, folds: Sequence[Rows], seed: int
+    ttas: Sequence[Tta],
+    log_ps: Sequence[Float32s],
+    labels: Labels,
+    folds: Sequence[Rows],
+    seed: int,
 ) -> tuple[TtaRow, ...]:
     """Compare each set with none, paired image by image; mark the best of those that earned it.
 

@@ -15,13 +15,13 @@ from carray.inference.package import member_input
 from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Square, load_member
 from carray.predictions.averaging import WeightedAverage, average_log_p
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import Floats, Labels, log_softmax
+from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
 from carray.predictions.views import NONE, Tta
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder
 from carray.training.train import default_device
-from carray.typing import Progress
+from carray.typing import Float32s, Labels, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +74,12 @@ class TtaPredictor:
         rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}
         return cls(tuple(members), blend, stores, rows, progress)
 
-    def log_ps(self, split: str, ttas: Sequence[Tta]) -> list[Floats]:
+    def log_ps(self, split: str, ttas: Sequence[Tta]) -> list[Float32s]:
         """Return the ensemble's log-probabilities (images, classes) with each of `ttas`, at
         temperature 1; no view is looked through twice."""
         rows = self.rows[split]
         views = dict.fromkeys(view for tta in ttas for view in tta.views)
-        parts: list[list[Floats]] = [[] for _ in ttas]
+        parts: list[list[Float32s]] = [[] for _ in ttas]
         total = len(rows) * len(views) * len(self.members)
         with self.progress(f"views of {split}", total) as advance:
             for start in range(0, len(rows), BATCH_IMAGES):

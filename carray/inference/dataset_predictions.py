@@ -11,16 +11,15 @@ from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model
-from carray.predictions.logits import Floats, Rows
 from carray.predictions.test_access import record_access
 from carray.progress import silent
 from carray.records import RunsFolder
-from carray.typing import Progress
+from carray.typing import Float32s, Progress, Rows
 
 
 def predict_rows(
     model: Model, manifest: Manifest, rows: Rows, progress: Progress = silent
-) -> Floats:
+) -> Float32s:
     """Return log-probabilities (rows, classes), as `Model.predict` has them.
 
     Raises:

@@ -21,12 +21,12 @@ from carray.errors import DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.models.classifier import Classifier, load_classifier
-from carray.predictions.logits import Floats, log_softmax
+from carray.predictions.logits import log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
 from carray.training.evaluation import predict_batches
 from carray.training.trial_state import Numerics, build_numerics, default_compute
-from carray.typing import Progress
+from carray.typing import Float32s, Progress
 
 BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
@@ -42,7 +42,7 @@ class Predictions:
 
     places: tuple[int, ...]
     """Which of the images given."""
-    probabilities: Floats
+    probabilities: Float32s
     """(places, classes)."""
     unreadable: dict[int, str]
     """Place -> why."""
@@ -61,18 +61,18 @@ class Member:
         """What its images must be made into."""
         return self.card.config.image_size, self.card.config.fit
 
-    def logits(self, squares: Square, view: View = WHOLE) -> Floats:
+    def logits(self, squares: Square, view: View = WHOLE) -> Float32s:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
         rows = np.arange(len(squares))
         on_gpu = self.numerics.device.type != "cpu"
         images = Images(squares, np.zeros(len(squares), np.int64))
         plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
         parts = predict_batches(self.classifier, plan, self.numerics, num_loaders=1)
-        logits: Floats = torch.cat([logits for logits, _ in parts]).cpu().numpy()
+        logits: Float32s = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
 
     @torch.inference_mode()
-    def features(self, squares: Square) -> Floats:
+    def features(self, squares: Square) -> Float32s:
         """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
         on_gpu = self.numerics.device.type != "cpu"
         images = Images(squares, np.zeros(len(squares), np.int64))
@@ -85,7 +85,7 @@ class Member:
             parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
         return np.asarray(torch.cat(parts), np.float32)
 
-    def log_p(self, squares: Square, tta: Tta) -> Floats:
+    def log_p(self, squares: Square, tta: Tta) -> Float32s:
         """Return log-probabilities (images, classes), merged over the views of `tta`."""
         return tta.merged([log_softmax(self.logits(squares, view)) for view in tta.views])
 
@@ -103,7 +103,7 @@ class Model:
         """Class names, in the order of the probabilities."""
         return self.card.classes
 
-    def predict(self, images: Sequence[ImagePath]) -> Floats:
+    def predict(self, images: Sequence[ImagePath]) -> Float32s:
         """Return probabilities of image files, (images, classes).
 
         Raises:
@@ -139,7 +139,7 @@ class Model:
                 advance(len(batch))
         return Predictions(tuple(places), np.concatenate(parts), unreadable)
 
-    def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Floats:
+    def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Float32s:
         """Return probabilities of images that are squares in each member's geometry."""
         combination, log_ps = self.card.combination, []
         for member in self.members:
@@ -157,8 +157,18 @@ class Model:
                 yield list(enumerate(read, start))
 
 
-def load(folder: Path, device: str | None = None) -> Model:
-    """Load a package; see `load_model`."""
+def load_model(folder: str | Path, device: str | None = None) -> Model:
+    """Load a model package for prediction; imports torch.
+
+    Args:
+        folder: the package, with its `card.json`.
+        device: a torch device; None takes the GPU where there is one.
+
+    Raises:
+        RecordError: it is no package, or is incomplete.
+        WeightsError: weights have changed since the package was written, or don't fit.
+    """
+    folder = Path(folder)
     card = Card.read(recovered(folder) / "card.json")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     members = []
@@ -199,19 +209,3 @@ def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
         return error.strerror or str(error)
     except UnreadableImage as error:
         return str(error)
-
-
-def load_model(folder: str | Path, device: str | None = None) -> Model:
-    """Load a model package for prediction; imports torch.
-
-    Args:
-        folder: the package, with its `card.json`.
-        device: a torch device; None takes the GPU where there is one.
-
-    Raises:
-        RecordError: it is no package, or is incomplete.
-        WeightsError: weights have changed since the package was written, or don't fit.
-    """
-    from carray.inference.predictor import load
-
-    return load(Path(folder), device)

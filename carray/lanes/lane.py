@@ -29,10 +29,7 @@ from carray.lanes.messages import Answer, LaneOrder
 
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
-DISABLED_CALLBACKS = (
-    "PlacementGroupCleanerCallback",
-    "DatasetsCallback",
-)  # of Train's own callbacks
+DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -160,7 +157,7 @@ class Lanes:
 
     def _wait_needed(self, lane: int) -> bool:
         """Wait until the lane is wanted again; raises PlanError where it has left for good."""
-        if why := self.mailbox.retired_reason(lane):
+        if why := self.mailbox.departure_reason(lane):
             raise PlanError(why)
         return self.mailbox.wait_needed(lane)
 

@@ -134,7 +134,7 @@ class Mailbox:
             self._changed.notify_all()
             return True
 
-    async def retired_reason(self, lane: int) -> str:
+    async def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
         return self._lanes[lane].left
 

@@ -56,7 +56,7 @@ class MailboxClient(Protocol):
         """Let a lane leave for good and others carry its order out; say whether it may."""
         ...
 
-    def retired_reason(self, lane: int) -> str:
+    def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
         ...
 
@@ -135,10 +135,10 @@ class RayMailbox:
         """Let a lane leave for good and others carry its order out; say whether it may."""
         return bool(ray.get(self._actor.reassign.remote(lane, sequence, why)))
 
-    def retired_reason(self, lane: int) -> str:
+    def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not, or the study is over."""
         try:
-            return str(ray.get(self._actor.retired_reason.remote(lane)))
+            return str(ray.get(self._actor.departure_reason.remote(lane)))
         except ray.exceptions.RayActorError:
             return ""
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from carray.predictions.logits import Floats, Rows, SplitPredictions, log_softmax
+from carray.predictions.logits import SplitPredictions, log_softmax
+from carray.typing import Float32s, Rows
 
 TINY = np.finfo(np.float32).tiny
 AverageOf = Literal["probability", "logit"]
@@ -26,7 +27,7 @@ class WeightedAverage:
     space: AverageOf = "probability"
     temperature: float = 1.0
 
-    def log_p(self, predictions: SplitPredictions, rows: Rows | None = None) -> Floats:
+    def log_p(self, predictions: SplitPredictions, rows: Rows | None = None) -> Float32s:
         """Return log-probabilities, (images, classes), of all images or of `rows`."""
         combined = average_log_p(
             [_select_rows(predictions.log_p(member), rows) for member in self.members],
@@ -40,7 +41,9 @@ class WeightedAverage:
         return replace(self, temperature=temperature)
 
 
-def average_log_p(log_ps: Sequence[Floats], weights: Sequence[float], space: AverageOf) -> Floats:
+def average_log_p(
+    log_ps: Sequence[Float32s], weights: Sequence[float], space: AverageOf
+) -> Float32s:
     """Return the weighted mean of log-probabilities, each (N, C), as log-probabilities."""
     if len(log_ps) == 1:
         return log_ps[0]
@@ -52,5 +55,5 @@ def average_log_p(log_ps: Sequence[Floats], weights: Sequence[float], space: Ave
     return np.log(np.maximum(total, TINY, out=total), out=total)
 
 
-def _select_rows(log_p: Floats, rows: Rows | None) -> Floats:
+def _select_rows(log_p: Float32s, rows: Rows | None) -> Float32s:
     return log_p if rows is None else log_p[rows]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from carray.predictions.averaging import WeightedAverage, average_log_p
-from carray.predictions.logits import Floats, log_softmax
+from carray.predictions.logits import log_softmax
 from carray.predictions.views import NONE, Tta
+from carray.typing import Float32s
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Combination:
         """The views that every image is seen in."""
         return self.tta or NONE
 
-    def log_p(self, log_ps: Sequence[Floats]) -> Floats:
+    def log_p(self, log_ps: Sequence[Float32s]) -> Float32s:
         """Return the model's log-probabilities, (images, classes), of those of each member."""
         merged = average_log_p(log_ps, self.average.weights, self.average.space)
         return log_softmax(merged / np.float32(self.average.temperature))

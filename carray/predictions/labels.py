@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from carray.errors import DataError, RecordError
-from carray.predictions.logits import Labels
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord
+from carray.typing import Labels
 
 if TYPE_CHECKING:
     from carray.data.manifest import Manifest

@@ -12,16 +12,12 @@ import numpy.typing as npt
 from carray.errors import RecordError
 from carray.predictions.candidates import Candidate
 from carray.records import Logits, TrialFolder
-from carray.typing import Float32s
-from carray.typing import Labels as Labels
-from carray.typing import Rows as Rows
-
-Floats = Float32s
+from carray.typing import Float32s, Labels
 
 NUM_THREADS = 4  # numpy frees Python's lock; more threads only fight for memory bandwidth
 
 
-def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Floats:
+def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Float32s:
     """Return log-probabilities, float32: softmax overflows in float16."""
     log_p = np.array(logits_NC, np.float32)
     log_p -= log_p.max(axis=1, keepdims=True)
@@ -29,7 +25,7 @@ def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Floats:
     return log_p
 
 
-def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) -> Floats:
+def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) -> Float32s:
     """Return each image's log-probability of its own class, (N,)."""
     shifted = np.array(logits_NC, np.float32)
     shifted -= shifted.max(axis=1, keepdims=True)
@@ -91,17 +87,17 @@ class SplitPredictions:
 
     def __init__(self, candidates: Sequence[Candidate], split: str, labels: Labels) -> None:
         self.candidates, self.split, self.labels = tuple(candidates), split, labels
-        self._log_p: dict[int, Floats] = {}
+        self._log_p: dict[int, Float32s] = {}
         self._classes: dict[int, tuple[str, int]] = {}  # 0: the first trial read, its classes
 
-    def log_p(self, member: int) -> Floats:
+    def log_p(self, member: int) -> Float32s:
         """Return one trial's log-probabilities, (images, classes); kept once read."""
         if member not in self._log_p:
             self._log_p[member] = log_softmax(self._logits(member))
         return self._log_p[member]
 
     @cached_property
-    def true_log_p(self) -> Floats:
+    def true_log_p(self) -> Float32s:
         """Every trial's log-probability of the right class, (trials, images).
 
         It is all that log-loss needs, so the rest is read and forgotten.

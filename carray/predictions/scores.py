@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carray.predictions.logits import Floats, Labels, Rows, log_softmax
+from carray.predictions.logits import log_softmax
+from carray.typing import Float32s, Labels, Rows
 
 NUM_FOLDS = 5
 TEMPERATURES = np.round(np.geomspace(0.25, 4.0, 25), 3)  # the middle one is exactly 1
@@ -20,16 +21,16 @@ class CalibrationFit:
 
     temperature: float
     """1 where another didn't earn its place."""
-    losses: Floats
+    losses: Float32s
     """(images,)."""
-    calibrated: Floats
+    calibrated: Float32s
     """The same with a temperature in any case: whether one is worth it was decided on the very
     images, and answers that are compared should not differ by that luck."""
     gain: float
     """How much the temperature lowered the log-loss; 0 where it is 1."""
 
 
-def cross_fit_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) -> CalibrationFit:
+def cross_fit_temperature(log_p: Float32s, labels: Labels, folds: Sequence[Rows]) -> CalibrationFit:
     """Cross-fit a temperature; it must win by more than one standard error."""
     losses_NT = temperature_losses(log_p, labels)
     total_T = losses_NT.sum(axis=0)
@@ -45,7 +46,7 @@ def cross_fit_temperature(log_p: Floats, labels: Labels, folds: Sequence[Rows]) 
     return CalibrationFit(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
 
 
-def log_losses(log_p: Floats, labels: Labels) -> Floats:
+def log_losses(log_p: Float32s, labels: Labels) -> Float32s:
     """Return each image's log-loss, (N,)."""
     return np.asarray(-log_p[np.arange(len(labels)), labels], np.float32)
 
@@ -58,17 +59,17 @@ def make_folds(labels: Labels, seed: int = 0, num_folds: int = NUM_FOLDS) -> tup
     return tuple(np.sort(part) for part in parts)
 
 
-def log_loss(log_p: Floats, labels: Labels) -> float:
+def log_loss(log_p: Float32s, labels: Labels) -> float:
     """Return the mean of -log p of the right class, natural logarithm."""
     return float(-log_p[np.arange(len(labels)), labels].astype(np.float64).mean())
 
 
-def top1(log_p: Floats, labels: Labels) -> float:
+def top1(log_p: Float32s, labels: Labels) -> float:
     """Return the share of images whose likeliest class is right."""
     return float((log_p.argmax(axis=1) == labels).mean())
 
 
-def temperature_losses(log_p: Floats, labels: Labels) -> Floats:
+def temperature_losses(log_p: Float32s, labels: Labels) -> Float32s:
     """Return each image's log-loss at each of `TEMPERATURES`, (images, temperatures).
 
     At most `TEMPERATURE_IMAGES` images, evenly spread, are worked out; the rest is NaN-free by

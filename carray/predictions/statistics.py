@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.logits import Floats, Labels
+from carray.typing import Float32s, Labels
 
 RESAMPLES = 2000
 CHUNK = 250  # resamples at once: 250 x 10,000 float32 counts are 10 MB
@@ -68,7 +68,7 @@ class Comparison:
         return "not better"
 
 
-def compare(single: Floats, ensemble: Floats, labels: Labels, seed: int = 0) -> Comparison:
+def compare(single: Float32s, ensemble: Float32s, labels: Labels, seed: int = 0) -> Comparison:
     """Compare two sets of log-probabilities, (images, classes), on the same images."""
     rows = np.arange(len(labels))
     right = [log_p.argmax(axis=1) == labels for log_p in (single, ensemble)]
@@ -125,10 +125,10 @@ def bootstrap_means(
         drawn += num_images * np.arange(count, dtype=np.int32)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=count * num_images)
         means.append(counts.reshape(count, num_images) @ values_NK / num_images)
-    return np.asarray(actual + (np.concatenate(means) - actual) * _widen(num_images))
+    return np.asarray(actual + (np.concatenate(means) - actual) * _small_sample_factor(num_images))
 
 
-def _widen(images: int) -> float:
+def _small_sample_factor(images: int) -> float:
     """Return Student's quantile over the normal one, and what a sample's spread lacks."""
     from scipy.special import stdtrit
 

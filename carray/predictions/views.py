@@ -10,7 +10,7 @@ import numpy as np
 from carray.data.pixels.augmentation import WHOLE, View
 from carray.errors import ConfigError, did_you_mean
 from carray.predictions.averaging import AverageOf, average_log_p
-from carray.predictions.logits import Floats
+from carray.typing import Float32s
 
 CROP = 7 / 8  # of the side, as 224 of 256
 SCALES = {
@@ -37,7 +37,7 @@ class Tta:
         mean = "soft" if self.space == "probability" else "logit"
         return f"{self.name}, {mean} mean"
 
-    def merged(self, log_ps: Sequence[Floats]) -> Floats:
+    def merged(self, log_ps: Sequence[Float32s]) -> Float32s:
         """Return one answer of what was said of each view, log-probabilities (images, classes)."""
         return average_log_p(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.space)
 

@@ -137,7 +137,7 @@ def check_names(space: SearchSpace) -> None:
     """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds."""
     from carray.models.registry import check_name
 
-    for name in {config.backbone: None for config in _one_config_a_branch(space)}:
+    for name in space.backbones():
         check_name(name)
 
 

@@ -20,7 +20,7 @@ def as_devkit(images: Listing, folder: Path) -> Path:
 
 
 def as_split_folder(images: Listing, folder: Path) -> Path:
-    for one in images.sightings:
+    for one in images.source_images:
         place = folder / one.split / one.label / one.path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(one.path, place)
@@ -28,17 +28,17 @@ def as_split_folder(images: Listing, folder: Path) -> Path:
 
 
 def as_table(images: Listing, folder: Path) -> Path:
-    return _table(images, folder, ",", [one.image_id for one in images.sightings])
+    return _table(images, folder, ",", [one.image_id for one in images.source_images])
 
 
 def as_table_without_endings(images: Listing, folder: Path) -> Path:
-    ids = [one.image_id.removesuffix(".jpg") for one in images.sightings]
+    ids = [one.image_id.removesuffix(".jpg") for one in images.source_images]
     return _table(images, folder, ";", ids)
 
 
 def _table(images: Listing, folder: Path, mark: str, ids: list[str]) -> Path:
     rows = [mark.join(("id", "label", "split"))]
-    for image_id, one in zip(ids, images.sightings, strict=True):
+    for image_id, one in zip(ids, images.source_images, strict=True):
         place = folder / one.image_id
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(one.path, place)
@@ -59,7 +59,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Listing:
 
 def told(listing: Listing) -> dict[tuple[str, str], str]:
     """Return {(split, file's name): label}."""
-    return {(one.split, one.path.name): one.label for one in listing.sightings}
+    return {(one.split, one.path.name): one.label for one in listing.source_images}
 
 
 def test_every_image_has_its_class_and_split(
@@ -71,11 +71,11 @@ def test_every_image_has_its_class_and_split(
 
 def test_every_image_is_there_and_usable(images: Listing, laid_out: Reader, tmp_path: Path) -> None:
     listing = list_source(laid_out(images, tmp_path))
-    assert {one.problem for one in listing.sightings} == {""}
-    for one in listing.sightings:
+    assert {one.problem for one in listing.source_images} == {""}
+    for one in listing.source_images:
         twin = next(
             each
-            for each in images.sightings
+            for each in images.source_images
             if (each.split, each.path.name) == (one.split, one.path.name)
         )
         assert one.path.read_bytes() == twin.path.read_bytes()
@@ -84,7 +84,7 @@ def test_every_image_is_there_and_usable(images: Listing, laid_out: Reader, tmp_
 
 
 def test_ids_are_unique_and_in_order(images: Listing, laid_out: Reader, tmp_path: Path) -> None:
-    ids = [one.image_id for one in list_source(laid_out(images, tmp_path)).sightings]
+    ids = [one.image_id for one in list_source(laid_out(images, tmp_path)).source_images]
     assert ids == sorted(set(ids))
     assert len(ids) == 9
 
@@ -96,7 +96,7 @@ def test_a_source_that_has_moved_has_the_same_ids(
     listing = list_source(first)
     shutil.move(tmp_path / "here", tmp_path / "there")
     moved = list_source(tmp_path / "there" / first.relative_to(tmp_path / "here"))
-    assert [(one.image_id, one.label, one.split, one.box) for one in moved.sightings] == [
-        (one.image_id, one.label, one.split, one.box) for one in listing.sightings
+    assert [(one.image_id, one.label, one.split, one.box) for one in moved.source_images] == [
+        (one.image_id, one.label, one.split, one.box) for one in listing.source_images
     ]
-    assert all(one.path.is_file() for one in moved.sightings)
+    assert all(one.path.is_file() for one in moved.source_images)

@@ -20,7 +20,7 @@ from carray.ensemble import build_ensemble, default_package
 from carray.errors import RecordError, WeightsError
 from carray.inference.inputs import find_package
 from carray.inference.package import member_input, packages, safetensors_metadata, write_package
-from carray.inference.predictor import load, load_model
+from carray.inference.predictor import load_model
 from carray.predictions.logits import log_softmax
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.training.epoch_order import EpochOrder
@@ -34,7 +34,7 @@ def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
     made = build_ensemble(runs=tmp_path, track=False)
     images = draw_images(tmp_path / "images")
     assert made.package is not None
-    model = load(made.package, "cpu")
+    model = load_model(made.package, "cpu")
     probabilities = made.predict(images)
     assert probabilities.shape == (5, 6)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -172,7 +172,7 @@ def test_a_package_whose_writer_was_killed_between_its_renames_is_put_back(
     elif use == "newest":
         assert default_package(tmp_path) == package
     elif use == "load":
-        assert load(package, "cpu").card.name == "mine"
+        assert load_model(package, "cpu").card.name == "mine"
     else:
         name = "mine" if use == "written anew" else "other"
         build_ensemble(runs=tmp_path, name=name, top=1, track=False)

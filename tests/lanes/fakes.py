@@ -336,8 +336,8 @@ class LocalMailbox:
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         return self._ask(self._box.reassign(lane, sequence, why), False)
 
-    def retired_reason(self, lane: int) -> str:
-        return self._ask(self._box.retired_reason(lane), "")
+    def departure_reason(self, lane: int) -> str:
+        return self._ask(self._box.departure_reason(lane), "")
 
     def wait_needed(self, lane: int) -> bool:
         return self._ask(self._box.wait_needed(lane), False)

@@ -48,12 +48,12 @@ def test_a_lane_that_leaves_for_want_of_memory_hands_its_order_on_once() -> None
         await settle()
         assert not await box.reassign(0, sequence + 1, "of an order that is no more")
         assert await box.reassign(0, sequence, "out of memory")
-        assert await box.retired_reason(0) == "out of memory"
+        assert await box.departure_reason(0) == "out of memory"
         assert not await box.wait_needed(0)
         second, taken = await box.take(1, "b", 0)
         assert (taken.trial, taken.job.epoch) == ("s/0", 1)  # type: ignore[union-attr]
         assert not await box.reassign(1, second, "the trial itself is too large")
-        assert await box.retired_reason(1) == ""
+        assert await box.departure_reason(1) == ""
         await box.answer(1, second, Answer(reason="told"))
         assert (await call).lane == 1
         third, taken = await box.take(1, "b", second)

@@ -7,20 +7,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from optuna.storages import RDBStorage
+from carray.search.sampling.storage import Database
 
 
 @cache
 def _empty_storage() -> Path:
     file = Path(tempfile.mkdtemp(prefix="carray-optuna-")) / "optuna.db"
-    close(RDBStorage(f"sqlite:///{file}"))
+    Database(f"sqlite:///{file}").close()
     return file
-
-
-def close(storage: RDBStorage) -> None:
-    """Close every connection of a storage."""
-    storage.remove_session()
-    storage.engine.dispose()
 
 
 def make_optuna_file(file: Path) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import optuna
 import pytest
 from ray import tune
 
@@ -61,13 +60,9 @@ def request(data: Path, folder: Path, text: str = SPACE, **options: object) -> S
     return StudyRequest(data=data, space=str(space), **settings)  # type: ignore[arg-type]
 
 
-def told_to_optuna(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
-    return stored_trials(folder)
-
-
 def check_left(folder: StudyFolder) -> None:
     """Check that every trial has ended, with a record and logits on every held split."""
-    told = {trial.number: trial.state.name for trial in told_to_optuna(folder)}
+    told = {trial.number: trial.state.name for trial in stored_trials(folder)}
     splits = [name for name in ("val", "blend", "test") if len(folder.labels(name))]
     assert "val" in splits
     for files, record in folder.trials():

@@ -28,6 +28,7 @@ from carray.records import StudyFolder, TrialRecord
 from carray.search import session
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
+from tests.opened import stored_trials
 from tests.processes import words_of
 from tests.search.studies import (
     FIXED,
@@ -38,7 +39,6 @@ from tests.search.studies import (
     local,
     local_tune,
     request,
-    told_to_optuna,
 )
 
 __all__ = ["local", "local_tune"]
@@ -142,7 +142,7 @@ def test_two_ranks_a_trial_of_which_one_is_killed_and_one_lacks_memory(
             "anew between two trials",
             note,
         )
-    told = told_to_optuna(folder)[infeasible.sampler_number or 0]
+    told = stored_trials(folder)[infeasible.sampler_number or 0]
     assert told.constraints == {"out of memory": 1.0}
     assert live_groups() == []
 

@@ -20,6 +20,7 @@ from carray.search import session, watchdog
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
 from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
+from tests.opened import stored_trials
 from tests.search.studies import (
     FIXED,
     Listener,
@@ -28,7 +29,6 @@ from tests.search.studies import (
     local,
     local_tune,
     request,
-    told_to_optuna,
 )
 
 __all__ = ["local", "local_tune"]
@@ -104,7 +104,7 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     assert (collapsed.state, len(collapsed.epochs)) == (TrialState.COLLAPSED, 3)
     assert "likely cause: optimizer.lr=1 is too high" in collapsed.reason
     assert [(record.state, len(record.epochs)) for record in others] == [("complete", 4)] * 5
-    told = [trial.state.name for trial in told_to_optuna(folder)]
+    told = [trial.state.name for trial in stored_trials(folder)]
     assert told == ["PRUNED"] + ["COMPLETE"] * 5
     assert folder.record().state == "complete"
     (said,) = [note for note in board.notes if "lane 0" in note]

@@ -94,7 +94,7 @@ def prepare(
     if crop == "box":
         notes += _checked_boxes(listing, source)
     labels_of = _merged(listing, Path(merge) if merge else None)
-    left_out = _exclude_listed(listing, Path(exclude) if exclude else None, notes)
+    left_out = _excluded_ids(listing, Path(exclude) if exclude else None, notes)
     log = cache_path(folder)
     candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
@@ -110,7 +110,7 @@ def prepare(
     try:
         brought = assign_splits(table, classes, shares, notes)
     except DataError as error:
-        raise DataError(f"{error}{_previously_excluded(candidates)}") from None
+        raise DataError(f"{error}{_exclusion_summary(candidates)}") from None
     settings = PrepareSettings(
         source=str(Path(source).resolve()),
         kind=listing.kind,
@@ -136,7 +136,7 @@ def prepare(
 
 def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
     """Return a note on the images without a box; raises DataError where boxes can't be used."""
-    boxes = [one.box for one in listing.sightings if one.box]
+    boxes = [one.box for one in listing.source_images if one.box]
     if not boxes:
         raise DataError(
             f"--crop box needs boxes, but {source} has none (a CSV's are its columns x1, y1, x2, "
@@ -147,7 +147,7 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
             f"the boxes of {source} are shares of the images' sides, pixels are needed: multiply "
             "them by width and height"
         )
-    bare = [one.image_id for one in listing.sightings if not one.box and not one.problem]
+    bare = [one.image_id for one in listing.source_images if not one.box and not one.problem]
     return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
 
 
@@ -165,16 +165,16 @@ def _similar_class_names(classes: Sequence[str]) -> list[str]:
 
 def _merged(listing: Listing, merge: Path | None) -> dict[str, str]:
     """Return {label in the source: class}."""
-    labels = {one.label for one in listing.sightings}
+    labels = {one.label for one in listing.source_images}
     merged = read_merge(merge, labels) if merge else {}
     return {label: merged.get(label, label) for label in labels}
 
 
-def _exclude_listed(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
+def _excluded_ids(listing: Listing, exclude: Path | None, notes: list[str]) -> set[str]:
     """Return the ids that a person excludes; names that match none are noted."""
     if exclude is None:
         return set()
-    matched, unknown = match_names(read_names(exclude), listing.sightings)
+    matched, unknown = match_names(read_names(exclude), listing.source_images)
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         notes.append(f"{len(unknown)} names of --exclude match no image: {named}")
@@ -191,12 +191,12 @@ def _scan(
     progress: Progress,
 ) -> list[LabelledImage]:
     """Scan every image that is still wanted; say why the others aren't."""
-    excluded = [_known_problem(one, left_out) for one in listing.sightings]
-    wanted = [one for one, why in zip(listing.sightings, excluded, strict=True) if not why]
+    excluded = [_known_problem(one, left_out) for one in listing.source_images]
+    wanted = [one for one, why in zip(listing.source_images, excluded, strict=True) if not why]
     boxes = [one.box if crop == "box" else None for one in wanted]
     found = iter(scan_images([one.path for one in wanted], boxes, margin, progress, log))
     candidates = []
-    for one, why in zip(listing.sightings, excluded, strict=True):
+    for one, why in zip(listing.source_images, excluded, strict=True):
         seen = ImageScan() if why else next(found)
         why = why or (f"unreadable: {seen.problem}" if seen.problem else "")
         candidates.append(LabelledImage(one, labels_of[one.label], seen, why))
@@ -209,7 +209,7 @@ def _known_problem(one: SourceImage, left_out: set[str]) -> str:
     return f"missing: {one.problem}" if one.problem else ""
 
 
-def _previously_excluded(candidates: Sequence[LabelledImage]) -> str:
+def _exclusion_summary(candidates: Sequence[LabelledImage]) -> str:
     """Return " (left out: 3 conflict, ...)", with an example; "" where no image was."""
     out = [one for one in candidates if one.excluded]
     if not out:
@@ -249,10 +249,10 @@ def candidate_rows(
 
     `index` is {class: its number}.
     """
-    boxes = [one.sighting.box or (-1, -1, -1, -1) for one in candidates]
+    boxes = [one.source_image.box or (-1, -1, -1, -1) for one in candidates]
     columns: dict[str, object] = {
         "image_id": [one.image_id for one in candidates],
-        "path": [str(one.sighting.path) for one in candidates],
+        "path": [str(one.source_image.path) for one in candidates],
         "label": [one.label for one in candidates],
         "class_index": [index.get(one.label, -1) for one in candidates],
         "split": ["" if one.excluded else one.split for one in candidates],

@@ -20,7 +20,7 @@ PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split who
 class LabelledImage:
     """One image between its listing and the manifest."""
 
-    sighting: SourceImage
+    source_image: SourceImage
     label: str
     """After merging."""
     seen: ImageScan
@@ -29,13 +29,13 @@ class LabelledImage:
 
     @property
     def image_id(self) -> str:
-        """The sighting's id."""
-        return self.sighting.image_id
+        """The source_image's id."""
+        return self.source_image.image_id
 
     @property
     def split(self) -> str:
         """The source's split."""
-        return self.sighting.split
+        return self.source_image.split
 
 
 def exclude_conflicts(images: Sequence[LabelledImage], crop: bool) -> list[LabelledImage]:
@@ -49,7 +49,7 @@ def exclude_conflicts(images: Sequence[LabelledImage], crop: bool) -> list[Label
         labels = sorted({images[row].label for row in rows})
         if len(labels) > 1:
             named = " and ".join(repr(label) for label in labels)
-            if not crop and len({images[row].sighting.box for row in rows} - {None}) > 1:
+            if not crop and len({images[row].source_image.box for row in rows} - {None}) > 1:
                 named += "; --crop box tells its boxes apart"
             for row in rows:
                 out[row] = replace(out[row], excluded=f"conflict: one content under {named}")
@@ -121,7 +121,7 @@ def _by_content(images: Sequence[LabelledImage], crop: bool) -> list[list[int]]:
     rows: dict[object, list[int]] = defaultdict(list)
     for row, one in enumerate(images):
         if not one.excluded:
-            rows[one.seen.content_hash, one.sighting.box if crop else None].append(row)
+            rows[one.seen.content_hash, one.source_image.box if crop else None].append(row)
     return [same for same in rows.values() if len(same) > 1]
 
 

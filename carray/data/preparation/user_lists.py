@@ -34,14 +34,14 @@ def _ids(path: Path) -> tuple[str, ...]:
 
 
 def match_names(
-    names: Collection[str], sightings: Collection[SourceImage]
+    names: Collection[str], source_images: Collection[SourceImage]
 ) -> tuple[set[str], list[str]]:
     """Return (ids of the named images, names that match none).
 
     A name is an id, the end of one after a slash, or that without its ending.
     """
     known: dict[str, set[str]] = {}
-    for one in sightings:
+    for one in source_images:
         for key in _keys(one.image_id):
             known.setdefault(key, set()).add(one.image_id)
     matched = {image_id for name in names for image_id in known.get(name, ())}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from carray.config import InputSpec, TrialConfig
 from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
-from carray.files import evict_until_fits, folder_bytes, locked, write_text, written_aside
+from carray.files import folder_bytes, locked, reserve_disk_space, write_text, written_aside
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
@@ -107,7 +107,7 @@ class FrozenBackbone:
                 _make_room(folder, need, self.data.budget_gib)
                 mode = "r+" if file.exists() and done.any() else "w+"
                 stored = np.memmap(file, dtype, mode, shape=(images, *shape))  # type: ignore[call-overload]
-                evict_until_fits(file, need)
+                reserve_disk_space(file, need)
                 self._fill(stored, rows[~done[rows]], view, num_loaders)
                 stored.flush()
                 done[rows] = True

@@ -71,12 +71,12 @@ def test_a_pipe_is_no_image(photos: Path, tmp_path: Path) -> None:
 
 def test_a_line_break_in_a_label_is_a_blank(photos: Path, tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.csv", ',"Audi\n{}"')
-    assert {one.label for one in list_source(table, photos).sightings} == {"Audi a", "Audi b"}
+    assert {one.label for one in list_source(table, photos).source_images} == {"Audi a", "Audi b"}
 
 
 def test_rows_may_end_with_a_separator(photos: Path, tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.csv", ",{},")
-    found = {one.image_id: one.label for one in list_source(table, photos).sightings}
+    found = {one.image_id: one.label for one in list_source(table, photos).source_images}
     assert found["b/03.jpg"] == "b"
     with pytest.raises(DataError, match=r"have 3 cells, its header 2: name every column"):
         list_source(table_of(tmp_path / "t.csv", ",{}, Van"), photos)
@@ -87,7 +87,7 @@ def test_absolute_ids_are_found_below_the_image_folder(photos: Path, tmp_path: P
     link.symlink_to(photos)
     for folder in (photos, link):
         table = table_of(tmp_path / "t.csv", ",{}", ids=f"{folder}/{{}}/{{:02d}}.jpg")
-        assert [one.problem for one in list_source(table, photos).sightings] == [""] * 8
+        assert [one.problem for one in list_source(table, photos).source_images] == [""] * 8
 
 
 @pytest.mark.parametrize(

@@ -77,5 +77,5 @@ def test_groups_and_files_are_joined_through_one_another() -> None:
         for row, file in enumerate(files)
     ]
     assert with_whole_files(images, near).tolist() == [0, 1, 1, 1, 1, 0, 2]
-    excluded = [LabelledImage(one.sighting, "a", one.seen, "missing") for one in images]
+    excluded = [LabelledImage(one.source_image, "a", one.seen, "missing") for one in images]
     assert with_whole_files(excluded, np.arange(7)).tolist() == [*range(7)]

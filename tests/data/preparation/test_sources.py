@@ -16,7 +16,7 @@ from tests.data.pictures import image_folder, picture, save
 
 
 def by_id(listing: Listing) -> dict[str, tuple[str, str]]:
-    return {one.image_id: (one.label, one.split) for one in listing.sightings}
+    return {one.image_id: (one.label, one.split) for one in listing.source_images}
 
 
 def test_a_folder_without_splits(tmp_path: Path) -> None:
@@ -37,8 +37,8 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
 def test_names_that_a_system_stores_decomposed_are_composed(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "쏘나타")
     image_folder(tmp_path, {decomposed: 1, "Pip": 1})
-    assert {one.label for one in list_source(tmp_path).sightings} == {"쏘나타", "Pip"}
-    assert all(one.path.exists() for one in list_source(tmp_path).sightings)
+    assert {one.label for one in list_source(tmp_path).source_images} == {"쏘나타", "Pip"}
+    assert all(one.path.exists() for one in list_source(tmp_path).source_images)
 
 
 @pytest.mark.parametrize("val_name", ["val", "valid", "Validation"])
@@ -48,7 +48,7 @@ def test_a_folder_with_splits(tmp_path: Path, val_name: str) -> None:
     image_folder(tmp_path, {"extra": 1})
     listing = list_source(tmp_path)
     assert listing.kind == "split folder"
-    assert sorted({one.split for one in listing.sightings}) == ["test", "train", "val"]
+    assert sorted({one.split for one in listing.source_images}) == ["test", "train", "val"]
     assert by_id(listing)[f"{val_name}/a/00.jpg"] == ("a", "val")
     assert listing.notes == ("extra/ is no split and was passed by",)
 
@@ -101,7 +101,7 @@ def test_columns_can_be_named_and_misspelt_ones_are_corrected(tmp_path: Path) ->
         list_source(table)
     with pytest.raises(DataError, match="no column 'kinf'; did you mean 'kind'"):
         list_source(table, id_column="photo", label_column="kinf")
-    assert len(list_source(table, None, "photo", "kind").sightings) == 3
+    assert len(list_source(table, None, "photo", "kind").source_images) == 3
 
 
 def test_a_table_with_splits_boxes_slashes_and_missing_files(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_table_with_splits_boxes_slashes_and_missing_files(tmp_path: Path) -> 
         encoding="utf-8",
     )
     listing = list_source(table)
-    found = {one.image_id: one for one in listing.sightings}
+    found = {one.image_id: one for one in listing.source_images}
     assert found["a.png"].label == "Ram C/V, Van"
     assert (found["a.png"].split, found["a.png"].box) == ("train", (1, 2, 30, 20))
     assert (found["b.png"].label, found["b.png"].split, found["b.png"].box) == ("NA", "val", None)
@@ -135,7 +135,7 @@ def test_an_id_listed_twice_stays_two_rows(tmp_path: Path) -> None:
 def test_one_name_in_two_folders_is_found_by_its_label(tmp_path: Path) -> None:
     image_folder(tmp_path, {"x": 1, "y": 1})
     (tmp_path / "t.csv").write_text("id,label\n00.jpg,x\n00.jpg,y\n00.jpg,z\n")
-    found = {one.label: one for one in list_source(tmp_path / "t.csv").sightings}
+    found = {one.label: one for one in list_source(tmp_path / "t.csv").source_images}
     assert found["x"].path.parent.name == "x"
     assert found["y"].path.parent.name == "y"
     assert found["z"].problem == "2 files have this name"
@@ -189,16 +189,16 @@ def test_stanford_cars_with_boxes_and_its_own_test(tmp_path: Path, nested: bool)
     listing = list_source(devkit(tmp_path, nested=nested))
     assert listing.kind == "devkit"
     assert listing.class_order == CARS
-    assert [one.split for one in listing.sightings] == ["test"] * 3 + ["train"] * 6
-    first = next(one for one in listing.sightings if one.split == "train")
+    assert [one.split for one in listing.source_images] == ["test"] * 3 + ["train"] * 6
+    first = next(one for one in listing.source_images if one.split == "train")
     assert first.label == CARS[0]
     assert first.box == (10, 5, 70, 50), "theirs count from 1 and include the last pixel"
-    assert all(one.problem == "" for one in listing.sightings)
+    assert all(one.problem == "" for one in listing.source_images)
 
 
 def test_stanford_cars_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) -> None:
     listing = list_source(devkit(tmp_path, labelled_test=False))
-    assert {one.split for one in listing.sightings} == {"train"}
+    assert {one.split for one in listing.source_images} == {"train"}
     assert "cars_test_annos_withlabels.mat" in listing.notes[0]
 
 
@@ -221,7 +221,7 @@ def test_a_row_shorter_than_the_header_has_no_label(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 2})
     table = tmp_path / "cars.csv"
     table.write_text("id,label\na/00.jpg,x\na/01.jpg\n")
-    problems = {one.image_id: one.problem for one in list_source(table).sightings}
+    problems = {one.image_id: one.problem for one in list_source(table).source_images}
     assert problems == {"a/00.jpg": "", "a/01.jpg": "no label"}
 
 

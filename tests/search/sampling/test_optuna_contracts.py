@@ -9,14 +9,14 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial
 
 from carray.search.sampling.samplers import build_sampler
-from carray.search.sampling.storage import WriteBehindStorage
-from tests.search.stores import close, make_optuna_file
+from carray.search.sampling.storage import Database, WriteBehindStorage
+from tests.search.stores import make_optuna_file
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,7 +52,7 @@ def values_of(trial: FrozenTrial) -> str:
 
 
 def test_a_study_that_is_read_again_is_as_it_was_kept(tmp_path: Path) -> None:
-    behind = RDBStorage(make_optuna_file(tmp_path / "optuna.db"))
+    behind = Database(make_optuna_file(tmp_path / "optuna.db"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name="s", storage=WriteBehindStorage(behind))
     study.set_user_attr("who", "a test")
@@ -62,7 +62,7 @@ def test_a_study_that_is_read_again_is_as_it_was_kept(tmp_path: Path) -> None:
     read = optuna.load_study(study_name="s", storage=again)
     assert read.user_attrs == {"who": "a test"}
     assert [values_of(t) for t in read.trials] == [values_of(t) for t in study.trials]
-    close(behind)
+    behind.close()
 
 
 class TestBuiltSamplers(BasicSamplerTestCase):

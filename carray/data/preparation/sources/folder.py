@@ -25,29 +25,29 @@ def list_folder(source: Path) -> Listing:
     """
     by_split = {path: SPLIT_NAMES.get(path.name.lower()) for path in visible_folders(source)}
     if "train" not in by_split.values():
-        sightings, notes = _list_classes(source, source, "")
-        return Listing("folder", source, ordered_unique(sightings), notes=tuple(notes))
-    sightings, notes = [], []
+        source_images, notes = _list_classes(source, source, "")
+        return Listing("folder", source, ordered_unique(source_images), notes=tuple(notes))
+    source_images, notes = [], []
     for folder, split in by_split.items():
         if split is None:
             notes.append(f"{folder.name}/ is no split and was passed by")
             continue
         found, told = _list_classes(source, folder, split)
-        sightings += found
+        source_images += found
         notes += told
-    return Listing("split folder", source, ordered_unique(sightings), notes=tuple(notes))
+    return Listing("split folder", source, ordered_unique(source_images), notes=tuple(notes))
 
 
 def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[SourceImage], list[str]]:
     """List the class folders in `folder`; ids are paths below `source`."""
-    sightings: list[SourceImage] = []
+    source_images: list[SourceImage] = []
     empty: list[str] = []
     passed_by = 0
     for class_folder in visible_folders(folder):
         images, others = walk_images(class_folder)
         passed_by += others
         label = class_name(class_folder.name)
-        sightings += [
+        source_images += [
             SourceImage(nfc(path.relative_to(source).as_posix()), path, label, split)
             for path in images
         ]
@@ -59,10 +59,10 @@ def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[SourceIm
         raise DataError(
             f"the class folder {named}{more} in {source} holds no image: fill or remove it"
         )
-    if not sightings:
+    if not source_images:
         raise DataError(
             f"{folder} holds no class folders with images: give a folder per class, a CSV, or "
             "Stanford Cars with its .mat files"
         )
     kinds = [f"{passed_by} files in {folder} are no images and were passed by"] if passed_by else []
-    return sightings, kinds
+    return source_images, kinds

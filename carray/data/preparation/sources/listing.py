@@ -46,7 +46,7 @@ class Listing:
 
     kind: str
     images_folder: Path
-    sightings: tuple[SourceImage, ...]
+    source_images: tuple[SourceImage, ...]
     class_order: tuple[str, ...] = ()
     """The source's own order of its classes, if it has one."""
     notes: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
                 continue
             path = Path(parent) / name
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(_is_ignored_by_name(path))
+                images.append(_require_utf8(path))
             else:
                 others += 1
     return images, others
@@ -111,7 +111,7 @@ def _is_link_cycle(folder: Path, way: Sequence[Path]) -> bool:
     return any(one.is_relative_to(folder) for one in way)
 
 
-def _is_ignored_by_name(path: Path) -> Path:
+def _require_utf8(path: Path) -> Path:
     """Return `path`; refuse a name that no table can hold."""
     try:
         str(path).encode()
@@ -128,11 +128,11 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def ordered_unique(sightings: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
+def ordered_unique(source_images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
     """Sort by id; an id that was used before gets `#2`, `#3`."""
     used: dict[str, int] = {}
     unique = []
-    for one in sorted(sightings, key=lambda one: (one.image_id, one.label, one.box or ())):
+    for one in sorted(source_images, key=lambda one: (one.image_id, one.label, one.box or ())):
         count = used[one.image_id] = used.get(one.image_id, 0) + 1
         if count > 1:
             fields = {**one.__dict__, "image_id": f"{one.image_id}#{count}"}

@@ -33,7 +33,7 @@ def list_devkit(source: Path) -> Listing:
     """
     meta, train = _required(source, META), _required(source, TRAIN)
     classes = _class_names(meta)
-    sightings = _list_split(source, train, "train", classes)
+    source_images = _list_split(source, train, "train", classes)
     test = next((found for name in TEST if (found := _find_file(source, name))), None)
     notes = []
     if test is None:
@@ -44,8 +44,8 @@ def list_devkit(source: Path) -> Listing:
             f"put {TEST[0]} beside it to test on them"
         )
     else:
-        sightings += _list_split(source, test, "test", classes)
-    return Listing("devkit", source, ordered_unique(sightings), classes, tuple(notes))
+        source_images += _list_split(source, test, "test", classes)
+    return Listing("devkit", source, ordered_unique(source_images), classes, tuple(notes))
 
 
 def _list_split(

@@ -58,14 +58,14 @@ def list_table(
     finder = _Finder(folder)
     names = [str(name) for name in table.columns]
     rows = (dict(zip(names, row, strict=True)) for row in table.itertuples(index=False))
-    sightings = [_source_image(row, columns, finder) for row in rows]
-    if not any(one.problem == "" for one in sightings):
-        first = sightings[0].image_id if sightings else "none"
+    source_images = [_source_image(row, columns, finder) for row in rows]
+    if not any(one.problem == "" for one in source_images):
+        first = source_images[0].image_id if source_images else "none"
         raise DataError(
             f"no image of {source} is in {folder} (the first id is {first!r}): "
             "give the folder with --images and the column with --id-column"
         )
-    return Listing("csv", folder, ordered_unique(sightings))
+    return Listing("csv", folder, ordered_unique(source_images))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
