@@ -279,7 +279,8 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept = {"started_at": stored.started_at, "tracking": stored.tracking, "ended_at": None}
+    kept: dict[str, Any] = {name: getattr(stored, name) for name in ("started_at", "tracking")}
+    kept |= {"ended_at": None, "seconds": stored.worked_seconds}
     return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
 
 
