@@ -152,6 +152,8 @@ class StudyRecord(_Record):
     """Trials asked for, all calls together."""
     max_epochs: int = 0
     seed: int = 0
+    recipe: bool = False
+    """Whether what the space leaves open is a backbone's known recipe; else `TrialConfig`'s."""
     state: Literal["running", "complete", "interrupted", "failed"] = "running"
     started_at: float = 0.0
     ended_at: float | None = None
