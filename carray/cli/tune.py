@@ -47,8 +47,17 @@ def tune(
     set_: SetOption = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="tpe, tpe-univariate, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="tpe, tpe-univariate, tpe-local, random, qmc, gp, cmaes.", rich_help_panel=SEARCH
+        ),
     ] = None,
+    goal: Annotated[
+        str,
+        typer.Option(
+            help="Draw for the ensemble of all trials, or for the best single one.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "ensemble",
     scheduler: Annotated[
         str | None,
         typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
@@ -140,6 +149,7 @@ def tune(
         gpus_per_trial=gpus_asked(gpus_per_trial),
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
+        goal=goal,
         scheduler=scheduler,
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,

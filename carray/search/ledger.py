@@ -223,11 +223,12 @@ class Ledger:
                 self.enqueue({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
-    def enqueue(self, point: dict[str, Any]) -> None:
-        """Have a point drawn before any other, unless it waits for that already."""
+    def enqueue(self, point: dict[str, Any], copies: int = 1) -> None:
+        """Have a point drawn `copies` times before any other, those that wait already counted."""
         waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
-        if point and not any(point.items() <= waits.items() for waits in points):
+        waits = sum(point.items() <= each.items() for each in points)
+        for _ in range(copies - waits if point else 0):
             self._optuna.enqueue_trial(point)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:

@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from carray.errors import ConfigError
 from carray.search.placement.plan import check_counts
-from carray.search.sampling.samplers import default_sampler
+from carray.search.sampling.samplers import DEFAULT_SAMPLER
 from carray.search.scheduling.schedulers import DEFAULT_REDUCTION_FACTOR
 from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
 
+Goal = Literal["ensemble", "single"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
 DEFAULT_TRIALS = 30
 REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
 
@@ -39,6 +41,8 @@ class StudyRequest:
     """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
     cpus_per_worker: float | None = None
     sampler: str | None = None
+    goal: Goal = "ensemble"
+    """What trials are drawn for: the ensemble of all, or the best `single` one."""
     scheduler: str | None = None
     grace_epochs: int | None = None
     reduction_factor: int = DEFAULT_REDUCTION_FACTOR
@@ -60,7 +64,7 @@ class StudyRequest:
 
 def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
     """Return who draws: whom the request names, or the space, or what did best in the lab."""
-    return request.sampler or space.sampler or default_sampler(bool(space.blocks))
+    return request.sampler or space.sampler or DEFAULT_SAMPLER
 
 
 def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
@@ -76,6 +80,8 @@ def check_numbers(request: StudyRequest) -> None:
         PlanError: one of those that the plan counts with is.
     """
     check_counts(request.workers_per_trial, request.concurrent)
+    if request.goal not in GOALS:
+        raise ConfigError(f"--goal {request.goal!r} must be {' or '.join(GOALS)}")
     gpus, seconds = request.gpus_per_trial, request.time_budget_seconds
     for option, value, least, most in (
         ("--trials", request.trials, 1, math.inf),

@@ -94,8 +94,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
         ledger = stack.enter_context(open_ledger(setup, records, observers))
         _start(setup, ledger, observers, tracker)
-        if setup.starts and not ledger.records:
-            board.note(starts_text(setup))
+        for line in [] if ledger.records else setup.starts.lines():
+            board.note(line)
         board.known(ledger.records + ledger.refits)
         plans = plan, refit_plan(setup, nodes(), gpus)
         session = Session(setup, plans, ledger, board, interrupts, lanes)
@@ -144,14 +144,3 @@ def _end(setup: StudySetup, state: str, observers: Sequence[Tracker]) -> None:
         for observer in observers:
             observer.study_ended(study, (file,))
             observer.close()
-
-
-def starts_text(setup: StudySetup) -> str:
-    """Say which trials come first and whose they are."""
-    if setup.request.start_from:
-        whose = f"--start-from {' '.join(setup.request.start_from)}"
-    elif setup.space.starts:
-        whose = "the space's own"
-    else:
-        whose = "the shipped ones; --start-from none has none"
-    return f"starting points: {len(setup.starts)}, tried first ({whose})"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
@@ -30,7 +30,9 @@ from carray.search.request import (
     refit_epochs,
     sampler_name,
 )
-from carray.search.sampling.samplers import BLIND, build_sampler
+from carray.search.sampling.local import LocalSampler
+from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
@@ -40,7 +42,7 @@ from carray.search.scheduling.schedulers import (
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
-from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
+from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class StudySetup:
     """With what the request fixes in it."""
     study: StudyRecord
     """The stored one extended, or a new one, not written yet."""
-    starts: list[dict[str, Any]]
-    """Points to try first, by Optuna's names."""
+    starts: StartingPoints
+    """What is tried first."""
     grace_epochs: int
     """Epochs that every trial gets before the scheduler may stop it."""
     refit_epochs: int
@@ -79,7 +81,7 @@ class StudySetup:
             CarrayError: it can't be carried out; nothing was written.
         """
         runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
-        space = resolve_space(request)
+        space = replace(resolve_space(request), images=len(manifest.rows("train")))
         starts = resolve_starting_points(request, space, runs)
         name = study_name(request, manifest)
         check_numbers(request)
@@ -98,7 +100,9 @@ class StudySetup:
             weights=absolute(request.weights),
         )
         check_setup(setup)
-        return replace(setup, study=extended_record(setup))
+        study = extended_record(setup)
+        space = space if study.recipe else replace(space, recipe=False)  # as it was begun
+        return replace(setup, study=study, space=space)
 
 
 def resolve_space(request: StudyRequest) -> SearchSpace:
@@ -108,22 +112,6 @@ def resolve_space(request: StudyRequest) -> SearchSpace:
     if request.max_epochs is not None:
         fixed["epochs"] = request.max_epochs
     return checked(space.with_fixed(fixed)) if fixed else space
-
-
-def resolve_starting_points(
-    request: StudyRequest, space: SearchSpace, runs: RunsFolder
-) -> list[dict[str, Any]]:
-    """Return the points to try first: the request's, else the space's, else the shipped ones.
-
-    A space that says where to start is believed, and a study that draws blindly is left alone.
-    """
-    if request.start_from == (NO_STARTS,):
-        return []
-    if request.start_from:
-        return start_points(space, request.start_from, runs)
-    if space.starts or sampler_name(request, space) in BLIND:
-        return space.start_points()
-    return shipped_points(space)
 
 
 def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:
@@ -203,6 +191,7 @@ def new_record(
         trials=request.trials or space.trials or DEFAULT_TRIALS,
         max_epochs=_max_epochs(space),
         seed=request.seed,
+        recipe=space.recipe,
         started_at=time.time(),
         git_commit=git_commit(),
     )
@@ -279,8 +268,9 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept = {"started_at": stored.started_at, "tracking": stored.tracking, "ended_at": None}
-    return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
+    kept = {name: getattr(stored, name) for name in ("recipe", "started_at", "tracking")}
+    trials = max(stored.trials, fresh.trials)
+    return fresh.model_copy(update={**kept, "ended_at": None, "trials": trials})
 
 
 def _max_epochs(space: SearchSpace) -> int:
@@ -354,9 +344,14 @@ def open_ledger(
         told = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, told, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
+        if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
+            members = EnsembleMembers(folder)
+            sampler.anchors = lambda: members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left
-            for point in setup.starts:
+            for point in setup.starts.points:
                 ledger.enqueue(point)
+            if isinstance(sampler, LocalSampler) and setup.starts.points:
+                ledger.enqueue(setup.starts.points[0], setup.starts.seeds(study.trials))
         yield ledger
 
 
