@@ -10,6 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 from carray import metrics
+from carray.analysis.search_gain import SearchGain, search_gain
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -81,7 +82,29 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
         lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if gain := search_gain(folder):
+        lines += ["", *gain_lines(gain)]
     return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
+
+
+def gain_lines(gain: SearchGain) -> list[str]:
+    """Say what the search brought over its own first recipe, and what each of them cost."""
+    seeds = "one trial" if gain.members == 1 else f"{gain.members} seeds"
+    best = "the best trial" if gain.members == 1 else f"the best {gain.members} trials"
+    change = f"{-gain.gain.value:+.3f} [{-gain.gain.high:+.3f}, {-gain.gain.low:+.3f}]"
+    text = (
+        f"the search against its first recipe: log-loss on {gain.images} {gain.split} images "
+        f"{gain.best_loss:.3f} for {best}, {gain.recipe_loss:.3f} for {seeds} of the recipe: "
+        f"{change}, p = {gain.p:.2g}: {gain.verdict}"
+    )
+    notes = f"{seconds_text(gain.best_seconds)} of training against "
+    notes += seconds_text(gain.recipe_seconds)
+    if gain.seed_spread is not None:
+        notes += f"; seeds of the recipe differ by {gain.seed_spread:.3f} on val"
+    if gain.split == "val":
+        notes += "; val also chose the best trials, so they look better than they are"
+    lines = wrap(text, WIDTH, subsequent_indent="  ")
+    return [*lines, *wrap(notes, WIDTH, initial_indent="  ", subsequent_indent="  ")]
 
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
@@ -160,6 +183,11 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
 def study_json(folder: StudyFolder) -> dict[str, Any]:
     """Return the study and all its trials as JSON-able data; unknown numbers are None."""
     found: dict[str, Any] = to_jsonable(
-        {"study": folder.record(), "folder": folder.path, "trials": study_table(folder)}
+        {
+            "study": folder.record(),
+            "folder": folder.path,
+            "trials": study_table(folder),
+            "search_gain": search_gain(folder),
+        }
     )
     return found
