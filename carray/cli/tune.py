@@ -24,8 +24,9 @@ SEARCH = "Search"
 def tune(
     data: Annotated[Path, typer.Argument(help="A prepared data set (`carray data prepare`).")],
     space: Annotated[
-        str, typer.Option(help="A search space: a YAML file, or a shipped one's name.")
-    ] = "quick",
+        str | None,
+        typer.Option(help="A YAML file, or a shipped space's name; default: what suits the data."),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all, earlier calls' included.")
     ] = None,

@@ -28,7 +28,9 @@ class StudyRequest:
     """What a study is asked to do; the command line's options have the same names."""
 
     data: Path
-    space: str
+    space: str | None = None
+    """A YAML file, or a shipped space's name; None: the named study's own, or what suits the data.
+    """
     trials: int | None = None
     name: str | None = None
     runs: str | None = None

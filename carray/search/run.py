@@ -83,6 +83,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             request.gpus_per_trial, setup.space, setup.manifest, nodes(), board.note
         )
         plan = plan_study(setup, records, nodes(), gpus)
+        if setup.space_note:
+            board.note(setup.space_note)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):

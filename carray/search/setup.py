@@ -39,9 +39,8 @@ from carray.search.scheduling.schedulers import (
     build_scheduler,
     default_grace_epochs,
 )
-from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
-from carray.search.space.validation import checked
+from carray.search.study_space import resolve_space
 from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.tracking import Tracker
 
@@ -61,6 +60,8 @@ class StudySetup:
     manifest: Manifest
     space: SearchSpace
     """With what the request fixes in it."""
+    space_note: str
+    """Which space it is and why, where the request names none; else ""."""
     study: StudyRecord
     """The stored one extended, or a new one, not written yet."""
     starts: StartingPoints
@@ -81,9 +82,9 @@ class StudySetup:
             CarrayError: it can't be carried out; nothing was written.
         """
         runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
-        space = replace(resolve_space(request), images=len(manifest.rows("train")))
+        space, note = resolve_space(request, manifest, runs)
         starts = resolve_starting_points(request, space, runs)
-        name = study_name(request, manifest)
+        name = study_name(request, space, manifest)
         check_numbers(request)
         folder, study = runs.study(name), new_record(request, name, manifest, space)
         setup = cls(
@@ -92,6 +93,7 @@ class StudySetup:
             folder=folder,
             manifest=manifest,
             space=space,
+            space_note=note,
             study=study,
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
@@ -103,15 +105,6 @@ class StudySetup:
         study = extended_record(setup)
         space = space if study.recipe else replace(space, recipe=False)  # as it was begun
         return replace(setup, study=study, space=space)
-
-
-def resolve_space(request: StudyRequest) -> SearchSpace:
-    """Read the space, with what the request fixes in it."""
-    space = load_space(request.space)
-    fixed = dict(request.overrides)
-    if request.max_epochs is not None:
-        fixed["epochs"] = request.max_epochs
-    return checked(space.with_fixed(fixed)) if fixed else space
 
 
 def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:
@@ -162,13 +155,13 @@ def build_stores(setup: StudySetup) -> None:
         open_store(setup.manifest, image_size, image_fit, progress)
 
 
-def study_name(request: StudyRequest, manifest: Manifest) -> str:
+def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) -> str:
     """Return the study's name: the request's, else the space's and the data's.
 
     Raises:
         ConfigError: no folder can have it.
     """
-    name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
+    name = request.name or f"{Path(space.name).stem}-{manifest.folder.resolve().name}"
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
     return name
@@ -184,7 +177,7 @@ def new_record(
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         metric=space.metric,
-        space_file=str(request.space),
+        space_file=space.name,
         space_hash=space.hash,
         sampler=sampler_name(request, space),
         scheduler=request.scheduler or space.scheduler or DEFAULT_SCHEDULER,
