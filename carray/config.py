@@ -21,6 +21,9 @@ HeadKind = Literal[
 CLASSICAL_HEADS = ("linear_probe", "random_forest", "knn")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
+BestMetric = Literal[
+    "val/log_loss", "val/top1", "val/top5", "val/macro_f1", "val/balanced_accuracy"
+]
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
     "schedule.warmup_epochs",
@@ -172,8 +175,9 @@ class TrialConfig(Part):
     compile: Compile = "auto"
     """`torch.compile` of the training step; `auto`: where a trial is long enough to win it back."""
     seed: int = Field(0, ge=0, lt=2**31)
-    best_metric: Literal["val/log_loss", "val/top1"] = "val/log_loss"
-    """Picks the epoch whose weights and logits are kept."""
+    best_metric: BestMetric = "val/log_loss"
+    """Picks the epoch whose weights and logits are kept; in a search, the study's `metric`
+    unless the space says otherwise."""
     early_stop_patience: int = Field(0, ge=0)
     """Epochs without a better `best_metric` after which the trial is complete; 0: off."""
     stop_collapsed: bool = True

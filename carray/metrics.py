@@ -12,6 +12,7 @@ VAL_LOG_LOSS = "val/log_loss"
 VAL_TOP1 = "val/top1"
 VAL_TOP5 = "val/top5"
 VAL_MACRO_F1 = "val/macro_f1"
+VAL_BALANCED_ACCURACY = "val/balanced_accuracy"  # mean over classes of the share that is right
 TRAIN_SKILL = "train/skill"  # 1 - loss over that of always saying the classes' shares; 0: chance
 VAL_SKILL = "val/skill"  # 1 - log-loss over that of always saying the classes' shares; 0: chance
 VAL_SPREAD = "val/prediction_spread"  # entropy of the predicted classes over the labels', from 0
@@ -29,6 +30,7 @@ EPOCH_METRICS = (
     VAL_TOP1,
     VAL_TOP5,
     VAL_MACRO_F1,
+    VAL_BALANCED_ACCURACY,
     VAL_SKILL,
     VAL_SPREAD,
     VAL_LOGIT_STD,
@@ -44,6 +46,14 @@ OBJECTIVES = {
     VAL_TOP1: "maximize",
     VAL_TOP5: "maximize",
     VAL_MACRO_F1: "maximize",
+    VAL_BALANCED_ACCURACY: "maximize",
+}
+SHORT_NAMES = {
+    VAL_LOG_LOSS: "log-loss",
+    VAL_TOP1: "top-1",
+    VAL_TOP5: "top-5",
+    VAL_MACRO_F1: "macro F1",
+    VAL_BALANCED_ACCURACY: "balanced accuracy",
 }
 
 EpochRow = Mapping[str, float]  # metric name -> value, for one epoch

@@ -78,7 +78,7 @@ def compare_trials(
     *,
     trials: Sequence[int] | None = None,
     every: bool = False,
-    metric: str = metrics.VAL_LOG_LOSS,
+    metric: str | None = None,
     open_test: bool = True,
     runs: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -89,7 +89,7 @@ def compare_trials(
         study: its name; None takes the newest search.
         trials: their numbers; None takes the best complete trial of each backbone and head.
         every: take every complete trial instead, at most the best `MOST_ROWS`.
-        metric: says what is best, on `val`.
+        metric: says what is best, on `val`; None takes the study's own.
         open_test: look at `test`; else at `val`, which has chosen the epochs.
         runs: the runs folder.
         seed: of the bootstrap.

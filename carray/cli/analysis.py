@@ -25,7 +25,9 @@ def compare(
         str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every complete trial.")] = False,
-    metric: Annotated[str, typer.Option(help="Says what is best, on val.")] = "val/log_loss",
+    metric: Annotated[
+        str | None, typer.Option(help="Says what is best, on val; default: the study's own.")
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
     ] = True,

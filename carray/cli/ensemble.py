@@ -17,8 +17,12 @@ def ensemble(
         str | None, typer.Option(help="The model package's name; default: STUDY-topN.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="Picks members on val, and the rule: val/log_loss, val/top1, ...")
-    ] = "val/log_loss",
+        str | None,
+        typer.Option(
+            help="Picks members on val, and the rule: val/log_loss, val/top1, val/macro_f1, ...; "
+            "default: the study's own."
+        ),
+    ] = None,
     rule: Annotated[
         str | None,
         typer.Option(

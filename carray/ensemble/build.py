@@ -52,7 +52,7 @@ def build_ensemble(
     top: int = 3,
     runs: str | os.PathLike[str] | None = None,
     name: str | None = None,
-    metric: str = metrics.VAL_LOG_LOSS,
+    metric: str | None = None,
     rule: str | None = None,
     logits_only: bool = False,
     open_test: bool = True,
@@ -69,7 +69,7 @@ def build_ensemble(
         top: how many of the best complete trials vote; greedy selection may pick any trial.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
         name: the package's name; None takes `STUDY-topN`.
-        metric: picks members on `val`, and the rule.
+        metric: picks members on `val`, and the rule; None takes the study's own.
         rule: one of `RULES`; None takes the best of them.
         logits_only: use trials without weights too, and write no package.
         open_test: look at the test split, which is recorded.
@@ -124,7 +124,7 @@ class _Source:
 
     @classmethod
     def open(
-        cls, runs: RunsFolder, folder: StudyFolder, metric: str, *, need_weights: bool
+        cls, runs: RunsFolder, folder: StudyFolder, metric: str | None, *, need_weights: bool
     ) -> _Source:
         study, trials = folder.record(), read_trials(folder, metric)
         candidates = find_candidates(study, trials, metric, need_weights=need_weights)
@@ -188,18 +188,19 @@ def _judge(
         Greedy(tuple(range(len(pool)))),
     )
     folds = make_folds(labels, seed)
-    scores = [score_rule(rule, predictions, folds) for rule in rules]
+    metric = source.candidates.metric
+    scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
     wanted = [score for score in scores if rule in (None, score.rule)]
-    best = best_rule(wanted, source.candidates.metric)
+    best = best_rule(wanted, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(source.singles.complete[:1], split, labels)
-    alone = score_rule(SoftVote((0,), "best single trial"), single, folds)
+    alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
     return Ensemble(
         study=source.study.name,
         name=name,
         classes=source.labels.classes,
         manifest_hash=source.study.manifest_hash,
-        metric=source.candidates.metric,
+        metric=metric,
         members=tuple(_row(predictions, number, best.blend) for number in shown),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
         rule=best.rule,
@@ -265,6 +266,7 @@ def _rule_row(score: RuleScore, best: RuleScore) -> RuleRow:
         score.top1,
         score.blend.temperature,
         score is best,
+        score.value,
     )
 
 

@@ -11,7 +11,7 @@ from carray import metrics
 from carray.ensemble.selection import Rule
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import SplitPredictions
-from carray.predictions.scores import cross_fit_temperature, top1
+from carray.predictions.scores import SCORES, cross_fit_temperature, top1
 from carray.typing import Float32s, Rows
 
 
@@ -24,29 +24,38 @@ class RuleScore:
     """Fitted to all images."""
     log_loss: float
     top1: float
+    value: float
+    """In the metric that rules are chosen by."""
     temperature_gain: float
     """How much the temperature lowered the log-loss; 0 where it didn't earn its place."""
 
 
-def score_rule(rule: Rule, predictions: SplitPredictions, folds: Sequence[Rows]) -> RuleScore:
+def score_rule(
+    rule: Rule,
+    predictions: SplitPredictions,
+    folds: Sequence[Rows],
+    metric: str = metrics.VAL_LOG_LOSS,
+) -> RuleScore:
     """Cross-fit a rule and its temperature: each fold is scored by what the others taught."""
     blend = rule.fit(predictions)
     log_p = _held_out_log_p(rule, blend, predictions, folds)
     settled = cross_fit_temperature(log_p, predictions.labels, folds)
+    loss = float(settled.losses.mean())  # at its temperature, which ranks no class anew
+    is_loss = metric == metrics.VAL_LOG_LOSS
     return RuleScore(
         rule.name,
         blend.with_temperature(settled.temperature),
-        float(settled.losses.mean()),
+        loss,
         top1(log_p, predictions.labels),
+        loss if is_loss else SCORES[metric](log_p, predictions.labels),
         settled.gain,
     )
 
 
 def best_rule(scores: Sequence[RuleScore], metric: str) -> RuleScore:
-    """Return the rule with the least log-loss; with most top-1 where that is the metric."""
-    if metric == metrics.VAL_LOG_LOSS:
-        return min(scores, key=lambda score: score.log_loss)
-    return max(scores, key=lambda score: (score.top1, -score.log_loss))
+    """Return the rule that is best in `metric`; of equals, the one with less log-loss."""
+    key = metrics.Objective(metric).key
+    return min(scores, key=lambda score: (key(score.value), score.log_loss))
 
 
 def _held_out_log_p(

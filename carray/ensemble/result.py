@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class RuleRow:
     top1: float
     temperature: float
     chosen: bool
+    value: float = math.nan
+    """In `Ensemble.metric`."""
 
 
 @dataclass(frozen=True)

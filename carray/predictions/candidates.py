@@ -71,19 +71,34 @@ class Candidates:
         )
 
 
-def read_trials(folder: StudyFolder, metric: str = metrics.VAL_LOG_LOSS) -> tuple[Candidate, ...]:
+def read_trials(folder: StudyFolder, metric: str | None = None) -> tuple[Candidate, ...]:
     """Return every trial of a study with its value, best first, whether it may join or not.
+
+    They are ordered by `metric`; None takes the study's own.
 
     Raises:
         ConfigError: `metric` is unknown.
+        RecordError: no trial of the study has it, since it was run before that was measured.
     """
+    metric = metric or folder.record().metric
     if metric not in metrics.OBJECTIVES:
         near = did_you_mean(metric, metrics.OBJECTIVES)
         raise ConfigError(
             f"unknown metric {metric!r}{near}; one of {', '.join(metrics.OBJECTIVES)}"
         )
     found = [Candidate(trial, record, record.best(metric)) for trial, record in folder.trials()]
+    _check_measured(folder, found, metric)
     return tuple(_best_first(found, metric))
+
+
+def _check_measured(folder: StudyFolder, found: Sequence[Candidate], metric: str) -> None:
+    """Refuse a metric that no trial has: all would be equally good."""
+    ran = [candidate.record for candidate in found if candidate.record.epochs]
+    if ran and not any(metric in row for record in ran for row in record.epochs):
+        raise RecordError(
+            f"no trial of study {folder.path.name!r} has {metric}: they are older than it; rank "
+            f"by another, as in --metric {metrics.VAL_MACRO_F1}"
+        )
 
 
 def candidate_of(
@@ -96,11 +111,13 @@ def candidate_of(
 def find_candidates(
     study: StudyRecord,
     trials: Sequence[Candidate],
-    metric: str = metrics.VAL_LOG_LOSS,
+    metric: str | None = None,
     *,
     need_weights: bool = True,
 ) -> Candidates:
     """Return those of `trials`, best first, that may join an ensemble.
+
+    `metric` is what they are sorted by; None stands for the study's own.
 
     A refit supersedes the trial that it refits, and of equal configurations one counts.
     `need_weights` leaves out trials that couldn't be packaged.
@@ -121,7 +138,7 @@ def find_candidates(
             left_out[reason] += 1
         else:
             kept[config] = trial
-    return Candidates(study.name, metric, tuple(kept.values()), dict(left_out))
+    return Candidates(study.name, metric or study.metric, tuple(kept.values()), dict(left_out))
 
 
 def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from carray import metrics
 from carray.predictions.logits import log_softmax
 from carray.typing import Float32s, Labels, Rows
 
@@ -67,6 +68,43 @@ def log_loss(log_p: Float32s, labels: Labels) -> float:
 def top1(log_p: Float32s, labels: Labels) -> float:
     """Return the share of images whose likeliest class is right."""
     return float((log_p.argmax(axis=1) == labels).mean())
+
+
+def top5(log_p: Float32s, labels: Labels) -> float:
+    """Return the share of images whose right class is among the five likeliest."""
+    own = log_p[np.arange(len(labels)), labels]
+    return float(((log_p > own[:, None]).sum(axis=1) < 5).mean())
+
+
+def macro_f1(log_p: Float32s, labels: Labels) -> float:
+    """Return the mean F1 over the classes that are there or were predicted."""
+    right, predicted, there = _class_counts(log_p, labels)
+    seen = (predicted + there) > 0
+    return float((2 * right[seen] / (predicted + there)[seen]).mean())
+
+
+def balanced_accuracy(log_p: Float32s, labels: Labels) -> float:
+    """Return the mean over the classes that are there of the share of their images right."""
+    right, _, there = _class_counts(log_p, labels)
+    return float((right[there > 0] / there[there > 0]).mean())
+
+
+def _class_counts(log_p: Float32s, labels: Labels) -> tuple[Labels, Labels, Labels]:
+    """Return how many images of each class are right, predicted and there."""
+    predicted, classes = log_p.argmax(axis=1), log_p.shape[1]
+    of = (labels[predicted == labels], predicted, labels)
+    right, said, there = (np.bincount(each, minlength=classes) for each in of)
+    return right, said, there
+
+
+SCORES = {
+    metrics.VAL_LOG_LOSS: log_loss,
+    metrics.VAL_TOP1: top1,
+    metrics.VAL_TOP5: top5,
+    metrics.VAL_MACRO_F1: macro_f1,
+    metrics.VAL_BALANCED_ACCURACY: balanced_accuracy,
+}
+"""Each objective's own function of log-probabilities (images, classes) and labels."""
 
 
 def temperature_losses(log_p: Float32s, labels: Labels) -> Float32s:

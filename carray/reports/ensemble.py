@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from carray import metrics
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
@@ -73,14 +74,18 @@ def _member_lines(ensemble: Ensemble) -> list[str]:
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:
     head = f"rule, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
-    rows = (
+    rows = [
         (
             *(f"{'>' if row.chosen else ' '} {row.rule}", row.members),
             *(row.temperature if row.temperature != 1 else "-", row.log_loss, row.top1),
         )
         for row in ensemble.rules
-    )
-    return table((f"{head}:<48", *RULES), rows)
+    ]
+    if ensemble.metric in (metrics.VAL_LOG_LOSS, metrics.VAL_TOP1):
+        return table((f"{head}:<48", *RULES), rows)
+    name = metrics.SHORT_NAMES[ensemble.metric]
+    own = [(*row, rule.value) for row, rule in zip(rows, ensemble.rules, strict=True)]
+    return table((f"{head}:<48", *RULES, f"{name}:>19.4f"), own)
 
 
 def _tta_lines(ensemble: Ensemble) -> list[str]:

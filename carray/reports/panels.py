@@ -15,6 +15,7 @@ LABELS = {
     metrics.VAL_TOP1: "validation top-1",
     metrics.VAL_TOP5: "validation top-5",
     metrics.VAL_MACRO_F1: "validation macro F1",
+    metrics.VAL_BALANCED_ACCURACY: "validation balanced accuracy",
 }
 COLOURS = (  # Okabe and Ito's, told apart by colour-blind readers too, then more of the same kind
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),

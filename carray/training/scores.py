@@ -62,6 +62,7 @@ class ScoreSums:
             metrics.VAL_TOP1: top1 / images,
             metrics.VAL_TOP5: top5 / images,
             metrics.VAL_MACRO_F1: self._macro_f1(),
+            metrics.VAL_BALANCED_ACCURACY: self._balanced_accuracy(),
             metrics.VAL_SKILL: 1 - log_loss / images / there,
             metrics.VAL_SPREAD: _entropy(self._by_class(1)) / there,
             metrics.VAL_LOGIT_STD: self._logit_std(),
@@ -72,6 +73,12 @@ class ScoreSums:
         right, predicted, there = (self._by_class(part) for part in range(3))
         seen = (predicted + there) > 0
         return float((2 * right[seen] / (predicted + there)[seen]).mean())
+
+    def _balanced_accuracy(self) -> float:
+        """Average over the classes that are there the share of their images that is right."""
+        right, there = self._by_class(0), self._by_class(2)
+        seen = there > 0
+        return float((right[seen] / there[seen]).mean())
 
     def _logit_std(self) -> float:
         """Average over classes the standard deviation over images: 0 if images make no odds."""

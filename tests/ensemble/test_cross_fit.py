@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carray.ensemble.cross_fit import score_rule
+from carray.ensemble.cross_fit import best_rule, score_rule
 from carray.ensemble.selection import FittedWeights, Greedy, SoftVote
 from carray.errors import RecordError
 from carray.predictions.candidates import read_trials
 from carray.predictions.logits import SplitPredictions, log_softmax
-from carray.predictions.scores import TEMPERATURES, log_loss, make_folds, temperature_losses
+from carray.predictions.scores import (
+    SCORES,
+    TEMPERATURES,
+    log_loss,
+    make_folds,
+    temperature_losses,
+)
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 
@@ -49,6 +55,17 @@ def test_overconfident_logits_earn_a_temperature_and_calibrated_ones_do_not(
     labels = (p.cumsum(axis=1) > rng.uniform(size=(4000, 1))).argmax(axis=1)
     losses = temperature_losses(log_softmax(logits), labels)
     assert TEMPERATURES[losses.mean(axis=0).argmin()] == pytest.approx(1.0, abs=0.08)
+
+
+def test_a_rule_is_chosen_by_the_metric_that_is_asked_for(tmp_path: Path) -> None:
+    predictions = votes_of(tmp_path, StudySpec([Trial(skill=1.0), Trial(skill=3.0)]))
+    folds = make_folds(predictions.labels)
+    for metric, score in SCORES.items():
+        scores = [score_rule(SoftVote((k,), str(k)), predictions, folds, metric) for k in (0, 1)]
+        best = int(predictions.true_log_p.mean(axis=1).argmax())
+        assert best_rule(scores, metric).rule == str(best)
+        if metric != "val/log_loss":
+            assert scores[0].value == score(predictions.log_p(0), predictions.labels)
 
 
 def test_fitted_weights_prefer_the_better_trial(tmp_path: Path) -> None:

@@ -41,6 +41,24 @@ def test_trials_that_are_equal_in_the_metric_are_ranked_by_log_loss(tmp_path: Pa
     assert [trial.record.number for trial in found] == [1, 2, 0]
 
 
+def test_without_a_metric_the_studys_own_ranks_them(tmp_path: Path) -> None:
+    trials = [Trial(skill=2, scale=9), Trial(skill=1.9), Trial(skill=0.5)]
+    folder = make_study(tmp_path, StudySpec(trials, images={"val": 200}))
+    by_loss = [trial.record.number for trial in read_trials(folder)]
+    study = folder.record().model_copy(update={"metric": "val/top1"})
+    study.write(folder.record_file)
+    found = read_trials(folder)
+    assert find_candidates(study, found).metric == "val/top1"
+    assert [trial.value for trial in found] == sorted((t.value for t in found), reverse=True)
+    assert [trial.record.number for trial in found] == [0, 1, 2] != by_loss
+
+
+def test_a_metric_that_no_trial_has_ranks_nothing(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, StudySpec([Trial(), Trial()], images={"val": 20}))
+    with pytest.raises(RecordError, match=r"no trial of study 'autumn' has val/balanced_accuracy"):
+        read_trials(folder, "val/balanced_accuracy")
+
+
 def test_pruned_trials_may_join_but_are_not_among_the_best(tmp_path: Path) -> None:
     trials = [Trial(skill=5, state=TrialState.PRUNED), Trial(skill=2), Trial(skill=1)]
     found = candidates_of(tmp_path, trials)

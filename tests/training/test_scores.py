@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import f1_score, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor
 
 from carray import metrics
+from carray.predictions.scores import SCORES
 from carray.training.ranks import SoloRanks
 from carray.training.scores import ScoreSums
 
@@ -44,6 +45,19 @@ def test_scores_are_scikit_learns(num_classes: int) -> None:
     assert ours[metrics.VAL_TOP5] == pytest.approx(top5)
     f1 = f1_score(truth, p.argmax(1), average="macro")
     assert ours[metrics.VAL_MACRO_F1] == pytest.approx(f1)
+    there = sorted(set(truth.tolist()))
+    balanced = recall_score(truth, p.argmax(1), labels=there, average="macro")
+    assert ours[metrics.VAL_BALANCED_ACCURACY] == pytest.approx(balanced)
+
+
+@pytest.mark.parametrize("num_classes", [3, 12])
+def test_ensembles_are_scored_by_the_same_metrics_as_trials(num_classes: int) -> None:
+    logits, labels = sample(num_classes)
+    ours = scored((logits, labels), num_classes=num_classes)
+    assert set(SCORES) == set(metrics.OBJECTIVES)
+    for metric, score in SCORES.items():
+        log_p = logits.log_softmax(1).numpy()
+        assert score(log_p, labels.numpy()) == pytest.approx(ours[metric], abs=1e-6)
 
 
 def test_unequal_batches_and_shards_add_up_to_the_whole() -> None:

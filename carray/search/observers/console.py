@@ -29,7 +29,6 @@ WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
 BACKBONE_WIDTH = 34  # at most; a narrow terminal cuts its name, not the columns after it
 OTHERS_WIDTH = 65  # what those take, with the gaps
-SHORT = {metrics.VAL_LOG_LOSS: "log-loss", metrics.VAL_TOP1: "top-1"}
 STYLES = {
     "complete": "green",
     "pruned": "yellow",
@@ -135,7 +134,7 @@ class Board:
         worth = self._worth["search"]
         best = min(worth, key=worth.__getitem__, default=-1)
         if worth.get(best, math.inf) < math.inf:
-            name = SHORT.get(self._study.metric, self._study.metric)
+            name = metrics.SHORT_NAMES.get(self._study.metric, self._study.metric)
             value = self._records[best].best(self._study.metric)
             parts.append(f"best {name} {value:.4f} (trial {best:04d})")
         eta = self._eta_seconds()

@@ -95,7 +95,8 @@ class SearchSpace:
         missing = {*self.shared.search, *block.search} - set(dotted)
         if missing:
             raise ConfigError(f"{self.name}: params lack {', '.join(sorted(missing))}")
-        fixed = {**self.shared.fixed, **block.fixed}
+        # the epoch that is kept is the one that the study would choose
+        fixed = {"best_metric": self.metric, **self.shared.fixed, **block.fixed}
         return self.completed({**fixed, **dotted, **(overrides or {})})
 
     def completed(self, params: Params) -> TrialConfig:

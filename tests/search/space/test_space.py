@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from carray.config import TrialConfig
 from carray.errors import ConfigError
+from carray.metrics import OBJECTIVES
 from carray.models.registry import known_backbones
 from carray.search.sampling.samplers import SAMPLERS as BUILT_SAMPLERS
 from carray.search.space.distributions import Range
@@ -241,6 +242,15 @@ class TestWithoutBlocks:
     def test_the_metric_brings_its_direction(self) -> None:
         assert space_of().direction == "minimize"
         assert space_of(metric="val/top1").direction == "maximize"
+
+    @pytest.mark.parametrize("metric", OBJECTIVES)
+    def test_the_metric_keeps_the_epoch_that_it_is_best_in_unless_the_space_says_otherwise(
+        self, metric: str
+    ) -> None:
+        said = space_of(metric=metric, fixed="{epochs: 2}")
+        assert said.resolve({}).best_metric == metric
+        other = space_of(metric=metric, fixed="{epochs: 2, best_metric: val/top5}")
+        assert other.resolve({}).best_metric == "val/top5"
 
 
 WRONG = {
