@@ -66,7 +66,8 @@ def build_ensemble(
 
     Args:
         study: its name; None takes the newest search.
-        top: how many of the best complete trials vote; greedy selection may pick any trial.
+        top: how many of the best complete trials vote, and of stopped ones where those are too
+            few; greedy selection may pick any trial.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
         name: the package's name; None takes `STUDY-topN`.
         metric: picks members on `val`, and the rule; None takes the study's own.
@@ -81,7 +82,7 @@ def build_ensemble(
         progress: shows how far the views are.
 
     Raises:
-        RecordError: no such study, too few complete trials, logits or labels of other data.
+        RecordError: no such study, too few trials with logits, logits or labels of other data.
         ConfigError: `top`, `metric`, `rule`, `tta` or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
@@ -130,6 +131,15 @@ class _Source:
         candidates = find_candidates(study, trials, metric, need_weights=need_weights)
         singles = find_candidates(study, trials, metric, need_weights=False)
         return cls(runs, study, held_labels(folder), candidates, singles)
+
+    def best_single(self, members: Sequence[Candidate]) -> list[Candidate]:
+        """Return the best trial that ran to its end, or the best member if a stopped one is better.
+
+        An ensemble is no gain if one of its own members alone is as good.
+        """
+        known = {member.record.number for member in members}
+        usable = (t for t in self.singles.trials if t.is_complete or t.record.number in known)
+        return [next(usable, members[0])]
 
 
 def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> StudyFolder:
@@ -193,7 +203,7 @@ def _judge(
     wanted = [score for score in scores if rule in (None, score.rule)]
     best = best_rule(wanted, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
-    single = SplitPredictions(source.singles.complete[:1], split, labels)
+    single = SplitPredictions(source.best_single(members), split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
     return Ensemble(
         study=source.study.name,
@@ -211,7 +221,7 @@ def _judge(
         judged_images=len(labels),
         test=None,
         models_that_opened_test=0,
-        notes=tuple(_notes(source, judged_on)),
+        notes=tuple(_notes(source, judged_on, members)),
         seconds=0.0,
     )
 
@@ -227,8 +237,13 @@ def _judging_split(labels: HeldLabels) -> tuple[str, str]:
     )
 
 
-def _notes(source: _Source, judged_on: str) -> list[str]:
+def _notes(source: _Source, judged_on: str, members: Sequence[Candidate]) -> list[str]:
     notes = []
+    if stopped := sum(member.is_stopped for member in members):
+        notes.append(
+            f"{stopped} of the {len(members)} trials that vote {'were' if stopped > 1 else 'was'} "
+            f"stopped early, as only {len(members) - stopped} can join that ran to the end"
+        )
     if judged_on != "blend":
         notes.append(
             f"there is no blend split of {MIN_BLEND_IMAGES} images or more: rules were "

@@ -170,11 +170,14 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
     """Return the commands that make sense now; `runs` is what tells them where to look."""
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
-    complete = sum(row.number not in superseded for row in votes)
+    usable = sum(row.number not in superseded for row in votes)
+    usable += sum(
+        row.state == "pruned" and row.kind == "search" and row.epochs > 0 for row in table
+    )
     name = quote(study.name)
     lines = [f"  carray report --study {name}{runs}", f"  carray ui{runs}"]
-    if complete:
-        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, complete)}{runs}")
+    if usable:
+        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
         lines.insert(-1, f"  carray folds --study {name}{runs}")
     return ["next:", *lines]

@@ -66,6 +66,15 @@ def test_pruned_trials_may_join_but_are_not_among_the_best(tmp_path: Path) -> No
     assert [trial.record.number for trial in found.best(2)] == [1, 2]
 
 
+def test_stopped_trials_fill_up_where_too_few_are_complete(tmp_path: Path) -> None:
+    pruned = TrialState.PRUNED
+    trials = [Trial(skill=5, state=pruned), Trial(skill=1), Trial(skill=3, state=pruned)]
+    found = candidates_of(tmp_path, trials)
+    assert [trial.record.number for trial in found.best(3)] == [1, 0, 2]
+    with pytest.raises(RecordError, match="the 1 complete trials and 2 stopped ones that study"):
+        found.best(4)
+
+
 def test_a_refit_supersedes_the_trial_that_it_refits(tmp_path: Path) -> None:
     found = candidates_of(tmp_path, [Trial(skill=5), Trial(skill=2), Trial(skill=1, refit_of=0)])
     assert numbers(found) == [1, 2]
