@@ -219,6 +219,20 @@ class Compute(Part):
         return f"{self.precision}, {order}{compiled}{graphs}"
 
 
+class Hardware(Part):
+    """What a trial's sums were added up by: with another, the last digits differ, then all."""
+
+    device: str
+    """A GPU's name; of a CPU, the instructions that torch uses, as in `cpu AVX512`."""
+    threads: int = Field(ge=1)
+    """Torch's, of each rank."""
+    ranks: int = Field(1, ge=1)
+
+    def __str__(self) -> str:
+        ranks, threads = "s" * (self.ranks > 1), "s" * (self.threads > 1)
+        return f"{self.ranks} rank{ranks} of {self.threads} thread{threads}, {self.device}"
+
+
 class InputSpec(Part):
     """What a backbone expects of its input: side in pixels, mean and standard deviation of RGB.
 

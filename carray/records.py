@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from carray import metrics
-from carray.config import Compute, TrialConfig, describe
+from carray.config import Compute, Hardware, TrialConfig, describe
 from carray.errors import RecordError, did_you_mean
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz, write_text
 from carray.provenance import git_commit, versions
@@ -102,6 +102,8 @@ class TrialRecord(_Record):
     """Number of the classifier's parameters."""
     compute: Compute | None = None
     """How its steps were computed; None before the first epoch."""
+    hardware: Hardware | None = None
+    """What computed them; None before the first epoch, and in records of before 0.2."""
     started_at: float | None = None
     """Unix time, seconds."""
     ended_at: float | None = None

@@ -20,8 +20,7 @@ from carray.errors import RecordError
 from carray.predictions.candidates import Candidate, find_candidates, read_trials
 from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions
-from carray.predictions.scores import log_losses
-from carray.predictions.statistics import Interval, scores_of
+from carray.predictions.statistics import Interval, scores_of_log_p
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import RunsFolder, TrialRecord
 
@@ -162,8 +161,7 @@ def _row(
 ) -> ModelRow:
     candidate, right = predictions.candidates[member], right_MN[member]
     others = np.delete(right_MN, member, axis=0)
-    losses = log_losses(predictions.log_p(member), predictions.labels)
-    scores = scores_of(losses, right, seed)
+    scores = scores_of_log_p(predictions.log_p(member), predictions.labels, seed)
     record = candidate.record
     return ModelRow(
         trial=record.name,

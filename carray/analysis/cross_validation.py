@@ -94,7 +94,7 @@ def assemble_folds(
         rule=rule,
         logits_file=file,
         models_that_opened_test=opened,
-        package=_write_package(folder, members, combination, where.models / name),
+        package=_write_package(folder, members, combination, where.models, name),
     )
 
 
@@ -258,15 +258,16 @@ def _write_package(
     folder: StudyFolder,
     members: Sequence[Candidate],
     combination: Combination,
-    package: Path,
+    models: Path,
+    name: str,
 ) -> Path | None:
     """Write the model package of the better ensemble, if the folds' weights are there."""
     if not all(member.has_weights for member in members):
         return None
-    from carray.inference.package import write_package
+    from carray.inference.package import write_version
 
-    write_package(package, folder.record(), [member.folder for member in members], combination)
-    return package
+    trials = [member.folder for member in members]
+    return write_version(models, name, folder.record(), trials, combination)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ MAP_SIDE = 224
 STRENGTH = 0.6  # of the colours over the image
 HIGH, GAP, MARGIN, CAPTION = 150, 4, 18, 44  # pixels of the sheet
 PAIRS_A_ROW = 3
+SCALE = 260  # pixels of the scale of colours
 INK, MUTED, PAPER = "#222222", "#6F6F6F", "#FFFFFF"
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
@@ -47,6 +48,15 @@ class ExplainedImage:
     """Of the class that is explained."""
     explained: str
     overlay: Path
+    has_evidence: bool = True
+    """Whether anything in the image speaks for the class: else the overlay shows no colours."""
+
+    @property
+    def told(self) -> str:
+        """The explained class with its own probability, and what the model said instead."""
+        said = "" if self.said == self.explained else f" (said {self.said})"
+        nothing = "" if self.has_evidence else ", no positive evidence"
+        return f"{self.explained} {self.probability:.3f}{said}{nothing}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,12 @@ def explain(
     _save(_sheet(loaded.card.name, shown), sheet)
     rows = tuple(one.row for one in shown)
     files = [sheet, *(row.overlay for row in rows)]
-    notes = (blind, _attached(where, model, loaded.card, files) if track else "")
+    cells = [cells_note(member) for member in loaded.members if _has_gradient(member)]
+    notes = (
+        blind,
+        *dict.fromkeys(cells),
+        _attached(where, model, loaded.card, files) if track else "",
+    )
     return Explained(folder, sheet, rows, unreadable, "\n".join(filter(None, notes)))
 
 
@@ -150,6 +165,19 @@ def _blind(model: Model) -> str:
             "trial whose features it reads"
         )
     return f"not in the overlays: {', '.join(blind)}, a random forest" if blind else ""
+
+
+def cells_note(member: Member) -> str:
+    """Say from which map a member's overlay is, where its last one is too coarse; else ""."""
+    from carray.models.gradcam import FEWEST_CELLS, WatchedClassifier
+
+    last, taken = WatchedClassifier(member.classifier).map_sides(member.card.input.size)
+    if last >= FEWEST_CELLS:
+        return ""
+    coarse = f"{member.card.trial}: its last feature map has {last}x{last} cells"
+    if taken > last:
+        return f"{coarse}; the overlay is of an earlier one of {taken}x{taken}"
+    return f"{coarse}, and no finer one can be used: places are rough"
 
 
 def _has_gradient(member: Member) -> bool:
@@ -235,6 +263,7 @@ def _explain_batch(
                 probability=float(probabilities[row, explained]),
                 explained=model.classes[explained],
                 overlay=folder / f"{place + 1:04d}-{Path(images.names[place]).stem}.png",
+                has_evidence=bool(maps[row].max() > 0),
             ),
             plain,
             _overlaid(plain, maps[row] / max(float(maps[row].max()), 1e-9)),
@@ -293,7 +322,10 @@ def _sheet(name: str, shown: list[_Shown]) -> Image.Image:
     pair = 2 * min(max(widths), 2 * HIGH) + GAP
     rows = -(-len(shown) // PAIRS_A_ROW)
     columns = min(PAIRS_A_ROW, len(shown))
-    size = (columns * (pair + MARGIN) + MARGIN, 56 + rows * (HIGH + CAPTION + MARGIN))
+    size = (
+        max(columns * (pair + MARGIN) + MARGIN, SCALE + 2 * MARGIN),
+        56 + rows * (HIGH + CAPTION + MARGIN) + CAPTION,
+    )
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     fonts = Fonts(" ".join(one.row.said + one.row.name for one in shown), (20, 14, 12))
@@ -303,7 +335,22 @@ def _sheet(name: str, shown: list[_Shown]) -> Image.Image:
         x = MARGIN + number % PAIRS_A_ROW * (pair + MARGIN)
         y = 52 + number // PAIRS_A_ROW * (HIGH + CAPTION + MARGIN)
         _draw_pair(sheet, pen, (x, y), pair, one, fonts)
+    _draw_scale(sheet, pen, (MARGIN, size[1] - CAPTION), fonts)
     return sheet
+
+
+def _draw_scale(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], fonts: Fonts
+) -> None:
+    """Draw what the colours say: from nothing to the most in each image."""
+    x, y = corner
+    level = np.linspace(0, 1, SCALE, dtype=np.float32)[None].repeat(12, axis=0)
+    bar = np.full((12, SCALE, 3), 200, np.uint8)
+    sheet.paste(Image.fromarray(_overlaid(bar, level)), (x, y))
+    pen.text((x, y + 16), "0", MUTED, fonts.small)
+    most = "most evidence for the class, in each image"
+    width = round(pen.textlength(most, fonts.small))
+    pen.text((x + max(14, SCALE - width), y + 16), most, MUTED, fonts.small)
 
 
 def _draw_pair(
@@ -323,10 +370,7 @@ def _draw_pair(
         x += small.width + GAP
     x = corner[0]
     row = one.row
-    said = f"{row.said}  {row.probability:.2f}"
-    if row.explained != row.said:
-        said = f"{row.explained}  {row.probability:.2f}  (said {row.said})"
-    pen.text((x, y + HIGH + 4), fitted(pen, said, width, fonts.normal), INK, fonts.normal)
+    pen.text((x, y + HIGH + 4), fitted(pen, row.told, width, fonts.normal), INK, fonts.normal)
     name = fitted(pen, row.name, width, fonts.small)
     pen.text((x, y + HIGH + 22), name, MUTED, fonts.small)
 

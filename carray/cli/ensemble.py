@@ -16,7 +16,8 @@ def ensemble(
         int, typer.Option(help="How many of the best trials vote; complete ones first.")
     ] = 3,
     name: Annotated[
-        str | None, typer.Option(help="The model package's name; default: STUDY-topN.")
+        str | None,
+        typer.Option(help="The model package's name; default: what it holds, as in STUDY-top3."),
     ] = None,
     metric: Annotated[
         str | None,
@@ -50,6 +51,15 @@ def ensemble(
         typer.Option(
             help="Views to measure, kept if they pay: auto, or, with commas between, flip, "
             "five_crop, ten_crop, three_scales, five_scales, random:N or random:N:AREA."
+        ),
+    ] = None,
+    keep_best: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-best/--no-keep-best",
+            help="Package the best trial alone where the ensemble isn't shown to be better; "
+            "default: where it is worse.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and bootstrap.")] = 0,
@@ -89,6 +99,7 @@ def ensemble(
         from_tracking=from_tracking,
         track=track,
         tta=tta,
+        keep_best=keep_best,
         seed=seed,
         progress=progress,
     )

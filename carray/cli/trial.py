@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,7 +147,8 @@ def replay(
 ) -> None:
     """Run a recorded trial again, aside, and compare: scores must agree to 1e-4.
 
-    Exit code 1 where they don't: another machine, other versions, or another number of ranks.
+    It runs with as many threads and ranks as then, in the same precision and layout; what can't be
+    had here is said first. Exit code 1 where the scores differ: another machine, other versions.
 
     [dim]Examples:[/]
 
@@ -157,7 +158,11 @@ def replay(
     """
     from carray.training.reproduce import reproduce as replay_trial
 
-    done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs)
+    def tell(notes: Sequence[str]) -> None:
+        for note in notes:  # before the first epoch: they say what to expect
+            print(f"note: {note}", file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs, on_start=tell)
     emit(done, replay_lines, as_json, replay_json)
     if not done.agrees:
         raise typer.Exit(1)
@@ -269,7 +274,6 @@ def replay_lines(done: Reproduction) -> list[str]:
         f"trial {done.record.name}, {epochs} epoch{'s' * (epochs > 1)} again: "
         + ("agrees" if done.agrees else "DIFFERS"),
         *table(columns, rows),
-        *(f"note: {note}" for note in done.notes),
     ]
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carray import metrics
-from carray.ensemble.cross_fit import RuleScore, best_rule, score_rule
+from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
 from carray.errors import ConfigError, RecordError, did_you_mean
-from carray.files import write_json
+from carray.files import read_json, write_json
+from carray.inference.versions import version_name
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import (
     NO_WEIGHTS,
@@ -32,7 +33,7 @@ from carray.predictions.candidates import (
 from carray.predictions.labels import HeldLabels, held_labels
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_loss, make_folds
-from carray.predictions.statistics import Comparison, compare
+from carray.predictions.statistics import Comparison, compare, scores_of_log_p
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
@@ -59,6 +60,7 @@ def build_ensemble(
     from_tracking: bool = False,
     track: bool = True,
     tta: str | Sequence[str] | None = None,
+    keep_best: bool | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Ensemble:
@@ -69,7 +71,8 @@ def build_ensemble(
         top: how many of the best complete trials vote, and of stopped ones where those are too
             few; greedy selection may pick any trial.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
-        name: the package's name; None takes `STUDY-topN`.
+        name: the package's name; None says what it holds: `STUDY-top3` the best three trials,
+            `STUDY-greedy5` five that greedy selection picked, `STUDY-best1` the best alone.
         metric: picks members on `val`, and the rule; None takes the study's own.
         rule: one of `RULES`; None takes the best of them.
         logits_only: use trials without weights too, and write no package.
@@ -78,6 +81,8 @@ def build_ensemble(
         track: log the package to the tracking server.
         tta: sets of views (`carray.predictions.views`) to measure where the rules are judged, or
             `auto`; the best is kept if it beats none by more than chance.
+        keep_best: package the best single trial alone where the ensemble isn't shown to be better
+            where the rules are judged; None: where it is worse there; False: never.
         seed: of the folds and of the bootstrap.
         progress: shows how far the views are.
 
@@ -91,11 +96,16 @@ def build_ensemble(
     source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
     members = source.candidates.best(top)
     _check_rule(rule)
-    name = checked_package_name(name, f"{source.study.name}-top{top}")
+    name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    ensemble = _judge(source, members, name, rule, seed)
+    ensemble = _judge(source, members, rule, keep_best, seed)
+    usual = f"{source.study.name}-{_what_it_holds(ensemble, members)}"
+    ensemble = replace(ensemble, name=checked_package_name(name, usual))
     viewer = None
-    if ttas:
+    if ttas and ensemble.kept_single:
+        note = "--tta wasn't measured, since the package holds one trial: --top 1 measures it there"
+        ensemble = replace(ensemble, notes=(*ensemble.notes, note))
+    elif ttas:
         from carray.ensemble.tta_views import TtaPredictor, select_tta
 
         viewer = TtaPredictor.of(ensemble, source.study, progress)
@@ -108,8 +118,30 @@ def build_ensemble(
         from carray.ensemble.publish import publish
 
         ensemble = publish(source.runs, source.study, ensemble, track=track)
-    write_json(folder.ensembles / f"{name}.json", ensemble.as_dict())
+    _write_result(folder, ensemble)
     return ensemble
+
+
+def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate]) -> str:
+    """Name a model after its members: `top3`, `greedy5`, `fitted2`, `best1`."""
+    trials = [member.trial for member in ensemble.packaged]
+    if ensemble.kept_single:
+        return "best1"
+    if sorted(trials) == sorted(candidate.record.name for candidate in best):
+        return f"top{len(trials)}"
+    return f"{ensemble.rule.partition(' ')[0]}{len(trials)}"
+
+
+def _write_result(folder: StudyFolder, ensemble: Ensemble) -> None:
+    """Write what the ensemble was worth; what was measured on test is never replaced by less."""
+    number = 1
+    while True:
+        file = folder.ensembles / f"{version_name(ensemble.name, number)}.json"
+        is_measured = file.exists() and bool(read_json(file).get("test"))
+        if ensemble.test is not None or not is_measured:
+            write_json(file, ensemble.as_dict())
+            return
+        number += 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +215,11 @@ def _parse_tta_sets(tta: str | Sequence[str] | None, logits_only: bool) -> tuple
 
 
 def _judge(
-    source: _Source, members: Sequence[Candidate], name: str, rule: str | None, seed: int
+    source: _Source,
+    members: Sequence[Candidate],
+    rule: str | None,
+    keep_best: bool | None,
+    seed: int,
 ) -> Ensemble:
     """Score every rule where it wasn't fitted, and take the best."""
     split, judged_on = _judging_split(source.labels)
@@ -205,9 +241,14 @@ def _judge(
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(source.best_single(members), split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
+    kept = reason_for_single(best, alone, metric, keep_best, seed)
+    notes = _notes(source, judged_on, members)
+    if kept and not source.best_single(members)[0].has_weights:
+        notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
+        kept = ""
     return Ensemble(
         study=source.study.name,
-        name=name,
+        name="",
         classes=source.labels.classes,
         manifest_hash=source.study.manifest_hash,
         metric=metric,
@@ -221,8 +262,9 @@ def _judge(
         judged_images=len(labels),
         test=None,
         models_that_opened_test=0,
-        notes=tuple(_notes(source, judged_on, members)),
+        notes=tuple(notes),
         seconds=0.0,
+        kept_single=kept,
     )
 
 
@@ -297,17 +339,26 @@ def _open_test(
     predictions = SplitPredictions(
         [trials[name] for name in (*chosen, ensemble.single.trial)], "test", labels
     )
-    models = record_access(
-        source.runs,
-        model=ensemble.name,
-        study=ensemble.study,
-        manifest_hash=ensemble.manifest_hash,
-        trials=chosen,
-        combination=ensemble.combination,
-    )
+    models = 0
+    looked = [(chosen, ensemble.combination)]
+    if ensemble.kept_single:  # what is published counts, and so does what it was preferred to
+        looked.append(([ensemble.single.trial], ensemble.packaged_combination))
+    for members, combination in looked:
+        models = record_access(
+            source.runs,
+            model=ensemble.name,
+            study=ensemble.study,
+            manifest_hash=ensemble.manifest_hash,
+            trials=members,
+            combination=combination,
+        )
     views_log_p = viewer.log_ps("test", [ensemble.tta])[0] if viewer and ensemble.tta else None
-    comparison = _compare(predictions, ensemble, views_log_p, seed)
-    return replace(ensemble, test=comparison, models_that_opened_test=models)
+    return replace(
+        ensemble,
+        test=_compare(predictions, ensemble, views_log_p, seed),
+        single_untempered=scores_of_log_p(predictions.log_p(len(chosen)), labels, seed),
+        models_that_opened_test=models,
+    )
 
 
 def _compare(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from carray import metrics
 from carray.ensemble.selection import Rule
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import SCORES, cross_fit_temperature, top1
+from carray.predictions.statistics import (
+    CONFIDENCE,
+    bootstrap_means,
+    mcnemar_exact,
+    two_sided_p,
+)
 from carray.typing import Float32s, Rows
 
 
@@ -28,6 +35,10 @@ class RuleScore:
     """In the metric that rules are chosen by."""
     temperature_gain: float
     """How much the temperature lowered the log-loss; 0 where it didn't earn its place."""
+    losses: Float32s = field(repr=False, compare=False)
+    """Each image's log-loss."""
+    right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
+    """Whether each image's likeliest class is right."""
 
 
 def score_rule(
@@ -49,7 +60,36 @@ def score_rule(
         top1(log_p, predictions.labels),
         loss if is_loss else SCORES[metric](log_p, predictions.labels),
         settled.gain,
+        settled.losses,
+        log_p.argmax(axis=1) == predictions.labels,
     )
+
+
+def reason_for_single(
+    best: RuleScore, single: RuleScore, metric: str, keep_best: bool | None, seed: int
+) -> str:
+    """Say why the best single trial is to be packaged and not the best rule; "" if it isn't.
+
+    Decided where the rules were judged, never on test. `keep_best`: None keeps the trial where it
+    is better than the rule, True wherever the rule isn't shown to be better, False never.
+    """
+    told = f"{metrics.SHORT_NAMES[metric]} {single.value:.4f}, by {best.rule} {best.value:.4f}"
+    if keep_best is False or best.blend.members == single.blend.members:
+        return ""
+    if metrics.Objective(metric).is_better(single.value, best.value):
+        return f"it is better alone: {told}"
+    if keep_best and not _is_shown_better(best, single, metric, seed):
+        return f"the ensemble isn't shown to be better: {told}"
+    return ""
+
+
+def _is_shown_better(best: RuleScore, single: RuleScore, metric: str, seed: int) -> bool:
+    """Say whether a paired test tells the rule from the trial: bootstrap, or McNemar's."""
+    if metric == metrics.VAL_LOG_LOSS:
+        gains = bootstrap_means((single.losses - best.losses)[:, None], seed)[:, 0]
+        return bool(gains.mean() > 0) and two_sided_p(gains) < 1 - CONFIDENCE
+    only = int((best.right & ~single.right).sum()), int((single.right & ~best.right).sum())
+    return only[0] > only[1] and mcnemar_exact(*only) < 1 - CONFIDENCE
 
 
 def best_rule(scores: Sequence[RuleScore], metric: str) -> RuleScore:

@@ -9,7 +9,9 @@ from typing import Any
 from carray import inference
 from carray.ensemble.result import Ensemble
 from carray.errors import TrackingError
-from carray.inference.package import write_package
+from carray.inference.card import Card
+from carray.inference.package import is_measured, write_version
+from carray.inference.versions import version_note
 from carray.provenance import versions
 from carray.records import RunsFolder, StudyRecord, TrialFolder
 
@@ -17,21 +19,28 @@ MLFLOW_ENTRY = Path(inference.__file__).with_name("mlflow_entry.py")  # copied, 
 
 
 def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: bool) -> Ensemble:
-    """Write the package of an ensemble under `runs`, log it, and return the ensemble with both.
+    """Write a version of an ensemble's package under `runs`, log it; return the ensemble with both.
 
     A tracking server that doesn't answer costs a note, not the package.
 
     Raises:
         RecordError: a member's weights are gone.
     """
-    written = replace(ensemble, package=runs.models / ensemble.name)
-    write_package(
-        runs.models / ensemble.name,
+    results = _results(ensemble)
+    package = write_version(
+        runs.models,
+        ensemble.name,
         study.model_copy(update={"classes": ensemble.classes}),
-        [TrialFolder(member.folder) for member in ensemble.chosen],
-        ensemble.combination,
-        _results(ensemble),
+        [TrialFolder(member.folder) for member in ensemble.packaged],
+        ensemble.packaged_combination,
+        results,
     )
+    written = replace(ensemble, package=package, name=package.name)
+    if is_measured(Card.read(package / "card.json").results) and not is_measured(results):
+        kept = f"{package.name} is this very model, measured on test before: it stays as it is"
+        return replace(written, notes=(*written.notes, kept))
+    if note := version_note(package):
+        written = replace(written, notes=(*written.notes, note))
     if not track:
         return written
     try:
@@ -48,6 +57,7 @@ def _results(ensemble: Ensemble) -> dict[str, Any]:
         "judged_images",
         "rules",
         "single",
+        "kept_single",
         "test",
         "tta_rows",
         "notes",
@@ -65,9 +75,9 @@ def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:
         ensemble.package,
         MLFLOW_ENTRY,
         params={
-            "rule": ensemble.rule,
-            "members": len(ensemble.blend.members),
-            "temperature": ensemble.blend.temperature,
+            "rule": ensemble.packaged_combination.rule,
+            "members": len(ensemble.packaged),
+            "temperature": ensemble.packaged_combination.average.temperature,
             "metric": ensemble.metric,
             "views": ensemble.tta.label if ensemble.tta else "none",
         },
@@ -80,14 +90,15 @@ def tracked_values(ensemble: Ensemble) -> dict[str, float]:
     """Return the metrics of the model's run, named after the split that they are of."""
     judged = ensemble.judged_on.partition(",")[0]
     rows = ensemble.tta_rows if ensemble.tta else ensemble.rules
-    chosen = next(row for row in rows if row.chosen)
+    chosen = rows[-1] if ensemble.kept_single else next(row for row in rows if row.chosen)
     values = {f"{judged}/log_loss": chosen.log_loss, f"{judged}/top1": chosen.top1}
     if ensemble.test is None:
         return values
     test = ensemble.test
+    packaged = test.single if ensemble.kept_single else test.ensemble
     return values | {
-        "test/log_loss": test.ensemble.log_loss.value,
-        "test/top1": test.ensemble.top1.value,
+        "test/log_loss": packaged.log_loss.value,
+        "test/top1": packaged.top1.value,
         "test/single_log_loss": test.single.log_loss.value,
         "test/single_top1": test.single.top1.value,
         "test/log_loss_gain_low": test.log_loss_gain.low,

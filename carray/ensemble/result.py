@@ -14,11 +14,12 @@ import numpy.typing as npt
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
 from carray.predictions.averaging import WeightedAverage
-from carray.predictions.combination import Combination
-from carray.predictions.statistics import Comparison
+from carray.predictions.combination import SINGLE_TRIAL, Combination
+from carray.predictions.statistics import NOT_BETTER, Comparison, Scores
 from carray.predictions.views import Tta
 
 ImagePath = str | Path
+FIGURE_VERDICTS = {"better": "better", "worse": "worse", NOT_BETTER: "may be chance"}
 CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
 
 
@@ -70,7 +71,7 @@ class Ensemble:
     single: MemberRow
     """The best complete trial by `metric` on `val`."""
     single_temperature: float
-    """Fitted as the ensemble's is, so that calibration alone is no gain."""
+    """Fitted as the ensemble's is, so that calibration alone is no gain: `test.single` is at it."""
     judged_on: str
     """`blend`, or `val, cross-fitted`."""
     judged_images: int
@@ -81,6 +82,10 @@ class Ensemble:
     seconds: float
     package: Path | None = None
     model_uri: str = ""
+    single_untempered: Scores | None = None
+    """The single trial on test at temperature 1: the figure that `carray compare` gives it."""
+    kept_single: str = ""
+    """Why the package holds the best single trial alone; "" where it holds the ensemble."""
     tta: Tta | None = None
     """The set of views that earned its place; None where none did or none was measured."""
     tta_rows: tuple[TtaRow, ...] = ()
@@ -98,14 +103,32 @@ class Ensemble:
         return Combination(replace(self.blend, members=members), self.rule, self.tta)
 
     @property
+    def packaged(self) -> tuple[MemberRow, ...]:
+        """The trials that the package holds."""
+        return (self.single,) if self.kept_single else self.chosen
+
+    @property
+    def packaged_combination(self) -> Combination:
+        """How the predictions of `packaged` are combined."""
+        if not self.kept_single:
+            return self.combination
+        alone = WeightedAverage((0,), (1.0,), temperature=self.single_temperature)
+        return Combination(alone, SINGLE_TRIAL.rule)
+
+    @property
     def verdict(self) -> str:
         """Say in one sentence whether the ensemble beats the best single trial."""
         if self.test is None:
             return "The test split was not opened: nothing says yet what the ensemble is worth."
         test = self.test
-        gains = (
-            f"log-loss {test.single.log_loss.value:.4f} -> {test.ensemble.log_loss.value:.4f}, "
-            f"top-1 {test.single.top1.value:.4f} -> {test.ensemble.top1.value:.4f}"
+        log_loss = test.single.log_loss.value, test.ensemble.log_loss.value
+        top1 = test.single.top1.value, test.ensemble.top1.value
+        gains = "; ".join(
+            f"{name} {single:.4f} -> {merged:.4f}, p = {p:.2g}: {FIGURE_VERDICTS[found]}"
+            for name, (single, merged), p, found in (
+                ("log-loss", log_loss, test.log_loss_p, test.log_loss_verdict),
+                ("top-1", top1, test.top1_p, test.top1_verdict),
+            )
         )
         said = {
             "better": "The ensemble is better than the best single trial on test",
@@ -135,7 +158,8 @@ class Ensemble:
         data: dict[str, Any] = to_jsonable(asdict(self))
         data["verdict"] = self.verdict
         if self.test is not None:
-            data["test"]["verdict"] = self.test.verdict
+            names = ("verdict", "log_loss_verdict", "top1_verdict")
+            data["test"] |= {name: getattr(self.test, name) for name in names}
         for told, row in zip(data["tta_rows"], self.tta_rows, strict=True):
             told["verdict"] = row.verdict
         return data

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
 from carray.errors import DataError, RecordError, did_you_mean
-from carray.files import recovered
-from carray.inference.package import packages, write_package
+from carray.files import recover_folders, recovered
+from carray.inference.package import packages, write_version
+from carray.inference.versions import find_version
 from carray.records import RunsFolder, StudyFolder
 
 BOX_COLUMNS = tuple(
@@ -25,13 +26,16 @@ _Image = tuple[Path, str, Box | None]
 def find_package(runs: RunsFolder, model: str) -> Path:
     """Return the folder of a package: a path, a name under `runs`, or a trial packaged now.
 
+    A name alone stands for its newest version, `NAME@1` for the first.
+
     Raises:
         RecordError: there is no such model; the nearest name is told.
     """
     if (recovered(Path(model)) / "card.json").exists():
         return Path(model).resolve()
-    if (recovered(runs.models / model) / "card.json").exists():
-        return runs.models / model
+    recover_folders(runs.models)
+    if found := find_version(runs.models, model):
+        return found
     if "/" in model or (Path(model) / "record.json").exists():
         return _package_trial(runs, model)
     names = [package.name for package in packages(runs)]
@@ -42,14 +46,12 @@ def find_package(runs: RunsFolder, model: str) -> Path:
 
 
 def _package_trial(runs: RunsFolder, name: str) -> Path:
-    """Package a single trial as `STUDY-NUMBER` under `runs`."""
+    """Package a single trial as a version of `STUDY-NUMBER` under `runs`."""
     trial = runs.find_trial(name)
     record = trial.record()
     own = {"name": record.study, "manifest_hash": record.manifest_hash}
     study = StudyFolder(trial.path.parent.parent).record().model_copy(update=own)
-    folder = runs.models / f"{record.study}-{record.number:04d}"
-    write_package(folder, study, [trial])
-    return folder
+    return write_version(runs.models, f"{record.study}-{record.number:04d}", study, [trial])
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from carray.files import (
     written_aside,
 )
 from carray.inference.card import Card, MemberCard, MemberEntry
+from carray.inference.versions import version_name, versions_of
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
@@ -53,7 +54,7 @@ def write_package(
     combination: Combination = SINGLE_TRIAL,
     results: Mapping[str, Any] | None = None,
 ) -> Card:
-    """Write a model package aside, then rename it over what was there.
+    """Write a model package aside, then rename it over what was there; see `write_version`.
 
     Args:
         folder: the package; its name is the model's.
@@ -65,9 +66,76 @@ def write_package(
     Raises:
         RecordError: a member's weights are gone.
     """
+    with _exclusive(folder.parent):
+        return _write(folder, study, trials, combination, results or {})
+
+
+def write_version(
+    models: Path,
+    name: str,
+    study: StudyRecord,
+    trials: Sequence[TrialFolder],
+    combination: Combination = SINGLE_TRIAL,
+    results: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model as a version of the package `name`; return the version's folder.
+
+    Another model of that name stays as it is, and this one stands beside it as `NAME@2`. A version
+    that holds this very model gets its new card, unless that would forget what it scored on test.
+
+    Args:
+        models: the folder of packages.
+        name: the package's.
+        study: names the classes and the data that the trials were trained on.
+        trials: the members.
+        combination: how the members' predictions are combined.
+        results: scores and notes for the card.
+
+    Raises:
+        RecordError: a member's weights are gone.
+    """
+    with _exclusive(models):
+        known = versions_of(models, name)
+        content = _content_of(study, trials, combination)
+        for folder in known.values():
+            card = Card.read(folder / "card.json")
+            if _content_of_card(card) == content:
+                if not (is_measured(card.results) and not is_measured(results or {})):
+                    _write(folder, study, trials, combination, results or {})
+                return folder
+        folder = models / version_name(name, max(known, default=0) + 1)
+        _write(folder, study, trials, combination, results or {})
+        return folder
+
+
+def is_measured(results: Mapping[str, Any]) -> bool:
+    """Say whether a card's results hold scores on the test split."""
+    return bool(results.get("test"))
+
+
+def _content_of(
+    study: StudyRecord, trials: Sequence[TrialFolder], combination: Combination
+) -> tuple[object, ...]:
+    """Return what makes a model another: classes, weights, and how they are combined."""
+    hashes = tuple(sha256_of(_weights_of(trial, trial.record())) for trial in trials)
+    return (study.classes, hashes, combination)
+
+
+def _content_of_card(card: Card) -> tuple[object, ...]:
+    return (card.classes, tuple(member.sha256 for member in card.members), card.combination)
+
+
+def _write(
+    folder: Path,
+    study: StudyRecord,
+    trials: Sequence[TrialFolder],
+    combination: Combination,
+    results: Mapping[str, Any],
+) -> Card:
     average = combination.average
     records = [trial.record() for trial in trials]
-    with _exclusive(folder), written_aside(folder) as aside:
+    remove_leftovers(folder)
+    with written_aside(folder) as aside:
         entries = tuple(
             _write_member(aside, place, trial, record, weight)
             for place, (trial, record, weight) in enumerate(
@@ -88,7 +156,7 @@ def write_package(
             preprocessing=PREPROCESSING,
             **crop_fields(study.data),
             manifest_hash=study.manifest_hash,
-            results=dict(results or {}),
+            results=dict(results),
             made_at=time.time(),
             git_commit=git_commit(),
             versions=versions(),
@@ -98,25 +166,20 @@ def write_package(
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Let nobody else write a package beside `folder`, and tidy up after those who were killed."""
-    with locked(folder.parent / ".lock"):
-        recover_folders(folder.parent)
-        remove_leftovers(folder)
+def _exclusive(models: Path) -> Iterator[None]:
+    """Let nobody else write a package below `models`, and tidy up after those who were killed."""
+    with locked(models / ".lock"):
+        recover_folders(models)
         yield
 
 
 def _write_member(
     package: Path, place: int, trial: TrialFolder, record: TrialRecord, weight: float
 ) -> MemberEntry:
-    if not trial.weights_file.exists():
-        raise RecordError(
-            f"trial {record.name} has no weights any more: the disk budget deleted them; "
-            "ensemble again without it, or `carray replay` it"
-        )
     folder = package / "members" / str(place)
+    weights = _weights_of(trial, record)
     folder.mkdir(parents=True)
-    shutil.copyfile(trial.weights_file, folder / "weights.safetensors")
+    shutil.copyfile(weights, folder / "weights.safetensors")
     MemberCard(
         trial=record.name,
         config=record.config,
@@ -129,6 +192,15 @@ def _write_member(
         weight=weight,
         sha256=sha256_of(folder / "weights.safetensors"),
     )
+
+
+def _weights_of(trial: TrialFolder, record: TrialRecord) -> Path:
+    if not trial.weights_file.exists():
+        raise RecordError(
+            f"trial {record.name} has no weights any more: the disk budget deleted them; "
+            "ensemble again without it, or `carray replay` it"
+        )
+    return trial.weights_file
 
 
 def crop_fields(data: str) -> dict[str, Any]:

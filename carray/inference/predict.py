@@ -15,6 +15,7 @@ from carray.errors import ConfigError, DataError
 from carray.files import check_target, write_csv
 from carray.inference.card import Card
 from carray.inference.inputs import ImageList, find_images, find_package
+from carray.inference.package import is_measured
 from carray.inference.predictor import load_model
 from carray.inference.submission import (
     CATEGORY_COLUMNS,
@@ -23,6 +24,7 @@ from carray.inference.submission import (
     class_columns,
     probability_rows,
 )
+from carray.inference.versions import version_note
 from carray.progress import silent
 from carray.records import RunsFolder
 from carray.typing import Progress
@@ -123,10 +125,23 @@ def predict_to_csv(
         package,
         len(predicted.places),
         {found.names[place]: why for place, why in predicted.unreadable.items()},
-        (*_view_notes(card), *_merge_notes(card), *_notes(card.crop, found)),
+        (
+            *_version_notes(package, card),
+            *_view_notes(card),
+            *_merge_notes(card),
+            *_notes(card.crop, found),
+        ),
         time.monotonic() - start,
         tuple(rows),
     )
+
+
+def _version_notes(package: Path, card: Card) -> tuple[str, ...]:
+    """Say which of several versions of the model answered, and whether it was ever measured."""
+    note = version_note(package)
+    if not note:
+        return ()
+    return (note + ("" if is_measured(card.results) else "; it was not measured on test"),)
 
 
 def _view_notes(card: Card) -> tuple[str, ...]:

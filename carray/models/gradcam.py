@@ -19,6 +19,7 @@ from carray.models.backbones import map_width
 from carray.models.classifier import Classifier
 
 STRIDED = nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d
+FEWEST_CELLS = 7  # a side; a coarser map is taken from an earlier stage
 
 
 def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
@@ -35,6 +36,8 @@ def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
     from captum.attr import LayerGradCam, LayerGradientXActivation
 
     model = WatchedClassifier(classifier).eval()
+    if (earlier := model.finer_layer(images.shape[-1])) is not None:
+        return _earlier_cam(model, earlier, images, targets)
     layer, prefix = model.watched_layer()
     cells = _Cells(images.shape[-1])
     by_channel = model.is_channels_first(images, cells) and prefix is None
@@ -44,6 +47,25 @@ def grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
         found = method.attribute(images, target=targets)
     maps = found if by_channel else _summed(found, prefix or 0)
     maps = cells.drawn(maps.detach().float().relu())
+    most = maps.amax((1, 2, 3), keepdim=True)
+    return (maps / most.clamp(min=1e-12)).squeeze(1).cpu()
+
+
+def _earlier_cam(
+    model: WatchedClassifier, layer: nn.Module, images: Tensor, targets: Tensor
+) -> Tensor:
+    """Return `grad_cam` of a layer before the last, whose map (B, D, H, W) has more cells.
+
+    Its gradients differ from place to place, so that each place's own is taken (HiResCAM).
+    """
+    from captum.attr import LayerGradientXActivation
+
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = LayerGradientXActivation(model, layer).attribute(images, target=targets)
+    cells = _Cells(images.shape[-1], stops_at=found.shape[-1])
+    model.is_channels_first(images, cells)
+    maps = cells.drawn(found.detach().float().sum(1, keepdim=True).relu())
     most = maps.amax((1, 2, 3), keepdim=True)
     return (maps / most.clamp(min=1e-12)).squeeze(1).cpu()
 
@@ -83,6 +105,63 @@ class WatchedClassifier(nn.Module):
             return last.norm1, int(prefix)
         return self.map, int(prefix)
 
+    def finer_layer(self, image_side: int) -> nn.Module | None:
+        """Return the last stage whose map has `FEWEST_CELLS`, where the very last has fewer.
+
+        None where the last map will do, and of nets that timm knows no stages of, or of tokens.
+        """
+        sides = self._stage_sides(image_side)
+        if not sides or self._last_side(image_side) >= FEWEST_CELLS:
+            return None
+        finer = [name for name, side in sides.items() if side >= FEWEST_CELLS]
+        return self.classifier.backbone.get_submodule(finer[-1]) if finer else None
+
+    def map_sides(self, image_side: int) -> tuple[int, int]:
+        """Return the cells on a side of the last map, and of the one that is watched."""
+        last = self._last_side(image_side)
+        if last >= FEWEST_CELLS:
+            return last, last
+        finer = [s for s in self._stage_sides(image_side).values() if s >= FEWEST_CELLS]
+        return last, finer[-1] if finer else last
+
+    def _stage_sides(self, image_side: int) -> dict[str, int]:
+        """Return {stage's module: cells on a side of its map (B, D, H, W)}, first to last."""
+        backbone = self.classifier.backbone
+        rows = getattr(backbone, "feature_info", None) or ()
+        known = {row["module"]: row["num_chs"] for row in rows}
+        names = [name for name, _ in backbone.named_modules() if name in known and name]
+        sides: dict[str, int] = {}
+
+        def keep(name: str) -> Any:
+            def hook(layer: Any, inputs: Any, output: Any) -> None:
+                shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+                if len(shape) == 4 and shape[1:3] == (known[name], shape[3]):
+                    sides[name] = shape[3]
+
+            return hook
+
+        hooks = [backbone.get_submodule(n).register_forward_hook(keep(n)) for n in names]
+        try:
+            self._last_side(image_side)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sides
+
+    @torch.no_grad()
+    def _last_side(self, image_side: int) -> int:
+        """Return the cells on a side of the last map; of tokens, the root of their number."""
+        backbone = self.classifier.backbone
+        some = next(self.classifier.parameters())
+        zeros = torch.zeros(1, 3, image_side, image_side, device=some.device, dtype=some.dtype)
+        was_training = backbone.training
+        maps: Tensor = backbone.eval().forward_features(zeros)  # type: ignore[operator]
+        backbone.train(was_training)
+        if maps.ndim == 3:
+            return round((maps.shape[1] - int(getattr(backbone, "num_prefix_tokens", 0))) ** 0.5)
+        channels_first = maps.shape[1] == map_width(backbone)
+        return maps.shape[-1] if channels_first else maps.shape[1]
+
     @torch.no_grad()
     def is_channels_first(self, images: Tensor, cells: _Cells) -> bool:
         """Say whether the feature map is (B, D, H, W); `cells` learns where its cells lie."""
@@ -111,11 +190,13 @@ class _Cells:
     """From one cell to the next."""
     side: int = 0
     """Of the map in cells, as far as the layers are known; 0 before the first."""
+    stops_at: int = 0
+    """The side of the map that is watched, where that isn't the last."""
 
     def passed(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Follow one layer, a hook of its forward pass; of those side by side, the first."""
         before, after = inputs[0].shape[-1], output.shape[-1]
-        if before != (self.side or self.image_side) or after >= before:
+        if before != (self.side or self.image_side) or not self.stops_at <= after < before:
             return
         stride, reach = _across(layer.stride), _across(layer.kernel_size) - 1
         reach *= _across(getattr(layer, "dilation", 1))

@@ -16,6 +16,7 @@ CHUNK = 250  # resamples at once: 250 x 10,000 float32 counts are 10 MB
 CONFIDENCE = 0.95
 Z_SCORE = 1.959964  # of that confidence, two-sided
 ROUNDING = 1e-12
+NOT_BETTER = "not better"
 
 Right = npt.NDArray[np.bool_]  # (images,)
 
@@ -62,10 +63,25 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One of `better`, `not better` and `worse`, by log-loss first, then by top-1."""
-        for gain, p in ((self.log_loss_gain, self.log_loss_p), (self.top1_gain, self.top1_p)):
-            if gain.excludes_zero() and p < 1 - CONFIDENCE:
-                return "better" if gain.value > 0 else "worse"
-        return "not better"
+        found = (self.log_loss_verdict, self.top1_verdict)
+        return next((verdict for verdict in found if verdict != NOT_BETTER), NOT_BETTER)
+
+    @property
+    def log_loss_verdict(self) -> str:
+        """The same of the log-loss alone."""
+        return verdict_of(self.log_loss_gain, self.log_loss_p)
+
+    @property
+    def top1_verdict(self) -> str:
+        """The same of top-1 alone."""
+        return verdict_of(self.top1_gain, self.top1_p)
+
+
+def verdict_of(gain: Interval, p: float) -> str:
+    """Return `better`, `worse` or `not better`, of one gain, its interval and its own p-value."""
+    if gain.excludes_zero() and p < 1 - CONFIDENCE:
+        return "better" if gain.value > 0 else "worse"
+    return NOT_BETTER
 
 
 def compare(single: Float32s, ensemble: Float32s, labels: Labels, seed: int = 0) -> Comparison:
@@ -99,6 +115,12 @@ def scores_of(losses: npt.ArrayLike, right: npt.ArrayLike, seed: int = 0) -> Sco
     losses_N1 = np.asarray(losses, np.float64)[:, None]
     means = bootstrap_means(losses_N1, seed)[:, 0]
     return Scores(accuracy_interval(right), _loss_interval(float(losses_N1.mean()), means))
+
+
+def scores_of_log_p(log_p: Float32s, labels: Labels, seed: int = 0) -> Scores:
+    """Return the intervals of log-probabilities (images, classes): a trial's own, as it is."""
+    losses = -log_p[np.arange(len(labels)), labels]
+    return scores_of(losses, log_p.argmax(axis=1) == labels, seed)
 
 
 def _loss_interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:

@@ -36,11 +36,22 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
     if ensemble.test is not None:
         lines += ["", *_test_lines(ensemble, ensemble.test)]
     lines += ["", ensemble.verdict, *(f"note: {note}" for note in ensemble.notes)]
+    if ensemble.kept_single:
+        lines += ["", _kept_line(ensemble)]
     if ensemble.package is not None:
         lines += ["", f"model package: {ensemble.package}"]
         lines += [f"in MLflow: {ensemble.model_uri}"] if ensemble.model_uri else []
         lines += ["next:", predict_hint(ensemble.package)]
     return [part for line in lines for part in wrapped(line)]
+
+
+def _kept_line(ensemble: Ensemble) -> str:
+    """Say that one trial is the model, and why."""
+    judged = ensemble.judged_on.partition(",")[0]
+    return (
+        f"The model is the best single trial, {ensemble.single.trial}: on {judged} "
+        f"{ensemble.kept_single}. --no-keep-best packages the ensemble."
+    )
 
 
 def predict_hint(package: Path) -> str:
@@ -122,11 +133,18 @@ def _tta_verdict(ensemble: Ensemble) -> str:
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     single = ensemble.single
     head = f"test, {test.images} images (95 % interval)"
-    rows = (
-        (f"best single, {single.trial.rpartition('/')[2]}", test.single.log_loss, test.single.top1),
+    number, plain = single.trial.rpartition("/")[2], ensemble.single_untempered
+    rows = [(f"best single, {number}", test.single.log_loss, test.single.top1)]
+    if plain is not None and ensemble.single_temperature != 1:
+        told = f"best single, {number}, temp. {ensemble.single_temperature:.2f}"
+        rows = [
+            (f"best single, {number}, as it is", plain.log_loss, plain.top1),
+            (told, test.single.log_loss, test.single.top1),
+        ]
+    rows += [
         ("ensemble", test.ensemble.log_loss, test.ensemble.top1),
         ("gain", test.log_loss_gain, test.top1_gain),
-    )
+    ]
     columns = (f"{head}:<36", "log-loss:>26.4f", "top-1:>26.4f")
     p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
     lines = table(columns, rows)

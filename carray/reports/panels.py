@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from carray import metrics
+from carray.predictions.statistics import Interval, verdict_of
 from carray.records import StudyRecord, TrialRecord
 
 LABELS = {
@@ -161,15 +162,31 @@ def draw_ensemble(axes: Any, view: MetricAxis, ensemble: dict[str, Any] | None) 
             fontsize=10,
             fontweight="bold" if place else "normal",
         )
-    top1 = [scores["top1"] for _, scores in bars]
-    below = f"top-1 {top1[0]['value']:.3f} -> {top1[1]['value']:.3f}, " if metric != "top1" else ""
-    p = test[f"{metric}_p"]
-    label = f"test {'log-loss' if metric == 'log_loss' else 'top-1'}, 95 % interval\n"
-    _titled(axes, f"What merging brought: {test['verdict']}", "", "")
-    axes.set_xlabel(f"{label}{below}paired test p = {p:.2g}, {test['images']} images")
+    _titled(axes, f"What merging brought: {_verdict(test, metric)}", "", "")
+    axes.set_xlabel(ensemble_label(test, metric))
     axes.set_ylim(-0.6, 1.7)
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
+
+
+def ensemble_label(test: dict[str, Any], shown: str) -> str:
+    """Say under the intervals of `shown` what they are, and each figure's own p-value."""
+    names = {"log_loss": "log-loss", "top1": "top-1"}
+    (other,) = set(names) - {shown}
+    first, last = (test[side][other]["value"] for side in ("single", "ensemble"))
+    return (
+        f"test {names[shown]}, 95 % interval, paired test p = {test[f'{shown}_p']:.2g}, "
+        f"{test['images']} images\n{names[other]} {first:.3f} -> {last:.3f}, "
+        f"p = {test[f'{other}_p']:.2g}"
+    )
+
+
+def _verdict(test: dict[str, Any], metric: str) -> str:
+    """Return the verdict of the figure that is drawn."""
+    gain = test.get(f"{metric}_gain")
+    if gain is None:
+        return str(test["verdict"])
+    return verdict_of(Interval(**gain), test[f"{metric}_p"])
 
 
 def _dot(axes: Any, view: MetricAxis, record: TrialRecord, x: float) -> None:

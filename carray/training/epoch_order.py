@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from carray.config import Compute, Part, TrialConfig
+from carray.config import Compute, Hardware, Part, TrialConfig
 
 
 class EpochOrder(Part):
@@ -26,7 +26,7 @@ class EpochOrder(Part):
     """The folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
 
 
-RECORD_FACTS = ("parameters", "initialisation", "compute")
+RECORD_FACTS = ("parameters", "initialisation", "compute", "hardware")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class EpochOutcome:
     """What the weights started from: a name and a short hash, or `random:SEED`."""
     compute: Compute | None
     """How the trial's steps are computed."""
+    hardware: Hardware | None = None
+    """What computes them."""
     ending: str = "complete"
     """The state of a trial that ends with this epoch: complete or collapsed."""
 

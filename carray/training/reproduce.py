@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from carray import metrics
+from carray.config import Hardware
 from carray.data.manifest import Manifest
 from carray.errors import RecordError
 from carray.files import absolute
@@ -16,8 +19,9 @@ from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions
 from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord
 from carray.training.epoch_order import EpochOrder
+from carray.training.rank_processes import run_on_ranks
 from carray.training.ranks import SoloRanks
-from carray.training.runner import TrialRunner
+from carray.training.runner import TrialRunner, hardware_of
 from carray.training.train import OnBatch, PathLike, default_device
 
 AGREES_WITHIN = 1e-4
@@ -63,6 +67,7 @@ def reproduce(
     data: PathLike | None = None,
     weights: PathLike | None = None,
     epochs: int = 1,
+    on_start: Callable[[Sequence[str]], None] | None = None,
     on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
     on_batch: OnBatch | None = None,
 ) -> Reproduction:
@@ -72,6 +77,10 @@ def reproduce(
         trial: `STUDY/NUMBER` or a trial's folder.
         data: the prepared data set, where it has moved.
         weights: a folder of pretrained weights, looked in before the hub.
+        epochs: how many, at most all that there are.
+        on_start: told before the first epoch what differs between then and now.
+        on_epoch: called with the number and the metrics of an epoch.
+        on_batch: called with the number of images after every batch; on one rank only.
 
     Raises:
         ConfigError: it was fitted, not trained by steps.
@@ -84,24 +93,68 @@ def reproduce(
     if count < 1:
         raise RecordError(f"trial {record.name} has no finished epoch to compare with")
     source = _data_of(folder, record, data)
-    rows: list[dict[str, float]] = []
-    runner = TrialRunner(SoloRanks(), default_device(), on_batch=on_batch)
+    device = default_device()
+    hardware, lacking = attainable_hardware(record.hardware, device)
+    notes = (*lacking, *_changes_since(record))
+    if on_start:
+        on_start(notes)
     with tempfile.TemporaryDirectory(prefix="carray-replay-") as aside:
-        for epoch in range(1, count + 1):
-            order = EpochOrder(
+        orders = [
+            EpochOrder(
                 trial=record.name,
-                folder=aside,
+                folder=str(Path(aside) / "trial"),
                 data=str(source),
                 config=record.config,
                 epoch=epoch,
                 compute=record.compute,
                 weights=absolute(weights),
             )
-            rows.append(runner.run_epoch(order).metrics)
-            if on_epoch:
-                on_epoch(epoch, rows[-1])
-    runner.release()
-    return Reproduction(record, tuple(rows), _changes_since(record))
+            for epoch in range(1, count + 1)
+        ]
+        if hardware.ranks > 1:
+            rows = run_on_ranks(orders, hardware.ranks, hardware.threads, device, Path(aside))
+        else:
+            rows = _run_here(orders, hardware.threads, device, on_batch)
+    for epoch, row in enumerate(rows, start=1):
+        if on_epoch:
+            on_epoch(epoch, row)
+    return Reproduction(record, tuple(rows), notes)
+
+
+def _run_here(
+    orders: Sequence[EpochOrder], threads: int, device: torch.device, on_batch: OnBatch | None
+) -> list[dict[str, float]]:
+    """Carry the orders out in this process, and give torch its own number of threads back."""
+    before = torch.get_num_threads()
+    try:
+        runner = TrialRunner(SoloRanks(), device, threads, on_batch=on_batch)
+        rows = [runner.run_epoch(order).metrics for order in orders]
+        runner.release()
+        return rows
+    finally:
+        torch.set_num_threads(before)
+
+
+def attainable_hardware(
+    then: Hardware | None, device: torch.device
+) -> tuple[Hardware, tuple[str, ...]]:
+    """Return what a trial is run again on, and what of `then` can't be had here.
+
+    Threads and ranks can be had anywhere, ranks of GPUs where there are as many GPUs.
+    """
+    now = hardware_of(device)
+    if then is None:
+        told = "its record doesn't say on how many threads and ranks it ran: they may differ"
+        return now, (told,)
+    lacking = []
+    if then.device != now.device:
+        lacking.append(f"device: {then.device} then, {now.device} now")
+    ranks = then.ranks
+    gpus = torch.cuda.device_count() if device.type == "cuda" else ranks
+    if gpus < ranks:
+        lacking.append(f"ranks: {ranks} then, 1 now, since there are {gpus} GPUs here")
+        ranks = 1
+    return now.model_copy(update={"threads": then.threads, "ranks": ranks}), tuple(lacking)
 
 
 def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from carray import metrics
-from carray.config import Compute, InputSpec, TrialConfig
+from carray.config import Compute, Hardware, InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
 from carray.files import remove_folder, remove_leftovers
 from carray.metrics import EpochRow
@@ -85,6 +85,10 @@ class TrialRunner:
         self._num_loaders = min(MOST_LOADERS, max(1, threads // 2)) if on_gpu else 1
 
     @property
+    def _hardware(self) -> Hardware:
+        return hardware_of(self._device, self._ranks.world_size)
+
+    @property
     def live(self) -> LiveTrial | None:
         """The state of the trial that it ran last; None once that is released."""
         return self._live
@@ -108,7 +112,7 @@ class TrialRunner:
             meta = self._ranks.broadcast_object(read_meta(checkpoint))
         with self._freeing_on_error(order), _reproducible(self._device):
             if meta and meta.epoch >= order.epoch and meta.config == order.config:
-                return outcome_of(meta.rows[: order.epoch], meta)
+                return outcome_of(meta.rows[: order.epoch], meta, self._hardware)
             live = self._live_for(order, meta)
             start = time.perf_counter()
             trained = train_one_epoch(
@@ -237,7 +241,7 @@ class TrialRunner:
 
     def _keep(self, live: LiveTrial, order: EpochOrder) -> EpochOutcome:
         """Name the epoch's checkpoint; leave the weights of a best epoch before it."""
-        outcome = outcome_of(live.rows, live)
+        outcome = outcome_of(live.rows, live, self._hardware)
         live.stamp = self._ranks.broadcast_object(new_stamp())
         if self._ranks.rank == 0 and outcome.is_best:
             folder = TrialFolder(Path(order.folder))
@@ -296,7 +300,20 @@ def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) 
     return (live.trial, live.config, live.epoch) == wanted and live.stamp == stamp
 
 
-def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> EpochOutcome:
+def hardware_of(device: torch.device, ranks: int = 1) -> Hardware:
+    """Return what this process computes on, as one of `ranks`."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    return Hardware(device=name, threads=torch.get_num_threads(), ranks=ranks)
+
+
+def outcome_of(
+    rows: Sequence[EpochRow],
+    source: LiveTrial | CheckpointMeta,
+    hardware: Hardware | None = None,
+) -> EpochOutcome:
     """Return the outcome of the last of `rows`; a pure function of the epochs so far."""
     stop, ending = stop_reason(rows, source.config)
     return EpochOutcome(
@@ -307,6 +324,7 @@ def outcome_of(rows: Sequence[EpochRow], source: LiveTrial | CheckpointMeta) -> 
         parameters=source.parameters,
         initialisation=source.initialisation,
         compute=source.compute,
+        hardware=hardware,
     )
 
 

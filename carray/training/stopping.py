@@ -4,6 +4,10 @@ A from-scratch net that says one class for every image looks like a slow starter
 stand at chance, and batch statistics that lag behind give a healthy net a few one-class epochs
 too. What tells them apart, measured on small nets: a healthy one's training loss is below chance
 by its second epoch, or falls steadily; a collapsed one's is not and does not.
+
+Where one class has most of the images, chance is cheap and saying that class alone is the natural
+beginning. So a loss is called high by its nats over chance and not by its share of so small a
+chance, and few classes say something only of a net to which images make hardly any odds.
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ LEARNED = 0.05  # val/skill that a trial must never have had
 FALLS = 0.01  # share by which a training loss that started high falls in each epoch
 EXPLODED = -0.2  # train/skill; val/skill below five times this says the same
 DEAD = 1e-3  # val/logit_std: images make no odds
+NUMB = 0.05  # val/logit_std: images make hardly any odds; healthy nets that start slowly: over 0.08
+NUMB_RISE = 1.2  # growth over the window that says that they begin to
+NEARLY_DEAD = 0.02  # no growth below it counts
+EVEN_PAIR = math.log(2)  # chance of two equal classes, in nats; a cheaper one exaggerates skill
 WAKES = 2.0  # growth of val/logit_std over the window
 NEEDED = {metrics.TRAIN_SKILL, metrics.VAL_SKILL, metrics.VAL_SPREAD, metrics.VAL_LOGIT_STD}
 SMALL_CROP = 0.4  # of the image's area: a smaller crop may lose the object
@@ -58,6 +66,8 @@ def find_collapse(rows: Sequence[EpochRow], config: TrialConfig) -> Collapse | N
         return None
     if not acute and (_falls(rows[-window - 1 :]) or _wakes(rows[-window:])):
         return None
+    if not (_is_numb(rows[-window:]) or _is_still_exploded(rows[-1])):
+        return None
     return Collapse(_cause(rows, config), _evidence(rows))
 
 
@@ -68,7 +78,7 @@ def _ever_learned(rows: Sequence[EpochRow]) -> bool:
 def _looks_collapsed(rows: Sequence[EpochRow]) -> bool:
     return all(
         row[metrics.TRAIN_SKILL] <= LEARNS
-        and (row[metrics.VAL_SPREAD] < FEW_CLASSES or row[metrics.VAL_SKILL] < 5 * EXPLODED)
+        and (row[metrics.VAL_SPREAD] < FEW_CLASSES or _val_skill(row) < 5 * EXPLODED)
         for row in rows
     )
 
@@ -91,17 +101,50 @@ def _wakes(rows: Sequence[EpochRow]) -> bool:
 
 def _exploded(rows: Sequence[EpochRow]) -> bool:
     return any(
-        row[metrics.TRAIN_SKILL] < EXPLODED and row[metrics.VAL_SKILL] < EXPLODED for row in rows
-    ) or any(row[metrics.VAL_SKILL] < 5 * EXPLODED for row in rows)
+        (_train_skill(row) < EXPLODED and _val_skill(row) < EXPLODED)
+        or _val_skill(row) < 5 * EXPLODED
+        for row in rows
+    )
+
+
+def _is_still_exploded(row: EpochRow) -> bool:
+    return min(_train_skill(row), _val_skill(row)) < 5 * EXPLODED
+
+
+def _is_numb(rows: Sequence[EpochRow]) -> bool:
+    """Say whether images make hardly any odds, and don't begin to."""
+    odds = [row[metrics.VAL_LOGIT_STD] for row in rows]
+    begins = odds[-1] > max(NUMB_RISE * odds[0], NEARLY_DEAD)
+    return max(odds) < NUMB and not begins
+
+
+def _val_skill(row: EpochRow) -> float:
+    return row[metrics.VAL_SKILL] * _evenness(row)
+
+
+def _train_skill(row: EpochRow) -> float:
+    return row[metrics.TRAIN_SKILL] * _evenness(row)
+
+
+def _evenness(row: EpochRow) -> float:
+    """Return chance over that of two equal classes, at most 1: what skill is worth in nats."""
+    return min(1.0, _chance(row) / EVEN_PAIR)
+
+
+def _chance(row: EpochRow) -> float:
+    """Return the log-loss of always saying the classes' shares: the labels' entropy, in nats."""
+    return row[metrics.VAL_LOG_LOSS] / max(1 - row[metrics.VAL_SKILL], 1e-12)
 
 
 def _evidence(rows: Sequence[EpochRow]) -> str:
     last = rows[-1]
-    chance = last[metrics.VAL_LOG_LOSS] / max(1 - last[metrics.VAL_SKILL], 1e-12)
+    chance = _chance(last)
     said, there = math.exp(last[metrics.VAL_SPREAD] * chance), math.exp(chance)
+    is_even = abs(there - round(there)) < 0.05
+    classes = f"{there:.0f} classes" if is_even else f"{there:.1f} classes (as even ones count)"
     return (
         f"collapsed by epoch {len(rows)}: predictions fall on about {said:.1f} of "
-        f"{there:.0f} classes, val log-loss is {last[metrics.VAL_LOG_LOSS]:.4g} where chance is "
+        f"{classes}, val log-loss is {last[metrics.VAL_LOG_LOSS]:.4g} where chance is "
         f"{chance:.4g}, and the training loss {last[metrics.TRAIN_LOSS]:.4g} is no better"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,19 @@ def test_each_image_has_an_overlay_of_its_own_shape_and_colour(runs: Path, tmp_p
             assert image.mode == "RGB"
     with Image.open(done.sheet) as sheet:
         assert np.asarray(sheet.convert("RGB")).std() > 20
-    assert done.note == "", "a package has no run of its own"
+    assert "run" not in done.note, "a package has no run of its own"
+    assert "feature map has 2x2 cells" in done.note
+
+
+def test_the_probability_is_of_the_class_that_is_explained(runs: Path, tmp_path: Path) -> None:
+    images = draw_images(tmp_path / "images", count=1)
+    (said,) = explain("final", images, tmp_path / "a", runs=runs).rows
+    other = next(name for name in ("class 0", "class 1") if name != said.said)
+    (row,) = explain("final", images, tmp_path / "b", of_class=other, runs=runs).rows
+    assert row.probability < said.probability
+    assert row.told.startswith(f"{other} {row.probability:.3f} (said {said.said})")
+    dull = replace(row, has_evidence=False)
+    assert dull.told.endswith("no positive evidence")
 
 
 def test_another_class_has_another_map(runs: Path, tmp_path: Path) -> None:

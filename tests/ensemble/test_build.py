@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carray.analysis.compare_trials import compare_trials
 from carray.ensemble import Ensemble, build_ensemble
 from carray.ensemble.publish import tracked_values
 from carray.ensemble.tta import TtaRow
@@ -19,6 +20,7 @@ from carray.predictions.statistics import Interval
 from carray.predictions.test_access import accesses
 from carray.predictions.views import Tta, parse_views
 from carray.records import RunsFolder, TrialState
+from carray.reports.ensemble import ensemble_lines
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 DIVERSE = tuple(Trial(skill=2.0, noise=2.0, scale=0.7) for _ in range(5))
@@ -98,6 +100,67 @@ def test_test_is_opened_once_and_recorded(tmp_path: Path) -> None:
         ("first", 2),
         ("second", 1),
     ]
+
+
+def test_a_package_is_named_for_what_it_holds(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec([Trial(skill=3.0, noise=3.0)] * 7), rule="greedy selection")
+    assert made.name == f"autumn-greedy{len(made.packaged)}"
+    vote = build_ensemble(runs=tmp_path, logits_only=True, rule="soft vote")
+    assert vote.name == "autumn-top3"
+
+
+def test_a_measured_result_is_not_replaced_by_one_that_was_not(tmp_path: Path) -> None:
+    build(tmp_path, StudySpec(DIVERSE), name="first")
+    build_ensemble(runs=tmp_path, logits_only=True, name="first", open_test=False)
+    results = RunsFolder(tmp_path).study("autumn").ensembles
+    told = {file.name: json.loads(file.read_text())["test"] for file in results.glob("*.json")}
+    assert set(told) == {"first.json", "first@2.json"}
+    assert told["first.json"] is not None
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "worse", "alone"),
+    [(None, True, True), (None, False, False), (False, True, False), (True, True, True)],
+)
+def test_the_best_trial_is_kept_alone_where_the_ensemble_is_worse(
+    tmp_path: Path, keep_best: bool | None, worse: bool, alone: bool
+) -> None:
+    poor = Trial(skill=0.2, noise=4.0) if worse else Trial(skill=3.0, noise=2.0)
+    make_study(tmp_path, StudySpec([Trial(skill=3.0, noise=2.0), poor, poor]))
+    made = build_ensemble(runs=tmp_path, logits_only=True, rule="soft vote", keep_best=keep_best)
+    assert bool(made.kept_single) is alone
+    assert len(made.packaged) == (1 if alone else 3)
+    assert made.name == ("autumn-best1" if alone else "autumn-top3")
+    assert made.test is not None  # the ensemble is measured beside the trial in any case
+
+
+def test_keep_best_keeps_the_trial_that_is_not_shown_to_be_worse(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec([Trial(noise=0.001)] * 3))
+    made = build_ensemble(runs=tmp_path, logits_only=True, rule="soft vote", keep_best=True)
+    assert made.kept_single
+
+
+def test_a_trial_has_the_figure_that_compare_gives_it(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec([Trial(skill=3.0, scale=4.0) for _ in range(3)]))
+    assert made.single_temperature != 1
+    compared = compare_trials(runs=tmp_path, every=True)
+    row = next(row for row in compared.rows if row.trial == made.single.trial)
+    assert made.single_untempered is not None
+    assert made.single_untempered.log_loss == row.log_loss
+    lines = "\n".join(ensemble_lines(made))
+    assert f"as it is {row.log_loss.value:.4f}".split()[-1] in lines
+    assert f"temp. {made.single_temperature:.2f}" in lines
+
+
+def test_each_figure_of_the_verdict_has_its_own_p(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec(DIVERSE))
+    test = made.test
+    assert test is not None
+    sure = replace(test, log_loss_p=0.001, top1_gain=Interval(0.01, -0.02, 0.04), top1_p=0.3)
+    told = replace(made, test=sure).verdict
+    assert told.startswith("The ensemble is better than the best single trial on test")
+    assert "p = 0.001: better; top-1" in told
+    assert told.endswith("p = 0.3: may be chance).")
 
 
 def test_test_stays_closed_when_asked(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from carray.errors import RecordError, WeightsError
 from carray.inference.inputs import find_package
 from carray.inference.package import member_input, packages, safetensors_metadata, write_package
 from carray.inference.predictor import load_model
+from carray.inference.versions import version_note
 from carray.predictions.logits import log_softmax
 from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.training.epoch_order import EpochOrder
@@ -108,6 +109,26 @@ def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
     )
     assert abs(sum(member["weight"] for member in card["members"]) - 1) < 1e-6
     assert not list((tmp_path / "models").glob(".final*"))
+
+
+def test_a_measured_package_is_never_overwritten(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    vote = {"runs": tmp_path, "track": False, "name": "final", "rule": "soft vote"}
+    first = build_ensemble(**vote, keep_best=False)
+    assert first.package == tmp_path / "models" / "final"
+    card = (first.package / "card.json").read_text()
+    again = build_ensemble(**vote, keep_best=False, open_test=False)
+    assert again.package == first.package
+    assert any("measured on test before" in note for note in again.notes)
+    other = build_ensemble(**vote, top=2, keep_best=False, open_test=False)
+    assert other.package == tmp_path / "models" / "final@2"
+    assert (first.package / "card.json").read_text() == card
+    runs = RunsFolder(tmp_path)
+    assert find_package(runs, "final") == find_package(runs, "final@2") == other.package
+    assert find_package(runs, "final@1") == first.package
+    assert "version 2 of 2, the newest (also there: final@1)" in version_note(other.package)
+    with pytest.raises(RecordError, match=r"there is no model 'final@3'"):
+        find_package(runs, "final@3")
 
 
 def test_loading_imports_no_search_code_and_reads_no_pickle(tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ def test_heat_lies_over_what_is_seen_in_every_corner(layer: Callable[[], nn.Modu
     assert off.abs().max() < 2  # an even spread of the cells is off by 7.5, either way
 
 
+def test_a_coarse_map_is_taken_from_an_earlier_stage() -> None:
+    watched = WatchedClassifier(classifier_of("resnet10t", 64)).eval()
+    assert watched.map_sides(64) == (2, 8)
+    assert watched.map_sides(224) == (7, 7)
+    assert watched.finer_layer(224) is None
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = grad_cam(watched.classifier, images, torch.tensor([0, 1]))
+    assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1])
+    # eight cells a side can hold peaks that two can't
+    assert (maps > 0.5).float().mean() < 0.5
+
+
 def test_parameters_are_left_without_gradients() -> None:
     classifier = classifier_of("test_resnet", 64)
     grad_cam(classifier, torch.randn(1, 3, 64, 64), torch.tensor([0]))

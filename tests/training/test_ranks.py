@@ -16,8 +16,9 @@ from carray import metrics
 from carray.config import flatten
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
+from carray.training.rank_processes import run_on_ranks
 from carray.training.ranks import SoloRanks
-from tests.training.orders import new_runner, order_of, run, small_config
+from tests.training.orders import new_runner, order_of, run, scores_of, small_config
 
 CONFIG = small_config(epochs=2, device_batch_size=8, ema_decay=0.5, augment__strength=0.2)
 WILD = small_config(optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0)
@@ -107,6 +108,14 @@ def test_both_ranks_say_the_same_of_an_epoch(told: list[dict[str, Any]]) -> None
 
 def test_weights_and_statistics_stay_equal_on_both_ranks(told: list[dict[str, Any]]) -> None:
     assert told[0]["sums"] == pytest.approx(told[1]["sums"], rel=1e-12)
+
+
+def test_ranks_that_are_started_again_repeat_every_score(
+    told: list[dict[str, Any]], tmp_path: Path, toy_data: Path
+) -> None:
+    orders = [order_of(tmp_path / "again", toy_data, CONFIG, epoch, "both") for epoch in (1, 2)]
+    again = run_on_ranks(orders, 2, 1, torch.device("cpu"), tmp_path)
+    assert [scores_of(row) for row in again] == [scores_of(row) for row in told[0]["rows"]]
 
 
 def test_a_failure_is_agreed_on(told: list[dict[str, Any]]) -> None:

@@ -81,24 +81,102 @@ COLLAPSED: dict[str, Measured] = {
 }
 
 
-def rows_of(measured: Measured) -> list[dict[str, float]]:
+UNEVEN_HEALTHY: dict[str, tuple[float, Measured]] = {  # by the entropy of the labels
+    "570 and 30 images, lr 1e-2": (
+        0.21,
+        [
+            (-0.275, 0.0, 0.11, 0.3193),
+            (-0.0366, 0.0, 0.42, 0.2872),
+            (0.0303, 0.0, 0.17, 0.241),
+            (-0.0506, 0.0, 0.4, 0.1845),
+            (0.0599, 0.0, 0.18, 0.2224),
+        ],
+    ),
+    "570 and 30 images, lr 1e-4": (
+        0.21,
+        [
+            (-1.7, 0.0, 0.034, 0.6827),
+            (-1.0, 0.0, 0.045, 0.4689),
+            (-0.622, 0.0, 0.064, 0.3592),
+            (-0.438, 0.0, 0.076, 0.2922),
+            (-0.338, 0.0, 0.085, 0.268),
+            (-0.291, 0.0, 0.09, 0.2553),
+            (-0.274, 0.0, 0.091, 0.2489),
+        ],
+    ),
+    "320 and 80 images": (
+        0.5,
+        [
+            (-0.486, 0.0, 0.29, 0.6124),
+            (-0.0192, 0.0, 0.08, 0.5815),
+            (-0.0174, 0.0, 0.075, 0.5548),
+            (-0.0377, 0.0, 0.097, 0.5263),
+            (-0.00149, 0.0, 0.072, 0.5209),
+            (-0.0111, 0.0, 0.075, 0.5158),
+        ],
+    ),
+    "five classes of 300 to 10 images": (
+        1.116,
+        [
+            (-0.366, 0.56, 0.037, 1.599),
+            (-0.25, 0.0, 0.055, 1.433),
+            (-0.172, 0.0, 0.073, 1.334),
+            (-0.128, 0.0, 0.085, 1.26),
+            (-0.102, 0.0, 0.093, 1.231),
+            (-0.0899, 0.0, 0.096, 1.221),
+        ],
+    ),
+}
+UNEVEN_COLLAPSED: dict[str, tuple[float, Measured]] = {
+    "320 and 80 images, lr 1": (
+        0.5,
+        [
+            (-4.78, 0.0, 6.8, 54.34),
+            (-0.343, 0.49, 0.86, 2.991),
+            (-0.362, 0.0, 0.14, 0.7737),
+            (-0.0119, 0.0, 0.11, 0.5746),
+            (-0.00202, 0.0, 0.038, 0.5203),
+            (-0.0176, 0.0, 0.031, 0.523),
+        ],
+    ),
+    "990 and 10 images, no norm, lr 0.1": (
+        0.07,
+        [
+            (-0.378, 0.0, 0.01, 2503.0),
+            (-0.209, 0.0, 9.4e-05, 0.1037),
+            (-0.589, 0.0, 0.00023, 0.06984),
+            (-0.122, 0.0, 6.6e-05, 0.07331),
+        ],
+    ),
+    "twelve classes of 300 to 4 images, lr 1": (
+        1.87,
+        [
+            (-0.0806, 0.0, 0.0, 61.85),
+            (-0.0619, 0.0, 0.0, 2.069),
+            (-0.0386, 0.0, 0.0, 1.953),
+        ],
+    ),
+}
+
+
+def rows_of(measured: Measured, chance: float = CHANCE) -> list[dict[str, float]]:
     return [
         {
             metrics.VAL_SKILL: skill,
             metrics.VAL_SPREAD: spread,
             metrics.VAL_LOGIT_STD: logit_std,
-            metrics.VAL_LOG_LOSS: CHANCE * (1 - skill),
+            metrics.VAL_LOG_LOSS: chance * (1 - skill),
             metrics.TRAIN_LOSS: loss,
-            metrics.TRAIN_SKILL: 1 - loss / CHANCE,
+            metrics.TRAIN_SKILL: 1 - loss / chance,
             metrics.LR: 1e-3,
         }
         for skill, spread, logit_std, loss in measured
     ]
 
 
-def verdicts(measured: Measured, **params: Any) -> list[Collapse | None]:
+def verdicts(measured: Measured, chance: float = CHANCE, **params: Any) -> list[Collapse | None]:
     """Return what is said after each epoch."""
-    rows = rows_of(measured)
+    rows = rows_of(measured, chance)
     config = build_config({name.replace("__", "."): value for name, value in params.items()})
     return [find_collapse(rows[:count], config) for count in range(1, len(rows) + 1)]
 
@@ -114,6 +192,20 @@ def test_a_collapse_is_told_by_the_third_evaluation_and_not_before(name: str) ->
     assert (first, second) == (None, None)
     assert third is not None
     assert "of 12 classes" in third.evidence
+
+
+@pytest.mark.parametrize("name", UNEVEN_HEALTHY)
+def test_one_class_for_all_is_no_collapse_where_most_images_are_of_it(name: str) -> None:
+    chance, measured = UNEVEN_HEALTHY[name]
+    assert verdicts(measured, chance) == [None] * len(measured)
+
+
+@pytest.mark.parametrize("name", UNEVEN_COLLAPSED)
+def test_a_collapse_is_told_however_uneven_the_classes_are(name: str) -> None:
+    chance, measured = UNEVEN_COLLAPSED[name]
+    told = verdicts(measured, chance)[-1]
+    assert told is not None
+    assert "of 1 classes" not in told.evidence
 
 
 def test_causes_are_told_apart() -> None:

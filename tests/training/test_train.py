@@ -20,7 +20,7 @@ from carray.models.weights import weights_hash
 from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
 from carray.training import checkpoint
 from carray.training.overfit_check import sanity
-from carray.training.reproduce import reproduce
+from carray.training.reproduce import attainable_hardware, reproduce
 from carray.training.train import train, train_trial
 from tests.training.orders import SMALL, scores_of, small_config
 
@@ -193,6 +193,44 @@ def test_a_replay_agrees_and_leaves_no_trace(tmp_path: Path, toy_data: Path) -> 
     assert max(done.differences.values()) < 1e-4
     assert done.notes == ()
     assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_replay_takes_as_many_threads_as_then_and_gives_torchs_own_back(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+        torch.set_num_threads(1)
+        done = reproduce(record.name, runs=tmp_path)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert record.hardware is not None
+    assert (record.hardware.threads, record.hardware.ranks) == (3, 1)
+    assert set(done.differences.values()) == {0.0}
+
+
+def test_what_a_replay_cannot_have_is_said_before_its_first_epoch(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert record.hardware is not None
+    other = record.hardware.model_copy(update={"device": "Abacus 3000"})
+    RunsFolder.at(tmp_path).find_trial(record.name).write_record(
+        record.model_copy(update={"hardware": other})
+    )
+    heard: list[object] = []
+    reproduce(
+        record.name,
+        runs=tmp_path,
+        on_start=heard.append,
+        on_epoch=lambda epoch, row: heard.append(epoch),
+    )
+    assert heard == [(f"device: Abacus 3000 then, {record.hardware.device} now",), 1]
+    _, lacking = attainable_hardware(None, torch.device("cpu"))
+    assert "threads and ranks" in lacking[0]
 
 
 def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data: Path) -> None:
