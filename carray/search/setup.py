@@ -203,6 +203,7 @@ def new_record(
         trials=request.trials or space.trials or DEFAULT_TRIALS,
         max_epochs=_max_epochs(space),
         seed=request.seed,
+        command=request.command,
         started_at=time.time(),
         git_commit=git_commit(),
     )
@@ -279,7 +280,7 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept = {"started_at": stored.started_at, "tracking": stored.tracking, "ended_at": None}
+    kept = {name: getattr(stored, name) for name in ("started_at", "tracking", "cost")}
     return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
 
 
