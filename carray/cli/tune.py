@@ -13,6 +13,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    command_line,
     parse_sets,
     print_study,
 )
@@ -41,9 +42,15 @@ def tune(
     folds: Annotated[
         int, typer.Option(help="Train the best on every fold too; as many as the data have.")
     ] = 0,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="What this call may spend, refits included: 25min, 1h30, 40gpuh, 60eur."),
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(help="Of an hour of a device: 2.5eur/gpuh, 0.04eur/cpuh.")
+    ] = None,
     time_budget: Annotated[
-        float | None,
-        typer.Option(help="Minutes after which the search begins no epoch; refits come then."),
+        float | None, typer.Option(help="Minutes: --budget 25min as it was called before.")
     ] = None,
     set_: SetOption = None,
     sampler: Annotated[
@@ -133,6 +140,8 @@ def tune(
 
       carray tune cars --space search_spaces/backbones.yaml --trials 30 --refit 3
 
+      carray tune cars --space my.yaml --budget 45min --refit 2
+
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
@@ -154,6 +163,9 @@ def tune(
         scheduler=scheduler,
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,
+        budget=budget,
+        price=price,
+        command=command_line(),
         time_budget_seconds=None if time_budget is None else time_budget * 60,
         refit=refit,
         refit_epochs=refit_epochs,

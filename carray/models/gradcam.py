@@ -7,6 +7,7 @@ gradient times activation is summed (Draelos and Carin, "HiResCAM", 2020).
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -158,9 +159,10 @@ class WatchedClassifier(nn.Module):
         maps: Tensor = backbone.eval().forward_features(zeros)  # type: ignore[operator]
         backbone.train(was_training)
         if maps.ndim == 3:
-            return round((maps.shape[1] - int(getattr(backbone, "num_prefix_tokens", 0))) ** 0.5)
+            tokens = float(maps.shape[1] - int(getattr(backbone, "num_prefix_tokens", 0)))
+            return round(math.sqrt(tokens))
         channels_first = maps.shape[1] == map_width(backbone)
-        return maps.shape[-1] if channels_first else maps.shape[1]
+        return int(maps.shape[-1] if channels_first else maps.shape[1])
 
     @torch.no_grad()
     def is_channels_first(self, images: Tensor, cells: _Cells) -> bool:

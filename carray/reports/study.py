@@ -11,6 +11,7 @@ from typing import Any
 
 from carray import metrics
 from carray.analysis.search_gain import SearchGain, search_gain
+from carray.costs import BUDGET_SPENT, TIME_BUDGET
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -109,7 +110,9 @@ def gain_lines(gain: SearchGain) -> list[str]:
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     """Say how many trials ended how, and how long it took."""
-    states = Counter(row.state for row in table if row.kind != "refit" and row.fold is None)
+    searched = [row for row in table if row.kind != "refit" and row.fold is None]
+    states = Counter(row.state for row in searched if row.reason != TIME_BUDGET)
+    by_budget = sum(row.reason == TIME_BUDGET for row in searched)
     refits = sum(row.kind == "refit" for row in table)
     told = [f"{states[state]} {state}" for state in TrialState if states[state]]
     told += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
@@ -118,7 +121,13 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     took = ""
     if study.ended_at and study.started_at:
         took = f", {seconds_text(study.ended_at - study.started_at)}"
-    return f"study {study.name} is {study.state}: {', '.join(told) or 'no trials'}{took}"
+    told += [f"{by_budget} stopped by the budget"] if by_budget else []
+    is_spent = study.standing == BUDGET_SPENT
+    if is_spent and study.trials > len(searched):
+        told.append(f"{study.trials - len(searched)} never opened")
+    cost = f", {study.cost}" if study.cost else ""
+    stands = "has its budget spent" if is_spent else f"is {study.state}"
+    return f"study {study.name} {stands}: {', '.join(told) or 'no trials'}{took}{cost}"
 
 
 def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
@@ -180,6 +189,8 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
         lines.insert(0, f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
         lines.insert(-1, f"  carray folds --study {name}{runs}")
+    if study.standing == BUDGET_SPENT and study.command:
+        lines.append(f"  {study.command}")
     return ["next:", *lines]
 
 

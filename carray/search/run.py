@@ -8,9 +8,10 @@ same arguments goes on where the last call ended; with more trials it extends th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 from carray.disk import disk_error
 from carray.errors import RESUMES, PlanError
@@ -21,7 +22,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error, nodes
 from carray.search.preflight import preflight
-from carray.search.request import StudyRequest
+from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
 from carray.search.setup import (
     StudySetup,
@@ -67,6 +68,7 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
 
 
 def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
+    called_at = time.monotonic()
     setup = StudySetup.resolve(request)
     if request.preflight and not any(setup.folder.trials()):
         check_names(setup.space)
@@ -85,6 +87,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         plan = plan_study(setup, records, nodes(), gpus)
         if setup.space_note:
             board.note(setup.space_note)
+        check_budget(request, plan)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):
@@ -100,11 +103,11 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             board.note(line)
         board.known(ledger.records + ledger.refits)
         plans = plan, refit_plan(setup, nodes(), gpus)
-        session = Session(setup, plans, ledger, board, interrupts, lanes)
+        session = Session(setup, plans, ledger, board, interrupts, lanes, called_at)
         try:
             session.run()
         finally:
-            _end(setup, session.state(), observers)
+            _end(setup, session.outcome(), observers)
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
@@ -136,9 +139,9 @@ def _start(
     setup.study.write(folder.record_file)
 
 
-def _end(setup: StudySetup, state: str, observers: Sequence[Tracker]) -> None:
+def _end(setup: StudySetup, outcome: Mapping[str, Any], observers: Sequence[Tracker]) -> None:
     """Write how the study stands, and let the observers know."""
-    study = setup.study.model_copy(update={"state": state, "ended_at": time.time()})
+    study = setup.study.model_copy(update=outcome)
     file = setup.folder.record_file
     try:
         study.write(file)

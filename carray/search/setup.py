@@ -185,6 +185,7 @@ def new_record(
         max_epochs=_max_epochs(space),
         seed=request.seed,
         recipe=space.recipe,
+        command=request.command,
         started_at=time.time(),
         git_commit=git_commit(),
     )
@@ -261,9 +262,8 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept = {name: getattr(stored, name) for name in ("recipe", "started_at", "tracking")}
-    trials = max(stored.trials, fresh.trials)
-    return fresh.model_copy(update={**kept, "ended_at": None, "trials": trials})
+    kept = {n: getattr(stored, n) for n in ("recipe", "started_at", "tracking", "cost")}
+    return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
 
 
 def _max_epochs(space: SearchSpace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from carray.errors import TrialFailed
 from carray.files import add_json_line, read_json_lines
@@ -35,8 +36,10 @@ def run_on_ranks(
     texts = [order.model_dump_json() for order in orders]
     arguments = (ranks, threads, device.type, texts, str(aside))
     try:
-        torch.multiprocessing.start_processes(_rank, arguments, nprocs=ranks, start_method="spawn")
-    except torch.multiprocessing.ProcessException as error:
+        start_processes(  # type: ignore[no-untyped-call]
+            _rank, arguments, nprocs=ranks, start_method="spawn"
+        )
+    except ProcessException as error:
         *_, last = str(error).strip().splitlines()
         raise TrialFailed(f"a rank ended: {last}") from error
     return read_json_lines(aside / ROWS_FILE)

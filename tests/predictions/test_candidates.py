@@ -42,7 +42,7 @@ def test_trials_that_are_equal_in_the_metric_are_ranked_by_log_loss(tmp_path: Pa
 
 
 def test_without_a_metric_the_studys_own_ranks_them(tmp_path: Path) -> None:
-    trials = [Trial(skill=2, scale=9), Trial(skill=1.9), Trial(skill=0.5)]
+    trials = [Trial(skill=2.5, scale=9), Trial(skill=1.9), Trial(skill=0.5)]
     folder = make_study(tmp_path, StudySpec(trials, images={"val": 200}))
     by_loss = [trial.record.number for trial in read_trials(folder)]
     study = folder.record().model_copy(update={"metric": "val/top1"})
