@@ -76,7 +76,7 @@ class Study:
 
 def tune(
     data: PathLike,
-    space: PathLike = "quick",
+    space: PathLike | None = None,
     *,
     trials: int | None = None,
     name: str | None = None,
@@ -90,7 +90,8 @@ def tune(
 
     Args:
         data: a folder that `prepare` has made.
-        space: a YAML file, or the name of a shipped space.
+        space: a YAML file, or the name of a shipped space; default: what suits the data, or that of
+            the study `name`, which goes on.
         trials: in all, earlier calls' included; default: the space's, else 30.
         name: the study's; default: the space's and the data's.
         runs: where studies live; default: `$CARRAY_RUNS`, else `./runs`.
@@ -109,7 +110,7 @@ def tune(
 
     request = StudyRequest(
         data=Path(data),
-        space=str(space),
+        space=None if space is None else str(space),
         trials=trials,
         name=name,
         runs=None if runs is None else str(runs),

@@ -24,17 +24,18 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import Field, computed_field
 
 from carray import metrics
-from carray.config import Compute, Hardware, TrialConfig, describe
+from carray.config import Compute, Hardware, TrialConfig
+from carray.costs import BUDGET_SPENT, Cost, Held
 from carray.errors import RecordError, did_you_mean
-from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz, write_text
+from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
+from carray.json_record import JsonRecord
 from carray.provenance import git_commit, versions
 
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
-RECORD_VERSION = 1
 
 
 class TrialState(StrEnum):
@@ -52,30 +53,7 @@ class TrialState(StrEnum):
         return self is not TrialState.RUNNING
 
 
-class _Record(BaseModel):
-    """Versioned JSON on disk; frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    version: int = RECORD_VERSION
-    cure: ClassVar[str] = "move it away"  # where it can't be read
-
-    def write(self, path: Path) -> None:
-        """Write aside, then rename."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read `path`; raises RecordError where it can't be read, with the reason."""
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RecordError(f"there is no record at {path}") from None
-        except (ValidationError, OSError, UnicodeDecodeError) as error:
-            why = describe(error) if isinstance(error, ValidationError) else error
-            raise RecordError(f"the record {path} can't be read ({why}); {cls.cure}") from None
-
-
-class TrialRecord(_Record):
+class TrialRecord(JsonRecord):
     """One trial: what was asked, what happened, what it left."""
 
     cure: ClassVar[str] = "move its folder away, and the study goes on without that trial"
@@ -104,6 +82,8 @@ class TrialRecord(_Record):
     """How its steps were computed; None before the first epoch."""
     hardware: Hardware | None = None
     """What computed them; None before the first epoch, and in records of before 0.2."""
+    held: Held | None = None
+    """What its lane held; None where no lane trained it, or an older version."""
     started_at: float | None = None
     """Unix time, seconds."""
     ended_at: float | None = None
@@ -124,6 +104,13 @@ class TrialRecord(_Record):
         """`STUDY/0007`, as the command line takes it."""
         return f"{self.study}/{self.number:04d}"
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def cost(self) -> Cost | None:
+        """What its epochs cost; written for readers of the file."""
+        seconds = sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in self.epochs)
+        return self.held.cost(seconds) if self.held else None
+
     @property
     def best_epoch(self) -> int | None:
         """The 1-based epoch whose weights and logits are kept."""
@@ -135,7 +122,7 @@ class TrialRecord(_Record):
         return math.nan if epoch is None else self.epochs[epoch - 1].get(metric, math.nan)
 
 
-class StudyRecord(_Record):
+class StudyRecord(JsonRecord):
     """One study: the question, the data, the budget; what resumes it."""
 
     cure: ClassVar[str] = "move it away, and the study's own `carray tune` writes it anew"
@@ -154,7 +141,15 @@ class StudyRecord(_Record):
     """Trials asked for, all calls together."""
     max_epochs: int = 0
     seed: int = 0
+    recipe: bool = False
+    """Whether what the space leaves open is a backbone's known recipe; else `TrialConfig`'s."""
     state: Literal["running", "complete", "interrupted", "failed"] = "running"
+    budget_spent: bool = False
+    """Whether the last call ended because its budget was spent, with trials left."""
+    command: str = ""
+    """The last call's command line, which goes on where that ended; "" of a call from Python."""
+    cost: Cost | None = None
+    """What all calls have held, from the start of their lanes to the end."""
     started_at: float = 0.0
     ended_at: float | None = None
     seconds: float | None = None
@@ -163,6 +158,11 @@ class StudyRecord(_Record):
     git_commit: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
     """The tracking server's own ids of this study."""
+
+    @property
+    def standing(self) -> str:
+        """How it stands, in words: its state, or that its budget is spent."""
+        return BUDGET_SPENT if self.budget_spent and self.state == "complete" else self.state
 
     @property
     def objective(self) -> metrics.Objective:

@@ -12,7 +12,9 @@ from carray.cli.shared import JsonOption, ModelArgument, RunsOption, StudyOption
 
 def ensemble(
     study: StudyOption = None,
-    top: Annotated[int, typer.Option(help="How many of the best complete trials vote.")] = 3,
+    top: Annotated[
+        int, typer.Option(help="How many of the best trials vote; complete ones first.")
+    ] = 3,
     name: Annotated[
         str | None,
         typer.Option(help="The model package's name; default: what it holds, as in STUDY-top3."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -57,6 +59,12 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {pair!r} must be NAME=VALUE, as in optimizer.lr=3e-4")
         values[name.strip()] = parse(text, f"--set {name.strip()}").value
     return values
+
+
+def command_line() -> str:
+    """Return what was typed, as it can be typed again; "" where it wasn't a `carray` command."""
+    program, *words = sys.argv
+    return shlex.join(["carray", *words]) if Path(program).stem in ("carray", "__main__") else ""
 
 
 def emit(

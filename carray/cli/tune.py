@@ -13,6 +13,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    command_line,
     parse_sets,
     print_study,
 )
@@ -24,8 +25,9 @@ SEARCH = "Search"
 def tune(
     data: Annotated[Path, typer.Argument(help="A prepared data set (`carray data prepare`).")],
     space: Annotated[
-        str, typer.Option(help="A search space: a YAML file, or a shipped one's name.")
-    ] = "quick",
+        str | None,
+        typer.Option(help="A YAML file, or a shipped space's name; default: what suits the data."),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all, earlier calls' included.")
     ] = None,
@@ -40,15 +42,30 @@ def tune(
     folds: Annotated[
         int, typer.Option(help="Train the best on every fold too; as many as the data have.")
     ] = 0,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="What this call may spend, refits included: 25min, 1h30, 40gpuh, 60eur."),
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(help="Of an hour of a device: 2.5eur/gpuh, 0.04eur/cpuh.")
+    ] = None,
     time_budget: Annotated[
-        float | None,
-        typer.Option(help="Minutes after which the search begins no epoch; refits come then."),
+        float | None, typer.Option(help="Minutes: --budget 25min as it was called before.")
     ] = None,
     set_: SetOption = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="tpe, tpe-univariate, random, qmc, gp, cmaes.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="tpe, tpe-univariate, tpe-local, random, qmc, gp, cmaes.", rich_help_panel=SEARCH
+        ),
     ] = None,
+    goal: Annotated[
+        str,
+        typer.Option(
+            help="Draw for the ensemble of all trials, or for the best single one.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "ensemble",
     scheduler: Annotated[
         str | None,
         typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
@@ -123,6 +140,8 @@ def tune(
 
       carray tune cars --space search_spaces/backbones.yaml --trials 30 --refit 3
 
+      carray tune cars --space my.yaml --budget 45min --refit 2
+
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
@@ -140,9 +159,13 @@ def tune(
         gpus_per_trial=gpus_asked(gpus_per_trial),
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
+        goal=goal,
         scheduler=scheduler,
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,
+        budget=budget,
+        price=price,
+        command=command_line(),
         time_budget_seconds=None if time_budget is None else time_budget * 60,
         refit=refit,
         refit_epochs=refit_epochs,

@@ -68,7 +68,8 @@ def build_ensemble(
 
     Args:
         study: its name; None takes the newest search.
-        top: how many of the best complete trials vote; greedy selection may pick any trial.
+        top: how many of the best complete trials vote, and of stopped ones where those are too
+            few; greedy selection may pick any trial.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
         name: the package's name; None says what it holds: `STUDY-top3` the best three trials,
             `STUDY-greedy5` five that greedy selection picked, `STUDY-best1` the best alone.
@@ -86,7 +87,7 @@ def build_ensemble(
         progress: shows how far the views are.
 
     Raises:
-        RecordError: no such study, too few complete trials, logits or labels of other data.
+        RecordError: no such study, too few trials with logits, logits or labels of other data.
         ConfigError: `top`, `metric`, `rule`, `tta` or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
@@ -163,6 +164,15 @@ class _Source:
         singles = find_candidates(study, trials, metric, need_weights=False)
         return cls(runs, study, held_labels(folder), candidates, singles)
 
+    def best_single(self, members: Sequence[Candidate]) -> list[Candidate]:
+        """Return the best trial that ran to its end, or the best member if a stopped one is better.
+
+        An ensemble is no gain if one of its own members alone is as good.
+        """
+        known = {member.record.number for member in members}
+        usable = (t for t in self.singles.trials if t.is_complete or t.record.number in known)
+        return [next(usable, members[0])]
+
 
 def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> StudyFolder:
     if not from_tracking:
@@ -229,11 +239,11 @@ def _judge(
     wanted = [score for score in scores if rule in (None, score.rule)]
     best = best_rule(wanted, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
-    single = SplitPredictions(source.singles.complete[:1], split, labels)
+    single = SplitPredictions(source.best_single(members), split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
     kept = reason_for_single(best, alone, metric, keep_best, seed)
-    notes = _notes(source, judged_on)
-    if kept and not source.singles.complete[0].has_weights:
+    notes = _notes(source, judged_on, members)
+    if kept and not source.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""
     return Ensemble(
@@ -269,8 +279,13 @@ def _judging_split(labels: HeldLabels) -> tuple[str, str]:
     )
 
 
-def _notes(source: _Source, judged_on: str) -> list[str]:
+def _notes(source: _Source, judged_on: str, members: Sequence[Candidate]) -> list[str]:
     notes = []
+    if stopped := sum(member.is_stopped for member in members):
+        notes.append(
+            f"{stopped} of the {len(members)} trials that vote {'were' if stopped > 1 else 'was'} "
+            f"stopped early, as only {len(members) - stopped} can join that ran to the end"
+        )
     if judged_on != "blend":
         notes.append(
             f"there is no blend split of {MIN_BLEND_IMAGES} images or more: rules were "

@@ -11,12 +11,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.averaging import TINY, WeightedAverage
+from carray.predictions.averaging import TINY, WeightedAverage, pick_greedily
 from carray.predictions.logits import SplitPredictions
 from carray.typing import Float32s, Rows
 
-GREEDY_ROUNDS = 50
-GREEDY_PATIENCE = 5  # rounds without a better log-loss
 EM_STEPS = 1000
 EM_GAP = 1e-4  # nats: how far the fitted log-loss may be from the best possible
 
@@ -117,26 +115,6 @@ def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         weights *= gradient
     weights[weights < 1e-3] = 0.0
     return np.asarray(weights / weights.sum(), np.float64)
-
-
-def pick_greedily(p_MN: Float32s) -> list[int]:
-    """Return the members picked, in order, repeats included; never empty.
-
-    Each round adds the member that lowers the log-loss of the mean most; rounds end when none
-    has helped for `GREEDY_PATIENCE` rounds, and the best prefix is returned.
-    """
-    p_MN = np.maximum(p_MN, TINY)
-    total_N = np.zeros(p_MN.shape[1], np.float32)
-    picks: list[int] = []
-    losses: list[float] = []
-    for size in range(1, GREEDY_ROUNDS + 1):
-        losses_M = -np.log((total_N + p_MN) / np.float32(size)).mean(axis=1)
-        picks.append(int(losses_M.argmin()))
-        losses.append(float(losses_M[picks[-1]]))
-        total_N += p_MN[picks[-1]]
-        if size - 1 - int(np.argmin(losses)) >= GREEDY_PATIENCE:
-            break
-    return picks[: int(np.argmin(losses)) + 1]
 
 
 def _equal(count: int) -> tuple[float, ...]:

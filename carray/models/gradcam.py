@@ -159,7 +159,7 @@ class WatchedClassifier(nn.Module):
         maps: Tensor = backbone.eval().forward_features(zeros)  # type: ignore[operator]
         backbone.train(was_training)
         if maps.ndim == 3:
-            tokens = int(maps.shape[1]) - int(getattr(backbone, "num_prefix_tokens", 0))
+            tokens = float(maps.shape[1] - int(getattr(backbone, "num_prefix_tokens", 0)))
             return round(math.sqrt(tokens))
         channels_first = maps.shape[1] == map_width(backbone)
         return int(maps.shape[-1] if channels_first else maps.shape[1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 
+import carray.models.scratch  # noqa: F401  (timm knows our own nets from then on)
 from carray.errors import ConfigError, did_you_mean
 
 

@@ -108,13 +108,13 @@ def _from_hub(backbone: str) -> Path:
 
 
 def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> Path:
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     repository, _, revision = repository.partition("@")
     names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
     for local_only in (True, False):
-        if not local_only and (why := _why_unreachable(constants.ENDPOINT)):
+        if not local_only and (why := hub_error()):
             raise _unavailable(backbone, why)
         for name in names:
             try:
@@ -130,10 +130,11 @@ def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> 
     raise _unavailable(backbone, f"{repository} holds none of {', '.join(names)}")
 
 
-def _why_unreachable(endpoint: str) -> str:
-    """Return "" where the hub answers, else why not, within `REACH_SECONDS`."""
+def hub_error(endpoint: str | None = None) -> str:
+    """Return "" where Hugging Face's hub answers, else why not, within `REACH_SECONDS`."""
     from huggingface_hub import constants
 
+    endpoint = endpoint or constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:

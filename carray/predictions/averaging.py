@@ -12,6 +12,8 @@ from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.typing import Float32s, Rows
 
 TINY = np.finfo(np.float32).tiny
+GREEDY_ROUNDS = 50
+GREEDY_PATIENCE = 5  # rounds without a better log-loss
 AverageOf = Literal["probability", "logit"]
 
 
@@ -53,6 +55,26 @@ def average_log_p(
     if space == "logit":
         return log_softmax(total)
     return np.log(np.maximum(total, TINY, out=total), out=total)
+
+
+def pick_greedily(p_MN: Float32s) -> list[int]:
+    """Return the members picked, in order, repeats included; never empty.
+
+    Each round adds the member that lowers the log-loss of the mean most; rounds end when none
+    has helped for `GREEDY_PATIENCE` rounds, and the best prefix is returned.
+    """
+    p_MN = np.maximum(p_MN, TINY)
+    total_N = np.zeros(p_MN.shape[1], np.float32)
+    picks: list[int] = []
+    losses: list[float] = []
+    for size in range(1, GREEDY_ROUNDS + 1):
+        losses_M = -np.log((total_N + p_MN) / np.float32(size)).mean(axis=1)
+        picks.append(int(losses_M.argmin()))
+        losses.append(float(losses_M[picks[-1]]))
+        total_N += p_MN[picks[-1]]
+        if size - 1 - int(np.argmin(losses)) >= GREEDY_PATIENCE:
+            break
+    return picks[: int(np.argmin(losses)) + 1]
 
 
 def _select_rows(log_p: Float32s, rows: Rows | None) -> Float32s:

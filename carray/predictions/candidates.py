@@ -34,6 +34,11 @@ class Candidate:
         return self.record.state is TrialState.COMPLETE
 
     @property
+    def is_stopped(self) -> bool:
+        """Say whether the scheduler or the budget ended it early."""
+        return self.record.state is TrialState.PRUNED
+
+    @property
     def has_weights(self) -> bool:
         """Say whether its weights are still on disk."""
         return self.folder.weights_file.exists()
@@ -53,8 +58,13 @@ class Candidates:
         """Those that ran to their end, best first."""
         return tuple(trial for trial in self.trials if trial.is_complete)
 
+    @property
+    def stopped(self) -> tuple[Candidate, ...]:
+        """Those that the scheduler or the budget ended early, best first."""
+        return tuple(trial for trial in self.trials if trial.is_stopped)
+
     def best(self, top: int) -> tuple[Candidate, ...]:
-        """Return the best `top` complete trials.
+        """Return the best `top` trials: complete ones, and stopped ones only where those are few.
 
         Raises:
             ConfigError: `top` isn't positive.
@@ -62,12 +72,15 @@ class Candidates:
         """
         if top < 1:
             raise ConfigError(f"--top {top} must be at least 1")
-        if top <= len(self.complete):
-            return self.complete[:top]
+        found = self.complete + self.stopped
+        if top <= len(found):
+            return found[:top]
         told = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+        stopped = f" and {len(self.stopped)} stopped ones" if self.stopped else ""
         raise RecordError(
-            f"--top {top} asks for more than the {len(self.complete)} complete trials that study "
-            f"{self.study!r} can offer{f' ({told})' if told else ''}; ask for fewer, or search on"
+            f"--top {top} asks for more than the {len(self.complete)} complete trials{stopped} "
+            f"that study {self.study!r} can offer{f' ({told})' if told else ''}; ask for fewer, or "
+            "search on"
         )
 
 

@@ -11,6 +11,8 @@ from textwrap import wrap
 from typing import Any
 
 from carray import metrics
+from carray.analysis.search_gain import SearchGain, search_gain
+from carray.costs import BUDGET_SPENT, TIME_BUDGET
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -101,6 +103,8 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
         lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if gain := search_gain(folder):
+        lines += ["", *gain_lines(gain)]
     return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
 
 
@@ -109,9 +113,31 @@ def study_now(folder: StudyFolder) -> StudyRecord:
     return folder.record().model_copy(update={"state": folder.state()})
 
 
+def gain_lines(gain: SearchGain) -> list[str]:
+    """Say what the search brought over its own first recipe, and what each of them cost."""
+    seeds = "one trial" if gain.members == 1 else f"{gain.members} seeds"
+    best = "the best trial" if gain.members == 1 else f"the best {gain.members} trials"
+    change = f"{-gain.gain.value:+.3f} [{-gain.gain.high:+.3f}, {-gain.gain.low:+.3f}]"
+    text = (
+        f"the search against its first recipe: log-loss on {gain.images} {gain.split} images "
+        f"{gain.best_loss:.3f} for {best}, {gain.recipe_loss:.3f} for {seeds} of the recipe: "
+        f"{change}, p = {gain.p:.2g}: {gain.verdict}"
+    )
+    notes = f"{seconds_text(gain.best_seconds)} of training against "
+    notes += seconds_text(gain.recipe_seconds)
+    if gain.seed_spread is not None:
+        notes += f"; seeds of the recipe differ by {gain.seed_spread:.3f} on val"
+    if gain.split == "val":
+        notes += "; val also chose the best trials, so they look better than they are"
+    lines = wrap(text, WIDTH, subsequent_indent="  ")
+    return [*lines, *wrap(notes, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+
+
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     """Say how many trials ended how, and how long it took."""
-    states = Counter(row.state for row in table if row.kind != "refit" and row.fold is None)
+    searched = [row for row in table if row.kind != "refit" and row.fold is None]
+    states = Counter(row.state for row in searched if row.reason != TIME_BUDGET)
+    by_budget = sum(row.reason == TIME_BUDGET for row in searched)
     refits = sum(row.kind == "refit" for row in table)
     shown = (*TrialState, INTERRUPTED)
     told = [f"{states[state]} {state}" for state in shown if states[state]]
@@ -121,7 +147,13 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     took = ""
     if study.worked_seconds is not None:
         took = f", {seconds_text(study.worked_seconds)}"
-    return f"study {study.name} is {study.state}: {', '.join(told) or 'no trials'}{took}"
+    told += [f"{by_budget} stopped by the budget"] if by_budget else []
+    is_spent = study.standing == BUDGET_SPENT
+    if is_spent and study.trials > len(searched):
+        told.append(f"{study.trials - len(searched)} never opened")
+    cost = f", {study.cost}" if study.cost else ""
+    stands = "has its budget spent" if is_spent else f"is {study.state}"
+    return f"study {study.name} {stands}: {', '.join(told) or 'no trials'}{took}{cost}"
 
 
 def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
@@ -174,19 +206,29 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
     """Return the commands that make sense now; `runs` is what tells them where to look."""
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
-    complete = sum(row.number not in superseded for row in votes)
+    usable = sum(row.number not in superseded for row in votes)
+    usable += sum(
+        row.state == "pruned" and row.kind == "search" and row.epochs > 0 for row in table
+    )
     name = quote(study.name)
     lines = [f"  carray report --study {name}{runs}", f"  carray ui{runs}"]
-    if complete:
-        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, complete)}{runs}")
+    if usable:
+        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
         lines.insert(-1, f"  carray folds --study {name}{runs}")
+    if study.standing == BUDGET_SPENT and study.command:
+        lines.append(f"  {study.command}")
     return ["next:", *lines]
 
 
 def study_json(folder: StudyFolder) -> dict[str, Any]:
     """Return the study and all its trials as JSON-able data; unknown numbers are None."""
     found: dict[str, Any] = to_jsonable(
-        {"study": study_now(folder), "folder": folder.path, "trials": study_table(folder)}
+        {
+            "study": study_now(folder),
+            "folder": folder.path,
+            "trials": study_table(folder),
+            "search_gain": search_gain(folder),
+        }
     )
     return found

@@ -26,6 +26,7 @@ from carray.tracking import Tracker
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
 FIXED_PARAMS = "fixed_params"  # under which Optuna keeps the point of a trial that waits
+UNFIT_DRAWS = 4  # draws in a row that the budget has no room for before no more are opened
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 
 
@@ -91,21 +92,32 @@ class Ledger:
         """Return ended trials whose logits a killed process never wrote, though it could have."""
         return [r for r in self._all() if lacks_logits(r, self.trial_folder(r.number))]
 
-    def ask(self) -> TrialRecord | None:
-        """Open the next trial, an interrupted one first; None once there are enough."""
+    def ask(self, fits: Callable[[TrialConfig], bool] = lambda config: True) -> TrialRecord | None:
+        """Open the next trial, an interrupted one first; None once there are enough.
+
+        What is drawn and doesn't fit is left for the next call. None where nothing drawn does.
+        """
         with self._lock:
             if self.stopped:
                 return None
             if self._interrupted:
                 record = self._interrupted.pop(0)
-            elif len(self.records) >= self.study.trials:
+            elif self.is_full:
                 return None
             else:
-                sampler_number, params, config = self._draw()
+                drawn = self._draw_fitting(fits)
+                if drawn is None:
+                    return None
+                sampler_number, params, config = drawn
                 record = self._begin(params, config, sampler_number=sampler_number)
             for observer in self._observers:
                 observer.trial_started(record)
             return record
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether as many trials have been opened as the study is to have."""
+        return len(self.records) >= self.study.trials
 
     def open_refit(self, of: TrialRecord, epochs: int) -> TrialRecord:
         """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
@@ -223,12 +235,30 @@ class Ledger:
                 self.enqueue({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
-    def enqueue(self, point: dict[str, Any]) -> None:
-        """Have a point drawn before any other, unless it waits for that already."""
+    def enqueue(self, point: dict[str, Any], copies: int = 1) -> None:
+        """Have a point drawn `copies` times before any other, those that wait already counted."""
         waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
-        if point and not any(point.items() <= waits.items() for waits in points):
+        waits = sum(point.items() <= each.items() for each in points)
+        for _ in range(copies - waits if point else 0):
             self._optuna.enqueue_trial(point)
+
+    def _draw_fitting(
+        self, fits: Callable[[TrialConfig], bool]
+    ) -> tuple[int, dict[str, Any], TrialConfig] | None:
+        """Draw until something fits, a smaller backbone say; None after `UNFIT_DRAWS`."""
+        unfit: list[tuple[int, dict[str, Any], TrialConfig]] = []
+        try:
+            while len(unfit) < UNFIT_DRAWS:
+                drawn = self._draw()
+                if fits(drawn[2]):
+                    return drawn
+                unfit.append(drawn)
+            return None
+        finally:
+            for number, params, _ in unfit:
+                self.enqueue(params)
+                self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:
         for _ in range(BAD_DRAWS):

@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from carray.errors import ConfigError
-from carray.search.placement.plan import check_counts
-from carray.search.sampling.samplers import default_sampler
+from carray.search.budget import Budget, Price, held_by_lane
+from carray.search.placement.plan import Plan, check_counts
+from carray.search.sampling.samplers import DEFAULT_SAMPLER
 from carray.search.scheduling.schedulers import DEFAULT_REDUCTION_FACTOR
 from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
 
+Goal = Literal["ensemble", "single"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
 DEFAULT_TRIALS = 30
 REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
 
@@ -26,7 +29,9 @@ class StudyRequest:
     """What a study is asked to do; the command line's options have the same names."""
 
     data: Path
-    space: str
+    space: str | None = None
+    """A YAML file, or a shipped space's name; None: the named study's own, or what suits the data.
+    """
     trials: int | None = None
     name: str | None = None
     runs: str | None = None
@@ -39,10 +44,19 @@ class StudyRequest:
     """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
     cpus_per_worker: float | None = None
     sampler: str | None = None
+    goal: Goal = "ensemble"
+    """What trials are drawn for: the ensemble of all, or the best `single` one."""
     scheduler: str | None = None
     grace_epochs: int | None = None
     reduction_factor: int = DEFAULT_REDUCTION_FACTOR
     time_budget_seconds: float | None = None
+    """The same as a `budget` of so many seconds."""
+    budget: str | None = None
+    """What this call may spend, refits included: `25min`, `40gpuh`, `60eur`."""
+    price: str | None = None
+    """Of an hour of a device: `2.5eur/gpuh`."""
+    command: str = ""
+    """The command line that asks, so that the study can say how to go on; "" in Python."""
     refit: int = 0
     refit_epochs: int | None = None
     folds: int = 0
@@ -58,9 +72,35 @@ class StudyRequest:
     """Overfit 32 images with each backbone before the first trial."""
 
 
+def asked_price(request: StudyRequest) -> Price | None:
+    """Read the price that a request names; raises ConfigError where it can't be read."""
+    return None if request.price is None else Price.parse(request.price)
+
+
+def asked_budget(request: StudyRequest) -> Budget | None:
+    """Read the budget that a request names.
+
+    Raises:
+        ConfigError: it can't be read, or lacks its price, or there are two.
+    """
+    seconds, price = request.time_budget_seconds, asked_price(request)
+    if request.budget is None:
+        return None if seconds is None else Budget(f"{seconds:g}s", seconds, "s")
+    if seconds is not None:
+        raise ConfigError("--budget and --time-budget say the same: give one of them")
+    return Budget.parse(request.budget, price)
+
+
+def check_budget(request: StudyRequest, plan: Plan) -> None:
+    """Refuse a budget or a price of devices that the plan has none of; raises PlanError."""
+    held_by_lane(plan, asked_price(request))
+    if budget := asked_budget(request):
+        budget.seconds(plan)
+
+
 def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
     """Return who draws: whom the request names, or the space, or what did best in the lab."""
-    return request.sampler or space.sampler or default_sampler(bool(space.blocks))
+    return request.sampler or space.sampler or DEFAULT_SAMPLER
 
 
 def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
@@ -75,7 +115,10 @@ def check_numbers(request: StudyRequest) -> None:
         ConfigError: one is.
         PlanError: one of those that the plan counts with is.
     """
+    asked_budget(request)
     check_counts(request.workers_per_trial, request.concurrent)
+    if request.goal not in GOALS:
+        raise ConfigError(f"--goal {request.goal!r} must be {' or '.join(GOALS)}")
     gpus, seconds = request.gpus_per_trial, request.time_budget_seconds
     for option, value, least, most in (
         ("--trials", request.trials, 1, math.inf),

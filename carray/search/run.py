@@ -8,9 +8,10 @@ same arguments goes on where the last call ended; with more trials it extends th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 from carray.disk import disk_error
 from carray.errors import RESUMES, PlanError
@@ -21,7 +22,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error, nodes
 from carray.search.preflight import preflight
-from carray.search.request import StudyRequest
+from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
 from carray.search.setup import (
     StudySetup,
@@ -85,6 +86,9 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             request.gpus_per_trial, setup.space, setup.manifest, nodes(), board.note
         )
         plan = plan_study(setup, records, nodes(), gpus)
+        if setup.space_note:
+            board.note(setup.space_note)
+        check_budget(request, plan)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):
@@ -98,15 +102,15 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
         ledger = stack.enter_context(open_ledger(setup, records, observers))
         _start(setup, ledger, observers, tracker)
-        if setup.starts and not ledger.records:
-            board.note(starts_text(setup))
+        for line in [] if ledger.records else setup.starts.lines():
+            board.note(line)
         board.known(ledger.records + ledger.refits)
         plans = plan, refit_plan(setup, nodes(), gpus)
-        session = Session(setup, plans, ledger, board, interrupts, lanes)
+        session = Session(setup, plans, ledger, board, interrupts, lanes, called_at)
         try:
             session.run()
         finally:
-            _end(setup, session.state(), observers, time.monotonic() - called_at)
+            _end(setup, session.outcome(), observers, time.monotonic() - called_at)
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
@@ -139,11 +143,15 @@ def _start(
     setup.study.write(folder.record_file)
 
 
-def _end(setup: StudySetup, state: str, observers: Sequence[Tracker], call_seconds: float) -> None:
+def _end(
+    setup: StudySetup,
+    outcome: Mapping[str, Any],
+    observers: Sequence[Tracker],
+    call_seconds: float,
+) -> None:
     """Write how the study stands, and let the observers know."""
     seconds = (setup.study.seconds or 0.0) + call_seconds
-    changes = {"state": state, "ended_at": time.time(), "seconds": seconds}
-    study = setup.study.model_copy(update=changes)
+    study = setup.study.model_copy(update={**outcome, "seconds": seconds})
     file = setup.folder.record_file
     try:
         study.write(file)
@@ -151,14 +159,3 @@ def _end(setup: StudySetup, state: str, observers: Sequence[Tracker], call_secon
         for observer in observers:
             observer.study_ended(study, (file,))
             observer.close()
-
-
-def starts_text(setup: StudySetup) -> str:
-    """Say which trials come first and whose they are."""
-    if setup.request.start_from:
-        whose = f"--start-from {' '.join(setup.request.start_from)}"
-    elif setup.space.starts:
-        whose = "the space's own"
-    else:
-        whose = "the shipped ones; --start-from none has none"
-    return f"starting points: {len(setup.starts)}, tried first ({whose})"

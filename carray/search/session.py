@@ -6,17 +6,24 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from carray.costs import BUDGET_SPENT, TIME_BUDGET
 from carray.errors import PlanError
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, ray_lanes
-from carray.records import StudyFolder, TrialRecord
+from carray.progress import seconds_text
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.search.budget import held_by_lane
 from carray.search.disk_budget import DiskBudget
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.observers.console import Board
 from carray.search.placement.plan import Plan
-from carray.search.scheduling.driver import TIME_BUDGET, Driver
+from carray.search.request import asked_budget, asked_price
+from carray.search.scheduling.driver import Driver
+from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
@@ -59,6 +66,7 @@ class Session:
         board: Board,
         interrupts: Interrupts,
         lanes: Lanes | None,
+        called_at: float,
     ) -> None:
         request = setup.request
         self._setup, self._request = setup, request
@@ -66,8 +74,15 @@ class Session:
         self._plan, self._refit_plan = plans
         self._ledger = ledger
         self._board = board
-        self._deadline = _deadline(request.time_budget_seconds)
+        self._price = asked_price(request)
+        budget, self._began_at = asked_budget(request), time.monotonic()
+        self._deadline = None
+        if budget:  # a time counts from the call, devices and money from the lanes
+            start = called_at if budget.unit == "s" else self._began_at
+            self._deadline = board.deadline = start + budget.seconds(plans[0])
+        self._start_seconds = 0.0  # from asking for lanes to the first one that is up
         self._interrupts = interrupts
+        self._has_held = lanes is not None
         self._lanes = lanes  # on their way up, where there is anything to search
         self._has_ended = False
 
@@ -81,21 +96,48 @@ class Session:
         if not self._stopped() and (any(self._open_refits()) or any(self._open_folds())):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
-            plan, folder = self._refit_plan, self._ledger.folder
+            plan, folder, self._has_held = self._refit_plan, self._ledger.folder, True
             with running_lanes(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
                 self._repeat(lanes)
         self._has_ended = not self._stopped()
+        if self._has_ended and self._is_budget_spent():
+            self._board.note(self._spent_text())
 
-    def state(self) -> str:
-        """Return how the study stands, in the words of its record."""
+    def _spent_text(self) -> str:
+        """Say how many trials were finished, stopped and not even opened."""
+        records = self._ledger.records
+        finished = sum(record.state is TrialState.COMPLETE for record in records)
+        by_budget = sum(record.reason == TIME_BUDGET for record in records)
+        return (
+            f"{BUDGET_SPENT}: {finished} trials finished, {by_budget} stopped by the budget, "
+            f"{self._ledger.study.trials - len(records)} never opened"
+        )
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what the study's record says of how it stands, and of what it has cost."""
         is_done = self._has_ended and not _unfinished(self._ledger.records)
-        return "complete" if is_done else "interrupted"
+        held = held_by_lane(self._plan, self._price).cost(self._plan.lanes * self._seconds())
+        before = self._setup.study.cost
+        return {
+            "state": "complete" if is_done else "interrupted",
+            "budget_spent": is_done and self._is_budget_spent(),
+            "ended_at": time.time(),
+            "cost": before + held if before else held,
+        }
+
+    def _seconds(self) -> float:
+        """Return for how long lanes have been held; none are where nothing was left to do."""
+        return time.monotonic() - self._began_at if self._has_held else 0.0
+
+    def _is_budget_spent(self) -> bool:
+        cut = any(record.reason == TIME_BUDGET for record in self._ledger.records)
+        return self._ledger.stopped == TIME_BUDGET and (cut or not self._ledger.is_full)
 
     def _search(self, lanes: Lanes) -> None:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
         scheduler = scheduler_of(self._setup, ended)
         driver = self._driver(lanes)
-        driver.search(scheduler, self._deadline, self._ledger.folder.cache)
+        driver.search(scheduler, self._deadline, self._ledger.folder.cache, self._reserved)
         self._say_without_logits(driver)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))
@@ -131,8 +173,44 @@ class Session:
         """
         best = self._ledger.best()[: self._request.refit]
         epochs = self._setup.refit_epochs
-        refits = [self._ledger.open_refit(record, epochs) for record in best]
-        return _unfinished(refits), _unfinished(self._ledger.refits, refits) if refits else []
+        count = len(best) if self._deadline is None else self._refits_that_fit(best)
+        refits = [self._ledger.open_refit(record, epochs) for record in best[:count]]
+        waiting = {record.number for record in best[count:]}
+        surpassed = _unfinished(self._ledger.refits, refits) if refits else []
+        return _unfinished(refits), [r for r in surpassed if r.refit_of not in waiting]
+
+    def _reserved(self, pace: Pace) -> float:
+        """Return how long refits and folds will take, on the lanes that they get, in seconds.
+
+        More ranks for each aren't taken to make them faster, which nobody has measured.
+        """
+        refit, folds = self._request.refit, self._request.folds
+        best = self._ledger.best()[: max(refit, 1)] or self._ledger.records
+        if not (refit or folds) or not best:
+            return 0.0
+        start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
+        each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
+        whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
+        lanes = self._refit_plan.lanes
+        return start + ceil(refit / lanes) * each + ceil(folds / lanes) * whole
+
+    def _refits_that_fit(self, best: Sequence[TrialRecord]) -> int:
+        """Return how many of the best can be trained again before the deadline, and say so."""
+        assert self._deadline is not None
+        pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
+        done = {refit.refit_of for refit in self._ledger.refits if refit.state.is_finished()}
+        epochs = self._setup.refit_epochs
+        needed = {r.number: pace.seconds(r.config, epochs) for r in best if r.number not in done}
+        times = [needed.get(record.number) or 0.0 for record in best]
+        lanes = self._refit_plan.lanes
+        fitting = [n for n in range(1, len(best) + 1) if sum(times[:n:lanes]) <= left]
+        count = max(fitting, default=0)
+        if count < len(best):
+            self._board.note(
+                f"budget: {seconds_text(max(0.0, left))} left, enough for {count} of "
+                f"{len(best)} refits of {seconds_text(max(times))}"
+            )
+        return count
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the same of the best configuration's trials, one a fold."""
@@ -150,7 +228,9 @@ class Session:
 
     def _driver(self, lanes: Lanes) -> Driver:
         data = self._setup.manifest.folder.resolve()
-        return Driver(self._ledger, lanes, data, self._on_left, self._setup.weights)
+        held = held_by_lane(self._plan, self._price)
+        driven = self._ledger, lanes, data, self._on_left
+        return Driver(*driven, self._setup.weights, held, self._board.note)
 
     def _on_left(self, record: TrialRecord) -> None:
         """Keep the disk budget after each trial."""
@@ -177,6 +257,7 @@ class Session:
             up = lanes.wait_up(timeout, unless=self._stopped)
         if up == 0 and not self._stopped():
             raise PlanError(lanes.place_error(timeout))
+        self._start_seconds = time.monotonic() - self._began_at
 
     def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
         def stop(signal_name: str) -> None:
@@ -213,7 +294,3 @@ def waits_text(seconds: Sequence[float]) -> str:
         f"lanes waited {median(seconds):.2f} s (median), at most {max(seconds):.2f} s, between "
         f"two trials"
     )
-
-
-def _deadline(time_budget_seconds: float | None) -> float | None:
-    return None if time_budget_seconds is None else time.monotonic() + time_budget_seconds

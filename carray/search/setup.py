@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
@@ -30,17 +30,18 @@ from carray.search.request import (
     refit_epochs,
     sampler_name,
 )
-from carray.search.sampling.samplers import BLIND, build_sampler
+from carray.search.sampling.local import LocalSampler
+from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
     build_scheduler,
     default_grace_epochs,
 )
-from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
-from carray.search.space.validation import checked
-from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
+from carray.search.study_space import resolve_space
+from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ class StudySetup:
     manifest: Manifest
     space: SearchSpace
     """With what the request fixes in it."""
+    space_note: str
+    """Which space it is and why, where the request names none; else ""."""
     study: StudyRecord
     """The stored one extended, or a new one, not written yet."""
-    starts: list[dict[str, Any]]
-    """Points to try first, by Optuna's names."""
+    starts: StartingPoints
+    """What is tried first."""
     grace_epochs: int
     """Epochs that every trial gets before the scheduler may stop it."""
     refit_epochs: int
@@ -79,9 +82,9 @@ class StudySetup:
             CarrayError: it can't be carried out; nothing was written.
         """
         runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
-        space = resolve_space(request)
+        space, note = resolve_space(request, manifest, runs)
         starts = resolve_starting_points(request, space, runs)
-        name = study_name(request, manifest)
+        name = study_name(request, space, manifest)
         check_numbers(request)
         folder, study = runs.study(name), new_record(request, name, manifest, space)
         setup = cls(
@@ -90,6 +93,7 @@ class StudySetup:
             folder=folder,
             manifest=manifest,
             space=space,
+            space_note=note,
             study=study,
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
@@ -98,32 +102,9 @@ class StudySetup:
             weights=absolute(request.weights),
         )
         check_setup(setup)
-        return replace(setup, study=extended_record(setup))
-
-
-def resolve_space(request: StudyRequest) -> SearchSpace:
-    """Read the space, with what the request fixes in it."""
-    space = load_space(request.space)
-    fixed = dict(request.overrides)
-    if request.max_epochs is not None:
-        fixed["epochs"] = request.max_epochs
-    return checked(space.with_fixed(fixed)) if fixed else space
-
-
-def resolve_starting_points(
-    request: StudyRequest, space: SearchSpace, runs: RunsFolder
-) -> list[dict[str, Any]]:
-    """Return the points to try first: the request's, else the space's, else the shipped ones.
-
-    A space that says where to start is believed, and a study that draws blindly is left alone.
-    """
-    if request.start_from == (NO_STARTS,):
-        return []
-    if request.start_from:
-        return start_points(space, request.start_from, runs)
-    if space.starts or sampler_name(request, space) in BLIND:
-        return space.start_points()
-    return shipped_points(space)
+        study = extended_record(setup)
+        space = space if study.recipe else replace(space, recipe=False)  # as it was begun
+        return replace(setup, study=study, space=space)
 
 
 def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:
@@ -174,13 +155,13 @@ def build_stores(setup: StudySetup) -> None:
         open_store(setup.manifest, image_size, image_fit, progress)
 
 
-def study_name(request: StudyRequest, manifest: Manifest) -> str:
+def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) -> str:
     """Return the study's name: the request's, else the space's and the data's.
 
     Raises:
         ConfigError: no folder can have it.
     """
-    name = request.name or f"{Path(request.space).stem}-{manifest.folder.resolve().name}"
+    name = request.name or f"{Path(space.name).stem}-{manifest.folder.resolve().name}"
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
     return name
@@ -196,13 +177,15 @@ def new_record(
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         metric=space.metric,
-        space_file=str(request.space),
+        space_file=space.name,
         space_hash=space.hash,
         sampler=sampler_name(request, space),
         scheduler=request.scheduler or space.scheduler or DEFAULT_SCHEDULER,
         trials=request.trials or space.trials or DEFAULT_TRIALS,
         max_epochs=_max_epochs(space),
         seed=request.seed,
+        recipe=space.recipe,
+        command=request.command,
         started_at=time.time(),
         git_commit=git_commit(),
     )
@@ -279,8 +262,9 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept: dict[str, Any] = {name: getattr(stored, name) for name in ("started_at", "tracking")}
-    kept |= {"ended_at": None, "seconds": stored.worked_seconds}
+    names = ("recipe", "started_at", "tracking", "cost")
+    kept = {name: getattr(stored, name) for name in names}
+    kept["seconds"] = stored.worked_seconds
     return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
 
 
@@ -355,9 +339,14 @@ def open_ledger(
         told = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, told, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
+        if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
+            members = EnsembleMembers(folder)
+            sampler.anchors = lambda: members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left
-            for point in setup.starts:
+            for point in setup.starts.points:
                 ledger.enqueue(point)
+            if isinstance(sampler, LocalSampler) and setup.starts.points:
+                ledger.enqueue(setup.starts.points[0], setup.starts.seeds(study.trials))
         yield ledger
 
 

@@ -44,10 +44,6 @@ class CurveSource(Protocol):
         """Epochs of a full training."""
 
     @property
-    def has_blocks(self) -> bool:
-        """Whether the space has blocks, which decides the default sampler."""
-
-    @property
     def note(self) -> str:
         """What the curves are, where they aren't what they seem; at most 100 characters."""
 
@@ -114,11 +110,6 @@ class StudySource:
     def max_epochs(self) -> int:
         """Epochs of the longest trial."""
         return int(self.recorded.curves.shape[1])
-
-    @property
-    def has_blocks(self) -> bool:
-        """Whether the study's space has blocks."""
-        return bool(self._space.blocks)
 
     @property
     def note(self) -> str:

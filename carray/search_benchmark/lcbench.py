@@ -49,7 +49,6 @@ class LcBench:
         self.data = task
         self.metric = metric
         self.note = ""
-        self.has_blocks = False
         self._folder = folder
         names = {h["name"]: h for h in _files(folder)["config_space"]["hyperparameters"]}
         self._ranges = [names[name] for name in INPUTS]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carray.search.sampling.samplers import default_sampler
+from carray.search.sampling.samplers import DEFAULT_SAMPLER
 from carray.search.scheduling.schedulers import (
     DEFAULT_REDUCTION_FACTOR,
     DEFAULT_SCHEDULER,
@@ -48,31 +48,31 @@ class Method:
 BASELINE = Method("random", "none")  # what everything is measured against
 
 
-def shipped_method(max_epochs: int, has_blocks: bool = False) -> Method:
+def shipped_method(max_epochs: int) -> Method:
     """Return what `carray tune` does where nothing is said."""
-    sampler, grace = default_sampler(has_blocks), default_grace_epochs(max_epochs)
+    sampler, grace = DEFAULT_SAMPLER, default_grace_epochs(max_epochs)
     if grace >= max_epochs:  # what is never stopped has no grace
         return Method(sampler, "none", shipped=True)
     return Method(sampler, DEFAULT_SCHEDULER, grace_epochs=grace, shipped=True)
 
 
-def methods_for(max_epochs: int, with_starts: bool, has_blocks: bool = False) -> list[Method]:
+def methods_for(max_epochs: int, with_starts: bool) -> list[Method]:
     """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first.
 
     Where the default never stops a trial, stopping is tried after a third of the epochs.
     """
-    shipped = shipped_method(max_epochs, has_blocks)
+    shipped = shipped_method(max_epochs)
     stops = shipped.scheduler != "none"
-    tpe, grace = shipped.sampler, shipped.grace_epochs if stops else max(1, round(max_epochs / 3))
-    joint_or_not = default_sampler(not has_blocks)
+    own, grace = shipped.sampler, shipped.grace_epochs if stops else max(1, round(max_epochs / 3))
     listed = [
         BASELINE,
         Method("random", "asha", 3, grace),
-        Method(tpe, "none"),
-        Method(tpe, "median", grace_epochs=grace),
-        Method(tpe, "asha", 3, grace),
-        Method(tpe, "asha", 4, grace),
-        Method(joint_or_not, "asha", 3, grace),
+        Method(own, "none"),
+        Method(own, "median", grace_epochs=grace),
+        Method(own, "asha", 3, grace),
+        Method(own, "asha", 4, grace),
+        Method("tpe-univariate", "asha", 3, grace),
+        Method("tpe", "asha", 3, grace),
         Method("tpe", "hyperband"),  # of its hundreds of trials, univariate takes thrice the time
     ]
     marked = [replace(m, shipped=replace(m, shipped=True) == shipped) for m in listed]

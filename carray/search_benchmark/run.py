@@ -66,7 +66,7 @@ def benchmark_sources(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with_starts = len({source.data for source in sources}) > 1
     longest = max(source.max_epochs for source in sources)
-    methods = methods_for(longest, with_starts, any(source.has_blocks for source in sources))
+    methods = methods_for(longest, with_starts)
     tasks = [
         _Task(sources, index, methods, request, seed)
         for index in range(len(sources))

@@ -15,7 +15,7 @@ from typing import Any, Self
 from carray import metrics
 from carray.errors import TrackingError
 from carray.records import StudyRecord, TrialRecord, TrialState
-from carray.tracking.tracker import TrialRun
+from carray.tracking.tracker import TrialRun, cost_metrics
 
 EPOCHS_SENT = "carray.epochs_told"  # the tag that says how many rows and that the params are there
 STUDY_STATUS = {
@@ -91,7 +91,9 @@ class StudyRun:
         for file in files:
             if file.exists():
                 self.client.log_artifact(self.run_id, str(file))
-        self.client.set_tag(self.run_id, "carray.state", study.state)
+        self.client.set_tag(self.run_id, "carray.state", study.standing)
+        for name, value in cost_metrics(study.cost).items():
+            self.client.log_metric(self.run_id, name, value)
         if study.state != "running":
             ended_ms = round(1000 * study.ended_at) if study.ended_at else None
             self.client.set_terminated(self.run_id, STUDY_STATUS[study.state], ended_ms)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from carray import metrics
+from carray.costs import Cost
 from carray.records import StudyRecord, TrialFolder, TrialRecord
 
 
@@ -108,4 +109,15 @@ def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
         row["best/epoch"] = best
         held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
         row.update({f"best/{name}": value for name, value in held.items()})
+    if record.held:
+        row |= cost_metrics(record.held.cost(sum(r.get(metrics.EPOCH_SECONDS, 0.0) for r in rows)))
     return row
+
+
+def cost_metrics(cost: Cost | None) -> dict[str, float]:
+    """Return what was spent so far as metrics: seconds of GPUs, of CPUs without, and money."""
+    if cost is None:
+        return {}
+    is_gpu = cost.gpu_seconds > 0
+    found = {f"cost/{'gpu' if is_gpu else 'cpu'}_seconds": cost.gpu_seconds or cost.cpu_seconds}
+    return found | ({f"cost/{cost.currency}": cost.money} if cost.currency else {})

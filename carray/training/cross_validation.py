@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from carray.config import TrialConfig, build_config
+from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.errors import DataError
+from carray.models.recipes import complete_config
 from carray.progress import silent
 from carray.records import RunsFolder, TrialRecord, TrialState
 from carray.training.train import OnEpoch, PathLike, train
@@ -38,8 +39,8 @@ def train_folds(
         DataError: the data were cut into another number of folds.
         ConfigError, WeightsError, RecordError: as `carray.train`.
     """
-    chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
     manifest = Manifest.load(Path(data))
+    chosen = complete_config(config, len(manifest.rows("train")))
     if folds < 2 or folds != manifest.num_folds:
         raise DataError(
             f"--folds {folds} asks for {folds} folds and {manifest.folder} has "

@@ -18,6 +18,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, TrialFailed
 from carray.models.classifier import check_backbone
+from carray.models.recipes import complete_config
 from carray.progress import silent
 from carray.training.compute.out_of_memory import infeasible_message, is_out_of_memory
 from carray.training.dataset import TrialData, open_data
@@ -94,7 +95,7 @@ def sanity(
 
     Args:
         data: a folder made by `carray.prepare`.
-        config: a `TrialConfig`, or dotted names and values over the defaults.
+        config: a `TrialConfig`, or dotted names and values, as `carray.train` takes them.
         weights: a folder of pretrained weights, looked in before the hub.
         images: how many to overfit, 4 a class.
         seconds: when to give up.
@@ -103,10 +104,10 @@ def sanity(
     Raises:
         ConfigError, DataError, WeightsError: the configuration can't be built on these data.
     """
-    chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
     if images < 2 or seconds <= 0:
         raise ConfigError(f"{images} images in {seconds:g} s: give at least 2, and time above 0")
     manifest = Manifest.load(Path(data))
+    chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)
     few = _few(open_data(str(data), chosen), images)

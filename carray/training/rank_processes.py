@@ -36,7 +36,9 @@ def run_on_ranks(
     texts = [order.model_dump_json() for order in orders]
     arguments = (ranks, threads, device.type, texts, str(aside))
     try:
-        start_processes(_rank, arguments, nprocs=ranks, start_method="spawn")  # type: ignore[no-untyped-call]
+        start_processes(  # type: ignore[no-untyped-call]
+            _rank, arguments, nprocs=ranks, start_method="spawn"
+        )
     except ProcessException as error:
         *_, last = str(error).strip().splitlines()
         raise TrialFailed(f"a rank ended: {last}") from error

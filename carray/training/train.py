@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from carray.config import TrialConfig, build_config
+from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.disk import disk_error
 from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import absolute, claimed, locked
 from carray.models.classifier import check_backbone
+from carray.models.recipes import complete_config
 from carray.progress import silent
 from carray.provenance import git_commit
 from carray.records import (
@@ -65,7 +66,8 @@ def train(
 
     Args:
         data: a folder made by `carray.prepare`.
-        config: a `TrialConfig`, or dotted names and values over the defaults.
+        config: a `TrialConfig`, or dotted names and values; what they leave open is the backbone's
+            known recipe (`carray.models.recipes`).
         runs: where studies live; `$CARRAY_RUNS`, else `./runs`.
         study: the folder among them that collects single trials.
         weights: a folder of pretrained weights, looked in before the hub.
@@ -80,8 +82,8 @@ def train(
         ConfigError, DataError, WeightsError: the trial can't start; nothing was written.
         RecordError: `study` is a search, or of another data set.
     """
-    chosen = config if isinstance(config, TrialConfig) else build_config(config or {})
     manifest = Manifest.load(Path(data))
+    chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)
     open_data(str(data), chosen, progress)

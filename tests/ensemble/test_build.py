@@ -201,6 +201,20 @@ def test_the_best_single_trial_is_the_best_on_val_not_on_test(tmp_path: Path) ->
     assert made.single.trial == "autumn/0001"
 
 
+def test_stopped_trials_vote_where_too_few_are_complete_and_the_best_of_them_is_the_rival(
+    tmp_path: Path,
+) -> None:
+    pruned = TrialState.PRUNED
+    trials = [Trial(skill=4, state=pruned), Trial(skill=2), Trial(skill=1, state=pruned)]
+    made = build(tmp_path, StudySpec(trials), rule="soft vote")
+    assert [member.trial[-4:] for member in made.chosen] == ["0001", "0000", "0002"]
+    assert made.single.trial == "autumn/0000"
+    told = "2 of the 3 trials that vote were stopped early, as only 1 can join that ran to the end"
+    assert told in made.notes
+    ended = build(tmp_path / "ended", StudySpec([*trials, Trial(), Trial()]))
+    assert not any("stopped early" in note for note in ended.notes)
+
+
 def test_everything_is_json(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec(DIVERSE))
     told = json.loads(json.dumps(made.as_dict(), allow_nan=False))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carray.ensemble.selection import fit_simplex, pick_greedily
-from carray.predictions.averaging import average_log_p
+from carray.ensemble.selection import fit_simplex
+from carray.predictions.averaging import average_log_p, pick_greedily
 from carray.predictions.logits import log_softmax, true_log_probability
 
 

@@ -193,4 +193,4 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyP
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert "can't be reached" in weights._why_unreachable("http://127.0.0.1:9")
+    assert "can't be reached" in weights.hub_error("http://127.0.0.1:9")

@@ -42,7 +42,7 @@ def test_trials_that_are_equal_in_the_metric_are_ranked_by_log_loss(tmp_path: Pa
 
 
 def test_without_a_metric_the_studys_own_ranks_them(tmp_path: Path) -> None:
-    trials = [Trial(skill=2, scale=9), Trial(skill=1.9), Trial(skill=0.5)]
+    trials = [Trial(skill=2.5, scale=9), Trial(skill=1.9), Trial(skill=0.5)]
     folder = make_study(tmp_path, StudySpec(trials, images={"val": 200}))
     by_loss = [trial.record.number for trial in read_trials(folder)]
     study = folder.record().model_copy(update={"metric": "val/top1"})
@@ -64,6 +64,15 @@ def test_pruned_trials_may_join_but_are_not_among_the_best(tmp_path: Path) -> No
     found = candidates_of(tmp_path, trials)
     assert numbers(found) == [0, 1, 2]
     assert [trial.record.number for trial in found.best(2)] == [1, 2]
+
+
+def test_stopped_trials_fill_up_where_too_few_are_complete(tmp_path: Path) -> None:
+    pruned = TrialState.PRUNED
+    trials = [Trial(skill=5, state=pruned), Trial(skill=1), Trial(skill=3, state=pruned)]
+    found = candidates_of(tmp_path, trials)
+    assert [trial.record.number for trial in found.best(3)] == [1, 0, 2]
+    with pytest.raises(RecordError, match="the 1 complete trials and 2 stopped ones that study"):
+        found.best(4)
 
 
 def test_a_refit_supersedes_the_trial_that_it_refits(tmp_path: Path) -> None:

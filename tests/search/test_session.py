@@ -16,6 +16,7 @@ from carray.errors import PlanError, RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialState
+from carray.reports.study import study_lines
 from carray.search import session, watchdog
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
@@ -117,6 +118,50 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     ensemble = build_ensemble("s", runs=tmp_path / "runs", logits_only=True, track=False)
     assert "left out: 1 trial that collapsed" in ensemble.notes
     assert collapsed.name not in [member.trial for member in ensemble.members]
+
+
+def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    board, typed = Listener(), {"price": "3eur/cpuh", "command": "carray tune cars --budget 1s"}
+    wanted = request(toy_data, tmp_path, concurrent=1, time_budget_seconds=1e-6, **typed)
+    folder = run_study(wanted, board)
+    (record,), study = folder.records(), folder.record()
+    assert (record.state, record.reason) == ("pruned", "the time budget is spent")
+    assert (study.state, study.standing) == ("complete", "budget spent")
+    told = "0 trials finished, 1 stopped by the budget, 3 never opened"
+    assert f"budget spent: {told}" in board.notes
+    assert record.cost is not None
+    assert study.cost is not None
+    assert record.cost.cpu_seconds == pytest.approx(0.01 * 3.0)  # an epoch on a lane of three CPUs
+    assert study.cost.money == pytest.approx(3 * study.cost.cpu_seconds / 3600) != 0.0
+    head, *_, resume = study_lines(folder)
+    assert head.startswith(
+        "study s has its budget spent: 1 stopped by the budget, 3 never opened, "
+    )
+    assert re.search(r", [\d.e-]+ CPU-h, \d\.\d\d eur$", head)
+    assert resume == "  carray tune cars --budget 1s"
+
+    run_study(request(toy_data, tmp_path, concurrent=1, budget="1h"), Listener())
+    check_left(folder)
+    assert [r.state for r in folder.records()] == ["pruned", *["complete"] * 3]
+    assert folder.record().standing == "complete"
+    more = folder.record().cost
+    assert more is not None
+    assert more.cpu_seconds > study.cost.cpu_seconds
+
+
+def test_refits_for_which_no_time_is_left_wait_for_the_next_call(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 2, "refit": 2, "refit_epochs": 7, "concurrent": 1, "scheduler": "none"}
+    monkeypatch.setattr(session.Pace, "seconds", lambda pace, config, epochs: 1000.0 * epochs)
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, budget="1h45", **options), board)
+    assert [r.kind for r in folder.records()] == ["search"] * 2
+    assert any("enough for 0 of 2 refits of 1:56:40" in note for note in board.notes)
+    run_study(request(toy_data, tmp_path, **options), Listener())
+    assert [r.kind for r in folder.records()] == ["search"] * 2 + ["refit"] * 2
 
 
 def interrupt() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from carray.config import TrialConfig
 from carray.errors import ConfigError, RecordError
+from carray.models.recipes import known_recipe
 from carray.records import RunsFolder, TrialRecord, TrialState
 from carray.search.request import StudyRequest
 from carray.search.sampling.samplers import BLIND
@@ -20,10 +21,10 @@ from carray.search.setup import (
     open_ledger,
     plan_study,
     refit_plan,
-    resolve_starting_points,
     scheduler_of,
 )
 from carray.search.space.yaml_reader import parse_space
+from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.search.warm_start.starting_points import SHIPPED
 from carray.search_benchmark.methods import shipped_method
 
@@ -129,14 +130,42 @@ def starts(text: str, *sources: str, sampler: str | None = None) -> list[dict[st
     request = StudyRequest(
         data=Path("data"), space="space.yaml", start_from=sources, sampler=sampler
     )
-    return resolve_starting_points(
-        request, parse_space(text, "space.yaml"), RunsFolder(Path("runs"))
-    )
+    space = replace(parse_space(text, "space.yaml"), images=640)
+    return resolve_starting_points(request, space, RunsFolder(Path("runs"))).points
 
 
-def test_a_space_that_says_nothing_starts_from_the_shipped_portfolio() -> None:
-    assert starts(OPEN) == starts(OPEN, SHIPPED) != []
-    assert starts(OPEN.replace("resnet50", "test_vit")) == []  # of which it knows nothing
+def test_a_space_that_says_nothing_starts_from_known_recipes_then_the_shipped_portfolio() -> None:
+    known, *shipped = starts(OPEN)
+    recipe = known_recipe({"backbone": "resnet50", "epochs": 10}, images=640)
+    assert known == {"optimizer.name": "adamw", "optimizer.lr": recipe["optimizer.lr"]}
+    assert shipped == starts(OPEN, SHIPPED) != []
+    assert len(starts(OPEN.replace("resnet50", "test_vit"))) == 1  # the portfolio knows none
+
+
+def test_a_recipe_outside_the_space_is_moved_to_its_nearest_end_and_said() -> None:
+    text = OPEN.replace("[1e-4, 1e-1]", "[1e-5, 1e-4]").replace("[adamw, sgd]", "[lamb, adamw]")
+    space = replace(parse_space(text, "space.yaml"), images=640)
+    request = StudyRequest(data=Path("data"), space="space.yaml")
+    found = resolve_starting_points(request, space, RunsFolder(Path("runs")))
+    assert found.points[0] == {"optimizer.name": "adamw", "optimizer.lr": 1e-4}
+    assert found.lines()[1:] == [
+        "known recipe of resnet50: optimizer.lr 0.00061 is outside, 0.0001 was taken"
+    ]
+
+
+def test_what_a_space_leaves_open_is_the_known_recipe_unless_the_study_began_without(
+    resolve: Resolve,
+) -> None:
+    text = SPACE + "fixed: {backbone: test_vit, epochs: 10}\n"
+    drawn = {"optimizer.lr": 1e-3}
+    recipe = resolve(text).space.resolve(drawn)
+    assert (recipe.optimizer.layer_decay, recipe.drop_path) == (0.75, 0.1)
+    assert recipe.optimizer.lr == 1e-3
+    plain = resolve(text + "recipe: none\n")
+    assert plain.space.resolve(drawn).optimizer.layer_decay == 1.0
+    begun = resolve(text)
+    begun.study.model_copy(update={"recipe": False}).write(begun.folder.record_file)
+    assert resolve(text).space.resolve(drawn).optimizer.layer_decay == 1.0
 
 
 def test_a_spaces_own_starting_points_are_believed() -> None:
@@ -189,7 +218,7 @@ def test_a_storage_that_is_not_the_studys_is_refused(resolve: Resolve) -> None:
         pass
     kept = folder.optuna_file.read_bytes()
     folder.optuna_file.unlink()
-    eager = replace(setup, starts=[{"optimizer.lr": 1e-3}] * 3)
+    eager = replace(setup, starts=StartingPoints([{"optimizer.lr": 1e-3}] * 3))
     lacks = "lacks 2 trials of study 's': give the --storage"
     for _ in "once", "twice":
         with (
@@ -216,8 +245,8 @@ def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_t
     setup.folder.path.mkdir(parents=True)
     lrs = (1e-3, 2e-3, 3e-3)
     points = [{"optimizer.lr": lr} for lr in lrs]
-    with open_ledger(replace(setup, starts=points[:1]), [], []):
+    with open_ledger(replace(setup, starts=StartingPoints(points[:1])), [], []):
         pass  # killed after the first
-    with open_ledger(replace(setup, starts=points), [], []) as ledger:
+    with open_ledger(replace(setup, starts=StartingPoints(points)), [], []) as ledger:
         asked = [record for _ in points if (record := ledger.ask())]
     assert tuple(record.config.optimizer.lr for record in asked) == lrs

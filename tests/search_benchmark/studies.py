@@ -37,7 +37,6 @@ class Hill:
     max_epochs: int = EPOCHS
     metric: str = "val/log_loss"
     note: str = ""
-    has_blocks: bool = False
 
     @property
     def name(self) -> str:

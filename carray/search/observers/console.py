@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from carray import metrics
+from carray.costs import BUDGET_SPENT
 from carray.progress import seconds_text
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 
@@ -50,6 +51,7 @@ class Board:
         self._lanes = 1
         self._start = time.monotonic()
         self._first_trial: float | None = None  # when this call's first trial began
+        self.deadline: float | None = None  # when the budget is spent, on the monotonic clock
         self._before = 0  # trials that had ended before this call
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
@@ -100,7 +102,8 @@ class Board:
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Show the study's end."""
         self._study = study
-        self._say(f"study {study.name} is {study.state}. {self._standing()}")
+        stands = "has its budget spent" if study.standing == BUDGET_SPENT else f"is {study.state}"
+        self._say(f"study {study.name} {stands}. {self._standing()}")
 
     def close(self) -> None:
         """Nothing is waiting."""
@@ -146,8 +149,9 @@ class Board:
         here = len(self._ended) - self._before
         if self._study is None or self._first_trial is None or here < 3:
             return None
-        each = (time.monotonic() - self._first_trial) / here
-        return each * max(0, self._study.trials - len(self._ended))
+        now = time.monotonic()
+        rest = (now - self._first_trial) / here * max(0, self._study.trials - len(self._ended))
+        return rest if self.deadline is None else min(rest, max(0.0, self.deadline - now))
 
 
 class JsonBoard(Board):
@@ -190,7 +194,8 @@ class JsonBoard(Board):
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Write how the study ended."""
-        self._write(event="study_ended", study=study.name, state=study.state)
+        standing = study.standing
+        self._write(event="study_ended", study=study.name, state=study.state, standing=standing)
 
     def _write(self, **event: Any) -> None:
         print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from carray.costs import TIME_BUDGET, Held
 from carray.errors import DiskError
 from carray.lanes.lane import Lanes
 from carray.lanes.messages import Answer, LaneOrder
@@ -23,10 +24,10 @@ from carray.metrics import EPOCH_METRICS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.actor_reuse import keep_starting_actors
+from carray.search.scheduling.time_plan import Pace, TimePlan
 from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
 
-TIME_BUDGET = "the time budget is spent"
 SURPASSED = "others are the best now"
 MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
 MAX_PAUSED_TRIALS = 81
@@ -45,12 +46,18 @@ class Driver:
         data: Path,
         on_left: Callable[[TrialRecord], None],
         weights: str | None = None,
+        held: Held | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.ledger = ledger
         self.lanes = lanes
         self._data = data
         self._weights = weights  # the folder that lanes look for pretrained weights in
         self._on_left = on_left
+        self._held = held  # by a lane, for the records
+        self._say = say
+        self._plan: TimePlan | None = None  # where the search has a deadline
+        self.early_ends: dict[int, str] = {}  # why trials are being ended, but by the scheduler
         self._open_finishes = 0
         self._all_finished = threading.Condition()
         self._lanes_seen: set[int] = set()
@@ -73,13 +80,25 @@ class Driver:
             weights=self._weights,
         )
 
-    def search(self, scheduler: TrialScheduler, deadline: float | None, storage: Path) -> None:
-        """Run Tune until the ledger opens no more trials and those opened have ended."""
+    def search(
+        self,
+        scheduler: TrialScheduler,
+        deadline: float | None,
+        storage: Path,
+        reserved: Callable[[Pace], float] = lambda pace: 0.0,
+    ) -> None:
+        """Run Tune until the ledger opens no more trials and those opened have ended.
+
+        `reserved` says how many seconds before the deadline are kept for what comes after.
+        """
+        if deadline is not None:
+            self._plan = TimePlan(self.ledger, deadline, self.lanes.num_lanes, reserved)
         for record in self.ledger.missing_logits():
             self.close(record)
         at_once = self._trials_at_once(scheduler)
         keep_starting_actors()
-        limited = ConcurrencyLimiter(LedgerSearcher(self), max_concurrent=at_once)
+        searcher = LedgerSearcher(self)
+        limited = ConcurrencyLimiter(searcher, max_concurrent=at_once)
         tuner = tune.Tuner(
             tune.with_resources(LaneTrainable, {"cpu": 0.01}),
             tune_config=tune.TuneConfig(
@@ -93,7 +112,7 @@ class Driver:
                 name="tune",
                 storage_path=str(storage),
                 callbacks=[LedgerCallback(self)],
-                stop=_Deadline(self, deadline),
+                stop=_EarlyEnds(self, searcher.numbers),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=MAX_TRAINABLE_DEATHS),
                 verbose=0,
@@ -151,11 +170,37 @@ class Driver:
             # aside: the thread that brings answers must not wait for one
             threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
 
+    def facts(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the record keeps of what a lane told of a trial, and what the lane holds."""
+        return {name: told[name] for name in RECORD_FACTS} | {"held": self._held}
+
     def note_wait(self, lane: int, seconds: float) -> None:
         """Note what a lane waited before a trial's first epoch; its own start doesn't count."""
         if lane in self._lanes_seen:
             self.lane_waits.append(seconds)
         self._lanes_seen.add(lane)
+
+    def ask(self) -> TrialRecord | None:
+        """Open the next trial; none once the ledger opens no more, or there is no time for one."""
+        plan = self._plan
+        with self.capturing_errors():
+            record = self.ledger.ask(plan.fits) if plan else self.ledger.ask()
+        if record is None and not self.ledger.is_full:
+            self.ledger.stopped = self.ledger.stopped or TIME_BUDGET
+        return record
+
+    def note_epoch(self, record: TrialRecord, seconds: float) -> None:
+        """Learn how long a trial's newest epoch took; say once what the budget has room for."""
+        if self._plan:
+            self._plan.pace.note(record.config, len(record.epochs), seconds)
+            if told := self._plan.told(record):
+                self._say(told)
+
+    def early_end(self, record: TrialRecord) -> str:
+        """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not."""
+        if self.ledger.stopped not in ("", TIME_BUDGET):
+            return self.ledger.stopped
+        return TIME_BUDGET if self._plan and self._plan.ends(record) else ""
 
     def close(self, record: TrialRecord) -> None:
         """Have a lane write what an ended trial leaves, then let the observers know."""
@@ -163,17 +208,20 @@ class Driver:
         job = self.order(record, max(1, len(record.epochs)))
         with self._all_finished:
             self._open_finishes += 1
+        asked_at = time.monotonic()
         answered = self.lanes.call(LaneOrder(kind, job))  # type: ignore[arg-type]
-        answered.add_done_callback(lambda future: self._closed(record, future))
+        answered.add_done_callback(lambda future: self._closed(record, future, asked_at))
 
     def wait_finished(self) -> None:
         """Wait until every closed trial has left what it leaves."""
         with self._all_finished:
             self._all_finished.wait_for(lambda: self._open_finishes == 0)
 
-    def _closed(self, record: TrialRecord, future: Future[Answer]) -> None:
+    def _closed(self, record: TrialRecord, future: Future[Answer], asked_at: float) -> None:
         try:
             answer = future.result()
+            if self._plan:
+                self._plan.pace.note_finish(time.monotonic() - asked_at)
             if answer.is_undone:
                 self.abort(answer.reason)
             else:
@@ -207,7 +255,8 @@ class Driver:
                     self.close(ended)
                 return
             outcome = answer.outcome
-            record = self.ledger.report(record.number, epoch, outcome.metrics, outcome.facts())
+            facts = self.facts(outcome.facts())
+            record = self.ledger.report(record.number, epoch, outcome.metrics, facts)
             if outcome.stop:
                 break
         self.close(self.ledger.end(record.number, TrialState(outcome.ending), outcome.stop))
@@ -223,8 +272,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Open a trial; Tune's FINISHED once the ledger opens no more."""
-        with self._driver.capturing_errors():
-            record = self._driver.ledger.ask()
+        record = self._driver.ask()
         if record is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = record.number
@@ -243,7 +291,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         number = self.numbers.pop(trial_id)
         ledger = self._driver.ledger
         epochs_done = len(ledger.record(number).epochs)
-        state, reason = _trial_end(result or {}, error, ledger, epochs_done)
+        early = self._driver.early_ends.pop(number, "")
+        state, reason = _trial_end(result or {}, error, ledger, epochs_done, early)
         if state is TrialState.RUNNING:
             self._driver.abort(reason)
         else:
@@ -258,7 +307,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
 
 def _trial_end(
-    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int
+    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int, early: str
 ) -> tuple[TrialState, str]:
     if STATE not in result and ledger.stopped not in ("", TIME_BUDGET):
         return TrialState.RUNNING, INTERRUPTED
@@ -266,8 +315,7 @@ def _trial_end(
         return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
     if STATE in result:
         return TrialState(result[STATE]), str(result.get(REASON, ""))
-    by = ledger.stopped or f"{ledger.study.scheduler} after epoch {epochs_done}"
-    return TrialState.PRUNED, by
+    return TrialState.PRUNED, early or f"{ledger.study.scheduler} after epoch {epochs_done}"
 
 
 class LedgerCallback(tune.Callback):  # type: ignore[misc]
@@ -286,9 +334,9 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
         row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
-        kept = {name: facts[name] for name in RECORD_FACTS}
+        number, epoch = trial.config["number"], int(result[EPOCH])
         with self._driver.capturing_errors():
-            self._driver.ledger.report(trial.config["number"], int(result[EPOCH]), row, kept)
+            self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
@@ -302,18 +350,25 @@ def _is_number(result: dict[str, Any], name: str) -> bool:
     return isinstance(result.get(name), int | float)
 
 
-class _Deadline(tune.Stopper):  # type: ignore[misc]
-    """Ends trials after their epoch once the time budget is spent."""
+class _EarlyEnds(tune.Stopper):  # type: ignore[misc]
+    """Ends trials after an epoch where the study is stopped or the budget has no room for more."""
 
-    def __init__(self, driver: Driver, deadline: float | None) -> None:
+    def __init__(self, driver: Driver, numbers: dict[str, int]) -> None:
         self._driver = driver
-        self._deadline = deadline
+        self._numbers = numbers  # by Tune's ids
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        ledger = self._driver.ledger
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            ledger.stopped = ledger.stopped or TIME_BUDGET
-        return bool(ledger.stopped) and STATE not in result
+        record = self._driver.ledger.record(self._numbers[trial_id])
+        facts = dict(result.get(FACTS, ()))
+        if facts:  # not yet in the ledger, which is told after this
+            record = record.model_copy(update={"epochs": (*record.epochs, dict(result[ROW]))})
+            self._driver.note_epoch(record, time.time() - facts["asked_at"])
+        if STATE in result:
+            return False
+        why = self._driver.early_end(record)
+        if why:
+            self._driver.early_ends[record.number] = why
+        return bool(why)
 
     def stop_all(self) -> bool:
         return False

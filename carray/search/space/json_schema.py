@@ -8,7 +8,7 @@ from carray.config import TrialConfig, config_paths
 from carray.metrics import OBJECTIVES
 from carray.search.space.distributions import KINDS
 from carray.search.space.space import BLOCK
-from carray.search.space.yaml_reader import SAMPLERS, SCHEDULERS, VERSION
+from carray.search.space.yaml_reader import RECIPES, SAMPLERS, SCHEDULERS, VERSION
 
 Schema = dict[str, Any]
 
@@ -32,6 +32,7 @@ def space_schema() -> Schema:
         "scheduler": {"enum": list(SCHEDULERS)},
         "grace_epochs": {"type": "integer", "minimum": 1},
         "trials": {"type": "integer", "minimum": 1},
+        "recipe": {"enum": list(RECIPES)},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

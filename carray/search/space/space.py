@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,10 @@ class SearchSpace:
     """The first paragraph of the file's first comment."""
     text: str = ""
     """The file as it was read."""
+    recipe: bool = True
+    """Whether what a trial neither fixes nor draws is its backbone's known recipe."""
+    images: int | None = None
+    """Of one epoch, which the recipe goes by; None: no data are known, and defaults do."""
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Ask Optuna for one trial's values; return them by Optuna's names."""
@@ -93,7 +97,19 @@ class SearchSpace:
             raise ConfigError(f"{self.name}: params lack {', '.join(sorted(missing))}")
         # the epoch that is kept is the one that the study would choose
         fixed = {"best_metric": self.metric, **self.shared.fixed, **block.fixed}
-        return build_config({**fixed, **dotted, **(overrides or {})})
+        return self.completed({**fixed, **dotted, **(overrides or {})})
+
+    def completed(self, params: Params) -> TrialConfig:
+        """Return the config of dotted `params`; what they leave open is the known recipe.
+
+        Raises:
+            ConfigError: a value breaks a rule.
+        """
+        if not self.recipe or self.images is None:
+            return build_config(params)
+        from carray.models.recipes import complete_config  # torch and timm: seconds
+
+        return complete_config(params, self.images)
 
     def dotted(self, params: Params) -> dict[str, Any]:
         """Return `params` by dotted names, the drawn block under `BLOCK`.
@@ -125,7 +141,11 @@ class SearchSpace:
 
     def start_points(self) -> list[dict[str, Any]]:
         """Return the points to try first, by Optuna's names, for `study.enqueue_trial`."""
-        return [self._by_optuna_names(point) for point in self.starts]
+        return self.by_optuna_names(self.starts)
+
+    def by_optuna_names(self, points: Sequence[Mapping[str, Scalar]]) -> list[dict[str, Any]]:
+        """Return points that are given by dotted names."""
+        return [self._by_optuna_names(point) for point in points]
 
     def backbones(self) -> tuple[str, ...]:
         """Return every backbone that a trial may have, as timm names them."""

@@ -28,9 +28,11 @@ KEYS = (
     "scheduler",
     "grace_epochs",
     "trials",
+    "recipe",
 )
 BLOCK_KEYS = ("fixed", "search")
-SAMPLERS = ("tpe", "tpe-univariate", "random", "gp", "cmaes", "qmc")
+SAMPLERS = ("tpe", "tpe-univariate", "tpe-local", "random", "gp", "cmaes", "qmc")
+RECIPES = ("known", "none")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 MAX_ERRORS_SHOWN = 6  # mistakes that one message names
 
@@ -102,6 +104,7 @@ def _read_fields(raw: Mapping[Any, Any], mistakes: FileErrors) -> dict[str, Any]
         "scheduler": _one_of(raw, "scheduler", SCHEDULERS, mistakes),
         "grace_epochs": _read_count(raw, "grace_epochs", mistakes),
         "trials": _read_count(raw, "trials", mistakes),
+        "recipe": _one_of(raw, "recipe", RECIPES, mistakes) != "none",
     }
 
 

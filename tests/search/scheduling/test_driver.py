@@ -12,13 +12,14 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from carray.config import TrialConfig, build_config
+from carray.costs import TIME_BUDGET
 from carray.errors import DiskError, TrialFailed, TrialInfeasible
 from carray.lanes.mailbox import MAX_ATTEMPTS
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.scheduling.driver import SURPASSED, TIME_BUDGET, Driver, LedgerSearcher
+from carray.search.scheduling.driver import SURPASSED, Driver, LedgerSearcher
 from carray.search.scheduling.schedulers import build_scheduler
 from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost, epoch_row
 from tests.search.studies import local_tune

@@ -1,0 +1,131 @@
+"""What a search brought over its own first recipe: as many trials of each, as ensembles, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from carray import metrics
+from carray.config import TrialConfig
+from carray.predictions.averaging import average_log_p
+from carray.predictions.candidates import candidate_of
+from carray.predictions.logits import SplitPredictions
+from carray.predictions.scores import cross_fit_temperature, make_folds
+from carray.predictions.statistics import Interval, bootstrap_means, interval, two_sided_p
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.typing import Float32s, Labels, Rows
+
+MEMBERS = 3  # at most, of either side
+FEWEST_IMAGES = 40  # of a split that says anything
+
+
+@dataclass(frozen=True)
+class SearchGain:
+    """The best trials of a search against seeds of the recipe that it tried first."""
+
+    split: Literal["blend", "val"]
+    """`val` where there is no blend: its images have chosen the best trials, who look better so."""
+    images: int
+    members: int
+    """Trials of either side."""
+    best: tuple[str, ...]
+    """Names of the search's best trials, the best first."""
+    recipe: tuple[str, ...]
+    """Names of the trials of the first recipe."""
+    best_loss: float
+    """Log-loss of the mean of their probabilities, each side with a temperature."""
+    recipe_loss: float
+    gain: Interval
+    """How much lower the best's is; above zero is better."""
+    p: float
+    seed_spread: float | None
+    """Standard deviation of the recipe's log-loss on `val` between seeds; None: it has one."""
+    best_seconds: float
+    """Of training all trials of the search."""
+    recipe_seconds: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "within noise"]:
+        """Whether the difference is shown."""
+        if not self.gain.excludes_zero():
+            return "within noise"
+        return "better" if self.gain.value > 0 else "worse"
+
+
+def search_gain(folder: StudyFolder) -> SearchGain | None:
+    """Compare a study's best trials with those of the recipe that its first trial had.
+
+    Returns:
+        None where that can't be said: fewer than two complete trials with logits, a first trial
+        that isn't complete, or too few images.
+
+    Raises:
+        RecordError: logits are broken, or of other data.
+    """
+    study = folder.record()
+    complete = [
+        record
+        for record in folder.records()
+        if record.kind == "search"
+        and record.state is TrialState.COMPLETE
+        and folder.trial(record.number).logits_file.exists()
+    ]
+    if len(complete) < 2 or complete[0].number != 0:
+        return None
+    split, labels = _split_of(folder)
+    recipe = _same_recipe(complete)[:MEMBERS]
+    ranked = sorted(complete, key=study.objective.key_of)
+    best = ranked[: len(recipe)]
+    if len(labels) < FEWEST_IMAGES or best[0].number == 0 == len(recipe) - 1:
+        return None
+    losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
+    gains = losses[1] - losses[0]
+    means = bootstrap_means(gains[:, None])[:, 0]
+    on_val = [record.best(metrics.VAL_LOG_LOSS) for record in recipe]
+    return SearchGain(
+        split=split,
+        images=len(labels),
+        members=len(recipe),
+        best=tuple(record.name for record in best),
+        recipe=tuple(record.name for record in recipe),
+        best_loss=float(losses[0].mean()),
+        recipe_loss=float(losses[1].mean()),
+        gain=interval(float(gains.mean()), means),
+        p=two_sided_p(means),
+        seed_spread=float(np.std(on_val, ddof=1)) if len(on_val) > 1 else None,
+        best_seconds=sum(map(_seconds, complete)),
+        recipe_seconds=sum(map(_seconds, recipe)),
+    )
+
+
+def _split_of(folder: StudyFolder) -> tuple[Literal["blend", "val"], Labels]:
+    blend = folder.labels("blend")
+    return ("blend", blend) if len(blend) >= FEWEST_IMAGES else ("val", folder.labels("val"))
+
+
+def _same_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials of the first one's configuration, whatever their seeds."""
+    first = _without_seed(complete[0].config)
+    return [record for record in complete if _without_seed(record.config) == first]
+
+
+def _without_seed(config: TrialConfig) -> TrialConfig:
+    return config.model_copy(update={"seed": 0})
+
+
+def _calibrated_losses(
+    folder: StudyFolder, side: Sequence[TrialRecord], split: str, labels: Labels
+) -> Float32s:
+    """Return each image's log-loss of a soft vote, its temperature from the other images."""
+    predictions = SplitPredictions([candidate_of(folder, r) for r in side], split, labels)
+    log_ps = [predictions.log_p(member) for member in range(len(side))]
+    average = average_log_p(log_ps, [1 / len(side)] * len(side), "probability")
+    folds: tuple[Rows, ...] = make_folds(labels)
+    return cross_fit_temperature(average, labels, folds).calibrated
+
+
+def _seconds(record: TrialRecord) -> float:
+    return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs)

@@ -1,0 +1,141 @@
+"""Small changes of what is good already, in turn with a sampler that learns from all trials.
+
+Trainings are few and noisy. A sampler that models the whole space has seen too little to beat a
+known recipe for its first dozens of trials, while a changed copy of a good one is nearly as good by
+itself, and differs enough to help in an ensemble (Wenzel et al., "Hyperparameter Ensembles for
+Robustness and Uncertainty Quantification", NeurIPS 2020).
+
+On LCBench, regret after the epochs of 5, 10 and 20 full trainings (0: the best of 60 random ones,
+1: their median; 3 seeds). From starting points of the other data sets, 8 data sets: -0.14, -0.33,
+-0.51; univariate TPE alone: -0.01, -0.17, -0.26. Without any, 6 data sets, copies of the first
+draws lead nowhere (0.54, 0.27, 0.06). So there the learner draws the first `STARTUP_TRIALS`: 0.17,
+-0.11, -0.44; alone 0.16, -0.03, -0.34.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+Anchors = Callable[[], Mapping[int, float]]
+"""Numbers of Optuna's trials that the next one may be near, and how often each should be."""
+
+CHANGED = 0.5  # of the numbers of a trial: those that a copy has otherwise
+STEP = 0.15  # standard deviation of a change, as a share of the range (its logarithm's, if log)
+OTHER_CHOICE = 0.1  # how often a copy has another choice
+GLOBAL_EVERY = 4  # one trial of so many is the other sampler's
+STARTUP_TRIALS = 10  # that the other sampler draws where no starting point was given
+GIVEN = "fixed_params"  # under which Optuna keeps a point that it was given
+
+
+class LocalSampler(BaseSampler):  # type: ignore[misc]
+    """Draws near `anchors`, and every `GLOBAL_EVERY`th trial by `learner`.
+
+    While nothing has ended it draws near points that run. A study that was given no point to start
+    from is the learner's for its first `STARTUP_TRIALS`.
+    """
+
+    def __init__(self, learner: BaseSampler, seed: int, anchors: Anchors | None = None) -> None:
+        self.anchors = anchors
+        self._learner = learner
+        self._rng = np.random.default_rng(seed)
+        self._copied: dict[int, Mapping[str, Any]] = {}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Choose what the trial is a changed copy of."""
+        self._learner.before_trial(study, trial)
+        if GIVEN in trial.system_attrs or trial.number % GLOBAL_EVERY == GLOBAL_EVERY - 1:
+            return
+        trials = study.get_trials(deepcopy=False)
+        if trial.number < STARTUP_TRIALS and not any(GIVEN in t.system_attrs for t in trials):
+            return
+        if params := self._pick(study, trial):
+            self._copied[trial.number] = params
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return what the learner draws jointly; a copy is drawn number by number."""
+        if trial.number in self._copied:
+            return {}
+        return dict(self._learner.infer_relative_search_space(study, trial))
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return what the learner draws jointly."""
+        return dict(self._learner.sample_relative(study, trial, search_space))
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return a copy's number, perhaps changed; what the copied trial lacks, by the learner."""
+        copied = self._copied.get(trial.number, {})
+        if param_name not in copied:
+            return self._learner.sample_independent(study, trial, param_name, param_distribution)
+        return self._changed(param_distribution, copied[param_name])
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Let the learner know of a trial's end."""
+        self._copied.pop(trial.number, None)
+        self._learner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Take other random numbers in another process."""
+        self._rng = np.random.default_rng()
+        self._learner.reseed_rng()
+
+    def _pick(self, study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Any]:
+        """Return the parameters of a trial to copy; none where there is nothing good yet."""
+        weights = dict(self.anchors()) if self.anchors else best_trials(study)
+        trials = study.get_trials(deepcopy=False)
+        if not weights:
+            weights = {t.number: 1.0 for t in trials if t.state is TrialState.RUNNING and t.params}
+            weights.pop(trial.number, None)
+        if not weights:
+            return {}
+        shares = np.array(list(weights.values()), np.float64)
+        number = self._rng.choice(list(weights), p=shares / shares.sum())
+        return dict(trials[int(number)].params)
+
+    def _changed(self, drawn: BaseDistribution, value: Any) -> Any:
+        if isinstance(drawn, CategoricalDistribution):
+            is_other = self._rng.random() < OTHER_CHOICE
+            return drawn.choices[self._rng.integers(len(drawn.choices))] if is_other else value
+        if self._rng.random() >= CHANGED or drawn.single():
+            return value
+        low, high = drawn.low, drawn.high
+        if not drawn.log:
+            moved = value + self._rng.normal(0, STEP) * (high - low)
+        else:
+            moved = value * math.exp(self._rng.normal(0, STEP) * math.log(high / low))
+        moved = min(max(moved, low), high)
+        return round(moved) if isinstance(drawn, optuna.distributions.IntDistribution) else moved
+
+
+BEST = 3  # trials that are copied where nobody knows what helps an ensemble
+
+
+def best_trials(study: optuna.Study) -> dict[int, float]:
+    """Return the best `BEST` complete trials, all alike."""
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state is TrialState.COMPLETE]
+    sign = 1.0 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1.0
+    complete.sort(key=lambda t: sign * t.value)
+    return {t.number: 1.0 for t in complete[:BEST]}

@@ -1,0 +1,55 @@
+"""Which trials an ensemble of all that have ended would take: the search goes on near those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from carray.errors import RecordError
+from carray.predictions.averaging import pick_greedily
+from carray.predictions.logits import read_logits, true_log_probability
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.typing import Float32s, Labels
+
+POOL = 50  # trials that the ensemble chooses from, the best ones
+
+
+class EnsembleMembers:
+    """Weights of the trials in a greedy ensemble on `val`; each trial's logits are read once.
+
+    Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
+    """
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+        self._read: dict[int, Float32s] = {}  # by trial: log-probability of the right classes
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return self._folder.labels("val")
+
+    def weights(self, records: Sequence[TrialRecord]) -> dict[int, float]:
+        """Return {number in Optuna: weight} of the members; empty while no trial left logits."""
+        pool = {r.sampler_number: row for r in records if (row := self._row(r)) is not None}
+        numbers = sorted((n for n in pool if n is not None), key=lambda n: -float(pool[n].mean()))
+        if not numbers:
+            return {}
+        rows = np.exp(np.stack([pool[number] for number in numbers[:POOL]]))
+        picks = pick_greedily(rows)
+        return {numbers[pick]: picks.count(pick) / len(picks) for pick in set(picks)}
+
+    def _row(self, record: TrialRecord) -> Float32s | None:
+        """Return what a trial says of the right classes, (images,); None where it left nothing."""
+        number = record.number
+        if record.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return None
+        if number not in self._read:
+            try:
+                trial = self._folder.trial(number)
+                logits = read_logits(trial, record.name, "val", len(self._labels))
+            except RecordError:
+                return None  # not written yet, or broken, which the ensemble says
+            self._read[number] = true_log_probability(logits, self._labels)
+        return self._read[number]

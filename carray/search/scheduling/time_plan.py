@@ -1,0 +1,167 @@
+"""What a budget has room for: which trials are opened, and which end, so that the best one ends.
+
+Everything is measured on the epochs of the study itself, nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+from carray.config import TrialConfig
+from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
+from carray.progress import seconds_text
+from carray.records import TrialRecord, TrialState
+from carray.search.ledger import Ledger
+
+MOST_RESERVED = 0.5  # of the search's time, at the most, is kept for refits and folds
+
+Shape = tuple[str, int, int]
+
+
+class Pace:
+    """How long epochs take, by what they train: backbone, image size, batch.
+
+    An epoch is timed from its order to its answer, so loading, waiting and writing count. Epochs
+    of earlier calls, which may have had other lanes, count until this call has one of that shape.
+    """
+
+    def __init__(self, records: Sequence[TrialRecord] = ()) -> None:
+        self._seen: dict[Shape, list[float]] = {}
+        self._before: dict[Shape, list[float]] = {}
+        self.longest_epoch = (
+            0.0  # of this call, seconds; a trial's first one, with its start, isn't
+        )
+        self.longest_finish = 0.0  # from a trial's last epoch to its logits, seconds
+        for record in records:
+            seconds = [row[EPOCH_SECONDS] for row in record.epochs if EPOCH_SECONDS in row]
+            self._before.setdefault(_shape(record.config), []).extend(seconds)
+
+    def note(self, config: TrialConfig, epoch: int, seconds: float) -> None:
+        """Learn how long 1-based `epoch` of such a trial took."""
+        self._seen.setdefault(_shape(config), []).append(seconds)
+        if epoch > 1:
+            self.longest_epoch = max(self.longest_epoch, seconds)
+
+    def note_finish(self, seconds: float) -> None:
+        """Learn how long it took a trial to leave what it leaves."""
+        self.longest_finish = max(self.longest_finish, seconds)
+
+    def epoch_seconds(self, config: TrialConfig) -> float | None:
+        """Return the mean of such epochs; of a shape unseen, the slowest other's; None of none."""
+        for seen in (self._seen, self._before):
+            if own := seen.get(_shape(config)):
+                return mean(own)
+        others = [mean(own) for own in (self._seen or self._before).values() if own]
+        return max(others, default=None)
+
+    def seconds(self, config: TrialConfig, epochs: int) -> float | None:
+        """Return what so many epochs and the end of such a trial take; None before any epoch."""
+        each = self.epoch_seconds(config)
+        return None if each is None else epochs * each + self.longest_finish
+
+
+class TimePlan:
+    """Keeps a search within its deadline; `reserved` is what comes after it, in seconds."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        deadline: float,
+        lanes: int,
+        reserved: Callable[[Pace], float] = lambda pace: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pace = Pace(ledger.records)
+        self._ledger = ledger
+        self._deadline = deadline
+        self._lanes = lanes
+        self._reserved = reserved
+        self._clock = clock
+        self._most_reserved = MOST_RESERVED * (deadline - clock())
+        self._has_told = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until the search must have ended, what is reserved taken off."""
+        return self._deadline - self._clock() - min(self._reserved(self.pace), self._most_reserved)
+
+    def fits(self, config: TrialConfig) -> bool:
+        """Say whether a new trial may be opened: whether it can be trained to its end.
+
+        Its whole length counts, though the scheduler ends many a trial early: one that turns out to
+        be the best must not be cut off. An epoch and an end, the longest so far, are kept besides,
+        because trials take longer than foretold and are ended between epochs only. What takes
+        unknown time may be opened while there is any.
+        """
+        needed = self.pace.seconds(config, config.epochs)
+        grace = self.pace.longest_epoch + self.pace.longest_finish
+        if needed is None:
+            return self.left > 0 or not self._ledger.records
+        return needed + grace <= self.left
+
+    def ends(self, record: TrialRecord) -> bool:
+        """Say whether a trial is ended after the epochs that `record` has.
+
+        It is where not even another epoch fits. Where its last epoch doesn't, it is too, if there
+        is a complete trial and this one isn't ahead of all that have got as far.
+        """
+        another = self.pace.seconds(record.config, 1)
+        rest = self.pace.seconds(record.config, record.config.epochs - len(record.epochs))
+        if another is None or rest is None:
+            return self.left <= 0
+        if rest <= self.left or another > self.left:
+            return rest > self.left
+        others = [other for other in self._ledger.records if other.number != record.number]
+        has_complete = any(other.state is TrialState.COMPLETE for other in others)
+        return has_complete and not is_ahead(record, others, self._ledger.study.objective)
+
+    def told(self, record: TrialRecord) -> str:
+        """Say once, after the first epochs, how many trials fit; "" at other times."""
+        if self._has_told or len(record.epochs) < min(2, record.config.epochs):
+            return ""
+        self._has_told = True
+        each, whole = self.pace.seconds(record.config, 1), self._mean_trial_seconds()
+        if each is None or whole is None:
+            return ""
+        records = self._ledger.records
+        wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
+        more = max(1, math.floor(self.left * self._lanes / whole))
+        room = f"all {wanted}" if more >= wanted else f"{more} of {wanted}"
+        kept = self._deadline - self._clock() - self.left
+        after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
+        return (
+            f"budget: {seconds_text(self.left)} left, {each:.1f} s an epoch: about {room} trials "
+            f"fit{after}"
+        )
+
+    def _mean_trial_seconds(self) -> float | None:
+        """Return what a trial takes on average, stopped ones included."""
+        records = self._ledger.records
+        ended = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        share = mean(len(r.epochs) / r.config.epochs for r in ended) if ended else 1.0
+        whole = [self.pace.seconds(r.config, r.config.epochs) for r in records]
+        return share * mean(s for s in whole if s is not None) if any(whole) else None
+
+
+def is_ahead(record: TrialRecord, others: Sequence[TrialRecord], objective: Objective) -> bool:
+    """Say whether a trial's best epoch so far beats that of all others that have got as far."""
+    done = len(record.epochs)
+    own = _best(record.epochs, objective)
+    rivals = [
+        _best(other.epochs[:done], objective) for other in others if len(other.epochs) >= done
+    ]
+    return all(own < rival for rival in rivals)
+
+
+def _best(rows: Sequence[EpochRow], objective: Objective) -> float:
+    """Return the best value as a loss."""
+    return min(
+        (objective.key(row.get(objective.metric, math.nan)) for row in rows), default=math.inf
+    )
+
+
+def _shape(config: TrialConfig) -> Shape:
+    return config.backbone, config.image_size, config.device_batch_size

@@ -1,0 +1,64 @@
+"""What a study tries first: the points that it is given, its space's, or the known recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from carray.records import RunsFolder
+from carray.search.request import StudyRequest, sampler_name
+from carray.search.sampling.samplers import BLIND
+from carray.search.space.space import SearchSpace
+from carray.search.warm_start.known_recipes import recipe_points
+from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
+
+SEEDS = 3  # of the first point, in a study that can afford them
+FEWEST_DRAWS = 5  # that must be left to the sampler
+
+
+@dataclass(frozen=True)
+class StartingPoints:
+    """What a study tries first: points by Optuna's names."""
+
+    points: list[dict[str, Any]] = field(default_factory=list)
+    whose: str = ""
+    """As the console says it."""
+    moved: list[str] = field(default_factory=list)
+    """What of the known recipes lies outside the space."""
+
+    def seeds(self, trials: int) -> int:
+        """Return how often a study of so many trials has the first point, each time a new seed.
+
+        The further ones say how far seeds alone differ and what the search brings over its first
+        recipe, and are good members of an ensemble (Lakshminarayanan et al., "Simple and Scalable
+        Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS 2017).
+        """
+        return SEEDS if trials >= FEWEST_DRAWS + SEEDS - 1 + len(self.points) else 1
+
+    def lines(self) -> list[str]:
+        """Return what the console says of them."""
+        if not self.points:
+            return []
+        head = f"starting points: {len(self.points)}, tried first ({self.whose})"
+        return [head, *(f"known recipe of {each}" for each in self.moved)]
+
+
+def resolve_starting_points(
+    request: StudyRequest, space: SearchSpace, runs: RunsFolder
+) -> StartingPoints:
+    """Return what to try first: the request's points, else the space's, else the known recipes.
+
+    A space that says where to start is believed, and a study that draws blindly is left alone. The
+    others try each backbone's known recipe, then the points of the shipped portfolio.
+    """
+    asked = request.start_from
+    if asked == (NO_STARTS,):
+        return StartingPoints()
+    if asked:
+        return StartingPoints(start_points(space, asked, runs), f"--start-from {' '.join(asked)}")
+    if space.starts or sampler_name(request, space) in BLIND:
+        return StartingPoints(space.start_points(), "the space's own")
+    known, moved = recipe_points(space, space.images or 0)
+    shipped = [point for point in shipped_points(space) if point not in known]
+    whose = f"{len(known)} known recipes, {len(shipped)} shipped; --start-from none has none"
+    return StartingPoints([*known, *shipped], whose, moved)

@@ -1,0 +1,101 @@
+"""The known recipe of each backbone of a space, as the points that a study tries first.
+
+The recipes are those of `carray.models.recipes`. What lies outside the space is moved to the
+nearest value that it has, and said; what no recipe speaks of is at its default, or nearest to it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from carray.config import TrialConfig, build_config, flatten
+from carray.search.space.distributions import Choice, Distribution, Scalar
+from carray.search.space.space import BLOCK, Block, SearchSpace
+
+SETTLED_FIRST = (  # what a recipe depends on
+    "backbone",
+    "pretrained",
+    "optimizer.name",
+    "finetune.policy",
+    "head.kind",
+    "device_batch_size",
+    "accumulation",
+    "epochs",
+    "schedule.name",
+)
+MOVED = 1.05  # a number further off than this ratio is said to be moved
+
+
+def recipe_points(space: SearchSpace, images: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the points by Optuna's names, the most promising backbone first, and what was moved.
+
+    Promising are pretrained weights before none, then the backbone of more parameters.
+
+    Args:
+        space: what the new study draws from.
+        images: of one epoch.
+
+    Raises:
+        ConfigError: timm doesn't know a backbone.
+    """
+    from carray.models.recipes import count_parameters
+
+    ranked: list[tuple[tuple[bool, int], dict[str, Scalar]]] = []
+    moved: list[str] = []
+    for alias, branch in space.branches():
+        for backbone in branch.values_of("backbone"):
+            point, own = _recipe_point(branch, backbone, images)
+            config = {**branch.fixed, **point}
+            promise = (not config.get("pretrained", True), -count_parameters(backbone))
+            ranked.append((promise, point if alias is None else {BLOCK: alias, **point}))
+            moved += [f"{backbone}: {each}" for each in own]
+    ranked.sort(key=lambda each: each[0])
+    return space.by_optuna_names([point for _, point in ranked]), moved
+
+
+def _recipe_point(branch: Block, backbone: str, images: int) -> tuple[dict[str, Scalar], list[str]]:
+    """Return a value for everything that the branch draws, and what was moved to be in it."""
+    from carray.models.recipes import known_recipe
+
+    defaults = flatten(TrialConfig())
+    point: dict[str, Scalar] = {}
+    for name in SETTLED_FIRST:
+        if drawn := branch.search.get(name):
+            value = backbone if name == "backbone" else defaults[name]
+            point[name] = nearest(drawn, value)
+    recipe = known_recipe({**branch.fixed, **point}, images)
+    moved = []
+    for name, drawn in branch.search.items():
+        if name not in point:
+            value = recipe.get(name, defaults[name])
+            point[name] = nearest(drawn, value)
+            if name in recipe and _is_far(value, point[name]):
+                moved.append(f"{name} {value:g} is outside, {point[name]:g} was taken")
+    build_config({**branch.fixed, **point})
+    return point, moved
+
+
+def nearest(drawn: Distribution, value: Any) -> Scalar:
+    """Return what `drawn` has that is nearest to `value`; else its first choice."""
+    if isinstance(drawn, Choice):
+        if value in drawn.values:
+            return value  # type: ignore[no-any-return]
+        numbers = [v for v in drawn.values if _is_number(v)]
+        if not numbers or not _is_number(value):
+            return drawn.values[0]
+        return min(numbers, key=lambda each: abs(float(each) - value))  # type: ignore[arg-type]
+    inside = min(max(value, drawn.low), drawn.high) if _is_number(value) else drawn.low
+    return drawn.admit(round(inside) if drawn.kind == "int" else inside)
+
+
+def _is_far(value: Any, taken: Any) -> bool:
+    if not (_is_number(value) and _is_number(taken)):
+        return False
+    if value > 0 and taken > 0:
+        return abs(math.log(value / taken)) > math.log(MOVED)
+    return bool(value != taken)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

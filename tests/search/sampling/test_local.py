@@ -1,0 +1,127 @@
+"""Draws near what is good: whose copies, how far, and every fourth trial by the learner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from carray.config import TrialConfig
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.search.sampling.local import GLOBAL_EVERY, LocalSampler
+from carray.search.sampling.members import EnsembleMembers
+
+CLASSES, IMAGES = 4, 60
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(level)
+
+
+def draw(trial: optuna.Trial) -> dict[str, float | str | int]:
+    return {
+        "lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True),
+        "drop": trial.suggest_float("drop", 0.0, 0.5),
+        "width": trial.suggest_int("width", 1, 64),
+        "net": trial.suggest_categorical("net", ["a", "b", "c"]),
+    }
+
+
+def study_with(points: list[dict[str, float | str | int]], **options: object) -> optuna.Study:
+    sampler = LocalSampler(optuna.samplers.RandomSampler(seed=1), 0, **options)  # type: ignore[arg-type]
+    study = optuna.create_study(sampler=sampler)
+    for value, point in enumerate(points):
+        study.enqueue_trial(point)
+        trial = study.ask()
+        assert draw(trial) == point
+        study.tell(trial, float(value))
+    return study
+
+
+GOOD = {"lr": 2e-3, "drop": 0.1, "width": 8, "net": "b"}
+BAD = {"lr": 9e-2, "drop": 0.5, "width": 60, "net": "c"}
+
+
+def test_copies_are_near_the_anchor_and_within_the_ranges() -> None:
+    def anchors() -> Mapping[int, float]:
+        return {0: 1.0}
+
+    study = study_with([GOOD, BAD], anchors=anchors)
+    drawn = [draw(study.ask()) for _ in range(200)]
+    copies = [d for n, d in enumerate(drawn, start=2) if n % GLOBAL_EVERY != GLOBAL_EVERY - 1]
+    ratios = np.log10([float(d["lr"]) / 2e-3 for d in copies])
+    assert np.median(np.abs(ratios)) < 0.3
+    assert np.mean([d["lr"] == 2e-3 for d in copies]) == pytest.approx(0.5, abs=0.12)
+    assert np.mean([d["net"] == "b" for d in copies]) > 0.8
+    assert all(0 <= float(d["drop"]) <= 0.5 and 1 <= int(d["width"]) <= 64 for d in copies)
+
+
+def test_every_fourth_trial_is_the_learners() -> None:
+    study = study_with([GOOD], anchors=lambda: {0: 1.0})
+    drawn = [draw(study.ask()) for _ in range(120)]
+    others = [d for n, d in enumerate(drawn, start=1) if n % GLOBAL_EVERY == GLOBAL_EVERY - 1]
+    assert np.std([np.log10(float(d["lr"])) for d in others]) > 0.6  # of 0.87 over all of the range
+
+
+def test_points_that_run_are_copied_while_nothing_has_ended() -> None:
+    study = study_with([])
+    study.enqueue_trial(GOOD)
+    first = study.ask()
+    assert draw(first) == GOOD
+    assert np.mean([draw(study.ask())["net"] == "b" for _ in range(2)]) >= 0.5
+
+
+def test_without_any_trial_the_learner_draws() -> None:
+    assert 1e-4 <= float(draw(study_with([]).ask())["lr"]) <= 1e-1
+
+
+def test_the_best_are_copied_where_no_anchors_are_given() -> None:
+    study = study_with([GOOD, GOOD, GOOD, BAD, BAD])
+    nets = [draw(study.ask())["net"] for _ in range(60)]
+    assert nets.count("b") > 35
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    study = StudyFolder(tmp_path)
+    study.write_labels({"val": np.arange(IMAGES) % CLASSES})
+    return study
+
+
+def record(folder: StudyFolder, number: int, right: range, state: str = "complete") -> TrialRecord:
+    """Write the logits of a trial that knows some images; the others are a guess."""
+    labels = np.arange(IMAGES) % CLASSES
+    logits = np.zeros((IMAGES, CLASSES), np.float32)
+    logits[list(right), labels[list(right)]] = 4.0
+    folder.trial(number).path.mkdir(parents=True)
+    folder.trial(number).write_logits({"val": logits.astype(np.float16)})
+    made = TrialRecord(study="s", number=number, config=TrialConfig(), state=TrialState(state))
+    return made.model_copy(update={"sampler_number": number + 10})
+
+
+def test_members_are_trials_that_know_what_others_do_not(folder: StudyFolder) -> None:
+    records = [
+        record(folder, 0, range(40)),
+        record(folder, 1, range(30)),  # knows nothing that the first doesn't
+        record(folder, 2, range(35, 60), state="pruned"),
+        record(folder, 3, range(60), state="running"),
+    ]
+    members = EnsembleMembers(folder).weights(records)
+    assert set(members) == {10, 12}
+    assert sum(members.values()) == pytest.approx(1.0)
+
+
+def test_logits_that_are_not_there_yet_are_read_later(folder: StudyFolder) -> None:
+    early = TrialRecord(study="s", number=5, config=TrialConfig(), state=TrialState.COMPLETE)
+    early = early.model_copy(update={"sampler_number": 3})
+    members = EnsembleMembers(folder)
+    assert members.weights([early]) == {}
+    record(folder, 5, range(20))
+    assert members.weights([early]) == {3: 1.0}

@@ -1,0 +1,116 @@
+"""What a deadline has room for, on a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from carray.config import TrialConfig, build_config
+from carray.records import TrialRecord, TrialState
+from carray.search.ledger import Ledger
+from carray.search.scheduling.time_plan import Pace, TimePlan
+from tests.search.test_ledger import open_ledger, optuna_trial, row
+
+SLOW = build_config({"backbone": "resnet50"})
+EPOCH = 10.0  # seconds
+NO_ROOM: Callable[[TrialConfig], bool] = lambda config: False  # noqa: E731
+
+
+@dataclass
+class Search:
+    """A search of trials of three epochs, with a hundred seconds."""
+
+    ledger: Ledger
+    now: float = 0.0
+    plan: TimePlan = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plan = TimePlan(self.ledger, 100.0, 1, clock=lambda: self.now)
+
+    def train(self, epochs: int, loss: float = 1.0, seconds: float = EPOCH) -> TrialRecord:
+        """Open a trial and train it for some epochs, each a little better."""
+        record = self.ledger.ask()
+        assert record is not None
+        for epoch in range(1, epochs + 1):
+            self.now += seconds
+            record = self.ledger.report(record.number, epoch, row(loss - epoch / 100), {})
+            self.plan.pace.note(record.config, epoch, seconds)
+        return record
+
+    def complete(self, loss: float = 1.0) -> TrialRecord:
+        return self.ledger.end(self.train(3, loss).number, TrialState.COMPLETE)
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(open_ledger(tmp_path, trials=9)[0])
+
+
+def test_a_trial_is_opened_only_where_all_of_it_fits_with_an_epoch_to_spare(search: Search) -> None:
+    assert search.plan.fits(SLOW), "nothing is known yet"
+    config = search.complete().config
+    for now, fits in ((60.0, True), (60.1, False)):
+        search.now = now
+        assert search.plan.fits(config) is fits
+    search.plan.pace.note_finish(5.0)
+    search.now = 55.0
+    assert not search.plan.fits(config), "leaving logits takes time too"
+
+
+def test_time_is_kept_for_what_comes_after_but_not_more_than_half(search: Search) -> None:
+    config = search.complete().config
+    for reserved, last in ((20.0, 40.0), (70.0, 10.0), (1e9, 10.0)):
+        search.plan = TimePlan(search.ledger, 100.0, 1, lambda pace, s=reserved: s, lambda: 0.0)  # type: ignore[misc]
+        assert search.plan.left == 100.0 - min(reserved, 50.0)
+        assert last == 100.0 - min(reserved, 50.0) - 40.0
+        assert search.plan.fits(config)
+
+
+def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen(search: Search) -> None:
+    pace = Pace()
+    fast, slow, unseen = (build_config({"image_size": size}) for size in (64, 128, 96))
+    assert pace.seconds(fast, 3) is None
+    pace.note(fast, 1, 1.0)
+    pace.note(slow, 1, 6.0)
+    pace.note(slow, 2, 4.0)
+    assert [pace.epoch_seconds(config) for config in (fast, slow, unseen)] == [1.0, 5.0, 5.0]
+
+
+def test_what_can_not_end_is_ended_but_for_the_one_that_is_ahead(search: Search) -> None:
+    search.complete(loss=1.0)
+    ahead, behind = search.train(1, loss=0.8), search.train(1, loss=1.2)
+    for now, ends in ((79.0, (False, False)), (81.0, (False, True)), (91.0, (True, True))):
+        search.now = now
+        assert (search.plan.ends(ahead), search.plan.ends(behind)) == ends
+
+
+def test_nothing_is_ended_before_its_time_while_no_trial_is_complete(search: Search) -> None:
+    first, second = search.train(1, loss=0.8), search.train(1, loss=1.2)
+    search.now = 89.0
+    assert not search.plan.ends(first)
+    assert not search.plan.ends(second)
+    search.now = 90.5
+    assert search.plan.ends(first)
+
+
+def test_it_says_once_how_many_trials_fit(search: Search) -> None:
+    record = search.train(1)
+    assert search.plan.told(record) == ""
+    record = search.ledger.report(record.number, 2, row(1.0), {})
+    said = "budget: 1:30 left, 10.0 s an epoch: about 3 of 9 trials fit"
+    assert search.plan.told(record) == said
+    assert search.plan.told(record) == ""
+
+
+def test_what_does_not_fit_is_drawn_by_the_next_call(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    assert ledger.ask(NO_ROOM) is None
+    assert ledger.records == []
+    again, _ = open_ledger(tmp_path)
+    record = again.ask()
+    assert record is not None
+    assert record.config.optimizer.lr == 3e-3, "the starting point"
+    assert optuna_trial(again, 0).state.name == "RUNNING"
