@@ -99,7 +99,8 @@ def tune(
         runs: where studies live; default: `$CARRAY_RUNS`, else `./runs`.
         weights: a folder of pretrained weights, looked in before the hub.
         as_json: write events as JSON lines.
-        pictures: at the end, draw the best trial's confusion matrix, in its folder and its run.
+        pictures: at the end, draw the best trial's confusion matrix and the study's picture, in
+            their folders and runs.
         options: the other fields of `carray.search.request.StudyRequest`.
 
     Raises:
@@ -129,8 +130,12 @@ def tune(
     if best is not None:
         from carray.drawing import drawn_or_none
         from carray.reports.confusion import draw_confusion
+        from carray.reports.plots import study_picture
+        from carray.tracking.artifacts import STUDY_ITSELF, attach_or_warn
 
         drawn_or_none(lambda: draw_confusion(best.name, runs=runs).picture)
+        if picture := drawn_or_none(lambda: study_picture(done.folder)):
+            attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
     return done
 
 
