@@ -20,6 +20,8 @@ from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, Tr
 from carray.typing import Progress
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from carray.ensemble import Ensemble
 
 PathLike = str | os.PathLike[str]
@@ -52,6 +54,18 @@ class Study:
             and record.best_epoch
             and record.config.fold is None
         )
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return the trials, best first: scores, epochs, seconds, and what was drawn as columns."""
+        from carray.reports.listing import leaderboard
+
+        return leaderboard(self.folder)
+
+    def _repr_html_(self) -> str:
+        """Show the study as a notebook does: how it stands, and its best trials."""
+        from carray.reports.listing import html, status_lines
+
+        return html(self.leaderboard(), status_lines(self.folder))
 
     def ensemble(self, top: int = 3, **options: Any) -> Ensemble:
         """Merge the best `top` trials; see `carray.ensemble.build_ensemble`."""
@@ -106,9 +120,10 @@ def tune(
     done = Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
     best = done.best if pictures else None
     if best is not None:
+        from carray.drawing import drawn_or_none
         from carray.reports.confusion import draw_confusion
 
-        draw_confusion(best.name, runs=runs)
+        drawn_or_none(lambda: draw_confusion(best.name, runs=runs).picture)
     return done
 
 

@@ -1,8 +1,13 @@
-"""Letters on pictures that Pillow draws: its own font, or another for other scripts."""
+"""How pictures are drawn: matplotlib into files, and letters on what Pillow draws."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from PIL import ImageDraw, ImageFont
 
@@ -10,6 +15,35 @@ NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic"
 FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_logger = logging.getLogger(__name__)
+
+
+def matplotlib() -> ModuleType:
+    """Import matplotlib to draw into files, whatever `$MPLBACKEND` says of windows.
+
+    A notebook's backend, left in the environment, is unknown elsewhere and ends the import.
+    """
+    if "matplotlib" not in sys.modules:
+        before = os.environ.get("MPLBACKEND")
+        os.environ["MPLBACKEND"] = "agg"
+        try:
+            import matplotlib as loaded
+        finally:
+            del os.environ["MPLBACKEND"]
+            if before is not None:
+                os.environ["MPLBACKEND"] = before
+        return loaded
+    return sys.modules["matplotlib"]
+
+
+def drawn_or_none(draw: Callable[[], Path]) -> Path | None:
+    """Return the picture that `draw` makes; where it can't, say why: no result hangs on one."""
+    try:
+        return draw()
+    except Exception as error:
+        _logger.warning("no picture: %s", str(error) or type(error).__name__)
+        return None
 
 
 class Fonts:

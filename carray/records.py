@@ -152,6 +152,9 @@ class StudyRecord(JsonRecord):
     """What all calls have held, from the start of their lanes to the end."""
     started_at: float = 0.0
     ended_at: float | None = None
+    seconds: float | None = None
+    """Of all its calls together, the time between them left out; None before the first has ended,
+    and in records of before 0.2."""
     git_commit: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
     """The tracking server's own ids of this study."""
@@ -165,6 +168,13 @@ class StudyRecord(JsonRecord):
     def objective(self) -> metrics.Objective:
         """What its trials are compared by."""
         return metrics.Objective(self.metric)
+
+    @property
+    def worked_seconds(self) -> float | None:
+        """How long it was worked on; of an old record, from its start to its end; None unknown."""
+        if self.seconds is not None or not (self.ended_at and self.started_at):
+            return self.seconds
+        return self.ended_at - self.started_at
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -286,6 +296,25 @@ class StudyFolder:
         """Read the study's record."""
         return StudyRecord.read(self.record_file)
 
+    @property
+    def driver_lock(self) -> Path:
+        """Held by the process that adds trials."""
+        return self.path / "driver.lock"
+
+    def state(self) -> str:
+        """Return how the study stands now.
+
+        The record of one whose driver was killed says `running` for ever, its lock doesn't.
+        """
+        record = self.record()
+        if record.state != "running" or record.kind == "single":
+            return record.state
+        try:
+            with claimed(self.driver_lock) as is_free:
+                return "interrupted" if is_free else record.state
+        except OSError:  # of another user, say
+            return record.state
+
     def write_labels(self, labels: dict[str, npt.NDArray[np.int64]]) -> None:
         """Write {split: class index of each image}, in the manifest's order of the split."""
         write_npz(self.labels_file, labels)
@@ -308,7 +337,7 @@ class StudyFolder:
         Raises:
             RecordError: one holds it already.
         """
-        with claimed(self.path / "driver.lock") as is_ours:
+        with claimed(self.driver_lock) as is_ours:
             if not is_ours:
                 raise RecordError(
                     f"study {self.path.name!r} is being run by another process; wait for it, or "

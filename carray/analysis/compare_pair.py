@@ -18,7 +18,7 @@ from carray.config import TrialConfig, flatten
 from carray.data.manifest import Manifest
 from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
-from carray.predictions.candidates import Candidate, find_candidates, read_trials
+from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
@@ -97,9 +97,11 @@ class _SideTrials:
         trial = runs.find_trial(name) if is_trial else None
         folder = StudyFolder(trial.path.parent.parent) if trial else runs.find_study(name)
         study = folder.record()
-        found = find_candidates(study, read_trials(folder), need_weights=False).complete
-        if trial is not None:
-            found = tuple(one for one in found if one.folder.path == trial.path)
+        read = read_trials(folder)
+        if trial is not None:  # by name, one that was refitted as well
+            found = tuple(one for one in comparable(study, read) if one.folder.path == trial.path)
+        else:
+            found = find_candidates(study, read, need_weights=False).complete
         if not found:
             raise RecordError(f"{name} has no complete trial with logits to compare")
         configs = {_without_seed(one.record.config).model_dump_json() for one in found}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from carray import metrics
 from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
-from carray.predictions.candidates import Candidate, find_candidates, read_trials
+from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.statistics import Interval, scores_of_log_p
@@ -100,8 +100,10 @@ def compare_trials(
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
     record, labels = folder.record(), held_labels(folder)
-    found = find_candidates(record, read_trials(folder, metric), metric, need_weights=False)
-    chosen = _select(found.complete, record.name, trials, every)
+    read = read_trials(folder, metric)
+    found = find_candidates(record, read, metric, need_weights=False)
+    named = comparable(record, read) if trials is not None else found.complete
+    chosen = _select(named, record.name, trials, every)
     split = "test" if open_test and len(labels.of("test")) else "val"
     predictions = SplitPredictions(chosen, split, labels.of(split))
     opened = 0
@@ -118,7 +120,7 @@ def compare_trials(
         all_right=int(right_MN.all(axis=0).sum()),
         all_wrong=int((~right_MN).all(axis=0).sum()),
         models_that_opened_test=opened,
-        left_out=len(found.complete) - len(chosen),
+        left_out=len({*found.complete} - {*chosen}),
     )
 
 
@@ -131,7 +133,8 @@ def _select(
         if missing:
             raise RecordError(
                 f"trial {missing[0]} of study {study!r} can't be compared: it isn't complete, has "
-                f"no logits, or was refitted; choose among {', '.join(map(str, sorted(known)))}"
+                f"no logits, or was judged on other images; choose among "
+                f"{', '.join(map(str, sorted(known)))}"
             )
         chosen = tuple(known[number] for number in dict.fromkeys(trials))
     elif every:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import NoReturn
 
 from carray.errors import CarrayError
@@ -41,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def run(command: Callable[[], None]) -> None:
     """Run what a person started; a `CarrayError`, or a path that the system refuses, becomes one
     red sentence and exit code 2."""
+    _replace_unknown_letters()
     try:
         with log_on_stderr():
             command()
@@ -58,6 +60,13 @@ def run(command: Callable[[], None]) -> None:
         if ended.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             _leave()
         raise
+
+
+def _replace_unknown_letters() -> None:
+    """Let a terminal show `?` for letters that its encoding lacks: a name must cost no result."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from inspect import cleandoc
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from carray.cli import (
     ablation,
@@ -14,6 +15,7 @@ from carray.cli import (
     demo,
     ensemble,
     folds,
+    look,
     pictures,
     portfolio,
     sanity,
@@ -23,8 +25,39 @@ from carray.cli import (
     ui,
 )
 
+GUESSES = {
+    "resume": "`carray tune` with the arguments of before goes on where it stopped",
+    "continue": "`carray tune` with the arguments of before goes on where it stopped",
+    "stop": "Ctrl-C ends `carray tune`, and the same command goes on; `carray status` says how far",
+    "logs": "`carray show STUDY/NUMBER` has a trial's epochs, `carray report` a study's table",
+    "export": "models are folders below runs/models, which `carray list` names; `carray predict` "
+    "asks them, and MLflow loads them",
+    "search": "`carray tune DIR`",
+    "fit": "`carray train DIR`",
+    "models": "`carray list`",
+    "studies": "`carray list`",
+    "ls": "`carray list`",
+    "trials": "`carray leaderboard`, or `carray report`",
+    "best": "`carray leaderboard --top 1`",
+    "prepare": "`carray data prepare SOURCE --out DIR`",
+    "test": "`carray ensemble` measures a study's best on test, `carray compare` its models",
+    "evaluate": "`carray ensemble` measures a study's best on test, `carray compare` its models",
+}
+
+
+class _Commands(TyperGroup):
+    """Answers what people guess with the command that does it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name in GUESSES and self.get_command(ctx, name) is None:
+            ctx.fail(f"there is no command {name!r}: {GUESSES[name]}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="carray",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -50,28 +83,34 @@ def _options(
 ) -> None: ...
 
 
-app.add_typer(space.app, name="space")
-app.add_typer(data.app, name="data")
-app.command()(demo.demo)
-app.command()(tune.tune)
-app.command()(trial.train)
-app.command()(trial.replay)
-app.command()(sanity.sanity)
-app.command()(ensemble.ensemble)
-app.command()(ensemble.predict)
-app.command()(ensemble.report)
-app.command()(folds.folds)
-app.command()(analysis.compare)
-app.command()(analysis.errors)
-app.command()(analysis.features)
-app.command("add-class")(analysis.add_class)
-app.command()(pictures.confusion)
-app.command()(pictures.explain)
-app.command()(ui.ui)
-app.command()(ui.sync)
-app.command("replay-lab")(portfolio.replay_lab)
-app.command()(portfolio.portfolio)
-app.command()(ablation.ladder)
+SEARCH, LOOK, MODELS, MORE = "Search and train", "Look", "Models", "More"
+
+app.command(rich_help_panel=SEARCH)(demo.demo)
+app.add_typer(data.app, name="data", rich_help_panel=SEARCH)
+app.add_typer(space.app, name="space", rich_help_panel=SEARCH)
+app.command(rich_help_panel=SEARCH)(tune.tune)
+app.command(rich_help_panel=SEARCH)(trial.train)
+app.command(rich_help_panel=SEARCH)(sanity.sanity)
+app.command("list", rich_help_panel=LOOK)(look.list_)
+app.command(rich_help_panel=LOOK)(look.status)
+app.command(rich_help_panel=LOOK)(look.show)
+app.command(rich_help_panel=LOOK)(look.leaderboard)
+app.command(rich_help_panel=LOOK)(ensemble.report)
+app.command(rich_help_panel=LOOK)(ui.ui)
+app.command(rich_help_panel=LOOK)(analysis.compare)
+app.command(rich_help_panel=LOOK)(pictures.confusion)
+app.command(rich_help_panel=LOOK)(analysis.errors)
+app.command(rich_help_panel=LOOK)(pictures.explain)
+app.command(rich_help_panel=MODELS)(ensemble.ensemble)
+app.command(rich_help_panel=MODELS)(ensemble.predict)
+app.command(rich_help_panel=MODELS)(folds.folds)
+app.command(rich_help_panel=MODELS)(analysis.features)
+app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)
+app.command(rich_help_panel=MORE)(trial.replay)
+app.command(rich_help_panel=MORE)(ui.sync)
+app.command(rich_help_panel=MORE)(ablation.ladder)
+app.command("replay-lab", rich_help_panel=MORE)(portfolio.replay_lab)
+app.command(rich_help_panel=MORE)(portfolio.portfolio)
 
 
 def unwrap_docstring(doc: str) -> str:

@@ -24,6 +24,7 @@ def demo(
     Run again, it goes on where it stopped; nothing that is done is done twice.
     """
     from carray import api
+    from carray.drawing import drawn_or_none
     from carray.ensemble import build_ensemble
     from carray.progress import progress, seconds_text
     from carray.reports.ensemble import ensemble_lines
@@ -51,12 +52,13 @@ def demo(
     _step(3, "ensemble: from the logits that every trial left")
     ensemble = build_ensemble("demo", top=refits, runs=runs, name="demo")
     _print_found(ensemble_lines(ensemble))
-    picture = study_picture(study.folder, folder / "study.png")
-    print(f"\nThe study as a picture: {picture}\nDone in {seconds_text(time.monotonic() - start)}.")
+    picture = drawn_or_none(lambda: study_picture(study.folder, folder / "study.png"))
+    shown = f"The study as a picture: {picture}\n" if picture else ""
+    print(f"\n{shown}Done in {seconds_text(time.monotonic() - start)}.")
     print("Type next:")
     carray = command()
     print(f"  {carray} ui --runs {runs}")
-    print(f"  {carray} predict {runs}/models/demo {folder}/toycars/*/0001.*")
+    print(f"  {carray} predict {ensemble.package} {folder}/toycars/*/0001.*")
     print(f"  {carray} data prepare YOUR_FOLDER --out cars")
 
 

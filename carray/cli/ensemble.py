@@ -173,15 +173,17 @@ def report(
 
       carray report --study autumn --out autumn.png
     """
+    from carray.drawing import drawn_or_none
     from carray.records import RunsFolder
     from carray.reports.plots import study_picture
     from carray.reports.study import study_json, study_lines
 
     folder = RunsFolder.at(runs).find_study(study)
-    picture = study_picture(folder, out)
+    picture = drawn_or_none(lambda: study_picture(folder, out))
+    told = ["", f"picture: {picture}"] if picture else []
     emit(
         folder,
-        lambda folder: [*study_lines(folder, rows), "", f"picture: {picture}"],
+        lambda folder: [*study_lines(folder, rows), *told],
         as_json,
         lambda folder: {**study_json(folder), "picture": picture},
     )

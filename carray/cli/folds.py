@@ -45,15 +45,17 @@ def folds(
     """
     from carray.analysis.cross_validation import assemble_folds
     from carray.analysis.label_errors import write_label_issues
+    from carray.drawing import drawn_or_none
     from carray.records import RunsFolder
     from carray.reports.analysis import cross_validation_lines
     from carray.reports.cross_validation_plot import folds_picture
 
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
     folder = RunsFolder.at(runs).study(found.study)
-    picture = folds_picture(folder, [row.trial for row in found.folds])
+    trials = [row.trial for row in found.folds]
+    picture = drawn_or_none(lambda: folds_picture(folder, trials))
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
-    lines = [*cross_validation_lines(found), f"curves: {picture}"]
+    lines = [*cross_validation_lines(found), *([f"curves: {picture}"] if picture else [])]
     told: dict[str, Any] = {"picture": picture}
     if doubts:
         lines.append(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")

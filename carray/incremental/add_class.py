@@ -124,6 +124,11 @@ def _data_of(runs: RunsFolder, card: Card) -> str:
         raise RecordError(
             f"nothing under {runs.path} tells which data {card.name} was trained on: give --data"
         )
+    if not Path(found).exists():
+        raise RecordError(
+            f"{card.name} was trained on {found}, and nothing is there any more: say where it has "
+            "moved with --data DIR"
+        )
     return found
 
 

@@ -14,16 +14,19 @@ import torch
 from carray.config import Fit
 from carray.data.parallel import num_workers
 from carray.data.pixels.augmentation import WHOLE, View
-from carray.data.pixels.decode import Box, UnreadableImage, read_square
+from carray.data.pixels.decode import Box, UnreadableImage, make_square, read_square
 from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
 from carray.data.pixels.store import store_side
 from carray.errors import DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
+from carray.inference.given_images import GivenImages, listed_images
+from carray.inference.versions import find_version
 from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.logits import log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
+from carray.records import RunsFolder
 from carray.training.evaluation import predict_batches
 from carray.training.trial_state import Numerics, build_numerics, default_compute
 from carray.typing import Float32s, Progress
@@ -32,7 +35,7 @@ BATCH_IMAGES = 64
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
-_Image = tuple[Path, Box | None]
+_Image = tuple[Path | Square, Box | None]
 _Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
 
 
@@ -103,15 +106,20 @@ class Model:
         """Class names, in the order of the probabilities."""
         return self.card.classes
 
-    def predict(self, images: Sequence[ImagePath]) -> Float32s:
-        """Return probabilities of image files, (images, classes).
+    def predict(self, images: GivenImages) -> Float32s:
+        """Return probabilities, (images, classes).
+
+        Args:
+            images: a file, a folder, a PIL image, an array (H, W, 3) or (N, H, W, 3) of uint8 RGB,
+                or a list of these.
 
         Raises:
             DataError: an image can't be read; the first is named.
         """
-        found = self.predict_files(images)
+        given = listed_images(images)
+        found = self._predict([(image, None) for image in given], silent)
         for place, why in found.unreadable.items():
-            raise DataError(f"{images[place]} can't be read: {why}")
+            raise DataError(f"{given[place]} can't be read: {why}")
         return found.probabilities
 
     def predict_files(
@@ -124,11 +132,15 @@ class Model:
 
         `boxes` are used where the training images were cut to theirs.
         """
+        used = boxes if boxes is not None and self.card.crop == "box" else [None] * len(images)
+        return self._predict(
+            [(Path(image), box) for image, box in zip(images, used, strict=True)], progress
+        )
+
+    def _predict(self, wanted: Sequence[_Image], progress: Progress) -> Predictions:
         places: list[int] = []
         parts = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
-        used = boxes if boxes is not None and self.card.crop == "box" else [None] * len(images)
-        wanted = [(Path(image), box) for image, box in zip(images, used, strict=True)]
         with progress("predicting", len(wanted)) as advance:
             for batch in self._batches(wanted):
                 good = [(place, squares) for place, squares in batch if isinstance(squares, dict)]
@@ -157,18 +169,24 @@ class Model:
                 yield list(enumerate(read, start))
 
 
-def load_model(folder: str | Path, device: str | None = None) -> Model:
+def load_model(
+    folder: str | Path, device: str | None = None, *, runs: str | Path | None = None
+) -> Model:
     """Load a model package for prediction; imports torch.
 
     Args:
-        folder: the package, with its `card.json`.
+        folder: the package, with its `card.json`; or its name under `runs`, `NAME@1` for its first
+            version, a name alone for the newest.
         device: a torch device; None takes the GPU where there is one.
+        runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
 
     Raises:
         RecordError: it is no package, or is incomplete.
         WeightsError: weights have changed since the package was written, or don't fit.
     """
-    folder = Path(folder)
+    name, folder = str(folder), Path(folder)
+    if not (recovered(folder) / "card.json").exists() and "/" not in name:
+        folder = find_version(RunsFolder.at(runs).models, name) or folder
     card = Card.read(recovered(folder) / "card.json")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     members = []
@@ -198,9 +216,11 @@ def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.de
 
 def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
     """Return an image's squares, or why there are none."""
-    path, box = image
+    source, box = image
+    if not isinstance(source, Path):
+        return {(size, fit): make_square(source, store_side(size), fit) for size, fit in geometries}
     try:
-        data = path.read_bytes()
+        data = source.read_bytes()
         return {
             (size, fit): read_square(data, store_side(size), fit, box, margin)
             for size, fit in geometries

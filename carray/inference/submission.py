@@ -118,6 +118,22 @@ def class_columns(
     return {column: (index[name], 1 / sharing[name]) for column, name in becomes.items()}
 
 
+def _check_ids(found: ImageList) -> None:
+    """Refuse images that would share a row's id.
+
+    Raises:
+        DataError: two do; both files are named.
+    """
+    first: dict[str, Path] = {}
+    for name, path in zip(found.names, found.paths, strict=True):
+        other = first.setdefault(name, path)
+        if other != path:
+            raise DataError(
+                f"{other} and {path} would both be the row {name!r} of a submission: give the "
+                "folder above them, whose names are told apart, or a --sample with its ids"
+            )
+
+
 def probability_rows(
     found: ImageList,
     predicted: Predictions,
@@ -125,6 +141,7 @@ def probability_rows(
     columns: Mapping[str, tuple[int, float]],
 ) -> list[Row]:
     """Return one row an image; an unreadable one gets the mean of the others."""
+    _check_ids(found)
     places, shares = zip(*columns.values(), strict=True)
     p_NC = predicted.probabilities.astype(np.float64)
     known = dict(zip(predicted.places, p_NC, strict=True))
@@ -141,6 +158,7 @@ def category_rows(
     found: ImageList, predicted: Predictions, classes: Sequence[str], columns: Sequence[str]
 ) -> list[Row]:
     """Return one row an image; an unreadable one gets the likeliest class of the others."""
+    _check_ids(found)
     picks = predicted.probabilities.argmax(axis=1)
     fallback = int(np.bincount(picks, minlength=len(classes)).argmax())
     known = dict(zip(predicted.places, picks.tolist(), strict=True))

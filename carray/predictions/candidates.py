@@ -154,6 +154,18 @@ def find_candidates(
     return Candidates(study.name, metric or study.metric, tuple(kept.values()), dict(left_out))
 
 
+def comparable(study: StudyRecord, trials: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return those of `trials` that can be looked at beside each other, best first.
+
+    A trial that was refitted and one of a configuration that is there already are among them.
+    """
+    return tuple(
+        trial
+        for trial in trials
+        if trial.is_complete and not _exclusion_reason(trial, set(), study.manifest_hash, False)
+    )
+
+
 def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
     """Sort by value; of equals, complete ones first, then those of less log-loss."""
     objective, log_loss = metrics.Objective(metric), metrics.Objective(metrics.VAL_LOG_LOSS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.drawing import font_file
+from carray.drawing import font_file, matplotlib
 from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
 from carray.predictions.logits import read_logits
@@ -151,8 +151,7 @@ def draw_confusion(
 
 def save_picture(found: Confusion, file: Path) -> None:
     """Draw `found` and write it aside, then rename."""
-    import matplotlib as mpl
-
+    mpl = matplotlib()
     style: dict[str, Any] = {"font.size": 8, "text.color": INK, "axes.edgecolor": MUTED}
     family, classes = _letters(found.classes)
     style["font.family"] = family

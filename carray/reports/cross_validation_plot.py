@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carray import metrics
+from carray.drawing import matplotlib
 from carray.errors import RecordError
 from carray.files import written_aside
 from carray.records import StudyFolder, TrialRecord
@@ -28,6 +29,7 @@ def folds_picture(folder: StudyFolder, trials: Sequence[str], out: Path | None =
     loose = [record.name for record in records if record.config.fold is None]
     if loose or not records:
         raise RecordError(f"{loose[0] if loose else folder.path.name} is on no fold")
+    matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")

@@ -89,9 +89,9 @@ def draw_best_so_far(axes: Any, view: MetricAxis) -> None:
     if not ended:
         _nothing(axes, "No trial has ended yet")
         return
-    start = view.study.started_at or min(record.started_at or 0.0 for record in ended)
-    scale, unit = _time_unit(max(record.ended_at or 0.0 for record in ended) - start)
-    times = [((record.ended_at or 0.0) - start) / scale for record in ended]
+    worked = worked_times(view.records, [record.ended_at or 0.0 for record in ended])
+    scale, unit = _time_unit(max(worked))
+    times = [seconds / scale for seconds in worked]
     values = [view.value(record) for record in ended]
     for time, record in zip(times, ended, strict=True):
         _dot(axes, view, record, time)
@@ -109,9 +109,21 @@ def draw_best_so_far(axes: Any, view: MetricAxis) -> None:
         fontweight="bold",
         fontsize=9,
     )
-    _titled(axes, "The best so far", f"{unit} since the start", view.label)
+    _titled(axes, "The best so far", f"{unit} of the search", view.label)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     _fit_y(axes, view, values)
+
+
+def worked_times(records: Sequence[TrialRecord], at: Sequence[float]) -> list[float]:
+    """Return how long any trial had run by each moment of `at`: pauses of the study don't count."""
+    spans = sorted((r.started_at, r.ended_at or max(at)) for r in records if r.started_at)
+    joined: list[list[float]] = []
+    for start, end in spans:
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    return [sum(max(0.0, min(end, one) - start) for start, end in joined) for one in at]
 
 
 def draw_against_lr(axes: Any, view: MetricAxis) -> None:

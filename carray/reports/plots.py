@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from carray.drawing import matplotlib
 from carray.errors import RecordError
 from carray.files import read_json, written_aside
 from carray.records import StudyFolder, TrialRecord
@@ -37,9 +38,7 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
         raise RecordError(f"study {study.name!r} has no epoch to draw yet; wait for its first")
     view = MetricAxis(study, records, _colours(records))
     out = out or folder.path / "picture.png"
-    import matplotlib as mpl
-
-    with mpl.rc_context(_style()):
+    with matplotlib().rc_context(_style()):
         figure = _draw(view, _newest_ensemble(folder))
         with written_aside(out) as aside:
             figure.savefig(aside, format="png", dpi=150)

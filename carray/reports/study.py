@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shlex import quote
 from textwrap import wrap
 from typing import Any
@@ -20,7 +21,9 @@ from carray.reports.table import table
 
 WIDTH = 100
 ROWS = 10
-BACKBONE_WIDTH = 26
+BACKBONE_WIDTH = 17
+SHORT_HEADS = {metrics.VAL_BALANCED_ACCURACY: "balanced"}  # where a name is too wide
+INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class TrialRow:
     refit_of: int | None
     fold: int | None = None
     """Judged on this fold, not on `val`: not to be compared with the others."""
+    top5: float = math.nan
+    macro_f1: float = math.nan
+    balanced_accuracy: float = math.nan
+
+    def value_in(self, metric: str) -> float:
+        """Return the value of an objective, as in `val/top1`."""
+        return float(getattr(self, metric.rpartition("/")[2]))
 
 
 def study_table(folder: StudyFolder) -> list[TrialRow]:
@@ -51,7 +61,14 @@ def study_table(folder: StudyFolder) -> list[TrialRow]:
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         return record.config.fold is not None, objective.key_of(record), record.number
 
-    return [row_of(record) for record in sorted(folder.records(), key=key)]
+    is_running = folder.record().kind == "single" or folder.state() == "running"
+    rows = [row_of(record) for record in sorted(folder.records(), key=key)]
+    return rows if is_running else [_at_rest(row) for row in rows]
+
+
+def _at_rest(row: TrialRow) -> TrialRow:
+    """Return a trial's row in a study that nobody runs: the next call goes on with it."""
+    return replace(row, state=INTERRUPTED) if row.state == TrialState.RUNNING else row
 
 
 def row_of(record: TrialRecord) -> TrialRow:
@@ -71,12 +88,15 @@ def row_of(record: TrialRecord) -> TrialRow:
         seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
         refit_of=record.refit_of,
         fold=record.config.fold,
+        top5=record.best(metrics.VAL_TOP5),
+        macro_f1=record.best(metrics.VAL_MACRO_F1),
+        balanced_accuracy=record.best(metrics.VAL_BALANCED_ACCURACY),
     )
 
 
 def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
     """Return the study's table: how it ended, its best trials, and what to type next."""
-    study, table = folder.record(), study_table(folder)
+    study, table = study_now(folder), study_table(folder)
     lines = [headline(study, table), ""]
     lines += table_lines(table[:rows], study.metric)
     if len(table) > rows:
@@ -86,6 +106,11 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
     if gain := search_gain(folder):
         lines += ["", *gain_lines(gain)]
     return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
+
+
+def study_now(folder: StudyFolder) -> StudyRecord:
+    """Return the study's record with the state that it is really in."""
+    return folder.record().model_copy(update={"state": folder.state()})
 
 
 def gain_lines(gain: SearchGain) -> list[str]:
@@ -114,13 +139,14 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     states = Counter(row.state for row in searched if row.reason != TIME_BUDGET)
     by_budget = sum(row.reason == TIME_BUDGET for row in searched)
     refits = sum(row.kind == "refit" for row in table)
-    told = [f"{states[state]} {state}" for state in TrialState if states[state]]
+    shown = (*TrialState, INTERRUPTED)
+    told = [f"{states[state]} {state}" for state in shown if states[state]]
     told += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
     folds = sum(row.fold is not None for row in table)
     told += [f"{folds} on folds"] if folds else []
     took = ""
-    if study.ended_at and study.started_at:
-        took = f", {seconds_text(study.ended_at - study.started_at)}"
+    if study.worked_seconds is not None:
+        took = f", {seconds_text(study.worked_seconds)}"
     told += [f"{by_budget} stopped by the budget"] if by_budget else []
     is_spent = study.standing == BUDGET_SPENT
     if is_spent and study.trials > len(searched):
@@ -134,19 +160,20 @@ def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
     """Return aligned lines, header first."""
     if not rows:
         return ["no trial has been recorded yet"]
-    log_loss, top1 = (
-        f"{name}{'*' if metric == spelt else ''}"
-        for name, spelt in (("log-loss", metrics.VAL_LOG_LOSS), ("top-1", metrics.VAL_TOP1))
+    first = metric if metric != metrics.VAL_TOP1 else metrics.VAL_LOG_LOSS
+    left, top1 = (
+        f"{SHORT_HEADS.get(spelt, metrics.SHORT_NAMES[spelt])}{'*' if metric == spelt else ''}"
+        for spelt in (first, metrics.VAL_TOP1)
     )
     columns = (
-        *("trial:<6", "state:<12", f"backbone:<{BACKBONE_WIDTH}", "lr:>9.2g", "epochs:>8"),
-        *("best at:>8", f"{log_loss}:>11.4f", f"{top1}:>9.4f", "time:>9"),
+        *("trial:<6", "state:<12", f"backbone:<{BACKBONE_WIDTH}", "lr:>8.2g", "best/epochs:>12"),
+        *(f"{left}:>10.4f", f"{top1}:>8.4f", "time:>7"),
     )
-    header, *lines = table(columns, map(_cells, rows))
+    header, *lines = table(columns, (_cells(row, first) for row in rows))
     return [header, "-" * len(header), *lines]
 
 
-def _cells(row: TrialRow) -> tuple[object, ...]:
+def _cells(row: TrialRow, metric: str) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
@@ -154,13 +181,13 @@ def _cells(row: TrialRow) -> tuple[object, ...]:
     if len(backbone) >= BACKBONE_WIDTH:
         backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
     return (
-        *(f"{row.number:04d}", state, backbone, row.lr, row.epochs, row.best_epoch),
-        *(_short(row.log_loss), _short(row.top1), seconds_text(row.seconds)),
+        *(f"{row.number:04d}", state, backbone, row.lr, f"{row.best_epoch or '-'}/{row.epochs}"),
+        *(_short(row.value_in(metric)), _short(row.top1), seconds_text(row.seconds)),
     )
 
 
 def _short(value: float) -> float | str:
-    return f"{value:.3g}" if abs(value) >= 1e5 else value  # a column is 11 wide
+    return f"{value:.3g}" if abs(value) >= 1e4 else value  # a column is 10 wide
 
 
 def _failures(table: Sequence[TrialRow]) -> list[str]:
@@ -198,7 +225,7 @@ def study_json(folder: StudyFolder) -> dict[str, Any]:
     """Return the study and all its trials as JSON-able data; unknown numbers are None."""
     found: dict[str, Any] = to_jsonable(
         {
-            "study": folder.record(),
+            "study": study_now(folder),
             "folder": folder.path,
             "trials": study_table(folder),
             "search_gain": search_gain(folder),

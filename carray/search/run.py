@@ -36,6 +36,7 @@ from carray.search.setup import (
     write_files,
 )
 from carray.search.signals import Interrupts
+from carray.search.waiting import waiting_for
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import SubprocessTracker, Tracker
 
@@ -79,7 +80,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         records = setup.folder.records()  # of earlier calls
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
-        checked = _join_cluster(setup, stack)
+        checked = _join_cluster(setup, stack, board)
         interrupts.take()
         gpus = resolve_gpu_share(
             request.gpus_per_trial, setup.space, setup.manifest, nodes(), board.note
@@ -93,8 +94,10 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         if has_pending_trials(setup, records):
             begun = running_lanes(plan, setup.folder, lambda: bool(interrupts.name))
             lanes = stack.enter_context(begun)
-        checked.result()
-        tracker.wait_open()
+        with waiting_for("the check of backbones and their weights", board.note):
+            checked.result()
+        with waiting_for("the tracking store", board.note):
+            tracker.wait_open()
         write_files(setup)
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
         ledger = stack.enter_context(open_ledger(setup, records, observers))
@@ -107,7 +110,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         try:
             session.run()
         finally:
-            _end(setup, session.outcome(), observers)
+            _end(setup, session.outcome(), observers, time.monotonic() - called_at)
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
@@ -115,13 +118,14 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     return setup.folder
 
 
-def _join_cluster(setup: StudySetup, stack: ExitStack) -> Future[None]:
+def _join_cluster(setup: StudySetup, stack: ExitStack, board: Board) -> Future[None]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
     named = checker.submit(check_names, setup.space)
     checked = checker.submit(check_classifiers, setup)
     try:
-        stack.enter_context(connected(setup.request.address))
+        with waiting_for("Ray to start", board.note):
+            stack.enter_context(connected(setup.request.address))
     finally:
         named.result()  # a misspelt name is told first, whatever a cluster says
     return checked
@@ -139,9 +143,15 @@ def _start(
     setup.study.write(folder.record_file)
 
 
-def _end(setup: StudySetup, outcome: Mapping[str, Any], observers: Sequence[Tracker]) -> None:
+def _end(
+    setup: StudySetup,
+    outcome: Mapping[str, Any],
+    observers: Sequence[Tracker],
+    call_seconds: float,
+) -> None:
     """Write how the study stands, and let the observers know."""
-    study = setup.study.model_copy(update=outcome)
+    seconds = (setup.study.seconds or 0.0) + call_seconds
+    study = setup.study.model_copy(update={**outcome, "seconds": seconds})
     file = setup.folder.record_file
     try:
         study.write(file)

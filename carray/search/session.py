@@ -26,6 +26,7 @@ from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
+from carray.search.waiting import waiting_for
 from carray.search.watchdog import watched
 
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
@@ -247,8 +248,14 @@ class Session:
                 yield lanes
 
     def _wait_for(self, lanes: Lanes) -> None:
-        timeout = self._request.place_timeout_seconds
-        if lanes.wait_up(timeout, unless=self._stopped) == 0 and not self._stopped():
+        timeout, wanted = self._request.place_timeout_seconds, lanes.num_lanes
+
+        def so_far() -> str:
+            return f"{lanes.lanes_up()} of {wanted} up, loading libraries"
+
+        with waiting_for(f"{wanted} lane{'s' * (wanted > 1)}", self._board.note, so_far):
+            up = lanes.wait_up(timeout, unless=self._stopped)
+        if up == 0 and not self._stopped():
             raise PlanError(lanes.place_error(timeout))
         self._start_seconds = time.monotonic() - self._began_at
 

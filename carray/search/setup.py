@@ -262,7 +262,9 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    kept = {n: getattr(stored, n) for n in ("recipe", "started_at", "tracking", "cost")}
+    names = ("recipe", "started_at", "tracking", "cost")
+    kept = {name: getattr(stored, name) for name in names}
+    kept["seconds"] = stored.worked_seconds
     return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
 
 

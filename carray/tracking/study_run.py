@@ -49,6 +49,8 @@ class StudyRun:
     study: str
     experiment_id: str
     run_id: str
+    metric: str = metrics.VAL_LOG_LOSS
+    """What the study optimises."""
     best_value: float = float("nan")
     trials: dict[int, TrialRunState] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ class StudyRun:
                 tags=tags,
                 run_name=study.name,
             ).info.run_id
-        run = cls(client, study.name, experiment_id, run_id)
+        run = cls(client, study.name, experiment_id, run_id, study.metric)
         run._find_trials()
         return run
 
@@ -109,20 +111,21 @@ class StudyRun:
     def end(self, record: TrialRecord, status: str) -> None:
         """End a trial's run; draw the study's own curve, the best value so far."""
         ended_ms = round(1000 * (record.ended_at or time.time()))
-        if self.note_best(record):
-            name = f"best/{record.config.best_metric}"
-            self.client.log_metric(
-                self.run_id, name, self.best_value, timestamp=ended_ms, step=record.number
-            )
         known = self.trials[record.number]
+        if self.note_best(record):  # by how many have ended: trials end in another order
+            step = sum(trial.ended for trial in self.trials.values()) + (not known.ended)
+            self.client.log_metric(
+                self.run_id, f"best/{self.metric}", self.best_value, timestamp=ended_ms, step=step
+            )
         self.client.set_terminated(known.run_id, status=status, end_time=ended_ms)
         self.trials[record.number] = replace(known, ended=True)
 
     def note_best(self, record: TrialRecord) -> bool:
         """Remember the best value of all ended trials; say whether it is this one's."""
-        metric = record.config.best_metric
-        value = record.best(metric)
-        is_best = metrics.Objective(metric).is_better(value, self.best_value)
+        if record.kind == "fold":  # judged on other images
+            return False
+        value = record.best(self.metric)
+        is_best = metrics.Objective(self.metric).is_better(value, self.best_value)
         self.best_value = value if is_best else self.best_value
         return is_best
 

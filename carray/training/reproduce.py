@@ -164,6 +164,11 @@ def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) ->
         data = known.record().data
     if data is None:
         raise RecordError(f"trial {record.name} doesn't say where its data are; give --data DIR")
+    if not Path(data).exists():
+        raise RecordError(
+            f"trial {record.name} was trained on {data}, and nothing is there any more: say where "
+            "it has moved with --data DIR"
+        )
     found = Manifest.load(Path(data)).hash
     if found != record.manifest_hash:
         raise RecordError(

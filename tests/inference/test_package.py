@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from carray.config import InputSpec, build_config
 from carray.data.pixels.decode import read_square
 from carray.data.pixels.store import store_side
 from carray.data.preparation.prepare import prepare
 from carray.ensemble import build_ensemble, default_package
-from carray.errors import RecordError, WeightsError
+from carray.errors import DataError, RecordError, WeightsError
 from carray.inference.inputs import find_package
 from carray.inference.package import member_input, packages, safetensors_metadata, write_package
 from carray.inference.predictor import load_model
@@ -109,6 +110,24 @@ def test_the_card_says_what_it_is_worth_and_on_what(tmp_path: Path) -> None:
     )
     assert abs(sum(member["weight"] for member in card["members"]) - 1) < 1e-6
     assert not list((tmp_path / "models").glob(".final*"))
+
+
+def test_a_model_is_loaded_by_name_and_takes_what_python_has(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    build_ensemble(runs=tmp_path, track=False, name="final")
+    model = load_model("final", "cpu", runs=tmp_path)
+    images = draw_images(tmp_path / "images")
+    p = model.predict(images)
+    assert np.array_equal(model.predict(tmp_path / "images"), p)
+    assert np.array_equal(model.predict(str(images[0])), p[:1])
+    with Image.open(images[1]) as opened:
+        assert np.allclose(model.predict(opened), p[1:2], atol=1e-5)
+        array = np.asarray(opened.convert("RGB"))
+    assert np.allclose(model.predict(array), p[1:2], atol=1e-5)
+    assert np.allclose(model.predict([array, images[0]]), p[[1, 0]], atol=1e-5)
+    for wrong in (array[..., 0], array.astype(float), 3):
+        with pytest.raises(DataError, match=r"is no image: give paths"):
+            model.predict(wrong)  # type: ignore[arg-type]
 
 
 def test_a_measured_package_is_never_overwritten(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from carray.data.manifest import SPLITS
 from carray.errors import DataError
 from carray.typing import Rows
 
+ENSEMBLE_IMAGES = 10  # with fewer on val or blend an ensemble is refused
 MIN_BLEND_IMAGES = 40  # fewer choose an ensemble no better than chance would
 MAX_NAMED = 8  # classes that an error names before it counts the rest
 
@@ -213,6 +214,17 @@ def _note_absent(
             notes.append(f"{split} has no image of {', '.join(absent[:MAX_NAMED])}{more}")
 
 
+def _without_blend(cut: Mapping[str, float], images: int) -> str:
+    """Say what ensembles are judged on without a blend split."""
+    held = round(cut["val"] * images) if "val" in cut else ENSEMBLE_IMAGES
+    if held >= ENSEMBLE_IMAGES:
+        return "ensembles are cross-fitted on val"
+    return (
+        f"val will hold about {held} images, and `carray ensemble` needs {ENSEMBLE_IMAGES} on one "
+        "of the two: larger --val or --blend, or more images"
+    )
+
+
 def _fractions(
     labels: Rows,
     groups: Rows,
@@ -229,7 +241,7 @@ def _fractions(
     if blend:
         problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
         if problem:
-            notes.append(f"no blend split: {problem}; ensembles are cross-fitted on val")
+            notes.append(f"no blend split: {problem}; {_without_blend(cut, len(labels))}")
         else:
             cut["blend"] = blend
     ordered = {name: cut[name] for name in SPLITS if name in cut}

@@ -70,9 +70,8 @@ class Board:
         self._say(text)
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
-        """Begin the clock."""
+        """Take the study; the clock goes on from the call's start: one for all lines."""
         self._study = study
-        self._start = time.monotonic()
 
     def known(self, records: Sequence[TrialRecord]) -> None:
         """Learn of trials of earlier calls."""

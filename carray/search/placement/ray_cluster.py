@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 
 import psutil
@@ -101,6 +102,11 @@ def _connect(where: str) -> None:
     try:
         ray.init(address=where, **settings)
     except (OSError, ValueError, RuntimeError) as error:
+        if "AF_UNIX" in str(error):
+            raise PlanError(
+                f"Ray can't open its sockets below {tempfile.gettempdir()}, whose path is too "
+                "long: set TMPDIR to a shorter path, as in TMPDIR=/tmp"
+            ) from None
         raise _nobody_at(where, error) from None
     _ours[:] = filter(_is_daemon, psutil.Process().children())
 
@@ -125,8 +131,14 @@ def _refuse_silence(where: str) -> None:
 
 
 def _nobody_at(where: str, error: Exception) -> PlanError:
+    said = str(error).splitlines()[0]
+    if where == os.environ.get("RAY_ADDRESS"):
+        return PlanError(
+            f"no Ray cluster answers at {where!r}, which RAY_ADDRESS names ({said}); unset "
+            "RAY_ADDRESS to run on this machine, or start one with `ray start --head`"
+        )
     return PlanError(
-        f"no Ray cluster answers at {where!r} ({str(error).splitlines()[0]}); start one with "
+        f"no Ray cluster answers at {where!r} ({said}); start one with "
         "`ray start --head`, or leave --address out to run on this machine"
     )
 

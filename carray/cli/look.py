@@ -1,0 +1,91 @@
+"""`carray list`, `status`, `show`, `leaderboard`: what there is, without running anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
+
+
+def list_(runs: RunsOption = None, as_json: JsonOption = False) -> None:
+    """List the studies and models under the runs folder, the newest first.
+
+    [dim]Examples:[/]
+
+      carray list
+
+      carray list --json
+    """
+    from carray.records import RunsFolder
+    from carray.reports.listing import list_lines, list_models, list_studies
+
+    where = RunsFolder.at(runs)
+    emit(
+        where,
+        list_lines,
+        as_json,
+        lambda where: {"studies": list_studies(where), "models": list_models(where)},
+    )
+
+
+def status(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOption = False) -> None:
+    """Say how a study stands: running or not, its trials by state, the best so far.
+
+    [dim]Examples:[/]
+
+      carray status
+
+      carray status --study autumn
+    """
+    from carray.records import RunsFolder
+    from carray.reports.listing import status_lines
+    from carray.reports.study import study_json
+
+    emit(RunsFolder.at(runs).find_study(study), status_lines, as_json, study_json)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A study, a trial (STUDY/NUMBER), or a model.")],
+    runs: RunsOption = None,
+) -> None:
+    """Show a study, a trial or a model: what it is made of and what it is worth.
+
+    [dim]Examples:[/]
+
+      carray show autumn
+
+      carray show autumn/0017
+
+      carray show autumn-top3
+    """
+    from carray.records import RunsFolder
+    from carray.reports.listing import show_lines
+
+    for line in show_lines(RunsFolder.at(runs), name):
+        print(line)
+
+
+def leaderboard(
+    study: StudyOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Trials at most.")] = 20,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank a study's trials by its metric, each with what was drawn for it.
+
+    [dim]Examples:[/]
+
+      carray leaderboard --study autumn --top 5
+    """
+    from carray.records import RunsFolder
+    from carray.reports.listing import leaderboard as frame_of
+    from carray.reports.listing import leaderboard_lines
+
+    emit(
+        RunsFolder.at(runs).find_study(study),
+        lambda folder: leaderboard_lines(folder, top),
+        as_json,
+        lambda folder: frame_of(folder).head(top).to_dict("records"),
+    )

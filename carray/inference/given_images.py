@@ -1,0 +1,59 @@
+"""Images as Python code has them: paths, folders, PIL images, arrays, or several of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from carray.data.pixels.decode import to_rgb
+from carray.errors import DataError
+from carray.inference.inputs import find_images
+
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+OneImage = str | Path | Image.Image | Pixels
+GivenImages = OneImage | Sequence[OneImage]
+
+
+def listed_images(given: GivenImages) -> list[Path | Pixels]:
+    """Return every image that is given, a folder's by name, PIL images as arrays.
+
+    Raises:
+        DataError: there is none, a path isn't there, or an array is no image.
+    """
+    several = given if isinstance(given, list | tuple) else [given]
+    return [image for one in several for image in _images_of(one)]
+
+
+def _images_of(given: object) -> Iterator[Path | Pixels]:
+    if isinstance(given, str | Path):
+        # a file that can't be read is told by whoever reads it
+        folder = Path(given)
+        yield from find_images([folder]).paths if folder.is_dir() else (folder,)
+    elif isinstance(given, Image.Image):
+        yield to_rgb(given)
+    elif isinstance(given, np.ndarray) and given.ndim == 4:
+        for each in given:
+            yield _checked(each)
+    else:
+        yield _checked(given)
+
+
+def _checked(given: object) -> Pixels:
+    """Return an array that is an image.
+
+    Raises:
+        DataError: it is of another shape or kind; which is told.
+    """
+    if isinstance(given, np.ndarray) and given.dtype == np.uint8:
+        if given.ndim == 3 and given.shape[2] == 3 and given.size:
+            return given
+        what = f"an array of shape {given.shape}"
+    elif isinstance(given, np.ndarray):
+        what = f"an array of {given.dtype}"
+    else:
+        what = f"a {type(given).__name__}"
+    raise DataError(f"{what} is no image: give paths, PIL images, or uint8 arrays (H, W, 3) of RGB")

@@ -1,0 +1,239 @@
+"""What there is under a runs folder: studies, trials and models, in lines for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carray import metrics
+from carray.config import TrialConfig, flatten
+from carray.errors import RecordError, did_you_mean
+from carray.inference.card import Card
+from carray.inference.package import is_measured, packages
+from carray.inference.versions import find_version, version_note
+from carray.progress import seconds_text
+from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.reports.study import headline, study_lines, study_now, study_table
+from carray.reports.table import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 80
+STUDIES = ("study:<24.23", "state:<12", "trials:>7", "best:>9.4f", "metric:>20", "time:>8")
+MODELS = ("model:<30.29", "members:>8", "test top-1:>11.4f", "study:>31.30")
+NOTHING = "nothing under {}: `carray demo` makes a first study, `carray tune DIR` one of your own"
+
+
+def list_lines(runs: RunsFolder) -> list[str]:
+    """Return every study, the newest first, then every model."""
+    studies, models = list_studies(runs), list_models(runs)
+    if not studies and not models:
+        return [NOTHING.format(runs.path)]
+    lines = table(STUDIES, (_study_cells(study) for study in studies)) if studies else []
+    if models:
+        rows = ([model[name] for name in ("name", "members", "top1", "study")] for model in models)
+        lines += ["", *table(MODELS, rows)]
+    return [*lines, "", "next:", "  carray show NAME"]
+
+
+def _study_cells(study: Mapping[str, Any]) -> list[object]:
+    seconds = study["seconds"]
+    took = None if seconds is None else seconds_text(seconds)
+    return [*(study[name] for name in ("name", "state", "trials", "best", "metric")), took]
+
+
+def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
+    """Return each study's name, state, number of trials, best value and seconds, newest first."""
+    told = []
+    for folder in reversed(runs.studies()):
+        study, records = study_now(folder), folder.records()
+        best = study.objective.best(record for record in records if record.config.fold is None)
+        told.append(
+            {
+                "name": study.name,
+                "kind": study.kind,
+                "state": study.state,
+                "trials": len(records),
+                "best": math.nan if best is None else best.best(study.metric),
+                "metric": study.metric,
+                "seconds": study.worked_seconds,
+            }
+        )
+    return told
+
+
+def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
+    """Return each model's name, study, number of members, and top-1 on test, newest first."""
+    told = []
+    for folder in reversed(packages(runs)):
+        card = Card.read(folder / "card.json")
+        test = card.results.get("test") or {}
+        side = "single" if card.results.get("kept_single") else "ensemble"
+        top1 = test[side]["top1"]["value"] if test else math.nan
+        row = {"name": folder.name, "study": card.study, "members": len(card.members)}
+        told.append({**row, "top1": top1, "folder": folder})
+    return told
+
+
+def show_lines(runs: RunsFolder, name: str) -> list[str]:
+    """Return what `name` is: a trial (`STUDY/NUMBER`), a model package, or a study.
+
+    Raises:
+        RecordError: it is none of these; the nearest name is told.
+    """
+    if "/" in name or (Path(name) / "record.json").exists():
+        return trial_lines(runs.find_trial(name).record())
+    package, is_study = find_version(runs.models, name), runs.study(name).record_file.exists()
+    if package is not None:
+        other = f"there is a study of this name too: carray status --study {name}"
+        return [*model_lines(package), *([other] if is_study else [])]
+    if is_study:
+        return study_lines(runs.study(name))
+    known = [study.path.name for study in runs.studies()]
+    known += [folder.name for folder in packages(runs)]
+    raise RecordError(
+        f"there is no study and no model {name!r} under {runs.path}{did_you_mean(name, known)}; "
+        "`carray list` names them, a trial is STUDY/NUMBER"
+    )
+
+
+def trial_lines(record: TrialRecord) -> list[str]:
+    """Return how a trial stands, what it was asked to do, and its epochs."""
+    lines = [
+        f"trial {record.name} is {record.state}" + (f": {record.reason}" if record.reason else "")
+    ]
+    if record.refit_of is not None:
+        lines.append(f"a refit of trial {record.refit_of:04d}")
+    lines += ["", "configuration, where it isn't the default:"]
+    usual = flatten(TrialConfig())
+    for key, value in flatten(record.config).items():
+        if value != usual[key]:
+            drawn = "  (drawn)" if any(key in name for name in record.params) else ""
+            lines.append(f"  {key:<28} {value}{drawn}")
+    computed = [str(each) for each in (record.compute, record.hardware) if each is not None]
+    lines += [f"computed in {', '.join(computed)}"] if computed else []
+    if record.epochs:
+        lines += ["", *_epoch_lines(record)]
+    return lines
+
+
+def _epoch_lines(record: TrialRecord) -> list[str]:
+    names = (metrics.TRAIN_LOSS, *metrics.OBJECTIVES, metrics.LR)
+    heads = ("train loss", "log-loss", "top-1", "top-5", "macro F1", "balanced", "lr")
+    columns = ("epoch:<8", *(f"{head}:>10.4f" for head in heads[:-1]), f"{heads[-1]}:>10.2g")
+    rows = []
+    for number, row in enumerate(record.epochs, start=1):
+        mark = f"{number}{' *' if number == record.best_epoch else ''}"
+        rows.append((mark, *(row.get(name, math.nan) for name in names)))
+    return [*table(columns, rows), f"*: the best in {record.config.best_metric}, which is kept"]
+
+
+def model_lines(folder: Path) -> list[str]:
+    """Return what a model package holds, and what it was worth."""
+    card = Card.read(folder / "card.json")
+    lines = [f"model {folder.name}: {card.what}", f"of study {card.study}, {_date(card.made_at)}"]
+    lines += [note] if (note := version_note(folder)) else []
+    rows = ((each.trial, each.backbone, each.weight) for each in card.members)
+    lines += ["", *table(("member:<26.25", "backbone:<40.39", "weight:>8.3f"), rows), ""]
+    if card.temperature != 1:
+        lines.append(f"temperature {card.temperature:g}")
+    if is_measured(card.results):
+        lines.append(str(card.results.get("verdict", "")))
+    else:
+        lines.append("it was not measured on test")
+    return [*lines, "", "next:", f"  carray predict {folder.name} IMAGES --out predictions.csv"]
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "of unknown date"
+
+
+def status_lines(folder: StudyFolder) -> list[str]:
+    """Return how a study stands now: counts, what runs, the best so far."""
+    study, rows = study_now(folder), study_table(folder)
+    lines = [headline(study, rows)]
+    running = [record for record in folder.records() if record.state is TrialState.RUNNING]
+    for record in running if study.state == "running" else ():
+        done = f"{len(record.epochs)}/{record.config.epochs} epochs"
+        lines.append(f"  trial {record.number:04d} runs: {record.config.backbone}, {done}")
+    best = next((row for row in rows if row.fold is None and row.best_epoch), None)
+    if best is not None:
+        name, value = metrics.SHORT_NAMES[study.metric], best.value_in(study.metric)
+        lines.append(f"best {name} {value:.4f}: trial {best.number:04d}, {best.backbone}")
+    if study.state == "interrupted":
+        lines.append("the `carray tune` that began it goes on where it stopped")
+    return lines
+
+
+def leaderboard(folder: StudyFolder) -> pd.DataFrame:
+    """Return a study's trials, best first: a row each, with what was drawn as columns.
+
+    Folds are left out, since they are judged on other images.
+    """
+    import pandas as pd
+
+    records = {record.number: record for record in folder.records()}
+    rows = [row for row in study_table(folder) if row.fold is None]
+    told = [{**_scores(row), **drawn(records[row.number])} for row in rows]
+    return pd.DataFrame(told, columns=list(dict.fromkeys(name for row in told for name in row)))
+
+
+def _scores(row: Any) -> dict[str, Any]:
+    scores = {name: row.value_in(name) for name in metrics.OBJECTIVES}
+    shown = ("trial", "kind", "state", "backbone")
+    epochs = {"epochs": row.epochs, "best_epoch": row.best_epoch, "seconds": row.seconds}
+    return {**{name: getattr(row, name) for name in shown}, **scores, **epochs}
+
+
+def drawn(record: TrialRecord) -> dict[str, Any]:
+    """Return what was drawn for a trial, by dotted names; a block's names lose its alias."""
+    alias = f"{record.params.get('backbone_block')}."
+    skipped = ("backbone", "backbone_block")
+    return {
+        name.removeprefix(alias): value
+        for name, value in record.params.items()
+        if name not in skipped
+    }
+
+
+def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
+    """Return the best `top` trials, each with its score and what was drawn for it."""
+    metric = folder.record().metric
+    rows = [row for row in study_table(folder) if row.fold is None][:top]
+    if not rows:
+        return ["no trial has been recorded yet"]
+    records = {record.number: record for record in folder.records()}
+    name = metrics.SHORT_NAMES[metric]
+    columns = ("trial:<6", "state:<12", f"{name}:>{max(10, len(name) + 1)}.4f", "  backbone:<30")
+    lines = table(
+        columns, ((f"{r.number:04d}", r.state, r.value_in(metric), f"  {r.backbone}") for r in rows)
+    )
+    told = [lines[0]]
+    for line, row in zip(lines[1:], rows, strict=True):
+        told += [line, *_drawn_lines(drawn(records[row.number]))]
+    return told
+
+
+def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:
+    import textwrap
+
+    words = [f"{name}={_text(value)}" for name, value in values.items()]
+    yield from textwrap.wrap(
+        "  ".join(words), WIDTH, initial_indent="      ", subsequent_indent="      "
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def html(frame: pd.DataFrame, head: Sequence[str]) -> str:
+    """Return a study as a notebook shows it."""
+    from html import escape
+
+    text = "".join(f"<p>{escape(line)}</p>" for line in head)
+    return text + str(frame.head(20).to_html(index=False, float_format="{:.4g}".format, border=0))

@@ -1,0 +1,68 @@
+"""What there is, in lines of at most 80 columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carray.api import load_study
+from carray.errors import RecordError
+from carray.records import RunsFolder, TrialState
+from carray.reports.listing import (
+    leaderboard,
+    leaderboard_lines,
+    list_lines,
+    show_lines,
+    status_lines,
+)
+from carray.reports.study import study_table
+from tests.reports.studies import make_study
+
+
+def test_every_list_fits_80_columns(tmp_path: Path) -> None:
+    folder, runs = make_study(tmp_path), RunsFolder(tmp_path)
+    name = folder.path.name
+    trial = study_table(folder)[0].trial
+    for lines in (
+        list_lines(runs),
+        status_lines(folder),
+        show_lines(runs, trial),
+        show_lines(runs, name)[:14],
+        leaderboard_lines(folder, 5),
+    ):
+        assert lines
+        assert max(map(len, lines)) <= 80, lines
+
+
+def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
+    assert "`carray demo`" in list_lines(RunsFolder(tmp_path))[0]
+
+
+def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    with pytest.raises(RecordError, match=r"did you mean 'toycars-quick'"):
+        show_lines(RunsFolder(tmp_path), "toycars-quik")
+
+
+def test_a_leaderboard_is_in_the_order_of_the_metric_with_what_was_drawn(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    frame = leaderboard(folder)
+    assert frame["val/log_loss"].is_monotonic_increasing
+    assert "optimizer.lr" in frame.columns
+    study = load_study(folder.path.name, runs=tmp_path)
+    assert len(study.leaderboard()) == len(frame)
+    assert "<table" in study._repr_html_()
+
+
+def test_a_study_that_nobody_runs_is_interrupted_whatever_its_record_says(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    record = folder.record().model_copy(update={"state": "running", "ended_at": None})
+    record.write(folder.record_file)
+    trial = folder.trial(0).record().model_copy(update={"state": TrialState.RUNNING})
+    folder.trial(0).write_record(trial)
+    assert "is interrupted" in status_lines(folder)[0]
+    assert "running" not in {row.state for row in study_table(folder)}
+    with folder.locked():
+        assert "is running" in status_lines(folder)[0]
+        assert "running" in {row.state for row in study_table(folder)}
