@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 from carray import metrics
-from carray.costs import BUDGET_SPENT, TIME_BUDGET
+from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -20,6 +20,7 @@ from carray.reports.table import table
 WIDTH = 100
 ROWS = 10
 BACKBONE_WIDTH = 26
+MONEY_WIDTH = 9
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TrialRow:
     top1: float
     seconds: float
     refit_of: int | None
+    cost: Cost | None = None
+    """What its epochs cost; None where no lane trained it."""
     fold: int | None = None
     """Judged on this fold, not on `val`: not to be compared with the others."""
 
@@ -69,6 +72,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         top1=record.best(metrics.VAL_TOP1),
         seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
         refit_of=record.refit_of,
+        cost=record.cost,
         fold=record.config.fold,
     )
 
@@ -115,21 +119,27 @@ def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
         f"{name}{'*' if metric == spelt else ''}"
         for name, spelt in (("log-loss", metrics.VAL_LOG_LOSS), ("top-1", metrics.VAL_TOP1))
     )
+    currency = next((row.cost.currency for row in rows if row.cost), "")  # of those with a price
+    width = BACKBONE_WIDTH - (MONEY_WIDTH if currency else 0)
     columns = (
-        *("trial:<6", "state:<12", f"backbone:<{BACKBONE_WIDTH}", "lr:>9.2g", "epochs:>8"),
+        *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>9.2g", "epochs:>8"),
         *("best at:>8", f"{log_loss}:>11.4f", f"{top1}:>9.4f", "time:>9"),
+        *([f"{currency}:>{MONEY_WIDTH}.3f"] if currency else []),
     )
-    header, *lines = table(columns, map(_cells, rows))
+    cells = (
+        _cells(row, width) + ((row.cost and row.cost.money,) if currency else ()) for row in rows
+    )
+    header, *lines = table(columns, cells)
     return [header, "-" * len(header), *lines]
 
 
-def _cells(row: TrialRow) -> tuple[object, ...]:
+def _cells(row: TrialRow, width: int) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
     backbone = row.backbone
-    if len(backbone) >= BACKBONE_WIDTH:
-        backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
+    if len(backbone) >= width:
+        backbone = backbone[: width - 2] + "…"
     return (
         *(f"{row.number:04d}", state, backbone, row.lr, row.epochs, row.best_epoch),
         *(_short(row.log_loss), _short(row.top1), seconds_text(row.seconds)),

@@ -20,7 +20,7 @@ from carray.costs import TIME_BUDGET, Held
 from carray.errors import DiskError
 from carray.lanes.lane import Lanes
 from carray.lanes.messages import Answer, LaneOrder
-from carray.metrics import EPOCH_METRICS
+from carray.metrics import EPOCH_METRICS, EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.actor_reuse import keep_starting_actors
@@ -59,6 +59,7 @@ class Driver:
         self._say = say
         self._plan: TimePlan | None = None  # where the search has a deadline
         self._hopeless: HopelessRule | None = None
+        self._has_queue = False
         self.early_ends: dict[int, str] = {}  # why trials are being ended, but by the scheduler
         self._open_finishes = 0
         self._all_finished = threading.Condition()
@@ -101,6 +102,7 @@ class Driver:
         for record in self.ledger.missing_logits():
             self.close(record)
         at_once = self._trials_at_once(scheduler)
+        self._has_queue = at_once > self.lanes.num_lanes
         keep_starting_actors()
         searcher = LedgerSearcher(self)
         limited = ConcurrencyLimiter(searcher, max_concurrent=at_once)
@@ -197,6 +199,8 @@ class Driver:
     def note_epoch(self, record: TrialRecord, seconds: float) -> None:
         """Learn how long a trial's newest epoch took; say once what the budget has room for."""
         if self._plan:
+            if self._has_queue:  # where more trials are open than lanes, they wait for each other
+                seconds = record.epochs[-1].get(EPOCH_SECONDS, seconds)
             self._plan.pace.note(record.config, len(record.epochs), seconds)
             if told := self._plan.told(record):
                 self._say(told)
