@@ -107,16 +107,18 @@ class StudyRun:
         return known
 
     def end(self, record: TrialRecord, status: str) -> None:
-        """End a trial's run; draw the study's own curve, the best value so far."""
+        """End a trial's run, with its cost; draw the study's own curve, the best value so far."""
+        run_id, done = self.trials[record.number].run_id, len(record.epochs)
         ended_ms = round(1000 * (record.ended_at or time.time()))
         if self.note_best(record):
             name = f"best/{record.config.best_metric}"
             self.client.log_metric(
                 self.run_id, name, self.best_value, timestamp=ended_ms, step=record.number
             )
-        known = self.trials[record.number]
-        self.client.set_terminated(known.run_id, status=status, end_time=ended_ms)
-        self.trials[record.number] = replace(known, ended=True)
+        for name, value in cost_metrics(record.cost).items():
+            self.client.log_metric(run_id, name, value, timestamp=ended_ms, step=done)
+        self.client.set_terminated(run_id, status=status, end_time=ended_ms)
+        self.trials[record.number] = replace(self.trials[record.number], ended=True)
 
     def note_best(self, record: TrialRecord) -> bool:
         """Remember the best value of all ended trials; say whether it is this one's."""
