@@ -1,4 +1,4 @@
-"""A ladder: one factor changed at a time, each step better, worse or within the noise of seeds."""
+"""Ablation of a recipe: change one factor at a time, and compare it with the noise of seeds."""
 
 from __future__ import annotations
 

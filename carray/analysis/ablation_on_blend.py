@@ -1,4 +1,4 @@
-"""The ladder's last steps: test-time views and folds of what stands, judged on `blend`."""
+"""An ablation's last steps: test-time views and folds of the best recipe, judged on `blend`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def tta_step(
     folder = runs.study(study)
     record, trial = folder.record(), folder.trial(stands.number)
     labels = _blend_labels(record)
-    asked = (NONE, *parse_tta_sets(names or "auto"))
+    sets = (NONE, *parse_tta_sets(names or "auto"))
     viewer = TtaPredictor.of_trials([trial], WeightedAverage((0,), (1.0,)), record, progress)
-    log_ps = viewer.log_ps("blend", asked)
-    rows = evaluate_tta_sets(asked, log_ps, labels, make_folds(labels), 0)
-    kept = [row for row in rows[1:] if row.chosen]
-    best = min(kept or rows[1:], key=lambda row: row.log_loss)
+    log_ps = viewer.log_ps("blend", sets)
+    rows = evaluate_tta_sets(sets, log_ps, labels, make_folds(labels), 0)
+    chosen = [row for row in rows[1:] if row.chosen]
+    best = min(chosen or rows[1:], key=lambda row: row.log_loss)
     log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
     return _step(
         f"views: {best.name}", (stands.name,), log_softmax(log_p), labels, best.gain, _verdict(best)

@@ -1,4 +1,4 @@
-"""One side against another on the images that both have: paired, whatever differs between them.
+"""Paired comparison of two trials, or of two studies' seeds, on the images that both have.
 
 A side is a trial, or a study whose trials are the seeds of one configuration; the two may be
 trained on other data (images left out, boxes cut), as long as the classes are the same.

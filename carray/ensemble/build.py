@@ -237,8 +237,8 @@ def _judge(
     folds = make_folds(labels, seed)
     metric = source.candidates.metric
     scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
-    wanted = [score for score in scores if rule in (None, score.rule)]
-    best = best_rule(wanted, metric)
+    eligible = [score for score in scores if rule in (None, score.rule)]
+    best = best_rule(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(source.best_single(members), split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)

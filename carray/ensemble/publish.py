@@ -50,7 +50,7 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
 
 
 def _results(ensemble: Ensemble) -> dict[str, Any]:
-    told = ensemble.as_dict()
+    results = ensemble.as_dict()
     names = (
         "verdict",
         "judged_on",
@@ -62,7 +62,7 @@ def _results(ensemble: Ensemble) -> dict[str, Any]:
         "tta_rows",
         "notes",
     )
-    return {name: told[name] for name in names}
+    return {name: results[name] for name in names}
 
 
 def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:

@@ -1,4 +1,4 @@
-"""A class added later: every member's head grows, old classes are replayed, both are measured."""
+"""Adds a class to a trained model: widens each head, and trains it on old and new images."""
 
 from __future__ import annotations
 

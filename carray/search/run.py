@@ -1,4 +1,4 @@
-"""A study from question to records: check, plan, lanes, search, refit.
+"""`run_study`: checks a request, plans, starts lanes, searches and refits.
 
 What costs little to check is checked before anything starts; backbones, weights and the tracking
 store while the lanes come up, which go again if one is refused. Calling `run_study` again with the

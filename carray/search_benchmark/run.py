@@ -1,4 +1,4 @@
-"""Replays every method on every data set at every seed, and keeps how its best went down."""
+"""Runs the search benchmark: simulates every method on every data set at every seed."""
 
 from __future__ import annotations
 

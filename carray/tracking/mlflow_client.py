@@ -1,4 +1,4 @@
-"""Reaching an MLflow store: which one, that it answers, and quiet imports of the library."""
+"""Connects to MLflow: resolves the URI, checks that the store answers, silences its imports."""
 
 from __future__ import annotations
 
