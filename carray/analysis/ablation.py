@@ -27,7 +27,8 @@ from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
 from carray.predictions.views import parse_tta_sets
 from carray.progress import silent
-from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.records import TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.setup import check_folds
 from carray.search.space.distributions import Scalar
 from carray.search.space.loading import load_space

@@ -25,7 +25,8 @@ from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
 from carray.predictions.statistics import Interval
 from carray.predictions.views import NONE, parse_tta_sets
-from carray.records import RunsFolder, StudyRecord, TrialRecord
+from carray.records import StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.training.cross_validation import train_folds
 from carray.training.train import OnEpoch
 from carray.typing import Float32s, Labels, Progress

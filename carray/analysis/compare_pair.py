@@ -34,7 +34,8 @@ from carray.predictions.statistics import (
     two_sided_p,
 )
 from carray.predictions.test_access import record_trial_accesses
-from carray.records import RunsFolder, StudyFolder, StudyRecord
+from carray.records import StudyFolder, StudyRecord
+from carray.runs_folder import RunsFolder
 
 ScoresTN = npt.NDArray[np.float64]
 Image = tuple[str, str]  # its name and the hash of its content: a name alone may be another's

@@ -26,7 +26,8 @@ from carray.predictions.logits import SplitPredictions, log_softmax, read_logits
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
 from carray.predictions.test_access import record_access
-from carray.records import Logits, RunsFolder, StudyFolder, TrialState
+from carray.records import Logits, StudyFolder, TrialState
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Labels
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)

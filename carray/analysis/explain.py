@@ -18,7 +18,7 @@ from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.files import written_aside
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
 from carray.typing import Progress
 

@@ -37,7 +37,8 @@ from carray.predictions.statistics import Comparison, compare, scores_of_log_p
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, StudyRecord
+from carray.records import StudyFolder, StudyRecord
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Progress
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from carray.inference.card import Card
 from carray.inference.package import is_measured, write_version
 from carray.inference.versions import version_note
 from carray.provenance import versions
-from carray.records import RunsFolder, StudyRecord, TrialFolder
+from carray.records import StudyRecord, TrialFolder
+from carray.runs_folder import RunsFolder
 
 MLFLOW_ENTRY = Path(inference.__file__).with_name("mlflow_entry.py")  # copied, never imported
 

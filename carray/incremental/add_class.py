@@ -28,7 +28,8 @@ from carray.inference.predictor import BATCH_IMAGES, load_member
 from carray.models.classifier import save_classifier
 from carray.models.weights import read_weights
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 from carray.typing import Progress

@@ -17,7 +17,8 @@ from carray.predictions.statistics import (
     mcnemar_exact,
     paired_gain,
 )
-from carray.records import RunsFolder, TrialFolder
+from carray.records import TrialFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 

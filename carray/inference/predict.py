@@ -26,7 +26,7 @@ from carray.inference.submission import (
 )
 from carray.inference.versions import version_note
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.logits import log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.training.evaluation import predict_batches
 from carray.training.trial_state import Numerics, build_numerics, default_compute
 from carray.typing import Float32s, Progress

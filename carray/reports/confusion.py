@@ -15,8 +15,9 @@ from carray.drawing import font_file, matplotlib
 from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
 from carray.predictions.logits import read_logits
-from carray.records import RunsFolder, StudyFolder, TrialFolder
+from carray.records import StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
+from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
 
 Counts = npt.NDArray[np.int64]  # (true class, predicted class)

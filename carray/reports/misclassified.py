@@ -25,8 +25,8 @@ from carray.files import write_csv, written_aside
 from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
-from carray.records import RunsFolder
 from carray.reports.table import interval_text, table
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 EXAMPLES = 2  # of each of the two classes

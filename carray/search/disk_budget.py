@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from carray.errors import RecordError
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.typing import GIB
 
 ReadT = TypeVar("ReadT")

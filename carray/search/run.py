@@ -15,7 +15,8 @@ from typing import Any
 
 from carray.disk import disk_error
 from carray.errors import RESUMES, PlanError
-from carray.records import RunsFolder, StudyFolder
+from carray.records import StudyFolder
+from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.prometheus import StudyGauges

@@ -19,7 +19,8 @@ from carray.errors import ConfigError, DataError, RecordError
 from carray.files import absolute, write_text
 from carray.progress import progress
 from carray.provenance import git_commit
-from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
+from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO, Node, Plan, make_plan
 from carray.search.request import (

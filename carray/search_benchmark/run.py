@@ -15,7 +15,7 @@ import optuna
 from carray.errors import ConfigError
 from carray.metrics import Objective
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search_benchmark.curves import CurveSource, StudySource, check_alike, worst_finite
 from carray.search_benchmark.methods import (
     BASELINE,

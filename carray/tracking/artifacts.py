@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     is_default,
     quiet,

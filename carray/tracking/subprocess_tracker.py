@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import tracking_uri
 from carray.tracking.tracker import Tracker
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from carray.errors import TrackingError, did_you_mean
 from carray.progress import progress
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     client_of,
     close_store,

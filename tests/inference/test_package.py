@@ -25,7 +25,8 @@ from carray.inference.package import member_input, packages, safetensors_metadat
 from carray.inference.predictor import load_model
 from carray.inference.versions import version_note
 from carray.predictions.logits import log_softmax
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner

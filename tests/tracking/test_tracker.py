@@ -19,7 +19,8 @@ from carray.cli import log_on_stderr
 from carray.config import config_paths
 from carray.costs import Held
 from carray.errors import TrackingError
-from carray.records import RunsFolder, StudyFolder, TrialState
+from carray.records import StudyFolder, TrialState
+from carray.runs_folder import RunsFolder
 from carray.tracking import (
     SubprocessTracker,
     Tracker,
@@ -209,7 +210,7 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(
 
 def test_a_first_study_makes_its_store_in_silence(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from carray.records import RunsFolder;"
+        "from pathlib import Path; from carray.runs_folder import RunsFolder;"
         "from tests.tracking.studies import make_study; from carray.tracking import sync_study;"
         f"runs = RunsFolder(Path({str(tmp_path / 'fresh')!r}));"
         "print(sync_study(runs, make_study(runs)))"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carray.config import build_config, describe
 from carray.errors import ConfigError, RecordError
 from carray.files import write_text
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.search.warm_start.study_curves import RecordedStudy, read_recorded
 from carray.typing import Float64s

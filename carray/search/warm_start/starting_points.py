@@ -16,7 +16,7 @@ from typing import Any
 
 from carray.config import TrialConfig, flatten
 from carray.errors import ConfigError, RecordError, did_you_mean
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.space.distributions import Choice, Distribution, Range, Scalar
 from carray.search.space.loading import spaces_folders
 from carray.search.space.space import BLOCK, Block, SearchSpace

@@ -25,7 +25,8 @@ from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training.dataset import TrialData, open_data
 from carray.training.features.fits import FITS, FeatureDataset
 from carray.training.features.pooled import Features, pooled_features
