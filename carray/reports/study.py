@@ -24,7 +24,7 @@ ROWS = 10
 BACKBONE_WIDTH = 17
 SHORT_HEADS = {metrics.VAL_BALANCED_ACCURACY: "balanced"}  # where a name is too wide
 INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
-MONEY_WIDTH = 8
+MONEY_WIDTH = 9
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SMALL = BenchmarkRequest(seeds=3, budget=12, lanes=2)
 def test_starting_points_from_alike_data_sets_find_the_best_sooner() -> None:
     hills = [Hill(-2.0), Hill(-2.1), Hill(-1.9)]
     scores = {(s.method.name, s.method.starts): s for s in benchmark_sources(hills, SMALL).scores}
-    plain, started = (scores["tpe-uni, no stopping", starts] for starts in (False, True))
+    plain, started = (scores["tpe-local, no stopping", starts] for starts in (False, True))
     assert started.regret[5] < 0.5 * plain.regret[5]
     assert started.share is not None and started.share < 0.5
 
