@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
+from carray.errors import ConfigError, did_you_mean
+from carray.options import EnsembleOptions, TuneOptions
 from carray.progress import silent
 from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.typing import Progress
@@ -67,7 +69,7 @@ class Study:
 
         return html(self.leaderboard(), status_lines(self.folder))
 
-    def ensemble(self, top: int = 3, **options: Any) -> Ensemble:
+    def ensemble(self, top: int = 3, **options: Unpack[EnsembleOptions]) -> Ensemble:
         """Merge the best `top` trials; see `carray.ensemble.build_ensemble`."""
         from carray.ensemble import build_ensemble
 
@@ -84,7 +86,7 @@ def tune(
     weights: PathLike | None = None,
     as_json: bool = False,
     pictures: bool = True,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> Study:
     """Search `space` on the prepared data set `data`; resume or extend the study of that name.
 
@@ -97,10 +99,12 @@ def tune(
         runs: where studies live; default: `$CARRAY_RUNS`, else `./runs`.
         weights: a folder of pretrained weights, looked in before the hub.
         as_json: write events as JSON lines.
-        pictures: at the end, draw the best trial's confusion matrix, in its folder and its run.
-        options: fields of `carray.search.request.StudyRequest`.
+        pictures: at the end, draw the best trial's confusion matrix and the study's picture, in
+            their folders and runs.
+        options: the other fields of `carray.search.request.StudyRequest`.
 
     Raises:
+        ConfigError: an option is unknown; the nearest is named.
         CarrayError: the request can't be carried out.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
@@ -108,6 +112,10 @@ def tune(
     from carray.search.request import StudyRequest
     from carray.search.run import run_study
 
+    for option in options:
+        if option not in TuneOptions.__annotations__:
+            hint = did_you_mean(option, TuneOptions.__annotations__)
+            raise ConfigError(f"carray.tune has no option {option!r}{hint}")
     request = StudyRequest(
         data=Path(data),
         space=None if space is None else str(space),
@@ -122,8 +130,12 @@ def tune(
     if best is not None:
         from carray.drawing import drawn_or_none
         from carray.reports.confusion import draw_confusion
+        from carray.reports.plots import study_picture
+        from carray.tracking.artifacts import STUDY_ITSELF, attach_or_warn
 
         drawn_or_none(lambda: draw_confusion(best.name, runs=runs).picture)
+        if picture := drawn_or_none(lambda: study_picture(done.folder)):
+            attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
     return done
 
 

@@ -120,7 +120,7 @@ def compare_trials(
         all_right=int(right_MN.all(axis=0).sum()),
         all_wrong=int((~right_MN).all(axis=0).sum()),
         models_that_opened_test=opened,
-        left_out=len({*found.complete} - {*chosen}),
+        left_out=sum(one not in chosen for one in found.complete),
     )
 
 

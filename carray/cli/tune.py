@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from carray.cli.shared import (
     parse_sets,
     print_study,
 )
+
+if TYPE_CHECKING:
+    from carray.search.request import Goal
 
 PLACE = "Placement"
 SEARCH = "Search"
@@ -159,7 +162,7 @@ def tune(
         gpus_per_trial=gpus_asked(gpus_per_trial),
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
-        goal=goal,
+        goal=cast("Goal", goal),  # an unknown one is refused with all the others
         scheduler=scheduler,
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,

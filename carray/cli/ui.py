@@ -11,16 +11,20 @@ from carray.cli.shared import RunsOption, StudyOption
 
 def ui(
     port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = False,
     runs: RunsOption = None,
 ) -> None:
     """Open MLflow's screens on this machine, over the store that studies write to.
 
-    Pick trials in an experiment (one a study) and press Compare. Ctrl-C ends it.
+    Says the page of the newest study's trials, the best first, once the server answers. Pick some
+    there and press Compare. Ctrl-C ends it.
     """
     from carray.records import RunsFolder
     from carray.tracking import open_ui
 
-    open_ui(RunsFolder.at(runs), port, say=print)
+    open_ui(RunsFolder.at(runs), port, say=print, browser=browser)
 
 
 def sync(

@@ -179,7 +179,7 @@ class _MemberTrainer:
         )
         if record.state is not TrialState.COMPLETE:
             new = self.extended.classes[-1]
-            raise TrialFailed(f"{card.trial} could not learn {new!r}: {record.reason}")
+            raise TrialFailed(f"{card.trial} could not learn {new!r}: {by_options(record.reason)}")
         return record
 
     def _grown(self, file: Path, card: MemberCard) -> dict[str, Tensor]:
@@ -196,6 +196,17 @@ class _MemberTrainer:
                 means.add(torch.cat(seen), are_new[start:stop])
                 seen.clear()
         return expand_head(read_weights(file), num_classes, means)
+
+
+def by_options(sentence: str) -> str:
+    """Return what training says with the options that `carray add-class` has for it."""
+    for said, option in (
+        (", or set optimizer.clip_grad_norm", ""),
+        ("optimizer.lr", "--lr"),
+        (", or a warm-up", ""),
+    ):
+        sentence = sentence.replace(said, option)
+    return sentence
 
 
 def _tuned(

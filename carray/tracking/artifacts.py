@@ -16,6 +16,7 @@ from carray.tracking.mlflow_client import (
 )
 
 FOLDER = "pictures"  # among the run's artifacts
+STUDY_ITSELF = ""  # whose pictures are of all trials together
 
 
 def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:
@@ -24,7 +25,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
     Args:
         runs: the runs folder.
         study: the study's name.
-        whose: a trial's number, or a model package's name.
+        whose: a trial's number, a model package's name, or `STUDY_ITSELF`.
         files: what to upload.
 
     Raises:
@@ -36,11 +37,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
-        wanted = (
-            f"tags.`carray.trial` = '{whose:04d}'"
-            if isinstance(whose, int)
-            else f"tags.`carray.kind` = 'model' and attributes.run_name = \"{whose}\""
-        )
+        wanted = _run_filter(whose)
         found = client.search_runs(
             [experiment.experiment_id],
             f'tags.`carray.study` = "{study}" and {wanted}',
@@ -51,6 +48,14 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         for file in files:
             client.log_artifact(found[0].info.run_id, str(file), FOLDER)
         return str(found[0].info.run_id)
+
+
+def _run_filter(whose: int | str) -> str:
+    if isinstance(whose, int):
+        return f"tags.`carray.trial` = '{whose:04d}'"
+    if whose == STUDY_ITSELF:
+        return "tags.`carray.kind` = 'study'"
+    return f"tags.`carray.kind` = 'model' and attributes.run_name = \"{whose}\""
 
 
 def attach_or_warn(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:

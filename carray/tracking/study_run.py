@@ -5,6 +5,8 @@ Runs are found again by their tags, so a resumed study makes none twice.
 
 from __future__ import annotations
 
+import getpass
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -64,6 +66,7 @@ class StudyRun:
             "carray.started_at": f"{study.started_at:.3f}",
             "carray.manifest_hash": study.manifest_hash,
             "carray.git_commit": study.git_commit,
+            **origin_tags(study.git_commit, study.command or "carray"),
         }
         found = client.search_runs(
             [experiment_id],
@@ -81,6 +84,7 @@ class StudyRun:
                 tags=tags,
                 run_name=study.name,
             ).info.run_id
+            log_dataset(client, run_id, study)
         run = cls(client, study.name, experiment_id, run_id, study.metric)
         run._find_trials()
         return run
@@ -133,7 +137,11 @@ class StudyRun:
         run = self.client.create_run(
             self.experiment_id,
             start_time=round(1000 * record.started_at) if record.started_at else None,
-            tags={"mlflow.parentRunId": self.run_id, **shown.tags},
+            tags={
+                "mlflow.parentRunId": self.run_id,
+                **origin_tags(record.git_commit, record.study),
+                **shown.tags,
+            },
             run_name=shown.name,
         )
         self.trials[record.number] = TrialRunState(run.info.run_id, tags=shown.tags)
@@ -150,6 +158,36 @@ class StudyRun:
                     ended=run.info.status != "RUNNING",
                     tags=tags,
                 )
+
+
+def origin_tags(git_commit: str, source: str) -> dict[str, str]:
+    """Return what MLflow shows of a run as its user, its source and its version."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's number without a name
+        user = ""
+    tags = {
+        "mlflow.user": user,
+        "mlflow.source.name": source,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git_commit.removesuffix("-dirty"),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def log_dataset(client: Any, run_id: str, study: StudyRecord) -> None:
+    """Say in the study's run which data set it is of."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    if not study.data:
+        return
+    dataset = Dataset(
+        name=Path(study.data).name,
+        digest=study.manifest_hash[:12] or "unknown",
+        source_type="local",
+        source=json.dumps({"uri": Path(study.data).as_uri()}),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset)])
 
 
 def find_or_make_experiment(client: Any, name: str, artifacts: Path | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from carray import metrics
+from carray.config import flatten
 from carray.costs import Cost
 from carray.records import StudyRecord, TrialFolder, TrialRecord
 
@@ -62,9 +63,11 @@ class TrialRun:
 def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
     """Return what `record` shows.
 
-    Only drawn parameters are params: what never varies would bury them. Each curve row also holds
-    `best/*`, the best epoch's values so far, because a run table shows the last value of a curve.
+    The whole configuration is params, so that a trial and its refit differ in them; the tag
+    `carray.drawn` names those that were drawn. Each curve row also holds `best/*`, the best epoch's
+    values so far, because a run table shows the last value of a curve.
     """
+    drawn = shown_params(record.params)
     tags = {
         "carray.study": record.study,
         "carray.trial": f"{record.number:04d}",
@@ -75,15 +78,24 @@ def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
         "carray.manifest_hash": record.manifest_hash,
         "carray.reason": record.reason[:500],
         "carray.refit_of": "" if record.refit_of is None else f"{record.refit_of:04d}",
+        "carray.drawn": ", ".join(drawn),
     }
     files = (folder.record_file, folder.logits_file) if folder else ()
     return TrialRun(
-        name=f"{record.number:04d} {record.config.backbone}",
+        name=run_name(record),
         tags={name: value for name, value in tags.items() if value},
-        params=shown_params(record.params),
+        params={**shown_params(flatten(record.config)), **drawn},
         curves=tuple(curve_row(record, epoch) for epoch in range(1, len(record.epochs) + 1)),
         files=tuple(file.name for file in files if file.exists()),
     )
+
+
+def run_name(record: TrialRecord) -> str:
+    """Return `0007 resnet18`; a refit and a trial on a fold say what they are."""
+    name = f"{record.number:04d} {record.config.backbone}"
+    if record.refit_of is not None:
+        return f"{name}, refit of {record.refit_of:04d}"
+    return name if record.config.fold is None else f"{name}, fold {record.config.fold}"
 
 
 def shown_params(params: Mapping[str, Any]) -> dict[str, str]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
-from carray.tracking.mlflow_client import is_default, tracking_uri
+from carray.tracking.mlflow_client import is_default, quiet, store_of, tracking_uri
+from carray.tracking.open_page import comparison_page
 
 HOST = "127.0.0.1"
 MOST_PORT = 65535
 
 
-def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None]) -> None:
+def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None], browser: bool = False) -> None:
     """Become MLflow's server on the store under `runs`; say where. Doesn't return.
+
+    Once it answers, the page of the newest study's trials is said, and opened in the `browser`.
 
     Where `$MLFLOW_TRACKING_URI` names a server, its address is said and nothing is started.
 
@@ -35,11 +39,31 @@ def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None]) -> None:
         )
     if not _is_free(port):
         raise TrackingError(f"port {port} is taken: choose another with --port")
-    say(f"MLflow on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
+    say(f"MLflow starts on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
+    _open_when_up(runs, f"http://{HOST}:{port}", browser)
     sys.stdout.flush()
     command = ui_command(runs, port)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
     os.execv(command[0], command)
+
+
+def _open_when_up(runs: RunsFolder, address: str, browser: bool) -> None:
+    """Start what waits for the server, beside it."""
+    words = [sys.executable, "-m", "carray.tracking.open_page", address, _page(runs)]
+    subprocess.Popen([*words, *(["browser"] if browser else [])])
+
+
+def _page(runs: RunsFolder) -> str:
+    """Return the page of the newest study's trials; "" where the store has no study."""
+    try:
+        study = runs.find_study().record()
+        with store_of(runs) as client, quiet():
+            found = client.get_experiment_by_name(study.name)
+    except Exception:  # no study, or a store that the server itself will tell of
+        return ""
+    if found is None:
+        return ""
+    return comparison_page(found.experiment_id, study.metric, study.direction == "minimize")
 
 
 def ui_command(runs: RunsFolder, port: int) -> list[str]:

@@ -74,6 +74,13 @@ def test_opening_test_is_recorded_for_each_model_and_val_opens_nothing(tmp_path:
     assert names == {"autumn/0001", "autumn/0002"}
 
 
+def test_a_trial_that_was_refitted_can_be_named_beside_its_refit(tmp_path: Path) -> None:
+    trials = [Trial(skill=3.0), Trial(skill=2.0), Trial(skill=4.0, refit_of=0)]
+    make_study(tmp_path, StudySpec(trials))
+    found = compare_trials(trials=[0, 2], runs=tmp_path, open_test=False)
+    assert [row.trial for row in found.rows] == ["autumn/0000", "autumn/0002"]
+
+
 def test_a_trial_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS[:2]))
     with pytest.raises(RecordError, match=r"trial 9 .* choose among 0, 1"):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from carray.cli.app import app
 from carray.ensemble import build_ensemble
 from carray.errors import ConfigError, DataError, RecordError
-from carray.incremental.add_class import add_class
+from carray.incremental.add_class import add_class, by_options
 from carray.incremental.data import NOT_REPLAYED, extend_manifest
 from carray.incremental.evaluate import AddedClass
 from carray.inference.card import Card, MemberCard
@@ -176,3 +176,10 @@ def test_the_command_line_adds_one_to_a_single_trial(own: Trained, trucks: Path)
     assert done.exit_code == 0, done.output
     assert "the old classes, before" in done.output
     assert (own.runs / "models" / "single-0001-plus-BIG_TRUCKS" / "card.json").exists()
+
+
+def test_what_training_says_names_the_options_that_the_command_has() -> None:
+    nan = "loss is nan at step 3 of epoch 1 with lr 2; lower optimizer.lr, or set "
+    assert by_options(f"{nan}optimizer.clip_grad_norm").endswith("with lr 2; lower --lr")
+    collapsed = "optimizer.lr=1 is too high (why); try 0.1 or less, or a warm-up"
+    assert by_options(collapsed) == "--lr=1 is too high (why); try 0.1 or less"

@@ -8,7 +8,7 @@ import pytest
 
 from carray.records import TrialState
 from carray.tracking import open_tracker
-from carray.tracking.artifacts import FOLDER, attach
+from carray.tracking.artifacts import FOLDER, STUDY_ITSELF, attach
 from carray.tracking.mlflow_client import client_of, quiet
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
@@ -37,6 +37,8 @@ def test_a_number_is_a_trial_and_a_name_a_package_even_one_of_digits(
     assert client.get_run(of_trial).data.tags["carray.trial"] == "0024"
     assert attach(runs, "autumn", "0024", [picture]) == model
     assert attach(runs, "autumn", "2024", [picture]) == ""
+    of_study = attach(runs, "autumn", STUDY_ITSELF, [picture])
+    assert of_study not in ("", model, of_trial)
     for run in (of_trial, model):
         assert [file.path for file in client.list_artifacts(run, FOLDER)] == [
             f"{FOLDER}/picture.png"

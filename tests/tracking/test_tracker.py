@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from carray.cli import log_on_stderr
+from carray.config import config_paths
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
@@ -98,7 +99,12 @@ def test_trials_are_runs_with_drawn_params_tags_and_curves(
     tracker.close()
     trials = read()
     assert sorted(trials) == [0, 1]
-    assert trials[0].params == {"optimizer.lr": "0.01", "backbone": "resnet18"}
+    drawn = trials[0].tags["carray.drawn"].split(", ")
+    assert {name: trials[0].params[name] for name in drawn} == {
+        "optimizer.lr": "0.01",
+        "backbone": "resnet18",
+    }
+    assert set(trials[0].params) == set(config_paths())
     assert trials[1].tags["carray.state"] == "pruned"
     assert trials[1].tags["carray.reason"] == "stopped at rung 2"
     assert trials[0].tags["carray.manifest_hash"] == "abc"
