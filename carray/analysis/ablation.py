@@ -15,7 +15,7 @@ from carray.analysis.ablation_step import (
     AblationStep,
     Keep,
     SeedRuns,
-    _anchor_step,
+    anchor_step,
     compare_steps,
 )
 from carray.config import TrialConfig
@@ -114,7 +114,7 @@ def run_ablation(
     name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
     run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
     stands = anchor = run.train_seeds(points[0], seeds)
-    steps = [_anchor_step(anchor)]
+    steps = [anchor_step(anchor)]
     _report_step(on_step, steps[-1])
     for changes in points[1:]:
         tried = run.train_seeds({**stands.params, **changes}, step_seeds)

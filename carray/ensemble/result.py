@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,13 @@ from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.statistics import NOT_BETTER, Comparison, Scores
 from carray.predictions.views import Tta
 
+if TYPE_CHECKING:
+    from carray.inference.predictor import Model
+
 ImagePath = str | Path
 FIGURE_VERDICTS = {"better": "better", "worse": "worse", NOT_BETTER: "may be chance"}
 CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
+_LOADING = threading.Lock()  # not a field: an ensemble can be pickled
 
 
 @dataclass(frozen=True)
@@ -143,15 +149,27 @@ class Ensemble:
     def predict(self, images: Sequence[ImagePath]) -> npt.NDArray[np.float32]:
         """Return probabilities of image files, (images, classes).
 
+        The first call loads the package; its models stay in memory as long as this object.
+
         Raises:
             RecordError: no package was written (`logits_only`).
             DataError: an image can't be read.
         """
+        with _LOADING:  # threads that come at once load it once
+            model = self._model
+        return model.predict(images)
+
+    @cached_property
+    def _model(self) -> Model:
         if self.package is None:
             raise RecordError("this ensemble has no model package: build it without logits_only")
         from carray.inference.predictor import load_model
 
-        return load_model(self.package).predict(images)
+        return load_model(self.package)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: a copy in another process loads the package by itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""

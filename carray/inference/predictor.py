@@ -32,6 +32,7 @@ from carray.training.trial_state import Numerics, build_numerics, default_comput
 from carray.typing import Float32s, Progress
 
 BATCH_IMAGES = 64
+UNKNOWN = -1  # the label of an image that has none
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
@@ -66,10 +67,7 @@ class Member:
 
     def logits(self, squares: Square, view: View = WHOLE) -> Float32s:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
-        rows = np.arange(len(squares))
-        on_gpu = self.numerics.device.type != "cpu"
-        images = Images(squares, np.zeros(len(squares), np.int64))
-        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
+        plan = self._plan(squares, view)
         parts = predict_batches(self.classifier, plan, self.numerics, num_loaders=1)
         logits: Float32s = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
@@ -77,16 +75,20 @@ class Member:
     @torch.inference_mode()
     def features(self, squares: Square) -> Float32s:
         """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
-        on_gpu = self.numerics.device.type != "cpu"
-        images = Images(squares, np.zeros(len(squares), np.int64))
-        plan = EvalPlan(images, np.arange(len(squares)), BATCH_IMAGES, self.card.input.size, on_gpu)
         parts = []
-        for batch in Loader(plan, num_threads=1):
+        for batch in Loader(self._plan(squares), num_threads=1):
             pixels, _ = to_device(batch, self.numerics.device)
             with self.numerics.autocast():
                 seen = self.classifier.features(self.numerics.normalise(pixels)).float()
             parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
         return np.asarray(torch.cat(parts), np.float32)
+
+    def _plan(self, squares: Square, view: View = WHOLE) -> EvalPlan:
+        """Return how training evaluates `squares`; their labels are unknown and never read."""
+        rows = np.arange(len(squares))
+        images = Images(squares, np.full(len(squares), UNKNOWN))
+        on_gpu = self.numerics.device.type != "cpu"
+        return EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
 
     def log_p(self, squares: Square, tta: Tta) -> Float32s:
         """Return log-probabilities (images, classes), merged over the views of `tta`."""
