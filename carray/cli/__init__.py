@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from carray.errors import CarrayError
+from carray.progress import ON_BOARD
 
 USAGE_ERROR = 2  # exit code of everything a user can mend
 INTERRUPTED = 130
@@ -72,7 +73,25 @@ def _replace_unknown_letters() -> None:
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
     """Print what the logger `carray` is given from INFO on; no other handler is touched."""
-    logger, handler = logging.getLogger("carray"), _StderrHandler()
+    with _logged("carray", _StderrHandler()):
+        yield
+
+
+@contextmanager
+def log_on_stdout(name: str) -> Iterator[None]:
+    """Print what the logger `name` is given on stdout instead: it is a command's own answer."""
+    logger = logging.getLogger(name)
+    logger.propagate = False
+    try:
+        with _logged(name, _StdoutHandler()):
+            yield
+    finally:
+        logger.propagate = True
+
+
+@contextmanager
+def _logged(name: str, handler: logging.Handler) -> Iterator[None]:
+    logger = logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(level or logging.INFO)
@@ -83,10 +102,19 @@ def log_on_stderr() -> Iterator[None]:
         logger.setLevel(level)
 
 
+class _StdoutHandler(logging.Handler):
+    """A record a line, on what stdout is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), flush=True)
+
+
 class _StderrHandler(logging.Handler):
     """A record a line, on what stderr is at that moment; warnings say whose they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, ON_BOARD, False):
+            return  # it stands on stdout already
         whose = "carray: " if record.levelno >= logging.WARNING else ""
         print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
 
