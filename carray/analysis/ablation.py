@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from carray.analysis.ablation_step import (
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, TrialFailed
+from carray.jsonable import JsonResult
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
@@ -40,7 +41,7 @@ LEAST_SEEDS = 3  # two say nothing of how far a third may be
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(JsonResult):
     """All steps, in order."""
 
     study: str
@@ -48,10 +49,6 @@ class Ablation:
     seed_log_losses: tuple[float, ...]
     """Of the anchor, by seed."""
     steps: tuple[AblationStep, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        return asdict(self)
 
 
 def run_ablation(

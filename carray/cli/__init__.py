@@ -73,7 +73,7 @@ def _replace_unknown_letters() -> None:
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
     """Print what the logger `carray` is given from INFO on; no other handler is touched."""
-    with _logged("carray", _StderrHandler()):
+    with _logged("carray", _Printer(on_stdout=False)):
         yield
 
 
@@ -83,7 +83,7 @@ def log_on_stdout(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     logger.propagate = False
     try:
-        with _logged(name, _StdoutHandler()):
+        with _logged(name, _Printer(on_stdout=True)):
             yield
     finally:
         logger.propagate = True
@@ -102,21 +102,19 @@ def _logged(name: str, handler: logging.Handler) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _StdoutHandler(logging.Handler):
-    """A record a line, on what stdout is at that moment."""
+class _Printer(logging.Handler):
+    """A record a line, on what stdout or stderr is then; there warnings say whose they are."""
+
+    def __init__(self, on_stdout: bool) -> None:
+        super().__init__()
+        self._on_stdout = on_stdout
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), flush=True)
-
-
-class _StderrHandler(logging.Handler):
-    """A record a line, on what stderr is at that moment; warnings say whose they are."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, ON_BOARD, False):
-            return  # it stands on stdout already
-        whose = "carray: " if record.levelno >= logging.WARNING else ""
-        print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
+        if self._on_stdout:
+            print(record.getMessage(), flush=True)
+        elif not getattr(record, ON_BOARD, False):  # else it stands on stdout already
+            whose = "carray: " if record.levelno >= logging.WARNING else ""
+            print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def _refuse(why: str) -> NoReturn:

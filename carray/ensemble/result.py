@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
+from carray.jsonable import JsonResult
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.statistics import NOT_BETTER, Comparison, Scores
@@ -61,7 +62,7 @@ class RuleRow:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(JsonResult):
     """An ensemble of trials: who is in it, by which rule, and what it is worth."""
 
     study: str
@@ -173,22 +174,11 @@ class Ensemble:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        data: dict[str, Any] = to_jsonable(asdict(self))
+        data = super().as_dict()
         data["verdict"] = self.verdict
         if self.test is not None:
             names = ("verdict", "log_loss_verdict", "top1_verdict")
             data["test"] |= {name: getattr(self.test, name) for name in names}
-        for told, row in zip(data["tta_rows"], self.tta_rows, strict=True):
-            told["verdict"] = row.verdict
+        for shown, row in zip(data["tta_rows"], self.tta_rows, strict=True):
+            shown["verdict"] = row.verdict
         return data
-
-
-def to_jsonable(value: Any) -> Any:
-    """Return `value` with paths as text and numbers that aren't finite as None."""
-    if isinstance(value, dict):
-        return {key: to_jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_jsonable(inner) for inner in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from carray import metrics
 from carray.costs import BUDGET_SPENT
 from carray.progress import ON_BOARD, is_info_wanted, seconds_text
-from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.records import StudyRecord, TrialFolder, TrialRecord
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -339,6 +339,3 @@ def _cells(record: TrialRecord) -> list[str]:
         shown(speed, ".0f"),
         f"{record.config.optimizer.lr:.1e}",
     ]
-
-
-__all__ = ["Board", "JsonBoard", "LiveBoard", "TrialState", "open_board"]
