@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from carray.cli import log_on_stderr, log_on_stdout
+from carray.cli.log import log_on_stderr, log_on_stdout
 from carray.progress import progress
 from carray.search.observers.console import Board, JsonBoard, LiveBoard
 from carray.tracking import sync

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli import log_on_stdout
+from carray.cli.log import log_on_stdout
 from carray.cli.shared import RunsOption, StudyOption
 
 
