@@ -120,10 +120,13 @@ def test_a_coarse_map_is_taken_from_an_earlier_stage() -> None:
     assert watched.map_sides(224) == (7, 7)
     assert watched.finer_layer(224) is None
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    maps = grad_cam(watched.classifier, images, torch.tensor([0, 1]))
-    assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1])
-    # eight cells a side can hold peaks that two can't
-    assert (maps > 0.5).float().mean() < 0.5
+    maps = torch.stack(
+        [grad_cam(watched.classifier, images, torch.full((2,), k)) for k in range(4)]
+    )
+    assert maps.amax() == pytest.approx(1)
+    seen = maps[maps.amax((2, 3)) > 0]  # of a net that knows nothing, some classes have no evidence
+    assert len(seen) > 0
+    assert (seen > 0.5).float().mean() < 0.5  # eight cells a side hold peaks that two can't
 
 
 def test_parameters_are_left_without_gradients() -> None:
