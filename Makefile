@@ -8,6 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PYTHON ?=
 TESTS ?= tests
+export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22

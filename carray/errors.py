@@ -76,6 +76,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def first_cause(error: BaseException, most: int = 120) -> str:
+    """Say the first error of a chain: what libraries wrap it in is long and says less."""
+    *_, first = causes(error)
+    return " ".join(str(first).split())[:most] or type(first).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     """Return "; did you mean 'x'?", or "'x' or 'y'?", for the known words nearest to `word`.
 

@@ -14,3 +14,12 @@ def to_jsonable(value: Any) -> Any:
     """
     shown = value.as_dict() if hasattr(value, "as_dict") else value
     return to_jsonable_python(shown, inf_nan_mode="null")
+
+
+class JsonResult:
+    """Base of results: dataclasses whose fields are all plain data, paths or such results."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data; what is unknown or infinite is None."""
+        found: dict[str, Any] = to_jsonable_python(self, inf_nan_mode="null")
+        return found

@@ -64,7 +64,6 @@ class Scored(Protocol):
 
     def best(self, metric: str) -> float:
         """Return `metric` at the best epoch; NaN where there is none."""
-        ...
 
 
 ScoredT = TypeVar("ScoredT", bound=Scored)

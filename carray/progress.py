@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from carray.typing import Advance
 
 LINE_EVERY_SECONDS = 5.0
+ON_BOARD = "on_board"  # marks log records that a study's board shows by itself
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def seconds_text(seconds: float) -> str:
 def progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
     """Show on stderr how far `what` is; yield the function that advances it."""
     if sys.stderr.isatty():
-        with _bar(what, total, unit) if _is_wanted() else silent(what, total, unit) as advance:
+        with _bar(what, total, unit) if is_info_wanted() else silent(what, total, unit) as advance:
             yield advance
     else:
         lines = _Lines(what, total, unit)
@@ -104,13 +105,12 @@ class _Lines:
         )
         if _logger.hasHandlers():
             _logger.info(line)
-        elif _is_wanted():  # nobody has set logging up, which itself shows warnings alone
+        elif is_info_wanted():  # nobody has set logging up, which itself shows warnings alone
             print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _is_wanted() -> bool:
-    """Say whether nobody has raised the level of `carray`, or of a logger below it."""
-    logger: logging.Logger | None = _logger
+def is_info_wanted(logger: logging.Logger | None = _logger) -> bool:
+    """Say whether nobody has raised the level of `logger`, or of one above it up to `carray`."""
     while logger is not None and logger is not logging.root:
         if logger.level:
             return logger.level <= logging.INFO

@@ -31,9 +31,10 @@ from carray.config import Compute, Hardware, TrialConfig
 from carray.costs import BUDGET_SPENT, Cost, Held
 from carray.errors import RecordError, did_you_mean
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
-from carray.json_record import JsonRecord
+from carray.json_file import JsonFile
 from carray.provenance import git_commit, versions
 
+RECORD_VERSION = 1
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
 HELD_SPLITS = ("val", "blend", "test")  # the splits that a trial leaves logits on
 
@@ -53,9 +54,10 @@ class TrialState(StrEnum):
         return self is not TrialState.RUNNING
 
 
-class TrialRecord(JsonRecord):
+class TrialRecord(JsonFile):
     """One trial: what was asked, what happened, what it left."""
 
+    version: int = RECORD_VERSION
     cure: ClassVar[str] = "move its folder away, and the study goes on without that trial"
     study: str
     number: int
@@ -122,9 +124,10 @@ class TrialRecord(JsonRecord):
         return math.nan if epoch is None else self.epochs[epoch - 1].get(metric, math.nan)
 
 
-class StudyRecord(JsonRecord):
+class StudyRecord(JsonFile):
     """One study: the question, the data, the budget; what resumes it."""
 
+    version: int = RECORD_VERSION
     cure: ClassVar[str] = "move it away, and the study's own `carray tune` writes it anew"
     name: str
     kind: Literal["search", "single"] = "search"

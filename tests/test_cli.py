@@ -67,6 +67,14 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_2() -> None:
+    command = [sys.executable, "-m", "carray", "space", "check", "qick"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no search space 'qick'; did you mean 'quick'?" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_each_command_says_what_it_does_and_what_each_option_means(path: str) -> None:
     command = COMMANDS[path]

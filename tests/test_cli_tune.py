@@ -79,6 +79,7 @@ WRONG = {
     ),
     "more GPUs than there are": (["--gpus-per-trial", "99"], {}, "99 GPU, but the cluster has"),
 }
+ONE = ("--trials", "1")  # one lane is on its way up meanwhile
 NEEDS_RAY = ("more GPUs than there are",)
 
 
@@ -155,7 +156,7 @@ def test_a_tracking_server_that_does_not_answer_is_refused(
     space = tmp_path / "space.yaml"
     space.write_text(GOOD)
     runs = tmp_path / "runs"
-    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs))
+    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs), *ONE)
     check_refused(runs, code, said, f"the tracking store http://{NOBODY} doesn't answer")
 
 
@@ -172,5 +173,5 @@ def test_weights_that_do_not_fit_the_backbone_are_refused(
     space = tmp_path / "space.yaml"
     space.write_text(GOOD.replace("pretrained: false", f"pretrained: {file}"))
     runs = tmp_path / "runs"
-    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs))
+    code, said = tune(capsys, str(toy_data), "--space", str(space), "--runs", str(runs), *ONE)
     check_refused(runs, code, said, "don't fit backbone 'test_resnet'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from carray.cli import log_on_stderr
+from carray.cli.log import log_on_stderr, log_on_stdout
 from carray.progress import progress
+from carray.search.observers.console import Board, JsonBoard, LiveBoard
 from carray.tracking import sync
 
 LIBRARY = """
@@ -84,3 +86,33 @@ def test_a_raised_level_takes_the_bar_away(
     with progress("reading", 4) as advance:
         advance(4)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("board", [Board, JsonBoard, LiveBoard])
+def test_what_a_board_notes_is_logged_too(
+    board: type[Board], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "carray")
+    stream = io.StringIO()
+    with log_on_stderr():
+        board(stream).note("lanes come up")
+    assert caplog.messages == ["lanes come up"]
+    assert stream.getvalue().count("lanes come up") == 1
+    assert capsys.readouterr().err == "", "the command line shows it once"
+
+
+def test_a_board_shows_its_notes_unless_the_level_is_raised() -> None:
+    stream = io.StringIO()
+    Board(stream).note("shown without any handler")
+    logging.getLogger("carray").setLevel(logging.WARNING)
+    Board(stream).note("silenced")
+    assert stream.getvalue().endswith("shown without any handler\n")
+
+
+def test_a_command_prints_its_own_answer_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("carray.tracking.ui")
+    with log_on_stderr(), log_on_stdout(logger.name):
+        logger.info("MLflow on a port")
+    assert capsys.readouterr() == ("MLflow on a port\n", "")
+    assert logger.propagate
+    assert not logger.handlers

@@ -111,8 +111,9 @@ def test_the_demo_and_a_search_of_backbones_run_in_an_empty_folder(
     assert (tmp_path / "demo" / "runs" / "models" / "demo" / "card.json").exists()
     assert "carray predict demo/runs/models/demo" in said
 
-    tiny = ("--trials", "1", "--max-epochs", "2", "--set", "pretrained=false")
-    tiny += ("--set", "image_size=32", "--no-pictures", "--start-from", "none")
+    tiny = ("--trials", "1", "--max-epochs", "1", "--set", "pretrained=false")
+    tiny += ("--set", "image_size=32", "--set", "backbone=test_resnet")
+    tiny += ("--no-pictures", "--start-from", "none")
     said = run(carray, tmp_path, "tune", "demo/data", "--space", "backbones", *tiny)
     assert f"study: {tmp_path / 'runs' / 'studies' / 'backbones-data'}" in said
     assert "1 complete" in said

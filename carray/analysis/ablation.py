@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from carray.analysis.ablation_step import (
     AblationStep,
     Keep,
     SeedRuns,
-    _anchor_step,
+    anchor_step,
     compare_steps,
 )
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, TrialFailed
+from carray.jsonable import JsonResult
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
@@ -40,7 +41,7 @@ LEAST_SEEDS = 3  # two say nothing of how far a third may be
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(JsonResult):
     """All steps, in order."""
 
     study: str
@@ -48,10 +49,6 @@ class Ablation:
     seed_log_losses: tuple[float, ...]
     """Of the anchor, by seed."""
     steps: tuple[AblationStep, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        return asdict(self)
 
 
 def run_ablation(
@@ -114,7 +111,7 @@ def run_ablation(
     name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
     run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
     stands = anchor = run.train_seeds(points[0], seeds)
-    steps = [_anchor_step(anchor)]
+    steps = [anchor_step(anchor)]
     _report_step(on_step, steps[-1])
     for changes in points[1:]:
         tried = run.train_seeds({**stands.params, **changes}, step_seeds)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
 
-from carray.analysis.ablation_step import BETTER, NOISE, WORSE, AblationStep
-from carray.analysis.cross_validation import assemble_folds
+from carray.analysis.ablation_step import (
+    BETTER,
+    NOISE,
+    WORSE,
+    AblationStep,
+    paired_gain,
+    step_of,
+    verdict_of,
+)
+from carray.analysis.cross_validation import assemble_folds, combine_folds
 from carray.data.manifest import Manifest
-from carray.ensemble.selection import LogitMean, SoftVote
 from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
 from carray.ensemble.tta_views import TtaPredictor
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import Candidate
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
-from carray.predictions.statistics import Interval, bootstrap_means, interval, scores_of
+from carray.predictions.statistics import Interval
 from carray.predictions.views import NONE, parse_tta_sets
 from carray.records import RunsFolder, StudyRecord, TrialRecord
 from carray.training.cross_validation import train_folds
@@ -77,25 +83,14 @@ def folds_step(
         progress=progress,
     )
     assembled = assemble_folds(study, trial=stands.number, runs=runs.path, open_test=False)
-    rule = LogitMean if assembled.rule == "logit mean" else SoftVote
-    merged = _merged(rule, [_candidate(runs, study, one) for one in records], labels)
+    candidates = [Candidate(folder.trial(one.number), one, 0.0) for one in records]
+    predictions = SplitPredictions(candidates, "blend", labels)
+    average = combine_folds(assembled.rule, len(records)).average
     alone = log_softmax(folder.trial(stands.number).logits("blend"))
-    gains = (log_losses(alone, labels) - log_losses(merged, labels)).astype(np.float64)
-    gain = interval(float(gains.mean()), bootstrap_means(gains[:, None])[:, 0])
-    verdict = (BETTER if gain.value > 0 else WORSE) if gain.excludes_zero() else NOISE
+    log_p = average.log_p(predictions)
+    gain = paired_gain(log_losses(alone, labels), log_losses(log_p, labels))
     names = tuple(one.name for one in records)
-    return _step(f"{folds} folds, {assembled.rule}", names, merged, labels, gain, verdict)
-
-
-def _candidate(runs: RunsFolder, study: str, record: TrialRecord) -> Candidate:
-    return Candidate(runs.study(study).trial(record.number), record, 0.0)
-
-
-def _merged(
-    rule: type[SoftVote] | type[LogitMean], members: Sequence[Candidate], labels: Labels
-) -> Float32s:
-    predictions = SplitPredictions(members, "blend", labels)
-    return rule(tuple(range(len(members)))).fit(predictions).log_p(predictions)
+    return _step(f"{folds} folds, {assembled.rule}", names, log_p, labels, gain, verdict_of(gain))
 
 
 def _step(
@@ -106,16 +101,5 @@ def _step(
     gain: Interval,
     verdict: str,
 ) -> AblationStep:
-    scores = scores_of(log_losses(log_p, labels), log_p.argmax(axis=1) == labels)
-    return AblationStep(
-        name,
-        trials,
-        len(labels),
-        "blend",
-        scores.log_loss,
-        scores.top1,
-        gain,
-        0.0,
-        verdict,
-        verdict == BETTER,
-    )
+    losses, right = log_losses(log_p, labels), log_p.argmax(axis=1) == labels
+    return step_of(name, trials, losses, right, "blend", gain, verdict, stays=verdict == BETTER)

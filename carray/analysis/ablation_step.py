@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ BETTER, WORSE, NOISE = "better", "worse", "within noise"
 Keep = Literal["better", "all", "none"]
 KEEPS: tuple[Keep, ...] = ("better", "all", "none")
 ScoresSN = npt.NDArray[np.float64]
+LossesN = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,42 @@ class SeedRuns:
     right: ScoresSN
     """(seeds, images), 1 where right."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the trials' names."""
+        return tuple(record.name for record in self.records)
 
-def _anchor_step(anchor: SeedRuns) -> AblationStep:
+
+def anchor_step(anchor: SeedRuns) -> AblationStep:
+    """Return the first step, which is compared with nothing."""
     noise = seed_noise_bound(anchor.losses, 1, 1)
-    return _step("anchor", anchor, None, noise, "", stays=True)
+    return step_of("anchor", anchor.names, anchor.losses, anchor.right, noise=noise)
 
 
 def compare_steps(
     name: str, stands: SeedRuns, tried: SeedRuns, anchor: SeedRuns, keep: Keep
 ) -> AblationStep:
     """Say whether `tried` is better than what stands, by more than the anchor's seeds differ."""
-    gains_N = stands.losses.mean(axis=0) - tried.losses.mean(axis=0)
-    gain = interval(float(gains_N.mean()), bootstrap_means(gains_N[:, None])[:, 0])
+    gain = paired_gain(stands.losses.mean(axis=0), tried.losses.mean(axis=0))
     noise = seed_noise_bound(anchor.losses, len(stands.records), len(tried.records))
-    verdict = NOISE
-    if abs(gain.value) > noise and gain.excludes_zero():
-        verdict = BETTER if gain.value > 0 else WORSE
+    verdict = verdict_of(gain, noise)
     stays = keep == "all" or (keep == "better" and verdict == BETTER)
-    return _step(name, tried, gain, noise, verdict, stays=stays)
+    return step_of(
+        name, tried.names, tried.losses, tried.right, "val", gain, verdict, noise, stays=stays
+    )
+
+
+def paired_gain(before_N: LossesN, after_N: LossesN) -> Interval:
+    """Return by how much the log-loss of the same images has fallen."""
+    gains_N = np.asarray(before_N - after_N, np.float64)
+    return interval(float(gains_N.mean()), bootstrap_means(gains_N[:, None])[:, 0])
+
+
+def verdict_of(gain: Interval, noise: float = 0.0) -> str:
+    """Judge a gain: by its interval, and by what another seed alone may bring."""
+    if abs(gain.value) <= noise or not gain.excludes_zero():
+        return NOISE
+    return BETTER if gain.value > 0 else WORSE
 
 
 def seed_noise_bound(anchor_SN: ScoresSN, first: int, second: int) -> float:
@@ -82,17 +101,20 @@ def seed_noise_bound(anchor_SN: ScoresSN, first: int, second: int) -> float:
     return quantile * deviation * math.sqrt(1 / first + 1 / second)
 
 
-def _step(
+def step_of(
     name: str,
-    tried: SeedRuns,
-    gain: Interval | None,
-    noise: float,
-    verdict: str,
+    trials: tuple[str, ...],
+    losses: LossesN | ScoresSN,
+    right: npt.NDArray[Any],
+    split: str = "val",
+    gain: Interval | None = None,
+    verdict: str = "",
+    noise: float = 0.0,
     *,
-    stays: bool,
+    stays: bool = True,
 ) -> AblationStep:
-    losses = tried.losses.mean(axis=0)
-    scores = scores_of(losses, tried.right.mean(axis=0))
-    names = tuple(record.name for record in tried.records)
-    told = (scores.log_loss, scores.top1, gain, noise, verdict, stays)
-    return AblationStep(name, names, len(losses), "val", *told)
+    """Score a step by its images' `losses` and whether they are `right`: (N,), or (seeds, N)."""
+    losses_N, right_N = (np.atleast_2d(values).mean(axis=0) for values in (losses, right))
+    scores = scores_of(losses_N, right_N)
+    found = (scores.log_loss, scores.top1, gain, noise, verdict, stays)
+    return AblationStep(name, trials, len(losses_N), split, *found)

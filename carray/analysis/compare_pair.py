@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from carray.config import TrialConfig, flatten
 from carray.data.manifest import Manifest
-from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
+from carray.jsonable import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import SplitPredictions
@@ -288,7 +288,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class PairedComparison:
+class PairedComparison(JsonResult):
     """Two sides on the images that both have."""
 
     split: str
@@ -308,8 +308,3 @@ class PairedComparison:
     verdict: Verdict
     """Of the second side; by log-loss first, then by top-1."""
     models_that_opened_test: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        told: dict[str, Any] = to_jsonable(asdict(self))
-        return told

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from carray import metrics
-from carray.ensemble.result import to_jsonable
 from carray.errors import RecordError
+from carray.jsonable import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions
@@ -51,7 +50,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class ModelComparison:
+class ModelComparison(JsonResult):
     """Models of one study on the same images of one split."""
 
     study: str
@@ -65,11 +64,6 @@ class ModelComparison:
     """0 where the test split stayed closed."""
     left_out: int
     """Complete trials that the table leaves out."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data; what is unknown is None."""
-        told: dict[str, Any] = to_jsonable(asdict(self))
-        return told
 
 
 def compare_trials(

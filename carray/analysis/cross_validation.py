@@ -14,10 +14,10 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
-from carray.ensemble.result import to_jsonable
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
 from carray.errors import RecordError
-from carray.files import written_aside
+from carray.files import write_npz
+from carray.jsonable import to_jsonable
 from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.candidates import Candidate, read_trials
 from carray.predictions.combination import Combination
@@ -197,14 +197,8 @@ def _write(
     order = np.argsort(rows)
     logits = np.concatenate([own.logits for own in predictions])
     folds = np.repeat(np.arange(len(predictions)), [len(own.rows) for own in predictions])
-    with written_aside(file) as aside, aside.open("wb") as opened:
-        np.savez(
-            opened,
-            rows=rows[order],
-            labels=manifest.labels[rows[order]],
-            logits=logits[order],
-            folds=folds[order],
-        )
+    found = {"rows": rows, "labels": manifest.labels[rows], "logits": logits, "folds": folds}
+    write_npz(file, {name: values[order] for name, values in found.items()})
     return file
 
 
@@ -315,5 +309,5 @@ class CrossValidation:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         files = {n: str(getattr(self, n) or "") for n in ("logits_file", "package")}
-        told: dict[str, Any] = to_jsonable({**asdict(self), **files})
-        return told
+        found: dict[str, Any] = to_jsonable({**asdict(self), **files})
+        return found

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from carray.data.pixels.decode import UnreadableImage, cut, grow, open_image, read_square, to_rgb
-from carray.data.pixels.store import store_side
+from carray.data.pixels.decode import UnreadableImage, read_whole
 from carray.drawing import Fonts, fitted
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.files import written_aside
@@ -222,17 +221,12 @@ def _read(
     images: ImageList, place: int, geometries: set[Geometry], model: Model
 ) -> tuple[Pixels, dict[Geometry, Pixels]]:
     """Return the image, cut to its box where the model's were, and its squares."""
+    from carray.inference.predictor import squares_of
+
     data = images.paths[place].read_bytes()
     box = images.boxes[place] if model.card.crop == "box" else None
-    whole = to_rgb(open_image(data))
-    if box is not None:
-        high, wide = whole.shape[:2]
-        whole = cut(whole, grow(box, model.card.margin, width=wide, height=high))
-    squares = {
-        (size, fit): read_square(data, store_side(size), fit, box, model.card.margin)
-        for size, fit in geometries
-    }
-    return whole, squares
+    whole = read_whole(images.paths[place], box, model.card.margin)
+    return whole, squares_of(data, box, model.card.margin, geometries)
 
 
 def _explain_batch(
@@ -276,13 +270,10 @@ def _member_maps(
     """Return (images, side, side), each from 0 to 1, of squares (images, side, side, 3)."""
     import torch
 
-    from carray.data.pixels.loader import EvalPlan, Images, to_device
+    from carray.data.pixels.loader import to_device
     from carray.models.gradcam import grad_cam
 
-    labels, on_gpu = np.zeros(len(squares), np.int64), member.numerics.device.type != "cpu"
-    rows = np.arange(len(squares))
-    plan = EvalPlan(Images(squares, labels), rows, len(squares), member.card.input.size, on_gpu)
-    pixels, _ = to_device(plan.make(0), member.numerics.device)
+    pixels, _ = to_device(member.plan(squares).make(0), member.numerics.device)  # all in one batch
     wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numerics.device)
     return grad_cam(member.classifier, member.numerics.normalise(pixels), wanted).numpy()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from carray.data.manifest import Manifest
+from carray.jsonable import JsonResult
 from carray.predictions.statistics import Interval, accuracy_interval
 from carray.typing import Float32s, Labels, Rows
 
@@ -46,7 +46,7 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True)
-class ErrorAnalysis:
+class ErrorAnalysis(JsonResult):
     """What a model gets wrong on one split."""
 
     model: str
@@ -60,11 +60,6 @@ class ErrorAnalysis:
     models_that_opened_test: int
     sheet: Path | None = None
     table: Path | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        files = {name: str(getattr(self, name) or "") for name in ("sheet", "table")}
-        return {**asdict(self), **files}
 
 
 def find_misclassified(

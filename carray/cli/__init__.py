@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
+from carray.cli.log import log_on_stderr
 from carray.errors import CarrayError
 
 USAGE_ERROR = 2  # exit code of everything a user can mend
@@ -67,28 +66,6 @@ def _replace_unknown_letters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
-
-
-@contextmanager
-def log_on_stderr() -> Iterator[None]:
-    """Print what the logger `carray` is given from INFO on; no other handler is touched."""
-    logger, handler = logging.getLogger("carray"), _StderrHandler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level or logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-class _StderrHandler(logging.Handler):
-    """A record a line, on what stderr is at that moment; warnings say whose they are."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        whose = "carray: " if record.levelno >= logging.WARNING else ""
-        print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from carray.cli.log import log_on_stdout
 from carray.cli.shared import DataArgument, JsonOption, ModelArgument, RunsOption, StudyOption, emit
 from carray.errors import ConfigError
 
@@ -174,21 +176,21 @@ def add_class(
     from carray.progress import progress
     from carray.reports.analysis import added_class_lines
 
-    added = add(
-        model,
-        images,
-        name,
-        data=data,
-        out=out,
-        epochs=epochs,
-        lr=lr,
-        replay=replay,
-        seed=seed,
-        weights=weights,
-        runs=runs,
-        progress=progress,
-        say=None if as_json else print,
-    )
+    with nullcontext() if as_json else log_on_stdout("carray.incremental.add_class"):
+        added = add(
+            model,
+            images,
+            name,
+            data=data,
+            out=out,
+            epochs=epochs,
+            lr=lr,
+            replay=replay,
+            seed=seed,
+            weights=weights,
+            runs=runs,
+            progress=progress,
+        )
     emit(added, added_class_lines, as_json)
 
 

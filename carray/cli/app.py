@@ -1,4 +1,4 @@
-"""The command tree; each group is a module beside this one, heavy imports inside the commands."""
+"""The typer app: registers the commands, whose heavy imports are inside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`carray demo`: the whole way on the project's own toy cars, in a few minutes on two cores."""
+"""`carray demo`: data, study, ensemble and prediction on toy cars, in minutes on two cores."""
 
 from __future__ import annotations
 

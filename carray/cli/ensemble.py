@@ -1,4 +1,4 @@
-"""`carray ensemble`, `carray predict`, `carray report`: what comes after a study."""
+"""`carray ensemble`, `carray predict` and `carray report`."""
 
 from __future__ import annotations
 

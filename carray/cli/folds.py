@@ -56,10 +56,10 @@ def folds(
     picture = drawn_or_none(lambda: folds_picture(folder, trials))
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
     lines = [*cross_validation_lines(found), *([f"curves: {picture}"] if picture else [])]
-    told: dict[str, Any] = {"picture": picture}
+    extra: dict[str, Any] = {"picture": picture}
     if doubts:
         lines.append(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
         if 2 * doubts.images > doubts.of:
             lines.append("that many mean that the folds' trials are too weak to judge labels")
-        told |= {"doubtful": doubts.file, "doubtful_images": doubts.images}
-    emit(found, lambda _: lines, as_json, lambda found: {**found.as_dict(), **told})
+        extra |= {"doubtful": doubts.file, "doubtful_images": doubts.images}
+    emit(found, lambda _: lines, as_json, lambda found: {**found.as_dict(), **extra})

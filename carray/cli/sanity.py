@@ -39,8 +39,8 @@ def sanity(
         seconds=seconds,
         progress=progress,
     )
-    said = "pass" if verdict.passed else "FAIL"
-    head = f"{said}: {verdict.backbone}, {verdict.images} images, {verdict.seconds:.0f} s"
+    result = "pass" if verdict.passed else "FAIL"
+    head = f"{result}: {verdict.backbone}, {verdict.images} images, {verdict.seconds:.0f} s"
     emit(verdict, lambda verdict: [head, verdict.reason], as_json)
     if not verdict.passed:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carray.cli.shared import emit
+from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.search.space.space import SearchSpace
@@ -32,7 +33,10 @@ def check(
     from carray.search.space.validation import check_backbone_names
 
     space = load_space(file)
-    check_backbone_names(space)
+    try:
+        check_backbone_names(space)
+    except ConfigError as error:
+        raise ConfigError(f"{space.name}: {error}") from None
     emit(space, _summary_lines, as_json, _summary)
 
 

@@ -279,5 +279,5 @@ def replay_lines(done: Reproduction) -> list[str]:
 
 def replay_json(done: Reproduction) -> dict[str, Any]:
     """Return the comparison for machines."""
-    told = {"trial": done.record.name, "agrees": done.agrees, "differences": done.differences}
-    return {**told, "epochs": done.epochs, "notes": done.notes}
+    summary = {"trial": done.record.name, "agrees": done.agrees, "differences": done.differences}
+    return {**summary, "epochs": done.epochs, "notes": done.notes}

@@ -76,7 +76,8 @@ def tune(
     grace_epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs every trial gets; default: a tenth, at least 5; all of fewer than 15.",
+            help="Epochs every trial gets; default: a tenth, at least 5, all of fewer than 15; "
+            "hopeless ones end after a quarter.",
             rich_help_panel=SEARCH,
         ),
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from carray.cli.log import log_on_stdout
 from carray.cli.shared import RunsOption, StudyOption
 
 
@@ -24,7 +25,8 @@ def ui(
     from carray.records import RunsFolder
     from carray.tracking import open_ui
 
-    open_ui(RunsFolder.at(runs), port, say=print, browser=browser)
+    with log_on_stdout("carray.tracking.ui"):
+        open_ui(RunsFolder.at(runs), port, browser=browser)
 
 
 def sync(

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
+from carray.jsonable import JsonResult
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.statistics import NOT_BETTER, Comparison, Scores
 from carray.predictions.views import Tta
 
+if TYPE_CHECKING:
+    from carray.inference.predictor import Model
+
 ImagePath = str | Path
 FIGURE_VERDICTS = {"better": "better", "worse": "worse", NOT_BETTER: "may be chance"}
 CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
+_LOADING = threading.Lock()  # not a field: an ensemble can be pickled
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class RuleRow:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(JsonResult):
     """An ensemble of trials: who is in it, by which rule, and what it is worth."""
 
     study: str
@@ -143,34 +150,35 @@ class Ensemble:
     def predict(self, images: Sequence[ImagePath]) -> npt.NDArray[np.float32]:
         """Return probabilities of image files, (images, classes).
 
+        The first call loads the package; its models stay in memory as long as this object.
+
         Raises:
             RecordError: no package was written (`logits_only`).
             DataError: an image can't be read.
         """
+        with _LOADING:  # threads that come at once load it once
+            model = self._model
+        return model.predict(images)
+
+    @cached_property
+    def _model(self) -> Model:
         if self.package is None:
             raise RecordError("this ensemble has no model package: build it without logits_only")
         from carray.inference.predictor import load_model
 
-        return load_model(self.package).predict(images)
+        return load_model(self.package)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: a copy in another process loads the package by itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
-        data: dict[str, Any] = to_jsonable(asdict(self))
+        data = super().as_dict()
         data["verdict"] = self.verdict
         if self.test is not None:
             names = ("verdict", "log_loss_verdict", "top1_verdict")
             data["test"] |= {name: getattr(self.test, name) for name in names}
-        for told, row in zip(data["tta_rows"], self.tta_rows, strict=True):
-            told["verdict"] = row.verdict
+        for shown, row in zip(data["tta_rows"], self.tta_rows, strict=True):
+            shown["verdict"] = row.verdict
         return data
-
-
-def to_jsonable(value: Any) -> Any:
-    """Return `value` with paths as text and numbers that aren't finite as None."""
-    if isinstance(value, dict):
-        return {key: to_jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_jsonable(inner) for inner in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

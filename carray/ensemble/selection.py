@@ -25,16 +25,13 @@ class Rule(Protocol):
     @property
     def name(self) -> str:
         """As tables and cards say it."""
-        ...
 
     @property
     def is_fitted(self) -> bool:
         """Whether it looks at labels: then its score must come from images it wasn't fitted to."""
-        ...
 
     def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return the blend that suits these images best."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carray.data.pixels.store import open_store
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import evaluate_tta_sets
 from carray.inference.card import MemberCard
 from carray.inference.package import member_input
-from carray.inference.predictor import BATCH_IMAGES, Geometry, Member, Square, load_member
+from carray.inference.predictor import (
+    BATCH_IMAGES,
+    Geometry,
+    Member,
+    Square,
+    load_member,
+    open_stores,
+)
 from carray.predictions.averaging import WeightedAverage, average_log_p
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import log_softmax
@@ -66,10 +72,7 @@ class TtaPredictor:
             members.append(
                 load_member(trial.weights_file, card, len(study.classes), default_device())
             )
-        stores = {
-            (size, fit): open_store(manifest, size, fit, progress).pixels
-            for size, fit in dict.fromkeys(member.geometry for member in members)
-        }
+        stores = open_stores(manifest, members, progress)
         blend = replace(blend, members=tuple(range(len(members))), temperature=1.0)
         rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}
         return cls(tuple(members), blend, stores, rows, progress)

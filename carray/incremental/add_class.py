@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ from carray.typing import Progress
 NOT_A_NAME = re.compile(r"[^\w.+-]")  # what a folder's name may not hold
 FITTED_HEADS = ("random_forest", "knn")  # no weights that could grow
 LR_SHARE = 0.2  # of the lr that the member was trained with
-Say = Callable[[str], None]
+
+_logger = logging.getLogger(__name__)
 
 
 def add_class(
@@ -52,12 +54,11 @@ def add_class(
     weights: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-    say: Say | None = None,
 ) -> AddedClass:
     """Teach every member of a model one more class; write the new model package.
 
     A head that was trained grows and goes on training; a forest or nearest neighbours are fitted
-    again to the features of their backbone, which stays as it is.
+    again to the features of their backbone, which stays as it is. Epochs are logged.
 
     Args:
         model: a package's name or folder, or a trial (`STUDY/NUMBER`).
@@ -72,7 +73,6 @@ def add_class(
         weights: a folder of pretrained weights.
         runs: the runs folder.
         progress: shows how far the images are.
-        say: told a sentence after every epoch.
 
     Raises:
         ConfigError: `out` exists or can't be a name.
@@ -99,7 +99,7 @@ def add_class(
         seed=seed,
         progress=progress,
     )
-    teacher = _MemberTrainer(extended, where, study, epochs, lr, seed, weights, progress, say)
+    teacher = _MemberTrainer(extended, where, study, epochs, lr, seed, weights, progress)
     trials = [
         study.trial(teacher.train(package / card.members[place].folder, member, place).number)
         for place, member in enumerate(members)
@@ -144,7 +144,6 @@ class _MemberTrainer:
     seed: int
     weights: str | os.PathLike[str] | None
     progress: Progress
-    say: Say | None
 
     def train(self, folder: Path, card: MemberCard, place: int) -> TrialRecord:
         """Return the record of the member's new trial.
@@ -174,7 +173,7 @@ class _MemberTrainer:
             runs=self.runs.path,
             study=self.study.path.name,
             weights=self.weights,
-            on_epoch=_teller(self.say, card.trial),
+            on_epoch=partial(_log_epoch, card.trial),
             progress=self.progress,
         )
         if record.state is not TrialState.COMPLETE:
@@ -237,13 +236,9 @@ def _tuned(
     )
 
 
-def _teller(say: Say | None, trial: str) -> Callable[[TrialRecord], None]:
-    def tell(record: TrialRecord) -> None:
-        if say:
-            row, epoch = record.epochs[-1], len(record.epochs)
-            say(
-                f"{trial} {epoch:>3}/{record.config.epochs}  loss {row[metrics.TRAIN_LOSS]:.3f} | "
-                f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f}"
-            )
-
-    return tell
+def _log_epoch(trial: str, record: TrialRecord) -> None:
+    row, epoch = record.epochs[-1], len(record.epochs)
+    _logger.info(
+        f"{trial} {epoch:>3}/{record.config.epochs}  loss {row[metrics.TRAIN_LOSS]:.3f} | "
+        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f}"
+    )

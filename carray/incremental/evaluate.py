@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carray.data.manifest import Manifest
 from carray.errors import DataError
 from carray.inference.dataset_predictions import predict_rows, record_model_access
 from carray.inference.predictor import load_model
+from carray.jsonable import JsonResult
 from carray.predictions.statistics import (
     Interval,
     Right,
@@ -22,7 +22,7 @@ from carray.typing import Progress
 
 
 @dataclass(frozen=True)
-class AddedClass:
+class AddedClass(JsonResult):
     """What adding a class brought, on images that no training saw."""
 
     name: str
@@ -47,10 +47,6 @@ class AddedClass:
     """McNemar's exact test, two-sided."""
     taken_for_new: int
     """Images of old classes that are now taken for the new one."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        return {**asdict(self), "package": str(self.package), "data": str(self.data)}
 
 
 def evaluate_added_class(

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from carray.config import InputSpec, TrialConfig, describe
-from carray.errors import RecordError
-from carray.files import write_text
+from carray.config import InputSpec, TrialConfig
+from carray.json_file import JsonFile
 from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.views import Tta
 
 
-class _Json(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    def write(self, path: Path) -> None:
-        """Write aside, then rename."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read `path`; raises RecordError where it can't be read, with the reason."""
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError:
-            raise RecordError(f"there is no model package here: {path} is missing") from None
-        except ValidationError as error:
-            raise RecordError(f"{path} can't be read: {describe(error)}") from None
+class _CardFile(JsonFile):
+    missing: ClassVar[str] = "there is no model package here: {path} is missing"
+    broken: ClassVar[str] = "{path} can't be read: {why}"
 
 
-class MemberCard(_Json):
+class MemberCard(_CardFile):
     """`members/K/config.json`: all that is needed to build one member and feed it."""
 
     trial: str
@@ -42,7 +27,7 @@ class MemberCard(_Json):
     """Mean and standard deviation travel with the weights: others cost accuracy in silence."""
 
 
-class MemberEntry(_Json):
+class MemberEntry(JsonFile):
     """One member in `card.json`."""
 
     folder: str
@@ -54,7 +39,7 @@ class MemberEntry(_Json):
     """Of its weights file."""
 
 
-class Card(_Json):
+class Card(_CardFile):
     """`card.json`."""
 
     version: Literal[1] = 1
@@ -75,15 +60,15 @@ class Card(_Json):
     """`box`: training images were cut to their boxes, so these should be too."""
     margin: float = 0.0
     """How much a box grows, as a share of its sides."""
-    merge: dict[str, str] = {}
+    merge: dict[str, str] = Field(default_factory=dict)
     """Class name in the source -> the class that it became."""
     manifest_hash: str = ""
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = Field(default_factory=dict)
     """Rules, the comparison on test with its intervals, the verdict; as `Ensemble.as_dict`."""
     made_at: float = 0.0
     """Unix time, seconds."""
     git_commit: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @property
     def combination(self) -> Combination:

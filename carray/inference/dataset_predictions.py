@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from carray.data.manifest import Manifest
-from carray.data.pixels.store import open_store
 from carray.errors import DataError
 from carray.inference.card import Card
-from carray.inference.predictor import BATCH_IMAGES, Model
+from carray.inference.predictor import BATCH_IMAGES, Model, open_stores
 from carray.predictions.test_access import record_access
 from carray.progress import silent
 from carray.records import RunsFolder
@@ -26,10 +25,7 @@ def predict_rows(
         DataError: an image is gone or has changed since it was prepared.
     """
     combination, parts = model.card.combination, [np.empty((0, len(model.classes)), np.float32)]
-    stores = {
-        (size, fit): open_store(manifest, size, fit, progress).pixels
-        for size, fit in dict.fromkeys(member.geometry for member in model.members)
-    }
+    stores = open_stores(manifest, model.members, progress)
     with progress("predicting", len(rows)) as advance:
         for start in range(0, len(rows), BATCH_IMAGES):
             some = rows[start : start + BATCH_IMAGES]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError
-from carray.files import written_aside
+from carray.files import write_npz, written_aside
 from carray.inference.inputs import find_package
+from carray.jsonable import JsonResult
 from carray.progress import silent
 from carray.records import RunsFolder
 from carray.typing import Progress
@@ -22,7 +22,7 @@ SUFFIXES = (".npz", ".parquet")
 
 
 @dataclass(frozen=True)
-class FeatureFiles:
+class FeatureFiles(JsonResult):
     """What `export_features` wrote."""
 
     files: tuple[Path, ...]
@@ -31,11 +31,6 @@ class FeatureFiles:
     """Features an image, over all members."""
     members: tuple[str, ...]
     """`TRIAL: WIDTH`, in the order of the columns."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        told = {"images": self.images, "width": self.width, "members": list(self.members)}
-        return {"files": [str(file) for file in self.files], **told}
 
 
 def export_features(
@@ -104,21 +99,20 @@ def _targets(out: Path) -> tuple[Path, ...]:
 
 def _write(target: Path, manifest: Manifest, features: npt.NDArray[np.float32]) -> None:
     rows = manifest.included
-    with written_aside(target) as aside:
-        if target.suffix == ".npz":
-            with aside.open("wb") as file:
-                np.savez(
-                    file,
-                    features=features,
-                    labels=manifest.labels,
-                    splits=rows["split"].to_numpy(str),
-                    image_ids=rows["image_id"].to_numpy(str),
-                    classes=np.array(manifest.classes),
-                    manifest_hash=np.array(manifest.hash),
-                )
-            return
-        import pandas as pd
+    if target.suffix == ".npz":
+        columns = {
+            "features": features,
+            "labels": manifest.labels,
+            "splits": rows["split"].to_numpy(str),
+            "image_ids": rows["image_id"].to_numpy(str),
+            "classes": np.array(manifest.classes),
+            "manifest_hash": np.array(manifest.hash),
+        }
+        write_npz(target, columns)
+        return
+    import pandas as pd
 
-        known = rows[["image_id", "split", "label", "class_index"]]
-        named = pd.DataFrame(features, columns=[f"f{i}" for i in range(features.shape[1])])
+    known = rows[["image_id", "split", "label", "class_index"]]
+    named = pd.DataFrame(features, columns=[f"f{i}" for i in range(features.shape[1])])
+    with written_aside(target) as aside:
         pd.concat([known, named], axis=1).to_parquet(aside, index=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 
 from carray.config import Fit
+from carray.data.manifest import Manifest
 from carray.data.parallel import num_workers
 from carray.data.pixels.augmentation import WHOLE, View
 from carray.data.pixels.decode import Box, UnreadableImage, make_square, read_square
 from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
-from carray.data.pixels.store import store_side
+from carray.data.pixels.store import open_store, store_side
 from carray.errors import DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
@@ -32,6 +33,7 @@ from carray.training.trial_state import Numerics, build_numerics, default_comput
 from carray.typing import Float32s, Progress
 
 BATCH_IMAGES = 64
+UNKNOWN = -1  # the label of an image that has none
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
@@ -66,10 +68,7 @@ class Member:
 
     def logits(self, squares: Square, view: View = WHOLE) -> Float32s:
         """Return logits (images, classes), float32, of squares (images, side, side, 3)."""
-        rows = np.arange(len(squares))
-        on_gpu = self.numerics.device.type != "cpu"
-        images = Images(squares, np.zeros(len(squares), np.int64))
-        plan = EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
+        plan = self.plan(squares, view)
         parts = predict_batches(self.classifier, plan, self.numerics, num_loaders=1)
         logits: Float32s = torch.cat([logits for logits, _ in parts]).cpu().numpy()
         return logits
@@ -77,16 +76,20 @@ class Member:
     @torch.inference_mode()
     def features(self, squares: Square) -> Float32s:
         """Return pooled features (images, width), float32, of squares (images, side, side, 3)."""
-        on_gpu = self.numerics.device.type != "cpu"
-        images = Images(squares, np.zeros(len(squares), np.int64))
-        plan = EvalPlan(images, np.arange(len(squares)), BATCH_IMAGES, self.card.input.size, on_gpu)
         parts = []
-        for batch in Loader(plan, num_threads=1):
+        for batch in Loader(self.plan(squares), num_threads=1):
             pixels, _ = to_device(batch, self.numerics.device)
             with self.numerics.autocast():
                 seen = self.classifier.features(self.numerics.normalise(pixels)).float()
             parts.append((seen.mean(1) if seen.ndim == 3 else seen).cpu())
         return np.asarray(torch.cat(parts), np.float32)
+
+    def plan(self, squares: Square, view: View = WHOLE) -> EvalPlan:
+        """Return how training evaluates `squares`; their labels are unknown and never read."""
+        rows = np.arange(len(squares))
+        images = Images(squares, np.full(len(squares), UNKNOWN))
+        on_gpu = self.numerics.device.type != "cpu"
+        return EvalPlan(images, rows, BATCH_IMAGES, self.card.input.size, on_gpu, view)
 
     def log_p(self, squares: Square, tta: Tta) -> Float32s:
         """Return log-probabilities (images, classes), merged over the views of `tta`."""
@@ -214,17 +217,33 @@ def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.de
     return Member(classifier, card, numerics)
 
 
+def open_stores(
+    manifest: Manifest, members: Iterable[Member], progress: Progress
+) -> dict[Geometry, Square]:
+    """Open the pixel stores that `members` read; raises DataError as `open_store` does."""
+    return {
+        (size, fit): open_store(manifest, size, fit, progress).pixels
+        for size, fit in dict.fromkeys(member.geometry for member in members)
+    }
+
+
+def squares_of(
+    data: bytes, box: Box | None, margin: float, geometries: Iterable[Geometry]
+) -> dict[Geometry, Square]:
+    """Return an image file's bytes as a square in each geometry; raises UnreadableImage."""
+    return {
+        (size, fit): read_square(data, store_side(size), fit, box, margin)
+        for size, fit in geometries
+    }
+
+
 def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
     """Return an image's squares, or why there are none."""
     source, box = image
     if not isinstance(source, Path):
         return {(size, fit): make_square(source, store_side(size), fit) for size, fit in geometries}
     try:
-        data = source.read_bytes()
-        return {
-            (size, fit): read_square(data, store_side(size), fit, box, margin)
-            for size, fit in geometries
-        }
+        return squares_of(source.read_bytes(), box, margin, geometries)
     except OSError as error:
         return error.strerror or str(error)
     except UnreadableImage as error:

@@ -63,11 +63,9 @@ class WorkerGroups(Protocol):
 
         It is restarted where it loses a rank; what ends it for good is raised.
         """
-        ...
 
     def resources(self) -> Sequence[tuple[str, float, float]]:
         """Return (name, what is free, what there is in all) of what ranks are placed by."""
-        ...
 
 
 class Lanes:

@@ -25,15 +25,12 @@ class Runner(Protocol):
 
     def run_epoch(self, order: EpochOrder) -> EpochOutcome:
         """Train and evaluate one epoch."""
-        ...
 
     def finish(self, order: EpochOrder) -> None:
         """Write what an ended trial leaves."""
-        ...
 
     def release(self) -> None:
         """Free what the trial held."""
-        ...
 
 
 @dataclass

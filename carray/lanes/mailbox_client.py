@@ -22,63 +22,48 @@ class MailboxClient(Protocol):
 
     def send(self, order: LaneOrder) -> Future[Answer]:
         """Put an order in; the future has its answer."""
-        ...
 
     def call(self, order: LaneOrder) -> Answer:
         """Put an order in and wait for its answer."""
-        ...
 
     def leave(self, trial: str) -> None:
         """Free the lane of a trial that was paused."""
-        ...
 
     def take(self, lane: int, incarnation: str, after: int) -> tuple[int, LaneOrder]:
         """Wait for the lane's next order; `exit` where the study is over."""
-        ...
 
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
-        ...
 
     def note(self, lane: int, reason: str) -> None:
         """Say why a rank of the lane is about to end its worker group."""
-        ...
 
     def retire(self, lane: int, why: str) -> None:
         """Let a worker group go between two trials."""
-        ...
 
     def retired(self) -> list[str]:
         """Return what was said of every worker group that retired so far."""
-        ...
 
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         """Let a lane leave for good and others carry its order out; say whether it may."""
-        ...
 
     def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
-        ...
 
     def wait_needed(self, lane: int) -> bool:
         """Wait until a trial looks for a lane; False where the lane is not to start again."""
-        ...
 
     def lives(self) -> list[int]:
         """Count the worker groups of each lane that have asked for an order so far."""
-        ...
 
     def fail(self, reason: str) -> None:
         """Leave every order, waiting or to come, undone for this reason."""
-        ...
 
     def close(self) -> None:
         """Send every lane home."""
-        ...
 
     def end(self) -> None:
         """End the mailbox; nobody asks it for anything any more."""
-        ...
 
 
 class RayMailbox:

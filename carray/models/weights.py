@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from carray.errors import WeightsError
+from carray.files import sha256_of
 from carray.models.registry import full_name, source_config
 
 SUFFIXES = (".safetensors", ".pth")
@@ -225,8 +225,7 @@ def weights_hash(file: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _hash(file: Path, mtime_ns: int, size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
+    return sha256_of(file)[:8]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

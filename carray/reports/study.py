@@ -12,7 +12,7 @@ from typing import Any
 
 from carray import metrics
 from carray.analysis.search_gain import SearchGain, search_gain
-from carray.costs import BUDGET_SPENT, TIME_BUDGET
+from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -24,6 +24,7 @@ ROWS = 10
 BACKBONE_WIDTH = 17
 SHORT_HEADS = {metrics.VAL_BALANCED_ACCURACY: "balanced"}  # where a name is too wide
 INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
+MONEY_WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TrialRow:
     top1: float
     seconds: float
     refit_of: int | None
+    cost: Cost | None = None
+    """What its epochs cost; None where no lane trained it."""
     fold: int | None = None
     """Judged on this fold, not on `val`: not to be compared with the others."""
     top5: float = math.nan
@@ -87,6 +90,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         top1=record.best(metrics.VAL_TOP1),
         seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
         refit_of=record.refit_of,
+        cost=record.cost,
         fold=record.config.fold,
         top5=record.best(metrics.VAL_TOP5),
         macro_f1=record.best(metrics.VAL_MACRO_F1),
@@ -165,21 +169,28 @@ def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
         f"{SHORT_HEADS.get(spelt, metrics.SHORT_NAMES[spelt])}{'*' if metric == spelt else ''}"
         for spelt in (first, metrics.VAL_TOP1)
     )
+    currency = next((row.cost.currency for row in rows if row.cost), "")  # of those with a price
+    width = BACKBONE_WIDTH - (MONEY_WIDTH if currency else 0)
     columns = (
-        *("trial:<6", "state:<12", f"backbone:<{BACKBONE_WIDTH}", "lr:>8.2g", "best/epochs:>12"),
+        *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>8.2g", "best/epochs:>12"),
         *(f"{left}:>10.4f", f"{top1}:>8.4f", "time:>7"),
+        *([f"{currency}:>{MONEY_WIDTH}.3f"] if currency else []),
     )
-    header, *lines = table(columns, (_cells(row, first) for row in rows))
+    cells = (
+        _cells(row, first, width) + ((row.cost and row.cost.money,) if currency else ())
+        for row in rows
+    )
+    header, *lines = table(columns, cells)
     return [header, "-" * len(header), *lines]
 
 
-def _cells(row: TrialRow, metric: str) -> tuple[object, ...]:
+def _cells(row: TrialRow, metric: str, width: int) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
     backbone = row.backbone
-    if len(backbone) >= BACKBONE_WIDTH:
-        backbone = backbone[: BACKBONE_WIDTH - 2] + "…"
+    if len(backbone) >= width:
+        backbone = backbone[: width - 2] + "…"
     return (
         *(f"{row.number:04d}", state, backbone, row.lr, f"{row.best_epoch or '-'}/{row.epochs}"),
         *(_short(row.value_in(metric)), _short(row.top1), seconds_text(row.seconds)),

@@ -65,20 +65,21 @@ class Ledger:
     @property
     def records(self) -> list[TrialRecord]:
         """Every trial of the search, by number; refits are not among them."""
-        with self._lock:
-            return [record for record in self._all() if record.kind == "search"]
+        return self._of_kind("search")
 
     @property
     def refits(self) -> list[TrialRecord]:
         """Every refit, by number."""
-        with self._lock:
-            return [record for record in self._all() if record.kind == "refit"]
+        return self._of_kind("refit")
 
     @property
     def folds(self) -> list[TrialRecord]:
         """Every trial on a fold, by number."""
+        return self._of_kind("fold")
+
+    def _of_kind(self, kind: str) -> list[TrialRecord]:
         with self._lock:
-            return [record for record in self._all() if record.kind == "fold"]
+            return [record for record in self._all() if record.kind == kind]
 
     def record(self, number: int) -> TrialRecord:
         """Return trial `number` as it stands."""
@@ -131,7 +132,7 @@ class Ledger:
         """Open a trial of another's configuration, so changed; or return it, unless given up."""
         link = f"{kind}_of"
         with self._lock:
-            for record in self.refits if kind == "refit" else self.folds:
+            for record in self._of_kind(kind):
                 same = all(getattr(record.config, name) == value for name, value in change.items())
                 is_given_up = record.state is TrialState.PRUNED
                 if same and getattr(record, link) == of.number and not is_given_up:

@@ -27,7 +27,6 @@ from carray.search.session import Session, running_lanes
 from carray.search.setup import (
     StudySetup,
     check_classifiers,
-    check_names,
     has_pending_trials,
     locked_study,
     open_ledger,
@@ -36,6 +35,7 @@ from carray.search.setup import (
     write_files,
 )
 from carray.search.signals import Interrupts
+from carray.search.space.validation import check_backbone_names
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import SubprocessTracker, Tracker
@@ -72,7 +72,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     called_at = time.monotonic()
     setup = StudySetup.resolve(request)
     if request.preflight and not any(setup.folder.trials()):
-        check_names(setup.space)
+        check_backbone_names(setup.space)
         check_classifiers(setup)
         preflight(setup.space, setup.manifest.folder, board.note, weights=setup.weights)
     with ExitStack() as stack:
@@ -121,7 +121,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
 def _join_cluster(setup: StudySetup, stack: ExitStack, board: Board) -> Future[None]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
-    named = checker.submit(check_names, setup.space)
+    named = checker.submit(check_backbone_names, setup.space)
     checked = checker.submit(check_classifiers, setup)
     try:
         with waiting_for("Ray to start", board.note):

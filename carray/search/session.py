@@ -23,6 +23,7 @@ from carray.search.observers.console import Board
 from carray.search.placement.plan import Plan
 from carray.search.request import asked_budget, asked_price
 from carray.search.scheduling.driver import Driver
+from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
@@ -137,7 +138,9 @@ class Session:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
         scheduler = scheduler_of(self._setup, ended)
         driver = self._driver(lanes)
-        driver.search(scheduler, self._deadline, self._ledger.folder.cache, self._reserved)
+        hopeless = hopeless_rule_of(self._setup, ended)
+        cache = self._ledger.folder.cache
+        driver.search(scheduler, self._deadline, cache, self._reserved, hopeless)
         self._say_without_logits(driver)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))
@@ -266,6 +269,17 @@ class Session:
             lanes.fail(INTERRUPTED)
 
         return stop
+
+
+def hopeless_rule_of(setup: StudySetup, ended: Sequence[TrialRecord]) -> HopelessRule | None:
+    """Build what ends hopeless trials after the epochs of grace, where somebody has said those.
+
+    None where the study's scheduler is `none`: nothing is stopped then.
+    """
+    if setup.study.scheduler == "none":
+        return None
+    grace = setup.request.grace_epochs or setup.space.grace_epochs
+    return HopelessRule(setup.study.metric, ended, max(LEAST_EPOCHS, grace or 0))
 
 
 def _folds_text(wanted: Sequence[TrialRecord]) -> str:

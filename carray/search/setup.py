@@ -114,14 +114,6 @@ def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: 
     return space.grace_epochs or default_grace_epochs(max_epochs)
 
 
-def check_names(space: SearchSpace) -> None:
-    """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds."""
-    from carray.models.registry import check_name
-
-    for name in space.backbones():
-        check_name(name)
-
-
 def check_classifiers(setup: StudySetup) -> None:
     """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
     from carray.models.classifier import check_backbone

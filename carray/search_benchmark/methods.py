@@ -31,6 +31,9 @@ class Method:
     shipped: bool = False
     """Whether `carray tune` does this where nothing is said."""
 
+    ends_hopeless: bool = False
+    """Whether hopeless trials end besides, as they do in a search."""
+
     @property
     def name(self) -> str:
         """What tells it from the others of a table with, or without, starting points."""
@@ -42,6 +45,8 @@ class Method:
             said.append(f"eta {self.reduction_factor}")
         if self.scheduler in ("asha", "median"):
             said.append(f"grace {self.grace_epochs}")
+        if self.ends_hopeless:
+            said.append("hopeless end")
         return ", ".join(said)
 
 
@@ -51,18 +56,22 @@ BASELINE = Method("random", "none")  # what everything is measured against
 def shipped_method(max_epochs: int) -> Method:
     """Return what `carray tune` does where nothing is said."""
     sampler, grace = DEFAULT_SAMPLER, default_grace_epochs(max_epochs)
-    if grace >= max_epochs:  # what is never stopped has no grace
-        return Method(sampler, "none", shipped=True)
-    return Method(sampler, DEFAULT_SCHEDULER, grace_epochs=grace, shipped=True)
+    return Method(
+        sampler,
+        DEFAULT_SCHEDULER,
+        grace_epochs=min(grace, max_epochs),
+        ends_hopeless=True,
+        shipped=True,
+    )
 
 
 def methods_for(max_epochs: int, with_starts: bool) -> list[Method]:
     """Return what the lab compares, for trainings of `max_epochs`; the baseline comes first.
 
-    Where the default never stops a trial, stopping is tried after a third of the epochs.
+    Where the default ends only hopeless trials, ASHA is tried after a third of the epochs.
     """
     shipped = shipped_method(max_epochs)
-    stops = shipped.scheduler != "none"
+    stops = shipped.grace_epochs < max_epochs
     own, grace = shipped.sampler, shipped.grace_epochs if stops else max(1, round(max_epochs / 3))
     listed = [
         BASELINE,

@@ -22,6 +22,7 @@ from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from carray.errors import ConfigError
 from carray.metrics import Objective
 from carray.search.sampling.samplers import build_sampler
+from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
 from carray.search_benchmark.curves import CurveSource, Params
@@ -82,6 +83,7 @@ class SimulatedStudy:
         self._budget = budget_epochs
         self._free_lanes = lanes
         self._scheduler = _scheduler(source, method)
+        self._hopeless = HopelessRule(source.metric) if method.ends_hopeless else None
         hyperband = isinstance(self._scheduler, HyperBandScheduler)
         self._at_once = HYPERBAND_AT_ONCE if hyperband else lanes
         self._speeds = np.random.default_rng(seed)
@@ -162,6 +164,11 @@ class SimulatedStudy:
             self._leave(trial)
             best = self._sign * float((self._sign * trial.curve).min())
             self._study.tell(trial.asked, best)
+            if self._hopeless:
+                self._hopeless.learn(None, [float(value) for value in trial.curve])
+            return
+        if self._is_hopeless(trial):
+            self.stop_trial(trial)
             return
         decision = self._scheduler.on_trial_result(self, trial, trial.last_result)
         if decision == TrialScheduler.STOP:
@@ -170,6 +177,10 @@ class SimulatedStudy:
             trial.status = TuneTrial.PAUSED
         else:
             self._waiting.append(trial)
+
+    def _is_hopeless(self, trial: SimTrial) -> bool:
+        seen = [float(value) for value in trial.curve[: trial.epochs_done]]
+        return bool(self._hopeless and self._hopeless.is_hopeless(None, seen, len(trial.curve)))
 
     def _leave(self, trial: SimTrial) -> None:
         running = trial.status == TuneTrial.RUNNING

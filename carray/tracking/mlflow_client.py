@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carray.errors import TrackingError
+from carray.errors import TrackingError, first_cause
 from carray.files import locked, written_aside
 from carray.records import RunsFolder
 
@@ -133,16 +133,8 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
             "file"
         )
         raise TrackingError(
-            f"the tracking store {uri} doesn't answer ({cause_of(error)}); {cure}"
+            f"the tracking store {uri} doesn't answer ({first_cause(error)}); {cure}"
         ) from error
-
-
-def cause_of(error: BaseException) -> str:
-    """Say the first error of a chain: what the library wraps it in is long and says less."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    text = " ".join(str(error).split())
-    return text[:120] or type(error).__name__
 
 
 @contextmanager

@@ -22,9 +22,10 @@ import yaml
 
 from carray import metrics
 from carray.config import flatten
+from carray.errors import first_cause
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.tracking.mlflow_client import cause_of, close_store, quiet, translate_mlflow_errors
+from carray.tracking.mlflow_client import close_store, quiet, translate_mlflow_errors
 from carray.tracking.study_run import EPOCHS_SENT, StudyRun, TrialRunState, mlflow_key
 from carray.tracking.tracker import Tracker, curve_row, run_of
 from carray.typing import UnitProgress
@@ -211,7 +212,7 @@ class MlflowTracker(Tracker):
             self._failures += 1
             if self._failures == 1:
                 self._on_trouble(
-                    f"the tracking store {self._uri} stopped answering ({cause_of(error)}); "
+                    f"the tracking store {self._uri} stopped answering ({first_cause(error)}); "
                     "the study goes on and tries again"
                 )
             return False

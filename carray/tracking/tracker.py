@@ -26,27 +26,21 @@ class Tracker(Protocol):
         Raises:
             TrackingError: the server doesn't answer or refuses.
         """
-        ...
 
     def trial_started(self, record: TrialRecord) -> None:
         """Begin or find the trial's run, with what was drawn for it."""
-        ...
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Tell every epoch of `record` that isn't told yet."""
-        ...
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Tell how the trial ended; its record and logits go up."""
-        ...
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Tell how the study ended; `files` go up beside it."""
-        ...
 
     def close(self) -> None:
         """Wait until everything is told, at most about a minute."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 
 from carray.errors import TrackingError
 from carray.records import RunsFolder
@@ -16,13 +16,15 @@ from carray.tracking.open_page import comparison_page
 HOST = "127.0.0.1"
 MOST_PORT = 65535
 
+_logger = logging.getLogger(__name__)
 
-def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None], browser: bool = False) -> None:
-    """Become MLflow's server on the store under `runs`; say where. Doesn't return.
+
+def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
+    """Become MLflow's server on the store under `runs`; log where. Doesn't return.
 
     Once it answers, the page of the newest study's trials is said, and opened in the `browser`.
 
-    Where `$MLFLOW_TRACKING_URI` names a server, its address is said and nothing is started.
+    Where `$MLFLOW_TRACKING_URI` names a server, its address is logged and nothing is started.
 
     Raises:
         TrackingError: there is no store yet, or the port is none or taken.
@@ -31,7 +33,7 @@ def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None], browser: bo
         raise TrackingError(f"--port {port} must be from 1 to {MOST_PORT}")
     uri = tracking_uri(runs)
     if uri.startswith(("http://", "https://")):
-        say(f"MLFLOW_TRACKING_URI names a server: open {uri}")
+        _logger.info(f"MLFLOW_TRACKING_URI names a server: open {uri}")
         return
     if is_default(runs) and not runs.tracking_file.exists():
         raise TrackingError(
@@ -39,7 +41,7 @@ def open_ui(runs: RunsFolder, port: int, say: Callable[[str], None], browser: bo
         )
     if not _is_free(port):
         raise TrackingError(f"port {port} is taken: choose another with --port")
-    say(f"MLflow starts on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
+    _logger.info(f"MLflow starts on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
     _open_when_up(runs, f"http://{HOST}:{port}", browser)
     sys.stdout.flush()
     command = ui_command(runs, port)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -88,7 +89,7 @@ def _meta_of(live: LiveTrial) -> CheckpointMeta:
         trial=live.trial,
         config=live.config,
         rows=tuple(dict(row) for row in live.rows),
-        plateau=live.plateau.as_dict(),
+        plateau=asdict(live.plateau),
         initialisation=live.initialisation,
         parameters=live.parameters,
         compute=live.compute,

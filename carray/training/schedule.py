@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import cos, pi
 
 from torch.optim import Optimizer
@@ -62,10 +62,6 @@ class Plateau:
             return Plateau(self.factor, self.best, self.bad_epochs + 1)
         lower = max(schedule.min_lr_ratio, self.factor * schedule.plateau_factor)
         return Plateau(lower, self.best, 0)
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields, for a checkpoint."""
-        return asdict(self)
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:

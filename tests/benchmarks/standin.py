@@ -77,7 +77,10 @@ class Desk:
             return Answer()
         await asyncio.sleep(self._seconds)
         row = epoch_metrics(job.config, job.epoch, self._seconds)
-        return Answer(outcome=EpochOutcome(row, True, "", 1_000_000, "random:0", None), lane=0)
+        return Answer(
+            outcome=EpochOutcome(row, True, "", 1_000_000, "random:0", compute=None, hardware=None),
+            lane=0,
+        )
 
     async def leave(self, trial: str) -> None:
         """Hold nothing."""

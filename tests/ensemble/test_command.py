@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from carray.cli import main
 from carray.cli.app import app
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
-MAIN = "from carray.cli import main; main()"
 TRIALS = tuple(Trial(noise=2.0, scale=0.7) for _ in range(4))
 
 
@@ -47,17 +46,17 @@ def test_a_report_writes_the_picture_beside_the_study(tmp_path: Path) -> None:
     assert (folder.path / "picture.png").stat().st_size > 20_000
 
 
-def test_asking_for_30_of_4_trials_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+def test_asking_for_30_of_4_trials_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, "ensemble", "--top", "30"],
-        env={**os.environ, "CARRAY_RUNS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "--top 30 asks for more than the 4 complete trials" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setenv("CARRAY_RUNS", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["carray", "ensemble", "--top", "30"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "--top 30 asks for more than the 4 complete trials" in said.err
+    assert len(said.err.splitlines()) == 1
     assert not (tmp_path / "models").exists()

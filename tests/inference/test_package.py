@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,24 @@ def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
         mixed = np.tensordot(weights, np.stack(p), 1)
     mixed = mixed ** (1 / model.card.temperature)
     assert np.allclose(probabilities, mixed / mixed.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_an_ensemble_reads_its_package_once(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    assert made.package is not None
+    images = draw_images(tmp_path / "images")
+    first = made.predict(images)
+    shutil.rmtree(made.package)
+    assert np.array_equal(made.predict(images), first)
+    copy = pickle.loads(pickle.dumps(made))
+    assert copy == made
+    with pytest.raises(RecordError, match="is missing"):  # the models aren't pickled
+        copy.predict(images)
+    module = weakref.ref(made._model.members[0].classifier)
+    del made
+    gc.collect()
+    assert module() is None
 
 
 def test_files_get_the_logits_that_training_left(tmp_path: Path) -> None:

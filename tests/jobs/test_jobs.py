@@ -22,6 +22,7 @@ import pytest
 from carray import api
 from carray.records import StudyFolder
 from tests.processes import words_of
+from tests.tracking.stores import with_store
 
 pytestmark = pytest.mark.ray
 
@@ -29,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 RAYS_OWN = "_AutoscalingCoordinatorActor"  # one a cluster, of all studies that ever ran there
 START_SECONDS = 90
-TINY = ("--trials", "2", "--max-epochs", "2", "--refit", "0")
+TINY = ("--trials", "2", "--max-epochs", "2", "--refit", "0", "--concurrent", "1")
+COPIED = ("--working-dir", ".", "--", "python")  # a job runs in a copy of the project
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("head")
     (folder / "token").write_text(secrets.token_hex(32))
+    with_store(folder / "runs")
     environment = {name: value for name, value in os.environ.items() if "RAY" not in name}
     environment |= {
         "PATH": f"{BIN}:{environment['PATH']}",
@@ -146,11 +149,12 @@ def driver_of(head: Head, study: str) -> psutil.Process:
     return driver
 
 
-def test_a_killed_job_leaves_nothing_and_the_same_submission_goes_on(head: Head) -> None:
-    """The literal form, from the project's folder, with the job's own data and space."""
-    api.toy_data(head.runs / "demo", images_per_class=12)
-    words = ("--", "jobs/tune_backbones.py", *TINY, "--study", "cars")
-    with head.start(*words) as process:
+def test_a_killed_job_leaves_nothing_and_a_copy_of_the_project_goes_on_with_its_study(
+    head: Head,
+) -> None:
+    """The literal form, with the job's own data and space; then another that names both."""
+    data = api.toy_data(head.runs / "demo", images_per_class=12)
+    with head.start("--", "jobs/tune_backbones.py", *TINY, "--study", "cars") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if " epoch 1/" in line:
@@ -160,29 +164,22 @@ def test_a_killed_job_leaves_nothing_and_the_same_submission_goes_on(head: Head)
     assert process.returncode != 0, log
     wait_until_gone(head)
 
-    log = head.submit(*words)
+    words = ("--data", str(data), "--space", "quick", *TINY, "--study", "cars")
+    log = head.submit(*COPIED, "jobs/tune_backbones.py", *words)
     folder = head.study("cars")
     assert f"study: {folder.path}" in log
+    assert "starting points:" not in log, "the killed job had begun the study"
     assert folder.record().state == "complete"
+    assert folder.record().data == str(data)
     trials = folder.records()
     assert [trial.state.is_finished() for trial in trials] == [True, True]
     assert folder.trial(0).logits("val").shape == (len(folder.labels("val")), 12)
+    assert folder.space_file.exists()  # the copy of the project goes, and its space with it
     wait_until_gone(head)
 
     log = head.submit("--", "jobs/ensemble.py", "--top", "1", "--name", "one")
     assert f"model package: {head.runs / 'models' / 'one'}" in log
     assert (head.runs / "models" / "one" / "card.json").exists()
 
-
-def test_a_job_runs_in_a_copy_of_the_project(head: Head, toy_data: Path) -> None:
-    words = ("--working-dir", ".", "--", "python", "jobs/tune_backbones.py")
-    log = head.submit(*words, "--data", str(toy_data), "--space", "quick", *TINY, "--study", "copy")
-    folder = head.study("copy")
-    assert f"study: {folder.path}" in log
-    assert folder.record().data == str(toy_data)
-    assert [record.state.is_finished() for _, record in folder.trials()] == [True, True]
-    assert folder.space_file.exists()  # the copy of the project goes, and its space with it
-
-    words = ("--working-dir", ".", "--", "python", "jobs/ensemble.py", "--study", "copy")
-    log = head.submit(*words, "--top", "2", "--name", "two")
+    log = head.submit(*COPIED, "jobs/ensemble.py", "--study", "cars", "--top", "2", "--name", "two")
     assert (head.runs / "models" / "two" / "card.json").exists(), log

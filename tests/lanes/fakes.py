@@ -45,7 +45,7 @@ def epoch_row(config: TrialConfig, epoch: int) -> dict[str, float]:
     least = 0.3 + 0.3 * abs(math.log10(lr) + 2.3)
     loss = least + (CHANCE - least) * math.exp(-epoch / 2)
     has_collapsed = lr >= TOO_HIGH
-    val, train = (1.8 * CHANCE, 1.7 * CHANCE) if has_collapsed else (loss, 0.9 * loss)
+    val, train = (2.5 * CHANCE, 1.7 * CHANCE) if has_collapsed else (loss, 0.9 * loss)
     return {
         metrics.TRAIN_LOSS: train,
         metrics.TRAIN_SKILL: 1 - train / CHANCE,
@@ -172,7 +172,9 @@ class FakeRunner:
         if is_best and self._is_first:
             TrialFolder(Path(order.folder)).weights_file.write_bytes(b"weights")
         start = f"random:{config.seed}"
-        return EpochOutcome(rows[-1], is_best, stop, 1000, start, None, ending)
+        return EpochOutcome(
+            rows[-1], is_best, stop, 1000, start, compute=None, hardware=None, ending=ending
+        )
 
     def finish(self, order: EpochOrder) -> None:
         """Leave logits on every held split."""

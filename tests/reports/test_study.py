@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from carray.costs import Held
 from carray.records import StudyRecord, TrialState
 from carray.reports.study import study_json, study_lines, study_table
 from tests.reports.studies import make_study
@@ -51,6 +52,25 @@ def test_a_huge_loss_stays_in_its_column(tmp_path: Path) -> None:
     rows = tuple({**row, "val/log_loss": 210688055523.55} for row in record.epochs)
     folder.trial(0).write_record(record.model_copy(update={"epochs": rows}))
     assert "2.11e+11" in study_lines(folder)[4].split()
+
+
+def test_where_there_is_a_price_each_trial_has_its_money(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    lane = Held(gpus=2.0, cpus=8.0, hourly=7.2, currency="eur")
+    for files, record in folder.trials():
+        rows = tuple({**row, "epoch_seconds": 1000.0} for row in record.epochs)
+        files.write_record(record.model_copy(update={"epochs": rows, "held": lane}))
+    head, ruler, best, *_ = study_lines(folder)[2:]
+    assert head.endswith("time      eur")
+    assert best.endswith("5:00:00   36.000")  # 18 epochs
+    assert len(head) == len(ruler) == len(best) <= 100
+    (row, *_) = study_json(folder)["trials"]
+    assert row["cost"] == {
+        "gpu_seconds": 36000.0,
+        "cpu_seconds": 144000.0,
+        "money": 36.0,
+        "currency": "eur",
+    }
 
 
 def test_a_study_without_trials_has_a_table_too(tmp_path: Path) -> None:

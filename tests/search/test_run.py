@@ -40,13 +40,14 @@ from tests.search.studies import (
     local_tune,
     request,
 )
+from tests.tracking.stores import with_store
 
 __all__ = ["local", "local_tune"]
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
 MIB = 2**20
 # the third point's batch needs 110 MiB as images, and its mapped pixels 82 MiB
-TWELVE = f"""
+EIGHT = f"""
 version: 1
 grace_epochs: 1
 fixed: {FIXED.replace("image_size: 32, ", "device_batch_size: 64, ")}
@@ -55,7 +56,7 @@ search:
   optimizer.lr: {{loguniform: [1e-4, 3e-2]}}
 start:
 """ + "".join(
-    f"  - {{image_size: {384 if n == 2 else 32}, optimizer.lr: {n + 1}e-3}}\n" for n in range(12)
+    f"  - {{image_size: {384 if n == 2 else 32}, optimizer.lr: {n + 1}e-3}}\n" for n in range(8)
 )
 
 
@@ -92,6 +93,7 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
 ) -> None:
     text, weights = SPACE.replace("pretrained: false", "pretrained: true"), stored_weights(tmp_path)
     options = {"trials": 5, "weights": weights.parent}
+    with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, text, refit=1, refit_epochs=4, **options)
     board = Listener()
     board.after = {2: kill_a_rank_in_mid_epoch}
@@ -115,7 +117,8 @@ def test_two_ranks_a_trial_of_which_one_is_killed_and_one_lacks_memory(
     """Any memory at all is growth here, so both ranks go after each fourth trial."""
     everything = MemoryLimit(gib=-1.0, share=-1.0)
     monkeypatch.setattr(session, "LaneShape", partial(LaneShape, allowed_growth=everything))
-    wanted = request(toy_data, tmp_path, TWELVE, trials=12, workers_per_trial=2)
+    with_store(tmp_path / "runs")
+    wanted = request(toy_data, tmp_path, EIGHT, trials=8, workers_per_trial=2)
     board = Listener()
 
     def take_memory() -> None:
@@ -128,7 +131,7 @@ def test_two_ranks_a_trial_of_which_one_is_killed_and_one_lacks_memory(
     check_left(folder)
     check_waits(board.notes)
     records = folder.records()
-    assert len(records) == 12
+    assert len(records) == 8
     (infeasible,) = [record for record in records if record.state == "infeasible"]
     assert infeasible.config.image_size == 384
     assert "out of memory" in infeasible.reason
@@ -147,11 +150,11 @@ def test_two_ranks_a_trial_of_which_one_is_killed_and_one_lacks_memory(
     assert live_groups() == []
 
 
-def begun(wanted: StudyRequest, ended: Collection[int] = ()) -> subprocess.Popen[str]:
+def begun(wanted: StudyRequest, *words: str, ended: Collection[int] = ()) -> subprocess.Popen[str]:
     """Start the study in a process group of its own; return once another trial has ended."""
     command = [sys.executable, "-m", "carray", "tune", str(wanted.data), "--space", wanted.space]
     command += ["--study", "s", "--runs", str(wanted.runs), "--trials", "6", "--json"]
-    command += ["--scheduler", "none", "--refit", "1", "--refit-epochs", "4"]
+    command += ["--scheduler", "none", "--refit", "1", "--refit-epochs", "4", *words]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -168,10 +171,12 @@ def test_a_study_is_ended_by_each_signal_and_leaves_nothing_running(
 ) -> None:
     """Another Ray, the fixture's, runs on this machine all the time.
 
-    Ctrl-C comes first, then what Slurm and `timeout` send: a signal to every process of the job,
-    which ends its Ray too. Lanes of this process bring the study to its end.
+    Ctrl-C comes first, to a study of two lanes; then what Slurm and `timeout` send: a signal to
+    every process of the job, which ends its Ray too. Lanes of this process bring the study to its
+    end.
     """
     options = {"scheduler": "none", "refit": 1, "refit_epochs": 4, "trials": 6}
+    with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, **options)
     folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
     process = begun(wanted)
@@ -188,7 +193,7 @@ def test_a_study_is_ended_by_each_signal_and_leaves_nothing_running(
     first = finished(folder)
     assert first and len(first) < 6
 
-    process = begun(wanted, first)
+    process = begun(wanted, "--concurrent", "1", ended=first)
     below = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGTERM)
     rest = process.communicate(timeout=45)[0]  # Ray itself gives up after 60 seconds

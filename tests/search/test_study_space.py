@@ -45,7 +45,7 @@ def test_the_toy_cars_are_learned_from_scratch(toy_manifest: Manifest) -> None:
 
 @pytest.mark.parametrize(
     ("has_gpu", "name", "backbone", "starts"),
-    [(False, "photographs", "mobilenetv2_100", 0), (True, "backbones", "convnext_tiny", 1)],
+    [(False, "photographs", "mobilenetv2_100", 1), (True, "backbones", "convnext_tiny", 1)],
 )
 def test_photographs_get_the_backbones_whose_weights_can_be_had(
     photographs: Manifest, weights: Path, has_gpu: bool, name: str, backbone: str, starts: int

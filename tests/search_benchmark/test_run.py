@@ -33,13 +33,6 @@ def test_one_data_set_alone_has_no_starting_points() -> None:
     assert not any(score.method.starts for score in result.scores)
 
 
-def test_data_sets_replayed_in_processes_give_the_same_figures() -> None:
-    hills = [Hill(-2.0), Hill(-3.0)]
-    alone = benchmark_sources(hills, BenchmarkRequest(seeds=1, budget=2, lanes=2))
-    aside = benchmark_sources(hills, BenchmarkRequest(seeds=1, budget=2, lanes=2, processes=2))
-    assert alone.as_json() == aside.as_json()
-
-
 def test_progress_counts_every_replay() -> None:
     from collections.abc import Iterator
     from contextlib import contextmanager
@@ -97,15 +90,26 @@ def test_too_few_curves_and_mixed_metrics_are_refused(tmp_path: Path) -> None:
         open_sources(BenchmarkRequest(lcbench=tmp_path, runs=tmp_path))
 
 
-def test_the_command_line_replays_the_newest_study_and_prints_json(
+def test_the_command_line_replays_studies_in_processes_which_gives_the_same_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    past_study(tmp_path, trials=20)
-    words = ["replay-lab", "--runs", str(tmp_path), "--seeds", "2", "--budget", "2", "--json"]
+    past_study(tmp_path, "a", ideal=-2.0, trials=20)
+    past_study(tmp_path, "b", ideal=-3.0, trials=20)
+    words = ["replay-lab", "a", "b", "--runs", str(tmp_path), "--processes", "2"]
+    words += ["--seeds", "1", "--budget", "2", "--lanes", "2", "--json"]
     monkeypatch.setattr(sys, "argv", ["carray", *words])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
     told = json.loads(capsys.readouterr().out)
-    assert told["data_sets"] == ["past"] and told["seeds"] == 2
+    assert told["data_sets"] == ["a", "b"] and told["seeds"] == 1
     assert told["scores"][0]["name"] == "random, no stopping"
+    options = {"seeds": 1, "budget": 2, "lanes": 2, "runs": tmp_path}
+    alone = run_benchmark(BenchmarkRequest(studies=("a", "b"), **options))
+    assert told == json.loads(json.dumps(alone.as_json()))
+
+
+def test_the_newest_study_is_replayed_where_none_is_named(tmp_path: Path) -> None:
+    past_study(tmp_path, trials=20)
+    (source,) = open_sources(BenchmarkRequest(runs=tmp_path))
+    assert source.name == "past"

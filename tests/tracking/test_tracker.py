@@ -17,6 +17,7 @@ import pytest
 
 from carray.cli import log_on_stderr
 from carray.config import config_paths
+from carray.costs import Held
 from carray.errors import TrackingError
 from carray.records import RunsFolder, StudyFolder, TrialState
 from carray.tracking import (
@@ -29,6 +30,7 @@ from carray.tracking import (
 )
 from carray.tracking.mlflow_client import client_of, quiet
 from carray.tracking.sync import study_files
+from carray.tracking.tracker import curve_row
 from tests.tracking.memory import MemoryTracker
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
@@ -385,3 +387,15 @@ def test_a_sync_that_was_cut_off_goes_on_and_doubles_nothing(
     assert all(
         set(run.files) >= {"record.json", "logits.npz", "config.yaml"} for run in trials.values()
     )
+
+
+def test_what_a_trial_cost_so_far_is_on_its_curves() -> None:
+    record = make_record(0, 2)
+    plain = curve_row(record, 2)
+    lane = Held(cpus=2.0, hourly=3600.0, currency="eur")
+    rows = tuple({**row, "epoch_seconds": 5.0} for row in record.epochs)
+    held = record.model_copy(update={"held": lane, "epochs": rows})
+    costs = {"cost/cpu_seconds": 20.0, "cost/eur": 10.0}
+    assert curve_row(held, 2) == {**plain, "epoch_seconds": 5.0, **costs}
+    gpus = held.model_copy(update={"held": Held(gpus=0.5, cpus=2.0)})
+    assert curve_row(gpus, 1)["cost/gpu_seconds"] == 2.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -73,15 +74,17 @@ def test_a_taken_port_and_a_missing_store_are_told(runs: RunsFolder, tmp_path: P
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(TrackingError, match="is taken: choose another with --port"):
-            open_ui(runs, taken.getsockname()[1], say=print)
+            open_ui(runs, taken.getsockname()[1])
     with pytest.raises(TrackingError, match="run a study first"):
-        open_ui(RunsFolder(tmp_path / "nothing"), free_port(), say=print)
+        open_ui(RunsFolder(tmp_path / "nothing"), free_port())
 
 
 def test_a_server_of_ones_own_is_named_not_started(
-    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch
+    runs: RunsFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
-    said: list[str] = []
-    open_ui(runs, free_port(), said.append)
-    assert said == ["MLFLOW_TRACKING_URI names a server: open http://tracking.example:5000"]
+    caplog.set_level(logging.INFO, "carray")
+    open_ui(runs, free_port())
+    assert caplog.messages == [
+        "MLFLOW_TRACKING_URI names a server: open http://tracking.example:5000"
+    ]

@@ -18,7 +18,7 @@ from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 
 SMALL = {
-    "backbone": "lcnet_035",
+    "backbone": "test_resnet",
     "pretrained": False,
     "image_size": 32,
     "device_batch_size": 16,

@@ -13,7 +13,7 @@ from carray.cli.trial import read_config
 from carray.errors import ConfigError
 
 SETS = [
-    "--set=backbone=lcnet_035",
+    "--set=backbone=test_resnet",
     "--set=pretrained=false",
     "--set=image_size=32",
     "--set=optimizer.lr=3e-4",
@@ -36,7 +36,7 @@ def trained(runs: Path, toy_data: Path) -> str:
 
 def test_train_prints_a_line_an_epoch_and_what_to_type_next(trained: str) -> None:
     lines = trained.splitlines()
-    assert lines[0].startswith("trial single/0000: lcnet_035 (")
+    assert lines[0].startswith("trial single/0000: test_resnet (")
     assert lines[1].lstrip().startswith("1/2 * loss")
     assert "left" in lines[1]
     assert lines[2].lstrip().startswith("2/2")
@@ -68,7 +68,15 @@ def test_a_failed_trial_ends_with_its_reason_and_exit_code_1(
     tmp_path: Path, toy_data: Path
 ) -> None:
     wild = ["--set=optimizer.name=sgd", "--set=optimizer.lr=10", "--set=optimizer.weight_decay=1"]
-    command = ["train", str(toy_data), *SETS[:3], *wild, "--set=epochs=3", "--runs", str(tmp_path)]
+    command = [
+        "train",
+        str(toy_data),
+        *SETS[:3],
+        *wild,
+        "--set=device_batch_size=4",
+        "--runs",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "trial single/0000 failed: " in result.output

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import io
 import json
+import logging
 import math
 import sys
 import time
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from carray import metrics
 from carray.costs import BUDGET_SPENT
-from carray.progress import seconds_text
-from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.progress import ON_BOARD, is_info_wanted, seconds_text
+from carray.records import StudyRecord, TrialFolder, TrialRecord
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,6 +38,8 @@ STYLES = {
     "infeasible": "red",
     "collapsed": "red",
 }
+
+_logger = logging.getLogger(__name__)
 
 
 class Board:
@@ -66,7 +69,12 @@ class Board:
         yield
 
     def note(self, text: str) -> None:
-        """Say something that is no event of a trial."""
+        """Log something that is no event of a trial, and show it; a raised level silences it."""
+        _logger.info(text, extra={ON_BOARD: True})
+        if is_info_wanted(_logger):
+            self._show(text)
+
+    def _show(self, text: str) -> None:
         self._say(text)
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
@@ -162,8 +170,7 @@ class JsonBoard(Board):
         self._lanes = lanes
         self._write(event="plan", lanes=lanes, text=list(lines))
 
-    def note(self, text: str) -> None:
-        """Write a note."""
+    def _show(self, text: str) -> None:
         self._write(event="note", text=text)
 
     def trial_started(self, record: TrialRecord) -> None:
@@ -224,7 +231,7 @@ class LiveBoard(Board):
         super().study_started(study, files)
         self._live.start()
 
-    def note(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         """Print above the table."""
         self._console.print(text, markup=False, highlight=False)
 
@@ -332,6 +339,3 @@ def _cells(record: TrialRecord) -> list[str]:
         shown(speed, ".0f"),
         f"{record.config.optimizer.lr:.1e}",
     ]
-
-
-__all__ = ["Board", "JsonBoard", "LiveBoard", "TrialState", "open_board"]

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from carray.errors import RESUMES, RecordError
+from carray.errors import RESUMES, RecordError, first_cause
 
 
 class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
@@ -177,8 +177,9 @@ def open_optuna_study(
                 kept = WriteBehindStorage(behind)
                 kept.read(stored)
             except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
+                cause = first_cause(error, 200)
                 raise RecordError(
-                    f"Optuna's storage of study {name!r} can't be opened ({_cause_of(error)}); "
+                    f"Optuna's storage of study {name!r} can't be opened ({cause}); "
                     "mend it, give another --storage, or begin another study with --study"
                 ) from error
             study = optuna.load_study(study_name=name, storage=kept, sampler=sampler)
@@ -191,16 +192,10 @@ def _translate_storage_errors() -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
+        cause = first_cause(error, 200)
         raise RecordError(
-            f"Optuna's storage stopped answering ({_cause_of(error)}); mend it, and {RESUMES}"
+            f"Optuna's storage stopped answering ({cause}); mend it, and {RESUMES}"
         ) from error
-
-
-def _cause_of(error: BaseException) -> str:
-    """Say the first error of a chain, in one line."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def flush(trial: optuna.Trial) -> None:

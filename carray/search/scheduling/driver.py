@@ -20,10 +20,11 @@ from carray.costs import TIME_BUDGET, Held
 from carray.errors import DiskError
 from carray.lanes.lane import Lanes
 from carray.lanes.messages import Answer, LaneOrder
-from carray.metrics import EPOCH_METRICS
+from carray.metrics import EPOCH_METRICS, EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.actor_reuse import keep_starting_actors
+from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace, TimePlan
 from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
@@ -57,6 +58,8 @@ class Driver:
         self._held = held  # by a lane, for the records
         self._say = say
         self._plan: TimePlan | None = None  # where the search has a deadline
+        self._hopeless: HopelessRule | None = None
+        self._has_queue = False
         self.early_ends: dict[int, str] = {}  # why trials are being ended, but by the scheduler
         self._open_finishes = 0
         self._all_finished = threading.Condition()
@@ -86,16 +89,20 @@ class Driver:
         deadline: float | None,
         storage: Path,
         reserved: Callable[[Pace], float] = lambda pace: 0.0,
+        hopeless: HopelessRule | None = None,
     ) -> None:
         """Run Tune until the ledger opens no more trials and those opened have ended.
 
-        `reserved` says how many seconds before the deadline are kept for what comes after.
+        `reserved` says how many seconds before the deadline are kept for what comes after;
+        `hopeless` ends trials whatever the scheduler thinks.
         """
+        self._hopeless = hopeless
         if deadline is not None:
             self._plan = TimePlan(self.ledger, deadline, self.lanes.num_lanes, reserved)
         for record in self.ledger.missing_logits():
             self.close(record)
         at_once = self._trials_at_once(scheduler)
+        self._has_queue = at_once > self.lanes.num_lanes
         keep_starting_actors()
         searcher = LedgerSearcher(self)
         limited = ConcurrencyLimiter(searcher, max_concurrent=at_once)
@@ -192,6 +199,8 @@ class Driver:
     def note_epoch(self, record: TrialRecord, seconds: float) -> None:
         """Learn how long a trial's newest epoch took; say once what the budget has room for."""
         if self._plan:
+            if self._has_queue:  # where more trials are open than lanes, they wait for each other
+                seconds = record.epochs[-1].get(EPOCH_SECONDS, seconds)
             self._plan.pace.note(record.config, len(record.epochs), seconds)
             if told := self._plan.told(record):
                 self._say(told)
@@ -200,7 +209,17 @@ class Driver:
         """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not."""
         if self.ledger.stopped not in ("", TIME_BUDGET):
             return self.ledger.stopped
+        if self._hopeless and self._hopeless.ends(record):
+            return f"hopeless after epoch {len(record.epochs)}"
         return TIME_BUDGET if self._plan and self._plan.ends(record) else ""
+
+    def end(self, number: int, state: TrialState, reason: str) -> None:
+        """End a trial of the search."""
+        with self.capturing_errors():
+            record = self.ledger.end(number, state, reason)
+            if self._hopeless:
+                self._hopeless.learn_from(record)
+            self.close(record)
 
     def close(self, record: TrialRecord) -> None:
         """Have a lane write what an ended trial leaves, then let the observers know."""
@@ -296,8 +315,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         if state is TrialState.RUNNING:
             self._driver.abort(reason)
         else:
-            with self._driver.capturing_errors():
-                self._driver.close(ledger.end(number, state, reason))
+            self._driver.end(number, state, reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the truth."""

@@ -109,11 +109,12 @@ def default_grace_epochs(max_epochs: int) -> int:
     """Return the epochs that every trial gets where nobody says.
 
     A short training ranks its trials only once the learning rate has fallen: the best of 40 was
-    the last of them after 6 of 12 epochs. So one of fewer than `SHORT_EPOCHS` is never stopped,
-    which led on recorded curves of five studies of 6 to 20 epochs, and a longer one after a tenth
-    of its epochs, as LCBench's curves say, but not before the fifth, where trainings from scratch
-    still look like chance. On six other studies, of 6 to 30 epochs, mean regret is 0.25 so, 0.30
-    with a tenth for all lengths, and 0.26 without stopping.
+    the last of them after 6 of 12 epochs. So one of fewer than `SHORT_EPOCHS` is never stopped for
+    its rank (what is hopeless ends all the same, see `hopeless`), which led on recorded curves of
+    five studies of 6 to 20 epochs. A longer one is stopped after a tenth of its epochs, as
+    LCBench's curves say, but not before the fifth, where trainings from scratch still look like
+    chance. On six other studies, of 6 to 30 epochs, mean regret is 0.25 so, 0.30 with a tenth for
+    all lengths, and 0.26 without stopping.
     """
     if max_epochs < SHORT_EPOCHS:
         return max_epochs

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from statistics import mean
+from statistics import fmean
 
 from carray.config import TrialConfig
 from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
@@ -16,6 +16,7 @@ from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
 
+RECENT = 50  # epochs that a mean is taken of: other work on the machine comes and goes
 MOST_RESERVED = 0.5  # of the search's time, at the most, is kept for refits and folds
 
 Shape = tuple[str, int, int]
@@ -50,11 +51,11 @@ class Pace:
         self.longest_finish = max(self.longest_finish, seconds)
 
     def epoch_seconds(self, config: TrialConfig) -> float | None:
-        """Return the mean of such epochs; of a shape unseen, the slowest other's; None of none."""
+        """Return the newest ones' mean; of a shape unseen, the slowest's; None before any epoch."""
         for seen in (self._seen, self._before):
             if own := seen.get(_shape(config)):
-                return mean(own)
-        others = [mean(own) for own in (self._seen or self._before).values() if own]
+                return fmean(own[-RECENT:])
+        others = [fmean(own[-RECENT:]) for own in (self._seen or self._before).values() if own]
         return max(others, default=None)
 
     def seconds(self, config: TrialConfig, epochs: int) -> float | None:
@@ -110,10 +111,11 @@ class TimePlan:
         """
         another = self.pace.seconds(record.config, 1)
         rest = self.pace.seconds(record.config, record.config.epochs - len(record.epochs))
+        left = self.left
         if another is None or rest is None:
-            return self.left <= 0
-        if rest <= self.left or another > self.left:
-            return rest > self.left
+            return left <= 0
+        if rest <= left or another > left:
+            return rest > left
         others = [other for other in self._ledger.records if other.number != record.number]
         has_complete = any(other.state is TrialState.COMPLETE for other in others)
         return has_complete and not is_ahead(record, others, self._ledger.study.objective)
@@ -141,9 +143,9 @@ class TimePlan:
         """Return what a trial takes on average, stopped ones included."""
         records = self._ledger.records
         ended = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        share = mean(len(r.epochs) / r.config.epochs for r in ended) if ended else 1.0
+        share = fmean(len(r.epochs) / r.config.epochs for r in ended) if ended else 1.0
         whole = [self.pace.seconds(r.config, r.config.epochs) for r in records]
-        return share * mean(s for s in whole if s is not None) if any(whole) else None
+        return share * fmean(s for s in whole if s is not None) if any(whole) else None
 
 
 def is_ahead(record: TrialRecord, others: Sequence[TrialRecord], objective: Objective) -> bool:

@@ -167,7 +167,7 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def check_backbone_names(space: SearchSpace) -> None:
-    """Refuse a backbone or a tag that timm doesn't know; imports timm.
+    """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds.
 
     Raises:
         ConfigError: the name is unknown; the nearest one is named.
@@ -175,7 +175,4 @@ def check_backbone_names(space: SearchSpace) -> None:
     from carray.models.registry import check_name
 
     for name in space.backbones():
-        try:
-            check_name(name)
-        except ConfigError as error:
-            raise ConfigError(f"{space.name}: {error}") from None
+        check_name(name)

@@ -28,7 +28,7 @@ from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 
 FILES = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
-MOST_PARAMETERS = 12_000_000
+MOST_PARAMETERS = 3_000_000
 SIDES = (64, 112, 224)  # some transformers take few sizes
 STAND_IN = "test_efficientnet"  # 0.4 million parameters, with everything that recipes vary
 TINY: dict[str, Any] = {

@@ -59,7 +59,7 @@ def test_a_long_trial_is_measured_once_and_the_next_reads_it(tmp_path: Path) -> 
     first = chosen(small_config(epochs=100), 64, file)
     known = TimingCache.read(file).timings
     ((key, timings),) = known.items()
-    assert key.startswith("lcnet_035, 32 px, batch 16, ")
+    assert key.startswith("test_resnet, 32 px, batch 16, ")
     assert {timing.compute for timing in timings} >= {FIRST, LAST}
     assert all(timing.step_seconds > 0 for timing in timings)
     told, *ways = TimingCache.read(file).lines()

@@ -1,4 +1,4 @@
-"""Versioned JSON on disk: what records are written and read as."""
+"""JSON on disk: what records and cards are written and read as."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from carray.config import describe
 from carray.errors import RecordError
 from carray.files import write_text
 
-RECORD_VERSION = 1
 
-
-class JsonRecord(BaseModel):
-    """Versioned JSON on disk; frozen."""
+class JsonFile(BaseModel):
+    """JSON on disk; frozen. What a newer version has added is passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    version: int = RECORD_VERSION
-    cure: ClassVar[str] = "move it away"  # where it can't be read
+    missing: ClassVar[str] = "there is no record at {path}"
+    broken: ClassVar[str] = "the record {path} can't be read ({why}); {cure}"
+    cure: ClassVar[str] = "move it away"
 
     def write(self, path: Path) -> None:
         """Write aside, then rename."""
@@ -30,8 +29,8 @@ class JsonRecord(BaseModel):
         """Read `path`; raises RecordError where it can't be read, with the reason."""
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RecordError(f"there is no record at {path}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise RecordError(cls.missing.format(path=path)) from None
         except (ValidationError, OSError, UnicodeDecodeError) as error:
             why = describe(error) if isinstance(error, ValidationError) else error
-            raise RecordError(f"the record {path} can't be read ({why}); {cls.cure}") from None
+            raise RecordError(cls.broken.format(path=path, why=why, cure=cls.cure)) from None
