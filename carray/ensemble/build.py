@@ -82,7 +82,8 @@ def build_ensemble(
         tta: sets of views (`carray.predictions.views`) to measure where the rules are judged, or
             `auto`; the best is kept if it beats none by more than chance.
         keep_best: package the best single trial alone where the ensemble isn't shown to be better
-            where the rules are judged; None: where it is worse there; False: never.
+            where the rules are judged; None: where it is worse there, unless `rule` is given;
+            False: never.
         seed: of the folds and of the bootstrap.
         progress: shows how far the views are.
 
@@ -125,7 +126,7 @@ def build_ensemble(
 def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate]) -> str:
     """Name a model after its members: `top3`, `greedy5`, `fitted2`, `best1`."""
     trials = [member.trial for member in ensemble.packaged]
-    if ensemble.kept_single:
+    if trials == [ensemble.single.trial]:
         return "best1"
     if sorted(trials) == sorted(candidate.record.name for candidate in best):
         return f"top{len(trials)}"
@@ -243,6 +244,9 @@ def _judge(
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = _notes(source, judged_on, members)
+    if kept and rule and keep_best is None:  # whoever names a rule asks for its ensemble
+        notes.append(f"the best single trial isn't kept, since --rule asks for {rule}: {kept}")
+        kept = ""
     if kept and not source.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""

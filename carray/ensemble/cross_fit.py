@@ -74,7 +74,7 @@ def reason_for_single(
     is better than the rule, True wherever the rule isn't shown to be better, False never.
     """
     told = f"{metrics.SHORT_NAMES[metric]} {single.value:.4f}, by {best.rule} {best.value:.4f}"
-    if keep_best is False or best.blend.members == single.blend.members:
+    if keep_best is False:
         return ""
     if metrics.Objective(metric).is_better(single.value, best.value):
         return f"it is better alone: {told}"

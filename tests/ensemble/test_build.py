@@ -120,7 +120,7 @@ def test_a_measured_result_is_not_replaced_by_one_that_was_not(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("keep_best", "worse", "alone"),
-    [(None, True, True), (None, False, False), (False, True, False), (True, True, True)],
+    [(None, True, False), (None, False, False), (False, True, False), (True, True, True)],
 )
 def test_the_best_trial_is_kept_alone_where_the_ensemble_is_worse(
     tmp_path: Path, keep_best: bool | None, worse: bool, alone: bool
@@ -131,6 +131,9 @@ def test_the_best_trial_is_kept_alone_where_the_ensemble_is_worse(
     assert bool(made.kept_single) is alone
     assert len(made.packaged) == (1 if alone else 3)
     assert made.name == ("autumn-best1" if alone else "autumn-top3")
+    assert any("isn't kept, since --rule" in note for note in made.notes) is (
+        keep_best is None and worse
+    )
     assert made.test is not None  # the ensemble is measured beside the trial in any case
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carray.ensemble.cross_fit import best_rule, score_rule
+from carray.ensemble.cross_fit import best_rule, reason_for_single, score_rule
 from carray.ensemble.selection import FittedWeights, Greedy, SoftVote
 from carray.errors import RecordError
 from carray.predictions.candidates import read_trials
@@ -66,6 +66,26 @@ def test_a_rule_is_chosen_by_the_metric_that_is_asked_for(tmp_path: Path) -> Non
         assert best_rule(scores, metric).rule == str(best)
         if metric != "val/log_loss":
             assert scores[0].value == score(predictions.log_p(0), predictions.labels)
+
+
+@pytest.mark.parametrize("metric", ["val/log_loss", "val/top1"])
+def test_a_trial_that_is_better_alone_is_kept_unless_that_is_forbidden(
+    tmp_path: Path, metric: str
+) -> None:
+    trials = [Trial(skill=3.0), Trial(skill=0.3, noise=3.0)]
+    predictions = votes_of(tmp_path, StudySpec(trials))
+    folds = make_folds(predictions.labels)
+    best = int(predictions.true_log_p.mean(axis=1).argmax())
+    alone = score_rule(SoftVote((best,), "best single trial"), predictions, folds, metric)
+    both = score_rule(SoftVote((0, 1)), predictions, folds, metric)
+    why = reason_for_single(both, alone, metric, None, 0)
+    assert why.startswith("it is better alone: ")
+    assert f"{alone.value:.4f}, by soft vote {both.value:.4f}" in why
+    assert reason_for_single(both, alone, metric, False, 0) == ""
+    assert reason_for_single(alone, both, metric, None, 0) == ""
+    assert reason_for_single(alone, both, metric, True, 0) == ""
+    assert "isn't shown to be better" in reason_for_single(alone, alone, metric, True, 0)
+    assert reason_for_single(alone, alone, metric, None, 0) == ""
 
 
 def test_fitted_weights_prefer_the_better_trial(tmp_path: Path) -> None:
