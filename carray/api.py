@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Unpack
 from carray.errors import ConfigError, did_you_mean
 from carray.options import EnsembleOptions, TuneOptions
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 if TYPE_CHECKING:

@@ -297,12 +297,12 @@ def build_config(params: Mapping[str, Any], base: TrialConfig | None = None) -> 
 
 def describe(error: ValidationError) -> str:
     """Say a pydantic error in one sentence: every bad name, its value and the rule."""
-    told = []
+    problems = []
     for problem in error.errors():
         path = ".".join(str(step) for step in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         is_there = problem["type"] != "missing"  # else the input is all that is
         given = f"={problem['input']!r}" if is_there else ""
-        told.append(f"{path}{given}: {message}" if path else message)
-    return "; ".join(told)
+        problems.append(f"{path}{given}: {message}" if path else message)
+    return "; ".join(problems)

@@ -1,4 +1,4 @@
-"""A disk that takes no more: told from other errors, whoever wrote, and said with its numbers."""
+"""Recognises a full, exhausted or read-only disk among other errors, and says how full it is."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from carray import api
 from carray.cli import main
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from tests.reports.studies import make_study
 
 GOOD = """

@@ -2,24 +2,39 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-import pytest
+from carray.ensemble import build_ensemble
+from tests.inference.packages import make_real_study
 
 LANE = ("mlflow", "optuna", "sklearn", "plotly", "matplotlib", "captum", "ray.tune")
 THIN = ("torch", "torchvision", "timm", "cv2", *LANE[:-1])
 
 
-@pytest.mark.parametrize(
-    ("modules", "spared"),
-    [
-        ("carray.lanes.lane, carray.training.runner", LANE),
-        ("carray.search.scheduling.trainable", THIN),
-    ],
-    ids=["lane", "thin trial"],
-)
-def test_a_process_of_a_study_imports_no_more_than_it_needs(
-    modules: str, spared: tuple[str, ...]
+PACKAGE = ("ray", "optuna", "mlflow", "carray.search", "sklearn")
+
+
+def loaded(code: str, *spared: tuple[str, ...]) -> list[list[str]]:
+    """Return what of each `spared` a process has loaded when it says `look(spared)`."""
+    look = "import sys\nlook = lambda names: print('LOADED', *(set(names) & set(sys.modules)))\n"
+    command = [sys.executable, "-c", look + code.format(*spared)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line.split()[1:] for line in ran.stdout.splitlines() if line.startswith("LOADED")]
+
+
+def test_a_trial_of_a_search_imports_no_more_than_it_needs() -> None:
+    assert loaded("import carray.search.scheduling.trainable\nlook({})", THIN) == [[]]
+
+
+def test_a_package_that_is_loaded_and_then_a_lane_import_no_more_than_they_need(
+    tmp_path: Path,
 ) -> None:
-    code = f"import sys, {modules}; print('LOADED', *(set({spared!r}) & set(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1].split() == ["LOADED"]
+    """In one process, because torch and timm take most of its time."""
+    make_real_study(tmp_path)
+    package = build_ensemble(runs=tmp_path, track=False).package
+    code = (
+        "from carray.inference.predictor import load_model\n"
+        f"load_model({str(package)!r})\nlook({{}})\n"
+        "import carray.lanes.lane, carray.training.runner\nlook({})"
+    )
+    assert loaded(code, PACKAGE, LANE) == [[], []]

@@ -1,4 +1,4 @@
-"""A ladder: one factor changed at a time, each step better, worse or within the noise of seeds."""
+"""Ablation of a recipe: change one factor at a time, and compare it with the noise of seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
 from carray.predictions.views import parse_tta_sets
 from carray.progress import silent
-from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.records import TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.setup import check_folds
 from carray.search.space.distributions import Scalar
 from carray.search.space.loading import load_space

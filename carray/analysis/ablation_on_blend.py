@@ -1,4 +1,4 @@
-"""The ladder's last steps: test-time views and folds of what stands, judged on `blend`."""
+"""An ablation's last steps: test-time views and folds of the best recipe, judged on `blend`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
 from carray.predictions.statistics import Interval
 from carray.predictions.views import NONE, parse_tta_sets
-from carray.records import RunsFolder, StudyRecord, TrialRecord
+from carray.records import StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.training.cross_validation import train_folds
 from carray.training.train import OnEpoch
 from carray.typing import Float32s, Labels, Progress
@@ -38,12 +39,12 @@ def tta_step(
     folder = runs.study(study)
     record, trial = folder.record(), folder.trial(stands.number)
     labels = _blend_labels(record)
-    asked = (NONE, *parse_tta_sets(names or "auto"))
+    sets = (NONE, *parse_tta_sets(names or "auto"))
     viewer = TtaPredictor.of_trials([trial], WeightedAverage((0,), (1.0,)), record, progress)
-    log_ps = viewer.log_ps("blend", asked)
-    rows = evaluate_tta_sets(asked, log_ps, labels, make_folds(labels), 0)
-    kept = [row for row in rows[1:] if row.chosen]
-    best = min(kept or rows[1:], key=lambda row: row.log_loss)
+    log_ps = viewer.log_ps("blend", sets)
+    rows = evaluate_tta_sets(sets, log_ps, labels, make_folds(labels), 0)
+    chosen = [row for row in rows[1:] if row.chosen]
+    best = min(chosen or rows[1:], key=lambda row: row.log_loss)
     log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
     return _step(
         f"views: {best.name}", (stands.name,), log_softmax(log_p), labels, best.gain, _verdict(best)

@@ -1,4 +1,4 @@
-"""One side against another on the images that both have: paired, whatever differs between them.
+"""Paired comparison of two trials, or of two studies' seeds, on the images that both have.
 
 A side is a trial, or a study whose trials are the seeds of one configuration; the two may be
 trained on other data (images left out, boxes cut), as long as the classes are the same.
@@ -34,7 +34,8 @@ from carray.predictions.statistics import (
     two_sided_p,
 )
 from carray.predictions.test_access import record_trial_accesses
-from carray.records import RunsFolder, StudyFolder, StudyRecord
+from carray.records import StudyFolder, StudyRecord
+from carray.runs_folder import RunsFolder
 
 ScoresTN = npt.NDArray[np.float64]
 Image = tuple[str, str]  # its name and the hash of its content: a name alone may be another's

@@ -21,7 +21,8 @@ from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.statistics import Interval, scores_of_log_p
 from carray.predictions.test_access import record_trial_accesses
-from carray.records import RunsFolder, TrialRecord
+from carray.records import TrialRecord
+from carray.runs_folder import RunsFolder
 
 MOST_ROWS = 12
 

@@ -1,4 +1,4 @@
-"""What trials on all folds say together: out-of-fold logits, and ensembles of the folds."""
+"""Cross-validation of one configuration: out-of-fold logits, and ensembles of the folds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from carray.predictions.logits import SplitPredictions, log_softmax, read_logits
 from carray.predictions.scores import log_losses
 from carray.predictions.statistics import Interval, scores_of
 from carray.predictions.test_access import record_access
-from carray.records import Logits, RunsFolder, StudyFolder, TrialState
+from carray.records import Logits, StudyFolder, TrialState
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Labels
 
 RULES: tuple[type[SoftVote] | type[LogitMean], ...] = (SoftVote, LogitMean)
@@ -129,16 +130,16 @@ class _FoldPredictions:
 def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> list[Candidate]:
     """Return the complete trials of one configuration, one a fold, by fold."""
     sets: dict[str, dict[int, Candidate]] = {}
-    wanted = None
+    asked_key = None
     for candidate in sorted(read_trials(folder), key=lambda found: found.record.number):
         key = _without_fold(candidate.record.config)
         if candidate.record.number == trial:
-            wanted = key
+            asked_key = key
         if _is_usable(candidate, manifest):
             sets.setdefault(key, {})[candidate.record.config.fold or 0] = candidate
-    if trial is not None and wanted is None:
+    if trial is not None and asked_key is None:
         raise RecordError(f"study {folder.path.name!r} has no trial {trial}")
-    chosen = sets.get(wanted, {}) if wanted else _newest(sets, manifest.num_folds)
+    chosen = sets.get(asked_key, {}) if asked_key else _newest(sets, manifest.num_folds)
     missing = [str(fold) for fold in range(manifest.num_folds) if fold not in chosen]
     if not chosen or missing:
         lacking = f"fold {', '.join(missing)} of {manifest.num_folds} lacks a complete trial"

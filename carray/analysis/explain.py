@@ -18,7 +18,7 @@ from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.files import written_aside
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
 from carray.typing import Progress
 
@@ -73,8 +73,8 @@ class Explained:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
         rows = [{**asdict(row), "overlay": str(row.overlay)} for row in self.rows]
-        told = {"folder": str(self.folder), "sheet": str(self.sheet), "note": self.note}
-        return {**told, "images": rows, "unreadable": self.unreadable}
+        files = {"folder": str(self.folder), "sheet": str(self.sheet), "note": self.note}
+        return {**files, "images": rows, "unreadable": self.unreadable}
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,8 +237,8 @@ def _explain_batch(
     folder: Path,
 ) -> Iterator[_Shown]:
     probabilities = model.predict_squares([squares for _, _, squares in batch])
-    said = probabilities.argmax(axis=1)
-    targets = said if target is None else np.full(len(batch), target)
+    predicted = probabilities.argmax(axis=1)
+    targets = predicted if target is None else np.full(len(batch), target)
     maps = np.zeros(1, np.float32)
     for member, weight in zip(model.members, model.card.combination.average.weights, strict=True):
         if not _has_gradient(member):
@@ -253,7 +253,7 @@ def _explain_batch(
         yield _Shown(
             ExplainedImage(
                 name=images.names[place],
-                said=model.classes[int(said[row])],
+                said=model.classes[int(predicted[row])],
                 probability=float(probabilities[row, explained]),
                 explained=model.classes[explained],
                 overlay=folder / f"{place + 1:04d}-{Path(images.names[place]).stem}.png",
@@ -274,8 +274,8 @@ def _member_maps(
     from carray.models.gradcam import grad_cam
 
     pixels, _ = to_device(member.plan(squares).make(0), member.numerics.device)  # all in one batch
-    wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numerics.device)
-    return grad_cam(member.classifier, member.numerics.normalise(pixels), wanted).numpy()
+    classes = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numerics.device)
+    return grad_cam(member.classifier, member.numerics.normalise(pixels), classes).numpy()
 
 
 def _resized(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

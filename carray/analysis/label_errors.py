@@ -17,7 +17,7 @@ from carray.data.manifest import Manifest
 from carray.files import write_csv
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import log_softmax
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Labels, Rows
 
 # of its usual probability; chosen on one set of planted labels: 54 % of the named were, else 31 %

@@ -31,7 +31,13 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="The data folder to write.")],
     images: Annotated[Path | None, typer.Option(help="Image folder of a CSV.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image names.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="CSV column of classes.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="CSV column of classes, or several: make+model.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Levels of folders that name a class: 2 for MAKE/MODEL.")
+    ] = None,
+    min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 0,
     crop: Annotated[str, typer.Option(help="box cuts images to their boxes; or none.")] = "none",
     margin: Annotated[float, typer.Option(help="A crop box grows by this share.")] = 0.1,
     exclude: Annotated[
@@ -78,6 +84,8 @@ def prepare(
         images=images,
         id_column=id_column,
         label_column=label_column,
+        level=level,
+        min_images=min_images,
         crop="box" if crop == "box" else "none",
         margin=margin,
         exclude=exclude,

@@ -174,9 +174,9 @@ def report(
       carray report --study autumn --out autumn.png
     """
     from carray.drawing import drawn_or_none
-    from carray.records import RunsFolder
     from carray.reports.plots import study_picture
     from carray.reports.study import study_json, study_lines
+    from carray.runs_folder import RunsFolder
 
     folder = RunsFolder.at(runs).find_study(study)
     picture = drawn_or_none(lambda: study_picture(folder, out))

@@ -46,9 +46,9 @@ def folds(
     from carray.analysis.cross_validation import assemble_folds
     from carray.analysis.label_errors import write_label_issues
     from carray.drawing import drawn_or_none
-    from carray.records import RunsFolder
     from carray.reports.analysis import cross_validation_lines
     from carray.reports.cross_validation_plot import folds_picture
+    from carray.runs_folder import RunsFolder
 
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
     folder = RunsFolder.at(runs).study(found.study)

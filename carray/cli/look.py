@@ -18,8 +18,8 @@ def list_(runs: RunsOption = None, as_json: JsonOption = False) -> None:
 
       carray list --json
     """
-    from carray.records import RunsFolder
     from carray.reports.listing import list_lines, list_models, list_studies
+    from carray.runs_folder import RunsFolder
 
     where = RunsFolder.at(runs)
     emit(
@@ -39,9 +39,9 @@ def status(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOpti
 
       carray status --study autumn
     """
-    from carray.records import RunsFolder
     from carray.reports.listing import status_lines
     from carray.reports.study import study_json
+    from carray.runs_folder import RunsFolder
 
     emit(RunsFolder.at(runs).find_study(study), status_lines, as_json, study_json)
 
@@ -60,8 +60,8 @@ def show(
 
       carray show autumn-top3
     """
-    from carray.records import RunsFolder
     from carray.reports.listing import show_lines
+    from carray.runs_folder import RunsFolder
 
     for line in show_lines(RunsFolder.at(runs), name):
         print(line)
@@ -79,9 +79,9 @@ def leaderboard(
 
       carray leaderboard --study autumn --top 5
     """
-    from carray.records import RunsFolder
     from carray.reports.listing import leaderboard as frame_of
     from carray.reports.listing import leaderboard_lines
+    from carray.runs_folder import RunsFolder
 
     emit(
         RunsFolder.at(runs).find_study(study),

@@ -22,7 +22,7 @@ def ui(
     Says the page of the newest study's trials, the best first, once the server answers. Pick some
     there and press Compare. Ctrl-C ends it.
     """
-    from carray.records import RunsFolder
+    from carray.runs_folder import RunsFolder
     from carray.tracking import open_ui
 
     with log_on_stdout("carray.tracking.ui"):
@@ -37,7 +37,7 @@ def sync(
 
     For a server that didn't answer while the study ran, or a new one (MLFLOW_TRACKING_URI).
     """
-    from carray.records import RunsFolder
+    from carray.runs_folder import RunsFolder
     from carray.tracking import sync_study
 
     where = RunsFolder.at(runs)

@@ -37,7 +37,8 @@ from carray.predictions.statistics import Comparison, compare, scores_of_log_p
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, StudyRecord
+from carray.records import StudyFolder, StudyRecord
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Progress
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ def _judge(
     folds = make_folds(labels, seed)
     metric = source.candidates.metric
     scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
-    wanted = [score for score in scores if rule in (None, score.rule)]
-    best = best_rule(wanted, metric)
+    eligible = [score for score in scores if rule in (None, score.rule)]
+    best = best_rule(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(source.best_single(members), split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)

@@ -1,4 +1,4 @@
-"""Which rule earns its place: each is scored on images that it wasn't fitted to."""
+"""Cross-fitted scores of combination rules: each on images that it wasn't fitted to."""
 
 from __future__ import annotations
 

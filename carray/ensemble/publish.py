@@ -13,7 +13,8 @@ from carray.inference.card import Card
 from carray.inference.package import is_measured, write_version
 from carray.inference.versions import version_note
 from carray.provenance import versions
-from carray.records import RunsFolder, StudyRecord, TrialFolder
+from carray.records import StudyRecord, TrialFolder
+from carray.runs_folder import RunsFolder
 
 MLFLOW_ENTRY = Path(inference.__file__).with_name("mlflow_entry.py")  # copied, never imported
 
@@ -50,7 +51,7 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
 
 
 def _results(ensemble: Ensemble) -> dict[str, Any]:
-    told = ensemble.as_dict()
+    results = ensemble.as_dict()
     names = (
         "verdict",
         "judged_on",
@@ -62,7 +63,7 @@ def _results(ensemble: Ensemble) -> dict[str, Any]:
         "tta_rows",
         "notes",
     )
-    return {name: told[name] for name in names}
+    return {name: results[name] for name in names}
 
 
 def _log(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble) -> str:

@@ -1,4 +1,4 @@
-"""What building an ensemble brings: plain data that tables, cards and JSON are made of."""
+"""`Ensemble`: the result of `build_ensemble`, from which tables, cards and JSON are made."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Ensemble(JsonResult):
                 ("top-1", top1, test.top1_p, test.top1_verdict),
             )
         )
-        said = {
+        sentence = {
             "better": "The ensemble is better than the best single trial on test",
             "worse": "The ensemble is WORSE than the best single trial on test",
             "not better": (
@@ -145,7 +145,7 @@ class Ensemble(JsonResult):
                 "the difference may be chance"
             ),
         }[test.verdict]
-        return f"{said} ({gains})."
+        return f"{sentence} ({gains})."
 
     def predict(self, images: Sequence[ImagePath]) -> npt.NDArray[np.float32]:
         """Return probabilities of image files, (images, classes).

@@ -1,4 +1,4 @@
-"""Rules that make one answer of many: soft vote, logit mean, fitted weights, greedy selection.
+"""Combination rules: soft vote, logit mean, fitted weights, greedy selection.
 
 A rule is fitted to some images and returns a `WeightedAverage`; a blend combines anywhere.
 """
@@ -120,11 +120,13 @@ def _equal(count: int) -> tuple[float, ...]:
 
 def _weighted_average(weights: dict[int, float]) -> WeightedAverage:
     """Return the blend of the members that have any weight, heaviest first."""
-    kept = sorted(
+    positive = sorted(
         ((member, weight) for member, weight in weights.items() if weight > 0),
         key=lambda pair: -pair[1],
     )
-    return WeightedAverage(tuple(member for member, _ in kept), tuple(weight for _, weight in kept))
+    return WeightedAverage(
+        tuple(member for member, _ in positive), tuple(weight for _, weight in positive)
+    )
 
 
 def _image_columns(p_MN: Float32s, rows: Rows | None) -> Float32s:

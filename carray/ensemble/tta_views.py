@@ -1,4 +1,4 @@
-"""Views, looked through: an ensemble's members on a split's images, and which views it keeps."""
+"""Predicts a split's images through test-time views, and selects the set that an ensemble uses."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def select_tta(
 ) -> Ensemble:
     """Measure `ttas` on the split that judged the rules; keep the best that earned its place."""
     split = ensemble.judged_on.partition(",")[0]
-    asked = (NONE, *ttas)
+    sets = (NONE, *ttas)
     rows = evaluate_tta_sets(
-        asked, viewer.log_ps(split, asked), labels, make_folds(labels, seed), seed
+        sets, viewer.log_ps(split, sets), labels, make_folds(labels, seed), seed
     )
     place = next(place for place, row in enumerate(rows) if row.chosen)
     if place == 0:
@@ -117,6 +117,6 @@ def select_tta(
     return replace(
         ensemble,
         tta_rows=rows,
-        tta=asked[place],
+        tta=sets[place],
         blend=ensemble.blend.with_temperature(temperature),
     )

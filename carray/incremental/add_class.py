@@ -1,4 +1,4 @@
-"""A class added later: every member's head grows, old classes are replayed, both are measured."""
+"""Adds a class to a trained model: widens each head, and trains it on old and new images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from carray.inference.predictor import BATCH_IMAGES, load_member
 from carray.models.classifier import save_classifier
 from carray.models.weights import read_weights
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 from carray.typing import Progress

@@ -1,4 +1,4 @@
-"""One more class for a prepared data set: its images are split, the old classes are replayed."""
+"""Adds a class to a prepared data set: splits its images, and samples those of the old classes."""
 
 from __future__ import annotations
 

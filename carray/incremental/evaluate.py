@@ -1,4 +1,4 @@
-"""What adding a class brought: the new class, and the old ones before and after."""
+"""Evaluates an added class: accuracy of the new class, and of the old ones before and after."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from carray.predictions.statistics import (
     mcnemar_exact,
     paired_gain,
 )
-from carray.records import RunsFolder, TrialFolder
+from carray.records import TrialFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 
@@ -63,7 +64,7 @@ def evaluate_added_class(
     new_model, new_class = load_model(runs.models / name), len(manifest.classes)
     rows, old_rows = extended.rows(split), manifest.rows(split)
     labels = extended.labels[rows]
-    said = predict_rows(new_model, extended, rows, progress).argmax(axis=1)
+    predicted = predict_rows(new_model, extended, rows, progress).argmax(axis=1)
     old_model = load_model(package)
     before = predict_rows(old_model, manifest, old_rows, progress).argmax(axis=1)
     if split == "test":
@@ -71,7 +72,7 @@ def evaluate_added_class(
         record_model_access(runs, new_model.card, extended)
     is_new = labels == new_class
     right_before = before == manifest.labels[old_rows]
-    right_after = (said == labels)[~is_new]
+    right_after = (predicted == labels)[~is_new]
     if len(right_before) != len(right_after):
         raise DataError(f"the {split} images of {manifest.folder} and {extended.folder} differ")
     change, p = _paired(right_before, right_after)
@@ -85,14 +86,14 @@ def evaluate_added_class(
         new_train=int((trains == new_class).sum()),
         replayed=int((trains != new_class).sum()),
         split=split,
-        new=accuracy_interval((said == labels)[is_new]),
+        new=accuracy_interval((predicted == labels)[is_new]),
         new_images=int(is_new.sum()),
         old_before=accuracy_interval(right_before),
         old_after=accuracy_interval(right_after),
         old_images=len(right_after),
         change=change,
         change_p=p,
-        taken_for_new=int((said[~is_new] == new_class).sum()),
+        taken_for_new=int((predicted[~is_new] == new_class).sum()),
     )
 
 

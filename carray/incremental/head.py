@@ -1,4 +1,4 @@
-"""One class more: a classifier's weights with a wider head that says of old classes what it said.
+"""Widens a classifier's head by one class without changing its logits of the old ones.
 
 The new class's weights are imprinted (Qi et al., "Low-Shot Learning with Imprinted Weights", CVPR
 2018): they point from the mean of what the last layer sees of old classes to that of the new one,

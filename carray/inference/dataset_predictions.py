@@ -12,7 +12,7 @@ from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model, open_stores
 from carray.predictions.test_access import record_access
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Progress, Rows
 
 

@@ -15,7 +15,7 @@ from carray.files import write_npz, written_aside
 from carray.inference.inputs import find_package
 from carray.jsonable import JsonResult
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 SUFFIXES = (".npz", ".parquet")

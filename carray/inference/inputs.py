@@ -12,7 +12,8 @@ from carray.errors import DataError, RecordError, did_you_mean
 from carray.files import recover_folders, recovered
 from carray.inference.package import packages, write_version
 from carray.inference.versions import find_version
-from carray.records import RunsFolder, StudyFolder
+from carray.records import StudyFolder
+from carray.runs_folder import RunsFolder
 
 BOX_COLUMNS = tuple(
     tuple(f"{prefix}{edge}" for edge in ("x1", "y1", "x2", "y2"))

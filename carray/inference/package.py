@@ -31,7 +31,8 @@ from carray.inference.card import Card, MemberCard, MemberEntry
 from carray.inference.versions import version_name, versions_of
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.provenance import git_commit, versions
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 
 MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file; its own readers refuse more
 PREPROCESSING = (

@@ -26,7 +26,7 @@ from carray.inference.submission import (
 )
 from carray.inference.versions import version_note
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class PredictedFile:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the rows as JSON-able data."""
-        told = {name: str(getattr(self, name)) for name in ("out", "model")}
+        paths = {name: str(getattr(self, name)) for name in ("out", "model")}
         counts = {"images": self.images, "seconds": round(self.seconds, 3)}
-        return {**told, **counts, "unreadable": self.unreadable, "notes": list(self.notes)}
+        return {**paths, **counts, "unreadable": self.unreadable, "notes": list(self.notes)}
 
 
 def predict_to_csv(
@@ -99,11 +99,11 @@ def predict_to_csv(
     check_target(Path(out))
     package = find_package(runs_folder, model)
     found = find_images(images)
-    wanted = Sample.read(Path(sample)) if sample else None
-    if wanted:
-        found = wanted.matched(found)
+    template = Sample.read(Path(sample)) if sample else None
+    if template:
+        found = template.matched(found)
     card = Card.read(package / "card.json")
-    columns = _columns(wanted, card, probabilities)
+    columns = _columns(template, card, probabilities)
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress, found.boxes)
     if not predicted.places:
@@ -111,11 +111,11 @@ def predict_to_csv(
         raise DataError(
             f"none of the {len(found.paths)} images can be read; {found.names[place]}: {why}"
         )
-    identity = wanted.identity if wanted else CATEGORY_COLUMNS[0]
+    identity = template.identity if template else CATEGORY_COLUMNS[0]
     if columns:
         rows = probability_rows(found, predicted, identity, columns)
-    elif submission or wanted:
-        category = wanted.columns[0] if wanted else CATEGORY_COLUMNS[1]
+    elif submission or template:
+        category = template.columns[0] if template else CATEGORY_COLUMNS[1]
         rows = category_rows(found, predicted, loaded.classes, (identity, category))
     else:
         rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
@@ -154,9 +154,11 @@ def _merge_notes(card: Card) -> tuple[str, ...]:
     """Say which classes are several of the source's: their names may be asked for elsewhere."""
     if not card.merge:
         return ()
-    told = [f"{old!r} is {new!r}" for old, new in card.merge.items()][:SHOWN_MERGES]
+    merges = [f"{old!r} is {new!r}" for old, new in card.merge.items()][:SHOWN_MERGES]
     more = len(card.merge) - SHOWN_MERGES
-    return (f"classes were merged: {'; '.join(told)}" + (f"; and {more} more" if more > 0 else ""),)
+    return (
+        f"classes were merged: {'; '.join(merges)}" + (f"; and {more} more" if more > 0 else ""),
+    )
 
 
 def _columns(

@@ -27,7 +27,7 @@ from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.logits import log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.training.evaluation import predict_batches
 from carray.training.trial_state import Numerics, build_numerics, default_compute
 from carray.typing import Float32s, Progress
@@ -140,12 +140,12 @@ class Model:
             [(Path(image), box) for image, box in zip(images, used, strict=True)], progress
         )
 
-    def _predict(self, wanted: Sequence[_Image], progress: Progress) -> Predictions:
+    def _predict(self, files: Sequence[_Image], progress: Progress) -> Predictions:
         places: list[int] = []
         parts = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
-        with progress("predicting", len(wanted)) as advance:
-            for batch in self._batches(wanted):
+        with progress("predicting", len(files)) as advance:
+            for batch in self._batches(files):
                 good = [(place, squares) for place, squares in batch if isinstance(squares, dict)]
                 unreadable |= {place: why for place, why in batch if isinstance(why, str)}
                 if good:

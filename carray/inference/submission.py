@@ -149,8 +149,8 @@ def probability_rows(
     rows = []
     for place, name in enumerate(found.names):
         p = known.get(place, fallback)[list(places)] * shares
-        told = {column: f"{value:.8f}" for column, value in zip(columns, p, strict=True)}
-        rows.append({identity: name, **told})
+        cells = {column: f"{value:.8f}" for column, value in zip(columns, p, strict=True)}
+        rows.append({identity: name, **cells})
     return rows
 
 

@@ -134,10 +134,10 @@ class Lanes:
         if self.errors:
             first = next(iter(self.errors.values()))
             return f"no worker group could start: {str(first).strip().splitlines()[-1]}"
-        asked = self.shape.resources_per_worker()
+        needs = self.shape.resources_per_worker()
         rows = self._groups.resources()
         have = ", ".join(f"{free:g} of {total:g} {name} free" for name, free, total in rows)
-        need = " and ".join(f"{value:g} {name}" for name, value in asked.items())
+        need = " and ".join(f"{value:g} {name}" for name, value in needs.items())
         return (
             f"no lane could be placed in {waited_seconds:.0f} s: each of its "
             f"{self.shape.num_workers} ranks asks for {need}, the cluster has {have}; free some, "

@@ -97,8 +97,8 @@ class Mailbox:
         async with self._changed:
             if mine.current is None or sequence != mine.sequence:
                 return
-            told = replace(answer, lane=lane, waited_seconds=mine.waited_seconds)
-            self._close_current(mine, told)
+            complete = replace(answer, lane=lane, waited_seconds=mine.waited_seconds)
+            self._close_current(mine, complete)
             self._changed.notify_all()
 
     async def note(self, lane: int, reason: str) -> None:

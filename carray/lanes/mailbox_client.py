@@ -1,4 +1,4 @@
-"""The mailbox as others call it: what an order's sender and a lane ask of it, wherever it lives.
+"""Client of the mailbox, for those who send orders and for lanes: its interface, and Ray's.
 
 `RayMailbox` reaches the mailbox that is a Ray actor, from any process of the cluster; it is pickled
 with what it is given to. Imports no torch, so that a thin trial starts fast.

@@ -1,4 +1,4 @@
-"""What a lane's controller does, for less: set up torch's process group, ask for the lane's place.
+"""Ray Train backend of a lane: sets up torch's process group, and requests the lane's resources.
 
 The process group is Ray's `TorchConfig`'s, set up by Ray's own functions, which run in the ranks;
 that class itself costs each controller, and the driver before it, some 2.5 CPU seconds of imports.

@@ -44,8 +44,8 @@ def stored_input_spec(
     """Return what a trial's classifier was fed, as its own weights say; else as `input_spec`."""
     from carray.models.weights import normalisation
 
-    if kept := normalisation(weights_file):
-        return InputSpec(size=config.image_size, mean=kept[0], std=kept[1])
+    if found := normalisation(weights_file):
+        return InputSpec(size=config.image_size, mean=found[0], std=found[1])
     return input_spec(config, weights)
 
 
@@ -74,8 +74,8 @@ def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         if "drop_path_rate" not in str(error):
             raise
-        kept = {key: value for key, value in kwargs.items() if key != "drop_path_rate"}
-        model = timm.create_model(name, pretrained=False, **kept)
+        others = {key: value for key, value in kwargs.items() if key != "drop_path_rate"}
+        model = timm.create_model(name, pretrained=False, **others)
     assert isinstance(model, nn.Module)
     return model
 

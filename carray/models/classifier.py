@@ -132,8 +132,10 @@ def _weights_name(backbone: str, file: Path) -> str:
 
 def _load_head(head: nn.Module, state: Mapping[str, Tensor]) -> None:
     found = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
-    wanted = head.state_dict()
-    if found.keys() == wanted.keys() and all(found[k].shape == wanted[k].shape for k in wanted):
+    expected = head.state_dict()
+    if found.keys() == expected.keys() and all(
+        found[k].shape == expected[k].shape for k in expected
+    ):
         head.load_state_dict(found)
 
 

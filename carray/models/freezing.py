@@ -44,10 +44,10 @@ def set_trainable(classifier: Classifier, finetune: FinetuneConfig, epoch: int) 
     trainable = {name for group in groups[len(groups) - free :] for name in group}
     changed = False
     for name, parameter in classifier.backbone.named_parameters():
-        wanted = name in trainable
-        changed |= parameter.requires_grad != wanted
-        parameter.requires_grad_(wanted)
-        if not wanted:
+        trains = name in trainable
+        changed |= parameter.requires_grad != trains
+        parameter.requires_grad_(trains)
+        if not trains:
             parameter.grad = None
     classifier.backbone_frozen = free == 0
     return changed

@@ -270,22 +270,22 @@ def backbone_weights(
     Raises:
         WeightsError: a tensor is missing, left over or of another shape; both sides are named.
     """
-    wanted = backbone.state_dict()
-    found = _drop_classifier(_filtered(backbone, name, _own_part(state), file), name, wanted)
+    expected = backbone.state_dict()
+    found = _drop_classifier(_filtered(backbone, name, _own_part(state), file), name, expected)
     wrong = [
         f"{key} is {tuple(found[key].shape)} in the file and {tuple(value.shape)} in the backbone"
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if key in found and found[key].shape != value.shape
     ]
-    wrong += [f"{key} is not in the file" for key in wanted if key not in found and _needed(key)]
-    wrong += [f"{key} is not in the backbone" for key in found if key not in wanted]
+    wrong += [f"{key} is not in the file" for key in expected if key not in found and _needed(key)]
+    wrong += [f"{key} is not in the backbone" for key in found if key not in expected]
     if wrong:
         raise WeightsError(
             f"the weights {file} don't fit backbone {name!r}: {wrong[0]}"
             + (f", and {len(wrong) - 1} more tensors" if len(wrong) > 1 else "")
             + "; name the backbone they were made for, or other weights"
         )
-    return {key: found[key] for key in wanted if key in found}
+    return {key: found[key] for key in expected if key in found}
 
 
 def _own_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -309,7 +309,7 @@ def _filtered(
 
 
 def _drop_classifier(
-    state: dict[str, Tensor], name: str, wanted: Mapping[str, Tensor]
+    state: dict[str, Tensor], name: str, expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     named = source_config(name).get("classifier") or ()
     named = (named,) if isinstance(named, str) else tuple(named)
@@ -317,7 +317,7 @@ def _drop_classifier(
     return {
         key: value
         for key, value in state.items()
-        if key in wanted or not (key.startswith(prefixes) or not _needed(key))
+        if key in expected or not (key.startswith(prefixes) or not _needed(key))
     }
 
 

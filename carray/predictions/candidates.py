@@ -75,11 +75,11 @@ class Candidates:
         found = self.complete + self.stopped
         if top <= len(found):
             return found[:top]
-        told = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+        why = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
         stopped = f" and {len(self.stopped)} stopped ones" if self.stopped else ""
         raise RecordError(
             f"--top {top} asks for more than the {len(self.complete)} complete trials{stopped} "
-            f"that study {self.study!r} can offer{f' ({told})' if told else ''}; ask for fewer, or "
+            f"that study {self.study!r} can offer{f' ({why})' if why else ''}; ask for fewer, or "
             "search on"
         )
 
@@ -141,17 +141,17 @@ def find_candidates(
         if trial.is_complete and trial.folder.logits_file.exists()
     }
     left_out: Counter[str] = Counter()
-    kept: dict[str, Candidate] = {}  # by configuration
+    by_config: dict[str, Candidate] = {}
     for trial in trials:
         reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights)
         config = trial.record.config.model_dump_json()
-        if not reason and config in kept:
+        if not reason and config in by_config:
             reason = SAME_CONFIG
         if reason:
             left_out[reason] += 1
         else:
-            kept[config] = trial
-    return Candidates(study.name, metric or study.metric, tuple(kept.values()), dict(left_out))
+            by_config[config] = trial
+    return Candidates(study.name, metric or study.metric, tuple(by_config.values()), dict(left_out))
 
 
 def comparable(study: StudyRecord, trials: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -1,4 +1,4 @@
-"""The right answers on the held splits: from the study's own file, else from its data set."""
+"""True labels of the held splits: from the study's own file, else from its data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals and paired tests, over the same images."""
+"""Confidence intervals and paired tests over images: bootstrap, Wilson, McNemar."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from carray.errors import RecordError
 from carray.files import write_text
 from carray.predictions.combination import SINGLE_TRIAL, Combination
-from carray.records import RunsFolder, StudyRecord
+from carray.records import StudyRecord
+from carray.runs_folder import RunsFolder
 
 
 class AccessRecord(BaseModel):

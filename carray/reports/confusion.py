@@ -15,8 +15,9 @@ from carray.drawing import font_file, matplotlib
 from carray.errors import ConfigError, RecordError
 from carray.files import written_aside
 from carray.predictions.logits import read_logits
-from carray.records import RunsFolder, StudyFolder, TrialFolder
+from carray.records import StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
+from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
 
 Counts = npt.NDArray[np.int64]  # (true class, predicted class)
@@ -177,8 +178,8 @@ def _letters(classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
         return [USUAL_FONT], classes
     file = font_file()
     if file is None:
-        told = (name if is_usual(name) else f"class {at}" for at, name in enumerate(classes))
-        return [USUAL_FONT], tuple(told)
+        names = (name if is_usual(name) else f"class {at}" for at, name in enumerate(classes))
+        return [USUAL_FONT], tuple(names)
     font_manager.fontManager.addfont(str(file))
     return [USUAL_FONT, font_manager.FontProperties(fname=str(file)).get_name()], classes
 
@@ -245,12 +246,12 @@ def _makes(classes: tuple[str, ...]) -> tuple[list[int], list[str]]:
     """Return where a new first word begins, and the words: makes, where classes are models."""
     words = [re.split(r"[\s_\-/]", name.strip())[0] for name in classes]
     starts = [at for at in range(len(words)) if at == 0 or words[at] != words[at - 1]]
-    kept: list[int] = []
+    places: list[int] = []
     least = len(classes) / MOST_TICKS
     for at in starts:
-        if not kept or at - kept[-1] >= least:
-            kept.append(at)
-    return kept, [_short(words[at]) for at in kept]
+        if not places or at - places[-1] >= least:
+            places.append(at)
+    return places, [_short(words[at]) for at in places]
 
 
 def _numbers(axes: Any, values: npt.NDArray[Any], shares: bool) -> None:

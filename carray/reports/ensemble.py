@@ -117,17 +117,17 @@ def _tta_verdict(ensemble: Ensemble) -> str:
         return f"The model looks at every image through {ensemble.tta.label}."
     worst = max(ensemble.tta_rows, key=lambda row: row.log_loss)
     sets = len(ensemble.tta_rows) - 1
-    told = (
+    sentence = (
         f"No set of views is shown to help by more than the best of {sets} does by chance: the "
         "model looks at every image once"
     )
     if worst.verdict == HURTS:
         plain = ensemble.tta_rows[0]
-        told += (
+        sentence += (
             f" ({worst.name} would hurt: log-loss {plain.log_loss:.4f} -> {worst.log_loss:.4f}, "
             f"top-1 {plain.top1:.4f} -> {worst.top1:.4f})"
         )
-    return told + "."
+    return sentence + "."
 
 
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:

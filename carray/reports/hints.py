@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from shutil import which
 
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 
 
 def shown_path(path: Path) -> str:

@@ -15,9 +15,10 @@ from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
 from carray.progress import seconds_text
-from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.study import headline, study_lines, study_now, study_table
 from carray.reports.table import table
+from carray.runs_folder import RunsFolder
 
 if TYPE_CHECKING:
     import pandas as pd

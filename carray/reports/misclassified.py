@@ -25,8 +25,8 @@ from carray.files import write_csv, written_aside
 from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
-from carray.records import RunsFolder
 from carray.reports.table import interval_text, table
+from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 EXAMPLES = 2  # of each of the two classes
@@ -89,9 +89,9 @@ def _draw_block(
 ) -> None:
     x, y = corner
     width = (1 + 2 * EXAMPLES) * (TILE + GAP) + 2 * GAP
-    said = f"taken for {mistake.predicted} ({mistake.confidence:.0%})"
+    taken = f"taken for {mistake.predicted} ({mistake.confidence:.0%})"
     true = f"is {mistake.true} ({_percent(mistake.true_probability)}, place {mistake.true_rank})"
-    pen.text((x, y), fitted(pen, said, width, fonts.normal), TAKEN, fonts.normal)
+    pen.text((x, y), fitted(pen, taken, width, fonts.normal), TAKEN, fonts.normal)
     pen.text((x, y + 21), fitted(pen, true, width, fonts.normal), RIGHT, fonts.normal)
     shown = [(mistake.row, WRONG)]
     shown += [(row, RIGHT) for row in example_rows(manifest, mistake.true, mistake.row)]

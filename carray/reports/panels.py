@@ -238,8 +238,8 @@ def _fit_y(axes: Any, view: MetricAxis, values: Sequence[float]) -> None:
     finite = sorted((v for v in values if math.isfinite(v)), reverse=not view.minimises)
     if not finite:
         return
-    kept = finite[: math.ceil(0.95 * len(finite))]
-    low, cut = min(kept), max(kept)
+    inside = finite[: math.ceil(0.95 * len(finite))]
+    low, cut = min(inside), max(inside)
     pad = 0.12 * ((cut - low) or abs(cut) or 1.0)
     axes.set_ylim(low - pad, cut + pad)
 

@@ -63,8 +63,8 @@ def _draw(view: MetricAxis, ensemble: dict[str, Any] | None) -> Any:
 def _headline(view: MetricAxis) -> str:
     states = [str(record.state) for record in view.records if record.kind != "refit"]
     pruned, refits = states.count("pruned"), sum(r.kind == "refit" for r in view.records)
-    told = f"{len(states)} trials, {pruned} of them stopped early"
-    return f"{view.study.name}: {told}" + (f", {refits} trained again in full" if refits else "")
+    summary = f"{len(states)} trials, {pruned} of them stopped early"
+    return f"{view.study.name}: {summary}" + (f", {refits} trained again in full" if refits else "")
 
 
 def _legend(figure: Any, view: MetricAxis) -> None:

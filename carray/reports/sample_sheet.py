@@ -106,10 +106,10 @@ class _Sheet:
 
     def _title(self, x: int, y: int, name: str, count: int) -> None:
         pen, fonts = self._pen, self._fonts
-        told = f"{count:,}"
+        count_text = f"{count:,}"
         right = x + self._images * (self._wide + GAP) - GAP
-        wide = pen.textlength(told, fonts.small)
-        pen.text((right - wide, y + 2), told, MUTED, fonts.small)
+        wide = pen.textlength(count_text, fonts.small)
+        pen.text((right - wide, y + 2), count_text, MUTED, fonts.small)
         pen.text((x, y), fitted(pen, name, right - wide - 10 - x, fonts.normal), INK, fonts.normal)
 
     def _bar(self, x: int, y: int, counts: pd.Series) -> None:

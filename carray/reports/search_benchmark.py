@@ -42,16 +42,16 @@ def proposal_lines(proposal: Proposal) -> list[str]:
         options += f" --grace-epochs {method.grace_epochs}"
     start = ["with starting points of the other data sets (--start-from)"] if method.starts else []
     if proposal.clear:
-        told = (
+        sentence = (
             f"mean regret {proposal.gain:.3f} +- {proposal.gain_error:.3f} lower than the "
             "default's, where it was not chosen"
         )
     else:
-        told = (
+        sentence = (
             "nothing surely beats the default: where it was not chosen, the leader gains "
             f"{proposal.gain:.3f} +- {proposal.gain_error:.3f}"
         )
-    return [f"next study: {options}", *start, told]
+    return [f"next study: {options}", *start, sentence]
 
 
 def _cells(score: MethodScore) -> tuple[str, ...]:

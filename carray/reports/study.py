@@ -144,20 +144,20 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     by_budget = sum(row.reason == TIME_BUDGET for row in searched)
     refits = sum(row.kind == "refit" for row in table)
     shown = (*TrialState, INTERRUPTED)
-    told = [f"{states[state]} {state}" for state in shown if states[state]]
-    told += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
+    counts = [f"{states[state]} {state}" for state in shown if states[state]]
+    counts += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
     folds = sum(row.fold is not None for row in table)
-    told += [f"{folds} on folds"] if folds else []
+    counts += [f"{folds} on folds"] if folds else []
     took = ""
     if study.worked_seconds is not None:
         took = f", {seconds_text(study.worked_seconds)}"
-    told += [f"{by_budget} stopped by the budget"] if by_budget else []
+    counts += [f"{by_budget} stopped by the budget"] if by_budget else []
     is_spent = study.standing == BUDGET_SPENT
     if is_spent and study.trials > len(searched):
-        told.append(f"{study.trials - len(searched)} never opened")
+        counts.append(f"{study.trials - len(searched)} never opened")
     cost = f", {study.cost}" if study.cost else ""
     stands = "has its budget spent" if is_spent else f"is {study.state}"
-    return f"study {study.name} {stands}: {', '.join(told) or 'no trials'}{took}{cost}"
+    return f"study {study.name} {stands}: {', '.join(counts) or 'no trials'}{took}{cost}"
 
 
 def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:

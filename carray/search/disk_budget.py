@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from carray.errors import RecordError
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.typing import GIB
 
 ReadT = TypeVar("ReadT")
@@ -82,8 +83,8 @@ class DiskBudget:
             by_study[path.parents[1]].append(path)
         rows = []
         for folder, paths in by_study.items():
-            asked = _readable(StudyFolder(folder).record)
-            ended = [path for path in paths if asked and self._has_ended(asked, path)]
+            study = _readable(StudyFolder(folder).record)
+            ended = [path for path in paths if study and self._has_ended(study, path)]
             ended.sort(key=lambda path: self._ended[path][1])
             rows += [(rank, TrialFolder(path)) for rank, path in enumerate(ended)]
         return rows

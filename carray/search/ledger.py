@@ -1,4 +1,4 @@
-"""The ledger: Optuna's study and our records, kept in step; the truth that a study resumes from.
+"""`Ledger`: opens, reports and ends trials, in Optuna's study and in the records at once.
 
 It knows neither Ray nor Tune. `ask` opens a trial, `report` adds an epoch, `end` closes it and
 tells Optuna, `leave` notes that its logits are there. A process killed between any two of these

@@ -38,13 +38,15 @@ def preflight(
     verdicts = []
     for config in typical_configs(space):
         verdict = sanity(data, config, seconds=seconds, weights=weights)
-        said = "pass" if verdict.passed else "too slow to tell" if verdict.out_of_time else "FAIL"
-        say(f"preflight {verdict.backbone}: {said}, {verdict.reason}")
+        result = "pass" if verdict.passed else "too slow to tell" if verdict.out_of_time else "FAIL"
+        say(f"preflight {verdict.backbone}: {result}, {verdict.reason}")
         verdicts.append(verdict)
     failed = [v for v in verdicts if not (v.passed or v.out_of_time)]
     if failed:
-        told = "; ".join(f"{v.backbone}: {v.reason}" for v in failed)
-        raise ConfigError(f"{len(failed)} of {len(verdicts)} backbones fail the preflight: {told}")
+        reasons = "; ".join(f"{v.backbone}: {v.reason}" for v in failed)
+        raise ConfigError(
+            f"{len(failed)} of {len(verdicts)} backbones fail the preflight: {reasons}"
+        )
     return verdicts
 
 

@@ -1,4 +1,4 @@
-"""What a study is asked to do, and the checks of its numbers."""
+"""`StudyRequest`: the options of a study, and the checks of its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study from question to records: check, plan, lanes, search, refit.
+"""`run_study`: checks a request, plans, starts lanes, searches and refits.
 
 What costs little to check is checked before anything starts; backbones, weights and the tracking
 store while the lanes come up, which go again if one is refused. Calling `run_study` again with the
@@ -15,7 +15,8 @@ from typing import Any
 
 from carray.disk import disk_error
 from carray.errors import RESUMES, PlanError
-from carray.records import RunsFolder, StudyFolder
+from carray.records import StudyFolder
+from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.prometheus import StudyGauges

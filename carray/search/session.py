@@ -231,7 +231,8 @@ class Session:
 
     def _driver(self, lanes: Lanes) -> Driver:
         data = self._setup.manifest.folder.resolve()
-        held = held_by_lane(self._plan, self._price)
+        plan = self._plan if lanes is self._lanes else self._refit_plan
+        held = held_by_lane(plan, self._price)
         driven = self._ledger, lanes, data, self._on_left
         return Driver(*driven, self._setup.weights, held, self._board.note)
 

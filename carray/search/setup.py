@@ -1,4 +1,4 @@
-"""What a study is asked to do, checked whole before anything starts."""
+"""`StudySetup`: a study's request resolved and checked before anything starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from carray.errors import ConfigError, DataError, RecordError
 from carray.files import absolute, write_text
 from carray.progress import progress
 from carray.provenance import git_commit
-from carray.records import HELD_SPLITS, RunsFolder, StudyFolder, StudyRecord, TrialRecord
+from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO, Node, Plan, make_plan
 from carray.search.request import (
@@ -255,9 +256,9 @@ def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
                 "another name with --study"
             )
     names = ("recipe", "started_at", "tracking", "cost")
-    kept = {name: getattr(stored, name) for name in names}
-    kept["seconds"] = stored.worked_seconds
-    return fresh.model_copy(update={**kept, "trials": max(stored.trials, fresh.trials)})
+    unchanged = {name: getattr(stored, name) for name in names}
+    unchanged["seconds"] = stored.worked_seconds
+    return fresh.model_copy(update={**unchanged, "trials": max(stored.trials, fresh.trials)})
 
 
 def _max_epochs(space: SearchSpace) -> int:
@@ -328,8 +329,8 @@ def open_ledger(
     # a resumed one must not repeat what it drew
     sampler = build_sampler(study.sampler, study.seed + len(records))
     with open_optuna_study(study.name, study.direction, storage, sampler) as optuna_study:
-        told = optuna_study.get_trials(deepcopy=False)
-        _check_optuna_trials(folder, records, told, storage)
+        trials = optuna_study.get_trials(deepcopy=False)
+        _check_optuna_trials(folder, records, trials, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
         if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
             members = EnsembleMembers(folder)
@@ -343,18 +344,18 @@ def open_ledger(
 
 
 def _check_optuna_trials(
-    folder: StudyFolder, records: Sequence[TrialRecord], told: Sequence[FrozenTrial], storage: str
+    folder: StudyFolder, records: Sequence[TrialRecord], trials: Sequence[FrozenTrial], storage: str
 ) -> None:
     """Refuse a storage that lacks this study's trials, or holds another study of its name."""
     name = folder.path.name
-    known = {trial.number for trial in told if trial.state is not TrialState.WAITING}
+    known = {trial.number for trial in trials if trial.state is not TrialState.WAITING}
     numbers = {r.sampler_number for r in records if r.sampler_number is not None}
     if lacking := numbers - known:
         raise RecordError(
             f"{storage} lacks {len(lacking)} trials of study {name!r}: give the --storage that it "
             f"was begun with, or begin another with --study NAME --start-from {name}"
         )
-    if not records and any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in told):
+    if not records and any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials):
         raise RecordError(
             f"{storage} holds a study {name!r} whose trials aren't in {folder.path}; name another "
             "with --study"

@@ -45,13 +45,13 @@ class Interrupts:
         if not self._in_main:
             yield
             return
-        kept = [(number, signal.getsignal(number)) for number in SIGNALS]
+        handlers = [(number, signal.getsignal(number)) for number in SIGNALS]
         self.take()
         try:
             yield
         finally:
             self._is_over.set()
-            for number, handler in kept:
+            for number, handler in handlers:
                 signal.signal(number, handler)
 
     def take(self) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from carray.data.manifest import Manifest
 from carray.data.synthetic import MODELS
-from carray.records import RunsFolder, StudyFolder
+from carray.records import StudyFolder
+from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK, SearchSpace

@@ -1,4 +1,4 @@
-"""The watchdog: no search hangs in silence."""
+"""Watches a search: reports lanes that are missing, and a search that makes no progress."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Watch:
 
 
 def _asked(lanes: Lanes) -> str:
-    asked = lanes.shape.resources_per_worker()
-    return " and ".join(f"{value:g} {name}" for name, value in asked.items()) + " a rank"
+    needs = lanes.shape.resources_per_worker()
+    return " and ".join(f"{value:g} {name}" for name, value in needs.items()) + " a rank"
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Where learning curves come from: a source draws a point and knows its whole curve."""
+"""Sources of learning curves: each draws a point and knows its whole curve."""
 
 from __future__ import annotations
 

@@ -37,17 +37,17 @@ class Method:
     @property
     def name(self) -> str:
         """What tells it from the others of a table with, or without, starting points."""
-        said = [
+        words = [
             self.sampler.replace("univariate", "uni"),
             "no stopping" if self.scheduler == "none" else self.scheduler,
         ]
         if self.scheduler in ("asha", "hyperband"):
-            said.append(f"eta {self.reduction_factor}")
+            words.append(f"eta {self.reduction_factor}")
         if self.scheduler in ("asha", "median"):
-            said.append(f"grace {self.grace_epochs}")
+            words.append(f"grace {self.grace_epochs}")
         if self.ends_hopeless:
-            said.append("hopeless end")
-        return ", ".join(said)
+            words.append("hopeless end")
+        return ", ".join(words)
 
 
 BASELINE = Method("random", "none")  # what everything is measured against

@@ -1,4 +1,4 @@
-"""Replays every method on every data set at every seed, and keeps how its best went down."""
+"""Runs the search benchmark: simulates every method on every data set at every seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import optuna
 from carray.errors import ConfigError
 from carray.metrics import Objective
 from carray.progress import silent
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search_benchmark.curves import CurveSource, StudySource, check_alike, worst_finite
 from carray.search_benchmark.methods import (
     BASELINE,

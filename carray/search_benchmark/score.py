@@ -1,4 +1,4 @@
-"""What replays are worth: regret, the share of random search's budget, and what to do next.
+"""Scores simulated searches: regret, share of random search's budget, and a proposal.
 
 Regret of a data set is 0 at the best trial known of it and 1 at the median one, both trained to
 their end; the best known is the best of a pool of random trials and of all replays. It is averaged

@@ -144,15 +144,15 @@ class SimulatedStudy:
 
     def _draw(self) -> SimTrial:
         for _ in range(BAD_DRAWS):
-            asked = self._study.ask()
+            drawn = self._study.ask()
             try:
-                curve = self._cache.curve(self._source.draw(asked))
+                curve = self._cache.curve(self._source.draw(drawn))
             except ConfigError:
-                self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+                self._study.tell(drawn, state=optuna.trial.TrialState.FAIL)
                 continue
             self._opened += 1
             seconds = float(np.exp(SPEEDS * self._speeds.standard_normal()))
-            return SimTrial(f"{self._opened:05d}", asked, curve, seconds)
+            return SimTrial(f"{self._opened:05d}", drawn, curve, seconds)
         raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid trial of {self._source.name}")
 
     def _end_epoch(self, trial: SimTrial) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     is_default,
     quiet,
@@ -37,10 +37,10 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
-        wanted = _run_filter(whose)
+        query = _run_filter(whose)
         found = client.search_runs(
             [experiment.experiment_id],
-            f'tags.`carray.study` = "{study}" and {wanted}',
+            f'tags.`carray.study` = "{study}" and {query}',
             max_results=1,  # the newest: a model of the same name may have been logged before
         )
         if not found:

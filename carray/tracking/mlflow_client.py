@@ -1,4 +1,4 @@
-"""Reaching an MLflow store: which one, that it answers, and quiet imports of the library."""
+"""Connects to MLflow: resolves the URI, checks that the store answers, silences its imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from carray.errors import TrackingError, first_cause
 from carray.files import locked, written_aside
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 
 LOCK_FILE = ".mlflow.lock"  # of the process that makes the store
 CHECK_SECONDS = 5  # a server that doesn't answer one request within this is refused

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder, StudyRecord
+from carray.records import StudyRecord
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     environment,
     is_default,

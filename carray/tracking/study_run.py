@@ -113,7 +113,8 @@ class StudyRun:
         return known
 
     def end(self, record: TrialRecord, status: str) -> None:
-        """End a trial's run; draw the study's own curve, the best value so far."""
+        """End a trial's run, with its cost; draw the study's own curve, the best value so far."""
+        run_id, done = self.trials[record.number].run_id, len(record.epochs)
         ended_ms = round(1000 * (record.ended_at or time.time()))
         known = self.trials[record.number]
         if self.note_best(record):  # by how many have ended: trials end in another order
@@ -121,7 +122,9 @@ class StudyRun:
             self.client.log_metric(
                 self.run_id, f"best/{self.metric}", self.best_value, timestamp=ended_ms, step=step
             )
-        self.client.set_terminated(known.run_id, status=status, end_time=ended_ms)
+        for name, value in cost_metrics(record.cost).items():
+            self.client.log_metric(run_id, name, value, timestamp=ended_ms, step=done)
+        self.client.set_terminated(run_id, status=status, end_time=ended_ms)
         self.trials[record.number] = replace(known, ended=True)
 
     def note_best(self, record: TrialRecord) -> bool:

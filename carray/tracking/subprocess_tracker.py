@@ -1,4 +1,4 @@
-"""A tracker in a process of its own: what MLflow costs, the study's driver doesn't pay.
+"""Runs the MLflow tracker in a subprocess, so that it doesn't slow the study's driver down.
 
 The driver writes a line of JSON an event to the process's standard input: an epoch is its row, some
 400 bytes. `MlflowTracker` does the work over there. What it has to say comes back as lines too. The
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import tracking_uri
 from carray.tracking.tracker import Tracker
 
@@ -91,12 +92,12 @@ class SubprocessTracker(Tracker):
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Send the epochs that are not sent yet."""
-        told = self._told.get(record.number)
-        if told is None:
+        sent = self._told.get(record.number)
+        if sent is None:
             self.trial_started(record)
             return
         self._told[record.number] = len(record.epochs)
-        self._send(number=record.number, epochs=record.epochs[told:])
+        self._send(number=record.number, epochs=record.epochs[sent:])
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Send the trial's record and where its files are."""

@@ -1,4 +1,4 @@
-"""Records to the tracking store and back: open a tracker, send a study again, fetch one."""
+"""Sends a study's records to the tracking store again, and fetches a study from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from carray.errors import TrackingError, did_you_mean
 from carray.progress import progress
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     client_of,
     close_store,
@@ -123,10 +124,10 @@ def _fetch_trial(client: Any, run: Any, folder: StudyFolder, advance: Advance) -
 def _fetch(client: Any, run_id: str, into: Path, names: tuple[str, ...]) -> None:
     """Download those of `names` that the run has and `into` lacks; aside, then renamed."""
     there = {file.path for file in client.list_artifacts(run_id)}
-    wanted = [name for name in names if name in there and not (into / name).exists()]
-    if not wanted:
+    missing = [name for name in names if name in there and not (into / name).exists()]
+    if not missing:
         return
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into, prefix=".fetch-") as aside:
-        for name in wanted:
+        for name in missing:
             Path(client.download_artifacts(run_id, name, aside)).replace(into / name)

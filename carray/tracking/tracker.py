@@ -115,13 +115,11 @@ def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
         row["best/epoch"] = best
         held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
         row.update({f"best/{name}": value for name, value in held.items()})
-    if record.held:
-        row |= cost_metrics(record.held.cost(sum(r.get(metrics.EPOCH_SECONDS, 0.0) for r in rows)))
     return row
 
 
 def cost_metrics(cost: Cost | None) -> dict[str, float]:
-    """Return what was spent so far as metrics: seconds of GPUs, of CPUs without, and money."""
+    """Return a cost as metrics: seconds of GPUs, of CPUs where there are none, and money."""
     if cost is None:
         return {}
     is_gpu = cost.gpu_seconds > 0

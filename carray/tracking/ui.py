@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import is_default, quiet, store_of, tracking_uri
 from carray.tracking.open_page import comparison_page
 

@@ -1,4 +1,4 @@
-"""The statistics of batch norms, measured for the weights as they are.
+"""Recomputes the running statistics of batch norms for the weights as they are.
 
 The running ones trail the weights by some ten steps. Where an epoch has few steps and the rate is
 high, a score judged by them says little of where training leads: of fine-tunings on 262 photographs
@@ -55,7 +55,7 @@ def _rows(live: LiveTrial, ranks: Ranks) -> Rows:
 @torch.inference_mode()
 def _measure(live: LiveTrial, norms: list[BatchNorm], rows: Rows, num_loaders: int) -> None:
     """Give the norms the mean and variance over `rows`, each batch by its number of images."""
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     live.judged.eval()
     for norm in norms:
         norm.train()
@@ -69,7 +69,7 @@ def _measure(live: LiveTrial, norms: list[BatchNorm], rows: Rows, num_loaders: i
         images, _ = to_device(batch, live.numerics.device)
         with live.numerics.autocast():
             live.judged(live.numerics.normalise(images))
-    for norm, momentum in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
 

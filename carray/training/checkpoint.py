@@ -168,10 +168,10 @@ def _unreadable(folder: Path, error: Exception) -> TrialFailed:
 
 
 def _load_optimizer(live: LiveTrial, state: dict[str, Any]) -> None:
-    wanted = [
+    settings = [
         {name: group[name] for name in ("lr", "peak_lr", "weight_decay")}
         for group in live.optimizer.param_groups
     ]
     live.optimizer.load_state_dict(state)
-    for group, own in zip(live.optimizer.param_groups, wanted, strict=True):
+    for group, own in zip(live.optimizer.param_groups, settings, strict=True):
         group.update(own)

@@ -11,7 +11,8 @@ from carray.data.manifest import Manifest
 from carray.errors import DataError
 from carray.models.recipes import complete_config
 from carray.progress import silent
-from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.records import TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training.train import OnEpoch, PathLike, train
 from carray.typing import Progress
 

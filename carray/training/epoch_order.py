@@ -1,4 +1,4 @@
-"""What crosses between trials and lanes; imports no torch, so that a thin trial starts fast."""
+"""Messages about one epoch of a trial; imports no torch, so that a Tune trial starts fast."""
 
 from __future__ import annotations
 

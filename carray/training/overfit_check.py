@@ -1,4 +1,4 @@
-"""Pre-flight: can this configuration overfit 32 images? One that can't will not learn thousands."""
+"""Overfit check: a configuration that can't fit 32 images will not learn thousands."""
 
 from __future__ import annotations
 
@@ -236,23 +236,25 @@ def _reason(
     slow: bool,
 ) -> str:
     last, lr = losses[-1], config.optimizer.lr
-    told = f"after {len(losses)} passes the loss is {last:.3g} (chance {chance:.3g})"
+    outcome = f"after {len(losses)} passes the loss is {last:.3g} (chance {chance:.3g})"
     if passed:
-        return f"{told}, top-1 {scores[metrics.VAL_TOP1]:.2f}"
+        return f"{outcome}, top-1 {scores[metrics.VAL_TOP1]:.2f}"
     if slow:
-        return f"{told} when time is up, which proves nothing; give more, or a smaller image_size"
+        return (
+            f"{outcome} when time is up, which proves nothing; give more, or a smaller image_size"
+        )
     if last < LOW_LOSS * chance:
         return (
-            f"{told}, but top-1 in eval mode is {scores.get(metrics.VAL_TOP1, 0):.2f}: batch "
+            f"{outcome}, but top-1 in eval mode is {scores.get(metrics.VAL_TOP1, 0):.2f}: batch "
             "statistics don't fit; raise device_batch_size or use another backbone"
         )
     if max(losses) > 2 * max(chance, losses[0]) or last > 1.2 * chance:
-        return f"{told}: optimizer.lr={lr:g} is too high"
+        return f"{outcome}: optimizer.lr={lr:g} is too high"
     if scores and scores[metrics.VAL_LOGIT_STD] < 1e-6:
-        return f"{told}: dead activations, the logits don't depend on the image"
+        return f"{outcome}: dead activations, the logits don't depend on the image"
     if last > 0.9 * chance:
-        return f"{told}: nothing is learned with optimizer.lr={lr:g}"
-    return f"{told}: learning with optimizer.lr={lr:g} is slow or unsteady"
+        return f"{outcome}: nothing is learned with optimizer.lr={lr:g}"
+    return f"{outcome}: learning with optimizer.lr={lr:g} is slow or unsteady"
 
 
 def _with_cure(

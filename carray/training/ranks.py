@@ -1,4 +1,4 @@
-"""What ranks of one trial do together: add, agree, broadcast. Knows torch, not Ray."""
+"""Collective operations of a trial's ranks: sum, agree, broadcast. Knows torch, not Ray."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from carray.errors import RecordError
 from carray.files import absolute
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions
-from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord
+from carray.records import StudyFolder, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.training.epoch_order import EpochOrder
 from carray.training.rank_processes import run_on_ranks
 from carray.training.ranks import SoloRanks

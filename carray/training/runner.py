@@ -1,4 +1,4 @@
-"""`TrialRunner`: the only door to training. One epoch of one trial, or its end, on order.
+"""`TrialRunner`: trains one epoch of one trial, or finishes the trial, on order.
 
 Every order is idempotent: what is done already is read back from the checkpoint, what was lost
 with a dead process is built again and continues from there.
@@ -295,9 +295,9 @@ def _never_moved(
 
 def _continues(live: LiveTrial, order: EpochOrder, meta: CheckpointMeta | None) -> bool:
     """Say whether `live` is the state that the order's epoch starts from."""
-    wanted = (order.trial, order.config, order.epoch - 1)
+    expected = (order.trial, order.config, order.epoch - 1)
     stamp = meta.stamp if meta and order.epoch > 1 else ""
-    return (live.trial, live.config, live.epoch) == wanted and live.stamp == stamp
+    return (live.trial, live.config, live.epoch) == expected and live.stamp == stamp
 
 
 def hardware_of(device: torch.device, ranks: int = 1) -> Hardware:

@@ -1,4 +1,4 @@
-"""Has a trial collapsed: one answer for all images, and nothing learned? A pure function of rows.
+"""Stops trials: early stopping, and collapse (one answer for all images). Pure functions of rows.
 
 A from-scratch net that says one class for every image looks like a slow starter for a while. Both
 stand at chance, and batch statistics that lag behind give a healthy net a few one-class epochs
@@ -208,8 +208,8 @@ def stop_reason(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str
     waited, patience = len(rows) - best_epoch(rows, config), config.early_stop_patience
     if not patience or waited < patience:
         return "", "complete"
-    told = f"{config.best_metric} has not improved for {waited} epochs"
-    return f"{told} (early_stop_patience={patience})", "complete"
+    reason = f"{config.best_metric} has not improved for {waited} epochs"
+    return f"{reason} (early_stop_patience={patience})", "complete"
 
 
 def best_epoch(rows: Sequence[EpochRow], config: TrialConfig) -> int:

@@ -24,13 +24,13 @@ from carray.progress import silent
 from carray.provenance import git_commit
 from carray.records import (
     HELD_SPLITS,
-    RunsFolder,
     StudyFolder,
     StudyRecord,
     TrialFolder,
     TrialRecord,
     TrialState,
 )
+from carray.runs_folder import RunsFolder
 from carray.training.dataset import open_data
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import Ranks, SoloRanks

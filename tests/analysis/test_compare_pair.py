@@ -19,8 +19,9 @@ from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.errors import RecordError
 from carray.predictions.test_access import accesses
-from carray.records import HELD_SPLITS, RunsFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import HELD_SPLITS, StudyRecord, TrialRecord, TrialState
 from carray.reports.analysis import paired_comparison_lines
+from carray.runs_folder import RunsFolder
 from tests.trained import RECIPE, Trained
 
 NUM_EXCLUDED = 12

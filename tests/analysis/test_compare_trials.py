@@ -13,8 +13,8 @@ from carray.analysis.compare_trials import compare_trials
 from carray.cli.app import app
 from carray.errors import RecordError
 from carray.predictions.test_access import accesses
-from carray.records import RunsFolder
 from carray.reports.analysis import model_comparison_lines
+from carray.runs_folder import RunsFolder
 from tests.ensemble.studies import StudySpec, Trial, make_study
 from tests.trained import Trained
 

@@ -17,7 +17,6 @@ from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import check_classes
 from carray.predictions.logits import log_softmax
 from carray.predictions.test_access import accesses
-from carray.records import RunsFolder
 from carray.reports.misclassified import (
     RIGHT,
     TAKEN,
@@ -27,6 +26,7 @@ from carray.reports.misclassified import (
     misclassified_lines,
     write_misclassified,
 )
+from carray.runs_folder import RunsFolder
 from tests.trained import Trained
 
 

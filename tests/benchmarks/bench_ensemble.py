@@ -18,7 +18,8 @@ import numpy as np
 
 from carray.config import InputSpec, build_config
 from carray.ensemble import build_ensemble
-from carray.records import HELD_SPLITS, RunsFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import HELD_SPLITS, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 
 
 def make(root: Path, trials: int, images: int, classes: int, splits: tuple[str, ...]) -> None:

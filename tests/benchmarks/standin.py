@@ -26,7 +26,8 @@ from carray.data.manifest import Manifest, PrepareSettings
 from carray.lanes.mailbox_client import RayMailbox
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.runs_folder import RunsFolder
 from carray.search.disk_budget import DiskBudget
 from carray.search.observers.console import Board
 from carray.search.observers.prometheus import StudyGauges

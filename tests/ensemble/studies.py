@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.config import build_config
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 
 BACKBONES = ("resnet18", "mobilenetv3_small_050", "convnext_atto")
 

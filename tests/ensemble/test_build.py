@@ -19,8 +19,9 @@ from carray.errors import ConfigError, RecordError
 from carray.predictions.statistics import Interval
 from carray.predictions.test_access import accesses
 from carray.predictions.views import Tta, parse_views
-from carray.records import RunsFolder, TrialState
+from carray.records import TrialState
 from carray.reports.ensemble import ensemble_lines
+from carray.runs_folder import RunsFolder
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 DIVERSE = tuple(Trial(skill=2.0, noise=2.0, scale=0.7) for _ in range(5))

@@ -12,7 +12,7 @@ import pytest
 
 from carray.analysis.explain import explain
 from carray.ensemble import build_ensemble
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking import sync_study
 from carray.tracking.mlflow_client import client_of, quiet
 from tests.inference.packages import draw_images, make_real_study

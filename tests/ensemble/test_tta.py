@@ -26,8 +26,8 @@ from carray.inference.predictor import load_model
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
 from carray.predictions.views import NONE, Tta, parse_tta_sets, parse_views
-from carray.records import RunsFolder
 from carray.reports.ensemble import ensemble_lines
+from carray.runs_folder import RunsFolder
 from tests.trained import Trained
 
 

@@ -13,7 +13,7 @@ from carray.predictions.averaging import WeightedAverage
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.test_access import accesses, fingerprint, record_access
 from carray.predictions.views import Tta, parse_views
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 FLIP = Tta("flip", "logit", parse_views("flip"))

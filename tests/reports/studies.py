@@ -10,7 +10,8 @@ import numpy as np
 
 from carray.config import build_config
 from carray.files import write_json
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 
 BACKBONES = {
     "convnext_atto.d2_in1k": (3e-4, 0.62),

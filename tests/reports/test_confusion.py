@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from carray.errors import ConfigError, RecordError
-from carray.records import RunsFolder, TrialState
+from carray.records import TrialState
 from carray.reports.confusion import (
     Confusion,
     _letters,
@@ -20,6 +20,7 @@ from carray.reports.confusion import (
     read_confusion,
     save_picture,
 )
+from carray.runs_folder import RunsFolder
 from carray.tracking import open_tracker
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study

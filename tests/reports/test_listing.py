@@ -8,7 +8,7 @@ import pytest
 
 from carray.api import load_study
 from carray.errors import RecordError
-from carray.records import RunsFolder, TrialState
+from carray.records import TrialState
 from carray.reports.listing import (
     leaderboard,
     leaderboard_lines,
@@ -17,6 +17,7 @@ from carray.reports.listing import (
     status_lines,
 )
 from carray.reports.study import study_table
+from carray.runs_folder import RunsFolder
 from tests.reports.studies import make_study
 
 

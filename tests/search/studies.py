@@ -13,7 +13,8 @@ import pytest
 from ray import tune
 
 from carray.lanes.lane import LaneShape
-from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search import run, session
 from carray.search.observers.console import Board
 from carray.search.request import StudyRequest

@@ -8,7 +8,8 @@ import pytest
 
 from carray.config import build_config
 from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
-from carray.records import RunsFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.disk_budget import DiskBudget
 from carray.typing import GIB
 

@@ -63,6 +63,8 @@ def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
     assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
     assert len(records[-1].epochs) == 4
     assert records[0].config.optimizer.lr == 5e-3
+    held = [record.held.cpus for record in records if record.held]
+    assert held == [*[held[0]] * 5, 2 * held[0]], "the refit's lane has both lanes' ranks"
     assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
     assert len(meanwhile) == 1

@@ -12,7 +12,8 @@ import pytest
 from carray.config import TrialConfig
 from carray.errors import ConfigError, RecordError
 from carray.models.recipes import known_recipe
-from carray.records import RunsFolder, TrialRecord, TrialState
+from carray.records import TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest
 from carray.search.sampling.samplers import BLIND
 from carray.search.scheduling.schedulers import RUNG_STEP, Asha

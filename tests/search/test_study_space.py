@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 from carray.data.manifest import Manifest
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest
 from carray.search.setup import StudySetup
 from carray.search.space.yaml_reader import parse_space

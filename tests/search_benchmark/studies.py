@@ -13,7 +13,8 @@ import optuna
 
 from carray.config import build_config
 from carray.files import write_text
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.warm_start.study_curves import RecordedStudy
 from carray.search_benchmark.curves import Params
 from carray.typing import Float64s

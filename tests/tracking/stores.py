@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking import check_server
 
 

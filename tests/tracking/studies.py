@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from carray.config import build_config
-from carray.records import RunsFolder, StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 
 
 def make_study(runs: RunsFolder, name: str = "autumn") -> StudyFolder:

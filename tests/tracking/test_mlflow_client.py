@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking import check_server, download_study, open_tracker, sync_study
 from carray.tracking.artifacts import attach
 from tests.tracking.stores import with_store

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from carray.records import RunsFolder, StudyFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.search.observers.console import Board, JsonBoard, LiveBoard
 from carray.search.observers.prometheus import TRIALS, StudyGauges
 from carray.tracking import SubprocessTracker, Tracker, TrialRun

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking import SubprocessTracker
 from carray.tracking.mlflow_client import client_of, quiet
 from tests.tracking.stores import with_store
@@ -76,7 +76,7 @@ def test_ctrl_c_is_the_drivers_business(
 
 def test_the_process_ends_with_a_killed_driver(runs: RunsFolder) -> None:
     code = (
-        "import os; from pathlib import Path; from carray.records import RunsFolder;"
+        "import os; from pathlib import Path; from carray.runs_folder import RunsFolder;"
         "from carray.tracking import SubprocessTracker;"
         f"tracker = SubprocessTracker(RunsFolder(Path({str(runs.path)!r})), print);"
         "tracker.wait_open(); print(tracker.process.pid, flush=True); os.kill(os.getpid(), 9)"

@@ -19,7 +19,8 @@ from carray.cli import log_on_stderr
 from carray.config import config_paths
 from carray.costs import Held
 from carray.errors import TrackingError
-from carray.records import RunsFolder, StudyFolder, TrialState
+from carray.records import StudyFolder, TrialState
+from carray.runs_folder import RunsFolder
 from carray.tracking import (
     SubprocessTracker,
     Tracker,
@@ -30,7 +31,6 @@ from carray.tracking import (
 )
 from carray.tracking.mlflow_client import client_of, quiet
 from carray.tracking.sync import study_files
-from carray.tracking.tracker import curve_row
 from tests.tracking.memory import MemoryTracker
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
@@ -210,7 +210,7 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(
 
 def test_a_first_study_makes_its_store_in_silence(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from carray.records import RunsFolder;"
+        "from pathlib import Path; from carray.runs_folder import RunsFolder;"
         "from tests.tracking.studies import make_study; from carray.tracking import sync_study;"
         f"runs = RunsFolder(Path({str(tmp_path / 'fresh')!r}));"
         "print(sync_study(runs, make_study(runs)))"
@@ -389,13 +389,27 @@ def test_a_sync_that_was_cut_off_goes_on_and_doubles_nothing(
     )
 
 
-def test_what_a_trial_cost_so_far_is_on_its_curves() -> None:
-    record = make_record(0, 2)
-    plain = curve_row(record, 2)
-    lane = Held(cpus=2.0, hourly=3600.0, currency="eur")
-    rows = tuple({**row, "epoch_seconds": 5.0} for row in record.epochs)
-    held = record.model_copy(update={"held": lane, "epochs": rows})
-    costs = {"cost/cpu_seconds": 20.0, "cost/eur": 10.0}
-    assert curve_row(held, 2) == {**plain, "epoch_seconds": 5.0, **costs}
-    gpus = held.model_copy(update={"held": Held(gpus=0.5, cpus=2.0)})
-    assert curve_row(gpus, 1)["cost/gpu_seconds"] == 2.5
+def test_what_trials_and_their_study_cost_is_in_their_runs(runs: RunsFolder) -> None:
+    folder, lane = make_study(runs), Held(cpus=2.0, hourly=3600.0, currency="eur")
+    tracker = open_tracker(runs, pytest.fail)
+    tracker.study_started(folder.record(), study_files(folder))
+    record = make_record(0, 3, TrialState.COMPLETE).model_copy(update={"held": lane})
+    end_trial(folder, record)
+    tracker.trial_ended(record, folder.trial(0))
+    spent = {"state": "complete", "budget_spent": True, "cost": lane.cost(60)}
+    tracker.study_ended(folder.record().model_copy(update=spent))
+    tracker.close()
+    with quiet():
+        client = client_of(runs)
+        found = client.search_runs([client.get_experiment_by_name("autumn").experiment_id])
+    costs = {
+        run.data.tags["carray.state"]: {
+            name: value for name, value in run.data.metrics.items() if name.startswith("cost/")
+        }
+        for run in found
+    }
+    assert costs == {
+        "complete": {"cost/cpu_seconds": 9.0, "cost/eur": 4.5},
+        "budget spent": {"cost/cpu_seconds": 120.0, "cost/eur": 60.0},
+    }
+    assert {run.info.status for run in found} == {"FINISHED"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from carray.errors import TrackingError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.tracking import open_tracker, open_ui
 from tests.tracking.stores import with_store
 from tests.tracking.studies import make_study

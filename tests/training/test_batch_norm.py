@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def live_trial(data: Path, **changes: object) -> LiveTrial:
-    config = small_config(**changes)
+    config = small_config(backbone="lcnet_035", **changes)
     opened = open_data(str(data), config)
     live = build_live(
         "study/0001", config, opened, CPU, lambda built: default_compute(config, built, CPU)

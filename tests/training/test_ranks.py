@@ -21,7 +21,9 @@ from carray.training.ranks import SoloRanks
 from tests.training.orders import new_runner, order_of, run, scores_of, small_config
 
 CONFIG = small_config(epochs=2, device_batch_size=8, ema_decay=0.5, augment__strength=0.2)
-WILD = small_config(optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0)
+WILD = small_config(
+    backbone="lcnet_035", optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0
+)
 
 RANK_PROGRAM = """
 import json, os, sys

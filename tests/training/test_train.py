@@ -17,7 +17,8 @@ from carray.data.synthetic import render_toycars
 from carray.errors import ConfigError, DataError, DiskError, RecordError, WeightsError
 from carray.models.backbones import build_backbone
 from carray.models.weights import weights_hash
-from carray.records import RunsFolder, TrialFolder, TrialRecord, TrialState
+from carray.records import TrialFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training import checkpoint
 from carray.training.overfit_check import sanity
 from carray.training.reproduce import attainable_hardware, reproduce

@@ -39,6 +39,8 @@ def prepare(
     images: Path | str | None = None,
     id_column: str | None = None,
     label_column: str | None = None,
+    level: int | None = None,
+    min_images: int = 0,
     crop: Crop = "none",
     margin: float = 0.1,
     exclude: Path | str | None = None,
@@ -64,6 +66,8 @@ def prepare(
         images: a CSV's image folder; its own folder if None.
         id_column: a CSV's column of ids; the usual names are known.
         label_column: a CSV's column of labels; the usual names are known.
+        level: how many levels of folders name a class; the first if None.
+        min_images: classes with fewer images are left out.
         crop: `box` cuts images to their boxes, where they have one.
         margin: what a crop box grows, as a share of its sides, on each side.
         exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
@@ -85,7 +89,9 @@ def prepare(
     for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
         if not 0 <= number < float("inf"):
             raise DataError(f"--{name} {number:g} must be a number from 0")
-    listing = list_source(Path(source), Path(images) if images else None, id_column, label_column)
+    listing = list_source(
+        Path(source), Path(images) if images else None, id_column, label_column, level
+    )
     folder = Path(out).resolve()
     if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
         raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
@@ -98,12 +104,15 @@ def prepare(
     log = cache_path(folder)
     candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
+    candidates = quality.exclude_small_classes(candidates, min_images, notes)
     near = quality.group_images(candidates)
     groups = quality.with_whole_files(candidates, near)
     candidates = quality.exclude_leaks(candidates, groups)
     _note_flaws(candidates, near, notes)
 
     classes = _class_order(listing, candidates)
+    if gone := sorted({one.label for one in candidates if one.label} - set(classes)):
+        notes.append(f"no classes any more, as all their images were left out: {', '.join(gone)}")
     notes += _similar_class_names(classes)
     index = {name: number for number, name in enumerate(classes)}
     table = candidate_rows(candidates, groups, index)
@@ -233,9 +242,13 @@ def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str
 
 
 def _class_order(listing: Listing, candidates: Sequence[LabelledImage]) -> tuple[str, ...]:
-    """Return the classes in the source's order, else as people sort; excluded images' too, so
-    that a class without a usable image is found and named."""
-    labels = {one.label for one in candidates if one.label}
+    """Return the classes in the source's order, else as people sort; those that were
+    left out as a whole aren't there, but a class whose images are all flawed is found and named."""
+    labels = {
+        one.label
+        for one in candidates
+        if one.label and not one.excluded.startswith(quality.BY_HAND)
+    }
     if len(labels) < 2:
         raise DataError(f"there is only the class {', '.join(labels)!r}: at least 2 are needed")
     own = [name for name in listing.class_order if name in labels]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,8 @@ from carray.data.preparation.sources import SourceImage
 from carray.typing import Rows
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept
+
+BY_HAND = "left out:"  # begins what a person excluded, or asked to be
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ def exclude_conflicts(images: Sequence[LabelledImage], crop: bool) -> list[Label
             if row != kept:
                 out[row] = replace(out[row], excluded=_copy(images[row], images[kept], "same"))
     return out
+
+
+def exclude_small_classes(
+    images: Sequence[LabelledImage], least: int, notes: list[str]
+) -> list[LabelledImage]:
+    """Leave out classes with fewer than `least` images that are still there, and say which."""
+    counts = Counter(one.label for one in images if not one.excluded)
+    small = sorted(name for name, count in counts.items() if count < least)
+    if small:
+        notes.append(f"classes with fewer than {least} images were left out: {', '.join(small)}")
+    why = f"{BY_HAND} its class has fewer than {least} images"
+    return [
+        replace(one, excluded=why) if one.label in small and not one.excluded else one
+        for one in images
+    ]
 
 
 def exclude_leaks(images: Sequence[LabelledImage], groups: Rows) -> list[LabelledImage]:

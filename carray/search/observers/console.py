@@ -1,4 +1,4 @@
-"""The board: what a study is doing, redrawn in place on a terminal, a line an event when piped.
+"""Shows a study's progress on the console: a table on a terminal, a line an event when piped.
 
 It listens like a tracker does. At most 100 columns; `JsonBoard` writes one JSON object a line.
 """
@@ -311,13 +311,13 @@ def _why(record: TrialRecord) -> str:
 
 
 def _drawn(record: TrialRecord) -> str:
-    said: list[str] = [record.config.backbone]
+    words: list[str] = [record.config.backbone]
     for name, value in record.params.items():
         if name in ("backbone", "backbone_block"):
             continue
         text = f"{value:.2g}" if isinstance(value, float) else str(value)
-        said.append(f"{name.rpartition('.')[2]} {text}")
-    return ", ".join(said)
+        words.append(f"{name.rpartition('.')[2]} {text}")
+    return ", ".join(words)
 
 
 def _cells(record: TrialRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""The way into Ray: an explicit address, quiet settings, and a clean way out."""
+"""Connects to Ray with an explicit address and quiet settings, and disconnects cleanly."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def memory_error(error: BaseException) -> PlanError | None:
     """
     for each in causes(error):
         if isinstance(each, ray.exceptions.OutOfMemoryError):
-            said = str(each)
-            node = re.search(r"IP: ([^,]+),.*?was ([\d.]+)GB used / ([\d.]+)GB", said)
-            user = re.search(r"COMMAND\n\d+\t([\d.]+)\t(.+)", said)
+            message = str(each)
+            node = re.search(r"IP: ([^,]+),.*?was ([\d.]+)GB used / ([\d.]+)GB", message)
+            user = re.search(r"COMMAND\n\d+\t([\d.]+)\t(.+)", message)
             where = f"node {node[1]} ran" if node else "a node ran"
             used = f" ({node[2]} of {node[3]} GiB used)" if node else ""
             most = f", most of it by {user[2][:60]!r} ({user[1]} GiB)" if user else ""

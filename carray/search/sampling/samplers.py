@@ -1,4 +1,4 @@
-"""Who draws the trials: Optuna's samplers, by name."""
+"""Optuna's samplers by name."""
 
 from __future__ import annotations
 

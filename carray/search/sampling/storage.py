@@ -1,4 +1,4 @@
-"""Optuna's trials in memory for who draws, and every one of them in a real storage.
+"""An Optuna storage that serves reads from memory and writes to a database.
 
 A sampler reads all trials for each parameter it draws. Out of a database that costs the driver of a
 hundred trials at once some 60 ms a trial, more with every trial that runs. One process writes a

@@ -1,4 +1,4 @@
-"""The driver: Tune's trials on one side, lanes on the other, the ledger between them."""
+"""Runs a study's trials: Ray Tune schedules them, lanes train them, the ledger records them."""
 
 from __future__ import annotations
 
@@ -247,8 +247,8 @@ class Driver:
                 if answer.reason:
                     lacks = lacks_logits(record, self.ledger.trial_folder(record.number))
                     again = "; the same command tries again" if lacks else ""
-                    told = f"trial {record.name} left no logits: {answer.reason}{again}"
-                    self.without_logits.append(told)
+                    sentence = f"trial {record.name} left no logits: {answer.reason}{again}"
+                    self.without_logits.append(sentence)
                 with contextlib.suppress(Exception), self.capturing_errors():
                     self.ledger.leave(record.number)
                     self._on_left(record)
@@ -346,12 +346,12 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Report one epoch."""
-        facts, told = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
+        facts, measured = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
         if not facts:
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        row = {name: float(told[name]) for name in EPOCH_METRICS if _is_number(told, name)}
+        row = {name: float(measured[name]) for name in EPOCH_METRICS if _is_number(measured, name)}
         number, epoch = trial.config["number"], int(result[EPOCH])
         with self._driver.capturing_errors():
             self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))

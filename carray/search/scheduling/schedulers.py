@@ -1,4 +1,4 @@
-"""Who stops trials: Tune's schedulers, by name, counted in epochs.
+"""Ray Tune's schedulers by name; they stop weak trials after some epochs.
 
 A resumed study's scheduler is a fresh one that is told the records: Tune itself restores ASHA
 with empty rungs.

@@ -1,4 +1,4 @@
-"""A Tune trial that is thin: it sends the next epoch to a lane and reports what comes back.
+"""Ray Tune's trainable: sends the next epoch to a lane and reports the answer.
 
 It imports no torch and holds no GPU, so Tune may stop, pause and resume it at no cost.
 """

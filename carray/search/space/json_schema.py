@@ -64,5 +64,5 @@ def _distribution(leaf: Schema) -> Schema:
     kinds: Schema = dict.fromkeys(KINDS, pair)
     kinds["choice"] = {"type": "array", "minItems": 1, "items": leaf}
     shape = {"type": "object", "minProperties": 1, "maxProperties": 1, **_closed(kinds)}
-    told = leaf.get("description")
-    return {**shape, "description": told} if told else shape
+    description = leaf.get("description")
+    return {**shape, "description": description} if description else shape

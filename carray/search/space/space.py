@@ -181,13 +181,13 @@ class SearchSpace:
         """Return `count` random draws, by Optuna's names; nothing is stored."""
         import optuna
 
-        told = optuna.logging.get_verbosity()
+        verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
             return [self.draw(study.ask()) for _ in range(count)]
         finally:
-            optuna.logging.set_verbosity(told)
+            optuna.logging.set_verbosity(verbosity)
 
     @property
     def hash(self) -> str:

@@ -53,8 +53,8 @@ class FileErrors:
         """Raise ConfigError if anything was noted."""
         if not self.found:
             return
-        told = sorted({(self.document.line_of(keys) or 0, says) for keys, says in self.found})
-        lines = [f"line {line}: {says}" if line else says for line, says in told]
+        mistakes = sorted({(self.document.line_of(keys) or 0, says) for keys, says in self.found})
+        lines = [f"line {line}: {says}" if line else says for line, says in mistakes]
         if len(lines) == 1:
             raise ConfigError(f"{self.name}, {lines[0]}")
         more = (

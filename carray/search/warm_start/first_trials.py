@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest, sampler_name
 from carray.search.sampling.samplers import BLIND
 from carray.search.space.space import SearchSpace

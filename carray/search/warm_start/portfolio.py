@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carray.config import build_config, describe
 from carray.errors import ConfigError, RecordError
 from carray.files import write_text
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.search.warm_start.study_curves import RecordedStudy, read_recorded
 from carray.typing import Float64s
@@ -127,8 +127,8 @@ def build_portfolio(studies: Sequence[RecordedStudy], size: int = SIZE) -> Portf
         raise ConfigError(f"--size {size} must be at least 1")
     metrics = list(dict.fromkeys(study.metric for study in studies))
     if len(metrics) != 1:
-        told = " and ".join(metrics) or "nothing"
-        raise RecordError(f"a portfolio needs studies scored by one metric, not by {told}")
+        names = " and ".join(metrics) or "nothing"
+        raise RecordError(f"a portfolio needs studies scored by one metric, not by {names}")
     chosen = choose(studies, size)
     origins = [
         Origin(
@@ -155,13 +155,13 @@ def choose(studies: Sequence[RecordedStudy], size: int) -> list[tuple[int, int]]
     nearness = RecipeDistance.fit([point for study in studies for point in study.points])
     places = [nearness.vectors(study.points) for study in studies]
     candidates: list[tuple[int, int]] = []
-    asked = np.empty((0, places[0].shape[1]))
+    queries = np.empty((0, places[0].shape[1]))
     for index, (study, own) in enumerate(zip(studies, places, strict=True)):
-        best = _best_of(study, own, asked)
+        best = _best_of(study, own, queries)
         candidates += [(index, trial) for trial in best]
-        asked = np.concatenate([asked, own[best]])
+        queries = np.concatenate([queries, own[best]])
     opinions = np.stack(
-        [_predicted_regret(study, own, asked) for study, own in zip(studies, places, strict=True)]
+        [_predicted_regret(study, own, queries) for study, own in zip(studies, places, strict=True)]
     )
     return [candidates[index] for index in greedy(_by_data_set(studies, opinions), size)]
 

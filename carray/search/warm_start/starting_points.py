@@ -16,7 +16,7 @@ from typing import Any
 
 from carray.config import TrialConfig, flatten
 from carray.errors import ConfigError, RecordError, did_you_mean
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.space.distributions import Choice, Distribution, Range, Scalar
 from carray.search.space.loading import spaces_folders
 from carray.search.space.space import BLOCK, Block, SearchSpace
@@ -52,10 +52,10 @@ def start_points(
     recipes = read_recipes(sources, runs)
     inside, outside = _placed(space, recipes)
     if not inside:
-        told = "; ".join(f"{n} {why}" for why, n in Counter(outside).most_common(3))
+        reasons = "; ".join(f"{n} {why}" for why, n in Counter(outside).most_common(3))
         raise ConfigError(
             f"none of the {len(recipes)} starting points of {', '.join(sources)} lies in "
-            f"{space.name}: {told or 'there are none'}"
+            f"{space.name}: {reasons or 'there are none'}"
         )
     return inside
 

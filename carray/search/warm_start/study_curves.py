@@ -55,8 +55,10 @@ def read_recorded(folder: StudyFolder) -> RecordedStudy:
     study = folder.record()
     records = [r for _, r in folder.trials() if r.kind == "search" and r.state in USED]
     curves = [_curve(record, study.metric) for record in records]
-    kept = [(r, c) for r, c in zip(records, curves, strict=True) if c.size and np.isfinite(c).all()]
-    ends = [r.state is TrialState.COMPLETE for r, _ in kept]
+    finite = [
+        (r, c) for r, c in zip(records, curves, strict=True) if c.size and np.isfinite(c).all()
+    ]
+    ends = [r.state is TrialState.COMPLETE for r, _ in finite]
     if not any(ends):
         raise RecordError(
             f"study {study.name!r} has no trial that was trained to its end; "
@@ -66,8 +68,8 @@ def read_recorded(folder: StudyFolder) -> RecordedStudy:
         name=study.name,
         data=study.manifest_hash,
         metric=study.metric,
-        points=tuple(recipe_of(record) for record, _ in kept),
-        curves=extrapolate_stopped([curve for _, curve in kept], ends, study.metric),
+        points=tuple(recipe_of(record) for record, _ in finite),
+        curves=extrapolate_stopped([curve for _, curve in finite], ends, study.metric),
         full=np.array(ends),
     )
 

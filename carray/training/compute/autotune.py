@@ -1,4 +1,4 @@
-"""How a trial computes fastest on its device: measured once, and kept in its study's `probe.json`.
+"""Measures how a trial computes fastest on its device, once, and stores it in `probe.json`.
 
 Measured only for a trial that is long enough to win the measurement back; a shorter one takes what
 its study has measured, else it computes as `default_compute` says, and so does one whose other ways
@@ -96,8 +96,8 @@ def choose_compute(
             fastest = min(known, key=lambda timing: timing.step_seconds).compute
             known += _timed(classifier, config, compiled_ways(fastest, config, device), device)
         if known != probes.timings.get(key, ()):
-            kept = TimingCache(timings={**probes.timings, key: known})
-            write_text(file, kept.model_dump_json(indent=1) + "\n")
+            updated = TimingCache(timings={**probes.timings, key: known})
+            write_text(file, updated.model_dump_json(indent=1) + "\n")
     return decide(known, usual, steps)
 
 

@@ -1,4 +1,4 @@
-"""The C library's heap: what a step has freed stays for the next one, what a trial has freed goes.
+"""glibc malloc settings: memory freed by a step is reused, memory freed by a trial is returned.
 
 Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""What a trial takes of its device's memory: measured by a step and an evaluation of blank images.
+"""Measures a trial's device memory by one training step and one evaluation of blank images.
 
 Not by rule of thumb: what a step keeps depends on the backbone, on precision and on the libraries.
 """

@@ -1,4 +1,4 @@
-"""Out of memory, seen as such: on a GPU, on a CPU, and by all ranks together."""
+"""Recognises out-of-memory errors on GPUs and CPUs, and agrees on them among ranks."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
-from carray.records import RunsFolder, StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.records import StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 from carray.training.dataset import TrialData, open_data
 from carray.training.features.fits import FITS, FeatureDataset
 from carray.training.features.pooled import Features, pooled_features
@@ -166,9 +167,9 @@ def _fit(
     )
     tensors, chosen = FITS[config.head.kind](known, config.seed)
     model.cpu().eval().head.load_state_dict(tensors)
-    said = {split: _head(model, own) for split, own in features.items()}
-    row = _row(said, labels, num_classes, time.monotonic() - start)
-    return _Fitted(model, {split: said[split] for split in data.held}, chosen, row, spec)
+    logits = {split: _head(model, own) for split, own in features.items()}
+    row = _row(logits, labels, num_classes, time.monotonic() - start)
+    return _Fitted(model, {split: logits[split] for split in data.held}, chosen, row, spec)
 
 
 @torch.inference_mode()
@@ -178,11 +179,11 @@ def _head(model: Classifier, features: Features) -> Tensor:
 
 
 def _row(
-    said: Mapping[str, Tensor], labels: Mapping[str, Labels], num_classes: int, seconds: float
+    logits: Mapping[str, Tensor], labels: Mapping[str, Labels], num_classes: int, seconds: float
 ) -> dict[str, float]:
     scores = ScoreSums(num_classes, torch.device("cpu"))
-    scores.add(said["val"], torch.from_numpy(labels["val"]))
-    train = F.cross_entropy(said["train"].float(), torch.from_numpy(labels["train"]))
+    scores.add(logits["val"], torch.from_numpy(labels["val"]))
+    train = F.cross_entropy(logits["train"].float(), torch.from_numpy(labels["train"]))
     images = sum(map(len, labels.values()))
     return {
         metrics.TRAIN_LOSS: float(train),

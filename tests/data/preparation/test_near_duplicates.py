@@ -100,14 +100,17 @@ def variants(count: int, pictures: int, most_bits: int, noise: int, seed: int) -
 
 def groups_of_all_pairs(seen: list[ImageScan]) -> list[int]:
     near = np.zeros((len(seen), len(seen)), bool)
+    blank = np.zeros((32, 32, 3), np.uint8)
+    thumbs = np.stack([blank if each.thumb is None else each.thumb for each in seen])
     for one, first in enumerate(seen):
+        firsts = np.repeat(thumbs[one : one + 1], len(seen), axis=0)
+        alike = correlations(firsts, thumbs) >= MIN_CORRELATION
         for other, second in enumerate(seen[:one]):
             if first.thumb is None or second.thumb is None:
                 continue
             bits = int(first.perceptual_hash, 16) ^ int(second.perceptual_hash, 16)
-            alike = correlations(first.thumb[None], second.thumb[None])[0] >= MIN_CORRELATION
             copies = (first.content_hash, bits) == (second.content_hash, 0)
-            near[one, other] = bits.bit_count() <= MAX_BITS and (alike or copies)
+            near[one, other] = bits.bit_count() <= MAX_BITS and (alike[other] or copies)
     labels = connected_components(near, directed=False)[1]
     return np.unique(labels, return_inverse=True)[1].tolist()
 

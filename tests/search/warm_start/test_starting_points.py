@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from carray.errors import ConfigError, RecordError
-from carray.records import RunsFolder
+from carray.runs_folder import RunsFolder
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.space.yaml_reader import parse_space

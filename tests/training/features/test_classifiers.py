@@ -127,7 +127,7 @@ def test_a_package_of_each_says_what_its_trial_left(
     from carray.inference.dataset_predictions import predict_rows
     from carray.inference.inputs import find_package
     from carray.predictions.logits import log_softmax
-    from carray.records import RunsFolder
+    from carray.runs_folder import RunsFolder
 
     manifest = own.manifest
     for record in fitted.values():

@@ -6,11 +6,17 @@ from pathlib import Path
 
 from carray.data.preparation.sources.folder import list_folder
 from carray.data.preparation.sources.listing import Listing
-from carray.data.preparation.sources.stanford_cars import is_devkit, list_devkit
+from carray.data.preparation.sources.stanford_cars import (
+    is_devkit,
+    is_one_file,
+    list_devkit,
+    list_one_file,
+)
 from carray.data.preparation.sources.table import list_table
 from carray.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
 def list_source(
@@ -18,6 +24,7 @@ def list_source(
     images: Path | None = None,
     id_column: str | None = None,
     label_column: str | None = None,
+    level: int | None = None,
 ) -> Listing:
     """List a CSV, Stanford Cars, or an image folder.
 
@@ -26,11 +33,20 @@ def list_source(
     """
     if not source.exists():
         raise DataError(f"there is no {source}: give an image folder, a CSV, or Stanford Cars")
+    if level is not None and (level < 1 or source.is_file()):
+        raise DataError(f"--level {level} must be a number from 1 and goes with an image folder")
     if source.is_file():
+        if (kind := source.suffix.lower()) in ARCHIVES:
+            how = "unzip" if kind == ".zip" else "tar -xf"
+            raise DataError(
+                f"{source} is an archive: unpack it ({how} {source.name}) and give the folder"
+            )
         if source.suffix.lower() not in TABLE_SUFFIXES:
             raise DataError(f"{source} is no folder and no CSV")
         return list_table(source.resolve(), images, id_column, label_column)
     if images or id_column or label_column:
         raise DataError(f"--images and the columns go with a CSV, but {source} is a folder")
     source = source.resolve()
-    return list_devkit(source) if is_devkit(source) else list_folder(source)
+    if is_devkit(source):
+        return list_devkit(source)
+    return list_one_file(source) if is_one_file(source) else list_folder(source, level)

@@ -2,63 +2,164 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from carray.data.pixels.decode import IMAGE_SUFFIXES
 from carray.data.preparation.sources.listing import (
-    SPLIT_NAMES,
     Listing,
     SourceImage,
     class_name,
     nfc,
     ordered_unique,
+    split_of,
+    system_folders,
     visible_folders,
     walk_images,
 )
 from carray.errors import DataError
 
+TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
+MAX_NAMED = 8
 
-def list_folder(source: Path) -> Listing:
-    """List `source/CLASS/...` or `source/SPLIT/CLASS/...`.
+
+def list_folder(source: Path, level: int | None = None) -> Listing:
+    """List `source/CLASS/...`, `source/SPLIT/CLASS/...` or `source/CLASS/SPLIT/...`.
+
+    Args:
+        source: the folder; if it holds nothing but one folder of splits, that one is read.
+        level: how many levels of folders name a class, 2 for `MAKE/MODEL`; None for the first.
 
     Raises:
-        DataError: there is no class folder, or one holds no image.
+        DataError: there is no class folder, one holds no image, or it can be read in two ways.
     """
-    by_split = {path: SPLIT_NAMES.get(path.name.lower()) for path in visible_folders(source)}
-    if "train" not in by_split.values():
-        source_images, notes = _list_classes(source, source, "")
-        return Listing("folder", source, ordered_unique(source_images), notes=tuple(notes))
-    source_images, notes = [], []
-    for folder, split in by_split.items():
-        if split is None:
-            notes.append(f"{folder.name}/ is no split and was passed by")
-            continue
-        found, told = _list_classes(source, folder, split)
-        source_images += found
-        notes += told
-    return Listing("split folder", source, ordered_unique(source_images), notes=tuple(notes))
+    told = _passed_by(source)
+    folders = visible_folders(source)
+    if len(folders) == 1 and not split_of(folders[0].name):
+        if not _splits_in(folders[0]):
+            _refuse_only_class(folders[0], level)
+        else:
+            told.append(f"{folders[0].name}/ is the only folder and was read as the source")
+            source = folders[0]
+    splits = _splits_in(source)
+    images: list[SourceImage] = []
+    if splits:
+        kind = "split folder"
+        for folder in visible_folders(source):
+            if folder not in splits:
+                told.append(f"{folder.name}/ is no split and was passed by")
+                continue
+            found, notes = _list_split(source, folder, splits[folder], level or 1)
+            images, told = images + found, told + notes
+        told += _split_words(splits)
+    elif _splits_in_classes(source):
+        kind = "split folder"
+        images, notes = _list_classes_of_splits(source)
+        told += notes
+    else:
+        kind = "folder"
+        images, notes = _list_classes(source, source, "", level or 1)
+        told += notes
+    if level is None:
+        told += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
+    return Listing(kind, source, ordered_unique(images), notes=tuple(told))
 
 
-def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[SourceImage], list[str]]:
+def _splits_in(source: Path) -> dict[Path, str]:
+    """Return {folder: split} where the folders in `source` are splits, {} where they are classes.
+
+    `train` says so; names that only contain such a word (`cars_train`) do if all folders have one.
+    """
+    folders = visible_folders(source)
+    named = {path: split for path in folders if (split := split_of(path.name))}
+    plain = {path: split for path, split in named.items() if split_of(path.name, plain=True)}
+    if len(named) == len(folders) and "train" in named.values():
+        return named
+    return plain if "train" in plain.values() else {}
+
+
+def _split_words(splits: dict[Path, str]) -> list[str]:
+    taken = [f"{path.name}/ for {split}" for path, split in splits.items()]
+    odd = any(not split_of(path.name, plain=True) for path in splits)
+    return [f"taken for splits: {', '.join(taken)}"] if odd else []
+
+
+def _refuse_only_class(folder: Path, level: int | None) -> None:
+    inner = visible_folders(folder)
+    if len(inner) > 1 and level in (None, 1):
+        raise DataError(
+            f"there is only the class {class_name(folder.name)!r}, and {len(inner)} folders are in "
+            f"it, as {inner[0].name}: at least 2 are needed; if those are the classes, give "
+            f"{folder}, or --level 2"
+        )
+
+
+def _list_split(
+    source: Path, folder: Path, split: str, level: int
+) -> tuple[list[SourceImage], list[str]]:
+    inner = visible_folders(folder)
+    if len(inner) == 1 and split_of(inner[0].name):
+        tables = sorted(path.name for path in source.iterdir() if path.suffix in TABLES)
+        raise DataError(
+            f"{folder.name}/{inner[0].name} in {source} holds images without class folders"
+            + (f"; {', '.join(tables)} beside it doesn't name them" if tables else "")
+            + ": give a folder per class, or for Stanford Cars put cars_meta.mat and "
+            "cars_train_annos.mat beside the images"
+        )
+    if split == "test" and not inner and (flat := walk_images(folder)[0]):
+        return [], [
+            f"{folder.name}/ holds {len(flat)} images without class folders: they have no labels "
+            "and were left out"
+        ]
+    return _list_classes(source, folder, split, level)
+
+
+def _splits_in_classes(source: Path) -> bool:
+    """Say whether every folder in `source` holds splits and nothing else: `CLASS/train`."""
+    folders = visible_folders(source)
+    return bool(folders) and all(
+        {"train"} < set(map(split_of, names)) and all(map(split_of, names))
+        for names in ([inner.name for inner in visible_folders(folder)] for folder in folders)
+    )
+
+
+def _list_classes_of_splits(source: Path) -> tuple[list[SourceImage], list[str]]:
+    images: list[SourceImage] = []
+    for folder in visible_folders(source):
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
+            raise DataError(
+                f"{folder} holds images beside its folders of splits: move them into one of these"
+            )
+        for inner in visible_folders(folder):
+            images += [
+                _image(source, path, class_name(folder.name), split_of(inner.name))
+                for path in walk_images(inner)[0]
+            ]
+    return images, ["each class folder holds its own splits: CLASS/SPLIT"]
+
+
+def _image(source: Path, path: Path, label: str, split: str) -> SourceImage:
+    return SourceImage(nfc(path.relative_to(source).as_posix()), path, label, split)
+
+
+def _list_classes(
+    source: Path, folder: Path, split: str, level: int
+) -> tuple[list[SourceImage], list[str]]:
     """List the class folders in `folder`; ids are paths below `source`."""
     source_images: list[SourceImage] = []
-    empty: list[str] = []
+    empty: list[Path] = []
     passed_by = 0
     for class_folder in visible_folders(folder):
         images, others = walk_images(class_folder)
         passed_by += others
-        label = class_name(class_folder.name)
         source_images += [
-            SourceImage(nfc(path.relative_to(source).as_posix()), path, label, split)
-            for path in images
+            _image(source, path, _label(path, folder, level), split) for path in images
         ]
         if not images:
-            empty.append(class_folder.relative_to(source).as_posix())
+            empty.append(class_folder)
     if empty:
-        named = ", ".join(repr(name) for name in empty[:8])
-        more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
-        raise DataError(
-            f"the class folder {named}{more} in {source} holds no image: fill or remove it"
-        )
+        _refuse_empty(source, empty)
     if not source_images:
         raise DataError(
             f"{folder} holds no class folders with images: give a folder per class, a CSV, or "
@@ -66,3 +167,55 @@ def _list_classes(source: Path, folder: Path, split: str) -> tuple[list[SourceIm
         )
     kinds = [f"{passed_by} files in {folder} are no images and were passed by"] if passed_by else []
     return source_images, kinds
+
+
+def _label(path: Path, folder: Path, level: int) -> str:
+    names = path.relative_to(folder).parts[:-1]
+    if len(names) < level:
+        raise DataError(
+            f"--level {level} asks for {level} levels of class folders, but {path} is in "
+            f"{len(names)}: move it, or ask for a lower level"
+        )
+    return " ".join(class_name(name) for name in names[:level])
+
+
+def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
+    names = ", ".join(repr(path.relative_to(source).as_posix()) for path in empty[:MAX_NAMED])
+    more = f" and {len(empty) - MAX_NAMED} more" if len(empty) > MAX_NAMED else ""
+    files = [path for folder in empty for path in folder.rglob("*") if path.is_file()]
+    endings = Counter(path.suffix or "nothing" for path in files if path.name[0] != ".")
+    cure = "fill or remove it"
+    if endings:
+        told = " and ".join(ending for ending, _ in endings.most_common(3))
+        count = sum(endings.values())
+        cure = f"the {count} files there end in {told}, which isn't read: save them as JPEG or PNG"
+    raise DataError(f"the class folder {names}{more} in {source} holds no image: {cure}")
+
+
+def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list[str]:
+    """Say at which level classes were taken where folders go deeper."""
+    paths = [path.relative_to(source).parts[above:-1] for path in images]
+    deepest = min((len(names) for names in paths), default=1)
+    if deepest < 2 or (kind == "split folder" and not above):
+        return []
+    counts = [len({names[: level + 1] for names in paths}) for level in range(deepest)]
+    ways = [
+        f"{count} classes {'one level' if level == 2 else f'{level - 1} levels'} down: "
+        f"--level {level}"
+        for level, count in enumerate(counts[1:], 2)
+    ]
+    return [f"class level: the first, as {paths[0][0]!r} ({counts[0]} classes); {'; '.join(ways)}"]
+
+
+def _passed_by(source: Path) -> list[str]:
+    """Say which system folders and tables were not read."""
+    told = []
+    if hidden := system_folders(source):
+        told.append(f"folders that systems leave were passed by: {', '.join(hidden)}")
+    tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in TABLES)
+    if tables:
+        told.append(
+            f"{', '.join(tables[:MAX_NAMED])} beside the folders was not read: the folders name "
+            "the classes"
+        )
+    return told

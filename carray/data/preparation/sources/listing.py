@@ -24,6 +24,77 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+# Words that stand beside a split's in the name of its folder, as in `cars_train`, `Test Images`.
+SPLIT_FILLERS = frozenset(
+    [
+        "set",
+        "sets",
+        "split",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photo",
+        "photos",
+        "picture",
+        "pictures",
+        "pics",
+        "files",
+        "folder",
+        "car",
+        "cars",
+    ]
+)
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "lost+found",
+        "$recycle.bin",
+        "system volume information",
+        "#recycle",
+        "@recycle",
+        "@tmp",
+        "__pycache__",
+        "thumbs",
+        "thumbnails",
+        "_thumbs",
+        "_thumbnails",
+    }
+)  # small letters
+
+
+def split_of(name: str, *, plain: bool = False) -> str:
+    """Return the split that a folder or a cell names, "" for none; `plain` is the word alone."""
+    low = name.strip().lower()
+    if plain or low in SPLIT_NAMES:
+        return SPLIT_NAMES.get(low, "")
+    words = [w for w in re.split(r"[^a-z0-9]+|(?<=[a-z])(?=set$)", low) if w]
+    splits = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
+    rest = [word for word in words if word not in SPLIT_NAMES]
+    return splits[0] if len(splits) == 1 and SPLIT_FILLERS.issuperset(rest) else ""
+
+
+def is_passed_by(name: str) -> bool:
+    """Say whether a folder is hidden or one that systems leave."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def system_folders(source: Path) -> list[str]:
+    """Return the names of system folders in `source` and in its folders."""
+    near = [path for path in source.iterdir() if path.is_dir()]
+    inner = (path for folder in near if not is_passed_by(folder.name) for path in _children(folder))
+    names = {path.name for path in (*near, *inner) if path.name.lower() in SYSTEM_FOLDERS}
+    return sorted(names)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return []  # the walk says why
 
 
 @dataclass(frozen=True)
@@ -86,7 +157,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
     told = _refuse if all_of_it else None
     for parent, folders, files in os.walk(folder, onerror=told, followlinks=True):
         way = ways.pop(Path(parent))
-        visible = (Path(parent) / name for name in sorted(folders) if not name.startswith("."))
+        visible = (Path(parent) / name for name in sorted(folders) if not is_passed_by(name))
         real = {path: path.resolve() for path in visible}
         forward = {path: (*way, to) for path, to in real.items() if not _is_link_cycle(to, way)}
         folders[:] = [path.name for path in forward]
@@ -123,9 +194,9 @@ def _require_utf8(path: Path) -> Path:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """Return the folders in `folder`, hidden ones left out, in order of name."""
+    """Return the folders in `folder`, hidden and system ones left out, in order of name."""
     found = (path for path in folder.iterdir() if path.is_dir())
-    return sorted(path for path in found if not path.name.startswith("."))
+    return sorted(path for path in found if not is_passed_by(path.name))
 
 
 def ordered_unique(source_images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:

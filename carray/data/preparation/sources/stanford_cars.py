@@ -17,6 +17,7 @@ from carray.errors import DataError
 META = "cars_meta.mat"
 TRAIN = "cars_train_annos.mat"
 TEST = ("cars_test_annos_withlabels.mat", "cars_test_annos.mat")  # the first one found is used
+ALL = "cars_annos.mat"  # the older form: all images in `car_ims`, classes and test flag inside
 DEPTH = 3  # folders below the source that are searched for the files
 
 
@@ -48,6 +49,38 @@ def list_devkit(source: Path) -> Listing:
     return Listing("devkit", source, ordered_unique(source_images), classes, tuple(notes))
 
 
+def is_one_file(source: Path) -> bool:
+    """Say whether the source is the older form: `cars_annos.mat` and the images that it names."""
+    return not is_devkit(source) and _find_file(source, ALL) is not None
+
+
+def list_one_file(source: Path) -> Listing:
+    """List `car_ims` by `cars_annos.mat`, with its boxes, classes and test split.
+
+    Raises:
+        DataError: no image that the file names is there, or it holds something else.
+    """
+    file = _required(source, ALL)
+    classes = _class_names(file)
+    rows = _load(file, "annotations").ravel()
+    if not {"relative_im_path", "class", "test", *_EDGES} <= set(rows.dtype.names or ()):
+        raise DataError(f"{file} isn't Stanford Cars': its rows name no image, class, box and test")
+    paths = [file.parent / str(np.asarray(row["relative_im_path"]).item()) for row in rows]
+    if not any(path.exists() for path in paths):
+        raise DataError(
+            f"{file} names images such as {paths[0].relative_to(file.parent)}, and none of them is "
+            f"there: put car_ims beside it; cars_train and cars_test need {META} and {TRAIN}"
+        )
+    found = [
+        _listed(row, path, source, "test" if np.asarray(row["test"]).item() else "train", classes)
+        for row, path in zip(rows, paths, strict=True)
+    ]
+    return Listing("one-file devkit", source, ordered_unique(found), classes)
+
+
+_EDGES = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
 def _list_split(
     source: Path, annotations: Path, split: str, classes: tuple[str, ...]
 ) -> list[SourceImage]:
@@ -61,7 +94,14 @@ def _list_split(
 def _source_image(
     row: Any, folder: Path, source: Path, split: str, classes: tuple[str, ...]
 ) -> SourceImage:
-    name = str(np.asarray(row["fname"]).item())
+    path = folder / str(np.asarray(row["fname"]).item())
+    return _listed(row, path, source, split, classes)
+
+
+def _listed(
+    row: Any, path: Path, source: Path, split: str, classes: tuple[str, ...]
+) -> SourceImage:
+    name = path.name
     number = int(np.asarray(row["class"]).item())
     if not 1 <= number <= len(classes):
         raise DataError(f"{name} has class {number}, {META} names 1 to {len(classes)}")
@@ -69,7 +109,6 @@ def _source_image(
         int(np.asarray(row[f"bbox_{side}"]).item()) for side in ("x1", "y1", "x2", "y2")
     )
     box: Box = (max(0, x1 - 1), max(0, y1 - 1), x2, y2)  # theirs count from 1 and include the last
-    path = folder / name
     problem = "" if path.exists() else "no such file"
     image_id = path.relative_to(source).as_posix()
     return SourceImage(image_id, path, classes[number - 1], split, box, problem)

@@ -1,0 +1,157 @@
+"""Folders are read as what they are, and what was taken for what is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from carray.data.preparation.prepare import prepare
+from carray.data.preparation.sources import Listing, list_source
+from carray.data.preparation.sources.listing import split_of
+from carray.errors import DataError
+from tests.data.pictures import image_folder, picture, save
+
+
+def seen(listing: Listing) -> set[tuple[str, str]]:
+    return {(one.label, one.split) for one in listing.source_images}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("training_set", "train"),
+        ("Train Images", "train"),
+        ("cars_train", "train"),
+        ("trainset", "train"),
+        ("test-cars", "test"),
+        ("Validation", "val"),
+        ("bullet train", ""),
+        ("train_test", ""),
+        ("testarossa", ""),
+        ("Seat Leon", ""),
+    ],
+)
+def test_a_split_is_told_by_its_word_among_words_that_say_nothing(name: str, split: str) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("names", [("training_set", "test_set"), ("Train Images", "Test Images")])
+def test_folders_of_splits_by_other_names(tmp_path: Path, names: tuple[str, str]) -> None:
+    for number, name in enumerate(names):
+        image_folder(tmp_path / name, {"a": 1, "b": 1}, first_seed=number * 5)
+    listing = list_source(tmp_path)
+    assert seen(listing) == {(label, split) for label in "ab" for split in ("train", "test")}
+    assert listing.notes == (f"taken for splits: {names[1]}/ for test, {names[0]}/ for train",)
+
+
+def test_names_with_a_split_word_beside_others_stay_classes(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"train set": 1, "bus": 1})
+    assert {label for label, _ in seen(list_source(tmp_path))} == {"train set", "bus"}
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("training_set", "test_set")])
+def test_splits_without_class_folders_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    image_folder(tmp_path, dict.fromkeys(names, 2))
+    with pytest.raises(DataError, match="holds no class folders"):
+        list_source(tmp_path)
+
+
+def test_a_test_folder_without_labels_is_left_out(tmp_path: Path) -> None:
+    image_folder(tmp_path / "train", {"a": 1, "b": 1})
+    image_folder(tmp_path, {"test": 3}, first_seed=5)
+    listing = list_source(tmp_path)
+    assert {split for _, split in seen(listing)} == {"train"}
+    assert "3 images without class folders" in listing.notes[0]
+
+
+def test_classes_may_hold_their_own_splits(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        image_folder(tmp_path / name, {"train": 1, "test": 1}, first_seed=number * 5)
+    assert seen(list_source(tmp_path)) == {(a, s) for a in "ab" for s in ("train", "test")}
+
+
+def test_the_only_folder_is_read_where_it_holds_splits_and_named_where_it_holds_classes(
+    tmp_path: Path,
+) -> None:
+    image_folder(tmp_path / "one" / "data" / "train", {"a": 1, "b": 1})
+    listing = list_source(tmp_path / "one")
+    assert listing.images_folder == tmp_path / "one" / "data"
+    assert listing.notes == ("data/ is the only folder and was read as the source",)
+    image_folder(tmp_path / "two" / "Audi", {"A4": 1, "Q5": 1})
+    with pytest.raises(DataError, match=r"only the class 'Audi'.*give .*Audi, or --level 2"):
+        list_source(tmp_path / "two")
+
+
+def test_the_class_level_is_said_and_can_be_chosen(tmp_path: Path) -> None:
+    image_folder(tmp_path / "Audi", {"A4/2010": 1, "Q5/2012": 1})
+    image_folder(tmp_path / "BMW", {"M3/2011": 1, "X5/2013": 1}, first_seed=5)
+    listing = list_source(tmp_path)
+    assert {label for label, _ in seen(listing)} == {"Audi", "BMW"}
+    assert listing.notes[-1] == (
+        "class level: the first, as 'Audi' (2 classes); 4 classes one level down: --level 2; "
+        "4 classes 2 levels down: --level 3"
+    )
+    models = list_source(tmp_path, level=2)
+    assert {label for label, _ in seen(models)} == {"Audi A4", "Audi Q5", "BMW M3", "BMW X5"}
+    assert not models.notes
+    with pytest.raises(DataError, match="--level 4 asks for 4 levels"):
+        list_source(tmp_path, level=4)
+
+
+def test_system_folders_are_no_classes_and_named(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1, "b": 1, "__MACOSX": 1, "a/@eaDir": 1})
+    (tmp_path / "lost+found").mkdir()
+    listing = list_source(tmp_path)
+    assert len(listing.source_images) == 2
+    assert listing.notes[0].endswith("passed by: @eaDir, __MACOSX, lost+found")
+
+
+def test_photographs_of_a_kind_that_is_not_read_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(DataError, match=r"2 files there end in \.HEIC, which isn't read: save"):
+        list_source(tmp_path)
+
+
+def test_an_archive_is_told_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "cars.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"is an archive: unpack it \(unzip cars.zip\)"):
+        list_source(tmp_path / "cars.zip")
+
+
+def one_file_devkit(folder: Path) -> None:
+    kinds = [(name, object) for name in ("relative_im_path", "class", "test")]
+    kinds += [(f"bbox_{edge}", object) for edge in ("x1", "y1", "x2", "y2")]
+    rows = np.empty((1, 4), dtype=kinds)
+    for number in range(4):
+        rows[0, number] = (f"car_ims/{number}.jpg", 1 + number % 2, number // 2, 3, 4, 30, 22)
+    names = np.array([["Audi A4 2010", "BMW M3 2012"]], dtype=object)
+    folder.mkdir(exist_ok=True)
+    savemat(folder / "cars_annos.mat", {"annotations": rows, "class_names": names})
+
+
+def test_the_older_form_of_stanford_cars(tmp_path: Path) -> None:
+    one_file_devkit(tmp_path)
+    with pytest.raises(DataError, match=r"names images such as car_ims/0.jpg, and none.*cars_meta"):
+        list_source(tmp_path)
+    for number in range(4):
+        save(tmp_path / "car_ims" / f"{number}.jpg", picture(number))
+    listing = list_source(tmp_path)
+    assert listing.class_order == ("Audi A4 2010", "BMW M3 2012")
+    assert [one.split for one in listing.source_images] == ["train", "train", "test", "test"]
+    assert listing.source_images[1].label == "BMW M3 2012"
+    assert listing.source_images[0].box == (2, 3, 30, 22)
+
+
+def test_a_class_that_is_left_out_whole_is_none(tmp_path: Path) -> None:
+    image_folder(tmp_path / "in", {"Audi": 6, "BMW": 6, "Kia": 1})
+    (tmp_path / "out.txt").write_text("Kia/00.jpg\n")
+    made = prepare(tmp_path / "in", tmp_path / "named", exclude=tmp_path / "out.txt")
+    assert made.classes == ("Audi", "BMW")
+    assert "left out: Kia" in made.settings.notes[0]
+    made = prepare(tmp_path / "in", tmp_path / "few", min_images=2)
+    assert made.classes == ("Audi", "BMW")
+    with pytest.raises(DataError, match="too few distinct images"):
+        prepare(tmp_path / "in", tmp_path / "all")
