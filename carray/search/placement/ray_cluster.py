@@ -101,7 +101,14 @@ def _connect(where: str) -> None:
     _refuse_silence(where)
     try:
         ray.init(address=where, **settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones too
+        if "timed out during startup" in str(error):
+            raise PlanError(
+                "Ray did not come up in time on this machine, which may be too busy: try again, or "
+                "give --address of a Ray that is up"
+            ) from None
+        if not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
         if "AF_UNIX" in str(error):
             raise PlanError(
                 f"Ray can't open its sockets below {tempfile.gettempdir()}, whose path is too "
