@@ -13,7 +13,7 @@ from carray.data.preparation.scan import scan_image
 from carray.data.preparation.scan_cache import ImageScan
 from carray.data.preparation.sources import SourceImage
 from carray.errors import DataError
-from tests.data.pictures import Picture, picture, save
+from tests.data.pictures import Picture, image_folder, picture, save
 
 
 def photo(seed: int, width: int = 160, height: int = 120) -> Picture:
@@ -74,6 +74,18 @@ def test_a_group_is_not_chained_without_bound() -> None:
     seen = [ImageScan("", str(n), f"{n:016x}", 1, 1, thumb) for n in range(30)]
     groups = near_duplicate_groups(seen, lambda one, other, _: abs(one - other) <= 1)
     assert 1 < np.bincount(groups).max() <= MAX_CHAIN
+
+
+@pytest.mark.parametrize(("mode", "left_out"), [("off", 0), ("report", 0), ("exclude", 1)])
+def test_what_is_done_with_copies_can_be_chosen(tmp_path: Path, mode: str, left_out: int) -> None:
+    source = tmp_path / "in"
+    for split, seed in (("train", 0), ("test", 20)):
+        image_folder(source / split, {"a": 3, "b": 3}, first_seed=seed)
+    save(source / "train" / "a" / "x.png", photo(50))
+    save(source / "test" / "a" / "x.png", photo(50)[:, ::-1])
+    made = prepare(source, tmp_path / "out", near_duplicates=mode)
+    assert int((made.images["excluded"] != "").sum()) == left_out
+    assert (tmp_path / "out" / "near_duplicates.html").exists() == (mode != "off")
 
 
 def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
