@@ -38,6 +38,9 @@ def prepare(
         int | None, typer.Option(help="Levels of folders that name a class: 2 for MAKE/MODEL.")
     ] = None,
     min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 0,
+    near_duplicates: Annotated[
+        str, typer.Option(help="off, report, or exclude those that leak between splits.")
+    ] = "exclude",
     crop: Annotated[str, typer.Option(help="box cuts images to their boxes; or none.")] = "none",
     margin: Annotated[float, typer.Option(help="A crop box grows by this share.")] = 0.1,
     exclude: Annotated[
@@ -86,6 +89,7 @@ def prepare(
         label_column=label_column,
         level=level,
         min_images=min_images,
+        near_duplicates=near_duplicates,
         crop="box" if crop == "box" else "none",
         margin=margin,
         exclude=exclude,

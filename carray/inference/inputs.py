@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
@@ -126,7 +127,7 @@ def _beside(csv_file: Path, name: str) -> Path:
     """Return the file that a CSV names; without an ending, the image that has that stem."""
     path = csv_file.parent / name
     if path.suffix.lower() not in IMAGE_SUFFIXES and not path.exists():
-        found = sorted(path.parent.glob(f"{path.name}.*"))
+        found = sorted(path.parent.glob(f"{escape(path.name)}.*"))
         images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
         return images[0] if images else path
     return path

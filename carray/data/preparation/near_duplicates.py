@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ from carray.data.preparation.scan_cache import ImageScan
 from carray.typing import Rows
 
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
+MIN_MIDDLE = 0.85  # of the thumbnails' middles, past which a second look is worth its time
+MIDDLE = 8  # cells of a side of the middle
+MIDDLE_ROWS = 512  # compared with all the others at once
+MAX_MISSES = 4  # second looks in vain at one image; a rig's photographs would never end otherwise
+MAX_CHAIN = 8  # images of a group; past it two groups join only if their first images match, too
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 
 # This limit and `hamming.MAX_BITS` were measured on 866 photographs: among distinct ones, cut to
@@ -20,16 +25,23 @@ CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 # brightened or with 2 % cut off differ in at most 10 bits and correlate over 0.90.
 
 
-def near_duplicate_groups(seen: Sequence[ImageScan]) -> Rows:
+Look = Callable[[int, int, bool], bool]  # two rows, whether the second is mirrored: one picture?
+
+
+def near_duplicate_groups(seen: Sequence[ImageScan], look: Look | None = None) -> Rows:
     """Return a group number per image; images of one group are near-duplicates (or linked by
     others of the group). Unreadable images get a group each.
 
-    The groups are those that comparing all pairs would give.
+    Without `look` the groups are those that comparing all pairs of thumbnails would give. With it
+    each suspected pair is confirmed by it, and copies that are mirrored or have another background
+    are suspected, too.
     """
-    groups = _Groups(seen)
+    groups = _Groups(seen, look)
     groups.link_equal()
     for block in near_pairs(groups.hashes):
         groups.confirm(block)
+    if look is not None:
+        groups.confirm_middles()
     return np.unique(groups.roots(), return_inverse=True)[1].astype(np.int64)
 
 
@@ -37,11 +49,15 @@ class _Groups:
     """Images joined so far; what is joined already is compared no more, so that many copies of
     few pictures cost little."""
 
-    def __init__(self, seen: Sequence[ImageScan]) -> None:
+    def __init__(self, seen: Sequence[ImageScan], look: Look | None = None) -> None:
         rows = np.array([row for row, one in enumerate(seen) if one.thumb is not None], np.int64)
         values = np.array([int(seen[row].perceptual_hash, 16) for row in rows], np.uint64)
         self.hashes, owners = np.unique(values, return_inverse=True)
         self._seen = seen
+        self._look = look
+        self._misses = np.zeros(len(seen), np.int64)
+        self._sizes = np.ones(len(seen), np.int64)  # of the group that a root begins
+        self._looked: dict[tuple[int, int, bool], bool] = {}
         self._parents = np.arange(len(seen))
         self._rows = rows[np.argsort(owners, kind="stable")]
         self._starts = np.searchsorted(np.sort(owners), np.arange(len(self.hashes)))
@@ -110,11 +126,46 @@ class _Groups:
             same[part] = _same_pictures(
                 [self._seen[row] for row in ones[part]], [self._seen[row] for row in others[part]]
             )
-        for one, other in zip(ones[same].tolist(), others[same].tolist(), strict=True):
-            self._join(one, other)
+        for place in np.flatnonzero(same).tolist():
+            same[place] = self._settled(int(ones[place]), int(others[place]), mirrored=False)
         if same.any():
             self._spans = None
         return same
+
+    def confirm_middles(self) -> None:
+        """Join images whose middles are alike, as they are or mirrored, after a second look."""
+        for mirrored in (False, True):
+            for one, other in _alike_middles(self._seen, self._rows, mirrored):
+                if self._root(one) != self._root(other):
+                    self._settled(one, other, mirrored=mirrored)
+
+    def _settled(self, one: int, other: int, *, mirrored: bool) -> bool:
+        """Join two images, unless the second look finds two pictures; say whether they are one."""
+        first, second = self._root(one), self._root(other)
+        if first == second:
+            return True
+        if self._look is not None and not _equal(self._seen[one], self._seen[other]):
+            if not self._confirmed(one, other, mirrored):
+                return False
+            long = self._sizes[first] + self._sizes[second] > MAX_CHAIN
+            if long and not any(self._confirmed(first, second, way) for way in (False, True)):
+                return False
+        self._sizes[min(first, second)] = self._sizes[first] + self._sizes[second]
+        self._join(one, other)
+        return True
+
+    def _confirmed(self, one: int, other: int, mirrored: bool) -> bool:
+        assert self._look is not None
+        pair = min(one, other), max(one, other), mirrored
+        if one == other:
+            return True
+        if pair not in self._looked:
+            if max(self._misses[one], self._misses[other]) >= MAX_MISSES:
+                return False
+            self._looked[pair] = self._look(*pair)
+            if not self._looked[pair]:
+                self._misses[[one, other]] += 1
+        return self._looked[pair]
 
     def _join(self, first: int, second: int) -> None:
         one, other = self._root(first), self._root(second)
@@ -127,11 +178,45 @@ class _Groups:
         return row
 
 
+def _equal(one: ImageScan, other: ImageScan) -> bool:
+    return one.content_hash == other.content_hash and one.perceptual_hash == other.perceptual_hash
+
+
+def _alike_middles(
+    seen: Sequence[ImageScan], rows: Rows, mirrored: bool
+) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows whose thumbnails' middles correlate, block by block, the best first."""
+    thumbs = [thumb for row in rows if (thumb := seen[row].thumb) is not None]
+    if not thumbs:
+        return
+    middles = _middles(np.stack(thumbs))
+    others = middles
+    if mirrored:
+        others = middles.reshape(len(rows), 3, MIDDLE, MIDDLE)[..., ::-1].reshape(len(rows), -1)
+    for start in range(0, len(rows), MIDDLE_ROWS):
+        alike = middles[start : start + MIDDLE_ROWS] @ others[start:].T
+        pairs = np.argwhere(alike >= MIN_MIDDLE)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        order = np.argsort(-alike[pairs[:, 0], pairs[:, 1]], kind="stable")
+        for one, other in (pairs[order] + start).tolist():
+            yield int(rows[one]), int(rows[other])
+
+
+def _middles(thumbs: Pixels) -> npt.NDArray[np.float32]:
+    """Return the middle of each thumbnail, coarse, of mean 0 and length 1 (0 where it is flat)."""
+    quarter = thumbs.shape[1] // 4
+    inner = thumbs[:, quarter:-quarter, quarter:-quarter].astype(np.float32)
+    step = inner.shape[1] // MIDDLE
+    coarse = inner.reshape(len(inner), MIDDLE, step, MIDDLE, step, 3).mean(axis=(2, 4))
+    planes = np.moveaxis(coarse, 3, 1).reshape(len(inner), 3, -1)
+    flat = (planes - planes.mean(axis=2, keepdims=True)).reshape(len(inner), -1)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = np.where(norms > MIDDLE, flat / np.maximum(norms, 1e-6), 0)
+    return unit.astype(np.float32)
+
+
 def _same_pictures(ones: Sequence[ImageScan], others: Sequence[ImageScan]) -> npt.NDArray[np.bool_]:
-    equal = [
-        one.content_hash == other.content_hash and one.perceptual_hash == other.perceptual_hash
-        for one, other in zip(ones, others, strict=True)
-    ]
+    equal = [_equal(one, other) for one, other in zip(ones, others, strict=True)]
     first, second = (
         np.stack([one.thumb for one in side if one.thumb is not None]) for side in (ones, others)
     )

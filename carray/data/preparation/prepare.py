@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from carray.data.manifest import (
@@ -18,6 +19,7 @@ from carray.data.manifest import (
     check_overwritable,
 )
 from carray.data.preparation import quality
+from carray.data.preparation.pair_sheet import PAIR_SHEET, write_pair_sheet
 from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
 from carray.data.preparation.scan_cache import ImageScan, cache_path
@@ -29,6 +31,7 @@ from carray.errors import DataError
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
+NEAR_DUPLICATES = ("off", "report", "exclude")
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
 
 
@@ -41,6 +44,7 @@ def prepare(
     label_column: str | None = None,
     level: int | None = None,
     min_images: int = 0,
+    near_duplicates: str = "exclude",
     crop: Crop = "none",
     margin: float = 0.1,
     exclude: Path | str | None = None,
@@ -68,6 +72,8 @@ def prepare(
         label_column: a CSV's column of labels; the usual names are known.
         level: how many levels of folders name a class; the first if None.
         min_images: classes with fewer images are left out.
+        near_duplicates: `exclude` leaves out the copies of test and val images in the source's
+            own splits, `report` only keeps copies in one split, `off` doesn't look for them.
         crop: `box` cuts images to their boxes, where they have one.
         margin: what a crop box grows, as a share of its sides, on each side.
         exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
@@ -86,6 +92,8 @@ def prepare(
     """
     shares = SplitFractions(val, blend, test, folds, seed)
     shares.check()
+    if near_duplicates not in NEAR_DUPLICATES:
+        raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
     for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
         if not 0 <= number < float("inf"):
             raise DataError(f"--{name} {number:g} must be a number from 0")
@@ -105,10 +113,16 @@ def prepare(
     candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
     candidates = quality.exclude_small_classes(candidates, min_images, notes)
-    near = quality.group_images(candidates)
+    near = np.arange(len(candidates))
+    if near_duplicates != "off":
+        near = quality.group_images(candidates, crop == "box")
     groups = quality.with_whole_files(candidates, near)
-    candidates = quality.exclude_leaks(candidates, groups)
+    pairs = quality.near_pairs_of(candidates, near)
+    if near_duplicates != "report":
+        candidates = quality.exclude_leaks(candidates, groups)
     _note_flaws(candidates, near, notes)
+    if pairs:
+        notes.append(f"{len(pairs)} near-duplicates side by side, to judge: {folder / PAIR_SHEET}")
 
     classes = _class_order(listing, candidates)
     if gone := sorted({one.label for one in candidates if one.label} - set(classes)):
@@ -139,6 +153,7 @@ def prepare(
     )
     manifest = Manifest.make(folder, classes, table, settings)
     manifest.write()
+    write_pair_sheet(folder, pairs)
     log.unlink()
     return manifest
 

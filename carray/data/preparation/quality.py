@@ -10,6 +10,7 @@ import numpy as np
 
 from carray.data.preparation.near_duplicates import near_duplicate_groups
 from carray.data.preparation.scan_cache import ImageScan
+from carray.data.preparation.second_look import same_picture
 from carray.data.preparation.sources import SourceImage
 from carray.typing import Rows
 
@@ -89,10 +90,23 @@ def exclude_leaks(images: Sequence[LabelledImage], groups: Rows) -> list[Labelle
     return out
 
 
-def group_images(images: Sequence[LabelledImage]) -> Rows:
-    """Return the near-duplicate group of each image; excluded ones stand alone."""
+def group_images(images: Sequence[LabelledImage], crop: bool = False) -> Rows:
+    """Return the near-duplicate group of each image; excluded ones stand alone.
+
+    Suspected pairs are looked at again, the files laid over each other; with `crop` their boxes.
+    """
     blank = ImageScan()
-    return near_duplicate_groups([blank if one.excluded else one.seen for one in images])
+
+    def look(one: int, other: int, mirrored: bool) -> bool:
+        first, second = images[one], images[other]
+        files = [
+            (each.source_image.path, each.source_image.box if crop else None)
+            for each in (first, second)
+        ]
+        differ = first.label != second.label
+        return same_picture(*files, mirrored=mirrored, labels_differ=differ)
+
+    return near_duplicate_groups([blank if one.excluded else one.seen for one in images], look)
 
 
 def with_whole_files(images: Sequence[LabelledImage], groups: Rows) -> Rows:
@@ -105,6 +119,15 @@ def with_whole_files(images: Sequence[LabelledImage], groups: Rows) -> Rows:
     links = coo_array((np.ones(len(images)), (groups, files)), shape=(2 * len(images),) * 2)
     joined: Rows = connected_components(links, directed=False)[1][groups].astype(np.int64)
     return joined
+
+
+def near_pairs_of(
+    images: Sequence[LabelledImage], groups: Rows
+) -> list[tuple[LabelledImage, LabelledImage]]:
+    """Return the first image of each group with each of the others."""
+    return [
+        (images[rows[0]], images[row]) for rows in _by_group(images, groups) for row in rows[1:]
+    ]
 
 
 def suspected_labels(images: Sequence[LabelledImage], groups: Rows) -> list[str]:
