@@ -31,9 +31,7 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="The data folder to write.")],
     images: Annotated[Path | None, typer.Option(help="Image folder of a CSV.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image names.")] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="CSV column of classes, or several: make+model.")
-    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="CSV column of classes.")] = None,
     level: Annotated[
         int | None, typer.Option(help="Levels of folders that name a class: 2 for MAKE/MODEL.")
     ] = None,

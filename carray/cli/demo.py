@@ -58,7 +58,8 @@ def demo(
     print("Type next:")
     carray = command()
     print(f"  {carray} ui --runs {runs}")
-    print(f"  {carray} predict {ensemble.package} {folder}/toycars/*/0001.*")
+    package = f"{runs}/models/{ensemble.name}"
+    print(f"  {carray} predict {package} {folder}/toycars/*/0001.*")
     print(f"  {carray} data prepare YOUR_FOLDER --out cars")
 
 

@@ -88,7 +88,8 @@ def test_where_a_trial_looks_goes_to_its_run_unless_unwanted(
         run_id = drawn.note.rsplit(" ", 1)[1]
         assert client.get_run(run_id).data.tags["carray.trial"] == "0001"
         assert len(client.list_artifacts(run_id, "pictures")) == 2
-    assert aside.note == ""
+    coarse = "its last feature map has 3x3 cells; the overlay is of an earlier one of 12x12"
+    assert aside.note == f"autumn/0001: {coarse}"
 
 
 def test_an_ensemble_can_be_built_from_the_store_alone(runs: RunsFolder, tmp_path: Path) -> None:

@@ -146,7 +146,11 @@ def test_they_join_an_ensemble_like_any_other(own: Trained, fitted: dict[str, Tr
     forest = fitted["random_forest"].name
     out = own.runs / "explained"
     done = explain(str(made.package), files[:1], out, runs=own.runs, track=False)
-    assert (len(done.rows), done.note) == (1, f"not in the overlays: {forest}, a random forest")
+    left_out, *coarse = done.note.splitlines()
+    assert (len(done.rows), left_out) == (1, f"not in the overlays: {forest}, a random forest")
+    assert len(coarse) == 4 and all(
+        "has 1x1 cells; the overlay is of an earlier" in n for n in coarse
+    )
     with pytest.raises(ConfigError, match="have no gradient: explain the trial whose features"):
         explain(forest, files[:1], out, runs=own.runs, track=False)
     with pytest.raises(ConfigError, match="fitted to a trial's features, not trained by steps"):
