@@ -108,7 +108,21 @@ def make_plan(
         )
     lanes = min(concurrent or fit, max(trials, 1))
     cpus = cpus_per_worker or _share(nodes, ranks_by_node, lanes * workers, gpus)
-    return Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node))
+    plan = Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node))
+    _check_room_for_trials(plan, sum(node.get("CPU", 0) for node in nodes))
+    return plan
+
+
+def _check_room_for_trials(plan: Plan, cpus: float) -> None:
+    """Refuse lanes that hold every CPU: a trial's own small process would wait for ever."""
+    if cpus - plan.total_cpus < plan.lanes * TRIAL_CPU:
+        ranks = plan.lanes * plan.workers
+        most = math.floor(100 * (cpus - CPU_HEADROOM) / ranks) / 100
+        raise PlanError(
+            f"--cpus-per-worker {plan.cpus_per_worker:g} gives {ranks} ranks all of the cluster's "
+            f"{cpus:g} CPU, and each trial needs {TRIAL_CPU:g} besides; use {most:g} or less, or "
+            "a smaller --concurrent"
+        )
 
 
 def gpus_asked(text: str | None) -> float | str | None:

@@ -74,3 +74,11 @@ def test_the_plan_is_said_in_lines_of_100_columns() -> None:
     lines = make_plan(CLUSTER, trials=100, workers=4).lines(trials=100, max_epochs=30)
     assert all(len(line) <= 100 for line in lines)
     assert "4 ranks (DDP)" in lines[0]
+
+
+def test_lanes_that_hold_every_cpu_are_refused_since_trials_would_wait_for_ever() -> None:
+    two = [{"CPU": 2.0}]
+    with pytest.raises(PlanError, match=r"all of the cluster's 2 CPU, .* use 0\.95 or less"):
+        make_plan(two, trials=4, workers=2, cpus_per_worker=1.0)
+    assert make_plan(two, trials=4, workers=2, cpus_per_worker=0.95).lanes == 1
+    assert make_plan(two, trials=4, cpus_per_worker=1.0, concurrent=1).lanes == 1
