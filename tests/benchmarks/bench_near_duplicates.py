@@ -1,4 +1,4 @@
-"""Precision, recall and time of near-duplicates: `near_duplicates.py FOLDER...`.
+"""Precision, recall and time of near-duplicates: `bench_near_duplicates.py FOLDER...`.
 
 Of each folder's photographs some are taken, copies of eight kinds made of them, and photographs of
 different subjects by one rig: the same background, frame and logo.
