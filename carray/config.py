@@ -185,6 +185,10 @@ class TrialConfig(Part):
     fold: int | None = Field(None, ge=0)
     """The fold of train to validate on, in place of `val`."""
 
+    def without_seed(self) -> Self:
+        """Return the configuration that trials which are seeds of one another share."""
+        return self.model_copy(update={"seed": 0})
+
     @model_validator(mode="after")
     def _check_epochs(self) -> Self:
         for name, value in (

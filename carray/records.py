@@ -109,8 +109,12 @@ class TrialRecord(JsonFile):
     @property
     def cost(self) -> Cost | None:
         """What its epochs cost; written for readers of the file."""
-        seconds = sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in self.epochs)
-        return self.held.cost(seconds) if self.held else None
+        return self.held.cost(self.trained_seconds) if self.held else None
+
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds that its epochs took."""
+        return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in self.epochs)
 
     @property
     def best_epoch(self) -> int | None:

@@ -105,7 +105,7 @@ class _SideTrials:
             found = find_candidates(study, read, need_weights=False).complete
         if not found:
             raise RecordError(f"{name} has no complete trial with logits to compare")
-        configs = {_without_seed(one.record.config).model_dump_json() for one in found}
+        configs = {one.record.config.without_seed().model_dump_json() for one in found}
         if len(configs) > 1:
             raise RecordError(
                 f"the {len(found)} trials of study {name!r} have {len(configs)} configurations: "
@@ -128,7 +128,7 @@ class _SideTrials:
     @property
     def config(self) -> TrialConfig:
         """The configuration that the trials share, the seed apart."""
-        return _without_seed(self.candidates[0].record.config)
+        return self.candidates[0].record.config.without_seed()
 
     def labels(self) -> dict[Image, str]:
         """Return {image: class} of the split."""
@@ -154,10 +154,6 @@ class _SideTrials:
     def _ids(self, split: str) -> list[Image]:
         rows = self.manifest.included.iloc[self.manifest.rows(split)]
         return list(zip(rows["image_id"], rows["content_hash"], strict=True))
-
-
-def _without_seed(config: TrialConfig) -> TrialConfig:
-    return config.model_copy(update={"seed": 0})
 
 
 def _common_images(

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from carray import metrics
-from carray.config import TrialConfig
 from carray.predictions.averaging import average_log_p
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
@@ -96,8 +95,8 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
         gain=interval(float(gains.mean()), means),
         p=two_sided_p(means),
         seed_spread=float(np.std(on_val, ddof=1)) if len(on_val) > 1 else None,
-        best_seconds=sum(map(_seconds, complete)),
-        recipe_seconds=sum(map(_seconds, recipe)),
+        best_seconds=sum(record.trained_seconds for record in complete),
+        recipe_seconds=sum(record.trained_seconds for record in recipe),
     )
 
 
@@ -108,12 +107,8 @@ def _split_of(folder: StudyFolder) -> tuple[Literal["blend", "val"], Labels]:
 
 def _same_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the trials of the first one's configuration, whatever their seeds."""
-    first = _without_seed(complete[0].config)
-    return [record for record in complete if _without_seed(record.config) == first]
-
-
-def _without_seed(config: TrialConfig) -> TrialConfig:
-    return config.model_copy(update={"seed": 0})
+    first = complete[0].config.without_seed()
+    return [record for record in complete if record.config.without_seed() == first]
 
 
 def _calibrated_losses(
@@ -125,7 +120,3 @@ def _calibrated_losses(
     average = average_log_p(log_ps, [1 / len(side)] * len(side), "probability")
     folds: tuple[Rows, ...] = make_folds(labels)
     return cross_fit_temperature(average, labels, folds).calibrated
-
-
-def _seconds(record: TrialRecord) -> float:
-    return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs)

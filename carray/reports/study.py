@@ -88,7 +88,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         best_epoch=record.best_epoch,
         log_loss=record.best(metrics.VAL_LOG_LOSS),
         top1=record.best(metrics.VAL_TOP1),
-        seconds=sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in record.epochs),
+        seconds=record.trained_seconds,
         refit_of=record.refit_of,
         cost=record.cost,
         fold=record.config.fold,

@@ -19,13 +19,12 @@ from carray.config import TrialConfig
 from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.sampling.storage import flush
+from carray.search.sampling.storage import FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
 from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
-FIXED_PARAMS = "fixed_params"  # under which Optuna keeps the point of a trial that waits
 UNFIT_DRAWS = 4  # draws in a row that the budget has no room for before no more are opened
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 import carray
-from carray import metrics
 from carray.api import Study
 from carray.cli.shared import parse_sets
 from carray.data.manifest import Manifest
@@ -62,9 +61,9 @@ def result_of(study: Study) -> Result:
         test, own = _voted(study, members, "test"), study.folder.labels("test")
         losses.append(log_losses(log_softmax(test / np.float32(chosen)), own))
         shares.append(float((test.argmax(axis=1) == own).mean()))
-    rows = [row for trial in study.trials for row in trial.epochs]
-    minutes = sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in rows) / 60
-    return Result(*losses, *shares, len(rows), minutes)
+    epochs = sum(len(trial.epochs) for trial in study.trials)
+    minutes = sum(trial.trained_seconds for trial in study.trials) / 60
+    return Result(*losses, *shares, epochs, minutes)
 
 
 def _has_logits(study: Study, trial: TrialRecord) -> bool:

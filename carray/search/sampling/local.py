@@ -24,6 +24,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from carray.search.sampling.storage import FIXED_PARAMS
+
 Anchors = Callable[[], Mapping[int, float]]
 """Numbers of Optuna's trials that the next one may be near, and how often each should be."""
 
@@ -32,7 +34,7 @@ STEP = 0.15  # standard deviation of a change, as a share of the range (its loga
 OTHER_CHOICE = 0.1  # how often a copy has another choice
 GLOBAL_EVERY = 4  # one trial of so many is the other sampler's
 STARTUP_TRIALS = 10  # that the other sampler draws where no starting point was given
-GIVEN = "fixed_params"  # under which Optuna keeps a point that it was given
+BEST = 3  # trials that are copied where nobody knows what helps an ensemble
 
 
 class LocalSampler(BaseSampler):  # type: ignore[misc]
@@ -51,12 +53,14 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Choose what the trial is a changed copy of."""
         self._learner.before_trial(study, trial)
-        if GIVEN in trial.system_attrs or trial.number % GLOBAL_EVERY == GLOBAL_EVERY - 1:
+        if FIXED_PARAMS in trial.system_attrs or trial.number % GLOBAL_EVERY == GLOBAL_EVERY - 1:
             return
         trials = study.get_trials(deepcopy=False)
-        if trial.number < STARTUP_TRIALS and not any(GIVEN in t.system_attrs for t in trials):
+        if trial.number < STARTUP_TRIALS and not any(
+            FIXED_PARAMS in t.system_attrs for t in trials
+        ):
             return
-        if params := self._pick(study, trial):
+        if params := self._pick(study, trials, trial.number):
             self._copied[trial.number] = params
 
     def infer_relative_search_space(
@@ -102,18 +106,19 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         self._rng = np.random.default_rng()
         self._learner.reseed_rng()
 
-    def _pick(self, study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Any]:
+    def _pick(
+        self, study: optuna.Study, trials: Sequence[FrozenTrial], number: int
+    ) -> Mapping[str, Any]:
         """Return the parameters of a trial to copy; none where there is nothing good yet."""
-        weights = dict(self.anchors()) if self.anchors else best_trials(study)
-        trials = study.get_trials(deepcopy=False)
+        weights = dict(self.anchors()) if self.anchors else best_trials(study, trials)
         if not weights:
             weights = {t.number: 1.0 for t in trials if t.state is TrialState.RUNNING and t.params}
-            weights.pop(trial.number, None)
+            weights.pop(number, None)
         if not weights:
             return {}
         shares = np.array(list(weights.values()), np.float64)
-        number = self._rng.choice(list(weights), p=shares / shares.sum())
-        return dict(trials[int(number)].params)
+        copied = self._rng.choice(list(weights), p=shares / shares.sum())
+        return dict(trials[int(copied)].params)
 
     def _changed(self, drawn: BaseDistribution, value: Any) -> Any:
         if isinstance(drawn, CategoricalDistribution):
@@ -130,12 +135,9 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         return round(moved) if isinstance(drawn, optuna.distributions.IntDistribution) else moved
 
 
-BEST = 3  # trials that are copied where nobody knows what helps an ensemble
-
-
-def best_trials(study: optuna.Study) -> dict[int, float]:
+def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[int, float]:
     """Return the best `BEST` complete trials, all alike."""
-    complete = [t for t in study.get_trials(deepcopy=False) if t.state is TrialState.COMPLETE]
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]
     sign = 1.0 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1.0
     complete.sort(key=lambda t: sign * t.value)
     return {t.number: 1.0 for t in complete[:BEST]}

@@ -23,6 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carray.errors import RESUMES, RecordError, first_cause
 
+FIXED_PARAMS = "fixed_params"  # under which Optuna keeps a point that a trial was given
+
 
 class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
     """Answers from memory, and writes what it is told to the storage `behind` it.

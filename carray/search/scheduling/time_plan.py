@@ -32,9 +32,7 @@ class Pace:
     def __init__(self, records: Sequence[TrialRecord] = ()) -> None:
         self._seen: dict[Shape, list[float]] = {}
         self._before: dict[Shape, list[float]] = {}
-        self.longest_epoch = (
-            0.0  # of this call, seconds; a trial's first one, with its start, isn't
-        )
+        self.longest_epoch = 0.0  # of this call, seconds; a trial's first, with its start, isn't
         self.longest_finish = 0.0  # from a trial's last epoch to its logits, seconds
         for record in records:
             seconds = [row[EPOCH_SECONDS] for row in record.epochs if EPOCH_SECONDS in row]

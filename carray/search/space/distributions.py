@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from carray.errors import ConfigError, did_you_mean
 
@@ -54,7 +54,7 @@ class Range:
         Raises:
             ConfigError: the value lies outside, or is no number.
         """
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             raise ConfigError(f"{value!r} is no number, as {self} needs")
         if not self.low <= value <= self.high:
             raise ConfigError(f"{value!r} lies outside {self}")
@@ -115,6 +115,11 @@ class Choice:
 Distribution = Range | Choice
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Say whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _same(one: object, other: object) -> bool:
     """Say whether two values are equal, where true is not 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
@@ -140,7 +145,7 @@ def parse_distribution(raw: object) -> Distribution:
 
 
 def _range(kind: Literal["uniform", "loguniform", "int"], values: list[object]) -> Range:
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [v for v in values if is_number(v)]
     if len(values) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"{kind}: {values!r} must be two numbers, [low, high]")
     low, high = numbers

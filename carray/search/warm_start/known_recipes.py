@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from carray.config import TrialConfig, build_config, flatten
-from carray.search.space.distributions import Choice, Distribution, Scalar
+from carray.search.space.distributions import Choice, Distribution, Scalar, is_number
 from carray.search.space.space import BLOCK, Block, SearchSpace
 
 SETTLED_FIRST = (  # what a recipe depends on
@@ -81,21 +81,17 @@ def nearest(drawn: Distribution, value: Any) -> Scalar:
     if isinstance(drawn, Choice):
         if value in drawn.values:
             return value  # type: ignore[no-any-return]
-        numbers = [v for v in drawn.values if _is_number(v)]
-        if not numbers or not _is_number(value):
+        numbers = [v for v in drawn.values if is_number(v)]
+        if not numbers or not is_number(value):
             return drawn.values[0]
-        return min(numbers, key=lambda each: abs(float(each) - value))  # type: ignore[arg-type]
-    inside = min(max(value, drawn.low), drawn.high) if _is_number(value) else drawn.low
+        return min(numbers, key=lambda each: abs(float(each) - value))
+    inside = min(max(value, drawn.low), drawn.high) if is_number(value) else drawn.low
     return drawn.admit(round(inside) if drawn.kind == "int" else inside)
 
 
 def _is_far(value: Any, taken: Any) -> bool:
-    if not (_is_number(value) and _is_number(taken)):
+    if not (is_number(value) and is_number(taken)):
         return False
     if value > 0 and taken > 0:
         return abs(math.log(value / taken)) > math.log(MOVED)
     return bool(value != taken)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

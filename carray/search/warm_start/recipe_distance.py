@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from carray.search.space.distributions import is_number
+
 LOG_FROM = 8.0  # positive values that span more than this factor are compared by their logarithm
 Point = Mapping[str, Any]  # dotted name -> value
 Vectors = npt.NDArray[np.float64]  # (points, axes)
@@ -26,9 +28,8 @@ class _Axis:
 
     def place(self, point: Point) -> float:
         value = point.get(self.name)
-        if not _is_number(value):
+        if not is_number(value):
             return 0.5
-        assert value is not None
         number = math.log(max(value, 1e-300)) if self.log else float(value)
         return min(2.0, max(-1.0, (number - self.low) / self.width))
 
@@ -47,7 +48,7 @@ class RecipeDistance:
         axes, choices = [], []
         for name in dict.fromkeys(name for point in points for name in point):
             values = [point[name] for point in points if name in point]
-            if all(_is_number(value) for value in values):
+            if all(is_number(value) for value in values):
                 axes += _axis(name, values)
             elif len(distinct := list(dict.fromkeys(values))) > 1:
                 choices += [(name, value) for value in distinct]
@@ -77,7 +78,3 @@ def _axis(name: str, values: Sequence[float]) -> list[_Axis]:
     if low > 0 and high > LOG_FROM * low:
         return [_Axis(name, math.log(low), math.log(high) - math.log(low), log=True)]
     return [_Axis(name, low, high - low, log=False)]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

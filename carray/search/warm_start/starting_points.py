@@ -17,7 +17,7 @@ from typing import Any
 from carray.config import TrialConfig, flatten
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.runs_folder import RunsFolder
-from carray.search.space.distributions import Choice, Distribution, Range, Scalar
+from carray.search.space.distributions import Choice, Distribution, Range, Scalar, is_number
 from carray.search.space.loading import spaces_folders
 from carray.search.space.space import BLOCK, Block, SearchSpace
 from carray.search.space.validation import wrong_whole
@@ -163,7 +163,7 @@ def _moved(drawn: Distribution, name: str, value: Any) -> Any:
         if name in IDENTITY:
             return next((v for v in drawn.values if _same_name(v, value)), value)
         return _nearest_listed(drawn, value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return value
     if drawn.kind == "int":
         value = round(value)
@@ -181,9 +181,9 @@ def _to_end(drawn: Range, value: float) -> float:
 
 
 def _nearest_listed(drawn: Choice, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return value
-    listed = [v for v in drawn.values if isinstance(v, int | float) and not isinstance(v, bool)]
+    listed = [v for v in drawn.values if is_number(v)]
     nearest = min(listed, key=lambda v: abs(v - value), default=value)
     return nearest if abs(nearest - value) <= NEAR_CHOICE * abs(nearest) else value
 
