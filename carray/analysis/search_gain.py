@@ -1,4 +1,8 @@
-"""What a search brought over its own first recipe: as many trials of each, as ensembles, paired."""
+"""What a search brought over its own first recipe: as many trials of each, as ensembles, paired.
+
+The first recipe is the one that the study repeated first with other seeds: the best of its starting
+points; where it repeated none, its first trial's.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ class SearchGain:
 
 
 def search_gain(folder: StudyFolder) -> SearchGain | None:
-    """Compare a study's best trials with those of the recipe that its first trial had.
+    """Compare a study's best trials with those of its first recipe.
 
     Returns:
         None where that can't be said: fewer than two complete trials with logits, a first trial
@@ -78,7 +82,7 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     recipe = _same_recipe(complete)[:MEMBERS]
     ranked = sorted(complete, key=study.objective.key_of)
     best = ranked[: len(recipe)]
-    if len(labels) < FEWEST_IMAGES or best[0].number == 0 == len(recipe) - 1:
+    if len(labels) < FEWEST_IMAGES or best == recipe[:1]:
         return None
     losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
     gains = losses[1] - losses[0]
@@ -106,9 +110,17 @@ def _split_of(folder: StudyFolder) -> tuple[Literal["blend", "val"], Labels]:
 
 
 def _same_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials of the first one's configuration, whatever their seeds."""
-    first = complete[0].config.without_seed()
-    return [record for record in complete if record.config.without_seed() == first]
+    """Return the trials of the first configuration that was repeated, whatever their seeds."""
+    groups: list[list[TrialRecord]] = []
+    for record in complete:
+        config = record.config.without_seed()
+        same = next((each for each in groups if each[0].config.without_seed() == config), None)
+        if same is None:
+            groups.append([record])
+        else:
+            same.append(record)
+    repeated = [group for group in groups if len(group) > 1]
+    return min(repeated, key=lambda group: group[1].number, default=groups[0])
 
 
 def _calibrated_losses(

@@ -19,7 +19,7 @@ from carray.config import TrialConfig
 from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.sampling.storage import FIXED_PARAMS, flush
+from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
 from carray.tracking import Tracker
 
@@ -232,16 +232,19 @@ class Ledger:
         running = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         for trial in running:
             if trial.number not in known:
-                self.enqueue({**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params})
+                point = {**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}
+                self.enqueue(point, is_again=True)
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
-    def enqueue(self, point: dict[str, Any], copies: int = 1) -> None:
-        """Have a point drawn `copies` times before any other, those that wait already counted."""
+    def enqueue(self, point: dict[str, Any], is_again: bool = False) -> None:
+        """Have a point drawn before any other, unless it waits already.
+
+        `is_again` tells what was drawn before from a point that the study was given.
+        """
         waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
-        waits = sum(point.items() <= each.items() for each in points)
-        for _ in range(copies - waits if point else 0):
-            self._optuna.enqueue_trial(point)
+        if point and not any(point.items() <= each.items() for each in points):
+            self._optuna.enqueue_trial(point, user_attrs={DRAWN_AGAIN: True} if is_again else None)
 
     def _draw_fitting(
         self, fits: Callable[[TrialConfig], bool]
@@ -257,7 +260,7 @@ class Ledger:
             return None
         finally:
             for number, params, _ in unfit:
-                self.enqueue(params)
+                self.enqueue(params, is_again=True)
                 self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:

@@ -332,14 +332,14 @@ def open_ledger(
         trials = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, trials, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
-        if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
-            members = EnsembleMembers(folder)
-            sampler.anchors = lambda: members.weights(ledger.records)
+        if isinstance(sampler, LocalSampler):
+            sampler.trials = study.trials
+            if setup.request.goal == "ensemble":
+                members = EnsembleMembers(folder)
+                sampler.anchors = lambda: members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left
             for point in setup.starts.points:
                 ledger.enqueue(point)
-            if isinstance(sampler, LocalSampler) and setup.starts.points:
-                ledger.enqueue(setup.starts.points[0], setup.starts.seeds(study.trials))
         yield ledger
 
 

@@ -70,6 +70,13 @@ def test_the_best_trials_are_held_against_as_many_seeds_of_the_first_recipe(
     assert json.loads(json.dumps(study_json(folder)))["search_gain"]["members"] == 3
 
 
+def test_the_recipe_is_the_starting_point_that_was_repeated_first(folder: StudyFolder) -> None:
+    for number, lr in enumerate((1e-3, 2e-3, 2e-3, 5e-3, 5e-3, 5e-3)):
+        add(folder, number, lr, 1.0 - 0.1 * number, skill=1.0)
+    gain = search_gain(folder)
+    assert gain is not None and gain.recipe == ("s/0001", "s/0002")
+
+
 def test_a_search_that_lost_says_so(folder: StudyFolder) -> None:
     seeds(folder, skill=3.0)
     for number in (3, 4, 5):

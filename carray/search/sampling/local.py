@@ -1,4 +1,4 @@
-"""Small changes of what is good already, in turn with a sampler that learns from all trials.
+"""Small changes of what is good already, further seeds of it, and a sampler that learns from all.
 
 Trainings are few and noisy. A sampler that models the whole space has seen too little to beat a
 known recipe for its first dozens of trials, while a changed copy of a good one is nearly as good by
@@ -15,7 +15,7 @@ draws lead nowhere (0.54, 0.27, 0.06). So there the learner draws the first `STA
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from carray.search.sampling.storage import FIXED_PARAMS
+from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS
 
 Anchors = Callable[[], Mapping[int, float]]
 """Numbers of Optuna's trials that the next one may be near, and how often each should be."""
 
+SEEDS = 3  # of the best given point, in a study that can afford them
+FEWEST_DRAWS = 5  # that must be left of a study besides its given points and those seeds
+UNCHANGED = 0.2  # of the copies: another seed, which tells a good trial from a lucky one
 CHANGED = 0.5  # of the numbers of a trial: those that a copy has otherwise
 STEP = 0.15  # standard deviation of a change, as a share of the range (its logarithm's, if log)
 OTHER_CHOICE = 0.1  # how often a copy has another choice
@@ -40,28 +43,52 @@ BEST = 3  # trials that are copied where nobody knows what helps an ensemble
 class LocalSampler(BaseSampler):  # type: ignore[misc]
     """Draws near `anchors`, and every `GLOBAL_EVERY`th trial by `learner`.
 
-    While nothing has ended it draws near points that run. A study that was given no point to start
-    from is the learner's for its first `STARTUP_TRIALS`.
+    First after the points that it was given come further seeds of the best of them: they say how
+    far seeds alone differ and what the search brings over its first recipe, and are good members of
+    an ensemble (Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation
+    using Deep Ensembles", NeurIPS 2017). While nothing has ended it draws near points that run. A
+    study that was given no point is the learner's for its first `STARTUP_TRIALS`.
+
+    Args:
+        learner: who draws every fourth trial.
+        seed: of the random numbers.
+        anchors: what to copy; None: the best complete trials.
+        trials: that the study is to have; few of them leave no room for seeds.
     """
 
-    def __init__(self, learner: BaseSampler, seed: int, anchors: Anchors | None = None) -> None:
+    def __init__(
+        self,
+        learner: BaseSampler,
+        seed: int,
+        anchors: Anchors | None = None,
+        trials: int | None = None,
+    ) -> None:
         self.anchors = anchors
+        self.trials = trials
         self._learner = learner
         self._rng = np.random.default_rng(seed)
         self._copied: dict[int, Mapping[str, Any]] = {}
+        self._unchanged: set[int] = set()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Choose what the trial is a changed copy of."""
+        """Choose what the trial is a copy of, and whether it is changed."""
         self._learner.before_trial(study, trial)
-        if FIXED_PARAMS in trial.system_attrs or trial.number % GLOBAL_EVERY == GLOBAL_EVERY - 1:
+        if FIXED_PARAMS in trial.system_attrs:
             return
         trials = study.get_trials(deepcopy=False)
-        if trial.number < STARTUP_TRIALS and not any(
-            FIXED_PARAMS in t.system_attrs for t in trials
-        ):
+        given = {t.number: 1.0 for t in trials if is_given(t)}
+        if not given and trial.number < STARTUP_TRIALS:
             return
-        if params := self._pick(study, trials, trial.number):
-            self._copied[trial.number] = params
+        if trial.number < len(given) + self._more_seeds(len(given)):
+            self._copy(trial.number, trials, best_trials(study, trials, given, 1) or given, 1.0)
+        elif trial.number % GLOBAL_EVERY != GLOBAL_EVERY - 1:
+            weights = dict(self.anchors()) if self.anchors else best_trials(study, trials)
+            self._copy(trial.number, trials, weights or running_trials(trials), UNCHANGED)
+
+    def _more_seeds(self, given: int) -> int:
+        """Return how many more seeds of the best given point a study of `trials` can afford."""
+        has_room = self.trials is None or self.trials >= given + SEEDS - 1 + FEWEST_DRAWS
+        return SEEDS - 1 if given and has_room else 0
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -88,7 +115,10 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         copied = self._copied.get(trial.number, {})
         if param_name not in copied:
             return self._learner.sample_independent(study, trial, param_name, param_distribution)
-        return self._changed(param_distribution, copied[param_name])
+        value = copied[param_name]
+        return (
+            value if trial.number in self._unchanged else self._changed(param_distribution, value)
+        )
 
     def after_trial(
         self,
@@ -99,6 +129,7 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
     ) -> None:
         """Let the learner know of a trial's end."""
         self._copied.pop(trial.number, None)
+        self._unchanged.discard(trial.number)
         self._learner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
@@ -106,19 +137,25 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         self._rng = np.random.default_rng()
         self._learner.reseed_rng()
 
-    def _pick(
-        self, study: optuna.Study, trials: Sequence[FrozenTrial], number: int
-    ) -> Mapping[str, Any]:
-        """Return the parameters of a trial to copy; none where there is nothing good yet."""
-        weights = dict(self.anchors()) if self.anchors else best_trials(study, trials)
+    def _copy(
+        self,
+        number: int,
+        trials: Sequence[FrozenTrial],
+        weights: Mapping[int, float],
+        unchanged: float,
+    ) -> None:
+        """Have a trial copy one of those weighted, if its parameters are known already.
+
+        `unchanged` is how often it is copied as it is.
+        """
+        weights = {n: w for n, w in weights.items() if n != number and trials[n].params}
         if not weights:
-            weights = {t.number: 1.0 for t in trials if t.state is TrialState.RUNNING and t.params}
-            weights.pop(number, None)
-        if not weights:
-            return {}
+            return
         shares = np.array(list(weights.values()), np.float64)
         copied = self._rng.choice(list(weights), p=shares / shares.sum())
-        return dict(trials[int(copied)].params)
+        self._copied[number] = dict(trials[int(copied)].params)
+        if self._rng.random() < unchanged:
+            self._unchanged.add(number)
 
     def _changed(self, drawn: BaseDistribution, value: Any) -> Any:
         if isinstance(drawn, CategoricalDistribution):
@@ -135,9 +172,26 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         return round(moved) if isinstance(drawn, optuna.distributions.IntDistribution) else moved
 
 
-def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    """Return the best `BEST` complete trials, all alike."""
+def best_trials(
+    study: optuna.Study,
+    trials: Sequence[FrozenTrial],
+    among: Container[int] | None = None,
+    most: int = BEST,
+) -> dict[int, float]:
+    """Return the best complete trials, all alike; `among` those of some numbers alone."""
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    if among is not None:
+        complete = [t for t in complete if t.number in among]
     sign = 1.0 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1.0
     complete.sort(key=lambda t: sign * t.value)
-    return {t.number: 1.0 for t in complete[:BEST]}
+    return {t.number: 1.0 for t in complete[:most]}
+
+
+def is_given(trial: FrozenTrial) -> bool:
+    """Say whether a trial is a point that its study was given, and no draw that had to wait."""
+    return FIXED_PARAMS in trial.system_attrs and DRAWN_AGAIN not in trial.user_attrs
+
+
+def running_trials(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Return those that run, all alike."""
+    return {t.number: 1.0 for t in trials if t.state is TrialState.RUNNING}

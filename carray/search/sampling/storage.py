@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carray.errors import RESUMES, RecordError, first_cause
 
 FIXED_PARAMS = "fixed_params"  # under which Optuna keeps a point that a trial was given
+DRAWN_AGAIN = "drawn_again"  # marks a draw that is only repeated: nobody gave that point
 
 
 class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]

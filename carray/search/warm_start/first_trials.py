@@ -12,9 +12,6 @@ from carray.search.space.space import SearchSpace
 from carray.search.warm_start.known_recipes import recipe_points
 from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
 
-SEEDS = 3  # of the first point, in a study that can afford them
-FEWEST_DRAWS = 5  # that must be left to the sampler
-
 
 @dataclass(frozen=True)
 class StartingPoints:
@@ -25,15 +22,6 @@ class StartingPoints:
     """As the console says it."""
     moved: list[str] = field(default_factory=list)
     """What of the known recipes lies outside the space."""
-
-    def seeds(self, trials: int) -> int:
-        """Return how often a study of so many trials has the first point, each time a new seed.
-
-        The further ones say how far seeds alone differ and what the search brings over its first
-        recipe, and are good members of an ensemble (Lakshminarayanan et al., "Simple and Scalable
-        Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS 2017).
-        """
-        return SEEDS if trials >= FEWEST_DRAWS + SEEDS - 1 + len(self.points) else 1
 
     def lines(self) -> list[str]:
         """Return what the console says of them."""

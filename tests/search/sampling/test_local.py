@@ -11,8 +11,16 @@ import pytest
 
 from carray.config import TrialConfig
 from carray.records import StudyFolder, TrialRecord, TrialState
-from carray.search.sampling.local import GLOBAL_EVERY, LocalSampler
+from carray.search.sampling.local import (
+    CHANGED,
+    GLOBAL_EVERY,
+    SEEDS,
+    STARTUP_TRIALS,
+    UNCHANGED,
+    LocalSampler,
+)
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.storage import DRAWN_AGAIN
 
 CLASSES, IMAGES = 4, 60
 
@@ -56,11 +64,29 @@ def test_copies_are_near_the_anchor_and_within_the_ranges() -> None:
     study = study_with([GOOD, BAD], anchors=anchors)
     drawn = [draw(study.ask()) for _ in range(200)]
     copies = [d for n, d in enumerate(drawn, start=2) if n % GLOBAL_EVERY != GLOBAL_EVERY - 1]
+    copies = copies[SEEDS - 1 :]
     ratios = np.log10([float(d["lr"]) / 2e-3 for d in copies])
     assert np.median(np.abs(ratios)) < 0.3
-    assert np.mean([d["lr"] == 2e-3 for d in copies]) == pytest.approx(0.5, abs=0.12)
+    same = UNCHANGED + (1 - UNCHANGED) * (1 - CHANGED)
+    assert np.mean([d["lr"] == 2e-3 for d in copies]) == pytest.approx(same, abs=0.12)
+    assert np.mean([d == GOOD for d in copies]) == pytest.approx(UNCHANGED + 0.05, abs=0.1)
     assert np.mean([d["net"] == "b" for d in copies]) > 0.8
     assert all(0 <= float(d["drop"]) <= 0.5 and 1 <= int(d["width"]) <= 64 for d in copies)
+
+
+@pytest.mark.parametrize(("trials", "seeds"), [(None, 2), (9, 2), (8, 0)])
+def test_seeds_of_the_best_given_point_come_next(trials: int | None, seeds: int) -> None:
+    study = study_with([BAD, GOOD], trials=trials, anchors=lambda: {0: 1.0})
+    drawn = [draw(study.ask()) for _ in range(5)]
+    assert sum(each == BAD for each in drawn[:2]) == seeds  # the first of them has the lower value
+
+
+def test_a_draw_that_had_to_wait_is_no_given_point() -> None:
+    study = study_with([])
+    study.enqueue_trial(GOOD, user_attrs={DRAWN_AGAIN: True})
+    assert draw(study.ask()) == GOOD
+    study.tell(0, 1.0)
+    assert all(draw(study.ask()) != GOOD for _ in range(STARTUP_TRIALS - 1))
 
 
 def test_every_fourth_trial_is_the_learners() -> None:
