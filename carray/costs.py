@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 BUDGET_SPENT = "budget spent"  # how a study stands that ended for that reason, with trials left
 TIME_BUDGET = "the time budget is spent"  # why one of its trials was stopped
+SMALL_GAIN = "further trials would bring too little"  # why no more are opened; those that run end
 
 
 class Held(BaseModel):

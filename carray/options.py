@@ -18,6 +18,7 @@ class TuneOptions(TypedDict, total=False):
     cpus_per_worker: float | None
     sampler: str | None
     goal: Literal["ensemble", "single"]
+    stop_when_gain_below: float | None
     scheduler: str | None
     grace_epochs: int | None
     reduction_factor: int

@@ -69,6 +69,14 @@ def tune(
             rich_help_panel=SEARCH,
         ),
     ] = "ensemble",
+    stop_when_gain_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Open no more trials once the next five are expected to lower the ensemble's "
+            "log-loss by less.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="asha, median, hyperband, none.", rich_help_panel=SEARCH),
@@ -164,6 +172,7 @@ def tune(
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
         goal=cast("Goal", goal),  # an unknown one is refused with all the others
+        stop_when_gain_below=stop_when_gain_below,
         scheduler=scheduler,
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,

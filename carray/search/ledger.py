@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 
 from carray.config import TrialConfig
+from carray.costs import SMALL_GAIN, TIME_BUDGET
 from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
@@ -113,6 +114,11 @@ class Ledger:
             for observer in self._observers:
                 observer.trial_started(record)
             return record
+
+    @property
+    def is_halted(self) -> bool:
+        """Say whether trials that run are left as they are, not only no more opened."""
+        return self.stopped not in ("", TIME_BUDGET, SMALL_GAIN)
 
     @property
     def is_full(self) -> bool:

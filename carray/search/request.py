@@ -55,6 +55,8 @@ class StudyRequest:
     """What this call may spend, refits included: `25min`, `40gpuh`, `60eur`."""
     price: str | None = None
     """Of an hour of a device: `2.5eur/gpuh`."""
+    stop_when_gain_below: float | None = None
+    """Open no more trials once the next five are expected to lower the ensemble's log-loss less."""
     command: str = ""
     """The command line that asks, so that the study can say how to go on; "" in Python."""
     refit: int = 0
@@ -134,6 +136,7 @@ def check_numbers(request: StudyRequest) -> None:
         ("--time-budget", None if seconds is None else seconds / 60),
         ("--place-timeout", request.place_timeout_seconds),
         ("--cpus-per-worker", request.cpus_per_worker),
+        ("--stop-when-gain-below", request.stop_when_gain_below),
     ):
         if amount is not None and not amount > 0:
             raise ConfigError(f"{option} {amount:g} must be above 0")

@@ -18,6 +18,7 @@ from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.budget import held_by_lane
 from carray.search.disk_budget import DiskBudget
+from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.observers.console import Board
 from carray.search.placement.plan import Plan
@@ -75,6 +76,7 @@ class Session:
         self._plan, self._refit_plan = plans
         self._ledger = ledger
         self._board = board
+        self._forecast = Forecast(ledger, request.goal, request.stop_when_gain_below, board.note)
         self._price = asked_price(request)
         budget, self._began_at = asked_budget(request), time.monotonic()
         self._deadline = None
@@ -138,6 +140,7 @@ class Session:
         ended = [record for record in self._ledger.records if record.state.is_finished()]
         scheduler = scheduler_of(self._setup, ended)
         driver = self._driver(lanes)
+        self._forecast.look()  # a study that goes on may have enough already
         hopeless = hopeless_rule_of(self._setup, ended)
         cache = self._ledger.folder.cache
         driver.search(scheduler, self._deadline, cache, self._reserved, hopeless)
@@ -227,7 +230,7 @@ class Session:
             self._board.note(told)
 
     def _stopped(self) -> bool:
-        return bool(self._interrupts.name) or self._ledger.stopped not in ("", TIME_BUDGET)
+        return bool(self._interrupts.name) or self._ledger.is_halted
 
     def _driver(self, lanes: Lanes) -> Driver:
         data = self._setup.manifest.folder.resolve()
@@ -237,9 +240,11 @@ class Session:
         return Driver(*driven, self._setup.weights, held, self._board.note)
 
     def _on_left(self, record: TrialRecord) -> None:
-        """Keep the disk budget after each trial."""
+        """Keep the disk budget after each trial, and say what further ones are worth."""
         for gone in self._budget.enforce(self._ledger.trial_folder(record.number)):
             self._board.note(f"weights of {gone} deleted: over the disk budget")
+        if record.kind == "search":
+            self._forecast.look()
 
     @contextmanager
     def _up(self, lanes: Lanes) -> Iterator[Lanes]:

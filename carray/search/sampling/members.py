@@ -40,6 +40,11 @@ class EnsembleMembers:
         picks = pick_greedily(rows)
         return {numbers[pick]: picks.count(pick) / len(picks) for pick in set(picks)}
 
+    def probabilities(self, records: Sequence[TrialRecord]) -> Float32s:
+        """Return what each trial that left logits gives the right class, (trials, images)."""
+        rows = [row for record in records if (row := self._row(record)) is not None]
+        return np.exp(np.stack(rows)) if rows else np.empty((0, len(self._labels)), np.float32)
+
     def _row(self, record: TrialRecord) -> Float32s | None:
         """Return what a trial says of the right classes, (images,); None where it left nothing."""
         number = record.number

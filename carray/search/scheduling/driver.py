@@ -207,7 +207,7 @@ class Driver:
 
     def early_end(self, record: TrialRecord) -> str:
         """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not."""
-        if self.ledger.stopped not in ("", TIME_BUDGET):
+        if self.ledger.is_halted:
             return self.ledger.stopped
         if self._hopeless and self._hopeless.ends(record):
             return f"hopeless after epoch {len(record.epochs)}"
@@ -327,7 +327,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 def _trial_end(
     result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int, early: str
 ) -> tuple[TrialState, str]:
-    if STATE not in result and ledger.stopped not in ("", TIME_BUDGET):
+    if STATE not in result and ledger.is_halted:
         return TrialState.RUNNING, INTERRUPTED
     if error:
         return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
