@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from carray import metrics
+from carray.analysis.leaders import leaders_of
 from carray.config import TrialConfig, flatten
 from carray.errors import RecordError, did_you_mean
 from carray.inference.card import Card
@@ -16,6 +18,7 @@ from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import headline, study_lines, study_now, study_table
 from carray.reports.table import table
 from carray.runs_folder import RunsFolder
@@ -209,23 +212,30 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
         return ["no trial has been recorded yet"]
     records = {record.number: record for record in folder.records()}
     name = metrics.SHORT_NAMES[metric]
-    columns = ("trial:<6", "state:<12", f"{name}:>{max(10, len(name) + 1)}.4f", "  backbone:<30")
+    leaders = leaders_of(folder)
+    head = f"{name}:>{max(10, len(name) + 1)}.4f"
+    columns = ("trial:<6", "state:<11", head, "  backbone:<24.23", "behind the best:<28")
     lines = table(
-        columns, ((f"{r.number:04d}", r.state, r.value_in(metric), f"  {r.backbone}") for r in rows)
+        columns,
+        (
+            (
+                *(f"{row.number:04d}", row.state, row.value_in(metric), f"  {row.backbone}"),
+                behind_text(leaders, row.trial),
+            )
+            for row in rows
+        ),
     )
     told = [lines[0]]
     for line, row in zip(lines[1:], rows, strict=True):
         told += [line, *_drawn_lines(drawn(records[row.number]))]
+    for text in leaders_lines(leaders) if leaders else ():
+        told += ["", *wrap(text, WIDTH)]
     return told
 
 
 def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:
-    import textwrap
-
     words = [f"{name}={_text(value)}" for name, value in values.items()]
-    yield from textwrap.wrap(
-        "  ".join(words), WIDTH, initial_indent="      ", subsequent_indent="      "
-    )
+    yield from wrap("  ".join(words), WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
 def _text(value: object) -> str:

@@ -11,12 +11,14 @@ from textwrap import wrap
 from typing import Any
 
 from carray import metrics
+from carray.analysis.leaders import leaders_of
 from carray.analysis.search_gain import SearchGain, search_gain
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.jsonable import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option
+from carray.reports.leaders import leaders_lines
 from carray.reports.table import table
 
 WIDTH = 100
@@ -107,6 +109,8 @@ def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
         lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if leaders := leaders_of(folder):
+        lines += ["", *(line for text in leaders_lines(leaders) for line in _wrapped(text))]
     if gain := search_gain(folder):
         lines += ["", *gain_lines(gain)]
     return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
@@ -133,8 +137,11 @@ def gain_lines(gain: SearchGain) -> list[str]:
         notes += f"; seeds of the recipe differ by {gain.seed_spread:.3f} on val"
     if gain.split == "val":
         notes += "; val also chose the best trials, so they look better than they are"
-    lines = wrap(text, WIDTH, subsequent_indent="  ")
-    return [*lines, *wrap(notes, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    return [*_wrapped(text), *wrap(notes, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, WIDTH, subsequent_indent="  ")
 
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
@@ -240,6 +247,7 @@ def study_json(folder: StudyFolder) -> dict[str, Any]:
             "folder": folder.path,
             "trials": study_table(folder),
             "search_gain": search_gain(folder),
+            "leaders": leaders_of(folder),
         }
     )
     return found

@@ -1,0 +1,159 @@
+"""Which trials can't be told from a study's best, how far seeds differ, how lucky the best is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from carray import metrics
+from carray.config import TrialConfig
+from carray.predictions.logits import read_logits, true_log_probability
+from carray.predictions.statistics import Interval, bootstrap_means, interval, paired_gain
+from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.typing import Float32s, Labels
+
+MOST_TRIALS = 100  # the best ones, which are looked at
+FEWEST_IMAGES = 40  # of `blend`, to say how lucky a choice was
+FEWEST_TRIALS = 5  # the same, of a study
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A configuration that was trained with several seeds."""
+
+    trials: tuple[str, ...]
+    """Their names, the best first."""
+    mean: float
+    """Of the study's metric."""
+    deviation: float
+    """Between seeds."""
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """How much better the best trial looks on `val`, which chose it, than it is."""
+
+    val: float
+    """Its log-loss there."""
+    blend: float
+    """The same on images that chose nothing."""
+    value: float
+    """By how much more that is higher than for the study's other trials on average."""
+    deviation: float
+    """Of that difference between the others: a smaller value is no sign of anything."""
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """A study's best trials, as far as `val` can tell them apart."""
+
+    compared_by: str
+    """`val/log_loss`, or `val/top1` where a study optimises shares of images."""
+    images: int
+    best: str
+    behind: Mapping[str, Interval]
+    """By other trial: how much worse than the best, paired by image; above zero is worse."""
+    repeated: tuple[Repeated, ...]
+    optimism: Optimism | None
+    """None where there are too few trials, or images in `blend`."""
+
+    def ties(self) -> list[str]:
+        """Return the other trials that can't be told from the best."""
+        return [name for name, each in self.behind.items() if not each.excludes_zero()]
+
+
+def leaders_of(folder: StudyFolder) -> Leaders | None:
+    """Compare a study's trials with its best on `val`; folds, judged elsewhere, are left out.
+
+    Returns:
+        None where fewer than two trials have left logits.
+
+    Raises:
+        RecordError: logits are broken, or of other data.
+    """
+    objective = folder.record().objective
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    records = [
+        record
+        for record in sorted(folder.records(), key=objective.key_of)
+        if record.state in ended
+        and record.config.fold is None
+        and folder.trial(record.number).logits_file.exists()
+    ][:MOST_TRIALS]
+    if len(records) < 2:
+        return None
+    is_loss = objective.metric == metrics.VAL_LOG_LOSS
+    labels = folder.labels("val")
+    scores = [_image_scores(folder, record, labels, is_loss) for record in records]
+    behind = [_behind(scores[0], other, is_loss) for other in scores[1:]]
+    names = [record.name for record in records[1:]]
+    return Leaders(
+        compared_by=metrics.VAL_LOG_LOSS if is_loss else metrics.VAL_TOP1,
+        images=len(labels),
+        best=records[0].name,
+        behind=dict(zip(names, behind, strict=True)),
+        repeated=_repeated(records, objective),
+        optimism=_optimism(folder, records),
+    )
+
+
+def _image_scores(
+    folder: StudyFolder, record: TrialRecord, labels: Labels, is_loss: bool
+) -> Float32s:
+    """Return each image's log-loss, or 1 where it was right and 0 where not."""
+    logits = read_logits(folder.trial(record.number), record.name, "val", len(labels))
+    if is_loss:
+        return -true_log_probability(logits, labels)
+    return np.asarray(logits.argmax(axis=1) == labels, np.float32)
+
+
+def _behind(best: Float32s, other: Float32s, is_loss: bool) -> Interval:
+    if not is_loss:
+        return paired_gain(other > 0, best > 0)
+    worse = other - best
+    return interval(float(worse.mean()), bootstrap_means(worse[:, None])[:, 0])
+
+
+def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> tuple[Repeated, ...]:
+    """Return the configurations of several complete trials, in the order of their best."""
+    groups: list[tuple[TrialConfig, list[TrialRecord]]] = []
+    for record in records:
+        if record.state is not TrialState.COMPLETE:
+            continue
+        config = record.config.without_seed()
+        group = next((each for known, each in groups if known == config), None)
+        if group is None:
+            groups.append((config, [record]))
+        else:
+            group.append(record)
+    found = []
+    for _, group in groups:
+        if len(group) > 1:
+            values = [record.best(objective.metric) for record in group]
+            names = tuple(record.name for record in group)
+            found.append(Repeated(names, float(np.mean(values)), float(np.std(values, ddof=1))))
+    return tuple(found)
+
+
+def _optimism(folder: StudyFolder, records: Sequence[TrialRecord]) -> Optimism | None:
+    """Hold the best trial's loss on `blend` less that on `val` against the others' mean."""
+    labels = folder.labels("blend")
+    if len(labels) < FEWEST_IMAGES or len(records) < FEWEST_TRIALS:
+        return None
+    losses = np.array([_losses(folder, record) for record in records])
+    rises = losses[:, 1] - losses[:, 0]
+    value, deviation = rises[0] - rises[1:].mean(), rises[1:].std(ddof=1)
+    val, blend = losses[0]
+    return Optimism(float(val), float(blend), float(value), float(deviation))
+
+
+def _losses(folder: StudyFolder, record: TrialRecord) -> list[float]:
+    """Return a trial's log-losses on `val` and `blend`."""
+    losses = []
+    for split in ("val", "blend"):
+        labels = folder.labels(split)
+        logits = read_logits(folder.trial(record.number), record.name, split, len(labels))
+        losses.append(-float(true_log_probability(logits, labels).mean()))
+    return losses
