@@ -6,6 +6,7 @@
     ├── WeightsError        pretrained weights that can't be had or don't fit
     ├── RecordError         a study, trial, record or model package that can't be read
     ├── PlanError           a plan that the cluster can't place
+    ├── ClusterError        the cluster lost what a study runs on; exit code 3
     ├── DiskError           a disk that is full, over its quota or read-only
     ├── TrackingError       a tracking server that doesn't answer
     └── TrialError          a trial that ended without a result; the study goes on
@@ -45,6 +46,10 @@ class RecordError(CarrayError):
 
 class PlanError(CarrayError):
     """The cluster can't place what the study asks for."""
+
+
+class ClusterError(CarrayError):
+    """The cluster has lost what a study runs on; what had finished is kept and used again."""
 
 
 class DiskError(CarrayError):

@@ -10,9 +10,10 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from carray.cli.log import log_on_stderr
-from carray.errors import CarrayError
+from carray.errors import CarrayError, ClusterError
 
 USAGE_ERROR = 2  # exit code of everything a user can mend
+CLUSTER_LOST = 3  # of a study that the cluster ended, not its user: the same command goes on
 INTERRUPTED = 130
 REFUSED = {  # what the system says of a path, and the cure
     errno.EACCES: "choose one that you may read and write",
@@ -46,7 +47,7 @@ def run(command: Callable[[], None]) -> None:
         with log_on_stderr():
             command()
     except CarrayError as error:
-        _refuse(str(error))
+        _refuse(str(error), CLUSTER_LOST if isinstance(error, ClusterError) else USAGE_ERROR)
     except OSError as error:
         if error.errno not in REFUSED:
             raise
@@ -68,13 +69,13 @@ def _replace_unknown_letters() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _refuse(why: str) -> NoReturn:
+def _refuse(why: str, exit_code: int = USAGE_ERROR) -> NoReturn:
     from rich.console import Console
 
     Console(stderr=True, width=None).print(
         f"carray: {why}", style="red", markup=False, highlight=False, soft_wrap=True
     )
-    sys.exit(USAGE_ERROR)
+    sys.exit(exit_code)
 
 
 def _leave() -> NoReturn:

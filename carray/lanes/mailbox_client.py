@@ -6,14 +6,17 @@ with what it is given to. Imports no torch, so that a thin trial starts fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carray.lanes.mailbox import Mailbox
 from carray.lanes.messages import Answer, LaneOrder
 
+MAILBOX_ENDED = "the process that hands trials to lanes has ended"
 ANSWER_SECONDS = 30.0  # for what is told when a study ends: the mailbox may be gone
 
 
@@ -74,19 +77,22 @@ class RayMailbox:
 
     @classmethod
     def begun(cls, num_lanes: int) -> RayMailbox:
-        """Start the actor."""
+        """Start the actor, on this process's node: no other one's end takes the study along."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": 0}
-        return cls(ray.remote(Mailbox).options(**options).remote(num_lanes))
+        actor = ray.remote(Mailbox).options(**options, scheduling_strategy=here)
+        return cls(actor.remote(num_lanes))
 
     def send(self, order: LaneOrder) -> Future[Answer]:
-        """Put an order in; the future has its answer, or Ray's error where the actor is gone."""
-        future: Future[Answer] = self._actor.call.remote(order).future()
-        return future
+        """Put an order in; the future has its answer, `MAILBOX_ENDED` where the actor is gone."""
+        answered: Future[Answer] = Future()
+        asked = self._actor.call.remote(order).future()
+        asked.add_done_callback(lambda done: answered.set_result(_answer_of(done.result)))
+        return answered
 
     def call(self, order: LaneOrder) -> Answer:
         """Put an order in and wait for its answer."""
-        answer: Answer = ray.get(self._actor.call.remote(order))
-        return answer
+        return _answer_of(lambda: ray.get(self._actor.call.remote(order)))
 
     def leave(self, trial: str) -> None:
         """Free the lane of a trial that was paused, without waiting for it."""
@@ -149,3 +155,11 @@ class RayMailbox:
     def end(self) -> None:
         """End the actor."""
         ray.kill(self._actor)
+
+
+def _answer_of(asked: Callable[[], Answer]) -> Answer:
+    """Return an answer; an order whose mailbox is gone was left undone."""
+    try:
+        return asked()
+    except ray.exceptions.RayActorError:
+        return Answer(reason=MAILBOX_ENDED)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from carray.disk import disk_error
-from carray.errors import RESUMES, PlanError
+from carray.errors import RESUMES, ClusterError
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
@@ -115,7 +115,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:
-        raise PlanError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
+        raise ClusterError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
     return setup.folder
 
 

@@ -20,6 +20,7 @@ from ray.util import placement_group_table
 from safetensors.torch import save_file
 
 from carray.config import build_config
+from carray.errors import ClusterError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.models.backbones import build_backbone
@@ -108,6 +109,31 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     assert records[0].config.optimizer.lr == 5e-3
     assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
+    assert live_groups() == []
+
+
+def kill_the_mailbox() -> None:
+    below = psutil.Process().children(recursive=True)
+    (mailbox,) = [each for each in below if "Mailbox" in " ".join(words_of(each))]
+    mailbox.kill()
+
+
+def test_a_mailbox_that_dies_interrupts_the_study_and_fails_no_trial(
+    ray_instance: None, toy_data: Path, tmp_path: Path
+) -> None:
+    with_store(tmp_path / "runs")
+    wanted = request(toy_data, tmp_path, trials=3, concurrent=1)
+    board = Listener()
+    board.after = {4: kill_the_mailbox}  # in the second trial
+    with pytest.raises(ClusterError, match="'s' is not done: the process that hands trials to"):
+        run_study(wanted, board)
+    folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
+    assert [record.state for record in folder.records()] == ["complete", "running"]
+    assert folder.state() == "interrupted"
+    again = Listener()
+    run_study(wanted, again)
+    check_left(folder)
+    assert len(again.epochs) in (5, 6), "what the second trial had is not trained again"
     assert live_groups() == []
 
 

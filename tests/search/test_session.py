@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from carray.ensemble.build import build_ensemble
-from carray.errors import PlanError, RecordError
+from carray.errors import ClusterError, PlanError, RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialState
@@ -261,7 +261,7 @@ def test_a_study_that_loses_its_last_lane_is_not_done_and_goes_on_later(
     wanted = request(toy_data, tmp_path, concurrent=1)
     local.fakes.faults.raises(LaneGone("its node is gone"), trial=1, epoch=2)
     board = Listener()
-    with pytest.raises(PlanError, match="study 's' is not done: every lane has ended; the same"):
+    with pytest.raises(ClusterError, match="study 's' is not done: every lane has ended; the same"):
         run_study(wanted, board)
     assert "lane 0 ended for good: its node is gone" in board.notes
     run_study(wanted, Listener())

@@ -155,3 +155,16 @@ def _knock(where: str) -> None:
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+
+
+def on_this_node() -> dict[str, float]:
+    """Return what an actor asks for that must run on this process's node; {} without Ray.
+
+    Of every node Ray has one unit of a resource with the node's address.
+    """
+    if not ray.is_initialized():
+        return {}
+    own = ray.get_runtime_context().get_node_id()
+    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
+    address = next(name for name in resources if re.fullmatch(r"node:[\d.:a-fA-F]+", name))
+    return {address: 1e-4}

@@ -17,12 +17,14 @@ from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from carray.costs import TIME_BUDGET, Held
-from carray.errors import DiskError
+from carray.errors import RESUMES, ClusterError, DiskError
 from carray.lanes.lane import Lanes
+from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
+from carray.search.placement.ray_cluster import on_this_node
 from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace, TimePlan
@@ -107,7 +109,7 @@ class Driver:
         searcher = LedgerSearcher(self)
         limited = ConcurrencyLimiter(searcher, max_concurrent=at_once)
         tuner = tune.Tuner(
-            tune.with_resources(LaneTrainable, {"cpu": 0.01}),
+            tune.with_resources(LaneTrainable, {"cpu": 0.01, **on_this_node()}),
             tune_config=tune.TuneConfig(
                 search_alg=limited,
                 scheduler=scheduler,
@@ -170,12 +172,17 @@ class Driver:
         self.wait_finished()
 
     def abort(self, why: str) -> None:
-        """End the search where a lane left an order undone of itself: its disk is full, say."""
+        """End the search where an order was left undone: a lane's disk is full, say."""
         if why != INTERRUPTED:
-            self._error = self._error or DiskError(why)
+            self._error = self._error or self._error_of(why)
             self.ledger.stopped = self.ledger.stopped or why
             # aside: the thread that brings answers must not wait for one
             threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
+
+    def _error_of(self, why: str) -> Exception:
+        if why != MAILBOX_ENDED:
+            return DiskError(why)
+        return ClusterError(f"study {self.ledger.study.name!r} is not done: {why}; {RESUMES}")
 
     def facts(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the record keeps of what a lane told of a trial, and what the lane holds."""
