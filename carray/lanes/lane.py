@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,6 +67,9 @@ class WorkerGroups(Protocol):
     def resources(self) -> Sequence[tuple[str, float, float]]:
         """Return (name, what is free, what there is in all) of what ranks are placed by."""
 
+    def lost_nodes(self) -> Collection[str]:
+        """Return the ids of nodes that the cluster has lost."""
+
 
 class Lanes:
     """All lanes of a study: start, call, stop. One instance owns one mailbox."""
@@ -80,6 +83,7 @@ class Lanes:
         self.errors: dict[int, BaseException] = {}  # lane -> what ended its worker group for good
         self._groups = groups
         self._threads: list[threading.Thread] = []
+        self._nodes_released: set[str] = set()
 
     def start(self) -> None:
         """Ask for every worker group at once; returns before they are up."""
@@ -110,6 +114,12 @@ class Lanes:
                 break
             time.sleep(0.1)
         return up
+
+    def release_lost(self) -> list[int]:
+        """Let others carry out what lanes on lost nodes had; return those lanes."""
+        lost = set(self._groups.lost_nodes()) - self._nodes_released
+        self._nodes_released |= lost
+        return self.mailbox.release_lost(lost) if lost else []
 
     def fail(self, reason: str) -> None:
         """Leave every order, waiting or to come, undone: the study is being stopped."""
@@ -186,6 +196,10 @@ class RayWorkerGroups:
         names = [name for name in ("CPU", "GPU") if name in total]
         return [(name, free.get(name, 0), total[name]) for name in names]
 
+    def lost_nodes(self) -> list[str]:
+        """Return the ids of nodes that the cluster has lost."""
+        return [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
+
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
@@ -258,10 +272,12 @@ def lane_loop(config: dict[str, Any]) -> None:
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
+    mailbox: MailboxClient = config["mailbox"]
+    mailbox.arrive(config["lane"], incarnation, ray.get_runtime_context().get_node_id())
     LaneRank(
         lane=config["lane"],
         incarnation=incarnation,
-        mailbox=config["mailbox"],
+        mailbox=mailbox,
         runner=runner,
         ranks=ranks,
         memory=LaneMemory(config["allowed_growth"]),

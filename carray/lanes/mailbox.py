@@ -7,6 +7,8 @@ trial to the first lane that holds nobody's.
 A lane is W ranks. Every rank takes the same order, told apart by its sequence number; rank 0
 answers. When a lane's worker group is restarted its ranks come back under a new incarnation and
 get the unanswered order again; an order that was there for two incarnations' deaths is failed.
+A lane whose node is lost may never come back: what it had goes to the lanes that are free, and
+counts as no death of the order's making.
 A group may also retire between two trials, when it holds no order: a new one takes its place as
 soon as a trial looks for a lane. A lane that shares a GPU may leave for good when memory runs out:
 another lane carries its order out, with more room.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from carray.lanes.messages import Answer, LaneOrder
@@ -39,6 +42,8 @@ class _Lane:
     sequence: int = 0
     current: _PendingOrder | None = None
     note: str = ""  # what a rank said before it died
+    nodes: set[str] = field(default_factory=set)  # where the ranks of the newest incarnation are
+    arrived: str = ""  # that incarnation
     left: str = ""  # why the lane has left for good
     home_of: str = ""  # the trial whose state the lane holds
     own: deque[_PendingOrder] = field(default_factory=deque)
@@ -101,6 +106,26 @@ class Mailbox:
             self._close_current(mine, complete)
             self._changed.notify_all()
 
+    async def arrive(self, lane: int, incarnation: str, node: str) -> None:
+        """Note on which node a rank of the lane is; each rank says it before it takes orders."""
+        mine = self._lanes[lane]
+        if incarnation != mine.arrived:
+            mine.arrived, mine.nodes = incarnation, set()
+        mine.nodes.add(node)
+
+    async def release_lost(self, nodes: Collection[str]) -> list[int]:
+        """Let others carry out what lanes on lost nodes had; return those lanes."""
+        async with self._changed:
+            lost = [
+                number
+                for number, lane in enumerate(self._lanes)
+                if lane.incarnation and lane.nodes & set(nodes)
+            ]
+            for number in lost:
+                self._orphan(self._lanes[number])
+            self._changed.notify_all()
+        return lost
+
     async def note(self, lane: int, reason: str) -> None:
         """Remember why a rank of the lane is about to end its worker group."""
         self._lanes[lane].note = reason
@@ -128,9 +153,8 @@ class Mailbox:
             if letter is None or sequence != mine.sequence or letter.reassigned or not others:
                 return False
             letter.reassigned = True
-            mine.current, mine.incarnation, mine.left = None, "", why
-            self._leave(mine)
-            self._shared.appendleft(letter)
+            mine.left = why
+            self._orphan(mine)
             self._changed.notify_all()
             return True
 
@@ -167,6 +191,13 @@ class Mailbox:
     async def lives(self) -> list[int]:
         """Count the worker groups of each lane that have asked for an order so far."""
         return [lane.restarts + bool(lane.incarnation) for lane in self._lanes]
+
+    def _orphan(self, lane: _Lane) -> None:
+        letter, lane.current = lane.current, None
+        lane.incarnation, lane.nodes = "", set()
+        self._leave(lane)
+        if letter is not None:
+            self._shared.appendleft(letter)
 
     def _restarted(self, lane: _Lane, incarnation: str) -> None:
         lane.restarts += bool(lane.incarnation)

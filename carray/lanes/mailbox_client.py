@@ -6,7 +6,7 @@ with what it is given to. Imports no torch, so that a thin trial starts fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -37,6 +37,12 @@ class MailboxClient(Protocol):
 
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
+
+    def arrive(self, lane: int, incarnation: str, node: str) -> None:
+        """Say on which node a rank of the lane is."""
+
+    def release_lost(self, nodes: Collection[str]) -> list[int]:
+        """Let others carry out what lanes on lost nodes had; return those lanes."""
 
     def note(self, lane: int, reason: str) -> None:
         """Say why a rank of the lane is about to end its worker group."""
@@ -109,6 +115,14 @@ class RayMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
         ray.get(self._actor.answer.remote(lane, sequence, answer))
+
+    def arrive(self, lane: int, incarnation: str, node: str) -> None:
+        """Say on which node a rank of the lane is."""
+        self._actor.arrive.remote(lane, incarnation, node)
+
+    def release_lost(self, nodes: Collection[str]) -> list[int]:
+        """Let others carry out what lanes on lost nodes had; return those lanes."""
+        return list(ray.get(self._actor.release_lost.remote(list(nodes))))
 
     def note(self, lane: int, reason: str) -> None:
         """Say why a rank of the lane is about to end its worker group."""

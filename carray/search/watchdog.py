@@ -70,10 +70,12 @@ class Watch:
         return True
 
     def look(self) -> None:
-        """Say which lanes ended for good, came back, retired, or are still not placed."""
+        """Say which lanes ended for good, lost a node, came back, retired, or are not placed."""
         for lane in sorted(set(self._lanes.errors) - self._ended):
             self._ended.add(lane)
             self._say(f"lane {lane} ended for good: {_last_line(self._lanes.errors[lane])}")
+        for lane in self._lanes.release_lost():
+            self._say(f"lane {lane} has lost its node; its trial goes on on the next free lane")
         lives = self._lanes.lives()
         for lane, (life, before) in enumerate(zip(lives, self._lives, strict=True)):
             if life > before:

@@ -11,7 +11,7 @@ import asyncio
 import math
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.orders: list[LaneOrder] = []  # those begun, by rank 0 of any lane
+        self.lost_nodes: set[str] = set()  # each lane is on a node of its number
         self._planned: list[_Fault] = []
         self._lock = threading.Lock()
 
@@ -248,6 +249,10 @@ class FakeGroups:
         """Return CPUs, of which none is free."""
         return [("CPU", 0.0, CORES)]
 
+    def lost_nodes(self) -> Collection[str]:
+        """Return the nodes that a test has lost."""
+        return set(self.faults.lost_nodes)
+
     def _has_lost_a_rank(self, lane: int) -> bool:
         """Run one worker group to its end; the other ranks of one that lost a rank are let be."""
         incarnation, size = uuid.uuid4().hex, self.shape.num_workers
@@ -255,6 +260,7 @@ class FakeGroups:
 
         def serve(rank: int) -> None:
             try:
+                self.mailbox.arrive(lane, incarnation, str(lane))
                 LaneRank(
                     lane=lane,
                     incarnation=incarnation,
@@ -325,6 +331,12 @@ class LocalMailbox:
 
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         self._ask(self._box.answer(lane, sequence, answer), None)
+
+    def arrive(self, lane: int, incarnation: str, node: str) -> None:
+        self._ask(self._box.arrive(lane, incarnation, node), None)
+
+    def release_lost(self, nodes: Collection[str]) -> list[int]:
+        return list(self._ask(self._box.release_lost(nodes), []))
 
     def note(self, lane: int, reason: str) -> None:
         self._ask(self._box.note(lane, reason), None)

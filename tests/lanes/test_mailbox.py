@@ -67,6 +67,35 @@ def test_a_lane_that_leaves_for_want_of_memory_hands_its_order_on_once() -> None
     run(test())
 
 
+def test_what_a_lane_on_a_lost_node_had_goes_to_a_free_lane_and_counts_as_no_death() -> None:
+    async def test() -> None:
+        box = Mailbox(2)
+        call = asyncio.create_task(box.call(order("s/0")))
+        following = asyncio.create_task(box.call(order("s/0", epoch=2)))
+        await settle()
+        for node, other in (("a", "b"), ("b", "a")):
+            lane = 0 if node == "a" else 1
+            await box.arrive(lane, f"of {node}", node)
+            sequence, taken = await box.take(lane, f"of {node}", 0)
+            assert (taken.trial, taken.job.epoch) == ("s/0", 1)  # type: ignore[union-attr]
+            assert await box.release_lost([other, "c"]) == []
+            assert await box.release_lost([node]) == [lane]
+            await box.answer(lane, sequence, Answer(reason="from the lost node"))
+            assert (await box.lives())[lane] == 0
+        assert not call.done()
+        await box.arrive(0, "back", "d")  # a lane may come back on another node
+        sequence, taken = await box.take(0, "back", sequence)
+        assert taken.job.epoch == 1  # type: ignore[union-attr]
+        await box.answer(0, sequence, Answer(reason="told"))
+        assert (await call).reason == "told"
+        sequence, taken = await box.take(0, "back", sequence)
+        assert taken.job.epoch == 2  # type: ignore[union-attr]
+        await box.answer(0, sequence, Answer())
+        await following
+
+    run(test())
+
+
 def test_a_trial_stays_on_its_lane_and_a_new_one_waits_for_a_free_lane() -> None:
     async def test() -> None:
         box = Mailbox(2)

@@ -254,6 +254,31 @@ def test_a_study_none_of_whose_lanes_can_start_says_why(
         run_study(request(toy_data, tmp_path), Listener())
 
 
+def test_a_trial_whose_node_is_lost_goes_on_on_the_other_lane(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    faults, board = local.fakes.faults, Listener()
+    stall = faults.stalls(trial=0, epoch=2)
+    lost_lane = []
+
+    def lose_the_node() -> None:
+        assert stall.reached.wait(WAIT_SECONDS)
+        running = local.lanes[0].mailbox._box._lanes  # type: ignore[attr-defined]
+        (lane,) = [n for n, each in enumerate(running) if each.home_of.endswith("/0000")]
+        lost_lane.append(lane)
+        faults.lost_nodes.add(str(lane))
+
+    board.after = {2: lambda: threading.Thread(target=lose_the_node).start()}
+    folder = run_study(request(toy_data, tmp_path, concurrent=2), board)
+    stall.go.set()
+    check_left(folder)
+    said = f"lane {lost_lane[0]} has lost its node; its trial goes on on the next free lane"
+    assert board.notes.count(said) == 1
+    assert faults.trained().count((0, 2)) == 2, "its epoch was begun again, elsewhere"
+    assert len({record.state for record in folder.records()}) == 1
+
+
 def test_a_study_that_loses_its_last_lane_is_not_done_and_goes_on_later(
     local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
