@@ -116,7 +116,8 @@ def run_ablation(
     _report_step(on_step, steps[-1])
     for changes in points[1:]:
         tried = run.train_seeds({**stands.params, **changes}, step_seeds)
-        step = compare_steps(_describe_changes(changes), stands, tried, anchor, keep)
+        what = ", ".join(f"{name} {value}" for name, value in changes.items())
+        step = compare_steps(what, stands, tried, anchor, keep)
         stands = tried if step.stays and keep != "none" else stands
         steps.append(step)
         _report_step(on_step, step)
@@ -204,10 +205,6 @@ class _SeedTrainer:
         if record.state is not TrialState.COMPLETE:
             raise TrialFailed(f"trial {record.name} of the ladder {record.state}: {record.reason}")
         return record
-
-
-def _describe_changes(changes: Mapping[str, Scalar]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
 def _report_step(on_step: Callable[[AblationStep], None] | None, step: AblationStep) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from carray.drawing import matplotlib
 from carray.errors import RecordError
 from carray.files import read_json, written_aside
-from carray.records import StudyFolder, TrialRecord
+from carray.records import StudyFolder
 from carray.reports.panels import (
     COLOURS,
     GRID,
@@ -36,7 +36,8 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     records = tuple(record for _, record in folder.trials() if record.epochs)
     if not records:
         raise RecordError(f"study {study.name!r} has no epoch to draw yet; wait for its first")
-    view = MetricAxis(study, records, _colours(records))
+    backbones = sorted({record.config.backbone for record in records})
+    view = MetricAxis(study, records, dict(zip(backbones, cycle(COLOURS), strict=False)))
     out = out or folder.path / "picture.png"
     with matplotlib().rc_context(_style()):
         figure = _draw(view, _newest_ensemble(folder))
@@ -88,11 +89,6 @@ def _legend(figure: Any, view: MetricAxis) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _colours(records: Sequence[TrialRecord]) -> dict[str, str]:
-    backbones = sorted({record.config.backbone for record in records})
-    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(backbones)}
 
 
 def _newest_ensemble(folder: StudyFolder) -> dict[str, Any] | None:

@@ -57,7 +57,8 @@ def train_one_epoch(
     loader: Loader[Batch | FeatureBatch] = Loader(
         _on_features(live, plan, epoch, num_loaders) or plan, num_loaders
     )
-    torch.manual_seed(_torch_seed(live.config.seed, epoch, ranks.rank))
+    # three numbers in one; dropout and drop path draw from it
+    torch.manual_seed((live.config.seed * 1_000_003 + epoch) * 1_009 + ranks.rank)
     steps = _Steps(live, epoch, len(loader))
     watch = _LossWatch(live.numerics.device, ranks, epoch)
     for index, batch in enumerate(loader):
@@ -143,11 +144,6 @@ def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
     graphs = live.compute.graphs and not keeps_gradients and not live.classifier.backbone_frozen
     compute = live.compute.model_copy(update={"graphs": graphs})
     return compile_step(live.classifier, compute, plan.batch_size, plan.image_size)
-
-
-def _torch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Mix three numbers into one; dropout and drop path draw from it."""
-    return (seed * 1_000_003 + epoch) * 1_009 + rank
 
 
 @dataclass(frozen=True)
