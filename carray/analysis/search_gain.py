@@ -74,12 +74,15 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     ]
     if len(complete) < 2 or complete[0].number != 0:
         return None
-    split, labels = _split_of(folder)
-    recipe = _same_recipe(complete)[:MEMBERS]
+    blend, first = folder.labels("blend"), complete[0].config.without_seed()
+    on_blend = len(blend) >= FEWEST_IMAGES
+    labels = blend if on_blend else folder.labels("val")
+    recipe = [each for each in complete if each.config.without_seed() == first][:MEMBERS]
     ranked = sorted(complete, key=study.objective.key_of)
     best = ranked[: len(recipe)]
     if len(labels) < FEWEST_IMAGES or best[0].number == 0 == len(recipe) - 1:
         return None
+    split: Literal["blend", "val"] = "blend" if on_blend else "val"
     losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
     gains = losses[1] - losses[0]
     means = bootstrap_means(gains[:, None])[:, 0]
@@ -98,17 +101,6 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
         best_seconds=sum(record.trained_seconds for record in complete),
         recipe_seconds=sum(record.trained_seconds for record in recipe),
     )
-
-
-def _split_of(folder: StudyFolder) -> tuple[Literal["blend", "val"], Labels]:
-    blend = folder.labels("blend")
-    return ("blend", blend) if len(blend) >= FEWEST_IMAGES else ("val", folder.labels("val"))
-
-
-def _same_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials of the first one's configuration, whatever their seeds."""
-    first = complete[0].config.without_seed()
-    return [record for record in complete if record.config.without_seed() == first]
 
 
 def _calibrated_losses(

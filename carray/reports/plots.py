@@ -6,9 +6,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from carray.drawing import matplotlib
+from carray.drawing import matplotlib, save_png
 from carray.errors import RecordError
-from carray.files import read_json, written_aside
+from carray.files import read_json
 from carray.records import StudyFolder
 from carray.reports.panels import (
     COLOURS,
@@ -40,9 +40,8 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     view = MetricAxis(study, records, dict(zip(backbones, cycle(COLOURS), strict=False)))
     out = out or folder.path / "picture.png"
     with matplotlib().rc_context(_style()):
-        figure = _draw(view, _newest_ensemble(folder))
-        with written_aside(out) as aside:
-            figure.savefig(aside, format="png", dpi=150)
+        files = sorted(folder.ensembles.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        save_png(_draw(view, read_json(files[-1]) if files else None), out, dpi=150)
     return out
 
 
@@ -89,11 +88,6 @@ def _legend(figure: Any, view: MetricAxis) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _newest_ensemble(folder: StudyFolder) -> dict[str, Any] | None:
-    files = sorted(folder.ensembles.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    return read_json(files[-1]) if files else None
 
 
 def _style() -> dict[str, Any]:

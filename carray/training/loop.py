@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -182,18 +182,14 @@ def _forward_backward(
 ) -> Tensor:
     """Add one batch's gradient; return its loss, a scalar on the device."""
     inputs, targets = _inputs(live, batch)
-    with _sync_only_if(steps.ends_window(index), model):
+    no_sync = None if steps.ends_window(index) else getattr(model, "no_sync", None)
+    with no_sync() if no_sync else nullcontext():
         with live.numerics.autocast():
             logits = model(inputs, isinstance(batch, FeatureBatch))
         loss = live.loss(logits, targets)
         share = live.scaler.scale(loss / steps.window_size(index))
         share.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
-
-
-def _sync_only_if(needed: bool, model: nn.Module) -> AbstractContextManager[object]:
-    no_sync = getattr(model, "no_sync", None)
-    return nullcontext() if needed or no_sync is None else no_sync()
 
 
 def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
