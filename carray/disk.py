@@ -47,12 +47,12 @@ def _number(error: BaseException) -> int | None:
 
 
 def _sentence(number: int, places: list[Path]) -> str:
-    path = min(map(_existing, places), key=lambda place: shutil.disk_usage(place).free)
+    there = (
+        next(each for each in (place, *place.absolute().parents) if each.exists())
+        for place in places
+    )
+    path = min(there, key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(path)
     wrong, cure = FULL[number]
     free = f"{usage.free / MIB:,.0f} MiB" if usage.free < GIB else f"{usage.free / GIB:,.0f} GiB"
     return f"the disk of {path} {wrong} ({free} of {usage.total / GIB:,.1f} GiB free): {cure}"
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.absolute().parents) if each.exists())

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from PIL import ImageDraw, ImageFont
+
+from carray.files import written_aside
 
 NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
 FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
@@ -44,6 +47,15 @@ def drawn_or_none(draw: Callable[[], Path]) -> Path | None:
     except Exception as error:
         _logger.warning("no picture: %s", str(error) or type(error).__name__)
         return None
+
+
+def save_png(picture: Any, file: Path, dpi: int | None = None) -> None:
+    """Write an image of Pillow's, or a figure of matplotlib's at `dpi`, aside; then rename it."""
+    with written_aside(file) as aside:
+        if dpi is None:
+            picture.save(aside, format="png")
+        else:
+            picture.savefig(aside, format="png", dpi=dpi)
 
 
 class Fonts:

@@ -110,26 +110,28 @@ def run_ablation(
     manifest = Manifest.load(Path(data))
     _check_views_and_folds(manifest, tta, folds)
     name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
+    on_step = on_step or (lambda step: None)
     run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
     stands = anchor = run.train_seeds(points[0], seeds)
     steps = [anchor_step(anchor)]
-    _report_step(on_step, steps[-1])
+    on_step(steps[-1])
     for changes in points[1:]:
         tried = run.train_seeds({**stands.params, **changes}, step_seeds)
-        step = compare_steps(_describe_changes(changes), stands, tried, anchor, keep)
+        what = ", ".join(f"{name} {value}" for name, value in changes.items())
+        step = compare_steps(what, stands, tried, anchor, keep)
         stands = tried if step.stays and keep != "none" else stands
         steps.append(step)
-        _report_step(on_step, step)
+        on_step(step)
     if tta or folds:
         from carray.analysis.ablation_on_blend import folds_step, tta_step
 
         where = (run.runs, name, stands.records[0])
         if tta:
             steps.append(tta_step(*where, tta, progress))
-            _report_step(on_step, steps[-1])
+            on_step(steps[-1])
         if folds:
             steps.append(folds_step(*where, folds, weights, on_epoch, progress))
-            _report_step(on_step, steps[-1])
+            on_step(steps[-1])
     means = tuple(float(loss) for loss in anchor.losses.mean(axis=1))
     return Ablation(name, seeds, means, tuple(steps))
 
@@ -204,12 +206,3 @@ class _SeedTrainer:
         if record.state is not TrialState.COMPLETE:
             raise TrialFailed(f"trial {record.name} of the ladder {record.state}: {record.reason}")
         return record
-
-
-def _describe_changes(changes: Mapping[str, Scalar]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in changes.items())
-
-
-def _report_step(on_step: Callable[[AblationStep], None] | None, step: AblationStep) -> None:
-    if on_step:
-        on_step(step)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from carray import metrics
-from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
@@ -132,7 +131,7 @@ def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> lis
     sets: dict[str, dict[int, Candidate]] = {}
     asked_key = None
     for candidate in sorted(read_trials(folder), key=lambda found: found.record.number):
-        key = _without_fold(candidate.record.config)
+        key = candidate.record.config.model_copy(update={"fold": None}).model_dump_json()
         if candidate.record.number == trial:
             asked_key = key
         if _is_usable(candidate, manifest):
@@ -159,10 +158,6 @@ def _newest(sets: dict[str, dict[int, Candidate]], num_folds: int) -> dict[int, 
         return len(found), max(one.record.number for one in found.values())
 
     return max(sets.values(), key=key, default={})
-
-
-def _without_fold(config: TrialConfig) -> str:
-    return config.model_copy(update={"fold": None}).model_dump_json()
 
 
 def _is_usable(candidate: Candidate, manifest: Manifest) -> bool:

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from carray.data.pixels.decode import UnreadableImage, read_whole
-from carray.drawing import Fonts, fitted
+from carray.drawing import Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
-from carray.files import written_aside
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
@@ -125,7 +124,10 @@ def explain(
     found = found.take(range(min(limit, len(found))))
     loaded = load_model(package)
     blind = _blind(loaded)
-    target = None if of_class is None else _class_index(of_class, loaded.classes)
+    if of_class is not None and of_class not in loaded.classes:
+        near = did_you_mean(of_class, loaded.classes)
+        raise ConfigError(f"the model has no class {of_class!r}{near}")
+    target = None if of_class is None else loaded.classes.index(of_class)
     folder = Path(out).expanduser()
     unreadable: dict[str, str] = {}
     shown: list[_Shown] = []
@@ -137,9 +139,9 @@ def explain(
         first = next(iter(unreadable.items()))
         raise DataError(f"no image can be read: {first[0]}: {first[1]}")
     for one in shown:
-        _save(Image.fromarray(one.overlay), one.row.overlay)
+        save_png(Image.fromarray(one.overlay), one.row.overlay)
     sheet = folder / "sheet.png"
-    _save(_sheet(loaded.card.name, shown), sheet)
+    save_png(_sheet(loaded.card.name, shown), sheet)
     rows = tuple(one.row for one in shown)
     files = [sheet, *(row.overlay for row in rows)]
     cells = [cells_note(member) for member in loaded.members if _has_gradient(member)]
@@ -181,12 +183,6 @@ def cells_note(member: Member) -> str:
 
 def _has_gradient(member: Member) -> bool:
     return member.card.config.head.kind != "random_forest"
-
-
-def _class_index(name: str, classes: tuple[str, ...]) -> int:
-    if name not in classes:
-        raise ConfigError(f"the model has no class {name!r}{did_you_mean(name, classes)}")
-    return classes.index(name)
 
 
 def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -> str:
@@ -364,8 +360,3 @@ def _draw_pair(
     pen.text((x, y + HIGH + 4), fitted(pen, row.told, width, fonts.normal), INK, fonts.normal)
     name = fitted(pen, row.name, width, fonts.small)
     pen.text((x, y + HIGH + 22), name, MUTED, fonts.small)
-
-
-def _save(image: Image.Image, file: Path) -> None:
-    with written_aside(file) as aside:
-        image.save(aside, format="PNG")

@@ -60,8 +60,9 @@ def find_label_issues(p_NC: Float32s, labels: Labels) -> tuple[Rows, Labels]:
         p_NC: probabilities (images, classes) by a model that hasn't seen the image.
         labels: class index of each image, (images,).
     """
-    classes = range(p_NC.shape[1])
-    usual_C = np.array([_mean(p_NC[labels == own, own]) for own in classes])
+    usual_C = np.full(p_NC.shape[1], np.inf)  # a class without an image is never likely
+    for own in np.unique(labels):
+        usual_C[own] = p_NC[labels == own, own].mean()
     likely_NC = np.where(p_NC >= usual_C, p_NC, 0.0)
     others = likely_NC.argmax(axis=1)
     is_claimed = (likely_NC.max(axis=1) > 0) & (others != labels)
@@ -69,11 +70,6 @@ def find_label_issues(p_NC: Float32s, labels: Labels) -> tuple[Rows, Labels]:
     places = np.flatnonzero(is_claimed & (share_N < LOW_PROBABILITY_SHARE))
     order = places[np.argsort(share_N[places], kind="stable")]
     return order, others[order]
-
-
-def _mean(own: Float32s) -> float:
-    """A class without an image is never likely."""
-    return float(own.mean()) if len(own) else float("inf")
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,20 +116,24 @@ def _behind(best: Float32s, other: Float32s, is_loss: bool) -> Interval:
     return interval(float(worse.mean()), bootstrap_means(worse[:, None])[:, 0])
 
 
-def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> tuple[Repeated, ...]:
-    """Return the configurations of several complete trials, in the order of their best."""
+def by_configuration(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
+    """Put trials together that differ in their seed alone; groups and trials keep their order."""
     groups: list[tuple[TrialConfig, list[TrialRecord]]] = []
     for record in records:
-        if record.state is not TrialState.COMPLETE:
-            continue
         config = record.config.without_seed()
         group = next((each for known, each in groups if known == config), None)
         if group is None:
             groups.append((config, [record]))
         else:
             group.append(record)
+    return [group for _, group in groups]
+
+
+def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> tuple[Repeated, ...]:
+    """Return the configurations of several complete trials, in the order of their best."""
+    complete = [record for record in records if record.state is TrialState.COMPLETE]
     found = []
-    for _, group in groups:
+    for group in by_configuration(complete):
         if len(group) > 1:
             values = [record.best(objective.metric) for record in group]
             names = tuple(record.name for record in group)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from carray import metrics
+from carray.analysis.leaders import by_configuration
 from carray.predictions.averaging import average_log_p
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
@@ -78,12 +79,15 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     ]
     if len(complete) < 2 or complete[0].number != 0:
         return None
-    split, labels = _split_of(folder)
-    recipe = _same_recipe(complete)[:MEMBERS]
+    blend = folder.labels("blend")
+    on_blend = len(blend) >= FEWEST_IMAGES
+    labels = blend if on_blend else folder.labels("val")
+    recipe = _first_recipe(complete)[:MEMBERS]
     ranked = sorted(complete, key=study.objective.key_of)
     best = ranked[: len(recipe)]
     if len(labels) < FEWEST_IMAGES or best == recipe[:1]:
         return None
+    split: Literal["blend", "val"] = "blend" if on_blend else "val"
     losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
     gains = losses[1] - losses[0]
     means = bootstrap_means(gains[:, None])[:, 0]
@@ -104,21 +108,9 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     )
 
 
-def _split_of(folder: StudyFolder) -> tuple[Literal["blend", "val"], Labels]:
-    blend = folder.labels("blend")
-    return ("blend", blend) if len(blend) >= FEWEST_IMAGES else ("val", folder.labels("val"))
-
-
-def _same_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials of the first configuration that was repeated, whatever their seeds."""
-    groups: list[list[TrialRecord]] = []
-    for record in complete:
-        config = record.config.without_seed()
-        same = next((each for each in groups if each[0].config.without_seed() == config), None)
-        if same is None:
-            groups.append([record])
-        else:
-            same.append(record)
+def _first_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials of the configuration that was the first to be repeated."""
+    groups = by_configuration(complete)
     repeated = [group for group in groups if len(group) > 1]
     return min(repeated, key=lambda group: group[1].number, default=groups[0])
 

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from carray.cli.log import log_on_stdout
-from carray.cli.shared import DataArgument, JsonOption, ModelArgument, RunsOption, StudyOption, emit
+from carray.cli.shared import (
+    DataArgument,
+    JsonOption,
+    ModelArgument,
+    RunsOption,
+    StudyOption,
+    TestOption,
+    emit,
+)
 from carray.errors import ConfigError
 
 
@@ -30,9 +38,7 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="Says what is best, on val; default: the study's own.")
     ] = None,
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
-    ] = True,
+    test: TestOption = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,

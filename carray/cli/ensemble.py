@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, ModelArgument, RunsOption, StudyOption, emit
+from carray.cli.shared import (
+    JsonOption,
+    ModelArgument,
+    RunsOption,
+    StudyOption,
+    TestOption,
+    emit,
+)
 
 
 def ensemble(
@@ -36,9 +43,7 @@ def ensemble(
         bool,
         typer.Option("--logits-only", help="Use trials without weights too; write no package."),
     ] = False,
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
-    ] = True,
+    test: TestOption = True,
     from_tracking: Annotated[
         bool,
         typer.Option("--from-tracking", help="Fetch the study from the tracking server first."),

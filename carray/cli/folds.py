@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, TestOption, emit
 
 
 def folds(
@@ -15,9 +15,7 @@ def folds(
     trial: Annotated[
         int | None, typer.Option(help="A trial of the configuration; default: the newest.")
     ] = None,
-    test: Annotated[
-        bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
-    ] = True,
+    test: TestOption = True,
     name: Annotated[
         str | None, typer.Option(help="The model package's name; default: STUDY-folds.")
     ] = None,

@@ -38,6 +38,9 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="A folder of pretrained weights, looked in first."),
 ]
+TestOption = Annotated[
+    bool, typer.Option("--test/--no-test", help="Open the test split; it is recorded.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ModelArgument = Annotated[
     str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")

@@ -163,7 +163,9 @@ def replay(
             print(f"note: {note}", file=sys.stderr if as_json else sys.stdout, flush=True)
 
     done = replay_trial(trial, runs=runs, data=data, weights=weights, epochs=epochs, on_start=tell)
-    emit(done, replay_lines, as_json, replay_json)
+    data_of = {"trial": done.record.name, "agrees": done.agrees, "differences": done.differences}
+    data_of |= {"epochs": done.epochs, "notes": done.notes}
+    emit(done, replay_lines, as_json, lambda done: data_of)
     if not done.agrees:
         raise typer.Exit(1)
 
@@ -275,9 +277,3 @@ def replay_lines(done: Reproduction) -> list[str]:
         + ("agrees" if done.agrees else "DIFFERS"),
         *table(columns, rows),
     ]
-
-
-def replay_json(done: Reproduction) -> dict[str, Any]:
-    """Return the comparison for machines."""
-    summary = {"trial": done.record.name, "agrees": done.agrees, "differences": done.differences}
-    return {**summary, "epochs": done.epochs, "notes": done.notes}

@@ -31,31 +31,16 @@ MANIFEST_FILE, IMAGES_FILE = "manifest.json", "images.csv"
 Crop = Literal["none", "box"]
 
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
-TEXT_COLUMNS = (
-    "image_id",
-    "path",
-    "label",
-    "split",
-    "content_hash",
-    "perceptual_hash",
-    "excluded",
-)
-NUMBER_COLUMNS = ("class_index", "fold", *BOX_COLUMNS, "group", "width", "height")
-COLUMNS = (
-    "image_id",
-    "path",
-    "label",
-    "class_index",
-    "split",
-    "fold",
-    *BOX_COLUMNS,
-    "content_hash",
-    "perceptual_hash",
-    "group",
-    "width",
-    "height",
-    "excluded",
-)
+COLUMNS: dict[str, str] = {  # of `images.csv`, in its order: the type of each
+    **dict.fromkeys(("image_id", "path", "label"), "object"),
+    "class_index": "int64",
+    "split": "object",
+    "fold": "int64",
+    **dict.fromkeys(BOX_COLUMNS, "int64"),
+    **dict.fromkeys(("content_hash", "perceptual_hash"), "object"),
+    **dict.fromkeys(("group", "width", "height"), "int64"),
+    "excluded": "object",
+}
 
 
 class PrepareSettings(BaseModel):
@@ -273,22 +258,19 @@ def _read_file(folder: Path) -> _File:
 
 
 def _read_images(path: Path) -> pd.DataFrame:
-    types: dict[str, str] = dict.fromkeys(TEXT_COLUMNS, "object")
-    types.update(dict.fromkeys(NUMBER_COLUMNS, "int64"))
     try:
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
         cure = "run `carray data prepare` again"
         raise DataError(f"{path} can't be read ({error}): {cure}") from None
-    if tuple(table.columns) != COLUMNS:
+    if list(table.columns) != list(COLUMNS):
         raise DataError(f"{path} has other columns than it should: run `carray data prepare` again")
     return table
 
 
 def _typed(images: pd.DataFrame) -> pd.DataFrame:
     """Return the columns in their order and of one type each, whatever they were made from."""
-    types = {**dict.fromkeys(TEXT_COLUMNS, "object"), **dict.fromkeys(NUMBER_COLUMNS, "int64")}
-    return images[list(COLUMNS)].astype(types)
+    return images[list(COLUMNS)].astype(COLUMNS)
 
 
 def _images_root(folder: Path, settings: PrepareSettings) -> Path:

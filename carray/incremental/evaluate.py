@@ -12,7 +12,6 @@ from carray.inference.predictor import load_model
 from carray.jsonable import JsonResult
 from carray.predictions.statistics import (
     Interval,
-    Right,
     accuracy_interval,
     mcnemar_exact,
     paired_gain,
@@ -75,7 +74,8 @@ def evaluate_added_class(
     right_after = (predicted == labels)[~is_new]
     if len(right_before) != len(right_after):
         raise DataError(f"the {split} images of {manifest.folder} and {extended.folder} differ")
-    change, p = _paired(right_before, right_after)
+    only_after = int((right_after & ~right_before).sum())
+    only_before = int((right_before & ~right_after).sum())
     trains = extended.labels[extended.rows("train")]
     return AddedClass(
         name=extended.classes[-1],
@@ -91,12 +91,7 @@ def evaluate_added_class(
         old_before=accuracy_interval(right_before),
         old_after=accuracy_interval(right_after),
         old_images=len(right_after),
-        change=change,
-        change_p=p,
+        change=paired_gain(right_before, right_after),
+        change_p=mcnemar_exact(only_after, only_before),
         taken_for_new=int((predicted[~is_new] == new_class).sum()),
     )
-
-
-def _paired(before: Right, after: Right) -> tuple[Interval, float]:
-    p = mcnemar_exact(int((after & ~before).sum()), int((before & ~after).sum()))
-    return paired_gain(before, after), p

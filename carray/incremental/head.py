@@ -83,7 +83,7 @@ def expand_head(state: State, num_classes: int, means: ClassMeans) -> dict[str, 
     """Return a classifier's state with one class more, the last; old classes keep their weights."""
     if POOLING in state:
         return _expand_decoder(state, num_classes, means)
-    layer = f"head.{_last_layer(_of_head(state), num_classes)}"
+    layer = _last_layer({k: v for k, v in state.items() if k.startswith("head.")}, num_classes)
     weight_CD, bias_C = state[f"{layer}.weight"].float(), state[f"{layer}.bias"].float()
     old_D = means.of(new=False)
     usual = (weight_CD @ old_D + bias_C).mean()
@@ -93,10 +93,6 @@ def expand_head(state: State, num_classes: int, means: ClassMeans) -> dict[str, 
         f"{layer}.weight": cat([weight_CD, row_D[None]]),
         f"{layer}.bias": cat([bias_C, bias[None]]),
     }
-
-
-def _of_head(state: State) -> dict[str, Tensor]:
-    return {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
 
 
 def _last_layer(head: State, num_classes: int) -> str:

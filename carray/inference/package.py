@@ -55,17 +55,9 @@ def write_package(
     combination: Combination = SINGLE_TRIAL,
     results: Mapping[str, Any] | None = None,
 ) -> Card:
-    """Write a model package aside, then rename it over what was there; see `write_version`.
+    """Write the package `folder` aside, then rename it over what was there; else `write_version`.
 
-    Args:
-        folder: the package; its name is the model's.
-        study: names the classes and the data that the trials were trained on.
-        trials: the members.
-        combination: how the members' predictions are combined.
-        results: scores and notes for the card.
-
-    Raises:
-        RecordError: a member's weights are gone.
+    Its name is the model's; the other arguments and errors are those of `write_version`.
     """
     with _exclusive(folder.parent):
         return _write(folder, study, trials, combination, results or {})
@@ -97,10 +89,12 @@ def write_version(
     """
     with _exclusive(models):
         known = versions_of(models, name)
-        content = _content_of(study, trials, combination)
+        hashes = tuple(sha256_of(_weights_of(trial, trial.record())) for trial in trials)
+        content = (study.classes, hashes, combination)  # another one is another model
         for folder in known.values():
             card = Card.read(folder / "card.json")
-            if _content_of_card(card) == content:
+            theirs = tuple(member.sha256 for member in card.members)
+            if (card.classes, theirs, card.combination) == content:
                 if not (is_measured(card.results) and not is_measured(results or {})):
                     _write(folder, study, trials, combination, results or {})
                 return folder
@@ -112,18 +106,6 @@ def write_version(
 def is_measured(results: Mapping[str, Any]) -> bool:
     """Say whether a card's results hold scores on the test split."""
     return bool(results.get("test"))
-
-
-def _content_of(
-    study: StudyRecord, trials: Sequence[TrialFolder], combination: Combination
-) -> tuple[object, ...]:
-    """Return what makes a model another: classes, weights, and how they are combined."""
-    hashes = tuple(sha256_of(_weights_of(trial, trial.record())) for trial in trials)
-    return (study.classes, hashes, combination)
-
-
-def _content_of_card(card: Card) -> tuple[object, ...]:
-    return (card.classes, tuple(member.sha256 for member in card.members), card.combination)
 
 
 def _write(

@@ -165,7 +165,7 @@ def _columns(
     sample: Sample | None, card: Card, probabilities: bool
 ) -> dict[str, tuple[int, float]]:
     """Return the class of each probability column; none where no probabilities are asked for."""
-    if sample and sample.wants_probabilities:
+    if sample and len(sample.columns) > 1:  # one for each class
         return class_columns(sample.columns, card.classes, card.merge, sample.file)
     if probabilities and sample:
         raise ConfigError(

@@ -50,11 +50,6 @@ class Sample:
         others = tuple(column for column in columns if column != identity)
         return cls(file, identity, others, tuple(row[identity] for row in rows))
 
-    @property
-    def wants_probabilities(self) -> bool:
-        """Say whether it has a column for each class."""
-        return len(self.columns) > 1
-
     def matched(self, found: ImageList) -> ImageList:
         """Return the images of the sample's ids, with or without file ending, in its order.
 

@@ -23,10 +23,6 @@ class MemoryLimit:
     share: float = 0.5
     """Of the level."""
 
-    def bound_bytes(self, level_bytes: int) -> float:
-        """Return the most that is allowed: both bounds must be passed."""
-        return level_bytes + max(self.gib * GIB, self.share * level_bytes)
-
 
 class LaneMemory:
     """Looks at a rank's own memory after each trial; mapped files are shared and left out."""
@@ -43,7 +39,8 @@ class LaneMemory:
         if self._trials <= LEVEL_TRIAL:
             self._level_bytes = own
             return False
-        return own > self._allowed.bound_bytes(self._level_bytes)
+        level, allowed = self._level_bytes, self._allowed
+        return own > level + max(allowed.gib * GIB, allowed.share * level)  # past both bounds
 
     def __str__(self) -> str:
         now = own_bytes() / GIB

@@ -60,10 +60,7 @@ def set_train_mode(classifier: Classifier) -> None:
         classifier.backbone.eval()
         return
     for module in classifier.backbone.modules():
-        if isinstance(module, BatchNorm) and _is_frozen(module):
-            module.eval()
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    parameters = list(module.parameters())
-    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+        if isinstance(module, BatchNorm):
+            trains = [parameter.requires_grad for parameter in module.parameters()]
+            if trains and not any(trains):
+                module.eval()

@@ -31,11 +31,9 @@ class WeightedAverage:
 
     def log_p(self, predictions: SplitPredictions, rows: Rows | None = None) -> Float32s:
         """Return log-probabilities, (images, classes), of all images or of `rows`."""
-        combined = average_log_p(
-            [_select_rows(predictions.log_p(member), rows) for member in self.members],
-            self.weights,
-            self.space,
-        )
+        picked = slice(None) if rows is None else rows
+        log_ps = [predictions.log_p(member)[picked] for member in self.members]
+        combined = average_log_p(log_ps, self.weights, self.space)
         return combined if self.temperature == 1.0 else log_softmax(combined / self.temperature)
 
     def with_temperature(self, temperature: float) -> WeightedAverage:
@@ -75,7 +73,3 @@ def pick_greedily(p_MN: Float32s) -> list[int]:
         if size - 1 - int(np.argmin(losses)) >= GREEDY_PATIENCE:
             break
     return picks[: int(np.argmin(losses)) + 1]
-
-
-def _select_rows(log_p: Float32s, rows: Rows | None) -> Float32s:
-    return log_p if rows is None else log_p[rows]

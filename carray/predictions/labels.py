@@ -33,14 +33,10 @@ def held_labels(folder: StudyFolder) -> HeldLabels:
     """
     study = folder.record()
     if not folder.labels_file.exists():
-        folder.write_labels(_labels_of_data(study))
+        manifest = study_manifest(study, "has no labels.npz and its", "use --from-tracking")
+        folder.write_labels({s: manifest.labels[manifest.rows(s)] for s in HELD_SPLITS})
     splits = {split: folder.labels(split) for split in HELD_SPLITS}
     return HeldLabels(study.classes or _classes_of_data(study), splits)
-
-
-def _labels_of_data(study: StudyRecord) -> dict[str, Labels]:
-    manifest = study_manifest(study, "has no labels.npz and its", "use --from-tracking")
-    return {split: manifest.labels[manifest.rows(split)] for split in HELD_SPLITS}
 
 
 def study_manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def parse_views(name: str) -> tuple[View, ...]:
         return (WHOLE, View(flip=True))
     if name in ("five_crop", "ten_crop"):
         five = _five_crops()
-        return five if name == "five_crop" else (*five, *map(_mirrored, five))
+        mirrored = (replace(view, flip=True) for view in five if name == "ten_crop")
+        return (*five, *mirrored)
     if name in SCALES:
         return tuple(_centred(scale) for scale in SCALES[name])
     if name.startswith("random"):
@@ -100,10 +101,6 @@ def _five_crops() -> tuple[View, ...]:
     far = 1 - CROP
     corners = ((0.0, 0.0), (far, 0.0), (0.0, far), (far, far))
     return (_centred(CROP), *(View(x, y, x + CROP, y + CROP) for x, y in corners))
-
-
-def _mirrored(view: View) -> View:
-    return View(view.x1, view.y1, view.x2, view.y2, flip=True)
 
 
 def _random_views(name: str) -> tuple[View, ...]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from carray.analysis.compare_pair import PairedComparison, Side
+from carray.analysis.compare_pair import PairedComparison
 from carray.analysis.compare_trials import ModelComparison
 from carray.analysis.cross_validation import CrossValidation
 from carray.ensemble.result import CHOSE_EPOCHS
@@ -34,8 +34,12 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [f"{found.images} images of {found.split} that both have; 95 % intervals", ""]
     sides = (("A", found.first), ("B", found.second))
+    cells = (
+        (letter, one.name, len(one.trials), one.train_images, one.top1, one.log_loss)
+        for letter, one in sides
+    )
     lines += [
-        *table(SIDES, (_side_cells(letter, side) for letter, side in sides)),
+        *table(SIDES, cells),
         table_row(CHANGES, ("B - A", found.top1, found.log_loss)),
         table_row(CHANGES, ("p", f"{found.top1_p:.3g}", f"{found.log_loss_p:.3g}")),
         "",
@@ -57,16 +61,13 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
     return lines
 
 
-def _side_cells(letter: str, side: Side) -> tuple[object, ...]:
-    return letter, side.name, len(side.trials), side.train_images, side.top1, side.log_loss
-
-
 def model_comparison_lines(found: ModelComparison) -> list[str]:
     """Return the table as lines of at most 100 columns, the best on val first."""
     columns = (*MODELS, f"{found.split} log-loss:>22.3f", f"{found.split} top-1:>22.3f")
     scores = (
         (
-            *(row.trial[-4:], row.model, _millions(row.parameters)),
+            *(row.trial[-4:], row.model),
+            None if row.parameters is None else f"{row.parameters / 1e6:.2f} M",
             *(row.val_log_loss, row.val_top1, row.log_loss, row.top1),
         )
         for row in found.rows
@@ -91,10 +92,6 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
         what = "trial" if found.left_out == 1 else "trials"
         lines.append(f"{found.left_out} more complete {what}: --all, or --trials 3,7")
     return lines
-
-
-def _millions(parameters: int | None) -> str:
-    return "" if parameters is None else f"{parameters / 1e6:.2f} M"
 
 
 def cross_validation_lines(found: CrossValidation) -> list[str]:

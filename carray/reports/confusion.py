@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.drawing import font_file, matplotlib
+from carray.drawing import font_file, matplotlib, save_png
 from carray.errors import ConfigError, RecordError
-from carray.files import written_aside
 from carray.predictions.logits import read_logits
 from carray.records import StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
@@ -157,9 +156,7 @@ def save_picture(found: Confusion, file: Path) -> None:
     family, classes = _letters(found.classes)
     style["font.family"] = family
     with mpl.rc_context(style):
-        figure = _draw(replace(found, classes=classes))
-        with written_aside(file) as aside:
-            figure.savefig(aside, format="png", dpi=150)
+        save_png(_draw(replace(found, classes=classes)), file, dpi=150)
 
 
 def _letters(classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:

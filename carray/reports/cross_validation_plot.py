@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carray import metrics
-from carray.drawing import matplotlib
+from carray.drawing import matplotlib, save_png
 from carray.errors import RecordError
-from carray.files import written_aside
 from carray.records import StudyFolder, TrialRecord
 from carray.reports.panels import COLOURS, INK, MUTED
 
@@ -53,8 +52,7 @@ def folds_picture(folder: StudyFolder, trials: Sequence[str], out: Path | None =
     )
     figure.suptitle(_headline(records), x=0.01, ha="left", fontweight="bold", color=INK)
     out = out or folder.path / "folds" / f"{records[0].number:04d}.png"
-    with written_aside(out) as aside:
-        figure.savefig(aside, format="png", dpi=120)
+    save_png(figure, out, dpi=120)
     return out
 
 

@@ -139,7 +139,9 @@ def _epoch_lines(record: TrialRecord) -> list[str]:
 def model_lines(folder: Path) -> list[str]:
     """Return what a model package holds, and what it was worth."""
     card = Card.read(folder / "card.json")
-    lines = [f"model {folder.name}: {card.what}", f"of study {card.study}, {_date(card.made_at)}"]
+    made = datetime.fromtimestamp(card.made_at) if card.made_at else None
+    date = f"{made:%Y-%m-%d %H:%M}" if made else "of unknown date"
+    lines = [f"model {folder.name}: {card.what}", f"of study {card.study}, {date}"]
     lines += [note] if (note := version_note(folder)) else []
     rows = ((each.trial, each.backbone, each.weight) for each in card.members)
     lines += ["", *table(("member:<26.25", "backbone:<40.39", "weight:>8.3f"), rows), ""]
@@ -150,10 +152,6 @@ def model_lines(folder: Path) -> list[str]:
     else:
         lines.append("it was not measured on test")
     return [*lines, "", "next:", f"  carray predict {folder.name} IMAGES --out predictions.csv"]
-
-
-def _date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else "of unknown date"
 
 
 def status_lines(folder: StudyFolder) -> list[str]:

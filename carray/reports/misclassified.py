@@ -18,13 +18,13 @@ from carray.analysis.misclassified import (
     find_misclassified,
 )
 from carray.data.manifest import Manifest
-from carray.data.pixels.decode import UnreadableImage, read_whole
-from carray.drawing import Fonts, fitted
+from carray.drawing import Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError
-from carray.files import write_csv, written_aside
+from carray.files import write_csv
 from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
+from carray.reports.sample_sheet import whole_image
 from carray.reports.table import interval_text, table
 from carray.runs_folder import RunsFolder
 from carray.typing import Progress
@@ -123,13 +123,8 @@ def example_rows(manifest: Manifest, name: str, turn: int) -> list[int]:
 
 def _tile(manifest: Manifest, row: int) -> Image.Image:
     """Return an image, cut as the data are, whole on a grey square."""
-    entry = manifest.included.iloc[row]
-    try:
-        pixels = read_whole(Path(str(entry["path"])), manifest.box_of(entry), manifest.margin)
-    except (OSError, UnreadableImage):
-        return Image.new("RGB", (TILE, TILE), EMPTY)
-    whole: Image.Image = ImageOps.pad(Image.fromarray(pixels), (TILE, TILE), color=EMPTY)
-    return whole
+    whole, size = whole_image(manifest, manifest.included.iloc[row]), (TILE, TILE)
+    return ImageOps.pad(whole, size, color=EMPTY) if whole else Image.new("RGB", size, EMPTY)
 
 
 def _draw_pairs(
@@ -209,8 +204,7 @@ def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> E
     if not found.mistakes:
         return replace(found, table=table)
     sheet = out / "errors.png"
-    with written_aside(sheet) as aside:
-        draw_sheet(found, manifest, shown).save(aside, format="png")
+    save_png(draw_sheet(found, manifest, shown), sheet)
     return replace(found, table=table, sheet=sheet)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from carray.drawing import matplotlib
+from carray.drawing import matplotlib, save_png
 from carray.errors import RecordError
-from carray.files import read_json, written_aside
-from carray.records import StudyFolder, TrialRecord
+from carray.files import read_json
+from carray.records import StudyFolder
 from carray.reports.panels import (
     COLOURS,
     GRID,
@@ -36,12 +36,12 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     records = tuple(record for _, record in folder.trials() if record.epochs)
     if not records:
         raise RecordError(f"study {study.name!r} has no epoch to draw yet; wait for its first")
-    view = MetricAxis(study, records, _colours(records))
+    backbones = sorted({record.config.backbone for record in records})
+    view = MetricAxis(study, records, dict(zip(backbones, cycle(COLOURS), strict=False)))
     out = out or folder.path / "picture.png"
     with matplotlib().rc_context(_style()):
-        figure = _draw(view, _newest_ensemble(folder))
-        with written_aside(out) as aside:
-            figure.savefig(aside, format="png", dpi=150)
+        files = sorted(folder.ensembles.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        save_png(_draw(view, read_json(files[-1]) if files else None), out, dpi=150)
     return out
 
 
@@ -88,16 +88,6 @@ def _legend(figure: Any, view: MetricAxis) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _colours(records: Sequence[TrialRecord]) -> dict[str, str]:
-    backbones = sorted({record.config.backbone for record in records})
-    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(backbones)}
-
-
-def _newest_ensemble(folder: StudyFolder) -> dict[str, Any] | None:
-    files = sorted(folder.ensembles.glob("*.json"), key=lambda file: file.stat().st_mtime)
-    return read_json(files[-1]) if files else None
 
 
 def _style() -> dict[str, Any]:

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from carray.data.manifest import SPLITS, Manifest
 from carray.data.pixels.decode import UnreadableImage, read_whole
-from carray.drawing import Fonts, fitted
+from carray.drawing import Fonts, fitted, save_png
 from carray.errors import DataError
-from carray.files import written_aside
 from carray.progress import silent
 from carray.typing import Progress
 
@@ -51,9 +50,16 @@ def sample_sheet(
         for place, name in enumerate(known.classes):
             sheet.draw(place, name, numbers)
             advance(1)
-    with written_aside(file) as aside:
-        sheet.image.save(aside, format="PNG")
+    save_png(sheet.image, file)
     return file
+
+
+def whole_image(manifest: Manifest, row: pd.Series) -> Image.Image | None:
+    """Return an image, cut as the data are; None where the file is gone."""
+    try:
+        return Image.fromarray(read_whole(Path(row["path"]), manifest.box_of(row), manifest.margin))
+    except (OSError, UnreadableImage):
+        return None
 
 
 class _Sheet:
@@ -125,10 +131,5 @@ class _Sheet:
 
     def _picture(self, row: pd.Series) -> Image.Image:
         """Return one image, cut to the tile's aspect ratio; a grey one where the file is gone."""
-        size = (self._wide, self._tile)
-        box, margin = self._manifest.box_of(row), self._manifest.margin
-        try:
-            pixels = read_whole(Path(str(row["path"])), box, margin)
-        except (OSError, UnreadableImage):
-            return Image.new("RGB", size, EMPTY)
-        return ImageOps.fit(Image.fromarray(pixels), size)
+        size, whole = (self._wide, self._tile), whole_image(self._manifest, row)
+        return ImageOps.fit(whole, size) if whole else Image.new("RGB", size, EMPTY)

@@ -46,22 +46,19 @@ def _head(column: str) -> str:
 
 
 def _cell(column: str, value: object) -> str:
+    from rich.cells import set_cell_size
+
     found = SPEC.fullmatch(column.rpartition(":")[2])
     if found is None:
         raise ValueError(f"the column {column!r} must end in a format, as in log-loss:>10.4f")
     side, sign, width, rest = found.groups()
     if isinstance(value, str):
-        text = _clipped(value, int(rest[1:])) if CLIP.fullmatch(rest) else value
+        most = int(rest[1:]) if CLIP.fullmatch(rest) else cells_of(value)
+        text = set_cell_size(value, min(most, cells_of(value)))
     else:
         text = _text(value, sign + rest)
     padding = " " * (int(width) - cells_of(text))
     return text + padding if side == "<" else padding + text
-
-
-def _clipped(text: str, width: int) -> str:
-    from rich.cells import set_cell_size
-
-    return set_cell_size(text, width) if cells_of(text) > width else text
 
 
 def _text(value: object, spec: str) -> str:

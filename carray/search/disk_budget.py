@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from carray.errors import RecordError
-from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialFolder
 from carray.runs_folder import RunsFolder
 from carray.typing import GIB
 
@@ -94,7 +94,8 @@ class DiskBudget:
         if path not in self._ended and folder.logits_file.exists():
             record = _readable(folder.record)
             if record and record.state.is_finished():
-                self._ended[path] = record.name, _goodness(study, record)
+                value = study.objective.key_of(record)  # complete trials before all others
+                self._ended[path] = record.name, (record.state != "complete", value)
         return path in self._ended
 
 
@@ -103,8 +104,3 @@ def _readable(read: Callable[[], ReadT]) -> ReadT | None:
         return read()
     except RecordError:
         return None
-
-
-def _goodness(study: StudyRecord, record: TrialRecord) -> tuple[bool, float]:
-    """Order complete trials before all others, then by the study's metric."""
-    return record.state != "complete", study.objective.key_of(record)

@@ -59,7 +59,7 @@ class Ledger:
         records = folder.records() if records is None else records
         self._records = {record.number: record for record in records}
         self._whole: set[int] = set()  # trials whose record this process has written whole
-        self._interrupted = self._find_interrupted()
+        self._interrupted = [each for each in self.records if not each.state.is_finished()]
         self._draw_strays_again()
 
     @property
@@ -225,9 +225,6 @@ class Ledger:
 
     def _all(self) -> list[TrialRecord]:
         return [self._records[number] for number in sorted(self._records)]
-
-    def _find_interrupted(self) -> list[TrialRecord]:
-        return [record for record in self.records if not record.state.is_finished()]
 
     def _draw_strays_again(self) -> None:
         """Draw again, as it was, what Optuna thinks is running but a killed process never recorded.

@@ -136,7 +136,9 @@ class _Task:
 def _gathered(source: CurveSource, runs: Sequence[_Run]) -> MethodRuns:
     best = np.stack([run.best for run in runs], axis=1)
     ends = np.array([run.random_end for run in runs], np.float32)
-    return MethodRuns(source.name, source.max_epochs, best, ends, *_reference(source))
+    losses = _pool_losses(source)
+    lowest, middle = float(losses.min()), float(np.median(losses))
+    return MethodRuns(source.name, source.max_epochs, best, ends, lowest, middle)
 
 
 def _run(task: _Task) -> _Run:
@@ -154,12 +156,6 @@ def _all_runs(tasks: Sequence[_Task], processes: int, advance: Advance) -> Itera
         for run in pool.map(_run, tasks):
             advance(len(run.best))
             yield run
-
-
-def _reference(source: CurveSource) -> tuple[float, float]:
-    """Return the lowest and the median loss of full trainings of a data set."""
-    losses = _pool_losses(source)
-    return float(losses.min()), float(np.median(losses))
 
 
 def _pool_losses(source: CurveSource) -> Float64s:

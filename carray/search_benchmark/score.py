@@ -190,12 +190,8 @@ def _propose(methods: Sequence[Method], means: Float64s) -> Proposal:
     if len(parts) == 1:
         return Proposal(methods[shipped[best]], 0.0, 0.0, False)
     gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    clear = gain > max(0.0, _surely(len(gains)) * error) and not methods[best].shipped
-    return Proposal(methods[best if clear else shipped[best]], gain, error, clear)
-
-
-def _surely(count: int) -> float:
-    """Return how many standard errors make a mean of `count` values sure."""
     from scipy.stats import t
 
-    return float(t.ppf(CONFIDENCE, count - 1))
+    sure = float(t.ppf(CONFIDENCE, len(gains) - 1)) * error
+    clear = gain > max(0.0, sure) and not methods[best].shipped
+    return Proposal(methods[best if clear else shipped[best]], gain, error, clear)

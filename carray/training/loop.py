@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +57,8 @@ def train_one_epoch(
     loader: Loader[Batch | FeatureBatch] = Loader(
         _on_features(live, plan, epoch, num_loaders) or plan, num_loaders
     )
-    torch.manual_seed(_torch_seed(live.config.seed, epoch, ranks.rank))
+    # three numbers in one; dropout and drop path draw from it
+    torch.manual_seed((live.config.seed * 1_000_003 + epoch) * 1_009 + ranks.rank)
     steps = _Steps(live, epoch, len(loader))
     watch = _LossWatch(live.numerics.device, ranks, epoch)
     for index, batch in enumerate(loader):
@@ -145,11 +146,6 @@ def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
     return compile_step(live.classifier, compute, plan.batch_size, plan.image_size)
 
 
-def _torch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Mix three numbers into one; dropout and drop path draw from it."""
-    return (seed * 1_000_003 + epoch) * 1_009 + rank
-
-
 @dataclass(frozen=True)
 class _Steps:
     """Which batches make one optimizer step; the epoch's last window may be shorter."""
@@ -186,18 +182,14 @@ def _forward_backward(
 ) -> Tensor:
     """Add one batch's gradient; return its loss, a scalar on the device."""
     inputs, targets = _inputs(live, batch)
-    with _sync_only_if(steps.ends_window(index), model):
+    no_sync = None if steps.ends_window(index) else getattr(model, "no_sync", None)
+    with no_sync() if no_sync else nullcontext():
         with live.numerics.autocast():
             logits = model(inputs, isinstance(batch, FeatureBatch))
         loss = live.loss(logits, targets)
         share = live.scaler.scale(loss / steps.window_size(index))
         share.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
-
-
-def _sync_only_if(needed: bool, model: nn.Module) -> AbstractContextManager[object]:
-    no_sync = getattr(model, "no_sync", None)
-    return nullcontext() if needed or no_sync is None else no_sync()
 
 
 def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:

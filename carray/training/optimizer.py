@@ -29,18 +29,14 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
         kwargs["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
         param_groups(classifier, config),
-        opt=_timm_name(config),
+        # timm's `sgd` is Nesterov's, who needs a momentum
+        opt="momentum" if config.name == "sgd" and config.momentum == 0 else config.name,
         lr=config.lr,
         weight_decay=0.0,
         momentum=config.momentum,
         **kwargs,
     )
     return optimizer
-
-
-def _timm_name(config: OptimizerConfig) -> str:
-    """Return what timm calls the optimizer; its `sgd` is Nesterov's, who needs a momentum."""
-    return "momentum" if config.name == "sgd" and config.momentum == 0 else config.name
 
 
 def start_momenta(optimizer: Optimizer) -> None:
@@ -62,7 +58,8 @@ def start_momenta(optimizer: Optimizer) -> None:
 def param_groups(classifier: Classifier, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Return groups of equal lr and weight decay; `peak_lr` is what the schedule scales."""
     scales = _scales(classifier.backbone, config.layer_decay)
-    skip = _not_decayed(classifier.backbone)
+    named: Any = getattr(classifier.backbone, "no_weight_decay", tuple)
+    skip = set(named())
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in classifier.named_parameters():
         inner = name.removeprefix("backbone.")
@@ -88,8 +85,3 @@ def _scales(backbone: nn.Module, layer_decay: float) -> dict[str, float]:
     )
     top = max(layers.values())
     return {name: layer_decay ** (top - layer) for name, layer in layers.items()}
-
-
-def _not_decayed(backbone: nn.Module) -> set[str]:
-    named: Any = getattr(backbone, "no_weight_decay", None)
-    return set(named()) if callable(named) else set()

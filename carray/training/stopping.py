@@ -62,17 +62,15 @@ def find_collapse(rows: Sequence[EpochRow], config: TrialConfig) -> Collapse | N
     counted = len(rows) - math.ceil(config.schedule.warmup_epochs)
     acute = _exploded(rows) or _dead(rows)
     needed, window = (EVALUATIONS, WINDOW) if acute else (FLAT_EVALUATIONS, FLAT_WINDOW)
-    if counted < needed or _ever_learned(rows) or not _looks_collapsed(rows[-window:]):
+    ever_learned = any(row[metrics.VAL_SKILL] > LEARNED for row in rows)
+    if counted < needed or ever_learned or not _looks_collapsed(rows[-window:]):
         return None
     if not acute and (_falls(rows[-window - 1 :]) or _wakes(rows[-window:])):
         return None
-    if not (_is_numb(rows[-window:]) or _is_still_exploded(rows[-1])):
+    still_exploded = min(_train_skill(rows[-1]), _val_skill(rows[-1])) < 5 * EXPLODED
+    if not (still_exploded or _is_numb(rows[-window:])):
         return None
     return Collapse(_cause(rows, config), _evidence(rows))
-
-
-def _ever_learned(rows: Sequence[EpochRow]) -> bool:
-    return any(row[metrics.VAL_SKILL] > LEARNED for row in rows)
 
 
 def _looks_collapsed(rows: Sequence[EpochRow]) -> bool:
@@ -105,10 +103,6 @@ def _exploded(rows: Sequence[EpochRow]) -> bool:
         or _val_skill(row) < 5 * EXPLODED
         for row in rows
     )
-
-
-def _is_still_exploded(row: EpochRow) -> bool:
-    return min(_train_skill(row), _val_skill(row)) < 5 * EXPLODED
 
 
 def _is_numb(rows: Sequence[EpochRow]) -> bool:

@@ -198,6 +198,8 @@ def build_live(
     numerics = build_numerics(spec, compute, device)
     # torch's stubs know no memory format in Module.to
     classifier = built.classifier.to(device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
+    labels = torch.from_numpy(data.images.labels[data.train])
+    counts = torch.bincount(labels, minlength=num_classes)
     return LiveTrial(
         trial=trial,
         config=config,
@@ -212,7 +214,7 @@ def build_live(
         averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
         initialisation=built.initialisation,
         parameters=built.parameters,
-        chance_loss=chance_loss(config.loss, _shares(data)),
+        chance_loss=chance_loss(config.loss, counts / len(data.train)),
     )
 
 
@@ -225,9 +227,3 @@ def disable_inplace_activations(classifier: nn.Module) -> None:
     for module in classifier.modules():
         if isinstance(module, COPIED_IN_PLACE):
             module.inplace = False
-
-
-def _shares(data: TrialData) -> Tensor:
-    """Return each class's share of the training images, (C,)."""
-    labels = torch.from_numpy(data.images.labels[data.train])
-    return torch.bincount(labels, minlength=len(data.classes)) / len(labels)

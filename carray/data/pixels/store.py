@@ -13,7 +13,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -180,7 +180,8 @@ def _valid(folder: Path, manifest: Manifest, side: int, fit: config.Fit) -> Pixe
     sums = np.frombuffer(raw_sums, np.uint32)
     if pixels is None or not _rows_match(pixels, sums, _sample(len(sums), side)):
         return None
-    _mark_used(folder)
+    with suppress(OSError):  # a read-only data folder keeps no order of use
+        os.utime(folder / "store.json")
     return PixelStore(folder, pixels, side, fit)
 
 
@@ -204,13 +205,6 @@ def _rows_match(
     rows: range | npt.NDArray[np.int64],
 ) -> bool:
     return len(pixels) == len(sums) and all(zlib.crc32(pixels[row]) == sums[row] for row in rows)
-
-
-def _mark_used(folder: Path) -> None:
-    try:
-        os.utime(folder / "store.json")
-    except OSError:  # a read-only data folder keeps no order of use
-        return
 
 
 @contextmanager
@@ -256,7 +250,8 @@ def _build(
         num_images = len(manifest.included)
         pixels = _open_array(aside / "pixels.u8", np.uint8, (num_images, side, side, 3))
         sums = _open_array(aside / "checksums.u32", np.uint32, (num_images,))
-        missing = [row for row in range(num_images) if not _is_filled(pixels, sums, row)]
+        filled = (bool(own) and zlib.crc32(pixels[row]) == own for row, own in enumerate(sums))
+        missing = [row for row, is_filled in enumerate(filled) if not is_filled]
         fill_store(pixels, sums, manifest, side, fit, missing, progress)
         pixels.flush()
         sums.flush()
@@ -285,10 +280,6 @@ def _open_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> 
     with path.open("ab") as file:
         file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype, "r+", shape=shape)
-
-
-def _is_filled(pixels: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint32], row: int) -> bool:
-    return bool(sums[row]) and zlib.crc32(pixels[row]) == sums[row]
 
 
 def fill_store(

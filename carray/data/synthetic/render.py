@@ -119,7 +119,9 @@ def _plan(images_per_class: int, rng: np.random.Generator) -> list[_Picture]:
     for _ in range(wrong):
         _mislabel(pictures, next(drawn), rng)
     for kind in range(corrupt):
-        _corrupt(pictures, next(drawn), ("truncated", "empty", "text")[kind % 3])
+        one = pictures[index := next(drawn)]
+        flaw = Flaw(one.path, "corrupt", ("truncated", "empty", "text")[kind % 3])
+        pictures[index] = _Picture(one.path, one.model, one.number, flaw)
     for number in range(near):
         original = pictures[next(drawn)]
         _add_copy(
@@ -139,11 +141,6 @@ def _mislabel(pictures: list[_Picture], index: int, rng: np.random.Generator) ->
     flaw = Flaw(one.path, "wrong_label", truth.label)
     number = one.number + 10_000  # another seed than the truth's own pictures
     pictures[index] = _Picture(one.path, truth, number, flaw)
-
-
-def _corrupt(pictures: list[_Picture], index: int, how: str) -> None:
-    one = pictures[index]
-    pictures[index] = _Picture(one.path, one.model, one.number, Flaw(one.path, "corrupt", how))
 
 
 def _add_copy(

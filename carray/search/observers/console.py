@@ -105,7 +105,8 @@ class Board:
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Show a trial's end, and how the study stands."""
         self._take(record)
-        self._say(f"{_label(record)} is {record.state}{_why(record)}. {self._standing()}")
+        why = f" ({record.reason})" if record.reason else ""
+        self._say(f"{_label(record)} is {record.state}{why}. {self._standing()}")
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Show the study's end."""
@@ -304,10 +305,6 @@ def open_board(as_json: bool = False) -> Board:
 def _label(record: TrialRecord) -> str:
     kind = record.kind if record.kind in ("refit", "fold") else "trial"
     return f"{kind} {record.number:04d}"
-
-
-def _why(record: TrialRecord) -> str:
-    return f" ({record.reason})" if record.reason else ""
 
 
 def _drawn(record: TrialRecord) -> str:

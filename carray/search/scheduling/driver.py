@@ -358,7 +358,8 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        row = {name: float(measured[name]) for name in EPOCH_METRICS if _is_number(measured, name)}
+        numbers = {name: measured.get(name) for name in EPOCH_METRICS}
+        row = {name: float(each) for name, each in numbers.items() if isinstance(each, int | float)}
         number, epoch = trial.config["number"], int(result[EPOCH])
         with self._driver.capturing_errors():
             self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))
@@ -369,10 +370,6 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
         trial.metric_n_steps.clear()
 
     on_trial_error = on_trial_complete
-
-
-def _is_number(result: dict[str, Any], name: str) -> bool:
-    return isinstance(result.get(name), int | float)
 
 
 class _EarlyEnds(tune.Stopper):  # type: ignore[misc]

@@ -68,8 +68,12 @@ class Portfolio(_Part):
         cls, recipes: Sequence[Mapping[str, Any]], metric: str, made_from: Sequence[Origin]
     ) -> Self:
         """Make a portfolio of whole recipes; what they have in common is told once."""
-        first = recipes[0]
-        common = [n for n in first if len(recipes) > 1 and all(_has(r, n, first) for r in recipes)]
+        first, lacks = recipes[0], object()
+        common = [
+            name
+            for name, value in first.items()
+            if len(recipes) > 1 and all(each.get(name, lacks) == value for each in recipes)
+        ]
         return cls(
             metric=metric,
             made_from=tuple(made_from),
@@ -238,7 +242,3 @@ def _by_data_set(studies: Sequence[RecordedStudy], opinions: Float64s) -> Float6
         for data in dict.fromkeys(names)
     ]
     return np.stack(rows)
-
-
-def _has(recipe: Mapping[str, Any], name: str, first: Mapping[str, Any]) -> bool:
-    return name in recipe and recipe[name] == first[name]

@@ -54,7 +54,8 @@ def read_recorded(folder: StudyFolder) -> RecordedStudy:
     """
     study = folder.record()
     records = [r for _, r in folder.trials() if r.kind == "search" and r.state in USED]
-    curves = [_curve(record, study.metric) for record in records]
+    values = ([row.get(study.metric, np.nan) for row in record.epochs] for record in records)
+    curves = [np.array(own, np.float64) for own in values]
     finite = [
         (r, c) for r, c in zip(records, curves, strict=True) if c.size and np.isfinite(c).all()
     ]
@@ -109,7 +110,3 @@ def _extrapolated(curve: Float64s, full: Float64s, metric: str) -> Float64s:
 def _distance(values: Float64s, metric: str) -> Float64s:
     """Return how far values are from perfect, a loss itself or one minus a share; and back."""
     return values if Objective(metric).direction == "minimize" else 1.0 - values
-
-
-def _curve(record: TrialRecord, metric: str) -> Float64s:
-    return np.array([row.get(metric, np.nan) for row in record.epochs], np.float64)
