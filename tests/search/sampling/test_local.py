@@ -53,6 +53,11 @@ def study_with(points: list[dict[str, float | str | int]], **options: object) ->
     return study
 
 
+def is_learners(number: int) -> bool:
+    """Whether the learner draws a trial of a study that was given points."""
+    return number >= STARTUP_TRIALS and number % GLOBAL_EVERY == GLOBAL_EVERY - 1
+
+
 GOOD = {"lr": 2e-3, "drop": 0.1, "width": 8, "net": "b"}
 BAD = {"lr": 9e-2, "drop": 0.5, "width": 60, "net": "c"}
 
@@ -63,8 +68,7 @@ def test_copies_are_near_the_anchor_and_within_the_ranges() -> None:
 
     study = study_with([GOOD, BAD], anchors=anchors)
     drawn = [draw(study.ask()) for _ in range(200)]
-    copies = [d for n, d in enumerate(drawn, start=2) if n % GLOBAL_EVERY != GLOBAL_EVERY - 1]
-    copies = copies[SEEDS - 1 :]
+    copies = [d for n, d in enumerate(drawn, start=2) if not is_learners(n)][SEEDS - 1 :]
     ratios = np.log10([float(d["lr"]) / 2e-3 for d in copies])
     assert np.median(np.abs(ratios)) < 0.3
     same = UNCHANGED + (1 - UNCHANGED) * (1 - CHANGED)
@@ -92,7 +96,7 @@ def test_a_draw_that_had_to_wait_is_no_given_point() -> None:
 def test_every_fourth_trial_is_the_learners() -> None:
     study = study_with([GOOD], anchors=lambda: {0: 1.0})
     drawn = [draw(study.ask()) for _ in range(120)]
-    others = [d for n, d in enumerate(drawn, start=1) if n % GLOBAL_EVERY == GLOBAL_EVERY - 1]
+    others = [d for n, d in enumerate(drawn, start=1) if is_learners(n)]
     assert np.std([np.log10(float(d["lr"])) for d in others]) > 0.6  # of 0.87 over all of the range
 
 
