@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ from carray.tracking.sync import study_files
 from tests.tracking.memory import MemoryTracker
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
-
-Reader = Callable[[], dict[int, TrialRun]]
 
 
 @pytest.fixture
@@ -68,17 +67,6 @@ def read_run(client: Any, run: Any) -> TrialRun:
     )
 
 
-@pytest.fixture(params=["memory", "mlflow", "apart"])
-def tracked(request: pytest.FixtureRequest, runs: RunsFolder) -> Iterator[tuple[Tracker, Reader]]:
-    if request.param == "memory":
-        memory = MemoryTracker()
-        yield memory, lambda: memory.runs
-        return
-    apart = request.param == "apart"
-    tracker = SubprocessTracker(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
-    yield tracker, lambda: read_mlflow(runs)
-
-
 def run_study(tracker: Tracker, folder: StudyFolder) -> None:
     study = folder.record()
     tracker.study_started(study, study_files(folder))
@@ -93,13 +81,37 @@ def run_study(tracker: Tracker, folder: StudyFolder) -> None:
     tracker.study_ended(study.model_copy(update={"state": "complete", "ended_at": 1200.0}))
 
 
-def test_trials_are_runs_with_drawn_params_tags_and_curves(
-    tracked: tuple[Tracker, Reader], runs: RunsFolder
-) -> None:
-    tracker, read = tracked
-    run_study(tracker, make_study(runs))
-    tracker.close()
-    trials = read()
+@dataclass
+class Told:
+    """A study that a tracker was told from its start to its end, and what it then shows."""
+
+    kind: str
+    runs: RunsFolder
+    folder: StudyFolder
+    memory: MemoryTracker = field(default_factory=MemoryTracker)
+    trials: dict[int, TrialRun] = field(default_factory=dict)
+
+    def tell(self) -> dict[int, TrialRun]:
+        """Tell it all, by a new tracker over the same store; return every trial's run."""
+        tracker: Tracker = self.memory
+        if self.kind != "memory":
+            opened = SubprocessTracker if self.kind == "apart" else open_tracker
+            tracker = opened(self.runs, pytest.fail)
+        run_study(tracker, self.folder)
+        tracker.close()
+        return dict(self.memory.runs) if self.kind == "memory" else read_mlflow(self.runs)
+
+
+@pytest.fixture(scope="module", params=["memory", "mlflow", "apart"])
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    runs = with_store(tmp_path_factory.mktemp("told") / "runs")
+    told = Told(request.param, runs, make_study(runs))
+    told.trials = told.tell()
+    return told
+
+
+def test_trials_are_runs_with_drawn_params_tags_and_curves(told: Told) -> None:
+    trials = told.trials
     assert sorted(trials) == [0, 1]
     drawn = trials[0].tags["carray.drawn"].split(", ")
     assert {name: trials[0].params[name] for name in drawn} == {
@@ -113,41 +125,19 @@ def test_trials_are_runs_with_drawn_params_tags_and_curves(
     assert [row["val/log_loss"] for row in trials[0].curves] == [1.0, 0.5, 9.0, 0.25]
 
 
-def test_a_run_shows_its_best_epoch_beside_its_last(
-    tracked: tuple[Tracker, Reader], runs: RunsFolder
-) -> None:
-    tracker, read = tracked
-    run_study(tracker, make_study(runs))
-    tracker.close()
-    at_third = read()[0].curves[2]
+def test_a_run_shows_its_best_epoch_beside_its_last(told: Told) -> None:
+    at_third = told.trials[0].curves[2]
     assert at_third["val/log_loss"] == 9.0
     assert at_third["best/val/log_loss"] == 0.5
     assert at_third["best/epoch"] == 2
 
 
-def test_record_and_logits_go_up_with_the_trial(
-    tracked: tuple[Tracker, Reader], runs: RunsFolder
-) -> None:
-    tracker, read = tracked
-    run_study(tracker, make_study(runs))
-    tracker.close()
-    assert {"record.json", "logits.npz"} <= set(read()[0].files)
+def test_record_and_logits_go_up_with_the_trial(told: Told) -> None:
+    assert {"record.json", "logits.npz"} <= set(told.trials[0].files)
 
 
-def test_telling_a_study_twice_changes_nothing(
-    tracked: tuple[Tracker, Reader], runs: RunsFolder
-) -> None:
-    tracker, read = tracked
-    folder = make_study(runs)
-    run_study(tracker, folder)
-    tracker.close()
-    before = read()
-    if not isinstance(tracker, MemoryTracker):
-        apart = isinstance(tracker, SubprocessTracker)
-        tracker = SubprocessTracker(runs, pytest.fail) if apart else open_tracker(runs, pytest.fail)
-    run_study(tracker, folder)
-    tracker.close()
-    after = read()
+def test_telling_a_study_twice_changes_nothing(told: Told) -> None:
+    after, before = told.tell(), told.trials
     assert {n: run.curves for n, run in after.items()} == {n: r.curves for n, r in before.items()}
 
 
