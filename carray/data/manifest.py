@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -66,6 +67,8 @@ class PrepareSettings(BaseModel):
     """The splits that the source brought; they were kept."""
     folds: int = 0
     seed: int = 0
+    reading: str = ""
+    """Which columns of a table were taken for what."""
     notes: tuple[str, ...] = ()
     """What a person should know: leaks, suspected labels, why there is no blend split."""
     store_budget_gib: float = STORE_BUDGET_GIB
@@ -240,10 +243,7 @@ def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Prep
 def _read_file(folder: Path) -> _File:
     path = folder / MANIFEST_FILE
     if not path.exists():
-        what = "is a file" if folder.is_file() else "doesn't exist"
-        what = "has no manifest" if folder.is_dir() else what
-        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
-        raise DataError(f"the data folder {folder} {what}: {cure}")
+        raise DataError(_no_manifest(folder))
     again = "run `carray data prepare` again"
     try:
         raw: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
@@ -255,6 +255,34 @@ def _read_file(folder: Path) -> _File:
         raise DataError(f"{path} can't be read ({describe(error)}): {again}") from None
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} can't be read ({error}): {again}") from None
+
+
+def _no_manifest(folder: Path) -> str:
+    """Say what a folder is that is no data folder, and which command makes one of it."""
+    if not folder.exists():
+        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
+        return f"the data folder {folder} doesn't exist: {cure}"
+    what = "is a file" if folder.is_file() else "has no manifest"
+    made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
+    if folder.is_dir() and not _holds_images(folder):
+        made = folder
+        return (
+            f"the data folder {folder} {what}: `carray data prepare SOURCE --out {made}` makes it"
+        )
+    held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
+    return (
+        f"the data folder {folder} {what}, it is {held}: "
+        f"`carray data prepare {quote(str(folder))} --out {quote(str(made))}` makes a data folder "
+        f"of it, so give {made} then"
+    )
+
+
+def _holds_images(folder: Path) -> bool:
+    """Say whether there is an image below a folder; the first one found ends the search."""
+    from carray.data.pixels.decode import IMAGE_SUFFIXES  # not sooner: OpenCV comes with it
+
+    files = (name for _, _, names in os.walk(folder) for name in names)
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files)
 
 
 def _read_images(path: Path) -> pd.DataFrame:
