@@ -33,7 +33,7 @@ def read(folder: Path, *lines: str, name: str = "list.csv") -> ImageList:
         (",image_name", "0,imgs/sub/car_0.jpg", "1,imgs/sub/car_1.jpg"),
         ("id,photo", "2,car_0.JPG", "0,car_1.JPG"),
         ("image", "sub/car_0", "sub/car_1"),
-        ("image", "/home/other/imgs/sub/car_0.jpg", "/home/other/imgs/sub/car_1.jpg"),
+        ("image", "/disk/other/imgs/sub/car_0.jpg", "/disk/other/imgs/sub/car_1.jpg"),
         ("imgs/sub/car_0.jpg", "imgs/sub/car_1.jpg"),
         ("car_0", "car_1"),
         ("photo,by", "car_0,Ann", "car_1,Bob"),

@@ -149,7 +149,7 @@ def test_a_header_that_is_an_image_is_refused(photos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/home/other/cars/{}", "C:\\data\\cars\\{}", "https://host/cars/{}", "../photos/{}"]
+    "path", ["/disk/other/cars/{}", "C:\\data\\cars\\{}", "https://host/cars/{}", "../photos/{}"]
 )
 def test_paths_of_another_machine_are_found_by_their_longest_end(
     photos: Path, tmp_path: Path, path: str
