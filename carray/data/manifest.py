@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from shlex import quote
 from typing import Literal
@@ -27,6 +28,7 @@ from carray.typing import Rows
 SPLITS = ("train", "val", "blend", "test")
 VERSION = 1
 STORE_BUDGET_GIB = 50.0
+LOOKED_AT = 10_000  # files below a folder that may tell that it holds images
 MANIFEST_FILE, IMAGES_FILE = "manifest.json", "images.csv"
 
 Crop = Literal["none", "box"]
@@ -259,17 +261,13 @@ def _read_file(folder: Path) -> _File:
 
 def _no_manifest(folder: Path) -> str:
     """Say what a folder is that is no data folder, and which command makes one of it."""
-    if not folder.exists():
-        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
-        return f"the data folder {folder} doesn't exist: {cure}"
     what = "is a file" if folder.is_file() else "has no manifest"
-    made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
-    if folder.is_dir() and not _holds_images(folder):
-        made = folder
-        return (
-            f"the data folder {folder} {what}: `carray data prepare SOURCE --out {made}` makes it"
-        )
+    what = what if folder.exists() else "doesn't exist"
+    if not folder.is_file() and not _holds_images(folder):
+        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
+        return f"the data folder {folder} {what}: {cure}"
     held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
+    made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
     return (
         f"the data folder {folder} {what}, it is {held}: "
         f"`carray data prepare {quote(str(folder))} --out {quote(str(made))}` makes a data folder "
@@ -278,11 +276,11 @@ def _no_manifest(folder: Path) -> str:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Say whether there is an image below a folder; the first one found ends the search."""
+    """Say whether there is an image below a folder, as far as a short look tells."""
     from carray.data.pixels.decode import IMAGE_SUFFIXES  # not sooner: OpenCV comes with it
 
     files = (name for _, _, names in os.walk(folder) for name in names)
-    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files)
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in islice(files, LOOKED_AT))
 
 
 def _read_images(path: Path) -> pd.DataFrame:

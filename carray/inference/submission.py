@@ -43,7 +43,7 @@ class Sample:
             DataError: it has fewer than two columns, or no rows.
         """
         table = read_table(file)
-        columns = table.columns if table.rows else ()
+        columns = table.columns if table.rows and table.has_header else ()
         if len(columns) < 2:
             raise DataError(
                 f"the sample submission {file} must have an id column and at least one more, such "

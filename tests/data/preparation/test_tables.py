@@ -126,8 +126,8 @@ def test_other_columns_and_words_of_splits(
     assert f"split from {name}{f' ({odd})' if odd else ''}" in listing.reading
 
 
-def test_a_column_of_numbers_is_no_split(photos: Path, tmp_path: Path) -> None:
-    table = table_of(tmp_path, "image,label,doors,fold", "0.jpg,a,0,1", "1.jpg,b,1,0")
+def test_a_column_of_numbers_or_of_one_word_is_no_split(photos: Path, tmp_path: Path) -> None:
+    table = table_of(tmp_path, "image,label,doors,kind", "0.jpg,a,0,train", "1.jpg,b,1,train")
     assert splits(list_source(table, photos)) == {"0.jpg": "", "1.jpg": ""}
 
 

@@ -33,8 +33,9 @@ class SplitColumn:
     """Word in small letters -> split, "" where it is unknown."""
 
     def tells_all(self) -> bool:
-        """Say whether every word is known, and one stands for train."""
-        return all(self.words.values()) and "train" in self.words.values()
+        """Say whether every word is known, for train and for other splits."""
+        splits = set(self.words.values())
+        return "train" in splits and "" not in splits and len(splits) > 1
 
     def told(self) -> str:
         """Say what was taken: `set (0 for train, 1 for val)`; words that are splits go unsaid."""
