@@ -3,6 +3,7 @@
     CarrayError             what a user can cause and mend; the command line prints it, exit code 2
     ├── ConfigError         a value, a name or a search space that breaks a rule
     ├── DataError           a data set that is missing, broken or too small
+    │   └── DataErrors      several of these, said at once
     ├── WeightsError        pretrained weights that can't be had or don't fit
     ├── RecordError         a study, trial, record or model package that can't be read
     ├── PlanError           a plan that the cluster can't place
@@ -19,6 +20,7 @@ Messages give the value, the rule and the cure, in one sentence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
@@ -34,6 +36,15 @@ class ConfigError(CarrayError):
 
 class DataError(CarrayError):
     """A data set is missing, broken or too small for what was asked."""
+
+
+class DataErrors(DataError):
+    """Several things are wrong with what a person gave; each stands on a line."""
+
+    def __init__(self, errors: Iterable[CarrayError]) -> None:
+        self.errors = tuple(errors)
+        listed = "".join(f"\n- {error}" for error in self.errors)
+        super().__init__(f"{len(self.errors)} things are wrong:{listed}")
 
 
 class WeightsError(CarrayError):
@@ -70,6 +81,36 @@ class TrialFailed(TrialError):
 
 class TrialInfeasible(TrialError):
     """A trial asked for more memory than there is: its state is `infeasible`."""
+
+
+class Complaints:
+    """What is wrong with what a person gave, all of it at once."""
+
+    def __init__(self) -> None:
+        self._heard: list[CarrayError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._heard)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Keep a `DataError` or `ConfigError` for later."""
+        try:
+            yield
+        except (DataError, ConfigError) as error:
+            self._heard += error.errors if isinstance(error, DataErrors) else [error]
+
+    def refuse(self) -> None:
+        """Raise what was kept, if anything was.
+
+        Raises:
+            DataErrors: several; each of them on a line.
+            CarrayError: the only one, as it was.
+        """
+        if len(self._heard) == 1:
+            raise self._heard[0]
+        if self._heard:
+            raise DataErrors(self._heard)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -31,9 +31,14 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="The data folder to write.")],
     images: Annotated[Path | None, typer.Option(help="Image folder of a CSV.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image names.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="CSV column of classes.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="CSV column of classes, or several: make,model.")
+    ] = None,
     level: Annotated[
         int | None, typer.Option(help="Levels of folders that name a class: 2 for MAKE/MODEL.")
+    ] = None,
+    split_words: Annotated[
+        str | None, typer.Option(help="Of a CSV's split column: 0=train,1=val,2=test.")
     ] = None,
     min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 0,
     near_duplicates: Annotated[
@@ -86,6 +91,7 @@ def prepare(
         id_column=id_column,
         label_column=label_column,
         level=level,
+        split_words=split_words,
         min_images=min_images,
         near_duplicates=near_duplicates,
         crop="box" if crop == "box" else "none",
@@ -201,6 +207,7 @@ def _head_lines(summary: DataSummary) -> list[str]:
     return [
         f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})",
         f"{summary.images:,} images of {len(summary.classes)} classes: {splits}",
+        *([f"read: {summary.reading}"] if summary.reading else []),
         *(["; ".join(told)] if told else []),
     ]
 

@@ -11,7 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -26,6 +28,7 @@ from carray.typing import Rows
 SPLITS = ("train", "val", "blend", "test")
 VERSION = 1
 STORE_BUDGET_GIB = 50.0
+LOOKED_AT = 10_000  # files below a folder that may tell that it holds images
 MANIFEST_FILE, IMAGES_FILE = "manifest.json", "images.csv"
 
 Crop = Literal["none", "box"]
@@ -66,6 +69,8 @@ class PrepareSettings(BaseModel):
     """The splits that the source brought; they were kept."""
     folds: int = 0
     seed: int = 0
+    reading: str = ""
+    """Which columns of a table were taken for what."""
     notes: tuple[str, ...] = ()
     """What a person should know: leaks, suspected labels, why there is no blend split."""
     store_budget_gib: float = STORE_BUDGET_GIB
@@ -240,10 +245,7 @@ def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Prep
 def _read_file(folder: Path) -> _File:
     path = folder / MANIFEST_FILE
     if not path.exists():
-        what = "is a file" if folder.is_file() else "doesn't exist"
-        what = "has no manifest" if folder.is_dir() else what
-        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
-        raise DataError(f"the data folder {folder} {what}: {cure}")
+        raise DataError(_no_manifest(folder))
     again = "run `carray data prepare` again"
     try:
         raw: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
@@ -255,6 +257,30 @@ def _read_file(folder: Path) -> _File:
         raise DataError(f"{path} can't be read ({describe(error)}): {again}") from None
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} can't be read ({error}): {again}") from None
+
+
+def _no_manifest(folder: Path) -> str:
+    """Say what a folder is that is no data folder, and which command makes one of it."""
+    what = "is a file" if folder.is_file() else "has no manifest"
+    what = what if folder.exists() else "doesn't exist"
+    if not folder.is_file() and not _holds_images(folder):
+        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
+        return f"the data folder {folder} {what}: {cure}"
+    held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
+    made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
+    return (
+        f"the data folder {folder} {what}, it is {held}: "
+        f"`carray data prepare {quote(str(folder))} --out {quote(str(made))}` makes a data folder "
+        f"of it, so give {made} then"
+    )
+
+
+def _holds_images(folder: Path) -> bool:
+    """Say whether there is an image below a folder, as far as a short look tells."""
+    from carray.data.pixels.decode import IMAGE_SUFFIXES  # not sooner: OpenCV comes with it
+
+    files = (name for _, _, names in os.walk(folder) for name in names)
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in islice(files, LOOKED_AT))
 
 
 def _read_images(path: Path) -> pd.DataFrame:

@@ -48,6 +48,8 @@ class DataSummary(BaseModel):
     excluded: list[Exclusion]
     excluded_by_reason: dict[str, int]
     merged: dict[str, str]
+    reading: str = ""
+    """Which columns of a table were taken for what."""
     notes: tuple[str, ...]
 
 
@@ -73,6 +75,7 @@ def summarise(manifest: Manifest) -> DataSummary:
         excluded=[Exclusion(image_id=i, label=label, reason=why) for i, label, why in rows],
         excluded_by_reason=dict(Counter(why.partition(":")[0] for _, _, why in rows)),
         merged=settings.merge,
+        reading=settings.reading,
         notes=settings.notes,
     )
 

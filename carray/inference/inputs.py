@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from glob import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
+from carray.data.pixels.decode import Box
+from carray.data.preparation.sources.columns import (
+    box_columns,
+    boxes_of,
+    id_columns,
+    image_column,
+    is_of_files,
+    told_reading,
+)
+from carray.data.preparation.sources.image_finder import ImageFinder
+from carray.data.preparation.sources.listing import walk_images
+from carray.data.preparation.sources.table_file import TABLE_SUFFIXES, Table, read_table
 from carray.errors import DataError, RecordError, did_you_mean
 from carray.files import recover_folders, recovered
 from carray.inference.package import packages, write_version
 from carray.inference.versions import find_version
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
-
-BOX_COLUMNS = tuple(
-    tuple(f"{prefix}{edge}" for edge in ("x1", "y1", "x2", "y2"))
-    for prefix in ("box_", "bbox_", "")
-)
-PATH_COLUMNS = ("path", "image", "image_path", "file", "filename", "file_name", "id", "image_id")
 
 _Image = tuple[Path, str, Box | None]
 
@@ -63,6 +66,8 @@ class ImageList:
     paths: tuple[Path, ...]
     names: tuple[str, ...]
     boxes: tuple[Box | None, ...]
+    readings: tuple[str, ...] = ()
+    """Which columns of tables were taken for what."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,83 +78,66 @@ class ImageList:
             tuple(self.paths[place] for place in places),
             tuple(self.names[place] for place in places),
             tuple(self.boxes[place] for place in places),
+            self.readings,
         )
 
 
 def find_images(sources: Sequence[str | Path]) -> ImageList:
-    """Return the images of files, folders (searched whole) and CSV files, in order.
+    """Return the images of files, folders (searched whole) and tables, in order.
 
-    A CSV has a column of paths, relative to its own folder: one of `PATH_COLUMNS`, else its first;
-    and may have one of `BOX_COLUMNS`.
+    A table has a column of image names, as `carray data prepare` reads it, from its own folder on;
+    and may have one of boxes. A list of names needs no header.
 
     Raises:
-        DataError: a source doesn't exist, or none holds an image.
+        DataError: a source doesn't exist, none holds an image, or a table can be read in two ways.
     """
-    found = [image for source in sources for image in _images_of(Path(source))]
+    readings: list[str] = []
+    found = [image for source in sources for image in _images_of(Path(source), readings)]
     if not found:
         where = ", ".join(str(source) for source in sources) or "nothing"
         raise DataError(f"no image in {where}: give image files, folders or a CSV of paths")
     paths, names, boxes = zip(*found, strict=True)
-    return ImageList(paths, names, boxes)
+    return ImageList(paths, names, boxes, tuple(readings))
 
 
-def _images_of(source: Path) -> Iterable[_Image]:
+def _images_of(source: Path, readings: list[str]) -> Iterable[_Image]:
     if source.is_dir():
-        from carray.data.preparation.sources.listing import (
-            walk_images,  # not sooner: pandas comes with it
-        )
-
         files = sorted(walk_images(source)[0])
         return [(file, file.relative_to(source).as_posix(), None) for file in files]
     if not source.exists():
         raise DataError(f"there is no image, folder or CSV at {source}")
-    if source.suffix.lower() == ".csv":
-        rows = read_csv(source)
-        columns = list(rows[0]) if rows else []
-        column = path_column(columns)
-        box = next((known for known in BOX_COLUMNS if set(known) <= set(columns)), None)
-        return [(_beside(source, row[column]), row[column], _box(row, box)) for row in rows]
+    if source.suffix.lower() in TABLE_SUFFIXES:
+        return _images_of_table(source, readings)
     return [(source, source.name, None)]
 
 
-def _box(row: dict[str, str], columns: tuple[str, ...] | None) -> Box | None:
-    """Return a row's box, None where it has none."""
-    if columns is None or not all(row[column].strip() for column in columns):
-        return None
-    try:
-        x1, y1, x2, y2 = (round(float(row[column])) for column in columns)
-    except (ValueError, OverflowError):
-        return None
-    return (x1, y1, x2, y2) if x1 >= 0 else None
+def _images_of_table(source: Path, readings: list[str]) -> Iterable[_Image]:
+    """Return the images that a table names; what was taken for what is added to `readings`."""
+    table = read_table(source)
+    finder = ImageFinder(source.parent.resolve(), anywhere=True)
+    if len(table.columns) == 1:
+        table = _with_first_line(table, finder)
+    known = id_columns(table) or any(is_of_files(table, name) for name in table.columns)
+    column, found = image_column(table, finder, None if known else table.columns[0])
+    names = table.cells(column)
+    _refuse_several(source, found.several(names))
+    box = box_columns(table)
+    told = told_reading(table, {"images": [column], "boxes": box})
+    readings.append(f"{source.name}: {told}{found.told(finder.folder)}")
+    return list(zip(found.paths, names, boxes_of(table, box), strict=True))
 
 
-def _beside(csv_file: Path, name: str) -> Path:
-    """Return the file that a CSV names; without an ending, the image that has that stem."""
-    path = csv_file.parent / name
-    if path.suffix.lower() not in IMAGE_SUFFIXES and not path.exists():
-        found = sorted(path.parent.glob(f"{escape(path.name)}.*"))
-        images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
-        return images[0] if images else path
-    return path
+def _with_first_line(table: Table, finder: ImageFinder) -> Table:
+    """Return a table of one column with its first line as a row, if it names an image too."""
+    [first] = table.columns
+    if not table.has_header or id_columns(table) or not finder.find_all([first]).num_found:
+        return table
+    return replace(table, columns=("column 1",), rows=((first,), *table.rows), has_header=False)
 
 
-def path_column(columns: Sequence[str]) -> str:
-    """Return the column that holds paths: a known name, else the first."""
-    known = [column for column in columns if column.strip().lower() in PATH_COLUMNS]
-    return (known or list(columns) or ["path"])[0]
-
-
-def read_csv(file: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header; a byte-order mark is dropped.
-
-    Raises:
-        DataError: it can't be read as UTF-8 text with a header.
-    """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            return [
-                {key: value or "" for key, value in row.items() if key is not None}
-                for row in csv.DictReader(opened)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} can't be read as a CSV ({error}): save it as UTF-8") from None
+def _refuse_several(source: Path, names: Sequence[str]) -> None:
+    if names:
+        raise DataError(
+            f"{len(names)} names in {source} may be several images, the first is {names[0]!r}: "
+            f"write their paths from {source.parent} on"
+        )

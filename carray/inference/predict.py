@@ -130,6 +130,7 @@ def predict_to_csv(
             *_view_notes(card),
             *_merge_notes(card),
             *_notes(card.crop, found),
+            *found.readings,
         ),
         time.monotonic() - start,
         tuple(rows),

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carray.data.preparation.sources.columns import ID_NAMES
+from carray.data.preparation.sources.listing import nfc
+from carray.data.preparation.sources.table_file import read_table
 from carray.errors import DataError, did_you_mean
-from carray.inference.inputs import ImageList, path_column, read_csv
+from carray.inference.inputs import ImageList
 
 if TYPE_CHECKING:
     from carray.inference.predictor import Predictions
@@ -39,16 +42,17 @@ class Sample:
         Raises:
             DataError: it has fewer than two columns, or no rows.
         """
-        rows = read_csv(file)
-        columns = list(rows[0]) if rows else []
+        table = read_table(file)
+        columns = table.columns if table.rows and table.has_header else ()
         if len(columns) < 2:
             raise DataError(
                 f"the sample submission {file} must have an id column and at least one more, such "
                 "as Id,Category, or Id and one column a class"
             )
-        identity = path_column(columns)
+        known = [column for column in columns if column.lower() in ID_NAMES]
+        identity = (*known, columns[0])[0]
         others = tuple(column for column in columns if column != identity)
-        return cls(file, identity, others, tuple(row[identity] for row in rows))
+        return cls(file, identity, others, tuple(table.cells(identity)))
 
     def matched(self, found: ImageList) -> ImageList:
         """Return the images of the sample's ids, with or without file ending, in its order.
@@ -60,10 +64,10 @@ class Sample:
         last: dict[str, dict[Path, int]] = {}
         for place, (path, name) in enumerate(zip(found.paths, found.names, strict=True)):
             for known in (name, str(Path(name).with_suffix(""))):
-                whole.setdefault(known, {})[path] = place
+                whole.setdefault(nfc(known), {})[path] = place
             for known in (path.name, path.stem):
-                last.setdefault(known, {})[path] = place
-        known_as = {own: whole.get(own) or last.get(own) or {} for own in self.ids}
+                last.setdefault(nfc(known), {})[path] = place
+        known_as = {own: whole.get(nfc(own)) or last.get(nfc(own)) or {} for own in self.ids}
         missing = [own for own in self.ids if not known_as[own]]
         if missing:
             raise DataError(

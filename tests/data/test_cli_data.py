@@ -97,3 +97,27 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     assert why in err
     assert err.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+def test_photographs_and_tables_that_are_not_prepared_name_the_command(
+    carray: Run, tmp_path: Path
+) -> None:
+    photos = image_folder(tmp_path / "my cars", {"a": 1})
+    code, _, err = carray("tune", photos, "--trials", 1, "--runs", tmp_path / "runs")
+    assert code == 2
+    assert f"`carray data prepare '{photos}' --out '{photos}-data'` makes a data folder" in err
+    (tmp_path / "cars.csv").write_text("image,label\n")
+    _, _, err = carray("data", "show", tmp_path / "cars.csv")
+    assert f"`carray data prepare {tmp_path}/cars.csv --out {tmp_path}/cars-data`" in err
+    assert carray("data", "show", tmp_path / "none")[2].count("doesn't exist") == 1
+
+
+def test_what_was_taken_from_a_table_is_printed(carray: Run, tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 4, "b": 4})
+    rows = [f"{name}/{number:02d}.jpg;{name};{number % 2}" for name in "ab" for number in range(4)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["image;label;part", *rows]) + "\n")
+    call = ("prepare", table, "--out", tmp_path / "data", "--split-words", "0=train,1=test")
+    _, out, _ = carray("data", *call, "--val", 0, "--blend", 0)
+    words = "split from part (0 for train, 1 for test)"
+    assert f"read: image from image, label from label, {words}; separated by semicolons" in out

@@ -27,7 +27,7 @@ from carray.data.preparation.sources import Listing, SourceImage, list_source
 from carray.data.preparation.sources.listing import natural_key
 from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
-from carray.errors import DataError
+from carray.errors import Complaints, DataError
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
@@ -43,6 +43,7 @@ def prepare(
     id_column: str | None = None,
     label_column: str | None = None,
     level: int | None = None,
+    split_words: str | None = None,
     min_images: int = 0,
     near_duplicates: str = "exclude",
     crop: Crop = "none",
@@ -69,8 +70,10 @@ def prepare(
         out: the data folder to write.
         images: a CSV's image folder; its own folder if None.
         id_column: a CSV's column of ids; the usual names are known.
-        label_column: a CSV's column of labels; the usual names are known.
+        label_column: a CSV's column of labels, or several that make one together: `make,model`;
+            the usual names are known.
         level: how many levels of folders name a class; the first if None.
+        split_words: what the words of a CSV's column of splits stand for: `0=train,1=val,2=test`.
         min_images: classes with fewer images are left out.
         near_duplicates: `exclude` leaves out the copies of test and val images in the source's
             own splits, `report` only keeps copies in one split, `off` doesn't look for them.
@@ -90,25 +93,33 @@ def prepare(
         DataError: the source can't be used, with the reason; no data folder is written then. What
             was read of the images is kept beside it, as after an interrupt: the next call goes on.
     """
-    shares = SplitFractions(val, blend, test, folds, seed)
-    shares.check()
-    if near_duplicates not in NEAR_DUPLICATES:
-        raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
-    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
-        if not 0 <= number < float("inf"):
-            raise DataError(f"--{name} {number:g} must be a number from 0")
-    listing = list_source(
-        Path(source), Path(images) if images else None, id_column, label_column, level
-    )
     folder = Path(out).resolve()
-    if listing.kind.endswith("folder") and folder.is_relative_to(listing.images_folder):
-        raise DataError(f"--out {folder} is inside the source: its files would be read as a class")
-    check_overwritable(folder)
-    notes = list(listing.notes)
-    if crop == "box":
-        notes += _checked_boxes(listing, source)
-    labels_of = _merged(listing, Path(merge) if merge else None)
-    left_out = _excluded_ids(listing, Path(exclude) if exclude else None, notes)
+    shares = SplitFractions(val, blend, test, folds, seed)
+    complaints = Complaints()
+    with complaints.heard():
+        shares.check()
+    with complaints.heard():
+        _check_options(near_duplicates, margin, store_budget_gib)
+    with complaints.heard():
+        listing = list_source(
+            Path(source),
+            Path(images) if images else None,
+            id_column,
+            label_column,
+            level,
+            split_words,
+        )
+        notes = list(listing.notes)
+        with complaints.heard():
+            _check_outside(folder, listing)
+            check_overwritable(folder)
+        with complaints.heard():
+            notes += _checked_boxes(listing, source) if crop == "box" else []
+        with complaints.heard():
+            labels_of = _merged(listing, Path(merge) if merge else None)
+        with complaints.heard():
+            left_out = _excluded_ids(listing, Path(exclude) if exclude else None, notes)
+    complaints.refuse()
     log = cache_path(folder)
     candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
@@ -148,6 +159,7 @@ def prepare(
         source_splits=brought,
         folds=folds,
         seed=seed,
+        reading=listing.reading,
         notes=tuple(notes),
         store_budget_gib=store_budget_gib,
     )
@@ -156,6 +168,19 @@ def prepare(
     write_pair_sheet(folder, pairs)
     log.unlink()
     return manifest
+
+
+def _check_options(near_duplicates: str, margin: float, store_budget_gib: float) -> None:
+    if near_duplicates not in NEAR_DUPLICATES:
+        raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
+    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
+        if not 0 <= number < float("inf"):
+            raise DataError(f"--{name} {number:g} must be a number from 0")
+
+
+def _check_outside(out: Path, listing: Listing) -> None:
+    if listing.kind.endswith("folder") and out.is_relative_to(listing.images_folder):
+        raise DataError(f"--out {out} is inside the source: its files would be read as a class")
 
 
 def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:

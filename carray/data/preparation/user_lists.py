@@ -8,9 +8,15 @@ from pathlib import Path
 
 import yaml
 
+from carray.data.preparation.sources.columns import (
+    ID_NAMES,
+    id_columns,
+    is_of_files,
+    unknown_column,
+)
 from carray.data.preparation.sources.listing import SourceImage, nfc
-from carray.data.preparation.sources.table import ID_NAMES, columns_of, read_csv, usual_column
-from carray.errors import DataError, did_you_mean
+from carray.data.preparation.sources.table_file import read_table
+from carray.errors import Complaints, DataError, did_you_mean
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -26,11 +32,15 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def _ids(path: Path) -> tuple[str, ...]:
-    table = read_csv(path)
-    cure = f"call one {ID_NAMES[0]!r}, or list the names of --exclude one per line in a .txt file"
-    found = usual_column(columns_of(table), ID_NAMES, "id", path, cure)
-    names = (nfc(str(name).strip()) for name in table[found])
-    return tuple(name for name in names if name)
+    table = read_table(path)
+    usual = id_columns(table)
+    if not usual:
+        cure = (
+            f"call one {ID_NAMES[0]!r}, or list the names of --exclude one per line in a .txt file"
+        )
+        raise unknown_column(table, "id", cure)
+    files = [name for name in usual if is_of_files(table, name)]
+    return tuple(nfc(name) for name in table.cells((files or usual)[0]) if name)
 
 
 def match_names(
@@ -56,16 +66,19 @@ def read_merge(path: Path, classes: Collection[str]) -> dict[str, str]:
     """
     groups = _yaml_groups(path) if path.suffix in (".yaml", ".yml") else _csv_groups(path)
     merge: dict[str, str] = {}
+    complaints = Complaints()
     for name, members in groups:
         for member in members:
-            if member not in classes:
-                raise DataError(
-                    f"{path} merges {member!r}, which is no class{did_you_mean(member, classes)}"
-                )
-            if merge.setdefault(member, name) != name:
-                raise DataError(f"{path} merges {member!r} into {merge[member]!r} and {name!r}")
-        if name in classes and merge.setdefault(name, name) != name:
-            raise DataError(f"{path} merges {name!r} into {merge[name]!r}, and others into it")
+            with complaints.heard():
+                if member not in classes:
+                    hint = did_you_mean(member, classes)
+                    raise DataError(f"{path} merges {member!r}, which is no class{hint}")
+                if merge.setdefault(member, name) != name:
+                    raise DataError(f"{path} merges {member!r} into {merge[member]!r} and {name!r}")
+        with complaints.heard():
+            if name in classes and merge.setdefault(name, name) != name:
+                raise DataError(f"{path} merges {name!r} into {merge[name]!r}, and others into it")
+    complaints.refuse()
     return merge
 
 

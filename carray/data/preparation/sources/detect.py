@@ -12,10 +12,11 @@ from carray.data.preparation.sources.stanford_cars import (
     list_devkit,
     list_one_file,
 )
-from carray.data.preparation.sources.table import list_table
+from carray.data.preparation.sources.table import TableOptions, list_table
+from carray.data.preparation.sources.table_file import TABLE_SUFFIXES
 from carray.errors import DataError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
@@ -25,6 +26,7 @@ def list_source(
     id_column: str | None = None,
     label_column: str | None = None,
     level: int | None = None,
+    split_words: str | None = None,
 ) -> Listing:
     """List a CSV, Stanford Cars, or an image folder.
 
@@ -41,10 +43,12 @@ def list_source(
             raise DataError(
                 f"{source} is an archive: unpack it ({how} {source.name}) and give the folder"
             )
-        if source.suffix.lower() not in TABLE_SUFFIXES:
-            raise DataError(f"{source} is no folder and no CSV")
-        return list_table(source.resolve(), images, id_column, label_column)
-    if images or id_column or label_column:
+        if kind not in TABLE_SUFFIXES:
+            cure = ": save the table as CSV" if kind in SHEETS else ""
+            raise DataError(f"{source} is no folder and no CSV{cure}")
+        options = TableOptions(images, id_column, label_column, split_words)
+        return list_table(source.resolve(), options)
+    if images or id_column or label_column or split_words:
         raise DataError(f"--images and the columns go with a CSV, but {source} is a folder")
     source = source.resolve()
     if is_devkit(source):

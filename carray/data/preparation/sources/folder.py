@@ -18,7 +18,7 @@ from carray.data.preparation.sources.listing import (
     visible_folders,
     walk_images,
 )
-from carray.errors import DataError
+from carray.errors import Complaints, DataError
 
 TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
 MAX_NAMED = 8
@@ -46,12 +46,15 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
     images: list[SourceImage] = []
     if splits:
         kind = "split folder"
+        complaints = Complaints()
         for folder in visible_folders(source):
             if folder not in splits:
                 told.append(f"{folder.name}/ is no split and was passed by")
                 continue
-            found, notes = _list_split(source, folder, splits[folder], level or 1)
-            images, told = images + found, told + notes
+            with complaints.heard():
+                found, notes = _list_split(source, folder, splits[folder], level or 1)
+                images, told = images + found, told + notes
+        complaints.refuse()
         told += _split_words(splits)
     elif _splits_in_classes(source):
         kind = "split folder"
@@ -87,6 +90,14 @@ def _split_words(splits: dict[Path, str]) -> list[str]:
 
 def _refuse_only_class(folder: Path, level: int | None) -> None:
     inner = visible_folders(folder)
+    tables = [name for name in _tables_beside(folder.parent) if not name.endswith(".mat")]
+    if not inner and tables:
+        given = min(tables, key=lambda name: split_of(Path(name).stem) != "train")
+        raise DataError(
+            f"the only folder {folder.name} in {folder.parent} holds no class folders, and "
+            f"{', '.join(tables)} beside it: give the table, as {folder.parent / given} "
+            f"--images {folder}"
+        )
     if len(inner) > 1 and level in (None, 1):
         raise DataError(
             f"there is only the class {class_name(folder.name)!r}, and {len(inner)} folders are in "
@@ -100,7 +111,7 @@ def _list_split(
 ) -> tuple[list[SourceImage], list[str]]:
     inner = visible_folders(folder)
     if len(inner) == 1 and split_of(inner[0].name):
-        tables = sorted(path.name for path in source.iterdir() if path.suffix in TABLES)
+        tables = _tables_beside(source)
         raise DataError(
             f"{folder.name}/{inner[0].name} in {source} holds images without class folders"
             + (f"; {', '.join(tables)} beside it doesn't name them" if tables else "")
@@ -150,16 +161,18 @@ def _list_classes(
     source_images: list[SourceImage] = []
     empty: list[Path] = []
     passed_by = 0
+    complaints = Complaints()
     for class_folder in visible_folders(folder):
-        images, others = walk_images(class_folder)
-        passed_by += others
-        source_images += [
-            _image(source, path, _label(path, folder, level), split) for path in images
-        ]
-        if not images:
-            empty.append(class_folder)
-    if empty:
+        with complaints.heard():
+            images, others = walk_images(class_folder)
+            passed_by += others
+            empty += [] if images else [class_folder]
+            source_images += [
+                _image(source, path, _label(path, folder, level), split) for path in images
+            ]
+    with complaints.heard():
         _refuse_empty(source, empty)
+    complaints.refuse()
     if not source_images:
         raise DataError(
             f"{folder} holds no class folders with images: give a folder per class, a CSV, or "
@@ -180,6 +193,8 @@ def _label(path: Path, folder: Path, level: int) -> str:
 
 
 def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
+    if not empty:
+        return
     names = ", ".join(repr(path.relative_to(source).as_posix()) for path in empty[:MAX_NAMED])
     more = f" and {len(empty) - MAX_NAMED} more" if len(empty) > MAX_NAMED else ""
     files = [path for folder in empty for path in folder.rglob("*") if path.is_file()]
@@ -207,13 +222,16 @@ def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list
     return [f"class level: the first, as {paths[0][0]!r} ({counts[0]} classes); {'; '.join(ways)}"]
 
 
+def _tables_beside(source: Path) -> list[str]:
+    return sorted(path.name for path in source.iterdir() if path.suffix.lower() in TABLES)
+
+
 def _passed_by(source: Path) -> list[str]:
     """Say which system folders and tables were not read."""
     told = []
     if hidden := system_folders(source):
         told.append(f"folders that systems leave were passed by: {', '.join(hidden)}")
-    tables = sorted(path.name for path in source.iterdir() if path.suffix.lower() in TABLES)
-    if tables:
+    if tables := _tables_beside(source):
         told.append(
             f"{', '.join(tables[:MAX_NAMED])} beside the folders was not read: the folders name "
             "the classes"

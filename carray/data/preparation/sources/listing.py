@@ -121,6 +121,8 @@ class Listing:
     class_order: tuple[str, ...] = ()
     """The source's own order of its classes, if it has one."""
     notes: tuple[str, ...] = ()
+    reading: str = ""
+    """Which columns of a table were taken for what."""
 
 
 def nfc(text: str) -> str:

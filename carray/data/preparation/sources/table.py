@@ -1,208 +1,167 @@
-"""CSV tables: an id and a label per row, perhaps a split and a box."""
+"""Tables: the name of an image and a label per row, perhaps a split and a box."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
+from carray.data.pixels.decode import Box
+from carray.data.preparation.sources.columns import (
+    box_columns,
+    boxes_of,
+    image_column,
+    label_columns,
+    labels_of,
+    told_reading,
+)
+from carray.data.preparation.sources.image_finder import FoundImages, ImageFinder
 from carray.data.preparation.sources.listing import (
-    SPLIT_NAMES,
     Listing,
     SourceImage,
     class_name,
     nfc,
     ordered_unique,
-    walk_images,
+    split_of,
 )
-from carray.errors import DataError, did_you_mean
-
-ID_NAMES = ("id", "image_id", "image", "filename", "file_name", "file", "path", "img", "img_name")
-LABEL_NAMES = ("category", "label", "class", "class_name", "target", "model", "name")
-SPLIT_COLUMNS = ("split", "subset")
-BOX_NAMES = (
-    ("box_x1", "box_y1", "box_x2", "box_y2"),
-    ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"),
-    ("x1", "y1", "x2", "y2"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
+from carray.data.preparation.sources.split_words import (
+    SplitColumn,
+    read_split_words,
+    split_column,
+    splits_of,
 )
+from carray.data.preparation.sources.table_file import Table, read_table
+from carray.errors import Complaints, DataError
 
 
 @dataclass(frozen=True)
-class _Columns:
+class TableOptions:
+    """What a person says of a table."""
+
+    images: Path | None = None
+    """The image folder; the table's own folder if None."""
+    id_column: str | None = None
+    label_column: str | None = None
+    """One, or several with commas between them: `make,model`."""
+    split_words: str | None = None
+    """`0=train,1=val`."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was taken for what."""
+
     image: str
-    label: str
-    split: str | None
-    box: tuple[str, ...] | None
+    labels: tuple[str, ...]
+    split: SplitColumn
+    box: tuple[str, ...]
+    found: FoundImages
 
 
-def list_table(
-    source: Path, images: Path | None, id_column: str | None, label_column: str | None
-) -> Listing:
-    """List the rows of a CSV; ids may be paths below `images`, file names, or names without
-    their ending. `images` is the table's own folder unless given.
-
-    Raises:
-        DataError: the table can't be read, a column or the images are missing.
-    """
-    table = read_csv(source)
-    columns = _columns(table, source, id_column, label_column)
-    folder = (images or source.parent).resolve()
-    if not folder.is_dir():
-        raise DataError(f"the image folder {folder} doesn't exist: give it with --images")
-    finder = _Finder(folder)
-    names = [str(name) for name in table.columns]
-    rows = (dict(zip(names, row, strict=True)) for row in table.itertuples(index=False))
-    source_images = [_source_image(row, columns, finder) for row in rows]
-    if not any(one.problem == "" for one in source_images):
-        first = source_images[0].image_id if source_images else "none"
-        raise DataError(
-            f"no image of {source} is in {folder} (the first id is {first!r}): "
-            "give the folder with --images and the column with --id-column"
-        )
-    return Listing("csv", folder, ordered_unique(source_images))
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of text; comma, semicolon or tab; nothing is taken for a number or missing.
+def list_table(source: Path, options: TableOptions) -> Listing:
+    """List the rows of a table; images are named by paths below their folder, by file names, by
+    names without ending, or by paths of another machine.
 
     Raises:
-        DataError: it isn't UTF-8, or no table.
+        DataError: the table can't be read, columns or the images are missing, or can be read in
+            two ways; all that is wrong is said at once.
     """
-    try:
-        head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        separator = max(",;\t", key=head.count)
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-        return _without_empty_cells(table.fillna(""), path)  # rows may be shorter, too
-    except UnicodeDecodeError:
-        raise DataError(f"{path} isn't UTF-8: save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{path} can't be read as a table: {why}") from None
-
-
-def _without_empty_cells(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Return a table whose rows may all be longer than its header, as pandas reads it: their
-    first cells as an index. What is too much must be empty."""
-    if isinstance(table.index, pd.RangeIndex):
-        return table
-    names, cells = list(table.columns), table.reset_index()
-    if (cells.iloc[:, len(names) :] != "").to_numpy().any():
+    table = read_table(source)
+    if not table.has_header:
+        first = next(iter(table.rows))
         raise DataError(
-            f"the rows of {path} have {cells.shape[1]} cells, its header {len(names)}: name every "
-            "column, and quote cells that hold a separator"
+            f"the first line of {source} names an image ({', '.join(first)}), no columns: put a "
+            "header above it, such as image,label"
         )
-    return cells.iloc[:, : len(names)].set_axis(names, axis=1)
+    folder = (options.images or source.parent).resolve()
+    reading = _read_columns(table, folder, options)
+    _require_images(table, folder, reading)
+    parts = {
+        "image": [reading.image],
+        "label": reading.labels,
+        "split": [reading.split.told()] if reading.split.name else [],
+        "box": reading.box,
+    }
+    told = told_reading(table, parts) + reading.found.told(folder)
+    images = _source_images(table, folder, reading)
+    return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), told)
 
 
-def _columns(
-    table: pd.DataFrame, source: Path, id_column: str | None, label_column: str | None
-) -> _Columns:
-    names = columns_of(table)
-    label = _pick(names, label_column, LABEL_NAMES, "label", source)
-    others = {low: name for low, name in names.items() if name != label}
-    image = _pick(others, id_column, ID_NAMES, "id", source)
-    split = next((names[name] for name in SPLIT_COLUMNS if name in names), None)
-    box = next((tuple(names[n] for n in four) for four in BOX_NAMES if set(four) <= set(names)), ())
-    split = None if split in (image, label) else split
-    return _Columns(image, label, split, box or None)
+def _read_columns(table: Table, folder: Path, options: TableOptions) -> _Reading:
+    """Return what each column holds; whatever is unclear is said at once."""
+    complaints = Complaints()
+    finder = ImageFinder(folder)
+    with complaints.heard():
+        labels = label_columns(table, options.label_column)
+    with complaints.heard():
+        if not folder.is_dir():
+            raise DataError(f"the image folder {folder} doesn't exist: give it with --images")
+    if complaints and not folder.is_dir():
+        complaints.refuse()
+    with complaints.heard():
+        own = [class_name(label) for label in labels_of(table, labels)] if not complaints else []
+        known = (labels, own) if not complaints else ((), ())
+        image, found = image_column(table, finder, options.id_column, known)
+    box = box_columns(table)
+    with complaints.heard():
+        taken = [*box, *([image, *labels] if not complaints else [])]
+        split = split_column(table, taken, read_split_words(options.split_words))
+    complaints.refuse()
+    return _Reading(image, labels, split, box, found)
 
 
-def columns_of(table: pd.DataFrame) -> dict[str, str]:
-    """Return {name in small letters: the column's name}."""
-    return {str(name).strip().lower(): str(name) for name in table.columns}
-
-
-def _pick(
-    names: Mapping[str, str], asked: str | None, usual: Sequence[str], what: str, source: Path
-) -> str:
-    """Return the asked column, or the first of the usual names that is there."""
-    if asked is None:
-        return usual_column(names, usual, what, source, f"say which with --{what}-column")
-    if asked in names.values():
-        return asked
-    hint = did_you_mean(asked, names.values())
-    raise DataError(f"{source} has no column {asked!r}{hint or _listed(names)}")
-
-
-def usual_column(
-    names: Mapping[str, str], usual: Sequence[str], what: str, source: Path, cure: str
-) -> str:
-    """Return the first of the usual names that is there.
-
-    Raises:
-        DataError: none is.
-    """
-    found = next((names[name] for name in usual if name in names), None)
-    if found is None:
+def _require_images(table: Table, folder: Path, reading: _Reading) -> None:
+    """Check that one row at least means an image."""
+    if reading.found.num_found:
+        return
+    names = table.cells(reading.image)
+    if several := reading.found.several(names):
         raise DataError(
-            f"no column of {source} is known to hold the {what}{_listed(names)}; {cure}"
+            f"{len(several)} names in {table.file} may be several images in {folder}, the first is "
+            f"{several[0]!r}: write their paths from there on"
         )
-    return found
+    there = ImageFinder(folder).example()
+    hint = f", a file there is {there!r}" if there else ""
+    raise DataError(
+        f"no image of {table.file} is in {folder} (the first id is "
+        f"{names[0] if names else 'none'!r}{hint}): give the folder with --images and the column "
+        "with --id-column"
+    )
 
 
-def _listed(names: Mapping[str, str]) -> str:
-    return f"; its columns are {', '.join(names.values())}"
+def _split_folders(table: Table, reading: _Reading) -> tuple[str, ...]:
+    """Say that images lie in folders of splits where no column tells the splits."""
+    ways = (name.replace("\\", "/").split("/")[:-1] for name in table.cells(reading.image))
+    folders = {step for steps in ways for step in steps if split_of(step)}
+    if reading.split.name or len(set(map(split_of, folders))) < 2:
+        return ()
+    return (
+        f"images lie in {' and '.join(sorted(folders))}, but no column of {table.file.name} tells "
+        "splits, so they are cut anew: add a column split to keep them",
+    )
 
 
-def _source_image(row: Mapping[str, str], columns: _Columns, finder: _Finder) -> SourceImage:
-    name, label = nfc(row[columns.image].strip()), class_name(row[columns.label].strip())
-    path, problem = finder.find(name, label)
-    if not label:
-        problem = "no label"
-    asked = row[columns.split].strip().lower() if columns.split else ""
-    split = SPLIT_NAMES.get(asked, "")
-    if asked and not split:
-        problem = f"the split {asked!r} is unknown"
-    box = _box([row[name] for name in columns.box]) if columns.box else None
-    image_id = nfc(path.relative_to(finder.folder).as_posix()) if not problem else name
-    return SourceImage(image_id, path, label, split, box, problem)
+def _source_images(table: Table, folder: Path, reading: _Reading) -> list[SourceImage]:
+    rows = zip(
+        table.cells(reading.image),
+        map(class_name, labels_of(table, reading.labels)),
+        reading.found.paths,
+        reading.found.problems,
+        splits_of(table, reading.split),
+        boxes_of(table, reading.box),
+        strict=True,
+    )
+    return [_source_image(folder, *row) for row in rows]
 
 
-def _box(values: Sequence[str]) -> Box | None:
-    """Return a box from four texts; None where they are empty or no box."""
-    try:
-        x1, y1, x2, y2 = (round(float(value)) for value in values)
-    except (ValueError, OverflowError):
-        return None
-    return (max(0, x1), max(0, y1), x2, y2) if x2 > max(0, x1) and y2 > max(0, y1) else None
-
-
-class _Finder:
-    """Finds an id's file: by its path below the folder, its name, or its name without ending."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in walk_images(folder, all_of_it=False)[0]:
-            name = nfc(path.relative_to(folder).as_posix())
-            stem = name[: -len(path.suffix)]
-            for key in {name, stem, name.rpartition("/")[2], stem.rpartition("/")[2]}:
-                self._by_name[key].append(path)
-
-    def find(self, name: str, label: str) -> tuple[Path, str]:
-        """Return (path, "") or (a path that isn't there, why)."""
-        key = self._below(name.replace("\\", "/").removeprefix("./"))
-        found = self._by_name.get(key, [])
-        if len(found) > 1:  # the same name in several folders: the label's own folder decides
-            found = [path for path in found if class_name(path.parent.name) == label] or found
-        if len(found) == 1:
-            return found[0], ""
-        if not found and Path(key).suffix.lower() in IMAGE_SUFFIXES and Path(key).is_absolute():
-            return Path(key), "no file below the image folder"
-        why = f"{len(found)} files have this name" if found else "no such file"
-        return self.folder / key, why
-
-    def _below(self, name: str) -> str:
-        """Return an absolute path as one below the folder, if it is there."""
-        for path in (Path(name), Path(name).parent.resolve() / Path(name).name):
-            if path.is_absolute() and path.is_relative_to(self.folder):
-                return nfc(path.relative_to(self.folder).as_posix())
-        return name
+def _source_image(
+    folder: Path,
+    name: str,
+    label: str,
+    path: Path,
+    problem: str,
+    split: tuple[str, str],
+    box: Box | None,
+) -> SourceImage:
+    problem = split[1] or ("" if label else "no label") or problem
+    image_id = nfc(name if problem else path.relative_to(folder).as_posix())
+    return SourceImage(image_id, path, label, split[0], box, problem)
