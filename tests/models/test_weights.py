@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from carray.config import TrialConfig, build_config
 from carray.errors import WeightsError
-from carray.models import weights
 from carray.models.backbones import build_backbone, input_spec
 from carray.models.classifier import build_classifier, check_backbone
+from carray.models.hub import hub_error
 from carray.models.weights import find_weights, read_weights
 
 SMALL = "resnet10t"
@@ -232,4 +232,4 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyP
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert "can't be reached" in weights.hub_error("http://127.0.0.1:9")
+    assert "can't be reached" in hub_error("http://127.0.0.1:9")

@@ -164,7 +164,8 @@ def _bytes_of_floats(values: AnyFloats) -> npt.NDArray[np.uint8]:
             f"its values go from {low:.3g} to {high:.3g}, and floats must be within 0 and 1 or "
             "0 and 255; save it with 8 or 16 bits"
         )
-    return np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    return grey
 
 
 def _reason(error: Exception) -> str:

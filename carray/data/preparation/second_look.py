@@ -7,6 +7,7 @@ Scale-Invariant Keypoints", IJCV 2004) have found how one lies on the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,15 +69,24 @@ def same_picture(
 ) -> bool:
     """Say whether two files, each cut to its box, show one picture; a file that can't be read
     again shows none."""
-    try:
-        found = overlay(one, other, mirrored=mirrored)
-    except (UnreadableImage, OSError):
-        return False
     middle = MIN_MIDDLE_LABELS if labels_differ else MIN_MIDDLE
     colour = MAX_COLOUR_LABELS if labels_differ else MAX_COLOUR
-    if found.features < MIN_FEATURES and found.worst < MIN_WORST_PLAIN:
-        return False
-    return found.middle >= middle and found.colour <= colour
+    try:
+        for found in _overlays(one, other, mirrored):
+            sure = found.features >= MIN_FEATURES or found.worst >= MIN_WORST_PLAIN
+            if sure and found.middle >= middle and found.colour <= colour:
+                return True
+    except (UnreadableImage, OSError):
+        pass
+    return False
+
+
+def _overlays(
+    one: tuple[Path, Box | None], other: tuple[Path, Box | None], mirrored: bool
+) -> Iterator[Overlay]:
+    """Yield how the two agree edge to edge, which mostly settles it, then by their features."""
+    yield _edge_to_edge(_image(*one, False), _image(*other, mirrored))
+    yield overlay(one, other, mirrored=mirrored)
 
 
 def overlay(
@@ -92,12 +102,17 @@ def overlay(
 
 
 @lru_cache(maxsize=KEPT_FEATURES)
-def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
+def _image(path: Path, box: Box | None, mirrored: bool) -> Pixels:
     image = read_whole(path, box, 0.0)
     scale = LONG_SIDE / max(image.shape[:2])
     size = [max(16, round(side * scale)) for side in image.shape[1::-1]]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    image = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+    return np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+
+
+@lru_cache(maxsize=KEPT_FEATURES)
+def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
+    image = _image(path, box, mirrored)
     sift: Any = cv2.SIFT_create(MAX_FEATURES)  # type: ignore[attr-defined]
     points, found = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
@@ -107,10 +122,14 @@ def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
 
 def _fit(one: _Features, other: _Features) -> Overlay:
     move, features = _move(one, other)
-    if move is None:  # smooth pictures: edge to edge
-        (height, width), (high, wide) = one.image.shape[:2], other.image.shape[:2]
-        move, features = np.diag([width / wide, height / high, 1.0])[:2], 0
+    if move is None:  # smooth pictures
+        return _edge_to_edge(one.image, other.image)
     return _judge(one.image, other.image, move, features)
+
+
+def _edge_to_edge(one: Pixels, other: Pixels) -> Overlay:
+    (height, width), (high, wide) = one.shape[:2], other.shape[:2]
+    return _judge(one, other, np.diag([width / wide, height / high, 1.0])[:2], 0)
 
 
 def _move(one: _Features, other: _Features) -> tuple[Floats | None, int]:
