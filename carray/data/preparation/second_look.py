@@ -20,6 +20,8 @@ import numpy.typing as npt
 from carray.data.pixels.decode import Box, Pixels, UnreadableImage, read_whole
 
 LONG_SIDE = 256  # of the pictures compared
+BLUR = 1.5  # pixels, so that a shift of one doesn't count
+FEATURES_SCALE = 0.625  # at which features are found: SIFT takes most of a look, by the pixel
 MAX_FEATURES = 400
 RATIO = 0.75  # Lowe's: the best match is so much nearer than the second
 MAX_SHIFT = 3.0  # pixels by which a matched feature may be off
@@ -103,19 +105,23 @@ def overlay(
 
 @lru_cache(maxsize=KEPT_FEATURES)
 def _image(path: Path, box: Box | None, mirrored: bool) -> Pixels:
+    """Return the picture as it is compared: (H, W, 3) in Lab, small and blurred."""
     image = read_whole(path, box, 0.0)
     scale = LONG_SIDE / max(image.shape[:2])
     size = [max(16, round(side * scale)) for side in image.shape[1::-1]]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    image = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), (0, 0), BLUR)
     return np.ascontiguousarray(image[:, ::-1]) if mirrored else image
 
 
 @lru_cache(maxsize=KEPT_FEATURES)
 def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
     image = _image(path, box, mirrored)
+    scale = FEATURES_SCALE
+    small = cv2.resize(image[..., 0], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     sift: Any = cv2.SIFT_create(MAX_FEATURES)  # type: ignore[attr-defined]
-    points, found = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    points, found = sift.detectAndCompute(small, None)
+    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2) / scale
     described = np.zeros((0, 128), np.float32) if found is None else found
     return _Features(image, places, described)
 
@@ -153,14 +159,11 @@ def _judge(one: Pixels, other: Pixels, move: Floats, features: int) -> Overlay:
     height, width = one.shape[:2]
     moved = cv2.warpAffine(other, move, (width, height), flags=cv2.INTER_AREA)
     inside = cv2.warpAffine(np.full(other.shape[:2], 255, np.uint8), move, (width, height))
-    first, second = (
-        cv2.GaussianBlur(cv2.cvtColor(x, cv2.COLOR_RGB2Lab), (0, 0), 1.5) for x in (one, moved)
-    )
     correlations, colours = [], []
     for rows, columns in _middle_cells(height, width):
         if inside[rows, columns].min() < 255:
             continue
-        a, b = (x[rows, columns].reshape(-1, 3).astype(np.float64) for x in (first, second))
+        a, b = (x[rows, columns].reshape(-1, 3).astype(np.float64) for x in (one, moved))
         spread = a[:, 0].std(), b[:, 0].std()
         if max(spread) < FLAT:
             continue
