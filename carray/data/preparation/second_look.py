@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.pixels.decode import Box, Pixels, UnreadableImage, read_whole
+from carray.typing import Rows
 
 LONG_SIDE = 256  # of the pictures compared
 BLUR = 1.5  # pixels, so that a shift of one doesn't count
@@ -159,28 +160,27 @@ def _judge(one: Pixels, other: Pixels, move: Floats, features: int) -> Overlay:
     height, width = one.shape[:2]
     moved = cv2.warpAffine(other, move, (width, height), flags=cv2.INTER_AREA)
     inside = cv2.warpAffine(np.full(other.shape[:2], 255, np.uint8), move, (width, height))
-    correlations, colours = [], []
-    for rows, columns in _middle_cells(height, width):
-        if inside[rows, columns].min() < 255:
-            continue
-        a, b = (x[rows, columns].reshape(-1, 3).astype(np.float64) for x in (one, moved))
-        spread = a[:, 0].std(), b[:, 0].std()
-        if max(spread) < FLAT:
-            continue
-        products = ((a[:, 0] - a[:, 0].mean()) * (b[:, 0] - b[:, 0].mean())).mean()
-        correlations.append(products / max(spread[0] * spread[1], FLAT**2 / 4))
-        colours.append(np.hypot(*(a[:, 1:].mean(0) - b[:, 1:].mean(0))))
-    if not correlations:
+    rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in (height, width))
+    rows, columns = rows[CELLS // 4 : -(CELLS // 4)], columns[1:-1]  # the middle's
+    middle = slice(rows[0], rows[-1]), slice(columns[0], columns[-1])
+    a, b = (np.moveaxis(x[middle].astype(np.float64), 2, 0) for x in (one, moved))
+    outside = (inside[middle] < 255)[None]
+    squares = np.stack([a[0] ** 2, b[0] ** 2, a[0] * b[0]])
+    means = _cell_means(np.concatenate([a, b, squares, outside]), rows, columns)
+    spreads = np.sqrt(np.maximum(means[[6, 7]] - means[[0, 3]] ** 2, 0))
+    shown = (means[9] == 0) & (spreads.max(axis=0) >= FLAT)
+    if not shown.any():
         return Overlay(features)
+    products = means[8] - means[0] * means[3]
+    correlations = (products / np.maximum(spreads.prod(axis=0), FLAT**2 / 4))[shown]
+    colours = np.hypot(means[1] - means[4], means[2] - means[5])[shown]
     low, mid = np.quantile(correlations, (0.25, 0.5))
     return Overlay(features, float(mid), float(low), float(np.median(colours)))
 
 
-def _middle_cells(height: int, width: int) -> list[tuple[slice, slice]]:
-    rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in (height, width))
-    inner = range(CELLS // 4, CELLS - CELLS // 4)
-    return [
-        (slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]))
-        for r in inner
-        for c in range(1, CELLS - 1)
-    ]
+def _cell_means(planes: Floats, rows: Rows, columns: Rows) -> Floats:
+    """Return the mean of each plane, (P, H, W), in the cells that begin at `rows`, `columns`."""
+    bands = np.add.reduceat(planes, rows[:-1] - rows[0], axis=1)
+    sums = np.add.reduceat(bands, columns[:-1] - columns[0], axis=2)
+    means: Floats = sums / (np.diff(rows)[:, None] * np.diff(columns))
+    return means
