@@ -153,7 +153,8 @@ def _bytes_of_integers(values: AnyFloats) -> npt.NDArray[np.uint8]:
             f"its values go from {low:.0f} to {high:.0f}, and integers must be within 0 and 65535; "
             "save it with 8 or 16 bits"
         )
-    return (values / 2 ** (bits - 8)).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = (values / 2 ** (bits - 8)).astype(np.uint8)
+    return grey
 
 
 def _bytes_of_floats(values: AnyFloats) -> npt.NDArray[np.uint8]:
