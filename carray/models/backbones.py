@@ -11,7 +11,7 @@ from torch import nn
 
 from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError
-from carray.models.registry import source_config
+from carray.models.registry import present_name, source_config
 from carray.models.scratch import scratch_arguments  # registers our own nets with timm
 
 
@@ -63,7 +63,7 @@ def build_backbone(config: TrialConfig) -> nn.Module:
     if config.drop_path > 0:
         kwargs["drop_path_rate"] = config.drop_path
     try:
-        return _create(config.backbone, kwargs)
+        return _create(present_name(config.backbone), kwargs)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise size_error(config, error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from carray.files import written_aside
 from carray.models.backbones import build_backbone, feature_width, map_width, size_error
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
-from carray.models.registry import check_name, full_name
+from carray.models.registry import check_name, full_name, present_name
 from carray.models.weights import (
     PathLike,
     backbone_weights,
@@ -27,6 +28,7 @@ from carray.models.weights import (
     weights_hash,
 )
 
+_logger = logging.getLogger(__name__)
 CONVS_OF_A_CONV_NET = 3  # a vision transformer has one or two
 
 
@@ -181,6 +183,8 @@ def check_backbone(
         WeightsError: the weights can't be had or don't fit; both sides are named.
     """
     check_name(config.backbone)
+    if (present := present_name(config.backbone)) != config.backbone:
+        _logger.info("backbone %r is what timm calls %r now", config.backbone, present)
     check_trained_by_steps(config.head)
     _check_batch(config)
     with torch.device("meta"):

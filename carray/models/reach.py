@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from carray.models.hub import hub_error
 from carray.models.registry import source_config
-from carray.models.weights import PathLike, find_weights, hub_error
+from carray.models.weights import PathLike, find_weights
 
 
 def within_reach(backbones: Sequence[str], folder: PathLike | None) -> tuple[list[str], str]:

@@ -136,7 +136,8 @@ def recipe_of(backbone: str, pretrained: bool) -> Recipe:
     """Return the row of the table that a backbone belongs to."""
     if not pretrained:
         return _FROM_SCRATCH
-    name = backbone.removeprefix("test_")  # timm's tiny ones are called after their families
+    # timm's tiny ones are called after their families; the hub's have an owner before the name
+    name = backbone.rpartition("/")[2].removeprefix("test_")
     return next((f for f in FAMILIES if name.startswith(f.names)), _CONVOLUTIONAL)
 
 
@@ -175,9 +176,9 @@ def count_parameters(backbone: str) -> int:
     import timm
     import torch
 
-    from carray.models.registry import check_name
+    from carray.models.registry import check_name, present_name
 
     check_name(backbone)
     with torch.device("meta"):
-        built = timm.create_model(backbone, num_classes=0)
+        built = timm.create_model(present_name(backbone), num_classes=0)
     return sum(parameter.numel() for parameter in built.parameters())

@@ -9,6 +9,7 @@ import timm
 
 import carray.models.scratch  # noqa: F401  (timm knows our own nets from then on)
 from carray.errors import ConfigError, did_you_mean
+from carray.models.hub import HUB, hub_source
 
 
 @lru_cache(maxsize=1)
@@ -17,22 +18,36 @@ def known_backbones() -> frozenset[str]:
     return frozenset(timm.list_models())
 
 
+def present_name(name: str) -> str:
+    """Return what timm calls `name` now: by its own map of older names, which gives tags too.
+
+    `hf-hub:timm/NAME` is NAME, which needs no hub to be known; other names are as they were.
+    """
+    known = name.removeprefix(f"{HUB}timm/")
+    return timm.models.get_deprecated_models().get(known) or known
+
+
+def old_names(name: str) -> list[str]:
+    """Return what older versions of timm called `name`, a name with its tag."""
+    return [old for old, now in timm.models.get_deprecated_models().items() if now == name]
+
+
 def check_name(name: str) -> None:
-    """Refuse a name or a tag that timm doesn't know.
+    """Refuse a name or a tag that timm doesn't know; its older names and the hub's are known.
 
     Raises:
         ConfigError: the name or its tag is unknown; the nearest ones are named.
     """
-    architecture, _, tag = name.partition(".")
+    if present_name(name).startswith(HUB):
+        name, _ = hub_source(name)
+    architecture, _, tag = present_name(name).partition(".")
     if architecture not in known_backbones():
-        renamed = timm.models.get_deprecated_models().get(architecture)
         near = did_you_mean(architecture, known_backbones(), most=3)
         raise ConfigError(
-            f"unknown backbone {name!r}{f'; timm calls it {renamed!r} now' if renamed else near}; "
-            "any name of timm.list_models() will do"
+            f"unknown backbone {name!r}{near}; any name of timm.list_models() will do"
         )
     tagged = timm.list_pretrained(f"{architecture}.*")
-    if tag and name not in tagged:
+    if tag and present_name(name) not in tagged:
         raise ConfigError(
             f"backbone {architecture!r} has no weights tagged {tag!r}{did_you_mean(name, tagged)}; "
             f"it has {', '.join(tagged) or 'none'}"
@@ -47,12 +62,18 @@ def source_config(name: str) -> dict[str, Any]:
         ConfigError: the name or its tag is unknown.
     """
     check_name(name)
-    found = timm.get_pretrained_cfg(name)
+    present = present_name(name)
+    if present.startswith(HUB):
+        return hub_source(present)[1]
+    found = timm.get_pretrained_cfg(present)
     return found.to_dict() if found is not None else {}
 
 
 def full_name(name: str) -> str:
-    """Return `name` with its tag: `resnet18` is `resnet18.a1_in1k`."""
-    architecture = name.partition(".")[0]
+    """Return `name` as timm calls it now, with its tag: `resnet18` is `resnet18.a1_in1k`."""
+    present = present_name(name)
+    if present.startswith(HUB):
+        return present.rpartition("/")[2]
+    architecture = present.partition(".")[0]
     tag = source_config(name).get("tag") or ""
     return f"{architecture}.{tag}" if tag else architecture

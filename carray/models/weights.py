@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -20,11 +19,14 @@ from torch import Tensor, nn
 
 from carray.errors import WeightsError
 from carray.files import sha256_of
-from carray.models.registry import full_name, source_config
+from carray.models.hub import REACH_SECONDS, hub_error
+from carray.models.registry import full_name, old_names, source_config
 
 SUFFIXES = (".safetensors", ".pth")
+OTHER_SUFFIXES = (".pt", ".bin")  # what others call a `.pth`
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # of DDP, torch.compile, Lightning
 LOCAL_FOLDER = "local-dir:"
-REACH_SECONDS = 5.0  # the hub's own client retries for nearly a minute where there is no network
 RGB = tuple[float, float, float]
 PathLike = str | os.PathLike[str]
 
@@ -53,7 +55,7 @@ def find_weights(
 
 
 def _checked_file(file: Path) -> Path:
-    if file.suffix not in SUFFIXES:
+    if file.suffix not in SUFFIXES and not (file.suffix in OTHER_SUFFIXES and file.is_file()):
         raise WeightsError(
             f"pretrained={str(file)!r} must be true, false, a .safetensors or .pth file, or "
             f"{LOCAL_FOLDER}FOLDER"
@@ -64,7 +66,8 @@ def _checked_file(file: Path) -> Path:
 
 
 def _candidates(folder: Path, backbone: str) -> Iterator[Path]:
-    names = dict.fromkeys((full_name(backbone), backbone.partition(".")[0]))
+    present = full_name(backbone)
+    names = dict.fromkeys((present, *old_names(present), present.partition(".")[0]))
     for name in names:
         yield from (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     if (folder / "config.json").is_file():  # a folder as timm saves it for its hub
@@ -128,23 +131,6 @@ def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> 
             except OSError as error:
                 raise _unavailable(backbone, str(error).splitlines()[0]) from None
     raise _unavailable(backbone, f"{repository} holds none of {', '.join(names)}")
-
-
-def hub_error(endpoint: str | None = None) -> str:
-    """Return "" where Hugging Face's hub answers, else why not, within `REACH_SECONDS`."""
-    from huggingface_hub import constants
-
-    endpoint = endpoint or constants.ENDPOINT
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD")
-        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
-    except urllib.error.HTTPError:
-        return ""  # it answered
-    except OSError as error:
-        return f"{endpoint} can't be reached: {getattr(error, 'reason', error)}"
-    return ""
 
 
 def _from_url(backbone: str, url: str) -> Path:
@@ -249,14 +235,24 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _state_of(loaded: Any, file: Path) -> dict[str, Tensor]:
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
+    while wrapped := [key for key in WRAPPERS if _is_wrapper(loaded, key)]:
+        loaded = loaded[wrapped[0]]
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{file} holds a {type(loaded).__name__}, not {{name: tensor}}")
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
+    return _unprefixed({name: v for name, v in loaded.items() if isinstance(v, Tensor)})
+
+
+def _is_wrapper(loaded: Any, key: str) -> bool:
+    return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take away, again and again, a prefix that all names share; counters beside them go too."""
+    for prefix in PREFIXES:
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if inner and all(k.startswith(prefix) or v.ndim == 0 for k, v in state.items()):
+            return _unprefixed(inner)
+    return state
 
 
 def backbone_weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from safetensors.torch import save_file
 from carray.config import build_config
 from carray.errors import ConfigError
 from carray.models.backbones import build_backbone, feature_width, input_spec
-from carray.models.classifier import check_backbone
-from carray.models.registry import check_name, full_name
+from carray.models.classifier import build_classifier, check_backbone
+from carray.models.recipes import count_parameters
+from carray.models.registry import check_name, full_name, source_config
 
 
 def test_a_misspelt_backbone_is_refused_with_the_nearest_name() -> None:
@@ -36,10 +38,71 @@ def test_the_nearest_names_are_told() -> None:
         check_name("resnt50")
 
 
-def test_a_name_of_an_older_timm_is_refused_with_the_present_one() -> None:
-    said = "'convnext_base_384_in22ft1k'; timm calls it 'convnext_base.fb_in22k_ft_in1k_384' now"
+@pytest.mark.parametrize(
+    ("old", "present"),
+    [
+        ("convnext_base_384_in22ft1k", "convnext_base.fb_in22k_ft_in1k_384"),
+        ("tv_resnet50", "resnet50.tv_in1k"),
+        ("efficientnet_b2a", "efficientnet_b2.ra_in1k"),
+        ("hf-hub:timm/resnet18.tv_in1k", "resnet18.tv_in1k"),
+    ],
+)
+def test_a_name_of_an_older_timm_is_the_present_one(old: str, present: str) -> None:
+    check_name(old)
+    assert full_name(old) == present
+    assert source_config(old) == source_config(present)
+
+
+def test_the_present_name_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    config = {"backbone": "mnasnet_a1", "pretrained": False, "image_size": 32}
+    with caplog.at_level("INFO", logger="carray"):
+        check_backbone(build_config(config))
+    assert "'mnasnet_a1' is what timm calls 'semnasnet_100' now" in caplog.text
+
+
+def test_an_old_name_builds_the_present_backbone() -> None:
+    old, present = (
+        build_backbone(build_config({"backbone": name})).state_dict()
+        for name in ("mnasnet_a1", "semnasnet_100")
+    )
+    assert old.keys() == present.keys()
+    assert count_parameters("mnasnet_a1") == count_parameters("semnasnet_100")
+
+
+def test_a_model_of_the_hub_that_cant_be_had_names_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    said = r"'hf-hub:someone/cars' can't be had from the hub \(HF_HUB_OFFLINE.*set pretrained to it"
     with pytest.raises(ConfigError, match=said):
-        check_name("convnext_base_384_in22ft1k")
+        check_name("hf-hub:someone/cars")
+
+
+def test_a_model_of_the_hub_is_built_as_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--someone--cars" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (refs := snapshot.parents[1] / "refs").mkdir()
+    (refs / "main").write_text("0" * 40)
+    wanted = {"architecture": "resnet10t", "pretrained_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    (snapshot / "config.json").write_text(json.dumps(wanted))
+    state = build_backbone(build_config({"backbone": "resnet10t"})).state_dict()
+    save_file(state, snapshot / "model.safetensors")
+    config = build_config({"backbone": "hf-hub:someone/cars", "image_size": 32})
+    check_backbone(config)
+    assert input_spec(config).mean[0] == 0.1
+    built = build_classifier(config, 3)
+    assert built.initialisation.startswith("cars:")
+    loaded = built.classifier.backbone.state_dict()
+    assert torch.equal(loaded["conv1.0.weight"], state["conv1.0.weight"])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from carray.config import TrialConfig, build_config
 from carray.errors import WeightsError
-from carray.models import weights
 from carray.models.backbones import build_backbone, input_spec
 from carray.models.classifier import build_classifier, check_backbone
+from carray.models.hub import hub_error
 from carray.models.weights import find_weights, read_weights
 
 SMALL = "resnet10t"
@@ -62,6 +62,45 @@ def test_a_pth_file_is_loaded_also_when_nested(
     nested = {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
     torch.save(nested, tmp_path / "mine.pth")
     assert_loaded(config_of(str(tmp_path / "mine.pth")), state)
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "name"),
+    [
+        ("", "_orig_mod.", "orig_mod.pth"),
+        ("state_dict", "module._orig_mod.", "ddp_compiled.pth"),
+        ("state_dict", "model.", "lightning.pth"),
+        ("net", "", "net_key.pth"),
+        ("model_state_dict", "", "tutorial.pt"),
+        ("", "", "pytorch_model.bin"),
+    ],
+)
+def test_wrappers_and_prefixes_are_taken_off(
+    tmp_path: Path, state: dict[str, torch.Tensor], key: str, prefix: str, name: str
+) -> None:
+    inner = {f"{prefix}{k}": v for k, v in state.items()}
+    torch.save({key: inner, "epoch": 5} if key else inner, tmp_path / name)
+    assert_loaded(config_of(str(tmp_path / name)), state)
+
+
+def test_the_counter_of_averaged_weights_is_left_out(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
+    averaged = {f"module.{k}": v for k, v in state.items()} | {"n_averaged": torch.tensor(7)}
+    torch.save(averaged, tmp_path / "swa.pth")
+    assert_loaded(config_of(str(tmp_path / "swa.pth")), state)
+
+
+def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
+    torch.save({"model.a": torch.ones(2), "b": torch.ones(2)}, tmp_path / "two.pth")
+    assert read_weights(tmp_path / "two.pth").keys() == {"model.a", "b"}
+
+
+def test_a_file_of_an_older_timm_is_found_by_both_names(tmp_path: Path) -> None:
+    file = tmp_path / "tv_resnet50.pth"
+    file.touch()
+    assert find_weights("resnet50.tv_in1k", True, tmp_path) == file
+    assert find_weights("tv_resnet50", True, tmp_path) == file
 
 
 @pytest.mark.parametrize("stem", ["resnet10t.c3_in1k", "resnet10t"])
@@ -193,4 +232,4 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyP
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert "can't be reached" in weights.hub_error("http://127.0.0.1:9")
+    assert "can't be reached" in hub_error("http://127.0.0.1:9")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from carray.config import Fit
+from carray.typing import AnyFloats
 
 Pixels = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are not part of it
@@ -21,6 +22,7 @@ CLEAR_RGB = (255, 255, 255)  # what shows through transparent pixels
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 )
+BITS = (8, 10, 12, 14, 16)  # of grey images that hold integers; cameras have 10 to 14
 MAX_PIXELS = 200_000_000  # of one image: 600 MB decoded; more is a mistake or an attack
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns from less than half of that
 
@@ -129,17 +131,42 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """Return any PIL mode as RGB; 16 bits become 8, transparency becomes white."""
+    """Return any PIL mode as RGB; other numbers become 8 bits, transparency becomes white."""
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        values = values >> 8 if values.max(initial=0) > 255 else values
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64)
+        grey = _bytes_of_floats(values) if image.mode == "F" else _bytes_of_integers(values)
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         clear = Image.new("RGBA", image.size, (*CLEAR_RGB, 255))
         return Image.alpha_composite(clear, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _bytes_of_integers(values: AnyFloats) -> npt.NDArray[np.uint8]:
+    """Scale by the fewest of `BITS` that hold the largest value: 12 bits come in files of 16."""
+    low, high = values.min(initial=0), values.max(initial=0)
+    bits = next((bits for bits in BITS if high < 2**bits), 0)
+    if low < 0 or not bits:
+        raise UnreadableImage(
+            f"its values go from {low:.0f} to {high:.0f}, and integers must be within 0 and 65535; "
+            "save it with 8 or 16 bits"
+        )
+    grey: npt.NDArray[np.uint8] = (values / 2 ** (bits - 8)).astype(np.uint8)
+    return grey
+
+
+def _bytes_of_floats(values: AnyFloats) -> npt.NDArray[np.uint8]:
+    """Take values within 0 and 1 for shares of white, those within 0 and 255 as they are."""
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN where there is one
+    if not (low >= 0 and high <= 255):
+        raise UnreadableImage(
+            f"its values go from {low:.3g} to {high:.3g}, and floats must be within 0 and 1 or "
+            "0 and 255; save it with 8 or 16 bits"
+        )
+    grey: npt.NDArray[np.uint8] = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    return grey
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
 MIN_MIDDLE = 0.85  # of the thumbnails' middles, past which a second look is worth its time
 MIDDLE = 8  # cells of a side of the middle
 MIDDLE_ROWS = 512  # compared with all the others at once
-MAX_MISSES = 4  # second looks in vain at one image; a rig's photographs would never end otherwise
+MAX_MISSES = 2  # second looks in vain at one image; a rig's photographs would never end otherwise
 MAX_CHAIN = 8  # images of a group; past it two groups join only if their first images match, too
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 

@@ -7,6 +7,7 @@ Scale-Invariant Keypoints", IJCV 2004) have found how one lies on the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.pixels.decode import Box, Pixels, UnreadableImage, read_whole
+from carray.typing import Rows
 
 LONG_SIDE = 256  # of the pictures compared
+BLUR = 1.5  # pixels, so that a shift of one doesn't count
+FEATURES_SCALE = 0.625  # at which features are found: SIFT takes most of a look, by the pixel
 MAX_FEATURES = 400
 RATIO = 0.75  # Lowe's: the best match is so much nearer than the second
 MAX_SHIFT = 3.0  # pixels by which a matched feature may be off
@@ -68,15 +72,24 @@ def same_picture(
 ) -> bool:
     """Say whether two files, each cut to its box, show one picture; a file that can't be read
     again shows none."""
-    try:
-        found = overlay(one, other, mirrored=mirrored)
-    except (UnreadableImage, OSError):
-        return False
     middle = MIN_MIDDLE_LABELS if labels_differ else MIN_MIDDLE
     colour = MAX_COLOUR_LABELS if labels_differ else MAX_COLOUR
-    if found.features < MIN_FEATURES and found.worst < MIN_WORST_PLAIN:
-        return False
-    return found.middle >= middle and found.colour <= colour
+    try:
+        for found in _overlays(one, other, mirrored):
+            sure = found.features >= MIN_FEATURES or found.worst >= MIN_WORST_PLAIN
+            if sure and found.middle >= middle and found.colour <= colour:
+                return True
+    except (UnreadableImage, OSError):
+        pass
+    return False
+
+
+def _overlays(
+    one: tuple[Path, Box | None], other: tuple[Path, Box | None], mirrored: bool
+) -> Iterator[Overlay]:
+    """Yield how the two agree edge to edge, which mostly settles it, then by their features."""
+    yield _edge_to_edge(_image(*one, False), _image(*other, mirrored))
+    yield overlay(one, other, mirrored=mirrored)
 
 
 def overlay(
@@ -92,25 +105,38 @@ def overlay(
 
 
 @lru_cache(maxsize=KEPT_FEATURES)
-def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
+def _image(path: Path, box: Box | None, mirrored: bool) -> Pixels:
+    """Return the picture as it is compared: (H, W, 3) in Lab, small and blurred."""
     image = read_whole(path, box, 0.0)
     scale = LONG_SIDE / max(image.shape[:2])
     size = [max(16, round(side * scale)) for side in image.shape[1::-1]]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    image = np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+    image = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), (0, 0), BLUR)
+    return np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+
+
+@lru_cache(maxsize=KEPT_FEATURES)
+def _features(path: Path, box: Box | None, mirrored: bool) -> _Features:
+    image = _image(path, box, mirrored)
+    scale = FEATURES_SCALE
+    small = cv2.resize(image[..., 0], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     sift: Any = cv2.SIFT_create(MAX_FEATURES)  # type: ignore[attr-defined]
-    points, found = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    points, found = sift.detectAndCompute(small, None)
+    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2) / scale
     described = np.zeros((0, 128), np.float32) if found is None else found
     return _Features(image, places, described)
 
 
 def _fit(one: _Features, other: _Features) -> Overlay:
     move, features = _move(one, other)
-    if move is None:  # smooth pictures: edge to edge
-        (height, width), (high, wide) = one.image.shape[:2], other.image.shape[:2]
-        move, features = np.diag([width / wide, height / high, 1.0])[:2], 0
+    if move is None:  # smooth pictures
+        return _edge_to_edge(one.image, other.image)
     return _judge(one.image, other.image, move, features)
+
+
+def _edge_to_edge(one: Pixels, other: Pixels) -> Overlay:
+    (height, width), (high, wide) = one.shape[:2], other.shape[:2]
+    return _judge(one, other, np.diag([width / wide, height / high, 1.0])[:2], 0)
 
 
 def _move(one: _Features, other: _Features) -> tuple[Floats | None, int]:
@@ -134,31 +160,27 @@ def _judge(one: Pixels, other: Pixels, move: Floats, features: int) -> Overlay:
     height, width = one.shape[:2]
     moved = cv2.warpAffine(other, move, (width, height), flags=cv2.INTER_AREA)
     inside = cv2.warpAffine(np.full(other.shape[:2], 255, np.uint8), move, (width, height))
-    first, second = (
-        cv2.GaussianBlur(cv2.cvtColor(x, cv2.COLOR_RGB2Lab), (0, 0), 1.5) for x in (one, moved)
-    )
-    correlations, colours = [], []
-    for rows, columns in _middle_cells(height, width):
-        if inside[rows, columns].min() < 255:
-            continue
-        a, b = (x[rows, columns].reshape(-1, 3).astype(np.float64) for x in (first, second))
-        spread = a[:, 0].std(), b[:, 0].std()
-        if max(spread) < FLAT:
-            continue
-        products = ((a[:, 0] - a[:, 0].mean()) * (b[:, 0] - b[:, 0].mean())).mean()
-        correlations.append(products / max(spread[0] * spread[1], FLAT**2 / 4))
-        colours.append(np.hypot(*(a[:, 1:].mean(0) - b[:, 1:].mean(0))))
-    if not correlations:
+    rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in (height, width))
+    rows, columns = rows[CELLS // 4 : -(CELLS // 4)], columns[1:-1]  # the middle's
+    middle = slice(rows[0], rows[-1]), slice(columns[0], columns[-1])
+    a, b = (np.moveaxis(x[middle].astype(np.float64), 2, 0) for x in (one, moved))
+    outside = (inside[middle] < 255)[None]
+    squares = np.stack([a[0] ** 2, b[0] ** 2, a[0] * b[0]])
+    means = _cell_means(np.concatenate([a, b, squares, outside]), rows, columns)
+    spreads = np.sqrt(np.maximum(means[[6, 7]] - means[[0, 3]] ** 2, 0))
+    shown = (means[9] == 0) & (spreads.max(axis=0) >= FLAT)
+    if not shown.any():
         return Overlay(features)
+    products = means[8] - means[0] * means[3]
+    correlations = (products / np.maximum(spreads.prod(axis=0), FLAT**2 / 4))[shown]
+    colours = np.hypot(means[1] - means[4], means[2] - means[5])[shown]
     low, mid = np.quantile(correlations, (0.25, 0.5))
     return Overlay(features, float(mid), float(low), float(np.median(colours)))
 
 
-def _middle_cells(height: int, width: int) -> list[tuple[slice, slice]]:
-    rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in (height, width))
-    inner = range(CELLS // 4, CELLS - CELLS // 4)
-    return [
-        (slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]))
-        for r in inner
-        for c in range(1, CELLS - 1)
-    ]
+def _cell_means(planes: Floats, rows: Rows, columns: Rows) -> Floats:
+    """Return the mean of each plane, (P, H, W), in the cells that begin at `rows`, `columns`."""
+    bands = np.add.reduceat(planes, rows[:-1] - rows[0], axis=1)
+    sums = np.add.reduceat(bands, columns[:-1] - columns[0], axis=2)
+    means: Floats = sums / (np.diff(rows)[:, None] * np.diff(columns))
+    return means

@@ -4,11 +4,20 @@ import io
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from carray.config import Fit
-from carray.data.pixels.decode import BORDER_RGB, UnreadableImage, grow, make_square, read_square
+from carray.data.pixels.decode import (
+    BORDER_RGB,
+    UnreadableImage,
+    grow,
+    make_square,
+    open_image,
+    read_square,
+    to_rgb,
+)
 from tests.data.pictures import Picture, picture
 
 
@@ -120,3 +129,37 @@ def test_a_box_outside_the_image_is_refused(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(picture(0)), "PNG")
     with pytest.raises(UnreadableImage, match="holds no pixel"):
         read_square(data, 32, "squash", (500, 500, 600, 600))
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (np.array([[0.0, 0.2], [0.8, 0.5]], np.float32), [[0, 51], [204, 128]]),
+        (np.array([[0.0, 51.0], [204.0, 127.6]], np.float32), [[0, 51], [204, 128]]),
+        (np.array([[0, 816], [3264, 2048]], np.uint16), [[0, 51], [204, 128]]),
+        (np.array([[0, 204], [816, 512]], np.uint16), [[0, 51], [204, 128]]),
+        (np.array([[0, 51], [204, 128]], np.uint16), [[0, 51], [204, 128]]),
+        (np.array([[0, 13107], [52428, 32768]], np.uint16), [[0, 51], [204, 128]]),
+    ],
+)
+def test_numbers_of_other_depths_are_scaled(
+    values: npt.NDArray[np.generic], wanted: list[list[int]]
+) -> None:
+    file = encoded(Image.fromarray(values), "TIFF")
+    assert to_rgb(open_image(file))[:, :, 1].tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.array([[-0.5, 1.0]], np.float32), r"from -0.5 to 1, and floats must be within 0 and 1"),
+        (np.array([[0.0, 4000.0]], np.float32), r"from 0 to 4e\+03, and floats"),
+        (np.array([[0.0, np.nan]], np.float32), r"nan"),
+        (np.array([[0, 70000]], np.int32), r"from 0 to 70000, and integers must be within"),
+    ],
+)
+def test_numbers_without_a_known_range_are_refused(
+    values: npt.NDArray[np.generic], said: str
+) -> None:
+    with pytest.raises(UnreadableImage, match=said):
+        to_rgb(open_image(encoded(Image.fromarray(values), "TIFF")))

@@ -69,6 +69,17 @@ def test_different_subjects_by_one_rig_are_kept(tmp_path: Path) -> None:
     assert groups_of(paths, "aaaaa") == [0, 1, 2, 3, 4]
 
 
+def test_two_labels_are_evidence_against_a_copy(tmp_path: Path) -> None:
+    """A subject whose colours differ a little: one picture under one label, two under two."""
+    other = photo(5).astype(np.int64)
+    other[30:90, 30:130] += np.array([12, 0, -12])
+    tinted = np.clip(other, 0, 255).astype(np.uint8)
+    paths = [save(tmp_path / "0.png", photo(5)), save(tmp_path / "1.png", tinted)]
+    assert groups_of(paths, "aa") == [0, 0]
+    assert groups_of(paths, "ab") == [0, 1]
+    assert groups_of([paths[0], save(tmp_path / "2.png", photo(5)[:, ::-1])], "ab") == [0, 0]
+
+
 def test_a_group_is_not_chained_without_bound() -> None:
     thumb = picture(0, 32, 32)
     seen = [ImageScan("", str(n), f"{n:016x}", 1, 1, thumb) for n in range(30)]
