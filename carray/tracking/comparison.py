@@ -12,7 +12,6 @@ from carray.tracking.tracker import run_of, shown_params
 
 KEY = "carray"  # of the view, in the page's address
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
-KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # no screens for chat bots
 SECTION = "carray-search"
 MOST_AXES = 10
 SCORES = ("val/log_loss", "val/top1", "val/macro_f1")
@@ -27,7 +26,6 @@ def write_comparison(client: Any, experiment_id: str, folder: StudyFolder) -> st
     records = [record for record in folder.records() if record.kind == "search"]
     view = json.dumps(comparison(folder.record(), records))
     client.set_experiment_tag(experiment_id, VIEW_TAG, view)
-    client.set_experiment_tag(experiment_id, KIND_TAG, KIND)
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"
 
 
@@ -47,8 +45,9 @@ def comparison(study: StudyRecord, records: Sequence[TrialRecord]) -> dict[str, 
             *(f"params.`{mlflow_key(name)}`" for name in drawn),
         ],
         "runsHiddenMode": "SHOW_ALL",
+        "isAccordionReordered": True,  # else sections are sorted by their names
         "compareRunSections": [
-            {"uuid": SECTION, "name": "search", "display": True, "isGenerated": False}
+            {"uuid": SECTION, "name": "search", "display": True, "isReordered": True}
         ],
         "compareRunCharts": [
             _chart("PARALLEL", selectedParams=varied(drawn, records), selectedMetrics=[best])

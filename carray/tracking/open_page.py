@@ -11,7 +11,7 @@ import urllib.request
 import webbrowser
 from urllib.error import URLError
 
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 600.0  # a busy machine takes minutes
 
 
 def wait_for(address: str, patience_seconds: float = PATIENCE_SECONDS) -> bool:

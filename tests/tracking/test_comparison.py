@@ -9,7 +9,7 @@ import pytest
 
 from carray.records import TrialState
 from carray.tracking import open_tracker
-from carray.tracking.comparison import KIND_TAG, VIEW_TAG, comparison, write_comparison
+from carray.tracking.comparison import VIEW_TAG, comparison, write_comparison
 from carray.tracking.mlflow_client import store_of
 from carray.tracking.tracker import curve_row
 from tests.tracking.stores import with_store
@@ -53,7 +53,6 @@ def test_the_view_is_kept_with_the_experiment(
         tags = client.get_experiment(experiment.experiment_id).tags
     assert page == f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=carray"
     assert json.loads(tags[VIEW_TAG])["compareRunCharts"][0]["selectedParams"] == ["optimizer.lr"]
-    assert tags[KIND_TAG] == "custom_model_development"
 
 
 def test_the_metric_that_chooses_epochs_comes_first() -> None:
