@@ -13,6 +13,7 @@ from carray.tracking.tracker import run_of, shown_params
 KEY = "carray"  # of the view, in the page's address
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 SECTION = "carray-search"
+WIDE = {"columns": 1, "cardHeight": 420}  # one chart a row: axes need room
 MOST_AXES = 10
 SCORES = ("val/log_loss", "val/top1", "val/macro_f1")
 
@@ -47,7 +48,7 @@ def comparison(study: StudyRecord, records: Sequence[TrialRecord]) -> dict[str, 
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,  # else sections are sorted by their names
         "compareRunSections": [
-            {"uuid": SECTION, "name": "search", "display": True, "isReordered": True}
+            {"uuid": SECTION, "name": "search", "display": True, "isReordered": True, **WIDE}
         ],
         "compareRunCharts": [
             _chart("PARALLEL", selectedParams=varied(drawn, records), selectedMetrics=[best])
