@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from carray.data.preparation.prepare import prepare
@@ -23,7 +25,7 @@ from carray.training.stopping import find_collapse
 from carray.training.train import train
 
 NETS = {"test_resnet": 3e-3, "test_vit": 1e-3}  # and a rate that suits each
-KILLING = (100, 10_000)  # times that
+KILLING = (100, 1000)  # times that
 LEARNED, DEAD = (
     0.1,
     0.02,
@@ -49,7 +51,7 @@ def main() -> None:
         cars = render_toycars(folder / "cars", images_per_class=IMAGES)
         for number, which in enumerate(asked.sets):
             data = cut(cars, which, folder / str(number))
-            for record in trained(data, asked.epochs, asked.seeds, folder / "runs"):
+            for record in trained(data, asked.epochs, asked.seeds, folder / f"runs{number}"):
                 outcome, at = outcome_of(record), alarm_of(record)
                 counts[outcome][0] += at > 0
                 counts[outcome][1] += 1
@@ -72,19 +74,12 @@ def cut(cars: Path, which: str, folder: Path) -> Path:
     return folder / "data"
 
 
-def trained(data: Path, epochs: int, seeds: int, runs: Path) -> list[TrialRecord]:
+def trained(data: Path, epochs: int, seeds: int, runs: Path) -> Iterator[TrialRecord]:
     """Train every net at every rate, with the verdict off."""
     fixed = {"epochs": epochs, "image_size": 32, "pretrained": False, "stop_collapsed": False}
-    return [
-        train(
-            data,
-            {**fixed, "backbone": net, "optimizer.lr": lr * factor, "seed": seed},
-            runs=runs,
-        )
-        for net, lr in NETS.items()
-        for factor in (1, *KILLING)
-        for seed in range(seeds)
-    ]
+    for (net, lr), factor, seed in product(NETS.items(), (1, *KILLING), range(seeds)):
+        drawn = {"backbone": net, "optimizer.lr": lr * factor, "seed": seed}
+        yield train(data, {**fixed, **drawn}, runs=runs)
 
 
 def outcome_of(record: TrialRecord) -> str:
