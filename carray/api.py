@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from carray.ensemble import Ensemble
+    from carray.search.request import StudyRequest
 
 PathLike = str | os.PathLike[str]
 
@@ -109,15 +110,53 @@ def tune(
         CarrayError: the request can't be carried out.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
+    request = tune_request(
+        data, space, trials=trials, name=name, runs=runs, weights=weights, **options
+    )
+    return run_request(request, as_json=as_json, pictures=pictures)
+
+
+def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool = True) -> Study:
+    """Run the study that `request` asks for; see `tune`."""
     from carray.search.observers.console import open_board
-    from carray.search.request import StudyRequest
     from carray.search.run import run_study
+
+    done = Study(run_study(request, open_board(as_json)), RunsFolder.at(request.runs))
+    best = done.best if pictures else None
+    if best is not None:
+        from carray.drawing import drawn_or_none
+        from carray.reports.confusion import draw_confusion
+        from carray.reports.plots import study_picture
+        from carray.tracking.artifacts import STUDY_ITSELF, attach_or_warn
+
+        drawn_or_none(lambda: draw_confusion(best.name, runs=request.runs).picture)
+        if picture := drawn_or_none(lambda: study_picture(done.folder)):
+            attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
+    return done
+
+
+def tune_request(
+    data: PathLike,
+    space: PathLike | None = None,
+    *,
+    trials: int | None = None,
+    name: str | None = None,
+    runs: PathLike | None = None,
+    weights: PathLike | None = None,
+    **options: Unpack[TuneOptions],
+) -> StudyRequest:
+    """Return what `tune` asks for with these arguments; `carray.search.dry_run` takes it, too.
+
+    Raises:
+        ConfigError: an option is unknown; the nearest is named.
+    """
+    from carray.search.request import StudyRequest
 
     for option in options:
         if option not in TuneOptions.__annotations__:
             hint = did_you_mean(option, TuneOptions.__annotations__)
             raise ConfigError(f"carray.tune has no option {option!r}{hint}")
-    request = StudyRequest(
+    return StudyRequest(
         data=Path(data),
         space=None if space is None else str(space),
         trials=trials,
@@ -126,18 +165,6 @@ def tune(
         weights=None if weights is None else Path(weights),
         **options,
     )
-    done = Study(run_study(request, open_board(as_json)), RunsFolder.at(runs))
-    best = done.best if pictures else None
-    if best is not None:
-        from carray.drawing import drawn_or_none
-        from carray.reports.confusion import draw_confusion
-        from carray.reports.plots import study_picture
-        from carray.tracking.artifacts import STUDY_ITSELF, attach_or_warn
-
-        drawn_or_none(lambda: draw_confusion(best.name, runs=runs).picture)
-        if picture := drawn_or_none(lambda: study_picture(done.folder)):
-            attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
-    return done
 
 
 def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = silent) -> Path:

@@ -107,10 +107,9 @@ def prepare(
         progress=progress,
     )
     data = shown_path(out)
-    hints = ["", f"next: carray data show {data}", f"      carray tune {data} --trials 30"]
     emit(
         summarise(manifest),
-        lambda found: [*_head_lines(found), *_flaw_lines(found), *hints],
+        lambda found: [*_head_lines(found), *_flaw_lines(found), *_next_lines(found, data)],
         as_json,
         indent=1,
     )
@@ -186,6 +185,21 @@ def toy(
     print(f"toy cars are in {made}, their planted flaws in {made / 'flaws.csv'}")
     out = shown_path(Path(f"{folder}-data"))
     print(f"next: carray data prepare {shown_path(folder)} --out {out}")
+
+
+def _next_lines(summary: DataSummary, data: str) -> list[str]:
+    """Return the commands that suit the data: the space is left to `tune`, which looks at them."""
+    from carray.data.synthetic import MODELS
+
+    is_toy = {row.name for row in summary.classes} <= {model.label for model in MODELS}
+    folds = f" --folds {summary.folds}" if summary.folds else ""
+    tune = f"carray tune {data} --trials {12 if is_toy else 30}{folds}"
+    return [
+        "",
+        f"next: carray data show {data}",
+        f"      {tune} --dry-run",
+        f"      {tune}",
+    ]
 
 
 def _head_lines(summary: DataSummary) -> list[str]:

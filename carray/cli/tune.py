@@ -138,6 +138,10 @@ def tune(
         bool,
         typer.Option("--pictures/--no-pictures", help="Draw the best trial's confusion matrix."),
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say the plan, the first trials and the time; run nothing."),
+    ] = False,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -159,7 +163,7 @@ def tune(
     from carray import api
     from carray.search.placement.plan import gpus_asked
 
-    done = api.tune(
+    request = api.tune_request(
         data,
         space,
         trials=trials,
@@ -192,9 +196,13 @@ def tune(
         place_timeout_seconds=place_timeout,
         preflight=preflight,
         weights=weights,
-        as_json=as_json,
-        pictures=pictures,
     )
+    if dry_run:
+        from carray.search.dry_run import dry_run as dry_run_lines
+
+        print("\n".join(dry_run_lines(request)))
+        return
+    done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:
         print(f"study: {done.folder.path}")
     print_study(done.folder, as_json)

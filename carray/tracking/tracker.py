@@ -107,15 +107,17 @@ def param_text(value: Any) -> str:
 
 
 def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
-    """Return the metrics of 1-based `epoch`, with `best/*` as it stood then."""
-    rows = record.epochs[:epoch]
-    row = dict(rows[-1])
-    best = metrics.best_epoch(rows, record.config.best_metric)
-    if best is not None:
-        row["best/epoch"] = best
-        held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
-        row.update({f"best/{name}": value for name, value in held.items()})
-    return row
+    """Return the metrics of 1-based `epoch`, with `best/*` as it stood then.
+
+    That of the metric that chooses epochs comes first, since MLflow's comparison begins with it.
+    """
+    rows, chosen_by = record.epochs[:epoch], record.config.best_metric
+    best = metrics.best_epoch(rows, chosen_by)
+    if best is None:
+        return dict(rows[-1])
+    held = {name: value for name, value in rows[best - 1].items() if name in metrics.OBJECTIVES}
+    first = {f"best/{name}": held[name] for name in (chosen_by, *held) if name in held}
+    return {**first, "best/epoch": best, **rows[-1]}
 
 
 def cost_metrics(cost: Cost | None) -> dict[str, float]:

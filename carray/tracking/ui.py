@@ -10,8 +10,8 @@ import sys
 
 from carray.errors import TrackingError
 from carray.runs_folder import RunsFolder
+from carray.tracking.comparison import write_comparison
 from carray.tracking.mlflow_client import is_default, quiet, store_of, tracking_uri
-from carray.tracking.open_page import comparison_page
 
 HOST = "127.0.0.1"
 MOST_PORT = 65535
@@ -33,7 +33,7 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
         raise TrackingError(f"--port {port} must be from 1 to {MOST_PORT}")
     uri = tracking_uri(runs)
     if uri.startswith(("http://", "https://")):
-        _logger.info(f"MLFLOW_TRACKING_URI names a server: open {uri}")
+        _logger.info(f"MLFLOW_TRACKING_URI names a server: open {uri}/{_page(runs)}".rstrip("/"))
         return
     if is_default(runs) and not runs.tracking_file.exists():
         raise TrackingError(
@@ -45,7 +45,8 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
     _open_when_up(runs, f"http://{HOST}:{port}", browser)
     sys.stdout.flush()
     command = ui_command(runs, port)
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.execv(command[0], command)
 
 
@@ -56,21 +57,20 @@ def _open_when_up(runs: RunsFolder, address: str, browser: bool) -> None:
 
 
 def _page(runs: RunsFolder) -> str:
-    """Return the page of the newest study's trials; "" where the store has no study."""
+    """Return the page of the newest study's trials; "" where there is none to show."""
     try:
-        study = runs.find_study().record()
+        study = runs.find_study()
         with store_of(runs) as client, quiet():
-            found = client.get_experiment_by_name(study.name)
+            found = client.get_experiment_by_name(study.record().name)
+            return write_comparison(client, found.experiment_id, study) if found else ""
     except Exception:  # no study, or a store that the server itself will tell of
         return ""
-    if found is None:
-        return ""
-    return comparison_page(found.experiment_id, study.metric, study.direction == "minimize")
 
 
 def ui_command(runs: RunsFolder, port: int) -> list[str]:
     """Return the command line of MLflow's server."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    command += ["--uvicorn-opts", "--log-level warning"]  # requests would scroll the page away
     command += ["--backend-store-uri", tracking_uri(runs), "--workers", "1"]
     if is_default(runs):
         command += ["--default-artifact-root", runs.tracking_artifacts.as_uri()]

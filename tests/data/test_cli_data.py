@@ -40,6 +40,7 @@ def test_from_toys_to_a_warm_store(carray: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "of 12 classes: train" in out
     assert f"next: carray data show {data}" in out
+    assert out.endswith(f"      carray tune {data} --trials 12\n")
     code, out, _ = carray("data", "show", data)
     assert code == 0
     assert "Borealis Fjord" in out

@@ -1,14 +1,13 @@
-"""The page of a study's trials, and the wait for the server that shows it."""
+"""The wait for the server that shows a study's trials."""
 
 from __future__ import annotations
 
 import http.server
 import threading
-from urllib.parse import parse_qs
 
 import pytest
 
-from carray.tracking.open_page import comparison_page, main, wait_for
+from carray.tracking.open_page import main, wait_for
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
@@ -18,15 +17,6 @@ class Healthy(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *words: object) -> None:
         pass
-
-
-def test_a_studys_page_has_its_trials_the_best_first() -> None:
-    page = comparison_page("7", "val/top1", ascending=False)
-    assert page.startswith("#/experiments/7/runs?")
-    asked = {name: value for name, (value,) in parse_qs(page.partition("?")[2]).items()}
-    assert asked["searchFilter"] == "tags.`carray.kind` = 'search'"
-    assert asked["orderByKey"] == "metrics.`best/val/top1`"
-    assert asked["orderByAsc"] == "false"
 
 
 def test_the_page_is_said_once_the_server_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ FOLDER/store/256-squash/
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -146,13 +147,16 @@ def open_store(
 
     Raises:
         DataError: an image is gone or has changed since `prepare`; the store is larger than the
-            budget.
+            budget; its place can't be written.
         DiskError: the store is larger than the disk's free space.
     """
     side = store_side(image_size)
-    folder = manifest.folder / "store" / f"{side}-{fit}"
-    if store := _valid(folder, manifest, side, fit):
-        return store
+    beside_data = manifest.folder / "store" / f"{side}-{fit}"
+    folder = store_place(manifest) / beside_data.name
+    for there in (beside_data, folder):
+        if store := _valid(there, manifest, side, fit):
+            return store
+    _check_writable(folder.parent)
     with _locked(folder, _aside(folder, manifest)):
         if store := _valid(folder, manifest, side, fit):
             return store
@@ -164,6 +168,33 @@ def open_store(
     if store is None:
         raise DataError(f"the pixel store {folder} was built but reads back wrong: check the disk")
     return store
+
+
+def store_place(manifest: Manifest) -> Path:
+    """Return where stores of these pixels are built: in the data folder, or in `$CARRAY_STORE`."""
+    if named := os.environ.get("CARRAY_STORE"):
+        return Path(named).absolute() / manifest.pixels_hash[:16]
+    return manifest.folder / "store"
+
+
+def _check_writable(place: Path) -> None:
+    """Refuse a place that can't be written, a read-only data folder say.
+
+    Raises:
+        DataError: it can't; with the cure.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        refused = "" if os.access(place, os.W_OK) else "no permission"
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        refused = str(error.strerror)
+    if refused:
+        raise DataError(
+            f"the pixel store can't be written below {place} ({refused}): name a folder for it, as "
+            "in CARRAY_STORE=/tmp/pixels, on every machine that trains"
+        )
 
 
 def _valid(folder: Path, manifest: Manifest, side: int, fit: config.Fit) -> PixelStore | None:

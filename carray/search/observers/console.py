@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
 BACKBONE_WIDTH = 34  # at most; a narrow terminal cuts its name, not the columns after it
+LR = "optimizer.lr"  # a start line names it first
 OTHERS_WIDTH = 65  # what those take, with the gaps
 STYLES = {
     "complete": "green",
@@ -90,7 +91,8 @@ class Board:
     def trial_started(self, record: TrialRecord) -> None:
         """Show a trial's start."""
         self._add(record)
-        self._say(f"{_label(record)} starts: {_drawn(record)}")
+        told = drawn_text(record, list(self._records.values()))
+        self._say(f"{_label(record)} starts: {record.config.backbone}, {told}".removesuffix(", "))
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Show an epoch's end."""
@@ -307,14 +309,23 @@ def _label(record: TrialRecord) -> str:
     return f"{kind} {record.number:04d}"
 
 
-def _drawn(record: TrialRecord) -> str:
-    words: list[str] = [record.config.backbone]
-    for name, value in record.params.items():
-        if name in ("backbone", "backbone_block"):
-            continue
-        text = f"{value:.2g}" if isinstance(value, float) else str(value)
-        words.append(f"{name.rpartition('.')[2]} {text}")
-    return ", ".join(words)
+def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
+    """Say what was drawn for a trial, where `others` differ from it; of an only one, all."""
+    own, texts = _drawn(record), [_drawn(other) for other in others]
+    differ = {name for name, text in own.items() if any(t.get(name) != text for t in texts)}
+    shown = own if len(texts) < 2 else {name: own[name] for name in own if name in differ}
+    return ", ".join(f"{name.rpartition('.')[2]} {text}" for name, text in shown.items())
+
+
+def _drawn(record: TrialRecord) -> dict[str, str]:
+    """Return what was drawn, as text, the learning rate first; a block's names lose its alias."""
+    alias = f"{record.params.get('backbone_block')}."
+    found = {
+        name.removeprefix(alias): f"{value:.2g}" if isinstance(value, float) else str(value)
+        for name, value in record.params.items()
+        if name not in ("backbone", "backbone_block")
+    }
+    return {name: found[name] for name in sorted(found, key=lambda name: name != LR)}
 
 
 def _cells(record: TrialRecord) -> list[str]:

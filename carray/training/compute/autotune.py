@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from carray.config import Compute, TrialConfig
 from carray.files import locked, write_text
-from carray.models.classifier import Classifier
+from carray.models.classifier import Classifier, build_classifier
 from carray.training.trial_state import AUTOCAST, compile_step, default_compute
 
 TIMED_STEPS = 3  # of each way, after one that warms it up; the fastest counts
@@ -196,6 +196,20 @@ def _time(
     fastest = min(seconds[1:])
     first = max(0.0, seconds[0] - fastest) if compute.compiled else 0.0
     return Timing(compute=compute, step_seconds=fastest, compile_seconds=first)
+
+
+def step_seconds(config: TrialConfig, num_classes: int, threads: int) -> float:
+    """Time forward and backward of one batch of a trial as it usually computes, untrained."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        untrained = config.model_copy(update={"pretrained": False})
+        classifier = build_classifier(untrained, num_classes).classifier
+        usual = default_compute(config, classifier, device)
+        return _time(classifier, config, usual, device).step_seconds
+    finally:
+        torch.set_num_threads(before)
 
 
 def _step(model: Callable[[Tensor], Tensor], images: Tensor, compute: Compute) -> None:

@@ -49,6 +49,29 @@ def test_each_row_is_its_image(manifest: Manifest, fit: Fit) -> None:
         store.pixels[0] = 0
 
 
+def test_a_place_for_the_store_can_be_named(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_STORE", str(tmp_path / "pixels"))
+    store = open_store(manifest, 28, "squash")
+    assert store.folder.is_relative_to(tmp_path / "pixels")
+    assert not (manifest.folder / "store").exists()
+    monkeypatch.delenv("CARRAY_STORE")
+    own = open_store(manifest, 28, "squash")
+    monkeypatch.setenv("CARRAY_STORE", str(tmp_path / "others"))
+    assert open_store(manifest, 28, "squash").folder == own.folder, "one that is there is used"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_data_folder_that_cannot_be_written_names_the_cure(manifest: Manifest) -> None:
+    manifest.folder.chmod(0o555)
+    try:
+        with pytest.raises(DataError, match="name a folder for it, as in CARRAY_STORE"):
+            open_store(manifest, 28, "squash")
+    finally:
+        manifest.folder.chmod(0o755)
+
+
 def test_boxes_are_cut_as_the_manifest_says(tmp_path: Path) -> None:
     cut = prepare(devkit(tmp_path / "s"), tmp_path / "d", crop="box", margin=0.1, val=0, blend=0)
     store = open_store(cut, 28, "squash")

@@ -136,3 +136,17 @@ def test_a_study_that_is_complete_leaves_its_table_to_whoever_ran_it() -> None:
         board.study_ended(STUDY.model_copy(update={"state": state}))
         assert ("resnet18" in board.render()) == is_shown
     assert board.render().startswith("study autumn")
+
+
+def test_a_start_line_says_what_differs_from_the_trials_before() -> None:
+    stream = io.StringIO()
+    board = Board(stream)
+    shared = {"optimizer.weight_decay": 0.05, "augment.strength": 0.1}
+    for number, lr in enumerate((0.003, 0.006)):
+        params = {"backbone_block": "small", **shared, "small.optimizer.lr": lr}
+        board.trial_started(
+            TrialRecord(study="autumn", number=number, config=TrialConfig(), params=params)
+        )
+    first, second = (line.partition("] ")[2] for line in stream.getvalue().splitlines())
+    assert first == "trial 0000 starts: resnet18, lr 0.003, weight_decay 0.05, strength 0.1"
+    assert second == "trial 0001 starts: resnet18, lr 0.006"

@@ -1,0 +1,128 @@
+"""What a study would do: its plan, its first trials and about how long it takes; nothing is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+
+import optuna
+import torch
+
+from carray.config import TrialConfig
+from carray.errors import ConfigError
+from carray.progress import seconds_text
+from carray.records import TrialRecord
+from carray.search.observers.console import drawn_text
+from carray.search.placement.gpu_sharing import resolve_gpu_share
+from carray.search.placement.plan import Node, Plan
+from carray.search.placement.ray_cluster import connected, nodes
+from carray.search.request import StudyRequest, check_budget
+from carray.search.sampling.samplers import build_sampler
+from carray.search.scheduling.time_plan import Pace
+from carray.search.setup import StudySetup, check_classifiers, plan_study
+from carray.search.space.validation import check_backbone_names
+from carray.training.compute.autotune import step_seconds
+
+SHOWN = 5  # trials
+OTHER_WORK = 1.3  # of an epoch's training, with validation and loading, over its steps alone
+
+
+def dry_run(request: StudyRequest) -> list[str]:
+    """Check a request whole, and return its plan, first trials and about how long it takes.
+
+    Nothing is written and no trial is trained; Ray is joined only where an address names one.
+
+    Raises:
+        CarrayError: the request can't be carried out.
+    """
+    setup = StudySetup.resolve(request)
+    check_backbone_names(setup.space)
+    check_classifiers(setup)
+    records = setup.folder.records()
+    with _cluster(request) as cluster:
+        notes: list[str] = []
+        gpus = resolve_gpu_share(
+            request.gpus_per_trial, setup.space, setup.manifest, cluster, notes.append
+        )
+        plan = plan_study(setup, records, cluster, gpus)
+    check_budget(request, plan)
+    trials = first_trials(setup, len(records))
+    return [
+        *filter(None, [setup.space_note, *notes]),
+        *plan.lines(setup.study.trials, setup.study.max_epochs),
+        *setup.starts.lines(),
+        "",
+        "the first trials:" if trials else "no trial is left to run",
+        *(f"  {trial.config.backbone}, {drawn_text(trial, trials)}" for trial in trials),
+        "",
+        *_estimate_lines(setup, plan, trials, len(records)),
+        "nothing was run: the same command without --dry-run does",
+    ]
+
+
+@contextmanager
+def _cluster(request: StudyRequest) -> Iterator[Sequence[Node]]:
+    """Yield the nodes of the cluster that is named, else this machine as one."""
+    if request.address or os.environ.get("RAY_ADDRESS"):
+        with connected(request.address):
+            yield nodes()
+        return
+    yield [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
+
+
+def first_trials(setup: StudySetup, known: int) -> list[TrialRecord]:
+    """Draw the first trials of a new study as it will, in memory; of one begun there are none."""
+    study = setup.study
+    if known:
+        return []
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = build_sampler(study.sampler, study.seed)
+    drawing = optuna.create_study(direction=study.direction, sampler=sampler)
+    for point in setup.starts.points:
+        drawing.enqueue_trial(point)
+    found: list[TrialRecord] = []
+    while len(found) < min(SHOWN, study.trials):
+        params = setup.space.draw(drawing.ask())
+        try:
+            config = setup.space.resolve(params, {})
+        except ConfigError:  # a draw that breaks a rule is drawn again in a search, too
+            continue
+        found.append(
+            TrialRecord.begin(study.name, len(found), config, study.manifest_hash, params=params)
+        )
+    return found
+
+
+def _estimate_lines(
+    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int
+) -> list[str]:
+    """Return about how long the study takes at most, and where that is known from."""
+    pace = Pace(setup.folder.records())
+    if trials:
+        seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
+        each, source = fmean(seconds), "a step of each of these, measured here"
+    elif (seen := pace.epoch_seconds(setup.folder.records()[0].config)) is not None:
+        each, source = seen, "the epochs of its trials so far"
+    else:
+        return ["how long it takes isn't known before its first epoch"]
+    left, request = max(0, setup.study.trials - known), setup.request
+    search = each * setup.study.max_epochs * left / plan.lanes
+    again = (
+        each
+        * (request.refit * setup.refit_epochs + request.folds * setup.study.max_epochs)
+        / plan.lanes
+    )
+    told = f"about {seconds_text(search)} for {left} trials trained whole"
+    told += f" and {seconds_text(again)} for refits and folds" if again else ""
+    return [told, f"  by {source}; trials that end early take less, a busy machine more"]
+
+
+def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:
+    """Time a step, and return what an epoch takes with it."""
+    threads = max(1, int(plan.cpus_per_worker))
+    batch = config.device_batch_size * plan.workers
+    steps = max(1, (setup.space.images or batch) // batch)
+    step = step_seconds(config, len(setup.manifest.classes), threads)
+    return OTHER_WORK * steps * step

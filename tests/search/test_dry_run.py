@@ -1,0 +1,37 @@
+"""What a study would do is said without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carray.search.dry_run import dry_run
+from carray.search.request import StudyRequest
+
+SPACE = """
+version: 1
+fixed: {image_size: 32, pretrained: false, backbone: test_resnet, epochs: 3, device_batch_size: 8}
+search:
+  optimizer.lr: {loguniform: [1e-4, 3e-2]}
+start:
+  - {optimizer.lr: 5e-3}
+"""
+
+
+def test_a_plan_its_first_trials_and_the_time_are_said_and_nothing_is_written(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    space, runs = tmp_path / "space.yaml", tmp_path / "runs"
+    space.write_text(SPACE)
+    lines = dry_run(
+        StudyRequest(data=toy_data, space=str(space), trials=4, refit=1, runs=str(runs))
+    )
+    assert any(line.startswith("4 trials of at most 3 epochs") for line in lines)
+    first = lines.index("the first trials:") + 1
+    assert lines[first] == "  test_resnet, lr 0.005"
+    assert all(line.startswith("  test_resnet, lr ") for line in lines[first : first + 4])
+    assert any("for 4 trials trained whole and" in line for line in lines)
+    assert all(len(line) <= 100 for line in lines)
+    assert not runs.exists()
