@@ -140,7 +140,7 @@ def test_a_study_of_which_no_trial_got_through_an_epoch_ends_with_1(
     record = record.model_copy(update={"epochs": record.epochs[:epochs]})
     folder.trial(0).write_record(record)
     done = api.Study(folder, RunsFolder.at(tmp_path))
-    monkeypatch.setattr(api, "tune", lambda *words, **options: done)
+    monkeypatch.setattr(api, "run_request", lambda *words, **options: done)
     assert tune(capsys, "cars")[0] == code
 
 

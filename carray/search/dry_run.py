@@ -55,7 +55,7 @@ def dry_run(request: StudyRequest) -> list[str]:
         *setup.starts.lines(),
         "",
         "the first trials:" if trials else "no trial is left to run",
-        *(f"  {trial.config.backbone}, {drawn_text(trial, trials)}" for trial in trials),
+        *(_trial_line(trial, trials) for trial in trials),
         "",
         *_estimate_lines(setup, plan, trials, len(records)),
         "nothing was run: the same command without --dry-run does",
@@ -78,7 +78,7 @@ def first_trials(setup: StudySetup, known: int) -> list[TrialRecord]:
     if known:
         return []
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = build_sampler(study.sampler, study.seed)
+    sampler = build_sampler(study.sampler, study.seed, study.trials)
     drawing = optuna.create_study(direction=study.direction, sampler=sampler)
     for point in setup.starts.points:
         drawing.enqueue_trial(point)
@@ -93,6 +93,10 @@ def first_trials(setup: StudySetup, known: int) -> list[TrialRecord]:
             TrialRecord.begin(study.name, len(found), config, study.manifest_hash, params=params)
         )
     return found
+
+
+def _trial_line(trial: TrialRecord, trials: Sequence[TrialRecord]) -> str:
+    return f"  {trial.config.backbone}, {drawn_text(trial, trials)}".removesuffix(", ")
 
 
 def _estimate_lines(

@@ -327,16 +327,14 @@ def open_ledger(
     """
     folder, study, storage = setup.folder, setup.study, setup.storage
     # a resumed one must not repeat what it drew
-    sampler = build_sampler(study.sampler, study.seed + len(records))
+    sampler = build_sampler(study.sampler, study.seed + len(records), study.trials)
     with open_optuna_study(study.name, study.direction, storage, sampler) as optuna_study:
         trials = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, trials, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
-        if isinstance(sampler, LocalSampler):
-            sampler.trials = study.trials
-            if setup.request.goal == "ensemble":
-                members = EnsembleMembers(folder)
-                sampler.anchors = lambda: members.weights(ledger.records)
+        if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
+            members = EnsembleMembers(folder)
+            sampler.anchors = lambda: members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left
             for point in setup.starts.points:
                 ledger.enqueue(point)

@@ -33,8 +33,8 @@ BLIND = ("random", "qmc")  # what learns nothing from trials is wanted for its o
 DEFAULT_SAMPLER = "tpe-local"  # what did best in the lab: see `LocalSampler`
 
 
-def build_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Build the sampler `name`.
+def build_sampler(name: str, seed: int, trials: int | None = None) -> optuna.samplers.BaseSampler:
+    """Build the sampler `name`, for a study of so many trials.
 
     Raises:
         ConfigError: there is none of that name, or a package that it needs is missing.
@@ -45,8 +45,11 @@ def build_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `group` is marked experimental
         try:
-            return SAMPLERS[name](seed)
+            sampler = SAMPLERS[name](seed)
         except ImportError as error:
             raise ConfigError(
                 f"sampler {name!r} needs a package that is missing: {error}"
             ) from None
+    if isinstance(sampler, LocalSampler):
+        sampler.trials = trials
+    return sampler
