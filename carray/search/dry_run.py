@@ -118,9 +118,9 @@ def _estimate_lines(
         * (request.refit * setup.refit_epochs + request.folds * setup.study.max_epochs)
         / plan.lanes
     )
-    told = f"about {seconds_text(search)} for {left} trials trained whole"
+    told = f"about {seconds_text(search)} of training for {left} trials trained whole"
     told += f" and {seconds_text(again)} for refits and folds" if again else ""
-    return [told, f"  by {source}; trials that end early take less, a busy machine more"]
+    return [told, f"  by {source}; starts and small sets take more, early ends less"]
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

@@ -71,8 +71,8 @@ class Forecast:
 def forecast_text(brought: float, expected: ExpectedGain, last: list[TrialRecord]) -> str:
     """Return the sentence; the next trials cost what the last ones did."""
     count, costs = expected.trials, [record.cost for record in last if record.cost]
-    price = f" for about {reduce(add, costs, Cost())}" if len(costs) == len(last) else ""
+    price = f" for {reduce(add, costs, Cost())}" if len(costs) == len(last) else ""
     return (
-        f"the last {count} trials changed the ensemble's log-loss by {-brought:+.3f}, the next "
-        f"{count} are expected to by {-expected.log_loss:+.3f} +- {expected.deviation:.3f}{price}"
+        f"ensemble log-loss: last {count} trials {-brought:+.3f}, next {count} "
+        f"{-expected.log_loss:+.3f} +- {expected.deviation:.3f} expected{price}"
     )
