@@ -110,8 +110,20 @@ def tune(
         CarrayError: the request can't be carried out.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
-    request = tune_request(
-        data, space, trials=trials, name=name, runs=runs, weights=weights, **options
+    from carray.search.request import StudyRequest
+
+    for option in options:
+        if option not in TuneOptions.__annotations__:
+            hint = did_you_mean(option, TuneOptions.__annotations__)
+            raise ConfigError(f"carray.tune has no option {option!r}{hint}")
+    request = StudyRequest(
+        data=Path(data),
+        space=None if space is None else str(space),
+        trials=trials,
+        name=name,
+        runs=None if runs is None else str(runs),
+        weights=None if weights is None else Path(weights),
+        **options,
     )
     return run_request(request, as_json=as_json, pictures=pictures)
 
@@ -133,38 +145,6 @@ def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool 
         if picture := drawn_or_none(lambda: study_picture(done.folder)):
             attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
     return done
-
-
-def tune_request(
-    data: PathLike,
-    space: PathLike | None = None,
-    *,
-    trials: int | None = None,
-    name: str | None = None,
-    runs: PathLike | None = None,
-    weights: PathLike | None = None,
-    **options: Unpack[TuneOptions],
-) -> StudyRequest:
-    """Return what `tune` asks for with these arguments; `carray.search.dry_run` takes it, too.
-
-    Raises:
-        ConfigError: an option is unknown; the nearest is named.
-    """
-    from carray.search.request import StudyRequest
-
-    for option in options:
-        if option not in TuneOptions.__annotations__:
-            hint = did_you_mean(option, TuneOptions.__annotations__)
-            raise ConfigError(f"carray.tune has no option {option!r}{hint}")
-    return StudyRequest(
-        data=Path(data),
-        space=None if space is None else str(space),
-        trials=trials,
-        name=name,
-        runs=None if runs is None else str(runs),
-        weights=None if weights is None else Path(weights),
-        **options,
-    )
 
 
 def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = silent) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from carray import metrics
 from carray.config import TrialConfig
@@ -86,8 +88,8 @@ def leaders_of(folder: StudyFolder) -> Leaders | None:
         return None
     is_loss = objective.metric == metrics.VAL_LOG_LOSS
     labels = folder.labels("val")
-    scores = [_image_scores(folder, record, labels, is_loss) for record in records]
-    behind = [_behind(scores[0], other, is_loss) for other in scores[1:]]
+    on_val = [_read(folder, record, "val", labels) for record in records]
+    behind = [_behind(on_val[0], other, is_loss) for other in on_val[1:]]
     names = [record.name for record in records[1:]]
     return Leaders(
         compared_by=metrics.VAL_LOG_LOSS if is_loss else metrics.VAL_TOP1,
@@ -95,24 +97,26 @@ def leaders_of(folder: StudyFolder) -> Leaders | None:
         best=records[0].name,
         behind=dict(zip(names, behind, strict=True)),
         repeated=_repeated(records, objective),
-        optimism=_optimism(folder, records),
+        optimism=_optimism(folder, records, [each.losses.mean() for each in on_val]),
     )
 
 
-def _image_scores(
-    folder: StudyFolder, record: TrialRecord, labels: Labels, is_loss: bool
-) -> Float32s:
-    """Return each image's log-loss, or 1 where it was right and 0 where not."""
-    logits = read_logits(folder.trial(record.number), record.name, "val", len(labels))
-    if is_loss:
-        return -true_log_probability(logits, labels)
-    return np.asarray(logits.argmax(axis=1) == labels, np.float32)
+class _OnSplit(NamedTuple):
+    """What a trial reached on a split: each image's log-loss, and whether it was right."""
+
+    losses: Float32s
+    right: npt.NDArray[np.bool_]
 
 
-def _behind(best: Float32s, other: Float32s, is_loss: bool) -> Interval:
+def _read(folder: StudyFolder, record: TrialRecord, split: str, labels: Labels) -> _OnSplit:
+    logits = read_logits(folder.trial(record.number), record.name, split, len(labels))
+    return _OnSplit(-true_log_probability(logits, labels), logits.argmax(axis=1) == labels)
+
+
+def _behind(best: _OnSplit, other: _OnSplit, is_loss: bool) -> Interval:
     if not is_loss:
-        return paired_gain(other > 0, best > 0)
-    worse = other - best
+        return paired_gain(other.right, best.right)
+    worse = other.losses - best.losses
     return interval(float(worse.mean()), bootstrap_means(worse[:, None])[:, 0])
 
 
@@ -141,23 +145,14 @@ def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> t
     return tuple(found)
 
 
-def _optimism(folder: StudyFolder, records: Sequence[TrialRecord]) -> Optimism | None:
+def _optimism(
+    folder: StudyFolder, records: Sequence[TrialRecord], on_val: Sequence[float]
+) -> Optimism | None:
     """Hold the best trial's loss on `blend` less that on `val` against the others' mean."""
     labels = folder.labels("blend")
     if len(labels) < FEWEST_IMAGES or len(records) < FEWEST_TRIALS:
         return None
-    losses = np.array([_losses(folder, record) for record in records])
-    rises = losses[:, 1] - losses[:, 0]
+    on_blend = [_read(folder, record, "blend", labels).losses.mean() for record in records]
+    rises = np.subtract(on_blend, on_val, dtype=np.float64)
     value, deviation = rises[0] - rises[1:].mean(), rises[1:].std(ddof=1)
-    val, blend = losses[0]
-    return Optimism(float(val), float(blend), float(value), float(deviation))
-
-
-def _losses(folder: StudyFolder, record: TrialRecord) -> list[float]:
-    """Return a trial's log-losses on `val` and `blend`."""
-    losses = []
-    for split in ("val", "blend"):
-        labels = folder.labels(split)
-        logits = read_logits(folder.trial(record.number), record.name, split, len(labels))
-        losses.append(-float(true_log_probability(logits, labels).mean()))
-    return losses
+    return Optimism(float(on_val[0]), float(on_blend[0]), float(value), float(deviation))

@@ -162,13 +162,14 @@ def tune(
     """
     from carray import api
     from carray.search.placement.plan import gpus_asked
+    from carray.search.request import StudyRequest
 
-    request = api.tune_request(
-        data,
-        space,
+    request = StudyRequest(
+        data=data,
+        space=space,
         trials=trials,
         name=study,
-        runs=runs,
+        runs=None if runs is None else str(runs),
         max_epochs=max_epochs,
         concurrent=concurrent,
         workers_per_trial=workers_per_trial,

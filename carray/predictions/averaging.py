@@ -14,6 +14,7 @@ from carray.typing import Float32s, Rows
 TINY = np.finfo(np.float32).tiny
 GREEDY_ROUNDS = 50
 GREEDY_PATIENCE = 5  # rounds without a better log-loss
+POOL = 50  # of many members, those that the greedy ones are picked from: the best alone
 AverageOf = Literal["probability", "logit"]
 
 
@@ -73,3 +74,15 @@ def pick_greedily(p_MN: Float32s) -> list[int]:
         if size - 1 - int(np.argmin(losses)) >= GREEDY_PATIENCE:
             break
     return picks[: int(np.argmin(losses)) + 1]
+
+
+def best_alone(p_MN: Float32s, most: int = POOL) -> list[int]:
+    """Return the members of the lowest log-loss, the best first."""
+    losses_M = -np.log(np.maximum(p_MN, TINY)).mean(axis=1)
+    return [int(member) for member in np.argsort(losses_M, kind="stable")[:most]]
+
+
+def pick_from_best(p_MN: Float32s) -> list[int]:
+    """Pick greedily from the `POOL` members that are best alone: more cost more, and add little."""
+    best = best_alone(p_MN)
+    return [best[pick] for pick in pick_greedily(p_MN[best])]

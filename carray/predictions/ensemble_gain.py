@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carray.predictions.averaging import TINY, pick_greedily
+from carray.predictions.averaging import TINY, best_alone, pick_from_best
 from carray.typing import Float32s
 
 ORDERS = 20  # random ones that a mean is taken over
@@ -72,7 +72,6 @@ def cross_fitted_loss(p_MN: Float32s, is_single: bool = False) -> float:
     losses = []
     p_MN = p_MN[:, :: -(-p_MN.shape[1] // MOST_IMAGES)]
     for chosen_on, judged_on in ((p_MN[:, ::2], p_MN[:, 1::2]), (p_MN[:, 1::2], p_MN[:, ::2])):
-        logs = -np.log(np.maximum(chosen_on, TINY))
-        picks = [int(logs.mean(axis=1).argmin())] if is_single else pick_greedily(chosen_on)
+        picks = best_alone(chosen_on, 1) if is_single else pick_from_best(chosen_on)
         losses.append(-np.log(np.maximum(judged_on[picks].mean(axis=0), TINY)))
     return float(np.concatenate(losses).mean())

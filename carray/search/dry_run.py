@@ -11,9 +11,9 @@ import optuna
 import torch
 
 from carray.config import TrialConfig
-from carray.errors import ConfigError
 from carray.progress import seconds_text
 from carray.records import TrialRecord
+from carray.search.ledger import draw_valid
 from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
@@ -83,14 +83,10 @@ def first_trials(setup: StudySetup, known: int) -> list[TrialRecord]:
     for point in setup.starts.points:
         drawing.enqueue_trial(point)
     found: list[TrialRecord] = []
-    while len(found) < min(SHOWN, study.trials):
-        params = setup.space.draw(drawing.ask())
-        try:
-            config = setup.space.resolve(params, {})
-        except ConfigError:  # a draw that breaks a rule is drawn again in a search, too
-            continue
+    for number in range(min(SHOWN, study.trials)):
+        _, params, config = draw_valid(drawing, setup.space, {})
         found.append(
-            TrialRecord.begin(study.name, len(found), config, study.manifest_hash, params=params)
+            TrialRecord.begin(study.name, number, config, study.manifest_hash, params=params)
         )
     return found
 

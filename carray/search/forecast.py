@@ -11,7 +11,6 @@ from carray.predictions.ensemble_gain import ExpectedGain, cross_fitted_loss, ex
 from carray.records import TrialRecord
 from carray.search.ledger import Ledger
 from carray.search.request import Goal
-from carray.search.sampling.members import EnsembleMembers
 
 EVERY = 5  # trials
 
@@ -34,7 +33,6 @@ class Forecast:
         self._is_single = goal == "single"
         self._stop_below = stop_below
         self._say = say
-        self._members = EnsembleMembers(ledger.folder)
         self._told = 0
 
     def look(self) -> None:
@@ -46,11 +44,12 @@ class Forecast:
         if len(ended) < self._told + EVERY:
             return
         self._told = len(ended) - len(ended) % EVERY
-        rows = self._members.probabilities(ended)
+        rows = self._ledger.members.probabilities(ended)
         expected = expected_gain(rows, EVERY, self._is_single)
         if expected is None:
             return
-        brought = self._loss(rows[:-EVERY]) - self._loss(rows)
+        losses = [cross_fitted_loss(each, self._is_single) for each in (rows[:-EVERY], rows)]
+        brought = losses[0] - losses[1]
         self._say(forecast_text(brought, expected, ended[-EVERY:]))
         if self._stop_below is not None and expected.log_loss < self._stop_below:
             self._stop(expected)
@@ -63,9 +62,6 @@ class Forecast:
             f"{SMALL_GAIN}: {expected.log_loss:.4f} is below {self._stop_below:g} "
             "(--stop-when-gain-below); trials that run are finished"
         )
-
-    def _loss(self, rows: object) -> float:
-        return cross_fitted_loss(rows, self._is_single)  # type: ignore[arg-type]
 
 
 def forecast_text(brought: float, expected: ExpectedGain, last: list[TrialRecord]) -> str:

@@ -20,6 +20,7 @@ from carray.costs import SMALL_GAIN, TIME_BUDGET
 from carray.errors import ConfigError
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
 from carray.tracking import Tracker
@@ -47,6 +48,7 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
+        self.members = EnsembleMembers(folder)
         self.study = study
         self.space = space
         self.stopped = ""  # why no more trials are opened; "" while they are
@@ -267,18 +269,9 @@ class Ledger:
                 self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:
-        for _ in range(BAD_DRAWS):
-            trial = self._optuna.ask()
-            params = self.space.draw(trial)
-            try:
-                config = self.space.resolve(params, self._seed_of_next())
-            except ConfigError as error:
-                self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                last = error
-                continue
-            flush(trial)
-            return trial.number, params, config
-        raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
+        trial, params, config = draw_valid(self._optuna, self.space, self._seed_of_next())
+        flush(trial)
+        return trial.number, params, config
 
     def _seed_of_next(self) -> dict[str, int]:
         """Give each trial a seed of its own, unless the space has a say in it."""
@@ -327,6 +320,25 @@ class Ledger:
             # An `optuna.Trial` would do, but making one draws from the sampler again.
             storage.set_trial_intermediate_value(trial_id, len(record.epochs), best)
         self._optuna.tell(number, state=states.PRUNED)
+
+
+def draw_valid(
+    study: optuna.Study, space: SearchSpace, more: Mapping[str, Any]
+) -> tuple[optuna.Trial, dict[str, Any], TrialConfig]:
+    """Draw until the values make a valid config with `more`; those that don't fail in Optuna.
+
+    Raises:
+        ConfigError: `BAD_DRAWS` in a row made none.
+    """
+    for _ in range(BAD_DRAWS):
+        trial = study.ask()
+        params = space.draw(trial)
+        try:
+            return trial, params, space.resolve(params, more)
+        except ConfigError as error:
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            last = error
+    raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
 
 
 def lacks_logits(record: TrialRecord, files: TrialFolder) -> bool:

@@ -32,7 +32,6 @@ from carray.search.request import (
     sampler_name,
 )
 from carray.search.sampling.local import LocalSampler
-from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.scheduling.schedulers import (
@@ -333,8 +332,7 @@ def open_ledger(
         _check_optuna_trials(folder, records, trials, storage)
         ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
         if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
-            members = EnsembleMembers(folder)
-            sampler.anchors = lambda: members.weights(ledger.records)
+            sampler.anchors = lambda: ledger.members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left
             for point in setup.starts.points:
                 ledger.enqueue(point)

@@ -17,7 +17,7 @@ Steps half as wide are worse (0.05, -0.11, -0.22).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,11 +79,12 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         if FIXED_PARAMS in trial.system_attrs:
             return
         trials = study.get_trials(deepcopy=False)
-        given = {t.number: 1.0 for t in trials if is_given(t)}
+        known = [t for t in trials if is_given(t)]
+        given = {t.number: 1.0 for t in known}
         if not given and trial.number < STARTUP_TRIALS:
             return
         if trial.number < len(given) + self._more_seeds(len(given)):
-            self._copy(trial.number, trials, best_trials(study, trials, given, 1) or given, 1.0)
+            self._copy(trial.number, trials, best_trials(study, known, 1) or given, 1.0)
         elif trial.number < STARTUP_TRIALS or trial.number % GLOBAL_EVERY != GLOBAL_EVERY - 1:
             weights = dict(self.anchors()) if self.anchors else best_trials(study, trials)
             self._copy(trial.number, trials, weights or running_trials(trials), UNCHANGED)
@@ -176,15 +177,10 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
 
 
 def best_trials(
-    study: optuna.Study,
-    trials: Sequence[FrozenTrial],
-    among: Container[int] | None = None,
-    most: int = BEST,
+    study: optuna.Study, trials: Sequence[FrozenTrial], most: int = BEST
 ) -> dict[int, float]:
-    """Return the best complete trials, all alike; `among` those of some numbers alone."""
+    """Return the best complete trials, all alike."""
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
-    if among is not None:
-        complete = [t for t in complete if t.number in among]
     sign = 1.0 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1.0
     complete.sort(key=lambda t: sign * t.value)
     return {t.number: 1.0 for t in complete[:most]}

@@ -8,12 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from carray.errors import RecordError
-from carray.predictions.averaging import pick_greedily
+from carray.predictions.averaging import pick_from_best
 from carray.predictions.logits import read_logits, true_log_probability
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.typing import Float32s, Labels
-
-POOL = 50  # trials that the ensemble chooses from, the best ones
 
 
 class EnsembleMembers:
@@ -32,12 +30,11 @@ class EnsembleMembers:
 
     def weights(self, records: Sequence[TrialRecord]) -> dict[int, float]:
         """Return {number in Optuna: weight} of the members; empty while no trial left logits."""
-        pool = {r.sampler_number: row for r in records if (row := self._row(r)) is not None}
-        numbers = sorted((n for n in pool if n is not None), key=lambda n: -float(pool[n].mean()))
+        drawn = {r.sampler_number: r for r in records if r.sampler_number is not None}
+        numbers = [number for number, record in drawn.items() if self._row(record) is not None]
         if not numbers:
             return {}
-        rows = np.exp(np.stack([pool[number] for number in numbers[:POOL]]))
-        picks = pick_greedily(rows)
+        picks = pick_from_best(self.probabilities([drawn[number] for number in numbers]))
         return {numbers[pick]: picks.count(pick) / len(picks) for pick in set(picks)}
 
     def probabilities(self, records: Sequence[TrialRecord]) -> Float32s:
