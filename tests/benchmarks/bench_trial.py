@@ -267,7 +267,7 @@ class Theirs:
 
     def __init__(self, case: Case) -> None:
         manifest = Manifest.load(case.data)
-        train, val = (_files(manifest, split) for split in ("train", "val"))
+        train, val = (files_of(manifest, split) for split in ("train", "val"))
         self._device = torch.device(case.device)
         on_gpu = case.device == "cuda"
         torch.backends.cudnn.benchmark = on_gpu
@@ -333,7 +333,8 @@ class Theirs:
             torch.cuda.synchronize(self._device)
 
 
-def _files(manifest: Manifest, split: str) -> ImageDataset:
+def files_of(manifest: Manifest, split: str) -> ImageDataset:
+    """Return the files and labels of a split, as timm reads them."""
     rows = manifest.included.iloc[manifest.rows(split)]
     dataset = ImageDataset(str(Path(rows["path"].iloc[0]).parents[1]))
     labels = rows["class_index"].to_list()
