@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from carray.cli import main
 from carray.cli.app import app
+from tests.reports.studies import make_study
 
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "pandas", "optuna", "sklearn", "scipy")
 WIDTH = 100
@@ -207,3 +208,17 @@ def test_a_path_that_the_system_refuses_is_one_sentence(carray: Run, tmp_path: P
     code, _, err = carray("data", "prepare", str(tmp_path), "--out", str(tmp_path / "file" / "x"))
     assert code == 2
     assert "Traceback" not in err
+
+
+def test_a_study_may_be_named_bare(carray: Run, tmp_path: Path) -> None:
+    name, runs = make_study(tmp_path).path.name, ("--runs", str(tmp_path))
+    bare, named = carray("status", name, *runs), carray("status", "--study", name, *runs)
+    assert bare == named
+    assert name in bare[1]
+    assert carray("leaderboard", name, "--top", "1", "--json", *runs)[0] == 0
+
+
+def test_a_guessed_command_is_answered_with_the_one_that_does_it(carray: Run) -> None:
+    code, _, err = carray("sweep")
+    assert code == 2
+    assert "`carray tune DIR`" in err

@@ -6,7 +6,7 @@ from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from carray.cli import (
     ablation,
@@ -33,6 +33,10 @@ GUESSES = {
     "export": "models are folders below runs/models, which `carray list` names; `carray predict` "
     "asks them, and MLflow loads them",
     "search": "`carray tune DIR`",
+    "sweep": "`carray tune DIR`",
+    "optimize": "`carray tune DIR`",
+    "runs": "`carray list`",
+    "serve": "`mlflow models serve` answers with a model that `carray ensemble` has logged",
     "fit": "`carray train DIR`",
     "models": "`carray list`",
     "studies": "`carray list`",
@@ -53,6 +57,17 @@ class _Commands(TyperGroup):
         if name in GUESSES and self.get_command(ctx, name) is None:
             ctx.fail(f"there is no command {name!r}: {GUESSES[name]}")
         return super().resolve_command(ctx, args)
+
+
+class _OfAStudy(TyperCommand):
+    """Takes the study's name without `--study` too, as `carray show` does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_bare = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, ["--study", *args] if is_bare else args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[STUDY]", *super().collect_usage_pieces(ctx)]
 
 
 app = typer.Typer(
@@ -92,22 +107,22 @@ app.command(rich_help_panel=SEARCH)(tune.tune)
 app.command(rich_help_panel=SEARCH)(trial.train)
 app.command(rich_help_panel=SEARCH)(sanity.sanity)
 app.command("list", rich_help_panel=LOOK)(look.list_)
-app.command(rich_help_panel=LOOK)(look.status)
+app.command(cls=_OfAStudy, rich_help_panel=LOOK)(look.status)
 app.command(rich_help_panel=LOOK)(look.show)
-app.command(rich_help_panel=LOOK)(look.leaderboard)
-app.command(rich_help_panel=LOOK)(ensemble.report)
+app.command(cls=_OfAStudy, rich_help_panel=LOOK)(look.leaderboard)
+app.command(cls=_OfAStudy, rich_help_panel=LOOK)(ensemble.report)
 app.command(rich_help_panel=LOOK)(ui.ui)
 app.command(rich_help_panel=LOOK)(analysis.compare)
 app.command(rich_help_panel=LOOK)(pictures.confusion)
 app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
-app.command(rich_help_panel=MODELS)(ensemble.ensemble)
+app.command(cls=_OfAStudy, rich_help_panel=MODELS)(ensemble.ensemble)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
-app.command(rich_help_panel=MODELS)(folds.folds)
+app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
 app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)
 app.command(rich_help_panel=MORE)(trial.replay)
-app.command(rich_help_panel=MORE)(ui.sync)
+app.command(cls=_OfAStudy, rich_help_panel=MORE)(ui.sync)
 app.command(rich_help_panel=MORE)(ablation.ladder)
 app.command("replay-lab", rich_help_panel=MORE)(portfolio.replay_lab)
 app.command(rich_help_panel=MORE)(portfolio.portfolio)

@@ -37,7 +37,7 @@ def status(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOpti
 
       carray status
 
-      carray status --study autumn
+      carray status autumn
     """
     from carray.reports.listing import status_lines
     from carray.reports.study import study_json
@@ -77,7 +77,7 @@ def leaderboard(
 
     [dim]Examples:[/]
 
-      carray leaderboard --study autumn --top 5
+      carray leaderboard autumn --top 5
     """
     from carray.reports.listing import leaderboard as frame_of
     from carray.reports.listing import leaderboard_lines
