@@ -14,6 +14,7 @@ from carray.cli.shared import (
     SetOption,
     WeightsOption,
     command_line,
+    emit,
     parse_sets,
     print_study,
 )
@@ -199,9 +200,10 @@ def tune(
         weights=weights,
     )
     if dry_run:
-        from carray.search.dry_run import dry_run as dry_run_lines
+        from carray.search.dry_run import DryRun
+        from carray.search.dry_run import dry_run as dry
 
-        print("\n".join(dry_run_lines(request)))
+        emit(dry(request), DryRun.lines, as_json, DryRun.as_json)
         return
     done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:

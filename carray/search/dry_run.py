@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 import optuna
@@ -29,7 +30,65 @@ SHOWN = 5  # trials
 OTHER_WORK = 1.3  # of an epoch's training, with validation and loading, over its steps alone
 
 
-def dry_run(request: StudyRequest) -> list[str]:
+@dataclass(frozen=True)
+class Estimate:
+    """How long a study trains at most, if no trial ends early."""
+
+    left: int
+    """Trials that are still to be run."""
+    seconds: float | None
+    """Of the search; None where nothing tells it."""
+    seconds_again: float = 0.0
+    """Of refits and folds."""
+    source: str = ""
+
+    def lines(self) -> list[str]:
+        """Say it."""
+        if self.seconds is None:
+            return ["how long it takes isn't known before its first epoch"]
+        told = (
+            f"about {seconds_text(self.seconds)} of training for {self.left} trials trained whole"
+        )
+        again = self.seconds_again
+        told += f" and {seconds_text(again)} for refits and folds" if again else ""
+        return [told, f"  by {self.source}; starts and small sets take more, early ends less"]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a study would do."""
+
+    study: str
+    plan: list[str]
+    """What the space, the cluster and past studies give, in sentences."""
+    trials: list[TrialRecord]
+    """The first ones; none where the study has begun."""
+    estimate: Estimate
+
+    def lines(self) -> list[str]:
+        """Say it."""
+        return [
+            *self.plan,
+            "",
+            "the first trials:" if self.trials else "no trial is left to run",
+            *(_trial_line(trial, self.trials) for trial in self.trials),
+            "",
+            *self.estimate.lines(),
+            "nothing was run: the same command without --dry-run does",
+        ]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for machines."""
+        trials = [{"number": each.number, "params": each.params} for each in self.trials]
+        return {
+            "study": self.study,
+            "plan": self.plan,
+            "trials": trials,
+            "estimate": asdict(self.estimate),
+        }
+
+
+def dry_run(request: StudyRequest) -> DryRun:
     """Check a request whole, and return its plan, first trials and about how long it takes.
 
     Nothing is written and no trial is trained; Ray is joined only where an address names one.
@@ -49,17 +108,12 @@ def dry_run(request: StudyRequest) -> list[str]:
         plan = plan_study(setup, records, cluster, gpus)
     check_budget(request, plan)
     trials = first_trials(setup, len(records))
-    return [
+    told = [
         *filter(None, [setup.space_note, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
         *setup.starts.lines(),
-        "",
-        "the first trials:" if trials else "no trial is left to run",
-        *(_trial_line(trial, trials) for trial in trials),
-        "",
-        *_estimate_lines(setup, plan, trials, len(records)),
-        "nothing was run: the same command without --dry-run does",
     ]
+    return DryRun(setup.study.name, told, trials, _estimate(setup, plan, trials, len(records)))
 
 
 @contextmanager
@@ -95,28 +149,18 @@ def _trial_line(trial: TrialRecord, trials: Sequence[TrialRecord]) -> str:
     return f"  {trial.config.backbone}, {drawn_text(trial, trials)}".removesuffix(", ")
 
 
-def _estimate_lines(
-    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int
-) -> list[str]:
-    """Return about how long the study takes at most, and where that is known from."""
-    pace = Pace(setup.folder.records())
+def _estimate(setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int) -> Estimate:
+    pace, left = Pace(setup.folder.records()), max(0, setup.study.trials - known)
     if trials:
         seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
         each, source = fmean(seconds), "a step of each of these, measured here"
     elif (seen := pace.epoch_seconds(setup.folder.records()[0].config)) is not None:
         each, source = seen, "the epochs of its trials so far"
     else:
-        return ["how long it takes isn't known before its first epoch"]
-    left, request = max(0, setup.study.trials - known), setup.request
-    search = each * setup.study.max_epochs * left / plan.lanes
-    again = (
-        each
-        * (request.refit * setup.refit_epochs + request.folds * setup.study.max_epochs)
-        / plan.lanes
-    )
-    told = f"about {seconds_text(search)} of training for {left} trials trained whole"
-    told += f" and {seconds_text(again)} for refits and folds" if again else ""
-    return [told, f"  by {source}; starts and small sets take more, early ends less"]
+        return Estimate(left, None)
+    request, epochs = setup.request, setup.study.max_epochs
+    again = request.refit * setup.refit_epochs + request.folds * epochs
+    return Estimate(left, each * epochs * left / plan.lanes, each * again / plan.lanes, source)
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -25,9 +26,8 @@ def test_a_plan_its_first_trials_and_the_time_are_said_and_nothing_is_written(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     space, runs = tmp_path / "space.yaml", tmp_path / "runs"
     space.write_text(SPACE)
-    lines = dry_run(
-        StudyRequest(data=toy_data, space=str(space), trials=4, refit=1, runs=str(runs))
-    )
+    run = dry_run(StudyRequest(data=toy_data, space=str(space), trials=4, refit=1, runs=str(runs)))
+    lines = run.lines()
     assert any(line.startswith("4 trials of at most 3 epochs") for line in lines)
     first = lines.index("the first trials:") + 1
     assert lines[first] == "  test_resnet, lr 0.005"
@@ -35,3 +35,7 @@ def test_a_plan_its_first_trials_and_the_time_are_said_and_nothing_is_written(
     assert any("for 4 trials trained whole and" in line for line in lines)
     assert all(len(line) <= 100 for line in lines)
     assert not runs.exists()
+    trials = cast(list[dict[str, object]], run.as_json()["trials"])
+    assert trials[0] == {"number": 0, "params": {"optimizer.lr": 5e-3}}
+    assert run.estimate.seconds is not None
+    assert run.estimate.seconds > 0

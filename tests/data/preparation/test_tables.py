@@ -53,6 +53,14 @@ def test_a_column_of_file_names_needs_no_usual_name(photos: Path, tmp_path: Path
     assert listing.reading == "image from photo, label from label; separated by semicolons"
 
 
+def test_a_table_in_utf_16_is_read_where_its_first_bytes_say_so(
+    photos: Path, tmp_path: Path
+) -> None:
+    table = table_of(tmp_path, "image\tlabel", "0.jpg\t쏘나타", "1.jpg\tb")
+    table.write_text(table.read_text("utf-8"), encoding="utf-16")
+    assert told(list_source(table, photos)) == {"0.jpg": "쏘나타", "1.jpg": "b"}
+
+
 def test_two_columns_that_name_other_images_are_refused(photos: Path, tmp_path: Path) -> None:
     table = table_of(tmp_path, "image,filename,label", "0.jpg,1.jpg,a", "1.jpg,2.jpg,b")
     with pytest.raises(DataError, match=r"image and filename .* different images: .*--id-column"):

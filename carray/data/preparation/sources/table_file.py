@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -47,10 +48,11 @@ def read_table(path: Path) -> Table:
     A first line that names an image is no header.
 
     Raises:
-        DataError: it isn't UTF-8, or no table, or may be separated in two ways.
+        DataError: it is neither UTF-8 nor UTF-16 with its mark, or no table, or may be
+            separated in two ways.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _decoded(path.read_bytes())
         said = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
         text = text[said.end() :] if said else text
         separator = said[1] if said else _separator(text, path)
@@ -70,6 +72,12 @@ def read_table(path: Path) -> Table:
     _refuse_twins(columns, path)
     cells = tuple(_of_width(row, width, path) for row in rows[int(has_header) :])
     return Table(path, columns, cells, separator, has_header)
+
+
+def _decoded(content: bytes) -> str:
+    """Return a table's text; two bytes at the start tell UTF-16, as Excel's "Unicode text" is."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def names_image(cell: str) -> bool:
