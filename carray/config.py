@@ -7,9 +7,16 @@ records use them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from carray.errors import ConfigError, did_you_mean
 
@@ -24,9 +31,27 @@ Compile = Literal["auto", "on", "off"]
 BestMetric = Literal[
     "val/log_loss", "val/top1", "val/top5", "val/macro_f1", "val/balanced_accuracy"
 ]
+OPTIMIZERS = (
+    *("adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad"),
+    *("adam", "adamax", "adamc", "adamp", "adamuon", "adamw", "adan", "adanw", "adopt"),
+    *("adoptc", "adoptw", "cadafactor", "cadafactorbv", "cadafactorbvc", "cadamc"),
+    *("cadamp", "cadamw", "cadan", "cadanw", "cadopt", "cadoptc", "cadoptw", "clamb"),
+    *("clambw", "claprop", "clion", "clionc", "cmars", "cnadamc", "cnadamw", "crmsproptf"),
+    *("csgdc", "csgdp", "csgdw", "lamb", "lambc", "lambcd", "lambcw", "lambw", "laprop"),
+    *("lapropc", "larc", "lars", "lion", "lionc", "madgrad", "madgradw", "mars"),
+    *("momentum", "muon", "nadam", "nadamc", "nadamuon", "nadamw", "nesterov", "nesterovw"),
+    *("nlarc", "nlars", "nmuon", "novograd", "novogradc", "novogradw", "radabelief"),
+    *("radam", "radamw", "rmsprop", "rmsproptf", "rmsproptfc", "rmsproptfw", "sgd", "sgdc"),
+    *("sgdp", "sgdw"),
+)
+"""timm's names, without those that need another library (apex, bitsandbytes, opt_einsum) or second
+derivatives, and without older versions of others."""
+EXTRA = "optimizer.args."
+"""Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
     "schedule.warmup_epochs",
+    "schedule.decay_epochs",
     "augment.mix_off_epochs",
     "finetune.policy",
     "finetune.epoch",
@@ -72,31 +97,52 @@ class ScratchConfig(Part):
     """Before the dense layer; in the cars CNNs it falls from this to 0.6 times this."""
 
 
+def _known_optimizer(name: str) -> str:
+    if name not in OPTIMIZERS:
+        hint = did_you_mean(name, OPTIMIZERS) or f"; they are {', '.join(OPTIMIZERS)}"
+        raise ValueError(f"it is none of timm's optimizers{hint}")
+    return name
+
+
+OptimizerName = Annotated[str, AfterValidator(_known_optimizer)]
+
+
 class OptimizerConfig(Part):
     """The optimizer, built by timm's factory."""
 
-    name: Literal["adamw", "sgd", "adam", "rmsprop", "lamb"] = "adamw"
+    name: OptimizerName = Field("adamw", json_schema_extra={"enum": list(OPTIMIZERS)})
+    """One of `OPTIMIZERS`, as timm calls them."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate."""
     weight_decay: float = Field(0.01, ge=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
-    """For SGD and RMSprop; Adam's first beta otherwise."""
+    """For SGD and its like; the first beta of AdamW, Adam and LAMB."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Each layer's lr is this factor times the one above it (1: all the same)."""
     head_lr_ratio: float = Field(1.0, gt=0, le=1000)
     """The head's lr over the backbone's."""
     clip_grad_norm: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0: not clipped."""
+    args: dict[str, float | bool | str] = {}
+    """The optimizer's own arguments by timm's names, each written `optimizer.args.NAME`."""
 
 
 class ScheduleConfig(Part):
     """How the learning rate moves; updated after every optimizer step, plateau after epochs."""
 
-    name: Literal["cosine", "one_cycle", "plateau", "constant"] = "cosine"
+    name: Literal["cosine", "one_cycle", "wsd", "step", "plateau", "constant"] = "cosine"
+    """`wsd` warms up, stays at the peak and decays at the end."""
     warmup_epochs: float = Field(0.0, ge=0)
     """Linear warm-up from lr/100, in epochs; at most the trial's epochs."""
     min_lr_ratio: float = Field(0.01, ge=0, le=1)
-    """Final lr over peak lr for cosine and one-cycle; the floor of plateau."""
+    """Final lr over peak lr for cosine, one-cycle and wsd; the floor of step and plateau."""
+    decay_epochs: float = Field(0.0, ge=0)
+    """How long the way down takes, in epochs; 0: a cosine's all epochs after the warm-up, wsd's
+    the last fifth. A shorter cosine stays at its floor."""
+    step_epochs: float = Field(0.0, ge=0)
+    """Epochs between two steps of `step`; 0: a third of all."""
+    step_factor: float = Field(0.1, gt=0, lt=1)
+    """What each of them multiplies the lr by."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(2, ge=0)
 
@@ -193,6 +239,7 @@ class TrialConfig(Part):
     def _check_epochs(self) -> Self:
         for name, value in (
             ("schedule.warmup_epochs", self.schedule.warmup_epochs),
+            ("schedule.decay_epochs", self.schedule.decay_epochs),
             ("augment.mix_off_epochs", self.augment.mix_off_epochs),
         ):
             if value > self.epochs:
@@ -256,10 +303,23 @@ def _part_of(annotation: Any) -> type[Part] | None:
     return None
 
 
+def is_parameter(path: object) -> bool:
+    """Say whether `path` names a leaf of `TrialConfig`, or an optimizer's own argument."""
+    own = str(path).partition(EXTRA)
+    return path in config_paths() or (not own[0] and own[2].isidentifier())
+
+
+def default_of(path: str) -> Any:
+    """Return the value of a leaf where nobody says; None for an optimizer's own argument."""
+    return flatten(TrialConfig()).get(path)
+
+
 def config_paths(part: type[Part] = TrialConfig) -> tuple[str, ...]:
-    """Return every dotted name that `TrialConfig` has, leaves only."""
+    """Return every dotted name that `TrialConfig` has, leaves only, without `optimizer.args`."""
     paths: list[str] = []
     for name, field in part.model_fields.items():
+        if get_origin(field.annotation) is dict:
+            continue
         inner = _part_of(field.annotation)
         paths += [f"{name}.{path}" for path in config_paths(inner)] if inner else [name]
     return tuple(paths)
@@ -270,7 +330,9 @@ def flatten(config: Part) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
-        if isinstance(value, Part):
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": leaf for key, leaf in value.items()})
+        elif isinstance(value, Part):
             flat.update({f"{name}.{path}": leaf for path, leaf in flatten(value).items()})
         else:
             flat[name] = value
@@ -283,11 +345,10 @@ def build_config(params: Mapping[str, Any], base: TrialConfig | None = None) -> 
     Raises:
         ConfigError: a name is unknown, or a value breaks a rule; both are named.
     """
-    known = config_paths()
     tree: dict[str, Any] = (base or TrialConfig()).model_dump()
     for path, value in params.items():
-        if path not in known:
-            raise ConfigError(f"unknown parameter {path!r}{did_you_mean(path, known)}")
+        if not is_parameter(path):
+            raise ConfigError(f"unknown parameter {path!r}{did_you_mean(path, config_paths())}")
         *parents, leaf = path.split(".")
         node = tree
         for parent in parents:

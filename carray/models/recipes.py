@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from carray.config import CLASSICAL_HEADS, TrialConfig, build_config, flatten
+from carray.config import CLASSICAL_HEADS, OPTIMIZERS, TrialConfig, build_config, flatten
+from carray.errors import ConfigError
 
+LR = "optimizer.lr"
 BATCH = 32  # images in a step for which the rates hold
 WARMUP_STEPS = 20  # a warm-up is an epoch, and no fewer steps than this
 WARMUP_SHARE = 0.2  # of a training: the most that a warm-up takes
@@ -86,8 +88,15 @@ _FROM_SCRATCH = Recipe(
 )
 FAMILIES = (_TRANSFORMER, _HIERARCHICAL)
 
-LR_OF_ADAMW = {"adamw": 1.0, "adam": 1.0, "lamb": 1.6, "rmsprop": 0.3}
-"""A rate over AdamW's; by the root of the batch (Malladi et al., NeurIPS 2022)."""
+LR_OF_ADAMW = {
+    **dict.fromkeys(("adamw", "adam", "nadam", "nadamw", "radam", "radamw", "cadamw"), 1.0),
+    "lamb": 1.6,
+    "rmsprop": 0.3,
+    "lion": 0.2,
+}
+"""A rate over AdamW's; by the root of the batch (Malladi et al., NeurIPS 2022). Lion takes three to
+ten times less (Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023)."""
+LIKE_SGD = ("sgd", "sgdw", "sgdp", "momentum", "nesterov", "nesterovw")
 SGD_LR = 0.01
 """For momentum 0.9 and batches of `BATCH`; by the batch (Goyal et al., 2017). Kornblith et al., "Do
 Better ImageNet Models Transfer Better?", CVPR 2019, fine-tune on Stanford Cars near it."""
@@ -124,11 +133,14 @@ def complete_config(config: TrialConfig | Mapping[str, Any] | None, images: int)
     """Return a whole configuration as it is, and dotted names with the known recipe under them.
 
     Raises:
-        ConfigError: a name is unknown, or a value breaks a rule.
+        ConfigError: a name is unknown, a value breaks a rule, or no rate is known for an optimizer.
     """
     if isinstance(config, TrialConfig):
         return config
     params = config or {}
+    name = params.get("optimizer.name")
+    if name in OPTIMIZERS and name not in (*LR_OF_ADAMW, *LIKE_SGD) and LR not in params:
+        raise ConfigError(f"no learning rate is known for optimizer.name={name!r}: give {LR}")
     return build_config({**known_recipe(params, images), **params})
 
 
@@ -145,13 +157,14 @@ def _optimizer_part(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]
     """Return the rates and decays; a frozen backbone's head has a rate of its own."""
     batch = chosen["device_batch_size"] * chosen["accumulation"] / BATCH
     name, frozen = chosen["optimizer.name"], chosen["finetune.policy"] == "head_only"
-    if name == "sgd":
+    if name in LIKE_SGD:
         lr, decay = SGD_LR * batch, SGD_WEIGHT_DECAY
     else:
         base = FROZEN_LR if frozen else recipe.lr_for(count_parameters(chosen["backbone"]))
-        lr, decay = base * LR_OF_ADAMW[name] * math.sqrt(batch), recipe.weight_decay
+        # of others no rate is known: somebody gives or draws one
+        lr, decay = base * LR_OF_ADAMW.get(name, 1.0) * math.sqrt(batch), recipe.weight_decay
     return {
-        "optimizer.lr": float(f"{min(lr, 1.0):.2g}"),
+        LR: float(f"{min(lr, 1.0):.2g}"),
         "optimizer.weight_decay": decay,
         "optimizer.layer_decay": recipe.layer_decay,
         "optimizer.head_lr_ratio": 1.0 if frozen else recipe.head_lr_ratio,

@@ -115,7 +115,7 @@ def trial_lines(record: TrialRecord) -> list[str]:
     lines += ["", "configuration, where it isn't the default:"]
     usual = flatten(TrialConfig())
     for key, value in flatten(record.config).items():
-        if value != usual[key]:
+        if value != usual.get(key):
             drawn = "  (drawn)" if any(key in name for name in record.params) else ""
             lines.append(f"  {key:<28} {value}{drawn}")
     computed = [str(each) for each in (record.compute, record.hardware) if each is not None]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from carray.config import OptimizerConfig
+from carray.errors import ConfigError
 from carray.models.classifier import Classifier
 
 BETAS = ("adamw", "adam", "lamb")  # their momentum is the first beta
@@ -21,21 +22,28 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
     """Build the optimizer over all parameters, frozen ones too: they get no gradient, no update.
 
     Norms, biases and what timm names (`no_weight_decay`) are not decayed.
+
+    Raises:
+        ConfigError: the optimizer takes no such argument, or not with this value.
     """
     kwargs: dict[str, Any] = {}
     if config.name in BETAS:
         kwargs["betas"] = (config.momentum, 0.999)
     if config.name in FUSED:
         kwargs["fused"] = True
-    optimizer: Optimizer = create_optimizer_v2(
-        param_groups(classifier, config),
-        # timm's `sgd` is Nesterov's, who needs a momentum
-        opt="momentum" if config.name == "sgd" and config.momentum == 0 else config.name,
-        lr=config.lr,
-        weight_decay=0.0,
-        momentum=config.momentum,
-        **kwargs,
-    )
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            param_groups(classifier, config),
+            # timm's `sgd` is Nesterov's, who needs a momentum
+            opt="momentum" if config.name == "sgd" and config.momentum == 0 else config.name,
+            lr=config.lr,
+            weight_decay=0.0,
+            momentum=config.momentum,
+            **kwargs,
+            **config.args,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer.args don't suit {config.name}: {error}") from error
     return optimizer
 
 

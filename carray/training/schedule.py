@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, pi, sqrt
 
 from torch.optim import Optimizer
 
@@ -13,12 +13,16 @@ from carray.metrics import Objective
 WARMUP_START = 0.01  # of the peak
 ONE_CYCLE_START = 0.04
 ONE_CYCLE_RISE = 0.3  # share of the steps before the peak, where no warm-up is given
+WSD_DECAY = 0.2  # share of the steps on the way down, where no decay is given
+STEPS = 3  # stretches of equal lr, where their length isn't given
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return lr over peak lr at the 0-based optimizer `step`, plateau's own factor left out.
 
-    Cosine: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018.
+    Cosine: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018. Warm-up, stable,
+    decay: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations", NeurIPS 2024, whose way down is one less a root.
     """
     total = steps_per_epoch * epochs
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
@@ -29,14 +33,24 @@ def lr_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs:
         return _between(1.0, schedule.min_lr_ratio, _share(step - rise, total - rise))
     if step < warmup:
         return WARMUP_START + (1 - WARMUP_START) * step / warmup
+    decay = round(schedule.decay_epochs * steps_per_epoch)
     if schedule.name == "cosine":
-        return _between(1.0, schedule.min_lr_ratio, _share(step - warmup, total - warmup))
+        whole = total - warmup
+        return _between(
+            1.0, schedule.min_lr_ratio, _share(step - warmup, min(decay or whole, whole))
+        )
+    if schedule.name == "wsd":
+        down = min(decay or round(WSD_DECAY * total), total - warmup)
+        return 1.0 - (1.0 - schedule.min_lr_ratio) * sqrt(_share(step - (total - down), down))
+    if schedule.name == "step":
+        stretch = round(schedule.step_epochs * steps_per_epoch) or -(-total // STEPS)
+        return max(schedule.min_lr_ratio, schedule.step_factor ** (step // stretch))
     return 1.0
 
 
 def _share(step: int, steps: int) -> float:
     """Return how far `step` is among `steps`; the last one is 1."""
-    return min(1.0, step / max(1, steps - 1))
+    return min(1.0, max(0, step) / max(1, steps - 1))
 
 
 def _between(first: float, last: float, share: float) -> float:

@@ -99,5 +99,12 @@ def test_what_cannot_be_is_refused_as_ever() -> None:
         known_recipe({"backbone": "resnet51"}, IMAGES)
 
 
+def test_an_optimizer_without_a_known_rate_asks_for_one() -> None:
+    params: dict[str, Any] = {"backbone": "test_resnet", "optimizer.name": "adafactor"}
+    with pytest.raises(ConfigError, match=r"no learning rate is known .*'adafactor': give opt"):
+        complete_config(params, IMAGES)
+    assert complete_config({**params, "optimizer.lr": 0.1}, IMAGES).optimizer.lr == 0.1
+
+
 def test_parameters_are_counted_without_the_classifier() -> None:
     assert count_parameters("resnet18") == 11_176_512

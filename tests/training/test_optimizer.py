@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 
-from carray.config import FinetuneConfig, OptimizerConfig, build_config
+from carray.config import OPTIMIZERS, FinetuneConfig, OptimizerConfig, build_config
+from carray.errors import ConfigError
 from carray.models.classifier import Classifier, build_classifier
 from carray.models.freezing import set_trainable
 from carray.training.optimizer import build_optimizer, param_groups, start_momenta
@@ -59,13 +60,29 @@ def test_norms_biases_and_position_embeddings_are_not_decayed() -> None:
     assert not any(name.endswith(".bias") for name in decayed)
 
 
-@pytest.mark.parametrize("name", get_args(OptimizerConfig.model_fields["name"].annotation))
+def test_the_optimizers_are_timms() -> None:
+    others = set(list_optimizers()) - set(OPTIMIZERS)
+    assert set(OPTIMIZERS) <= set(list_optimizers())
+    assert {name for name in others if not name.startswith(("bnb", "fused"))} == {
+        *("adahessian", "adamwlegacy", "nadamlegacy", "radamlegacy", "kron", "kronc", "kronw")
+    }
+
+
+def test_an_optimizers_own_arguments_reach_it() -> None:
+    config = build_config({"optimizer.name": "lion", "optimizer.args.caution": True}).optimizer
+    assert build_optimizer(classifier_of(), config).param_groups[0]["caution"] is True
+    wrong = build_config({"optimizer.args.epsilon": 1e-3}).optimizer
+    with pytest.raises(ConfigError, match=r"optimizer.args don't suit adamw: .*epsilon"):
+        build_optimizer(classifier_of(), wrong)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss_and_spares_what_is_frozen(name: str) -> None:
     torch.manual_seed(0)
-    classifier = classifier_of().eval()
+    classifier = classifier_of("test_resnet").eval()
     set_trainable(classifier, FinetuneConfig(policy="head_only"), 1)
     frozen = {k: v.clone() for k, v in classifier.backbone.state_dict().items()}
-    config = OptimizerConfig.model_validate({"name": name, "lr": 0.02, "weight_decay": 0.1})
+    config = OptimizerConfig.model_validate({"name": name, "lr": 3e-3, "weight_decay": 0.1})
     optimizer = build_optimizer(classifier, config)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 4
     losses = []

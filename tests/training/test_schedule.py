@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 import torch
@@ -47,6 +47,28 @@ def test_one_cycle_rises_then_falls() -> None:
 def test_one_cycles_rise_may_be_given() -> None:
     values = factors(name="one_cycle", warmup_epochs=2)
     assert values.index(max(values)) == 20
+
+
+def test_a_cosine_may_end_early_and_stays_at_its_floor() -> None:
+    values = factors(name="cosine", decay_epochs=1, min_lr_ratio=0.05)
+    assert values[0] == 1
+    assert set(values[9:]) == {0.05}
+    assert values[8] > 0.05
+
+
+def test_wsd_stays_at_the_peak_and_comes_down_at_the_end() -> None:
+    values = factors(name="wsd", warmup_epochs=1, decay_epochs=1, min_lr_ratio=0.0)
+    assert set(values[10:31]) == {1.0}
+    assert values[-1] == 0
+    assert values[34] == pytest.approx(1 - (4 / 9) ** 0.5)
+    assert factors(name="wsd")[:33] == [1.0] * 33, "the last fifth, where nobody says"
+    assert factors(name="wsd")[33] < 1
+
+
+def test_steps_multiply_the_rate_down_to_the_floor() -> None:
+    values = factors(name="step", step_epochs=1, step_factor=0.1, min_lr_ratio=0.005)
+    assert values[::10] == pytest.approx([1, 0.1, 0.01, 0.005])
+    assert [len(list(group)) for _, group in groupby(factors(name="step"))] == [14, 14, 12]
 
 
 @pytest.mark.parametrize("name", ["constant", "plateau"])

@@ -81,4 +81,5 @@ class HopelessRule:
 def _kind(config: TrialConfig) -> Hashable:
     """Return what gives a curve its form: trials that differ in it aren't compared."""
     schedule = config.schedule
-    return config.epochs, config.pretrained, config.finetune, schedule.name, schedule.warmup_epochs
+    form = schedule.name, schedule.warmup_epochs, schedule.decay_epochs
+    return config.epochs, config.pretrained, config.finetune, form

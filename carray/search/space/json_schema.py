@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from carray.config import TrialConfig, config_paths
+from carray.config import EXTRA, TrialConfig, config_paths
 from carray.metrics import OBJECTIVES
 from carray.search.space.distributions import KINDS
 from carray.search.space.space import BLOCK
@@ -16,10 +17,13 @@ Schema = dict[str, Any]
 def space_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12); each parameter has its own type, range and text."""
     parameters = {path: _leaf(path) for path in config_paths()}
-    fixed = _closed(parameters)
-    search = _closed({path: _distribution(leaf) for path, leaf in parameters.items()})
+    own = {"type": ["number", "boolean", "string"]}
+    fixed = _closed(parameters, own)
+    search = _closed(
+        {path: _distribution(leaf) for path, leaf in parameters.items()}, _distribution(own)
+    )
     block = {"type": ["object", "null"], **_closed({"fixed": fixed, "search": search})}
-    point = _closed({BLOCK: {"type": "string"}, **parameters})
+    point = _closed({BLOCK: {"type": "string"}, **parameters}, own)
     properties = {
         "version": {"const": VERSION},
         "metric": {"enum": list(OBJECTIVES)},
@@ -43,8 +47,12 @@ def space_schema() -> Schema:
     }
 
 
-def _closed(properties: Schema) -> Schema:
-    return {"properties": properties, "additionalProperties": False}
+def _closed(properties: Schema, own: Schema | None = None) -> Schema:
+    """Return the schema of a mapping with no other keys; `own` is for an optimizer's arguments."""
+    closed: Schema = {"properties": properties, "additionalProperties": False}
+    if own:
+        closed["patternProperties"] = {f"^{re.escape(EXTRA)}[a-z_0-9]+$": own}
+    return closed
 
 
 def _leaf(path: str) -> Schema:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from carray.config import TrialConfig, build_config, flatten
+from carray.config import TrialConfig, build_config, default_of
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Choice, Distribution, Scalar
 
@@ -37,7 +37,7 @@ class Block:
         """Return what the parameter `name` may be: its choices, its range's ends, or one value."""
         if drawn := self.search.get(name):
             return drawn.ends()
-        return (self.fixed[name] if name in self.fixed else flatten(TrialConfig())[name],)
+        return (self.fixed[name] if name in self.fixed else default_of(name),)
 
     def without(self, names: Mapping[str, Any]) -> Block:
         """Return this block with `names` neither fixed nor drawn."""

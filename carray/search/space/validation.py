@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from carray.config import CROSS_CHECKED, TrialConfig, build_config, config_paths
+from carray.config import (
+    CROSS_CHECKED,
+    EXTRA,
+    TrialConfig,
+    build_config,
+    config_paths,
+    is_parameter,
+)
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Scalar
 from carray.search.space.space import BLOCK, Block, SearchSpace
@@ -31,7 +38,7 @@ def checked(space: SearchSpace) -> SearchSpace:
         ConfigError: a name is unknown, or the space has no valid trial left; the first mistake.
     """
     for name in space.shared.fixed:
-        if name not in config_paths():
+        if not is_parameter(name):
             hint = did_you_mean(name, config_paths())
             raise ConfigError(f"unknown parameter {name!r}{hint}")
     for _, sentence in wrong_values(space) or wrong_whole(space):
@@ -78,7 +85,8 @@ def _bad_value(name: str, value: Any) -> Iterator[str]:
     try:
         read = _adapter(name).validate_python(value)
     except ValidationError as error:
-        rules = dict.fromkeys(problem["msg"] for problem in error.errors())
+        told = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        rules = dict.fromkeys(told)
         rule = " or ".join(rule[:1].lower() + rule[1:] for rule in rules)
         yield f"{name}: {value!r} breaks a rule: {rule}"
         return
@@ -147,6 +155,8 @@ def _bad_point(space: SearchSpace, point: Any) -> Iterator[str]:
 
 @lru_cache
 def _field(name: str) -> FieldInfo:
+    if name.startswith(EXTRA):
+        return FieldInfo(annotation=cast(type[Any], float | bool | str))
     part: type[BaseModel] = TrialConfig
     *parents, leaf = name.split(".")
     for parent in parents:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from carray.config import config_paths
+from carray.config import config_paths, is_parameter
 from carray.errors import ConfigError, did_you_mean
 from carray.metrics import OBJECTIVES, VAL_LOG_LOSS
 from carray.search.space.distributions import Distribution, Scalar, parse_distribution
@@ -178,9 +178,9 @@ def _read_block(raw: Mapping[Any, Any], at: Keys, to: FileErrors) -> Block:
 
 
 def _check_name(name: object, at: Keys, to: FileErrors) -> bool:
-    known = config_paths()
-    if name in known:
+    if is_parameter(name):
         return True
+    known = config_paths()
     below = [path for path in known if path.startswith(f"{name}.")]
     hint = f"; write {below[0]!r} and the like" if below else did_you_mean(str(name), known)
     to.add((*at, str(name)), f"unknown parameter {name!r}{hint}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from carray.config import TrialConfig, build_config, flatten
+from carray.config import build_config, default_of
 from carray.search.space.distributions import Choice, Distribution, Scalar, is_number
 from carray.search.space.space import BLOCK, Block, SearchSpace
 
@@ -58,17 +58,16 @@ def _recipe_point(branch: Block, backbone: str, images: int) -> tuple[dict[str, 
     """Return a value for everything that the branch draws, and what was moved to be in it."""
     from carray.models.recipes import known_recipe
 
-    defaults = flatten(TrialConfig())
     point: dict[str, Scalar] = {}
     for name in SETTLED_FIRST:
         if drawn := branch.search.get(name):
-            value = backbone if name == "backbone" else defaults[name]
+            value = backbone if name == "backbone" else default_of(name)
             point[name] = nearest(drawn, value)
     recipe = known_recipe({**branch.fixed, **point}, images)
     moved = []
     for name, drawn in branch.search.items():
         if name not in point:
-            value = recipe.get(name, defaults[name])
+            value = recipe.get(name, default_of(name))
             point[name] = nearest(drawn, value)
             if name in recipe and _is_far(value, point[name]):
                 moved.append(f"{name} {value:g} is outside, {point[name]:g} was taken")

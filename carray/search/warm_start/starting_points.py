@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carray.config import TrialConfig, flatten
+from carray.config import default_of
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.runs_folder import RunsFolder
 from carray.search.space.distributions import Choice, Distribution, Range, Scalar, is_number
@@ -138,7 +138,7 @@ def _in_branch(branch: Block, recipe: Recipe) -> dict[str, Scalar]:
     """Return what the branch draws of the recipe; raises ConfigError where it doesn't fit."""
     for name in IDENTITY:
         if name in recipe and name not in branch.search:
-            fixed = branch.fixed.get(name, flatten(TrialConfig())[name])
+            fixed = branch.fixed.get(name, default_of(name))
             if not _same_name(fixed, recipe[name]):
                 raise ConfigError(_other(name, recipe[name]))
     return {
