@@ -60,6 +60,7 @@ class Mailbox:
         self._changed = asyncio.Condition()
         self._closed = False
         self._broken = ""
+        self._nodes: list[str] = []
         self._retired: list[str] = []  # what was said of worker groups started anew
 
     async def call(self, order: LaneOrder) -> Answer:
@@ -105,6 +106,14 @@ class Mailbox:
             complete = replace(answer, lane=lane, waited_seconds=mine.waited_seconds)
             self._close_current(mine, complete)
             self._changed.notify_all()
+
+    async def place_on(self, nodes: Collection[str]) -> None:
+        """Take the ids of the nodes that worker groups may be placed on."""
+        self._nodes = list(nodes)
+
+    async def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+        return self._nodes
 
     async def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Note on which node a rank of the lane is; each rank says it before it takes orders."""

@@ -38,6 +38,12 @@ class MailboxClient(Protocol):
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        """Say on which nodes worker groups may be placed, by their ids."""
+
+    def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Say on which node a rank of the lane is."""
 
@@ -115,6 +121,14 @@ class RayMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
         ray.get(self._actor.answer.remote(lane, sequence, answer))
+
+    def place_on(self, nodes: Collection[str]) -> None:
+        """Say on which nodes worker groups may be placed, by their ids."""
+        ray.get(self._actor.place_on.remote(list(nodes)))
+
+    def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+        return list(ray.get(self._actor.nodes.remote()))
 
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Say on which node a rank of the lane is."""

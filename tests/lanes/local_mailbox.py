@@ -60,6 +60,12 @@ class LocalMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         self._ask(self._box.answer(lane, sequence, answer), None)
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        self._ask(self._box.place_on(nodes), None)
+
+    def nodes(self) -> list[str]:
+        return list(self._ask(self._box.nodes(), []))
+
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         self._ask(self._box.arrive(lane, incarnation, node), None)
 
