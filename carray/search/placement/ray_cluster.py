@@ -163,7 +163,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _refuse_silence(where: str) -> None:
     try:
-        _knock(where)
+        knock(where)
     except OSError as error:
         raise _nobody_at(where, error) from None
 
@@ -181,7 +181,7 @@ def _nobody_at(where: str, error: Exception) -> PlanError:
     )
 
 
-def _knock(where: str) -> None:
+def knock(where: str) -> None:
     """Raise OSError where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():

@@ -41,14 +41,15 @@ class RayCluster:
 def _begun(node: ClusterNode, question: NodeQuestion) -> ray.ObjectRef[NodeReport]:
     """Ask a node in a process of its own: torch, once imported, takes memory."""
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    task = ray.remote(node_report).options(
+    task = ray.remote(
         num_cpus=0,
         max_calls=1,
         max_retries=0,
         scheduling_strategy=there,
         runtime_env={"env_vars": forwarded_environment()},
-    )
-    return task.remote(question)
+    )(node_report)
+    asked: ray.ObjectRef[NodeReport] = task.remote(question)
+    return asked
 
 
 def _answer(reference: ray.ObjectRef[NodeReport]) -> Answer:
