@@ -215,6 +215,7 @@ class RayWorkerGroups:
                 "lane": lane,
                 "mailbox": self._mailbox,
                 "num_threads": self._shape.num_threads,
+                "has_gpus": self._shape.gpus_per_worker > 0,
                 "allowed_growth": self._shape.allowed_growth,
             },
             backend_config=LaneBackendConfig("nccl" if self._shape.gpus_per_worker else "gloo"),
@@ -272,18 +273,20 @@ def lane_loop(config: dict[str, Any]) -> None:
     world_size = context.get_world_size()
     torch.set_num_threads(config["num_threads"])
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
-    device = get_device()
-    runner = TrialRunner(ranks, device, config["num_threads"])
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
     mailbox: MailboxClient = config["mailbox"]
     mailbox.arrive(config["lane"], incarnation, ray.get_runtime_context().get_node_id())
+    if config["has_gpus"] and not torch.cuda.is_available():
+        mailbox.depart(config["lane"], "torch sees no GPU there, though Ray has given one")
+        return
+    device = get_device()
     LaneRank(
         lane=config["lane"],
         incarnation=incarnation,
         mailbox=mailbox,
-        runner=runner,
+        runner=TrialRunner(ranks, device, config["num_threads"]),
         ranks=ranks,
         memory=LaneMemory(config["allowed_growth"]),
         is_crowded=partial(is_crowded, device),

@@ -111,7 +111,10 @@ class PlacedOnNodes(ControllerCallback):  # type: ignore[misc]
 
 def _join(address: str, port: int, rank: int, size: int, backend: str) -> None:
     from ray.train.torch import config
+    from torch.cuda import is_available
 
+    if size == 1 and backend == "nccl" and not is_available():
+        return  # the rank says so itself, and leaves
     if size > 1 and (name := interface_of(ray.util.get_node_ip_address())):
         # gloo would take the address of the host's name, which /etc/hosts may map to 127.0.1.1
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

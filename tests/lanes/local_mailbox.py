@@ -84,6 +84,15 @@ class LocalMailbox:
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         return self._ask(self._box.reassign(lane, sequence, why), False)
 
+    def hand_over(self, lane: int, sequence: int, why: str) -> bool:
+        return self._ask(self._box.hand_over(lane, sequence, why), False)
+
+    def depart(self, lane: int, why: str) -> None:
+        self._ask(self._box.depart(lane, why), None)
+
+    def unfit_nodes(self) -> list[tuple[list[str], str]]:
+        return list(self._ask(self._box.unfit_nodes(), []))
+
     def departure_reason(self, lane: int) -> str:
         return self._ask(self._box.departure_reason(lane), "")
 

@@ -28,7 +28,7 @@ from carray import config
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
-from carray.errors import DataError, DiskError
+from carray.errors import DataError, DiskError, UnsuitableData
 from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
 from carray.typing import GIB, Progress
@@ -272,7 +272,7 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
     need = store_bytes(len(manifest.included), side)
     what = f"the pixel store of {len(manifest.included):,} images at {side} px"
     if need > budget_gib * GIB:
-        raise DataError(
+        raise UnsuitableData(
             f"{what} takes {need / GIB:.2f} GiB, the budget is {budget_gib:g}: "
             "take a smaller image size, or raise --store-budget"
         )
