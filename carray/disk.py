@@ -39,6 +39,11 @@ def disk_error(error: BaseException, *folders: str | os.PathLike[str]) -> DiskEr
     return None
 
 
+def existing(place: Path) -> Path:
+    """Return `place`, or the nearest folder above it that is there."""
+    return next(each for each in (place, *place.absolute().parents) if each.exists())
+
+
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in FULL:
         return error.errno
@@ -47,11 +52,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _sentence(number: int, places: list[Path]) -> str:
-    there = (
-        next(each for each in (place, *place.absolute().parents) if each.exists())
-        for place in places
-    )
-    path = min(there, key=lambda place: shutil.disk_usage(place).free)
+    path = min(map(existing, places), key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(path)
     wrong, cure = FULL[number]
     free = f"{usage.free / MIB:,.0f} MiB" if usage.free < GIB else f"{usage.free / GIB:,.0f} GiB"

@@ -3,7 +3,8 @@
     CarrayError             what a user can cause and mend; the command line prints it, exit code 2
     ├── ConfigError         a value, a name or a search space that breaks a rule
     ├── DataError           a data set that is missing, broken or too small
-    │   └── DataErrors      several of these, said at once
+    │   ├── DataErrors      several of these, said at once
+    │   └── UnsuitableData  a data set that can't serve a configuration, on any machine
     ├── WeightsError        pretrained weights that can't be had or don't fit
     ├── RecordError         a study, trial, record or model package that can't be read
     ├── PlanError           a plan that the cluster can't place
@@ -45,6 +46,10 @@ class DataErrors(DataError):
         self.errors = tuple(errors)
         listed = "".join(f"\n- {error}" for error in self.errors)
         super().__init__(f"{len(self.errors)} things are wrong:{listed}")
+
+
+class UnsuitableData(DataError):
+    """A data set can't serve what a configuration asks for, on whatever machine."""
 
 
 class WeightsError(CarrayError):

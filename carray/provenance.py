@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,15 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return f"{commit}-dirty" if changed else commit
+
+
+@cache
+def source_hash() -> str:
+    """Return 8 hex digits that name the code of carray itself, whatever version it says it is."""
+    folder, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -13,6 +13,7 @@ from carray.cli import (
     analysis,
     data,
     demo,
+    doctor,
     ensemble,
     folds,
     look,
@@ -44,6 +45,7 @@ GUESSES = {
     "trials": "`carray leaderboard`, or `carray report`",
     "best": "`carray leaderboard --top 1`",
     "prepare": "`carray data prepare SOURCE --out DIR`",
+    "check": "`carray doctor` looks a machine or a cluster over, `carray space check FILE` a space",
     "test": "`carray ensemble` measures a study's best on test, `carray compare` its models",
     "evaluate": "`carray ensemble` measures a study's best on test, `carray compare` its models",
 }
@@ -121,6 +123,7 @@ app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
 app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)
+app.command(rich_help_panel=MORE)(doctor.doctor)
 app.command(rich_help_panel=MORE)(trial.replay)
 app.command(cls=_OfAStudy, rich_help_panel=MORE)(ui.sync)
 app.command(rich_help_panel=MORE)(ablation.ladder)

@@ -85,6 +85,10 @@ class Lanes:
         self._threads: list[threading.Thread] = []
         self._nodes_released: set[str] = set()
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        """Have worker groups that start from now on placed on these nodes alone, by their ids."""
+        self.mailbox.place_on(nodes)
+
     def start(self) -> None:
         """Ask for every worker group at once; returns before they are up."""
         for lane in range(self.num_lanes):
@@ -203,7 +207,7 @@ class RayWorkerGroups:
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from carray.lanes.train_backend import LaneBackendConfig
+        from carray.lanes.train_backend import LaneBackendConfig, PlacedOnNodes
 
         return _trainer_class()(
             lane_loop,
@@ -211,6 +215,7 @@ class RayWorkerGroups:
                 "lane": lane,
                 "mailbox": self._mailbox,
                 "num_threads": self._shape.num_threads,
+                "has_gpus": self._shape.gpus_per_worker > 0,
                 "allowed_growth": self._shape.allowed_growth,
             },
             backend_config=LaneBackendConfig("nccl" if self._shape.gpus_per_worker else "gloo"),
@@ -223,6 +228,7 @@ class RayWorkerGroups:
             run_config=RunConfig(
                 name=f"{self._name}-lane-{lane}-{uuid.uuid4().hex[:6]}",
                 storage_path=str(self._storage),
+                callbacks=[PlacedOnNodes(self._mailbox)],
                 failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
                 worker_runtime_env={"env_vars": _worker_environment(self._shape.num_threads)},
             ),
@@ -267,27 +273,34 @@ def lane_loop(config: dict[str, Any]) -> None:
     world_size = context.get_world_size()
     torch.set_num_threads(config["num_threads"])
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
-    device = get_device()
-    runner = TrialRunner(ranks, device, config["num_threads"])
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
     mailbox: MailboxClient = config["mailbox"]
     mailbox.arrive(config["lane"], incarnation, ray.get_runtime_context().get_node_id())
+    if config["has_gpus"] and not torch.cuda.is_available():
+        mailbox.depart(config["lane"], "torch sees no GPU there, though Ray has given one")
+        return
+    device = get_device()
     LaneRank(
         lane=config["lane"],
         incarnation=incarnation,
         mailbox=mailbox,
-        runner=runner,
+        runner=TrialRunner(ranks, device, config["num_threads"]),
         ranks=ranks,
         memory=LaneMemory(config["allowed_growth"]),
         is_crowded=partial(is_crowded, device),
     ).serve()
 
 
+def forwarded_environment() -> dict[str, str]:
+    """Return what every process of the study has of the driver's environment, on any node."""
+    return {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
+
+
 def _worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
-    return {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ} | {
+    return forwarded_environment() | {
         "OMP_NUM_THREADS": str(num_threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another

@@ -5,12 +5,21 @@ Knows no Ray: its mailbox, its runner and its fellow ranks are given to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from carray.disk import disk_error
-from carray.errors import CarrayError, TrialFailed, TrialInfeasible
+from carray.errors import (
+    CarrayError,
+    DataError,
+    DiskError,
+    TrialFailed,
+    TrialInfeasible,
+    UnsuitableData,
+    WeightsError,
+)
 from carray.lanes.messages import Answer, LaneOrder
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 
@@ -18,6 +27,15 @@ if TYPE_CHECKING:
     from carray.lanes.mailbox_client import MailboxClient
     from carray.lanes.memory_guard import LaneMemory
     from carray.training.ranks import Ranks
+
+
+NO_LANE_LEFT = "no lane is left that could train"
+LOST_GPU = re.compile(  # what torch says of a GPU that is no more, or never was
+    r"no CUDA-capable device|No CUDA GPUs are available|no NVIDIA driver|uncorrectable ECC error"
+    r"|CUDA error: (unknown error|initialization error|system not yet initialized)"
+    r"|CUDA-capable device\(s\) is/are busy|GPU is lost|fallen off the bus",
+    re.IGNORECASE,
+)
 
 
 class Runner(Protocol):
@@ -71,6 +89,13 @@ class LaneRank:
             return carry_out(self.runner, order)
         except Exception as error:
             answer = answer_to(error, order)
+            if fault := node_fault(error, order):
+                if self.mailbox.hand_over(self.lane, sequence, fault):
+                    if self.ranks.world_size > 1:
+                        raise  # frees the other ranks; those that come back are sent home
+                    return None
+                full = answer.is_undone  # a disk's: said as it is
+                answer = answer if full else Answer(reason=f"{NO_LANE_LEFT}: {fault}")
             if answer.state == "infeasible" and self.is_crowded():
                 why = f"shared its GPU, whose memory was too small: {answer.reason}"
                 if self.mailbox.reassign(self.lane, sequence, why):
@@ -94,6 +119,24 @@ class LaneRank:
         return retires
 
 
+def node_fault(error: Exception, order: LaneOrder) -> str:
+    """Return what `error` says of this machine: another may carry the order out; "" if nothing.
+
+    The driver has read the same data and found the same weights.
+    """
+    if full := _disk_error(error, order):
+        return str(full)
+    is_lacking = isinstance(error, DataError | WeightsError)
+    if is_lacking and not isinstance(error, UnsuitableData):
+        return str(error)
+    return f"{error}".splitlines()[0] if LOST_GPU.search(str(error)) else ""
+
+
+def _disk_error(error: Exception, order: LaneOrder) -> DiskError | None:
+    folders = (order.job.folder, order.job.data) if order.job else ()
+    return disk_error(error, *folders)
+
+
 def _is_agreed(error: Exception) -> bool:
     """Say whether every rank has raised the same at the same point."""
     from carray.training.compute.out_of_memory import AgreedInfeasible
@@ -115,8 +158,7 @@ def carry_out(runner: Runner, order: LaneOrder) -> Answer:
 
 def answer_to(error: Exception, order: LaneOrder) -> Answer:
     """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
-    folders = (order.job.folder, order.job.data) if order.job else ()
-    if full := disk_error(error, *folders):
+    if full := _disk_error(error, order):
         return Answer(reason=str(full))
     if isinstance(error, TrialInfeasible):
         return Answer("infeasible", str(error))

@@ -11,7 +11,8 @@ A lane whose node is lost may never come back: what it had goes to the lanes tha
 counts as no death of the order's making.
 A group may also retire between two trials, when it holds no order: a new one takes its place as
 soon as a trial looks for a lane. A lane that shares a GPU may leave for good when memory runs out:
-another lane carries its order out, with more room.
+another lane carries its order out, with more room. So may a lane whose node can't train, for want
+of data say: that is no fault of the order, which is handed on as often as lanes are left.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ class _Lane:
     current: _PendingOrder | None = None
     note: str = ""  # what a rank said before it died
     nodes: set[str] = field(default_factory=set)  # where the ranks of the newest incarnation are
+    before: set[str] = field(default_factory=set)  # and those of the one before
     arrived: str = ""  # that incarnation
     left: str = ""  # why the lane has left for good
+    unfit_nodes: tuple[str, ...] = ()  # those that it has left since they can't train
     home_of: str = ""  # the trial whose state the lane holds
     own: deque[_PendingOrder] = field(default_factory=deque)
     idle_since: float | None = None
@@ -60,6 +63,8 @@ class Mailbox:
         self._changed = asyncio.Condition()
         self._closed = False
         self._broken = ""
+        self._nodes: list[str] = []
+        self._lost: set[str] = set()  # nodes
         self._retired: list[str] = []  # what was said of worker groups started anew
 
     async def call(self, order: LaneOrder) -> Answer:
@@ -88,7 +93,7 @@ class Mailbox:
             if incarnation != mine.incarnation:
                 self._restarted(mine, incarnation)
             while True:
-                if self._closed or incarnation != mine.incarnation:
+                if self._closed or mine.left or incarnation != mine.incarnation:
                     return after + 1, LaneOrder("exit")
                 if mine.current is None:
                     self._assign(mine)
@@ -106,16 +111,28 @@ class Mailbox:
             self._close_current(mine, complete)
             self._changed.notify_all()
 
+    async def place_on(self, nodes: Collection[str]) -> None:
+        """Take the ids of the nodes that worker groups may be placed on."""
+        self._nodes = list(nodes)
+
+    async def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+        return self._nodes
+
     async def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Note on which node a rank of the lane is; each rank says it before it takes orders."""
         mine = self._lanes[lane]
         if incarnation != mine.arrived:
-            mine.arrived, mine.nodes = incarnation, set()
+            mine.arrived, mine.before, mine.nodes = incarnation, mine.nodes, set()
         mine.nodes.add(node)
 
     async def release_lost(self, nodes: Collection[str]) -> list[int]:
         """Let others carry out what lanes on lost nodes had; return those lanes."""
         async with self._changed:
+            self._lost |= set(nodes)
+            for lane in self._lanes:  # one that was back before its node was known to be lost
+                if lane.current and lane.before & set(nodes):
+                    lane.current.attempts -= 1
             lost = [
                 number
                 for number, lane in enumerate(self._lanes)
@@ -158,6 +175,28 @@ class Mailbox:
             self._changed.notify_all()
             return True
 
+    async def hand_over(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane whose node can't train leave for good, and others carry its order out.
+
+        Say whether it may: not if it is the last one.
+        """
+        mine = self._lanes[lane]
+        async with self._changed:
+            others = [each for each in self._lanes if each is not mine and not each.left]
+            if mine.left or mine.current is None or sequence != mine.sequence or not others:
+                return bool(mine.left)  # another rank has said it
+            self._part(mine, why)
+            return True
+
+    async def depart(self, lane: int, why: str) -> None:
+        """Let a lane leave for good before its first order: its node can't train."""
+        async with self._changed:
+            self._part(self._lanes[lane], why)
+
+    async def unfit_nodes(self) -> list[tuple[list[str], str]]:
+        """Return the nodes of each lane that has left since they can't train, and why."""
+        return [(list(lane.unfit_nodes), lane.left) for lane in self._lanes if lane.unfit_nodes]
+
     async def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
         return self._lanes[lane].left
@@ -192,6 +231,11 @@ class Mailbox:
         """Count the worker groups of each lane that have asked for an order so far."""
         return [lane.restarts + bool(lane.incarnation) for lane in self._lanes]
 
+    def _part(self, lane: _Lane, why: str) -> None:
+        lane.left, lane.unfit_nodes = why, tuple(sorted(lane.nodes))
+        self._orphan(lane)
+        self._changed.notify_all()
+
     def _orphan(self, lane: _Lane) -> None:
         letter, lane.current = lane.current, None
         lane.incarnation, lane.nodes = "", set()
@@ -204,7 +248,7 @@ class Mailbox:
         lane.incarnation = incarnation
         lane.idle_since = time.monotonic()
         lane.waited_seconds = 0.0
-        if lane.current is None:
+        if lane.current is None or lane.before & self._lost:
             return
         lane.current.attempts += 1
         if lane.current.attempts >= MAX_ATTEMPTS:

@@ -38,6 +38,12 @@ class MailboxClient(Protocol):
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        """Say on which nodes worker groups may be placed, by their ids."""
+
+    def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Say on which node a rank of the lane is."""
 
@@ -55,6 +61,15 @@ class MailboxClient(Protocol):
 
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         """Let a lane leave for good and others carry its order out; say whether it may."""
+
+    def hand_over(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane whose node can't train leave, its order to others; say whether it may."""
+
+    def depart(self, lane: int, why: str) -> None:
+        """Let a lane leave for good before its first order: its node can't train."""
+
+    def unfit_nodes(self) -> list[tuple[list[str], str]]:
+        """Return the nodes of each lane that has left since they can't train, and why."""
 
     def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not."""
@@ -116,6 +131,14 @@ class RayMailbox:
         """Answer order `sequence`."""
         ray.get(self._actor.answer.remote(lane, sequence, answer))
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        """Say on which nodes worker groups may be placed, by their ids."""
+        ray.get(self._actor.place_on.remote(list(nodes)))
+
+    def nodes(self) -> list[str]:
+        """Return those ids; none where any node will do."""
+        return list(ray.get(self._actor.nodes.remote()))
+
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         """Say on which node a rank of the lane is."""
         self._actor.arrive.remote(lane, incarnation, node)
@@ -139,6 +162,18 @@ class RayMailbox:
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         """Let a lane leave for good and others carry its order out; say whether it may."""
         return bool(ray.get(self._actor.reassign.remote(lane, sequence, why)))
+
+    def hand_over(self, lane: int, sequence: int, why: str) -> bool:
+        """Let a lane whose node can't train leave, its order to others; say whether it may."""
+        return bool(ray.get(self._actor.hand_over.remote(lane, sequence, why)))
+
+    def depart(self, lane: int, why: str) -> None:
+        """Let a lane leave for good before its first order: its node can't train."""
+        ray.get(self._actor.depart.remote(lane, why))
+
+    def unfit_nodes(self) -> list[tuple[list[str], str]]:
+        """Return the nodes of each lane that has left since they can't train, and why."""
+        return list(ray.get(self._actor.unfit_nodes.remote()))
 
     def departure_reason(self, lane: int) -> str:
         """Return why the lane has left for good; "" where it has not, or the study is over."""

@@ -11,14 +11,20 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.util import TrainingFramework
 
+if TYPE_CHECKING:
+    from carray.lanes.mailbox_client import MailboxClient
+
+NODE_ID_LABEL = "ray.io/node-id"  # Ray gives it to every node
 TIMEOUT_SECONDS = 1800  # of a collective
 SHUTDOWN_SECONDS = 30.0
 
@@ -87,12 +93,40 @@ class LanePolicy(FixedScalingPolicy):  # type: ignore[misc]
         """Tell nobody."""
 
 
+class PlacedOnNodes(ControllerCallback):  # type: ignore[misc]
+    """Has each worker group, one that is started again too, placed where it may be by then.
+
+    Args:
+        mailbox: knows the nodes.
+    """
+
+    def __init__(self, mailbox: MailboxClient) -> None:
+        self._mailbox = mailbox
+
+    def on_controller_start_worker_group(self, **asked: Any) -> dict[str, str] | None:
+        """Return the labels of the nodes; None where any will do."""
+        nodes = self._mailbox.nodes()
+        return {NODE_ID_LABEL: f"in({','.join(nodes)})"} if nodes else None
+
+
 def _join(address: str, port: int, rank: int, size: int, backend: str) -> None:
     from ray.train.torch import config
+    from torch.cuda import is_available
 
+    if size == 1 and backend == "nccl" and not is_available():
+        return  # the rank says so itself, and leaves
+    if size > 1 and (name := interface_of(ray.util.get_node_ip_address())):
+        # gloo would take the address of the host's name, which /etc/hosts may map to 127.0.1.1
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
     config._set_torch_distributed_env_vars()
     config._setup_torch_process_group(backend, rank, size, "env://", TIMEOUT_SECONDS)
+
+
+def interface_of(address: str) -> str:
+    """Return the network interface that has an address; "" where none of this machine's has."""
+    found = psutil.net_if_addrs().items()
+    return next((name for name, has in found if address in (each.address for each in has)), "")
 
 
 def _leave(destroy_process_group: bool) -> None:

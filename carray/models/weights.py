@@ -99,6 +99,33 @@ def obtain_weights(backbone: str, pretrained: bool | str, folder: PathLike | Non
     return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
 
 
+def check_obtainable(backbone: str, pretrained: bool | str, folder: PathLike | None = None) -> None:
+    """Refuse weights that `obtain_weights` couldn't get; nothing is downloaded.
+
+    Raises:
+        WeightsError: they are neither in a file nor in the hub's cache, and the hub doesn't answer.
+    """
+    if find_weights(backbone, pretrained, folder) or _is_downloaded(backbone):
+        return
+    source = source_config(backbone)
+    if why := hub_error(None if source.get("hf_hub_id") else source.get("url")):
+        raise _unavailable(backbone, why)
+
+
+def _is_downloaded(backbone: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    source = source_config(backbone)
+    repository, _, revision = str(source.get("hf_hub_id") or "").partition("@")
+    if not repository:
+        return bool(source.get("url")) and _url_file(str(source["url"])).is_file()
+    found = (
+        try_to_load_from_cache(repository, name, revision=revision or None)
+        for name in _hub_files(source.get("hf_hub_filename"))
+    )
+    return any(isinstance(each, str) for each in found)
+
+
 def _from_hub(backbone: str) -> Path:
     source = source_config(backbone)
     if repository := source.get("hf_hub_id"):
@@ -115,7 +142,7 @@ def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> 
     from huggingface_hub.errors import EntryNotFoundError
 
     repository, _, revision = repository.partition("@")
-    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+    names = _hub_files(filename)
     for local_only in (True, False):
         if not local_only and (why := hub_error()):
             raise _unavailable(backbone, why)
@@ -133,8 +160,16 @@ def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> 
     raise _unavailable(backbone, f"{repository} holds none of {', '.join(names)}")
 
 
+def _hub_files(filename: str | None) -> list[str]:
+    return [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+
+
+def _url_file(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def _from_url(backbone: str, url: str) -> Path:
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    file = _url_file(url)
     if file.is_file():
         return file
     try:

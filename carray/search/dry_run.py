@@ -18,7 +18,7 @@ from carray.search.ledger import draw_valid
 from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
-from carray.search.placement.ray_cluster import connected, nodes
+from carray.search.placement.ray_cluster import cluster_nodes, connected
 from carray.search.request import StudyRequest, check_budget
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.time_plan import Pace
@@ -121,7 +121,7 @@ def _cluster(request: StudyRequest) -> Iterator[Sequence[Node]]:
     """Yield the nodes of the cluster that is named, else this machine as one."""
     if request.address or os.environ.get("RAY_ADDRESS"):
         with connected(request.address):
-            yield nodes()
+            yield [node.resources for node in cluster_nodes()]
         return
     yield [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
 

@@ -18,10 +18,12 @@ from carray.errors import RESUMES, ClusterError
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
+from carray.search.nodes import checked_plan, study_checks
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
-from carray.search.placement.ray_cluster import connected, is_lost, memory_error, nodes
+from carray.search.placement.ray_cluster import connected, is_lost, memory_error
+from carray.search.placement.ray_nodes import RayCluster
 from carray.search.preflight import preflight
 from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
@@ -31,7 +33,6 @@ from carray.search.setup import (
     has_pending_trials,
     locked_study,
     open_ledger,
-    plan_study,
     refit_plan,
     write_files,
 )
@@ -83,17 +84,21 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board)
         interrupts.take()
+        checks = study_checks(setup, RayCluster(), board.note)
+        with waiting_for("the check of the nodes", board.note):
+            checks.look()
+        good = [node.resources for node in checks.good()]
         gpus = resolve_gpu_share(
-            request.gpus_per_trial, setup.space, setup.manifest, nodes(), board.note
+            request.gpus_per_trial, setup.space, setup.manifest, good, board.note
         )
-        plan = plan_study(setup, records, nodes(), gpus)
+        plan = checked_plan(setup, records, checks, gpus)
         if setup.space_note:
             board.note(setup.space_note)
         check_budget(request, plan)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):
-            begun = running_lanes(plan, setup.folder, lambda: bool(interrupts.name))
+            begun = running_lanes(plan, setup.folder, checks, lambda: bool(interrupts.name))
             lanes = stack.enter_context(begun)
         with waiting_for("the check of backbones and their weights", board.note):
             checked.result()
@@ -106,8 +111,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         for line in [] if ledger.records else setup.starts.lines():
             board.note(line)
         board.known(ledger.records + ledger.refits)
-        plans = plan, refit_plan(setup, nodes(), gpus)
-        session = Session(setup, plans, ledger, board, interrupts, lanes, called_at)
+        plans = plan, refit_plan(setup, good, gpus)
+        session = Session(setup, plans, ledger, board, interrupts, checks, lanes, called_at)
         try:
             session.run()
         finally:

@@ -21,7 +21,9 @@ from carray.search.disk_budget import DiskBudget
 from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.observers.console import Board
+from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
+from carray.search.placement.ray_cluster import has_started_ray
 from carray.search.request import asked_budget, asked_price
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
@@ -37,9 +39,9 @@ REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
 @contextmanager
 def running_lanes(
-    plan: Plan, folder: StudyFolder, is_hurried: Callable[[], bool]
+    plan: Plan, folder: StudyFolder, checks: NodeChecks, is_hurried: Callable[[], bool]
 ) -> Iterator[Lanes]:
-    """Ask for the plan's lanes, and stop them after; they come up meanwhile.
+    """Ask for the plan's lanes, on checked nodes, and stop them after; they come up meanwhile.
 
     They aren't waited for long where `is_hurried` says so in the end. After an error they are given
     time to come up and go: Ray's shutdown beside threads that still ask it for a worker group may
@@ -49,6 +51,8 @@ def running_lanes(
     lanes = ray_lanes(shape, plan.lanes, folder.cache, folder.path.name)
     patience = REFUSED_PATIENCE_SECONDS
     try:
+        if not has_started_ray():  # else there is one node, and none joins
+            lanes.place_on([node.id for node in checks.good()])
         lanes.start()
         yield lanes
         patience = STOP_SECONDS
@@ -67,6 +71,7 @@ class Session:
         ledger: Ledger,
         board: Board,
         interrupts: Interrupts,
+        checks: NodeChecks,
         lanes: Lanes | None,
         called_at: float,
     ) -> None:
@@ -85,6 +90,7 @@ class Session:
             self._deadline = board.deadline = start + budget.seconds(plans[0])
         self._start_seconds = 0.0  # from asking for lanes to the first one that is up
         self._interrupts = interrupts
+        self._checks = checks
         self._has_held = lanes is not None
         self._lanes = lanes  # on their way up, where there is anything to search
         self._has_ended = False
@@ -100,7 +106,8 @@ class Session:
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             plan, folder, self._has_held = self._refit_plan, self._ledger.folder, True
-            with running_lanes(plan, folder, self._stopped) as begun, self._up(begun) as lanes:
+            begun = running_lanes(plan, folder, self._checks, self._stopped)
+            with begun as asked, self._up(asked) as lanes:
                 self._repeat(lanes)
         self._has_ended = not self._stopped()
         if self._has_ended and self._is_budget_spent():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from carray.config import TrialConfig, build_config
+from carray.config import Fit, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
@@ -122,6 +122,11 @@ def check_classifiers(setup: StudySetup) -> None:
         check_backbone(config, len(setup.manifest.classes), setup.weights)
 
 
+def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:
+    """Return (backbone, pretrained) of every backbone and source of weights."""
+    return [(config.backbone, config.pretrained) for config in _one_config_a_branch(space)]
+
+
 def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
     """Yield a config for every backbone and source of weights that a trial may have."""
     seen = set()
@@ -137,14 +142,19 @@ def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
 
 def build_stores(setup: StudySetup) -> None:
     """Decode the images now, in view, at every size that is known before trials are drawn."""
+    for image_size, image_fit in store_inputs(setup.space):
+        open_store(setup.manifest, image_size, image_fit, progress)
+
+
+def store_inputs(space: SearchSpace) -> list[tuple[int, Fit]]:
+    """Return (image size, fit) of the pixel stores that a space's trials are known to read."""
     inputs = set()
-    for _, block in setup.space.branches():
+    for _, block in space.branches():
         for size in block.values_of("image_size"):
             for fit in block.values_of("fit"):
                 config = build_config({"image_size": size, "fit": fit})
                 inputs.add((config.image_size, config.fit))
-    for image_size, image_fit in sorted(inputs):
-        open_store(setup.manifest, image_size, image_fit, progress)
+    return sorted(inputs)
 
 
 def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) -> str:

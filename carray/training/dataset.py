@@ -10,7 +10,7 @@ from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.data.pixels.loader import Images
 from carray.data.pixels.store import open_store
-from carray.errors import DataError
+from carray.errors import UnsuitableData
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
@@ -44,7 +44,7 @@ def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> 
         train, val = manifest.fold_rows(config.fold)
     for name, rows in (("train", train), ("val", val)):
         if len(rows) == 0:
-            raise DataError(f"{folder} has no {name} images; prepare it with a {name} split")
+            raise UnsuitableData(f"{folder} has no {name} images; prepare it with a {name} split")
     store = open_store(manifest, config.image_size, config.fit, progress)
     held = {"val": val, "blend": manifest.rows("blend"), "test": manifest.rows("test")}
     return TrialData(

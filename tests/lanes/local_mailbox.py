@@ -60,6 +60,12 @@ class LocalMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         self._ask(self._box.answer(lane, sequence, answer), None)
 
+    def place_on(self, nodes: Collection[str]) -> None:
+        self._ask(self._box.place_on(nodes), None)
+
+    def nodes(self) -> list[str]:
+        return list(self._ask(self._box.nodes(), []))
+
     def arrive(self, lane: int, incarnation: str, node: str) -> None:
         self._ask(self._box.arrive(lane, incarnation, node), None)
 
@@ -77,6 +83,15 @@ class LocalMailbox:
 
     def reassign(self, lane: int, sequence: int, why: str) -> bool:
         return self._ask(self._box.reassign(lane, sequence, why), False)
+
+    def hand_over(self, lane: int, sequence: int, why: str) -> bool:
+        return self._ask(self._box.hand_over(lane, sequence, why), False)
+
+    def depart(self, lane: int, why: str) -> None:
+        self._ask(self._box.depart(lane, why), None)
+
+    def unfit_nodes(self) -> list[tuple[list[str], str]]:
+        return list(self._ask(self._box.unfit_nodes(), []))
 
     def departure_reason(self, lane: int) -> str:
         return self._ask(self._box.departure_reason(lane), "")

@@ -67,6 +67,63 @@ def test_a_lane_that_leaves_for_want_of_memory_hands_its_order_on_once() -> None
     run(test())
 
 
+def test_a_lane_whose_node_cannot_train_hands_its_order_on_until_the_last() -> None:
+    async def test() -> None:
+        box = Mailbox(3)
+        call = asyncio.create_task(box.call(order("s/0")))
+        for lane in (0, 1):
+            await box.arrive(lane, "abc"[lane], f"node {lane}")
+            sequence, taken = await box.take(lane, "abc"[lane], 0)
+            assert taken.trial == "s/0"
+            assert not await box.hand_over(lane, sequence + 1, "an order that is no more")
+            assert await box.hand_over(lane, sequence, "no data")
+            assert await box.hand_over(lane, sequence, "another rank says the same")
+            for incarnation in ("abc"[lane], "a new one"):
+                _, sent = await box.take(lane, incarnation, sequence)
+                assert sent.kind == "exit"
+            assert not await box.wait_needed(lane)
+        sequence, _ = await box.take(2, "c", 0)
+        assert not await box.hand_over(2, sequence, "the last one stays")
+        await box.answer(2, sequence, Answer(reason="told"))
+        assert (await call).lane == 2
+        assert await box.unfit_nodes() == [(["node 0"], "no data"), (["node 1"], "no data")]
+
+    run(test())
+
+
+def test_a_lane_that_leaves_before_its_first_order_gets_none() -> None:
+    async def test() -> None:
+        box = Mailbox(2)
+        call = asyncio.create_task(box.call(order("s/0")))
+        await box.depart(0, "no GPU")
+        _, sent = await box.take(0, "a", 0)
+        assert sent.kind == "exit"
+        assert await box.departure_reason(0) == "no GPU"
+        sequence, _ = await box.take(1, "b", 0)
+        await box.answer(1, sequence, Answer())
+        assert (await call).lane == 1
+
+    run(test())
+
+
+def test_a_death_does_not_count_where_the_node_was_lost_whichever_is_known_first() -> None:
+    async def test() -> None:
+        box = Mailbox(1)
+        call = asyncio.create_task(box.call(order("s/0")))
+        for number in range(2 * MAX_ATTEMPTS):
+            await box.arrive(0, f"group {number}", f"node {number}")
+            sequence, _ = await box.take(0, f"group {number}", 0)
+            if number:
+                await box.release_lost([f"node {number - 1}"])  # where the group before it was
+        await box.release_lost([f"node {number}"])
+        assert not call.done()
+        sequence, _ = await box.take(0, "the last", 0)
+        await box.answer(0, sequence, Answer(reason="told"))
+        assert (await call).reason == "told"
+
+    run(test())
+
+
 def test_what_a_lane_on_a_lost_node_had_goes_to_a_free_lane_and_counts_as_no_death() -> None:
     async def test() -> None:
         box = Mailbox(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
 from carray.search import run, session
 from carray.search.observers.console import Board
+from carray.search.placement.node_checks import Answer
+from carray.search.placement.node_report import NodeQuestion, node_report
+from carray.search.placement.ray_cluster import ClusterNode
 from carray.search.request import StudyRequest
 from tests.lanes.fakes import CORES, FakeLanes, Fakes
 from tests.opened import stored_trials
@@ -98,8 +101,24 @@ class LocalCluster:
     """Where studies run in this process: a node, what goes wrong on it, and the lanes so far."""
 
     fakes: Fakes = field(default_factory=Fakes)
-    nodes: list[Mapping[str, float]] = field(default_factory=lambda: [{"CPU": CORES}])
+    resources: list[Mapping[str, float]] = field(default_factory=lambda: [{"CPU": CORES}])
+    """Of each node; the first is the driver's own."""
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """What nodes say when they are checked, by id, which is the node's number."""
     lanes: list[FakeLanes] = field(default_factory=list)
+
+    def nodes(self) -> list[ClusterNode]:
+        """Return the nodes as Ray would."""
+        return [
+            ClusterNode(str(number), f"10.0.0.{number}", resources, is_own=number == 0)
+            for number, resources in enumerate(self.resources)
+        ]
+
+    def ask(self, asked: Sequence[tuple[ClusterNode, NodeQuestion]]) -> dict[str, Answer]:
+        """Answer for each node: as it was told to, else truly, for it is this process's own."""
+        return {
+            node.id: self.answers.get(node.id) or node_report(question) for node, question in asked
+        }
 
     def begin(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> FakeLanes:
         """Make lanes as `ray_lanes` does."""
@@ -126,7 +145,7 @@ def local(monkeypatch: pytest.MonkeyPatch, local_tune: None) -> Iterator[LocalCl
     cluster = LocalCluster()
     monkeypatch.setattr(session, "ray_lanes", cluster.begin)
     monkeypatch.setattr(run, "connected", _here)
-    monkeypatch.setattr(run, "nodes", lambda: cluster.nodes)
+    monkeypatch.setattr(run, "RayCluster", lambda: cluster)
     monkeypatch.setattr(run, "SubprocessTracker", LocalTracker)
     yield cluster
     for lanes in cluster.lanes:

@@ -42,6 +42,23 @@ start:
 """ + "".join(f"  - {{optimizer.lr: {lr}}}\n" for lr in (1.0, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3))
 
 
+def test_lanes_are_planned_on_checked_nodes_alone(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    wanted = request(toy_data, tmp_path, trials=3, concurrent=2)
+    local.resources, board = [{"CPU": 0.1}, {"CPU": 8.0}], Listener()
+    local.answers = {"1": "no answer within 90 s"}
+    cannot = r"; nodes that can't be used: node 10\.0\.0\.1: no answer within 90 s$"
+    with pytest.raises(PlanError, match=cannot):
+        run_study(wanted, board)
+    assert board.notes == ["node 10.0.0.1: no answer within 90 s; it gets no lane"]
+    assert not local.lanes
+    local.answers, placed = {}, []
+    board.after = {1: lambda: placed.append(local.lanes[0].mailbox.nodes())}
+    check_left(run_study(wanted, board))
+    assert placed == [["0", "1"]]
+
+
 def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
     local: LocalCluster, toy_data: Path, tmp_path: Path
 ) -> None:

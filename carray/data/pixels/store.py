@@ -28,7 +28,7 @@ from carray import config
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
-from carray.errors import DataError, DiskError
+from carray.errors import DataError, DiskError, UnsuitableData
 from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
 from carray.typing import GIB, Progress
@@ -170,6 +170,16 @@ def open_store(
     return store
 
 
+def is_stored(manifest: Manifest, image_size: int, fit: config.Fit) -> bool:
+    """Say whether a store is there, by its stamp and its size; no pixel is read."""
+    side = store_side(image_size)
+    name = f"{side}-{fit}"
+    return any(
+        _pixels_of(place / name, manifest, side, fit) is not None
+        for place in (manifest.folder / "store", store_place(manifest))
+    )
+
+
 def store_place(manifest: Manifest) -> Path:
     """Return where stores of these pixels are built: in the data folder, or in `$CARRAY_STORE`."""
     if named := os.environ.get("CARRAY_STORE"):
@@ -199,21 +209,30 @@ def _check_writable(place: Path) -> None:
 
 def _valid(folder: Path, manifest: Manifest, side: int, fit: config.Fit) -> PixelStore | None:
     """Return the store in `folder`, None if it is missing, stale or corrupted."""
-    try:
-        stamp = _StoreKey.model_validate_json((folder / "store.json").read_text(encoding="utf-8"))
-        raw_sums = (folder / "checksums.u32").read_bytes()
-    except (OSError, ValidationError):
+    pixels = _pixels_of(folder, manifest, side, fit)
+    if pixels is None:
         return None
-    fresh = (stamp.pixels_hash, stamp.side, stamp.fit) == (manifest.pixels_hash, side, fit)
-    if not fresh or sha256(raw_sums).hexdigest() != stamp.checksum:
-        return None
-    pixels = _mapped(folder / "pixels.u8", (stamp.images, side, side, 3))
-    sums = np.frombuffer(raw_sums, np.uint32)
-    if pixels is None or not _rows_match(pixels, sums, _sample(len(sums), side)):
+    sums = np.fromfile(folder / "checksums.u32", np.uint32)
+    if not _rows_match(pixels, sums, _sample(len(sums), side)):
         return None
     with suppress(OSError):  # a read-only data folder keeps no order of use
         os.utime(folder / "store.json")
     return PixelStore(folder, pixels, side, fit)
+
+
+def _pixels_of(
+    folder: Path, manifest: Manifest, side: int, fit: config.Fit
+) -> npt.NDArray[np.uint8] | None:
+    """Map the pixels of the store in `folder`, unread; None if it is missing or stale."""
+    try:
+        stamp = _StoreKey.model_validate_json((folder / "store.json").read_text(encoding="utf-8"))
+        sums = (folder / "checksums.u32").read_bytes()
+    except (OSError, ValidationError):
+        return None
+    fresh = (stamp.pixels_hash, stamp.side, stamp.fit) == (manifest.pixels_hash, side, fit)
+    if not fresh or sha256(sums).hexdigest() != stamp.checksum:
+        return None
+    return _mapped(folder / "pixels.u8", (stamp.images, side, side, 3))
 
 
 def _mapped(path: Path, shape: tuple[int, int, int, int]) -> npt.NDArray[np.uint8] | None:
@@ -253,7 +272,7 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
     need = store_bytes(len(manifest.included), side)
     what = f"the pixel store of {len(manifest.included):,} images at {side} px"
     if need > budget_gib * GIB:
-        raise DataError(
+        raise UnsuitableData(
             f"{what} takes {need / GIB:.2f} GiB, the budget is {budget_gib:g}: "
             "take a smaller image size, or raise --store-budget"
         )

@@ -9,6 +9,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import psutil
 import ray
@@ -34,6 +35,19 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 DAEMONS = ("gcs_server", "raylet")
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """A node that is alive."""
+
+    id: str
+    address: str
+    resources: Node
+    is_own: bool = False
+    """Whether this process is on it."""
+    labels: dict[str, str] = field(default_factory=dict)
+
 
 _ours: list[psutil.Process] = []  # of the Ray that this process has started
 
@@ -89,9 +103,26 @@ def memory_error(error: BaseException) -> PlanError | None:
     return None
 
 
-def nodes() -> list[Node]:
-    """Return the resources of every node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def cluster_nodes() -> list[ClusterNode]:
+    """Return every node that is alive, this process's own first."""
+    own = ray.get_runtime_context().get_node_id()
+    found = [
+        ClusterNode(
+            id=node["NodeID"],
+            address=node["NodeManagerAddress"],
+            resources=node["Resources"],
+            is_own=node["NodeID"] == own,
+            labels=node["Labels"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return sorted(found, key=lambda node: not node.is_own)
+
+
+def has_started_ray() -> bool:
+    """Say whether this process has started the Ray that it uses: no node joins that one."""
+    return bool(_ours)
 
 
 def _connect(where: str) -> None:
@@ -132,7 +163,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _refuse_silence(where: str) -> None:
     try:
-        _knock(where)
+        knock(where)
     except OSError as error:
         raise _nobody_at(where, error) from None
 
@@ -150,7 +181,7 @@ def _nobody_at(where: str, error: Exception) -> PlanError:
     )
 
 
-def _knock(where: str) -> None:
+def knock(where: str) -> None:
     """Raise OSError where nobody listens at `HOST:PORT`: Ray itself would try for minutes."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():

@@ -19,6 +19,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from carray.costs import TIME_BUDGET, Held
 from carray.errors import RESUMES, ClusterError, DiskError
 from carray.lanes.lane import Lanes
+from carray.lanes.lane_rank import NO_LANE_LEFT
 from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_METRICS, EPOCH_SECONDS
@@ -180,7 +181,7 @@ class Driver:
             threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
 
     def _error_of(self, why: str) -> Exception:
-        if why != MAILBOX_ENDED:
+        if why != MAILBOX_ENDED and not why.startswith(NO_LANE_LEFT):
             return DiskError(why)
         return ClusterError(f"study {self.ledger.study.name!r} is not done: {why}; {RESUMES}")
 

@@ -13,7 +13,15 @@ from ray.tune.schedulers import FIFOScheduler
 
 from carray.config import TrialConfig, build_config
 from carray.costs import TIME_BUDGET
-from carray.errors import DiskError, TrialFailed, TrialInfeasible
+from carray.errors import (
+    ClusterError,
+    DataError,
+    DiskError,
+    TrialFailed,
+    TrialInfeasible,
+    UnsuitableData,
+    WeightsError,
+)
 from carray.lanes.mailbox import MAX_ATTEMPTS
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import VAL_LOG_LOSS
@@ -146,6 +154,50 @@ def test_a_lanes_full_disk_ends_the_search_and_leaves_every_trial_to_be_gone_on_
     (record,) = open_ledger(tmp_path)[0].folder.records()
     assert record.state == ("complete" if where == "finish" else "running")
     assert [run.files for run in tracker.runs.values()] == [()]  # nothing left as if it had ended
+
+
+def test_a_lane_whose_node_lacks_something_hands_its_trial_on_and_leaves(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin(3)
+    lanes.faults.raises(DataError("the data folder /cars doesn't exist"), lane=0, times=99)
+    lanes.faults.raises(WeightsError("no weights for backbone 'b3'"), lane=1, times=99)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3)] * 4
+    eventually(lambda: len(lanes.errors) == 2)
+    assert str(lanes.errors[0]) == "the data folder /cars doesn't exist"
+    assert str(lanes.errors[1]) == "no weights for backbone 'b3'"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("the data folder /cars doesn't exist"),
+        RuntimeError("CUDA error: no CUDA-capable device is detected\nand more"),
+    ],
+)
+def test_a_study_whose_last_lane_cannot_train_is_interrupted_and_no_trial_fails(
+    tmp_path: Path, local_tune: None, begin: Begin, error: Exception
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin(2)
+    lanes.faults.raises(error, trial=1, times=99)
+    with pytest.raises(ClusterError, match=f"not done: no lane is left .*: {str(error)[:40]}"):
+        search(ledger, lanes)
+    assert ledger.record(1).state == "running"
+    assert "failed" not in [record.state for record in ledger.records]
+
+
+def test_data_that_suit_no_machine_fail_their_trial_alone(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin(2)
+    lanes.faults.raises(UnsuitableData("the pixel store is too large"), trial=1)
+    search(ledger, lanes)
+    assert endings(ledger) == [("complete", 3), ("failed", 0), *[("complete", 3)] * 2]
+    assert not lanes.errors
 
 
 def test_a_trial_that_runs_out_of_memory_is_infeasible_and_the_next_goes_on(

@@ -1,0 +1,125 @@
+"""Which nodes may hold lanes: each is checked before, and again on a slow clock while it fails."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from carray.search.placement.node_report import (
+    CLOCK_SECONDS,
+    NodeQuestion,
+    NodeReport,
+    problems,
+)
+from carray.search.placement.ray_cluster import ClusterNode
+
+AGAIN_SECONDS = 60.0  # until a node that failed is asked again; twice as long each time after
+AGAIN_MOST_SECONDS = 3600.0
+
+Answer = NodeReport | str  # a text says why there is no report
+
+
+class Cluster(Protocol):
+    """The nodes that there are, and what they say of themselves: Ray's, or a stand-in."""
+
+    def nodes(self) -> list[ClusterNode]:
+        """Return the nodes that are alive, the driver's first."""
+
+    def ask(self, asked: Sequence[tuple[ClusterNode, NodeQuestion]]) -> dict[str, Answer]:
+        """Return what each node answers, by its id."""
+
+
+@dataclass
+class _Verdict:
+    problem: str = ""  # "" of a node that may hold lanes
+    pause_seconds: float = AGAIN_SECONDS
+    asked_at: float = 0.0
+
+
+class NodeChecks:
+    """The nodes of a cluster, those that may hold lanes among them.
+
+    The driver's own node needs no check: the driver has read the same files, with the same code.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        question: NodeQuestion,
+        places: Sequence[Path],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._question = cluster, question
+        self._places = places  # folders of the driver that a node may share
+        self._say, self._clock = say, clock
+        self._nodes: list[ClusterNode] = []
+        self._verdicts: dict[str, _Verdict] = {}
+
+    def look(self) -> None:
+        """Check nodes that are new or whose time has come; say what is wrong with each."""
+        self._nodes = self._cluster.nodes()
+        due = [node for node in self._nodes if self._is_due(node)]
+        if not due:
+            return
+        with left_files(self._places) as nonce:
+            question = replace(self._question, nonce=nonce)
+            asked = [(node, replace(question, gpus=node.resources.get("GPU", 0))) for node in due]
+            answers = self._cluster.ask(asked)
+        for node, about in asked:
+            self._judge(node, about, answers[node.id])
+
+    def good(self) -> list[ClusterNode]:
+        """Return the nodes that may hold lanes."""
+        return [each for each in self._nodes if not self.problem_of(each)]
+
+    def refused(self) -> list[str]:
+        """Say of each node that may hold none why."""
+        told = [(node.address, self.problem_of(node)) for node in self._nodes]
+        return [f"node {address}: {problem}" for address, problem in told if problem]
+
+    def problem_of(self, node: ClusterNode) -> str:
+        """Return why a node gets no lane; "" where it does."""
+        verdict = self._verdicts.get(node.id)
+        if node.is_own or verdict is None:
+            return "" if node.is_own else "not checked yet"
+        return verdict.problem
+
+    def _is_due(self, node: ClusterNode) -> bool:
+        verdict = self._verdicts.get(node.id)
+        if node.is_own or verdict is None:
+            return not node.is_own
+        return bool(verdict.problem) and self._clock() - verdict.asked_at >= verdict.pause_seconds
+
+    def _judge(self, node: ClusterNode, question: NodeQuestion, answer: Answer) -> None:
+        before = self._verdicts.get(node.id)
+        found = [answer] if isinstance(answer, str) else problems(answer, question)
+        pause = min(2 * before.pause_seconds, AGAIN_MOST_SECONDS) if before else AGAIN_SECONDS
+        verdict = _Verdict("; ".join(found), pause, self._clock())
+        self._verdicts[node.id] = verdict
+        if verdict.problem and (before is None or before.problem != verdict.problem):
+            self._say(f"node {node.address}: {verdict.problem}; it gets no lane")
+        if before and before.problem and not verdict.problem:
+            self._say(f"node {node.address}: nothing is wrong any more")
+        ahead = answer.ahead_seconds if isinstance(answer, NodeReport) else 0.0
+        if abs(ahead) > CLOCK_SECONDS:
+            where = "ahead" if ahead > 0 else "behind"
+            self._say(f"node {node.address}: its clock is {abs(ahead):.0f} s {where}")
+
+
+@contextmanager
+def left_files(places: Sequence[Path]) -> Iterator[str]:
+    """Leave a file in each place, for nodes that share it to see; yield its name."""
+    name = f".carray-{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        for place in places:
+            with suppress(OSError):  # where nothing can be written nothing is shared either
+                place.mkdir(parents=True, exist_ok=True)
+                (place / name).touch()
+                stack.callback((place / name).unlink, missing_ok=True)
+        yield name

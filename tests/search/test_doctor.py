@@ -1,0 +1,87 @@
+"""The doctor: what fails is named with its cure, and the exit code says whether anything does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from carray.cli.app import app
+from carray.data.manifest import Manifest
+from carray.runs_folder import RunsFolder
+from carray.search import doctor
+from carray.search.doctor import Finding, look_over
+from carray.search.placement.node_report import NodeQuestion, node_report
+from carray.search.placement.ray_cluster import ClusterNode
+
+NODE = ClusterNode("7", "10.0.0.7", {"CPU": 8.0, "GPU": 1.0})
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a network, on which nothing is set."""
+    monkeypatch.setattr(doctor, "hub_error", lambda: "no network")
+    for name in ("RAY_ADDRESS", "CARRAY_WEIGHTS", "CARRAY_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def found(folder: Path, data: Path | None = None, address: str = "") -> dict[str, Finding]:
+    return {each.name: each for each in look_over(data, address, RunsFolder.at(folder / "runs"))}
+
+
+def test_a_fine_machine_fails_nothing_and_nothing_is_made(tmp_path: Path, toy_data: Path) -> None:
+    told = found(tmp_path, toy_data)
+    assert {each.state for each in told.values()} <= {"ok", "note"}
+    assert list(told) == [
+        *("versions", "data", "store", "runs", "memory", "weights", "tracking", "gpu", "ray")
+    ]
+    assert told["data"].text.endswith(f"12 classes, hash {Manifest.load(toy_data).hash[:8]}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
+    (tmp_path / "runs").touch()
+    told = found(tmp_path, tmp_path / "cars", address="127.0.0.1:9")
+    fails = {name: each for name, each in told.items() if each.state == "fails"}
+    assert sorted(fails) == ["cluster", "data", "runs", "tracking", "weights"]
+    assert all(each.cure for each in fails.values())
+    assert fails["weights"].line().startswith("FAILS  weights   CARRAY_WEIGHTS=")
+    assert "secret" not in fails["tracking"].line()
+    assert "no Ray cluster answers at '127.0.0.1:9'" in fails["cluster"].text
+
+
+def test_a_node_is_said_on_a_line() -> None:
+    fine = node_report(NodeQuestion()).model_copy(
+        update={"host_address": "10.0.0.7", "shared_memory_gib": 8.0}
+    )
+    lines = [
+        doctor._node(NODE, NodeQuestion(gpus=1), answer).line()
+        for answer in (
+            fine,
+            fine.model_copy(update={"host_address": "127.0.1.1", "host": "gpu-7"}),
+            fine.model_copy(update={"gpus_seen": 0}),
+            "no answer within 90 s",
+        )
+    ]
+    node = "node      10.0.0.7 (8 CPU, 1 GPU)"
+    assert lines[:3] == [
+        f"ok     {node}: fine",
+        f"note   {node}: its name gpu-7 is 127.0.1.1 in /etc/hosts",
+        f"FAILS  {node}: torch sees 0 of its 1 GPUs",
+    ]
+    assert lines[3].startswith(f"FAILS  {node}: no answer within 90 s; ")
+
+
+def test_the_command_ends_with_1_where_something_fails(tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    fine = CliRunner().invoke(app, ["doctor", *runs])
+    assert fine.exit_code == 0, fine.output
+    refused = CliRunner().invoke(app, ["doctor", str(tmp_path / "cars"), *runs, "--json"])
+    assert refused.exit_code == 1
+    told = json.loads(refused.output)
+    assert told["ok"] is False
+    assert [each["name"] for each in told["findings"] if each["state"] == "fails"] == ["data"]
