@@ -23,11 +23,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from carray.masking import masked
+
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
 
 
 class CarrayError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose; what it says holds no secret."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class ConfigError(CarrayError):

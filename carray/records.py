@@ -31,6 +31,7 @@ from carray.costs import BUDGET_SPENT, Cost, Held
 from carray.errors import RecordError
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
 from carray.json_file import JsonFile
+from carray.masking import MaskedText
 from carray.provenance import git_commit, versions
 
 RECORD_VERSION = 1
@@ -62,7 +63,7 @@ class TrialRecord(JsonFile):
     number: int
     kind: Literal["search", "refit", "fold", "single"] = "search"
     state: TrialState = TrialState.RUNNING
-    reason: str = ""
+    reason: MaskedText = ""
     """Why it ended so: the stop's rule, the error's sentence."""
     params: dict[str, Any] = Field(default_factory=dict)
     """What was drawn for this trial, dotted names; the whole is in `config`."""
@@ -152,7 +153,7 @@ class StudyRecord(JsonFile):
     state: Literal["running", "complete", "interrupted", "failed"] = "running"
     budget_spent: bool = False
     """Whether the last call ended because its budget was spent, with trials left."""
-    command: str = ""
+    command: MaskedText = ""
     """The last call's command line, which goes on where that ended; "" of a call from Python."""
     cost: Cost | None = None
     """What all calls have held, from the start of their lanes to the end."""
