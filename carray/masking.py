@@ -18,7 +18,7 @@ MASK = "***"
 LEAST_LENGTH = 8  # of a secret found by its value: a shorter one is a common word
 
 _SECRET = (
-    r"(?:(?:pg)?password|passwd|pwd|secret|secret_key|token|api_?key|access_key|access_key_id|sig)"
+    r"(?:(?:pg)?password|passwd|(?<=[_-])pwd|secret(?:_key)?|token|api_?key|access_key(?:_id)?|sig)"
 )
 _NAME = re.compile(rf"(?:^|[_-]){_SECRET}$", re.IGNORECASE)
 _IN_TEXT = (

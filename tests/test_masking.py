@@ -34,6 +34,7 @@ WITH_SECRET = [
 HARMLESS = [
     "there is no study 's' under /runs; did you mean 't'?",
     "the tracking store http://tracking:5000 doesn't answer",
+    "PWD=/runs carray tune cars",
     "Basic augmentation, a token a class, user@host",
     "carray tune cars --space quick --set optimizer.lr=3e-4",
     "the weights resnet18.a1_in1k:4f3c0a9e have 11689512 parameters",
@@ -63,9 +64,11 @@ def test_a_secret_of_the_environment_is_known_by_its_value(monkeypatch: pytest.M
 
 
 def test_names_of_secrets() -> None:
-    secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "PGPASSWORD", "A_API_KEY"]
+    secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "PGPASSWORD", "MYSQL_PWD"]
     assert all(map(is_secret_name, secret))
-    assert not any(map(is_secret_name, ["AWS_REGION", "TOKENIZERS_PARALLELISM", "RAY_TOKEN_PATH"]))
+    assert not any(
+        map(is_secret_name, ["PWD", "AWS_REGION", "TOKENIZERS_PARALLELISM", "RAY_TOKEN_PATH"])
+    )
 
 
 def test_no_sentence_of_an_error_has_one() -> None:
