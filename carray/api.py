@@ -39,6 +39,12 @@ class Study:
     runs: RunsFolder
 
     @property
+    def where(self) -> str:
+        """Where it lies: its folder, or its URL."""
+        folder = self.folder.path.relative_to(self.runs.path)
+        return f"{self.runs.shown}/{folder.as_posix()}"
+
+    @property
     def record(self) -> StudyRecord:
         """What was asked, and how the study stands."""
         return self.folder.record()

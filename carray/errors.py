@@ -9,6 +9,8 @@
     ├── RecordError         a study, trial, record or model package that can't be read
     ├── PlanError           a plan that the cluster can't place
     ├── ClusterError        the cluster lost what a study runs on; exit code 3
+    ├── StorageError        a URL that can't be read or written
+    │   └── UploadError     results that aren't at their URL yet; exit code 3
     ├── DiskError           a disk that is full, over its quota or read-only
     ├── TrackingError       a tracking server that doesn't answer
     └── TrialError          a trial that ended without a result; the study goes on
@@ -24,11 +26,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from carray.masking import masked
+
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
 
 
 class CarrayError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose; what it says holds no secret."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class ConfigError(CarrayError):
@@ -66,6 +73,14 @@ class PlanError(CarrayError):
 
 class ClusterError(CarrayError):
     """The cluster has lost what a study runs on; what had finished is kept and used again."""
+
+
+class StorageError(CarrayError):
+    """What lies at a URL can't be read or written."""
+
+
+class UploadError(StorageError):
+    """Results are on this machine and not at their URL; the same command carries them there."""
 
 
 class DiskError(CarrayError):

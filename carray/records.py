@@ -31,7 +31,9 @@ from carray.costs import BUDGET_SPENT, Cost, Held
 from carray.errors import RecordError
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
 from carray.json_file import JsonFile
+from carray.masking import MaskedText
 from carray.provenance import git_commit, versions
+from carray.storage.mirror import mirror_of
 
 RECORD_VERSION = 1
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
@@ -62,7 +64,7 @@ class TrialRecord(JsonFile):
     number: int
     kind: Literal["search", "refit", "fold", "single"] = "search"
     state: TrialState = TrialState.RUNNING
-    reason: str = ""
+    reason: MaskedText = ""
     """Why it ended so: the stop's rule, the error's sentence."""
     params: dict[str, Any] = Field(default_factory=dict)
     """What was drawn for this trial, dotted names; the whole is in `config`."""
@@ -152,7 +154,7 @@ class StudyRecord(JsonFile):
     state: Literal["running", "complete", "interrupted", "failed"] = "running"
     budget_spent: bool = False
     """Whether the last call ended because its budget was spent, with trials left."""
-    command: str = ""
+    command: MaskedText = ""
     """The last call's command line, which goes on where that ended; "" of a call from Python."""
     cost: Cost | None = None
     """What all calls have held, from the start of their lanes to the end."""
@@ -219,6 +221,22 @@ class TrialFolder:
     def weights_file(self) -> Path:
         """The best epoch's weights; kept under the disk budget."""
         return self.path / "best.safetensors"
+
+    @property
+    def checkpoint_archive(self) -> Path:
+        """The checkpoint in one file; only where the runs folder is at a URL, and only there."""
+        return self.path / "checkpoint.tar"
+
+    def has_weights(self) -> bool:
+        """Say whether its weights are here, or at the URL that the runs folder mirrors."""
+        mirror = mirror_of(self.path)
+        return self.weights_file.exists() or bool(mirror and mirror.has(self.weights_file))
+
+    def fetched_weights(self) -> Path:
+        """Return `weights_file`, fetched first where it is at the URL alone; there or not."""
+        if not self.weights_file.exists() and (mirror := mirror_of(self.path)):
+            mirror.fetch(self.weights_file)
+        return self.weights_file
 
     @property
     def probe_file(self) -> Path:

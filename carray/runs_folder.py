@@ -1,4 +1,8 @@
-"""`RunsFolder`: the one folder that holds all studies, models and the default tracking store."""
+"""`RunsFolder`: the one folder that holds all studies, models and the default tracking store.
+
+It may be at a URL. Then it is a folder of this machine's cache, into which comes what is asked for,
+and what is made in it is put at the URL.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from typing import Self
 
 from carray.errors import RecordError, did_you_mean
 from carray.records import StudyFolder, TrialFolder
+from carray.remote_studies import is_light, is_record, pull_study
+from carray.storage.mirror import Mirror, mirror_of, mirrored
+from carray.storage.remote import is_url
 
 
 @dataclass(frozen=True)
@@ -19,19 +26,52 @@ class RunsFolder:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None = None) -> Self:
-        """Return `path`, else `$CARRAY_RUNS`, else `./runs`; always absolute."""
+        """Return `path`, else `$CARRAY_RUNS`, else `./runs`: a folder or a URL; always absolute."""
         chosen = path or os.environ.get("CARRAY_RUNS") or "runs"
+        if is_url(chosen):
+            return cls(mirrored(os.fspath(chosen), "runs").folder)
         return cls(Path(chosen).expanduser().resolve())
 
     @property
+    def mirror(self) -> Mirror | None:
+        """The URL that it mirrors; None where it is an ordinary folder."""
+        return mirror_of(self.path)
+
+    @property
+    def shown(self) -> str:
+        """What messages call it: its URL or its path."""
+        return str(self.mirror.remote if self.mirror else self.path)
+
+    @property
     def models(self) -> Path:
-        """Model packages, one folder each."""
+        """Model packages, one folder each; of those at a URL all but the weights, see `whole`."""
+        self._pull("models")
         return self.path / "models"
 
     @property
     def openings(self) -> Path:
         """One JSON file for each model that looked at a locked test split."""
+        self._pull("openings")
         return self.path / "openings"
+
+    def whole(self, package: Path) -> Path:
+        """Return the folder of a model package with its weights, fetched where they aren't here."""
+        if self.mirror and package.is_relative_to(self.path):
+            self.mirror.pull(self.mirror.name_of(package), lambda name: True)
+        return package
+
+    def keep(self, *paths: Path) -> None:
+        """Put files and folders that were made here at the URL, where there is one.
+
+        Raises:
+            StorageError: it can't be reached or refuses.
+        """
+        if self.mirror:
+            self.mirror.push(paths)
+
+    def _pull(self, below: str) -> None:
+        if self.mirror:
+            self.mirror.pull(below, is_light)
 
     @property
     def tracking_file(self) -> Path:
@@ -45,10 +85,16 @@ class RunsFolder:
 
     def study(self, name: str) -> StudyFolder:
         """Return the folder of study `name`, there or not."""
-        return StudyFolder(self.path / "studies" / name)
+        folder = StudyFolder(self.path / "studies" / name)
+        if self.mirror:
+            pull_study(self.mirror, folder)
+        return folder
 
     def studies(self) -> list[StudyFolder]:
         """Return every study with a record, oldest start first."""
+        if self.mirror:
+            for name in self._names():
+                pull_study(self.mirror, StudyFolder(self.path / "studies" / name), is_record)
         files = (self.path / "studies").glob("*/study.json")
         folders = [StudyFolder(file.parent) for file in files]
         return sorted(folders, key=lambda folder: folder.record().started_at)
@@ -56,16 +102,24 @@ class RunsFolder:
     def find_study(self, name: str | None = None) -> StudyFolder:
         """Return study `name`, else the newest search; raises RecordError where there is none."""
         if name is not None:
-            names = [file.parent.name for file in (self.path / "studies").glob("*/study.json")]
+            names = self._names()
             if name in names:
                 return self.study(name)
             raise RecordError(
-                f"there is no study {name!r} under {self.path}{did_you_mean(name, names)}"
+                f"there is no study {name!r} under {self.shown}{did_you_mean(name, names)}"
             )
         searches = [folder for folder in self.studies() if folder.record().kind == "search"]
         if not searches:
-            raise RecordError(f"there is no study under {self.path}; run `carray tune` first")
-        return searches[-1]
+            raise RecordError(f"there is no study under {self.shown}; run `carray tune` first")
+        return self.study(searches[-1].path.name)
+
+    def _names(self) -> list[str]:
+        """Return the names of all studies with a record, here and at the URL."""
+        names = {file.parent.name for file in (self.path / "studies").glob("*/study.json")}
+        if self.mirror:
+            there = [name.split("/") for name in self.mirror.listing("studies")]
+            names |= {parts[1] for parts in there if parts[2:] == ["study.json"]}
+        return sorted(names)
 
     def find_trial(self, name: str) -> TrialFolder:
         """Return the trial at a path, or named `STUDY/NUMBER`; raises RecordError without one."""
@@ -76,5 +130,5 @@ class RunsFolder:
             raise RecordError(f"{name!r} names no trial: give STUDY/NUMBER or a trial's folder")
         folder = self.find_study(study).trial(int(number))
         if not folder.record_file.exists():
-            raise RecordError(f"study {study!r} has no trial {int(number)} under {self.path}")
+            raise RecordError(f"study {study!r} has no trial {int(number)} under {self.shown}")
         return folder

@@ -10,10 +10,10 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from carray.cli.log import log_on_stderr
-from carray.errors import CarrayError, ClusterError
+from carray.errors import CarrayError, ClusterError, UploadError
 
 USAGE_ERROR = 2  # exit code of everything a user can mend
-CLUSTER_LOST = 3  # of a study that the cluster ended, not its user: the same command goes on
+GOES_ON = 3  # a cluster or a URL left it undone, not the user: the same command goes on
 INTERRUPTED = 130
 REFUSED = {  # what the system says of a path, and the cure
     errno.EACCES: "choose one that you may read and write",
@@ -47,7 +47,8 @@ def run(command: Callable[[], None]) -> None:
         with log_on_stderr():
             command()
     except CarrayError as error:
-        _refuse(str(error), CLUSTER_LOST if isinstance(error, ClusterError) else USAGE_ERROR)
+        goes_on = isinstance(error, ClusterError | UploadError)
+        _refuse(str(error), GOES_ON if goes_on else USAGE_ERROR)
     except OSError as error:
         if error.errno not in REFUSED:
             raise

@@ -80,7 +80,7 @@ def compare(
 
 
 def _compare_sides(
-    first: str, second: str, test: bool, seed: int, runs: Path | None, as_json: bool
+    first: str, second: str, test: bool, seed: int, runs: str | None, as_json: bool
 ) -> None:
     from carray.analysis.compare_pair import compare_sides
     from carray.reports.analysis import paired_comparison_lines

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from carray.masking import masked
 from carray.progress import ON_BOARD
 
 
@@ -50,8 +51,9 @@ class _Printer(logging.Handler):
         self._on_stdout = on_stdout
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = masked(record.getMessage())
         if self._on_stdout:
-            print(record.getMessage(), flush=True)
+            print(text, flush=True)
         elif not getattr(record, ON_BOARD, False):  # else it stands on stdout already
             whose = "carray: " if record.levelno >= logging.WARNING else ""
-            print(f"{whose}{record.getMessage()}", file=sys.stderr, flush=True)
+            print(f"{whose}{text}", file=sys.stderr, flush=True)

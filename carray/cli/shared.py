@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 RunsOption = Annotated[
-    Path | None,
-    typer.Option("--runs", help="Folder of studies and models; default: $CARRAY_RUNS, else runs."),
+    str | None,
+    typer.Option(
+        "--runs",
+        help="Folder of studies and models, or a URL (s3://BUCKET/runs); default: $CARRAY_RUNS, "
+        "else runs.",
+    ),
 ]
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")

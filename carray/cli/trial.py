@@ -101,7 +101,7 @@ def train(
         raise typer.Exit(1)
 
 
-def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: Path | None) -> None:
+def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: str | None) -> None:
     from carray.reports.hints import runs_option
 
     hint = f"      carray folds --study {quote(records[0].study)}{runs_option(runs)}"
@@ -119,7 +119,7 @@ def _train_classical(
     classifier: str | None,
     features_of: str | None,
     other: object,
-    runs: Path | None,
+    runs: str | None,
     as_json: bool,
 ) -> None:
     from carray.progress import progress
@@ -234,7 +234,7 @@ def epoch_line(record: TrialRecord) -> str:
     )
 
 
-def _end_lines(record: TrialRecord, epochs_seen: int, runs: Path | None) -> list[str]:
+def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[str]:
     """Return how a complete trial ended; of any other, say it on stderr."""
     from carray.config import CLASSICAL_HEADS
     from carray.reports.hints import runs_option

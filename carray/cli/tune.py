@@ -170,7 +170,7 @@ def tune(
         space=space,
         trials=trials,
         name=study,
-        runs=None if runs is None else str(runs),
+        runs=runs,
         max_epochs=max_epochs,
         concurrent=concurrent,
         workers_per_trial=workers_per_trial,
@@ -207,7 +207,7 @@ def tune(
         return
     done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:
-        print(f"study: {done.folder.path}")
+        print(f"study: {done.where}")
     print_study(done.folder, as_json)
     if not any(record.epochs for record in done.trials):
         raise typer.Exit(1)

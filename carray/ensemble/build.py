@@ -120,7 +120,7 @@ def build_ensemble(
         from carray.ensemble.publish import publish
 
         ensemble = publish(source.runs, source.study, ensemble, track=track)
-    _write_result(folder, ensemble)
+    source.runs.keep(_write_result(folder, ensemble))
     return ensemble
 
 
@@ -134,15 +134,19 @@ def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate]) -> str:
     return f"{ensemble.rule.partition(' ')[0]}{len(trials)}"
 
 
-def _write_result(folder: StudyFolder, ensemble: Ensemble) -> None:
-    """Write what the ensemble was worth; what was measured on test is never replaced by less."""
+def _write_result(folder: StudyFolder, ensemble: Ensemble) -> Path:
+    """Write what the ensemble was worth; what was measured on test is never replaced by less.
+
+    Returns:
+        The file.
+    """
     number = 1
     while True:
         file = folder.ensembles / f"{version_name(ensemble.name, number)}.json"
         is_measured = file.exists() and bool(read_json(file).get("test"))
         if ensemble.test is not None or not is_measured:
             write_json(file, ensemble.as_dict())
-            return
+            return file
         number += 1
 
 

@@ -36,6 +36,7 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
         ensemble.packaged_combination,
         results,
     )
+    runs.keep(package)
     written = replace(ensemble, package=package, name=package.name)
     if is_measured(Card.read(package / "card.json").results) and not is_measured(results):
         kept = f"{package.name} is this very model, measured on test before: it stays as it is"

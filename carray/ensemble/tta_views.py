@@ -67,11 +67,10 @@ class TtaPredictor:
         members = []
         for trial in trials:
             record = trial.record()
-            spec = member_input(record.config, trial.weights_file)
+            weights = trial.fetched_weights()
+            spec = member_input(record.config, weights)
             card = MemberCard(trial=record.name, config=record.config, input=spec)
-            members.append(
-                load_member(trial.weights_file, card, len(study.classes), default_device())
-            )
+            members.append(load_member(weights, card, len(study.classes), default_device()))
         stores = open_stores(manifest, members, progress)
         blend = replace(blend, members=tuple(range(len(members))), temperature=1.0)
         rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}

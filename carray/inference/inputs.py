@@ -40,13 +40,13 @@ def find_package(runs: RunsFolder, model: str) -> Path:
         return Path(model).resolve()
     recover_folders(runs.models)
     if found := find_version(runs.models, model):
-        return found
+        return runs.whole(found)
     if "/" in model or (Path(model) / "record.json").exists():
         return _package_trial(runs, model)
     names = [package.name for package in packages(runs)]
     raise RecordError(
-        f"there is no model {model!r} under {runs.models}{did_you_mean(model, names)}; give a "
-        "package's name or folder, or a trial as STUDY/NUMBER"
+        f"there is no model {model!r} under {runs.shown}/models{did_you_mean(model, names)}; give "
+        "a package's name or folder, or a trial as STUDY/NUMBER"
     )
 
 

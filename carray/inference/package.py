@@ -178,12 +178,13 @@ def _write_member(
 
 
 def _weights_of(trial: TrialFolder, record: TrialRecord) -> Path:
-    if not trial.weights_file.exists():
+    weights = trial.fetched_weights()
+    if not weights.exists():
         raise RecordError(
             f"trial {record.name} has no weights any more: the disk budget deleted them; "
             "ensemble again without it, or `carray replay` it"
         )
-    return trial.weights_file
+    return weights
 
 
 def crop_fields(data: str) -> dict[str, Any]:

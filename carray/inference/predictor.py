@@ -189,7 +189,9 @@ def load_model(
     """
     name, folder = str(folder), Path(folder)
     if not (recovered(folder) / "card.json").exists() and "/" not in name:
-        folder = find_version(RunsFolder.at(runs).models, name) or folder
+        runs_folder = RunsFolder.at(runs)
+        found = find_version(runs_folder.models, name)
+        folder = runs_folder.whole(found) if found else folder
     card = Card.read(recovered(folder) / "card.json")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     members = []

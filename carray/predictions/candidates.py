@@ -40,8 +40,8 @@ class Candidate:
 
     @property
     def has_weights(self) -> bool:
-        """Say whether its weights are still on disk."""
-        return self.folder.weights_file.exists()
+        """Say whether its weights are still there."""
+        return self.folder.has_weights()
 
 
 @dataclass(frozen=True)

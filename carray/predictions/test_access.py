@@ -60,6 +60,7 @@ def record_access(
         times=(*before, time.time()),
     )
     write_text(file, record.model_dump_json(indent=1) + "\n")
+    runs.keep(file)
     return len(accesses(runs, manifest_hash))
 
 

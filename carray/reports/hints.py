@@ -23,7 +23,9 @@ def command() -> str:
     return "carray" if found and Path(found).samefile(own) else shown_path(own)
 
 
-def runs_option(runs: Path | None) -> str:
+def runs_option(runs: Path | str | None) -> str:
     """Return ` --runs PATH`, or nothing where commands look in `runs` by themselves."""
     found = RunsFolder.at(runs)
-    return "" if found == RunsFolder.at() else f" --runs {shown_path(found.path)}"
+    if found == RunsFolder.at():
+        return ""
+    return f" --runs {quote(found.shown) if found.mirror else shown_path(found.path)}"

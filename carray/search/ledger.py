@@ -18,6 +18,7 @@ import optuna
 from carray.config import TrialConfig
 from carray.costs import SMALL_GAIN, TIME_BUDGET
 from carray.errors import ConfigError
+from carray.masking import masked
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.sampling.members import EnsembleMembers
@@ -182,7 +183,7 @@ class Ledger:
             record = self._records[number]
             if record.state.is_finished():
                 return record
-            changes = {"state": state, "reason": reason, "ended_at": time.time()}
+            changes = {"state": state, "reason": masked(reason), "ended_at": time.time()}
             record = record.model_copy(update=changes)
             if record.sampler_number is not None:
                 self._tell(record)

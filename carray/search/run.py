@@ -20,6 +20,7 @@ from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
 from carray.search.nodes import checked_plan, study_checks
 from carray.search.observers.console import Board, open_board
+from carray.search.observers.mirror import mirrored_study
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error
@@ -79,6 +80,9 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         preflight(setup.space, setup.manifest.folder, board.note, weights=setup.weights)
     with ExitStack() as stack:
         stack.enter_context(locked_study(setup.folder))
+        mirror = stack.enter_context(
+            mirrored_study(setup.folder, setup.has_optuna_file, board.note)
+        )
         records = setup.folder.records()  # of earlier calls
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
@@ -106,6 +110,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             tracker.wait_open()
         write_files(setup)
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
+        observers += [mirror] if mirror else []
         ledger = stack.enter_context(open_ledger(setup, records, observers))
         _start(setup, ledger, observers, tracker)
         for line in [] if ledger.records else setup.starts.lines():
@@ -113,10 +118,14 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         board.known(ledger.records + ledger.refits)
         plans = plan, refit_plan(setup, good, gpus)
         session = Session(setup, plans, ledger, board, interrupts, checks, lanes, called_at)
+        if mirror:
+            session.on_deleted, mirror.on_taken = mirror.weights_deleted, session.stop
         try:
             session.run()
         finally:
             _end(setup, session.outcome(), observers, time.monotonic() - called_at)
+    if mirror:
+        mirror.check()
     if interrupts.name:
         raise KeyboardInterrupt(interrupts.name)
     if ledger.stopped == LANES_ENDED:

@@ -80,6 +80,7 @@ class Session:
         self._budget = DiskBudget(setup.runs, request.disk_budget_gib, max(3, request.refit))
         self._plan, self._refit_plan = plans
         self._ledger = ledger
+        self.on_deleted: Callable[[str], None] = lambda trial: None  # whose weights went
         self._board = board
         self._forecast = Forecast(ledger, request.goal, request.stop_when_gain_below, board.note)
         self._price = asked_price(request)
@@ -250,6 +251,7 @@ class Session:
         """Keep the disk budget after each trial, and say what further ones are worth."""
         for gone in self._budget.enforce(self._ledger.trial_folder(record.number)):
             self._board.note(f"weights of {gone} deleted: over the disk budget")
+            self.on_deleted(gone)
         if record.kind == "search":
             self._forecast.look()
 
@@ -274,6 +276,10 @@ class Session:
         if up == 0 and not self._stopped():
             raise PlanError(lanes.place_error(timeout))
         self._start_seconds = time.monotonic() - self._began_at
+
+    def stop(self) -> None:
+        """Leave all trials as they are, each after its epoch."""
+        self._ledger.stopped = INTERRUPTED
 
     def _stopper(self, lanes: Lanes) -> Callable[[str], None]:
         def stop(signal_name: str) -> None:

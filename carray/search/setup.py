@@ -74,6 +74,11 @@ class StudySetup:
     weights: str | None
     """Absolute path of the folder of pretrained weights; None: `$CARRAY_WEIGHTS`."""
 
+    @property
+    def has_optuna_file(self) -> bool:
+        """Whether Optuna's study is in the study's folder, not in a database elsewhere."""
+        return self.request.storage is None
+
     @classmethod
     def resolve(cls, request: StudyRequest) -> StudySetup:
         """Read what the request names, and check it whole before anything starts.

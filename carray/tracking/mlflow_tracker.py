@@ -23,6 +23,7 @@ import yaml
 from carray import metrics
 from carray.config import flatten
 from carray.errors import first_cause
+from carray.masking import masked
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.mlflow_client import close_store, quiet, translate_mlflow_errors
@@ -87,7 +88,7 @@ class MlflowTracker(Tracker):
         on_trouble: Callable[[str], None],
     ) -> None:
         self._client, self._uri, self._artifacts = client, uri, artifacts
-        self._on_trouble = on_trouble
+        self._on_trouble: Callable[[str], None] = lambda text: on_trouble(masked(text))
         self._run: StudyRun | None = None
         self._news: dict[int, _News] = {}  # by trial number; the study is -1
         self._wake = threading.Condition()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from carray.errors import TrackingError
+from carray.masking import masked
 from carray.records import StudyRecord, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import tracking_uri
@@ -51,7 +52,7 @@ class SubprocessTracker(Tracker):
         self, runs: RunsFolder, on_trouble: Callable[[str], None] = _logger.warning
     ) -> None:
         self._uri = tracking_uri(runs)
-        self._on_trouble = on_trouble
+        self._on_trouble: Callable[[str], None] = lambda text: on_trouble(masked(text))
         self._told: dict[int, int] = {}  # epochs, by number of a trial that is known over there
         self._replies: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()

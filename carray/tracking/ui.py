@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from carray.errors import TrackingError
+from carray.masking import masked
 from carray.runs_folder import RunsFolder
 from carray.tracking.comparison import write_comparison
 from carray.tracking.mlflow_client import is_default, quiet, store_of, tracking_uri
@@ -33,7 +34,8 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
         raise TrackingError(f"--port {port} must be from 1 to {MOST_PORT}")
     uri = tracking_uri(runs)
     if uri.startswith(("http://", "https://")):
-        _logger.info(f"MLFLOW_TRACKING_URI names a server: open {uri}/{_page(runs)}".rstrip("/"))
+        page = f"{masked(uri)}/{_page(runs)}".rstrip("/")
+        _logger.info(f"MLFLOW_TRACKING_URI names a server: open {page}")
         return
     if is_default(runs) and not runs.tracking_file.exists():
         raise TrackingError(
@@ -41,7 +43,7 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
         )
     if not _is_free(port):
         raise TrackingError(f"port {port} is taken: choose another with --port")
-    _logger.info(f"MLflow starts on http://{HOST}:{port}  (store {uri}; Ctrl-C ends it)")
+    _logger.info(f"MLflow starts on http://{HOST}:{port}  (store {masked(uri)}; Ctrl-C ends it)")
     _open_when_up(runs, f"http://{HOST}:{port}", browser)
     sys.stdout.flush()
     command = ui_command(runs, port)

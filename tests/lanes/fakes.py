@@ -21,7 +21,7 @@ import numpy as np
 from carray import metrics
 from carray.config import TrialConfig
 from carray.errors import RecordError
-from carray.files import remove_folder
+from carray.files import remove_folder, write_text
 from carray.lanes.lane import Lanes, LaneShape
 from carray.lanes.lane_rank import LaneRank
 from carray.lanes.memory_guard import LaneMemory
@@ -170,6 +170,8 @@ class FakeRunner:
         is_best = best_epoch(rows, config) == order.epoch
         if is_best and self._is_first:
             TrialFolder(Path(order.folder)).weights_file.write_bytes(b"weights")
+        if self._is_first:
+            write_text(TrialFolder(Path(order.folder)).checkpoint / "meta.json", str(order.epoch))
         start = f"random:{config.seed}"
         return EpochOutcome(
             rows[-1], is_best, stop, 1000, start, compute=None, hardware=None, ending=ending

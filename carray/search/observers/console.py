@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from carray import metrics
 from carray.costs import BUDGET_SPENT
+from carray.masking import masked
 from carray.progress import ON_BOARD, is_info_wanted, seconds_text
 from carray.records import StudyRecord, TrialFolder, TrialRecord
 
@@ -71,6 +72,7 @@ class Board:
 
     def note(self, text: str) -> None:
         """Log something that is no event of a trial, and show it; a raised level silences it."""
+        text = masked(text)
         _logger.info(text, extra={ON_BOARD: True})
         if is_info_wanted(_logger):
             self._show(text)

@@ -125,7 +125,7 @@ def _check_source(source: TrialFolder, record: TrialRecord, manifest: Manifest) 
             f"the features of {record.name} are of the data set {record.manifest_hash[:12]}, not "
             f"of {manifest.folder} ({manifest.hash[:12]}): name a trial of these data"
         )
-    if not source.weights_file.exists():
+    if not source.fetched_weights().exists():
         raise WeightsError(
             f"{record.name} has no weights any more, so no features: name a trial that has them"
         )

@@ -1,0 +1,96 @@
+"""A study's folder that mirrors one at a URL: what is brought here, and for whom.
+
+Whoever looks at a study gets its records and logits; weights come when they are asked for. A driver
+that goes on with it also gets the checkpoints of what ran, and Optuna's study.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from carray.files import claimed, write_text
+from carray.records import StudyFolder
+from carray.storage.lease import Lease
+from carray.storage.mirror import Mirror
+
+LEASE_FILE = "driver.json"
+HOLDER_FILE = ".holder"  # whose results this machine's folder has: the id of its last lease
+
+
+def lease_of(mirror: Mirror, folder: StudyFolder) -> Lease:
+    """Return the lease of a study: who adds trials to it, on whichever machine."""
+    return Lease(mirror.remote, f"{mirror.name_of(folder.path)}/{LEASE_FILE}")
+
+
+def is_ours(mirror: Mirror, folder: StudyFolder) -> bool:
+    """Say whether this machine was the last that added trials: its folder is the truth."""
+    own = _own_id(folder)
+    holder = lease_of(mirror, folder).holder()
+    return bool(own) and (holder is None or holder.id == own)
+
+
+def mark_ours(folder: StudyFolder, holder_id: str) -> None:
+    """Note that this machine adds trials from here on."""
+    write_text(folder.path / HOLDER_FILE, holder_id)
+
+
+def is_light(name: str) -> bool:
+    """Say whether a file of a study is fetched for whoever looks at it: all but the weights."""
+    path = Path(name)
+    is_heavy = path.suffix in (".safetensors", ".tar", ".db", ".part")
+    return not is_heavy and path.name != LEASE_FILE
+
+
+def is_record(name: str) -> bool:
+    """Say whether a file tells how a study or a trial stands."""
+    return is_light(name) and Path(name).suffix in (".json", ".jsonl")
+
+
+def pull_study(
+    mirror: Mirror, folder: StudyFolder, wanted: Callable[[str], bool] = is_light
+) -> None:
+    """Bring a study's records, logits and results here, as they are at the URL.
+
+    What this machine has added to a study that another one has gone on with is moved aside.
+    """
+    below = mirror.name_of(folder.path)
+    if not mirror.listing(below):
+        return
+    if is_ours(mirror, folder):
+        mirror.pull(below, lambda name: "/ensembles/" in name)  # others make those
+        return
+    if _own_id(folder):
+        if _is_running(folder):
+            return
+        _move_aside(mirror, folder)
+    mirror.pull(below, wanted)
+
+
+def pull_unfinished(mirror: Mirror, folder: StudyFolder, *, has_optuna_file: bool) -> None:
+    """Bring what the next driver needs besides: Optuna's study, and where running trials were."""
+    if has_optuna_file:
+        mirror.fetch(folder.optuna_file)
+    for trial, record in folder.trials():
+        if not record.state.is_finished():
+            mirror.fetch(trial.weights_file)
+            archive = mirror.name_of(trial.checkpoint_archive)
+            mirror.remote.fetch_folder(archive, trial.checkpoint)
+
+
+def _own_id(folder: StudyFolder) -> str:
+    file = folder.path / HOLDER_FILE
+    return file.read_text("utf-8") if file.exists() else ""
+
+
+def _is_running(folder: StudyFolder) -> bool:
+    with claimed(folder.driver_lock) as is_free:
+        return not is_free
+
+
+def _move_aside(mirror: Mirror, folder: StudyFolder) -> None:
+    now = time.strftime("%Y%m%d-%H%M%S")
+    aside = mirror.folder / "superseded" / f"{folder.path.name}-{now}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    folder.path.replace(aside)

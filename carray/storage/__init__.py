@@ -1,0 +1,1 @@
+"""Folders at a URL: reading, writing and mirroring them, whatever keeps them."""

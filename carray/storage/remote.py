@@ -1,0 +1,206 @@
+"""`RemoteFolder`: a folder at a URL, reached through pyarrow's filesystems.
+
+`s3://`, `gs://`, `abfs://` and `file://` come with pyarrow, which Ray brings. Keys, profile, region
+and endpoint are found as AWS's own tools find them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from carray.errors import StorageError
+from carray.files import written_aside
+from carray.masking import masked
+from carray.typing import Advance
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+CHUNK_BYTES = 8 * 2**20
+TAR_BYTES = 64 * 2**10  # its rest is copied at each small read
+RANGES_AT_ONCE = 8  # of one large file, read side by side
+WITH_FOLDERS = ("local", "hdfs", "mock")  # kinds of filesystems that want folders made
+CURE = (
+    "check the bucket's name, the keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+    "AWS_PROFILE) and, for a server of your own, AWS_ENDPOINT_URL"
+)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Say whether `path` is a URL, as in `s3://bucket/runs`."""
+    return bool(URL.match(os.fspath(path)))
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells one version of a file from another."""
+
+    size: int
+    """Bytes."""
+    changed_at: float
+    """Unix time by the clock of whoever keeps it, seconds."""
+
+
+class RemoteFolder:
+    """A folder at a URL; files have names relative to it, as in `studies/s/study.json`.
+
+    A file is replaced at once or not at all. Every method raises StorageError where the URL can't
+    be reached or refuses.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def __str__(self) -> str:
+        return masked(self.url)
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        import pyarrow.fs
+
+        with self._translated():
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(self.url)
+            return filesystem, path.rstrip("/")
+
+    def _path(self, name: str) -> str:
+        return f"{self._place[1]}/{name}".rstrip("/")
+
+    def files(self, below: str = "") -> dict[str, FileStamp]:
+        """Return every file below a folder, by name; none where there is no such folder."""
+        import pyarrow.fs
+
+        filesystem, base = self._place
+        selector = pyarrow.fs.FileSelector(self._path(below), allow_not_found=True, recursive=True)
+        with self._translated():
+            found = filesystem.get_file_info(selector)
+        return {info.path[len(base) + 1 :]: _stamp_of(info) for info in found if info.is_file}
+
+    def stamp(self, name: str) -> FileStamp | None:
+        """Return what tells a file's version; None where there is no such file."""
+        with self._translated():
+            info = self._place[0].get_file_info(self._path(name))
+        return _stamp_of(info) if info.is_file else None
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file's content; None where there is no such file."""
+        try:
+            with self._translated(), self._place[0].open_input_stream(self._path(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a small file."""
+        with self._written(name) as stream:
+            stream.write(content)
+
+    def put(self, file: Path, name: str, advance: Advance = lambda count: None) -> None:
+        """Replace a file with a local one; `advance` is told of bytes."""
+        with file.open("rb") as source, self._written(name) as stream:
+            while chunk := source.read(CHUNK_BYTES):
+                stream.write(chunk)
+                advance(len(chunk))
+
+    def put_folder(self, folder: Path, name: str) -> None:
+        """Replace a file with a local folder's files, as one archive."""
+        with (
+            self._written(name) as stream,
+            tarfile.open(fileobj=stream, mode="w|", bufsize=TAR_BYTES) as archive,
+        ):
+            for file in sorted(folder.iterdir()):
+                archive.add(file, file.name)
+
+    def fetch(self, name: str, into: Path, advance: Advance = lambda count: None) -> None:
+        """Copy a file to `into`, which gets its time too; raises FileNotFoundError without one."""
+        with self._translated(), self._place[0].open_input_file(self._path(name)) as source:
+            size = source.size()
+
+            def copy(start: int) -> None:
+                chunk = source.read_at(min(CHUNK_BYTES, size - start), start)
+                os.pwrite(descriptor, chunk, start)
+                advance(len(chunk))
+
+            with written_aside(into) as aside:
+                descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    with ThreadPoolExecutor(RANGES_AT_ONCE) as pool:
+                        list(pool.map(copy, range(0, size, CHUNK_BYTES)))
+                finally:
+                    os.close(descriptor)
+        if stamp := self.stamp(name):
+            os.utime(into, (stamp.changed_at, stamp.changed_at))
+
+    def fetch_folder(self, name: str, into: Path) -> bool:
+        """Unpack an archive into folder `into`; say whether there is a whole one."""
+        try:
+            with (
+                self._translated(),
+                self._place[0].open_input_stream(
+                    self._path(name), buffer_size=CHUNK_BYTES
+                ) as stream,
+                written_aside(into) as aside,
+                tarfile.open(fileobj=stream, mode="r|", bufsize=TAR_BYTES) as archive,
+            ):
+                archive.extractall(aside, filter="data")
+        except (FileNotFoundError, tarfile.TarError):
+            return False
+        return True
+
+    def _opened(self, name: str) -> Any:
+        """Open a file that is read in small pieces, one after the other."""
+        return self._place[0].open_input_stream(self._path(name), buffer_size=CHUNK_BYTES)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, there or not."""
+        with self._translated():
+            try:
+                self._place[0].delete_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _written(self, name: str) -> Iterator[Any]:
+        """Yield a stream; what was written takes the file's place at its end.
+
+        A store of objects does that by itself; a process that is killed leaves the one before.
+        """
+        filesystem, _ = self._place
+        path, aside = self._path(name), ""
+        with self._translated():
+            if filesystem.type_name in WITH_FOLDERS:
+                filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+                aside = f"{path}.{os.getpid()}.part"
+            with filesystem.open_output_stream(aside or path) as stream:
+                yield stream
+            if aside:
+                filesystem.move(aside, path)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Say in one sentence what the store refuses; a file that isn't there stays that."""
+        import pyarrow
+
+        try:
+            yield
+        except (FileNotFoundError, StorageError):
+            raise
+        except (OSError, pyarrow.ArrowException) as error:
+            raise StorageError(f"{self} can't be used ({_said(error)}): {CURE}") from error
+
+
+def _stamp_of(info: Any) -> FileStamp:
+    return FileStamp(info.size, info.mtime_ns / 1e9)
+
+
+def _said(error: Exception) -> str:
+    """Return the telling part of what AWS's library says: `NO_SUCH_BUCKET ...`."""
+    said = " ".join(str(error).split())
+    told = re.search(r"AWS Error (.*?)(?: \(Request ID|; Details|$)", said)
+    return (told[1] if told else said)[:160]

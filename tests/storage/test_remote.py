@@ -1,0 +1,122 @@
+"""Folders at a URL: a local one through pyarrow's filesystems, and S3 by moto's server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from carray.errors import StorageError
+from carray.storage.cache import folder_of
+from carray.storage.remote import CHUNK_BYTES, RemoteFolder, is_url
+
+SECRET = "planted/secret+key0123"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket of a server on this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "AKIAABCDEFGHIJKLMNOP", "AWS_SECRET_ACCESS_KEY": SECRET}
+    more = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (keys | more).items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket/runs"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteFolder:
+    if request.param == "s3":
+        return RemoteFolder(request.getfixturevalue("s3"))
+    return RemoteFolder((tmp_path / "there").as_uri())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_put_is_fetched_as_it_was(remote: RemoteFolder, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(CHUNK_BYTES + 12345))
+    (tmp_path / "empty").touch()
+    told: list[int] = []
+    remote.put(large, "a/b/large", told.append)
+    remote.put(tmp_path / "empty", "a/empty")
+    remote.write("text.json", b"{}")
+    assert sum(told) == large.stat().st_size
+    assert {name: stamp.size for name, stamp in remote.files().items()} == {
+        "a/b/large": large.stat().st_size,
+        "a/empty": 0,
+        "text.json": 2,
+    }
+    assert sorted(remote.files("a")) == ["a/b/large", "a/empty"]
+    remote.fetch("a/b/large", tmp_path / "back" / "large")
+    remote.fetch("a/empty", tmp_path / "back" / "empty")
+    assert (tmp_path / "back" / "large").read_bytes() == large.read_bytes()
+    assert (tmp_path / "back" / "empty").read_bytes() == b""
+    stamp = remote.stamp("a/b/large")
+    assert stamp is not None
+    assert (tmp_path / "back" / "large").stat().st_mtime == pytest.approx(stamp.changed_at)
+
+    remote.write("text.json", b"{1}")
+    assert remote.read("text.json") == b"{1}"
+    remote.remove("text.json")
+    remote.remove("text.json")
+    assert (remote.read("text.json"), remote.stamp("text.json")) == (None, None)
+    with pytest.raises(FileNotFoundError):
+        remote.fetch("text.json", tmp_path / "none")
+    assert remote.files("nowhere") == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_goes_as_one_file(remote: RemoteFolder, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "state.pt").write_bytes(b"state")
+    (folder / "meta.json").write_text("{}")
+    remote.put_folder(folder, "0007/checkpoint.tar")
+    assert remote.fetch_folder("0007/checkpoint.tar", tmp_path / "back")
+    back = {file.name: file.read_bytes() for file in (tmp_path / "back").iterdir()}
+    assert back == {"state.pt": b"state", "meta.json": b"{}"}
+    whole = remote.read("0007/checkpoint.tar")
+    assert whole is not None
+    remote.write("0007/checkpoint.tar", whole[:700])
+    assert not remote.fetch_folder("0007/checkpoint.tar", tmp_path / "torn")
+    assert not remote.fetch_folder("0008/checkpoint.tar", tmp_path / "torn")
+    assert not (tmp_path / "torn").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_refusal_is_one_sentence_with_the_cure_and_no_secret(s3: str) -> None:
+    with pytest.raises(StorageError, match=r"s3://nobody/runs can't be used \(NO_SUCH_BUCKET.*A"):
+        RemoteFolder("s3://nobody/runs").write("a", b"1")
+    with pytest.raises(StorageError, match=r"s3://KEY:\*\*\*@bucket/runs can't be used") as refused:
+        RemoteFolder(f"s3://KEY:{SECRET}@bucket/runs").files()
+    assert SECRET not in str(refused.value)
+    with pytest.raises(StorageError, match="Unrecognized filesystem type in URI"):
+        RemoteFolder("odd://bucket/runs").files()
+
+
+def test_what_is_a_url() -> None:
+    assert is_url("s3://bucket/runs")
+    assert not any(map(is_url, ["runs", "/abs/runs", Path("a") / "b", "C:\\runs", ""]))
+
+
+def test_a_url_has_one_folder_here_and_credentials_are_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path))
+    folder = folder_of("s3://bucket/team/runs", "runs")
+    assert folder.parent == tmp_path / "runs"
+    assert folder.name.startswith("bucket-team-runs-")
+    same = ["s3://bucket/team/runs/", f"s3://KEY:{SECRET}@bucket/team/runs?region=eu"]
+    assert {folder_of(url, "runs") for url in same} == {folder}
+    assert folder_of("s3://bucket/team-runs", "runs") != folder

@@ -1,0 +1,76 @@
+"""Uploads aside: in order, tried again, and never in anybody's way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from carray.errors import StorageError
+from carray.storage import uploads
+from carray.storage.uploads import Uploads
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(uploads, "LAST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(uploads, "FAILING_SECONDS", 0.3)
+
+
+def failing(times: int, then: Callable[[], None]) -> Callable[[], None]:
+    left = [times]
+
+    def task() -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise StorageError("the store is away")
+        then()
+
+    return task
+
+
+def test_order_is_kept_through_failures_and_both_ends_of_them_are_said() -> None:
+    done: list[str] = []
+    said: list[str] = []
+    queue = Uploads("test", said.append)
+    queue.put("first", failing(3, lambda: done.append("first")))
+    queue.put("second", lambda: done.append("second"))
+    assert queue.close() == []
+    assert done == ["first", "second"]
+    assert said == [
+        "an upload failed, and is tried again: the store is away",
+        "uploads go on",
+    ]
+
+
+def test_what_is_asked_for_again_is_carried_once_and_keeps_its_place() -> None:
+    done: list[str] = []
+    go = threading.Event()
+    queue = Uploads("test", lambda text: None)
+    queue.put("busy", lambda: go.wait(10) and None)
+    for name in ("a", "b", "a"):
+        queue.put(name, lambda name=name: done.append(name))  # type: ignore[misc]
+    go.set()
+    queue.close()
+    assert done == ["a", "b"]
+
+
+def test_a_store_that_stays_away_is_given_up_and_what_is_missing_is_named() -> None:
+    queue = Uploads("test", lambda text: None)
+    queue.put("record.json", failing(10**6, lambda: None))
+    queue.put("logits.npz", lambda: None)
+    assert queue.close() == ["record.json", "logits.npz"]
+
+
+def test_a_file_that_is_gone_is_no_failure() -> None:
+    said: list[str] = []
+    queue = Uploads("test", said.append)
+
+    def gone() -> None:
+        raise FileNotFoundError("epochs.jsonl")
+
+    queue.put("epochs.jsonl", gone)
+    assert queue.close() == []
+    assert said == []
