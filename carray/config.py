@@ -27,6 +27,7 @@ BestMetric = Literal[
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
     "schedule.warmup_epochs",
+    "schedule.restart_after",
     "augment.mix_off_epochs",
     "finetune.policy",
     "finetune.epoch",
@@ -97,6 +98,9 @@ class ScheduleConfig(Part):
     """Linear warm-up from lr/100, in epochs; at most the trial's epochs."""
     min_lr_ratio: float = Field(0.01, ge=0, le=1)
     """Final lr over peak lr for cosine and one-cycle; the floor of plateau."""
+    restart_after: int = Field(0, ge=0)
+    """Epochs after which cosine and one-cycle, ended by then, begin again from half the peak: a
+    training that is continued for longer; 0: they don't."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(2, ge=0)
 
@@ -124,7 +128,7 @@ class AugmentConfig(Part):
     mix_prob: float = Field(1.0, ge=0, le=1)
     """Share of the batches that are mixed."""
     mix_off_epochs: int = Field(0, ge=0)
-    """The last epochs, trained without MixUp and CutMix."""
+    """The last epochs, trained without MixUp and CutMix; of a continued training, before it too."""
 
 
 class FinetuneConfig(Part):
@@ -189,8 +193,26 @@ class TrialConfig(Part):
         """Return the configuration that trials which are seeds of one another share."""
         return self.model_copy(update={"seed": 0})
 
+    def continued(self, epochs: int) -> Self:
+        """Return the configuration of this one's training, to its end and on to `epochs`.
+
+        It says all that the longer training does: trained from the start it comes to the same.
+        """
+        schedule = self.schedule.model_copy(update={"restart_after": self.epochs})
+        return self.model_copy(update={"epochs": epochs, "schedule": schedule})
+
+    def cycle_end(self, epoch: int) -> int:
+        """Return the last epoch of the schedule's cycle that the 1-based `epoch` lies in."""
+        restart = self.schedule.restart_after
+        return restart if epoch <= restart else self.epochs
+
     @model_validator(mode="after")
     def _check_epochs(self) -> Self:
+        if self.schedule.restart_after >= self.epochs > 0:
+            raise ValueError(
+                f"schedule.restart_after={self.schedule.restart_after} must be before "
+                f"epochs={self.epochs}"
+            )
         for name, value in (
             ("schedule.warmup_epochs", self.schedule.warmup_epochs),
             ("augment.mix_off_epochs", self.augment.mix_off_epochs),

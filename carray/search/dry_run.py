@@ -13,12 +13,14 @@ import torch
 from carray.config import TrialConfig
 from carray.progress import seconds_text
 from carray.records import TrialRecord
+from carray.search.extension import worth_continuing
 from carray.search.ledger import draw_valid
 from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import connected, nodes
 from carray.search.request import StudyRequest, check_budget
+from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers, plan_study
@@ -49,6 +51,7 @@ def dry_run(request: StudyRequest) -> list[str]:
         plan = plan_study(setup, records, cluster, gpus)
     check_budget(request, plan)
     trials = first_trials(setup, len(records))
+    worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
     return [
         *filter(None, [setup.space_note, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
@@ -56,8 +59,9 @@ def dry_run(request: StudyRequest) -> list[str]:
         "",
         "the first trials:" if trials else "no trial is left to run",
         *(_trial_line(trial, trials) for trial in trials),
+        *(_continued_line(trial, setup.study.max_epochs) for trial in worth),
         "",
-        *_estimate_lines(setup, plan, trials, len(records)),
+        *_estimate_lines(setup, plan, trials, len(records), len(worth)),
         "nothing was run: the same command without --dry-run does",
     ]
 
@@ -95,8 +99,12 @@ def _trial_line(trial: TrialRecord, trials: Sequence[TrialRecord]) -> str:
     return f"  {trial.config.backbone}, {drawn_text(trial, trials)}".removesuffix(", ")
 
 
+def _continued_line(trial: TrialRecord, epochs: int) -> str:
+    return f"  trial {trial.number:04d}, {trial.config.backbone}, goes on to {epochs} epochs"
+
+
 def _estimate_lines(
-    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int
+    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int, continued: int
 ) -> list[str]:
     """Return about how long the study takes at most, and where that is known from."""
     pace = Pace(setup.folder.records())
@@ -107,15 +115,14 @@ def _estimate_lines(
         each, source = seen, "the epochs of its trials so far"
     else:
         return ["how long it takes isn't known before its first epoch"]
-    left, request = max(0, setup.study.trials - known), setup.request
-    search = each * setup.study.max_epochs * left / plan.lanes
-    again = (
-        each
-        * (request.refit * setup.refit_epochs + request.folds * setup.study.max_epochs)
-        / plan.lanes
-    )
+    study, request = setup.study, setup.request
+    left = max(0, study.trials - known)
+    search = each * study.max_epochs * left / plan.lanes
+    longer = continued * (study.max_epochs - (study.extended_from or 0))
+    whole = request.refit * setup.refit_epochs + request.folds * study.max_epochs
+    again = each * (longer + whole) / plan.lanes
     told = f"about {seconds_text(search)} of training for {left} trials trained whole"
-    told += f" and {seconds_text(again)} for refits and folds" if again else ""
+    told += f" and {seconds_text(again)} for continued trials, refits and folds" if again else ""
     return [told, f"  by {source}; starts and small sets take more, early ends less"]
 
 

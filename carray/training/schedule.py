@@ -12,15 +12,23 @@ from carray.metrics import Objective
 
 WARMUP_START = 0.01  # of the peak
 ONE_CYCLE_START = 0.04
+RESTART = 0.5  # of the peak, where a training is continued; see the README of tests/benchmarks
 ONE_CYCLE_RISE = 0.3  # share of the steps before the peak, where no warm-up is given
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return lr over peak lr at the 0-based optimizer `step`, plateau's own factor left out.
 
-    Cosine: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018.
+    Cosine and its restarts: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018.
     """
+    restart = steps_per_epoch * schedule.restart_after
+    has_end = schedule.name in ("cosine", "one_cycle")
     total = steps_per_epoch * epochs
+    if restart and has_end:
+        if step >= restart:
+            share = _share(step - restart, total - restart)
+            return _between(RESTART, schedule.min_lr_ratio, share)
+        total = restart
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if schedule.name == "one_cycle":
         rise = warmup or round(ONE_CYCLE_RISE * total)
