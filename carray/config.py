@@ -52,6 +52,7 @@ CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
     "schedule.warmup_epochs",
     "schedule.decay_epochs",
+    "schedule.restart_after",
     "augment.mix_off_epochs",
     "finetune.policy",
     "finetune.epoch",
@@ -143,6 +144,9 @@ class ScheduleConfig(Part):
     """Epochs between two steps of `step`; 0: a third of all."""
     step_factor: float = Field(0.1, gt=0, lt=1)
     """What each of them multiplies the lr by."""
+    restart_after: int = Field(0, ge=0)
+    """Epochs after which a schedule that has ended begins again from half the peak, as a cosine: a
+    training that is continued for longer; 0: it doesn't. Plateau and constant just go on."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(2, ge=0)
 
@@ -170,7 +174,7 @@ class AugmentConfig(Part):
     mix_prob: float = Field(1.0, ge=0, le=1)
     """Share of the batches that are mixed."""
     mix_off_epochs: int = Field(0, ge=0)
-    """The last epochs, trained without MixUp and CutMix."""
+    """The last epochs, trained without MixUp and CutMix; of a continued training, before it too."""
 
 
 class FinetuneConfig(Part):
@@ -235,8 +239,26 @@ class TrialConfig(Part):
         """Return the configuration that trials which are seeds of one another share."""
         return self.model_copy(update={"seed": 0})
 
+    def continued(self, epochs: int) -> Self:
+        """Return the configuration of this one's training, to its end and on to `epochs`.
+
+        It says all that the longer training does: trained from the start it comes to the same.
+        """
+        schedule = self.schedule.model_copy(update={"restart_after": self.epochs})
+        return self.model_copy(update={"epochs": epochs, "schedule": schedule})
+
+    def cycle_end(self, epoch: int) -> int:
+        """Return the last epoch of the schedule's cycle that the 1-based `epoch` lies in."""
+        restart = self.schedule.restart_after
+        return restart if epoch <= restart else self.epochs
+
     @model_validator(mode="after")
     def _check_epochs(self) -> Self:
+        if self.schedule.restart_after >= self.epochs > 0:
+            raise ValueError(
+                f"schedule.restart_after={self.schedule.restart_after} must be before "
+                f"epochs={self.epochs}"
+            )
         for name, value in (
             ("schedule.warmup_epochs", self.schedule.warmup_epochs),
             ("schedule.decay_epochs", self.schedule.decay_epochs),

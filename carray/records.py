@@ -72,6 +72,9 @@ class TrialRecord(JsonFile):
     epochs: tuple[dict[str, float], ...] = ()
     """One row a finished epoch, from the first; names of `carray.metrics`."""
     refit_of: int | None = None
+    continued_epochs: int = 0
+    """The first ones, taken over with their checkpoint from the trial that it is a refit of; 0: it
+    was trained from the start."""
     fold_of: int | None = None
     """The trial whose configuration this one trained on the fold `config.fold`."""
     sampler_number: int | None = None
@@ -114,9 +117,26 @@ class TrialRecord(JsonFile):
         return self.held.cost(self.trained_seconds) if self.held else None
 
     @property
+    def refit_text(self) -> str:
+        """Say of a refit what it is: trained anew, or gone on with; "" of any other trial."""
+        if self.refit_of is None:
+            return ""
+        if self.continued_epochs:
+            return f"trial {self.refit_of:04d}, continued after epoch {self.continued_epochs}"
+        return f"a refit of trial {self.refit_of:04d}"
+
+    @property
     def trained_seconds(self) -> float:
-        """Seconds that its epochs took."""
-        return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in self.epochs)
+        """Seconds that its own epochs took."""
+        own = self.epochs[self.continued_epochs :]
+        return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in own)
+
+    @property
+    def can_be_continued(self) -> bool:
+        """Say whether its training came to the end of its schedule, and to no other before."""
+        restart = self.config.schedule.restart_after
+        is_whole = len(self.epochs) == self.config.epochs and not restart
+        return self.kind == "search" and self.state is TrialState.COMPLETE and is_whole
 
     @property
     def best_epoch(self) -> int | None:
@@ -148,6 +168,8 @@ class StudyRecord(JsonFile):
     trials: int = 0
     """Trials asked for, all calls together."""
     max_epochs: int = 0
+    extended_from: int | None = None
+    """`max_epochs` before a later call asked for more; None where none has."""
     seed: int = 0
     recipe: bool = False
     """Whether what the space leaves open is a backbone's known recipe; else `TrialConfig`'s."""
@@ -214,7 +236,8 @@ class TrialFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder with what the next epoch needs; gone once the trial has ended."""
+        """Folder with what the next epoch needs; gone once the trial has ended, but for one that
+        can be continued, which keeps it under the disk budget."""
         return self.path / "checkpoint"
 
     @property

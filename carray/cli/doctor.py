@@ -1,4 +1,4 @@
-"""`carray doctor`: is everything there that a study needs, on this machine or on a cluster?"""
+"""`carray doctor`: say whether a study has all that it needs, on this machine or a cluster."""
 
 from __future__ import annotations
 

@@ -37,7 +37,11 @@ def tune(
     ] = None,
     study: NewStudyOption = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a full trial, in place of the space's.")
+        int | None,
+        typer.Option(
+            help="Epochs of a full trial, in place of the space's; more than a complete study had "
+            "continue its best trials."
+        ),
     ] = None,
     refit: Annotated[int, typer.Option(help="Train the best K again, longer.")] = 0,
     refit_epochs: Annotated[

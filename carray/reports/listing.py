@@ -111,7 +111,7 @@ def trial_lines(record: TrialRecord) -> list[str]:
         f"trial {record.name} is {record.state}" + (f": {record.reason}" if record.reason else "")
     ]
     if record.refit_of is not None:
-        lines.append(f"a refit of trial {record.refit_of:04d}")
+        lines.append(record.refit_text)
     lines += ["", "configuration, where it isn't the default:"]
     usual = flatten(TrialConfig())
     for key, value in flatten(record.config).items():

@@ -1,4 +1,7 @@
-"""The disk budget: logits stay for ever, weights of the best trials stay while there is room."""
+"""The disk budget: logits stay for ever, weights of the best trials stay while there is room.
+
+Checkpoints of ended trials, which a longer study goes on from, go before any weights do.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from carray.errors import RecordError
+from carray.files import folder_bytes, remove_folder
 from carray.records import StudyFolder, StudyRecord, TrialFolder
 from carray.runs_folder import RunsFolder
 from carray.typing import GIB
@@ -29,15 +33,17 @@ class DiskBudget:
         self._runs, self._bytes, self._keep_best = runs, budget_gib * GIB, keep_best
         self._lock = threading.Lock()
         self._sizes: dict[Path, int] = {}  # of weights, by the trial's folder
+        self._checkpoints: dict[Path, int] = {}  # and of their checkpoints
         self._ended: dict[Path, tuple[str, tuple[bool, float]]] = {}  # name, goodness: read once
         self._seen = self._unseen = 0  # trials when all were looked at, and ends since
 
     def enforce(self, ended: TrialFolder) -> list[str]:
         """Delete weights until the rest fits, now that a trial has ended; return whose went.
 
-        Every study's `keep_best` complete trials come last. Running trials are never touched, nor
-        ended ones whose logits are still to be written, nor those whose record can't be read.
-        An ensemble's members are safe whatever happens: their model package holds copies.
+        Before them go checkpoints, the worst trials' first, of which nothing is said. Every study's
+        `keep_best` complete trials come last. Running trials are never touched, nor ended ones
+        whose logits are still to be written, nor those whose record can't be read. An ensemble's
+        members are safe whatever happens: their model package holds copies.
         """
         with self._lock:
             self._unseen += 1
@@ -50,12 +56,16 @@ class DiskBudget:
             return self._delete()
 
     def _over(self) -> float:
-        return sum(self._sizes.values()) - self._bytes
+        return sum(self._sizes.values()) + sum(self._checkpoints.values()) - self._bytes
 
     def _delete(self) -> list[str]:
         over, gone = self._over(), []
-        ranked = self._ranked() if over > 0 else []
-        for rank, folder in sorted(ranked, key=lambda row: row[0], reverse=True):
+        ranked = sorted(self._ranked() if over > 0 else [], key=lambda row: row[0], reverse=True)
+        for _, folder in ranked:
+            if over > 0 and folder.path in self._checkpoints:
+                over -= self._checkpoints.pop(folder.path)
+                remove_folder(folder.checkpoint)
+        for rank, folder in ranked:
             if over <= 0 or rank < self._keep_best:
                 break
             over -= self._sizes.pop(folder.path)
@@ -68,11 +78,16 @@ class DiskBudget:
             self._sizes[folder.path] = folder.weights_file.stat().st_size
         except FileNotFoundError:
             self._sizes.pop(folder.path, None)
+        if size := folder_bytes(folder.checkpoint):
+            self._checkpoints[folder.path] = size
+        else:
+            self._checkpoints.pop(folder.path, None)
 
     def _look_at_all(self) -> None:
         folders = [TrialFolder(path) for path in self._runs.path.glob("studies/*/trials/*")]
         self._seen, self._unseen = len(folders), 0
         self._sizes.clear()
+        self._checkpoints.clear()
         for folder in folders:
             self._look(folder)
 

@@ -14,12 +14,14 @@ import torch
 from carray.config import TrialConfig
 from carray.progress import seconds_text
 from carray.records import TrialRecord
+from carray.search.extension import worth_continuing
 from carray.search.ledger import draw_valid
 from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected
 from carray.search.request import StudyRequest, check_budget
+from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers, plan_study
@@ -39,7 +41,7 @@ class Estimate:
     seconds: float | None
     """Of the search; None where nothing tells it."""
     seconds_again: float = 0.0
-    """Of refits and folds."""
+    """Of continued trials, refits and folds."""
     source: str = ""
 
     def lines(self) -> list[str]:
@@ -50,7 +52,9 @@ class Estimate:
             f"about {seconds_text(self.seconds)} of training for {self.left} trials trained whole"
         )
         again = self.seconds_again
-        told += f" and {seconds_text(again)} for refits and folds" if again else ""
+        told += (
+            f" and {seconds_text(again)} for continued trials, refits and folds" if again else ""
+        )
         return [told, f"  by {self.source}; starts and small sets take more, early ends less"]
 
 
@@ -59,10 +63,13 @@ class DryRun:
     """What a study would do."""
 
     study: str
+    epochs: int
     plan: list[str]
     """What the space, the cluster and past studies give, in sentences."""
     trials: list[TrialRecord]
     """The first ones; none where the study has begun."""
+    continued: list[TrialRecord]
+    """Trials that go on to more epochs."""
     estimate: Estimate
 
     def lines(self) -> list[str]:
@@ -72,6 +79,7 @@ class DryRun:
             "",
             "the first trials:" if self.trials else "no trial is left to run",
             *(_trial_line(trial, self.trials) for trial in self.trials),
+            *(_continued_line(trial, self.epochs) for trial in self.continued),
             "",
             *self.estimate.lines(),
             "nothing was run: the same command without --dry-run does",
@@ -84,6 +92,7 @@ class DryRun:
             "study": self.study,
             "plan": self.plan,
             "trials": trials,
+            "continued": [each.number for each in self.continued],
             "estimate": asdict(self.estimate),
         }
 
@@ -108,12 +117,14 @@ def dry_run(request: StudyRequest) -> DryRun:
         plan = plan_study(setup, records, cluster, gpus)
     check_budget(request, plan)
     trials = first_trials(setup, len(records))
+    worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
     told = [
         *filter(None, [setup.space_note, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
         *setup.starts.lines(),
     ]
-    return DryRun(setup.study.name, told, trials, _estimate(setup, plan, trials, len(records)))
+    estimate = _estimate(setup, plan, trials, len(records), len(worth))
+    return DryRun(setup.study.name, setup.study.max_epochs, told, trials, worth, estimate)
 
 
 @contextmanager
@@ -149,7 +160,13 @@ def _trial_line(trial: TrialRecord, trials: Sequence[TrialRecord]) -> str:
     return f"  {trial.config.backbone}, {drawn_text(trial, trials)}".removesuffix(", ")
 
 
-def _estimate(setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int) -> Estimate:
+def _continued_line(trial: TrialRecord, epochs: int) -> str:
+    return f"  trial {trial.number:04d}, {trial.config.backbone}, goes on to {epochs} epochs"
+
+
+def _estimate(
+    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int, continued: int
+) -> Estimate:
     pace, left = Pace(setup.folder.records()), max(0, setup.study.trials - known)
     if trials:
         seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
@@ -158,9 +175,11 @@ def _estimate(setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], know
         each, source = seen, "the epochs of its trials so far"
     else:
         return Estimate(left, None)
-    request, epochs = setup.request, setup.study.max_epochs
-    again = request.refit * setup.refit_epochs + request.folds * epochs
-    return Estimate(left, each * epochs * left / plan.lanes, each * again / plan.lanes, source)
+    study, request = setup.study, setup.request
+    longer = continued * (study.max_epochs - (study.extended_from or 0))
+    again = request.refit * setup.refit_epochs + request.folds * study.max_epochs + longer
+    search = each * study.max_epochs * left / plan.lanes
+    return Estimate(left, search, each * again / plan.lanes, source)
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

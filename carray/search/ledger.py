@@ -130,23 +130,44 @@ class Ledger:
 
     def open_refit(self, of: TrialRecord, epochs: int) -> TrialRecord:
         """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
-        return self._open_again("refit", of, epochs=epochs)
+        return self._open_again("refit", of, of.config.model_copy(update={"epochs": epochs}))
+
+    def open_continuation(self, of: TrialRecord, epochs: int) -> TrialRecord:
+        """Open a refit that goes on from a trial's last checkpoint, or return the one begun before.
+
+        It begins anew where that checkpoint is gone, or was never the end of a schedule.
+        """
+        if not (count := self.taken_over(of)):
+            return self.open_refit(of, epochs)
+        taken = {"epochs": of.epochs, "continued_epochs": count}
+        return self._open_again("refit", of, of.config.continued(epochs), **taken)
+
+    def taken_over(self, of: TrialRecord) -> int:
+        """Return how many epochs a continuation of a trial needn't train again."""
+        files = self.trial_folder(of.number)
+        is_there = files.checkpoint.exists() and files.weights_file.exists()
+        return len(of.epochs) if of.can_be_continued and is_there else 0
 
     def open_fold(self, of: TrialRecord, fold: int) -> TrialRecord:
         """Open a trial's configuration on a fold, or return the one that was opened before."""
-        return self._open_again("fold", of, fold=fold)
+        return self._open_again("fold", of, of.config.model_copy(update={"fold": fold}))
 
-    def _open_again(self, kind: str, of: TrialRecord, **change: int) -> TrialRecord:
-        """Open a trial of another's configuration, so changed; or return it, unless given up."""
+    def _open_again(
+        self, kind: str, of: TrialRecord, config: TrialConfig, **fields: Any
+    ) -> TrialRecord:
+        """Open a trial of another's changed configuration; or return it, unless given up.
+
+        A refit of as many epochs is one, whether it was continued or trained anew.
+        """
         link = f"{kind}_of"
         with self._lock:
             for record in self._of_kind(kind):
-                same = all(getattr(record.config, name) == value for name, value in change.items())
+                known = record.config
+                same = (known.epochs, known.fold) == (config.epochs, config.fold)
                 is_given_up = record.state is TrialState.PRUNED
                 if same and getattr(record, link) == of.number and not is_given_up:
                     return record
-            config = of.config.model_copy(update=change)
-            record = self._begin(of.params, config, kind=kind, **{link: of.number})
+            record = self._begin(of.params, config, kind=kind, **{link: of.number}, **fields)
             for observer in self._observers:
                 observer.trial_started(record)
             return record

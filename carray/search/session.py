@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.budget import held_by_lane
 from carray.search.disk_budget import DiskBudget
+from carray.search.extension import continuation_text, worth_continuing
 from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.observers.console import Board
@@ -33,6 +35,8 @@ from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import watched
 
+Opened = Callable[[], tuple[list[TrialRecord], list[TrialRecord]]]
+"""Returns the unfinished trials that are wanted, and those begun that nobody wants any more."""
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
 REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
@@ -103,7 +107,7 @@ class Session:
                 self._search(lanes)
                 if self._plan.serves(self._refit_plan):
                     self._repeat(lanes)
-        if not self._stopped() and (any(self._open_refits()) or any(self._open_folds())):
+        if not self._stopped() and any(any(opened()) for opened, _ in self._again()):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             plan, folder, self._has_held = self._refit_plan, self._ledger.folder, True
@@ -158,12 +162,17 @@ class Session:
         for line in timing_lines(self._ledger.folder.probe_file):
             self._board.note(line)
 
-    def _repeat(self, lanes: Lanes) -> None:
-        """Train the best again, then the very best on folds, each to its last epoch."""
-        for opened, told in (
+    def _again(self) -> tuple[tuple[Opened, Callable[[Sequence[TrialRecord]], str]], ...]:
+        """What comes after the search, in turn: what opens it, and what says so."""
+        return (
+            (self._open_continuations, continuation_text),
             (self._open_refits, self._refits_text),
             (self._open_folds, _folds_text),
-        ):
+        )
+
+    def _repeat(self, lanes: Lanes) -> None:
+        """Train the best on, or again, then the very best on folds, each to its last epoch."""
+        for opened, told in self._again():
             if self._stopped():
                 return
             wanted, surpassed = opened()
@@ -180,6 +189,17 @@ class Session:
             f"on {self._refit_plan.lanes_text()}"
         )
 
+    @cached_property
+    def _worth(self) -> list[TrialRecord]:
+        """Trials that are worth more epochs; further ones of the search have as many already."""
+        return worth_continuing(self._setup.study, self._ledger.records, self._ledger.members)
+
+    def _open_continuations(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return the unfinished refits that bring trials to more epochs; none is given up."""
+        epochs = self._setup.study.max_epochs
+        wanted = self._worth[: self._count_that_fit(self._worth, epochs, self._ledger.taken_over)]
+        return _unfinished([self._ledger.open_continuation(each, epochs) for each in wanted]), []
+
     def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the unfinished refits of the best, and those begun of trials surpassed since.
 
@@ -187,34 +207,55 @@ class Session:
         """
         best = self._ledger.best()[: self._request.refit]
         epochs = self._setup.refit_epochs
-        count = len(best) if self._deadline is None else self._refits_that_fit(best)
+        count = self._count_that_fit(best, epochs)
         refits = [self._ledger.open_refit(record, epochs) for record in best[:count]]
         waiting = {record.number for record in best[count:]}
         surpassed = _unfinished(self._ledger.refits, refits) if refits else []
-        return _unfinished(refits), [r for r in surpassed if r.refit_of not in waiting]
+        return _unfinished(refits), [
+            r for r in surpassed if r.refit_of not in waiting and not r.continued_epochs
+        ]
 
     def _reserved(self, pace: Pace) -> float:
         """Return how long refits and folds will take, on the lanes that they get, in seconds.
 
         More ranks for each aren't taken to make them faster, which nobody has measured.
         """
-        refit, folds = self._request.refit, self._request.folds
-        best = self._ledger.best()[: max(refit, 1)] or self._ledger.records
-        if not (refit or folds) or not best:
+        request, epochs = self._request, self._setup.study.max_epochs
+        best = self._ledger.best()[: max(request.refit, 1)] or self._ledger.records
+        taken = self._ledger.taken_over
+        longer = [pace.seconds(r.config, epochs - taken(r)) or 0.0 for r in self._worth]
+        if not (request.refit or request.folds or longer) or not best:
             return 0.0
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
         each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
-        lanes = self._refit_plan.lanes
-        return start + ceil(refit / lanes) * each + ceil(folds / lanes) * whole
+        rounds = [
+            (request.refit, each),
+            (request.folds, whole),
+            (len(longer), max(longer, default=0.0)),
+        ]
+        return start + sum(ceil(n / self._refit_plan.lanes) * seconds for n, seconds in rounds)
 
-    def _refits_that_fit(self, best: Sequence[TrialRecord]) -> int:
-        """Return how many of the best can be trained again before the deadline, and say so."""
-        assert self._deadline is not None
+    def _count_that_fit(
+        self,
+        best: Sequence[TrialRecord],
+        epochs: int,
+        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
+    ) -> int:
+        """Return how many of the best can be trained to `epochs` before the deadline, and say so.
+
+        `taken_over` says how many of those a trial has behind it.
+        """
+        if self._deadline is None:
+            return len(best)
         pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
-        done = {refit.refit_of for refit in self._ledger.refits if refit.state.is_finished()}
-        epochs = self._setup.refit_epochs
-        needed = {r.number: pace.seconds(r.config, epochs) for r in best if r.number not in done}
+        refits = [r for r in self._ledger.refits if r.config.epochs == epochs]
+        done = {refit.refit_of for refit in refits if refit.state.is_finished()}
+        needed = {
+            r.number: pace.seconds(r.config, epochs - taken_over(r))
+            for r in best
+            if r.number not in done
+        }
         times = [needed.get(record.number) or 0.0 for record in best]
         lanes = self._refit_plan.lanes
         fitting = [n for n in range(1, len(best) + 1) if sum(times[:n:lanes]) <= left]

@@ -21,6 +21,7 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
+from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO, Node, Plan, make_plan
 from carray.search.request import (
@@ -32,6 +33,7 @@ from carray.search.request import (
     sampler_name,
 )
 from carray.search.sampling.local import LocalSampler
+from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.scheduling.schedulers import (
@@ -253,26 +255,53 @@ def extended_record(setup: StudySetup) -> StudyRecord:
         RecordError: the stored one is of other data or another space.
     """
     folder, study, refit = setup.folder, setup.study, setup.request.refit
-    study = _resumed(folder.record(), study) if folder.record_file.exists() else study
+    study = _resumed(setup, folder.record()) if folder.record_file.exists() else study
     if refit > study.trials:
         raise ConfigError(f"--refit {refit} must be at most --trials {study.trials}")
     return study
 
 
-def _resumed(stored: StudyRecord, fresh: StudyRecord) -> StudyRecord:
+def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     """Return the stored record with this call's budget; what the trials share must not change."""
+    fresh, request = setup.study, setup.request
+    is_longer = _asks_for_more_epochs(setup, stored)
     space = "search space, --set or --max-epochs"
     for what, name in (("data set", "manifest_hash"), (space, "space_hash")):
-        if getattr(stored, name) != getattr(fresh, name):
+        if getattr(stored, name) != getattr(fresh, name) and not (what is space and is_longer):
             raise RecordError(
                 f"study {stored.name!r} was begun with another {what} "
                 f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
                 "another name with --study"
             )
-    names = ("recipe", "started_at", "tracking", "cost")
-    unchanged = {name: getattr(stored, name) for name in names}
-    unchanged["seconds"] = stored.worked_seconds
-    return fresh.model_copy(update={**unchanged, "trials": max(stored.trials, fresh.trials)})
+    names = ("recipe", "started_at", "tracking", "cost", "extended_from")
+    changes = {name: getattr(stored, name) for name in names}
+    changes["seconds"] = stored.worked_seconds
+    if is_longer:
+        changes["extended_from"] = stored.max_epochs
+    is_extended = changes["extended_from"] is not None
+    most = stored.trials if is_extended and request.trials is None else fresh.trials
+    return fresh.model_copy(update={**changes, "trials": max(stored.trials, most)})
+
+
+def _asks_for_more_epochs(setup: StudySetup, stored: StudyRecord) -> bool:
+    """Say whether the request differs from the stored study in more `--max-epochs` alone.
+
+    Raises:
+        RecordError: it does, and the study isn't done with those that it has.
+    """
+    request, epochs = setup.request, setup.request.max_epochs
+    if epochs is None or epochs <= stored.max_epochs:
+        return False
+    before, _ = resolve_space(replace(request, max_epochs=None), setup.manifest, setup.runs)
+    known = before.hash, before.with_fixed({"epochs": stored.max_epochs}).hash
+    if stored.space_hash not in known:
+        return False
+    if (state := setup.folder.state()) != "complete":
+        raise RecordError(
+            f"study {stored.name!r} is {state}, and --max-epochs {epochs} goes on with one that is "
+            f"complete: let it end first, with --max-epochs {stored.max_epochs}"
+        )
+    return True
 
 
 def _max_epochs(space: SearchSpace) -> int:
@@ -291,12 +320,19 @@ def plan_study(
     ended = sum(record.state.is_finished() for record in records if record.kind == "search")
     return make_plan(
         nodes,
-        trials=max(1, setup.study.trials - ended, request.refit, request.folds),
+        trials=max(1, setup.study.trials - ended, again_count(setup)),
         workers=request.workers_per_trial,
         gpus_per_trial=gpus_per_trial,
         cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
     )
+
+
+def again_count(setup: StudySetup) -> int:
+    """Return how many trials are trained again at once at most, after the search."""
+    folder = setup.folder
+    worth = worth_continuing(setup.study, folder.records(), EnsembleMembers(folder))
+    return max(setup.request.refit, setup.request.folds, len(worth))
 
 
 def refit_plan(
@@ -307,7 +343,7 @@ def refit_plan(
     What is left of the study doesn't count, so one that goes on refits with as many ranks.
     """
     whole = plan_study(setup, (), nodes, gpus_per_trial)
-    most = max(setup.request.refit, setup.request.folds)
+    most = again_count(setup)
     return whole.widened(most) if most else whole
 
 

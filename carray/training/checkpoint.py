@@ -5,6 +5,7 @@ Epochs draw their random numbers from (seed, epoch), so no generator's state has
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from carray.config import Compute, TrialConfig
 from carray.errors import TrialFailed
 from carray.files import recovered, write_text, written_aside
 from carray.models.classifier import Classifier
+from carray.records import TrialFolder
 from carray.training.schedule import Plateau
 from carray.training.trial_state import LiveTrial
 
@@ -152,6 +154,29 @@ def load_checkpoint(folder: Path, meta: CheckpointMeta, live: LiveTrial) -> None
     )
     live.rows = [dict(row) for row in meta.rows]
     live.stamp = meta.stamp
+
+
+def take_over_checkpoint(
+    source: TrialFolder, target: TrialFolder, trial: str, config: TrialConfig
+) -> CheckpointMeta | None:
+    """Begin `trial` in `target` with the checkpoint and the best weights of the trial in `source`.
+
+    Its `config` must train the epochs done as the other's did: `TrialConfig.continued`.
+
+    Returns:
+        What the new checkpoint says; None where the other left none, or no weights.
+    """
+    meta = read_meta(source.checkpoint)
+    if meta is None or not source.weights_file.exists():
+        return None
+    with written_aside(target.weights_file) as aside:
+        shutil.copyfile(source.weights_file, aside)
+    meta = meta.model_copy(update={"trial": trial, "config": config, "stamp": new_stamp()})
+    with written_aside(target.checkpoint) as aside:
+        aside.mkdir()
+        shutil.copyfile(source.checkpoint / STATE_FILE, aside / STATE_FILE)
+        write_text(aside / META_FILE, meta.model_dump_json() + "\n")
+    return meta
 
 
 def _read_state(file: Path) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class EpochOrder(Part):
     """How to compute, as another run of the trial did; None decides anew."""
     weights: str | None = None
     """The folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
+    continues: str | None = None
+    """The folder of a trial whose checkpoint this one begins with, if it has none of its own."""
+    keeps_checkpoint: bool = False
+    """Whether the checkpoint stays once the trial is finished, for another to begin with."""
 
 
 RECORD_FACTS = ("parameters", "initialisation", "compute", "hardware")

@@ -97,7 +97,7 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         image_size=config.image_size,
         augment=config.augment,
         seeds=(config.seed, epoch, ranks.rank),
-        mixes=epoch <= config.epochs - config.augment.mix_off_epochs,
+        mixes=epoch <= config.cycle_end(epoch) - config.augment.mix_off_epochs,
         on_device=live.numerics.device.type != "cpu",
     )
 

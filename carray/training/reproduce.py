@@ -96,7 +96,7 @@ def reproduce(
     source = _data_of(folder, record, data)
     device = default_device()
     hardware, lacking = attainable_hardware(record.hardware, device)
-    notes = (*lacking, *_changes_since(record))
+    notes = (*_taken_over(record), *lacking, *_changes_since(record))
     if on_start:
         on_start(notes)
     with tempfile.TemporaryDirectory(prefix="carray-replay-") as aside:
@@ -177,6 +177,13 @@ def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) ->
             f"{record.manifest_hash[:12]}; give the right one with --data DIR"
         )
     return Path(data)
+
+
+def _taken_over(record: TrialRecord) -> tuple[str, ...]:
+    """Say what was not trained for this record; its configuration has that training too."""
+    if not record.continued_epochs:
+        return ()
+    return (f"it is {record.refit_text}; here its first epochs are trained too",)
 
 
 def _changes_since(record: TrialRecord) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from carray.training.checkpoint import (
     load_checkpoint,
     new_stamp,
     read_meta,
+    take_over_checkpoint,
 )
 from carray.training.compute.autotune import choose_compute
 from carray.training.compute.malloc import keep_freed_memory, trim
@@ -104,7 +105,7 @@ class TrialRunner:
             ConfigError, DataError, WeightsError: the trial can't be built.
         """
         checkpoint = TrialFolder(Path(order.folder)).checkpoint
-        meta = self._ranks.broadcast_object(read_meta(checkpoint))
+        meta = self._ranks.broadcast_object(self._begun(order))
         lost = range((meta.epoch if meta else 0) + 1, order.epoch)
         for epoch in lost:
             self.run_epoch(order.model_copy(update={"epoch": epoch}))
@@ -125,15 +126,25 @@ class TrialRunner:
             self._ranks.barrier()
             return outcome
 
+    def _begun(self, order: EpochOrder) -> CheckpointMeta | None:
+        """Return what the checkpoint says; one that is taken over where the trial has none yet."""
+        folder = TrialFolder(Path(order.folder))
+        meta = read_meta(folder.checkpoint)
+        if meta is None and order.continues and self._ranks.rank == 0:
+            source = TrialFolder(Path(order.continues))
+            return take_over_checkpoint(source, folder, order.trial, order.config)
+        return meta
+
     def finish(self, order: EpochOrder) -> None:
-        """Write the best weights' logits on the held splits; remove the checkpoint.
+        """Write the best weights' logits on the held splits; remove the checkpoint, unless kept.
 
         Raises:
             RecordError: the trial has no weights, since no epoch of it has ended.
             TrialInfeasible: out of memory.
         """
         folder = TrialFolder(Path(order.folder))
-        done = folder.logits_file.exists() and not folder.checkpoint.exists()
+        is_left = order.keeps_checkpoint or not folder.checkpoint.exists()
+        done = folder.logits_file.exists() and is_left
         if self._ranks.broadcast_object(done):
             return
         with self._freeing_on_error(order), _reproducible(self._device):
@@ -144,7 +155,8 @@ class TrialRunner:
             if self._ranks.rank == 0:
                 folder.write_logits(logits)
                 remove_leftovers(folder.weights_file)
-                remove_folder(folder.checkpoint)
+                if not order.keeps_checkpoint:
+                    remove_folder(folder.checkpoint)
             self._ranks.barrier()
 
     def release(self) -> None:

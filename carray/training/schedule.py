@@ -12,6 +12,7 @@ from carray.metrics import Objective
 
 WARMUP_START = 0.01  # of the peak
 ONE_CYCLE_START = 0.04
+RESTART = 0.5  # of the peak, where a training is continued; see the README of tests/benchmarks
 ONE_CYCLE_RISE = 0.3  # share of the steps before the peak, where no warm-up is given
 WSD_DECAY = 0.2  # share of the steps on the way down, where no decay is given
 STEPS = 3  # stretches of equal lr, where their length isn't given
@@ -20,11 +21,17 @@ STEPS = 3  # stretches of equal lr, where their length isn't given
 def lr_factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return lr over peak lr at the 0-based optimizer `step`, plateau's own factor left out.
 
-    Cosine: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018. Warm-up, stable,
-    decay: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
-    Durations", NeurIPS 2024, whose way down is one less a root.
+    Cosine and its restarts: Loshchilov & Hutter, "SGDR", ICLR 2017. One-cycle: Smith & Topin, 2018.
+    Warm-up, stable, decay: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed
+    Training Durations", NeurIPS 2024, whose way down is one less a root.
     """
+    restart = steps_per_epoch * schedule.restart_after
     total = steps_per_epoch * epochs
+    if restart and schedule.name not in ("plateau", "constant"):
+        if step >= restart:
+            share = _share(step - restart, total - restart)
+            return _between(RESTART, schedule.min_lr_ratio, share)
+        total = restart
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if schedule.name == "one_cycle":
         rise = warmup or round(ONE_CYCLE_RISE * total)

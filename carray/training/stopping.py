@@ -199,7 +199,8 @@ def stop_reason(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str
     collapse = find_collapse(rows, config) if rows and config.stop_collapsed else None
     if collapse:
         return str(collapse), "collapsed"
-    waited, patience = len(rows) - best_epoch(rows, config), config.early_stop_patience
+    patience = config.early_stop_patience
+    waited = len(rows) - max(best_epoch(rows, config), config.schedule.restart_after)
     if not patience or waited < patience:
         return "", "complete"
     reason = f"{config.best_metric} has not improved for {waited} epochs"

@@ -166,6 +166,8 @@ class FakeRunner:
         self._begin("epoch", order)
         config, epochs = order.config, range(1, order.epoch + 1)
         rows = [epoch_row(config, epoch) for epoch in epochs]
+        if self._is_first:
+            self._keep(order)
         stop, ending = stop_reason(rows, config)
         is_best = best_epoch(rows, config) == order.epoch
         if is_best and self._is_first:
@@ -185,7 +187,18 @@ class FakeRunner:
             raise RecordError(f"{order.trial} has no weights in {folder.path}: no epoch ended")
         if self._is_first:
             folder.write_logits(_logits(StudyFolder(folder.path.parents[1]), order.config))
-            remove_folder(folder.checkpoint)
+            if not order.keeps_checkpoint:
+                remove_folder(folder.checkpoint)
+
+    def _keep(self, order: EpochOrder) -> None:
+        """Leave a checkpoint; of a trial that takes one over, its weights too."""
+        folder = TrialFolder(Path(order.folder))
+        if order.continues and not folder.checkpoint.exists():
+            source = TrialFolder(Path(order.continues))
+            assert source.checkpoint.exists(), "there is nothing to go on from"
+            folder.weights_file.write_bytes(source.weights_file.read_bytes())
+        folder.checkpoint.mkdir(exist_ok=True)
+        (folder.checkpoint / "state").write_bytes(bytes(3))
 
     def release(self) -> None:
         """Hold nothing."""

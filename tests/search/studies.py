@@ -74,7 +74,7 @@ def check_left(folder: StudyFolder) -> None:
             assert record.sampler_number is not None
             state = "pruned" if record.state == "infeasible" else str(record.state)
             assert told[record.sampler_number].lower() == state
-        assert not files.checkpoint.exists()
+        assert files.checkpoint.exists() == record.can_be_continued
         if record.state != "infeasible":
             assert record.state in (TrialState.COMPLETE, TrialState.PRUNED), record.reason
             assert math.isfinite(record.best("val/log_loss"))

@@ -119,7 +119,23 @@ def test_an_end_looks_at_no_other_trials_folder(
     ended = end(runs, "a", 40, loss=0.5)
     looked_at.clear()
     watched.enforce(ended)
-    assert looked_at == [ended.weights_file]
+    assert looked_at == [ended.weights_file, ended.checkpoint]
+
+
+def test_checkpoints_of_ended_trials_go_before_any_weights_the_worst_first(
+    runs: RunsFolder,
+) -> None:
+    for number in range(5):
+        checkpoint = runs.study("a").trial(number).checkpoint
+        checkpoint.mkdir()
+        (checkpoint / "state.pt").write_bytes(bytes(3 * 2**20))
+    assert budget(runs, 17, keep_best=0).enforce(runs.study("a").trial(0)) == []
+    kept = {n for n in range(5) if runs.study("a").trial(n).checkpoint.exists()}
+    assert kept == {1, 4}, "the best, and the one that runs"
+    assert len(left(runs)) == 10
+    assert budget(runs, 12, keep_best=0).enforce(runs.study("a").trial(0)) == ["a/0002"]
+    assert not runs.study("a").trial(1).checkpoint.exists()
+    assert runs.study("a").trial(4).checkpoint.exists()
 
 
 def test_weights_that_logits_are_still_to_be_made_of_stay(runs: RunsFolder) -> None:

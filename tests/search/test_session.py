@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -106,6 +107,59 @@ def test_a_study_that_asks_for_more_trials_goes_on_from_those_it_has(
     check_left(folder)
     assert folder.records()[:3] == before
     assert {record.number for record in board.epochs} == {3, 4}
+
+
+def test_a_complete_study_that_asks_for_more_epochs_continues_its_best_trials(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = run_study(request(toy_data, tmp_path, trials=5), Listener())
+    check_left(folder)
+    before = folder.records()
+    best = sorted(before, key=lambda record: record.best("val/log_loss"))
+    shutil.rmtree(folder.trial(best[1].number).checkpoint)
+    local.fakes.faults.orders.clear()
+    board = Listener()
+    longer = request(toy_data, tmp_path, trials=None, max_epochs=6)
+    run_study(longer, board)
+    records = folder.records()
+    assert records[:5] == before
+    refits = {record.refit_of: record for record in records[5:]}
+    assert set(refits) >= {record.number for record in best[:3]}
+    assert {record.kind for record in refits.values()} == {"refit"}
+    taken = {of: record.continued_epochs for of, record in refits.items()}
+    assert taken == {of: 0 if of == best[1].number else 3 for of in refits}
+    for of, record in refits.items():
+        own = local.fakes.faults.trained()
+        first = min(epoch for number, epoch in own if number == record.number)
+        assert first == (1 if of == best[1].number else 3), "the last one says if it was the end"
+        assert (record.state, len(record.epochs)) == (TrialState.COMPLETE, 6)
+        assert record.config.schedule.restart_after == taken[of]
+        assert record.epochs[: taken[of]] == before[of].epochs[: taken[of]]
+    (said,) = [note for note in board.notes if "go on to 6 epochs" in note]
+    assert f"; {best[1].number:04d} anew, for they have no checkpoint" in said
+    study = folder.record()
+    assert (study.max_epochs, study.extended_from, study.trials) == (6, 3, 5)
+    again = Listener()
+    run_study(longer, again)
+    assert again.epochs == []
+
+
+def test_more_epochs_are_asked_of_a_complete_study_alone(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    board = Listener()
+    board.after = {1: lambda: os.kill(os.getpid(), signal.SIGINT)}
+    with pytest.raises(KeyboardInterrupt):
+        run_study(request(toy_data, tmp_path, trials=3), board)
+    refused = "study 's' is interrupted, and --max-epochs 6 goes on with one that is complete"
+    with pytest.raises(RecordError, match=refused):
+        run_study(request(toy_data, tmp_path, trials=3, max_epochs=6), Listener())
+    folder = run_study(request(toy_data, tmp_path, trials=3), Listener())
+    board = Listener()
+    run_study(request(toy_data, tmp_path, trials=4, max_epochs=6), board)
+    assert [len(r.epochs) for r in folder.records() if r.kind == "search"] == [3, 3, 3, 6]
+    with pytest.raises(RecordError, match="another search space"):
+        run_study(request(toy_data, tmp_path, trials=4), Listener())
 
 
 def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothing(

@@ -103,6 +103,47 @@ def test_a_trial_that_continues_from_its_checkpoint_is_the_same(
     assert parts == [pytest.approx(row, abs=1e-6) for row in whole]
 
 
+def test_a_continued_trial_is_its_whole_configuration_trained_from_the_start(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    """Mixing and patience begin again with the schedule; the better epoch may be one taken over."""
+    short = CONFIG.model_copy(
+        update={
+            "early_stop_patience": 2,
+            "augment": CONFIG.augment.model_copy(update={"mix_off_epochs": 1}),
+        }
+    )
+    first, whole = new_runner(), short.continued(5)
+    rows = run(first, tmp_path / "short", toy_data, short)
+    first.finish(
+        order_of(tmp_path / "short", toy_data, short, 3).model_copy(
+            update={"keeps_checkpoint": True}
+        )
+    )
+    order = order_of(tmp_path / "longer", toy_data, whole, 4, trial="longer").model_copy(
+        update={"continues": str(tmp_path / "short")}
+    )
+    longer = [first.run_epoch(order.model_copy(update={"epoch": e})).metrics for e in (3, 4, 5)]
+    first.finish(order.model_copy(update={"epoch": 5}))
+    anew = run(new_runner(), tmp_path / "anew", toy_data, whole)
+    assert [scores_of(row) for row in anew] == [scores_of(row) for row in [*rows[:2], *longer]]
+    left = TrialFolder(tmp_path / "longer")
+    assert left.logits("val").shape == TrialFolder(tmp_path / "short").logits("val").shape
+    assert not left.checkpoint.exists()
+    assert TrialFolder(tmp_path / "short").checkpoint.exists()
+
+
+def test_a_continued_trial_whose_source_is_gone_is_trained_from_the_start(
+    tmp_path: Path, toy_data: Path
+) -> None:
+    whole = CONFIG.model_copy(update={"epochs": 1}).continued(2)
+    order = order_of(tmp_path / "longer", toy_data, whole, 2)
+    gone = order.model_copy(update={"continues": str(tmp_path / "gone")})
+    outcome = new_runner().run_epoch(gone)
+    anew = run(new_runner(), tmp_path / "anew", toy_data, whole)
+    assert scores_of(outcome.metrics) == scores_of(anew[1])
+
+
 def test_two_trials_that_take_turns_do_not_disturb_each_other(
     tmp_path: Path, toy_data: Path
 ) -> None:

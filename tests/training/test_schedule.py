@@ -9,7 +9,7 @@ import torch
 
 from carray import metrics
 from carray.config import ScheduleConfig
-from carray.training.schedule import Plateau, lr_factor, set_lr
+from carray.training.schedule import RESTART, Plateau, lr_factor, set_lr
 
 EPOCHS, STEPS = 4, 10
 
@@ -34,6 +34,22 @@ def test_warm_up_rises_linearly_to_the_peak() -> None:
     assert rises == pytest.approx([0.99 / 15] * 15)
     assert values[15] == 1
     assert values[-1] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["cosine", "one_cycle"])
+def test_a_continued_schedule_ends_and_begins_again_from_half_the_peak(name: str) -> None:
+    values = factors(name=name, min_lr_ratio=0.05, restart_after=2)
+    short = ScheduleConfig.model_validate({"name": name, "min_lr_ratio": 0.05})
+    assert values[:20] == [lr_factor(short, step, STEPS, 2) for step in range(20)]
+    assert values[19] == pytest.approx(0.05)
+    assert values[20] == RESTART == 0.5
+    assert all(a >= b for a, b in pairwise(values[20:]))
+    assert values[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("name", ["constant", "plateau"])
+def test_a_schedule_without_an_end_has_none_to_begin_again(name: str) -> None:
+    assert factors(name=name, restart_after=2) == factors(name=name)
 
 
 def test_one_cycle_rises_then_falls() -> None:

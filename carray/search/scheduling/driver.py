@@ -77,6 +77,7 @@ class Driver:
 
     def order(self, record: TrialRecord, epoch: int) -> EpochOrder:
         """Return the order for one epoch of a trial."""
+        source = record.refit_of if record.continued_epochs else None
         return EpochOrder(
             trial=record.name,
             folder=str(self.ledger.trial_folder(record.number).path),
@@ -84,6 +85,8 @@ class Driver:
             config=record.config,
             epoch=epoch,
             weights=self._weights,
+            continues=None if source is None else str(self.ledger.trial_folder(source).path),
+            keeps_checkpoint=record.can_be_continued,
         )
 
     def search(

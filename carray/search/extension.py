@@ -1,0 +1,47 @@
+"""A study that asks for more epochs than it had: which of its trials are worth them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.search.sampling.members import EnsembleMembers
+
+BEST = 3  # trials that go on whatever an ensemble makes of them
+
+
+def worth_continuing(
+    study: StudyRecord, records: Sequence[TrialRecord], members: EnsembleMembers
+) -> list[TrialRecord]:
+    """Return the best complete trials of fewer epochs than the study has now, the best first.
+
+    With them those that an ensemble of all such trials would take. None where no call has asked for
+    more epochs than the study began with.
+    """
+    if study.extended_from is None:
+        return []
+    shorter = [
+        record
+        for record in records
+        if record.kind == "search"
+        and record.state is TrialState.COMPLETE
+        and record.config.epochs < study.max_epochs
+    ]
+    shorter.sort(key=study.objective.key_of)
+    wanted = {record.number for record in shorter[:BEST]}
+    weights = members.weights(shorter)
+    return [r for r in shorter if r.number in wanted or r.sampler_number in weights]
+
+
+def continuation_text(refits: Sequence[TrialRecord]) -> str:
+    """Say which trials go on to how many epochs, and which begin anew for want of a checkpoint."""
+    epochs = refits[0].config.epochs
+    told = f"{len(refits)} of the best trials go on to {epochs} epochs"
+    groups = (
+        ("from their last checkpoints", [r for r in refits if r.continued_epochs]),
+        ("anew, for they have no checkpoint", [r for r in refits if not r.continued_epochs]),
+    )
+    for how, group in groups:
+        if group:
+            told += f"; {', '.join(f'{record.refit_of:04d}' for record in group)} {how}"
+    return told
