@@ -135,11 +135,7 @@ def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate]) -> str:
 
 
 def _write_result(folder: StudyFolder, ensemble: Ensemble) -> Path:
-    """Write what the ensemble was worth; what was measured on test is never replaced by less.
-
-    Returns:
-        The file.
-    """
+    """Return the file of what the ensemble was worth; what test measured is never replaced."""
     number = 1
     while True:
         file = folder.ensembles / f"{version_name(ensemble.name, number)}.json"

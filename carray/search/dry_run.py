@@ -20,11 +20,12 @@ from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected
+from carray.search.plans import plan_study
 from carray.search.request import StudyRequest, check_budget
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.time_plan import Pace
-from carray.search.setup import StudySetup, check_classifiers, plan_study
+from carray.search.setup import StudySetup, check_classifiers
 from carray.search.space.validation import check_backbone_names
 from carray.training.compute.autotune import step_seconds
 

@@ -10,7 +10,8 @@ from carray.records import TrialRecord
 from carray.search.placement.node_checks import Cluster, NodeChecks
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Plan
-from carray.search.setup import StudySetup, plan_study, sources_of_weights, store_inputs
+from carray.search.plans import plan_study
+from carray.search.setup import StudySetup, sources_of_weights, store_inputs
 
 
 def study_checks(setup: StudySetup, cluster: Cluster, say: Callable[[str], None]) -> NodeChecks:

@@ -25,6 +25,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error
 from carray.search.placement.ray_nodes import RayCluster
+from carray.search.plans import refit_plan
 from carray.search.preflight import preflight
 from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
@@ -34,7 +35,6 @@ from carray.search.setup import (
     has_pending_trials,
     locked_study,
     open_ledger,
-    refit_plan,
     write_files,
 )
 from carray.search.signals import Interrupts

@@ -21,9 +21,8 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger, lacks_logits
-from carray.search.placement.plan import AUTO, Node, Plan, make_plan
+from carray.search.placement.plan import AUTO
 from carray.search.request import (
     DEFAULT_TRIALS,
     StudyRequest,
@@ -33,7 +32,6 @@ from carray.search.request import (
     sampler_name,
 )
 from carray.search.sampling.local import LocalSampler
-from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.scheduling.schedulers import (
@@ -307,44 +305,6 @@ def _asks_for_more_epochs(setup: StudySetup, stored: StudyRecord) -> bool:
 def _max_epochs(space: SearchSpace) -> int:
     """Return the most epochs that any trial may have: the scheduler's full length."""
     return max(int(e) for _, block in space.branches() for e in block.values_of("epochs"))
-
-
-def plan_study(
-    setup: StudySetup,
-    records: Sequence[TrialRecord],
-    nodes: Sequence[Node],
-    gpus_per_trial: float | None = None,
-) -> Plan:
-    """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
-    request = setup.request
-    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
-    return make_plan(
-        nodes,
-        trials=max(1, setup.study.trials - ended, again_count(setup)),
-        workers=request.workers_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        cpus_per_worker=request.cpus_per_worker,
-        concurrent=request.concurrent,
-    )
-
-
-def again_count(setup: StudySetup) -> int:
-    """Return how many trials are trained again at once at most, after the search."""
-    folder = setup.folder
-    worth = worth_continuing(setup.study, folder.records(), EnsembleMembers(folder))
-    return max(setup.request.refit, setup.request.folds, len(worth))
-
-
-def refit_plan(
-    setup: StudySetup, nodes: Sequence[Node], gpus_per_trial: float | None = None
-) -> Plan:
-    """Plan refits and folds: few long trials on all that the whole study could take.
-
-    What is left of the study doesn't count, so one that goes on refits with as many ranks.
-    """
-    whole = plan_study(setup, (), nodes, gpus_per_trial)
-    most = again_count(setup)
-    return whole.widened(most) if most else whole
 
 
 def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:

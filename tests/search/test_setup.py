@@ -14,14 +14,13 @@ from carray.errors import ConfigError, RecordError
 from carray.models.recipes import known_recipe
 from carray.records import TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
+from carray.search.plans import plan_study, refit_plan
 from carray.search.request import StudyRequest
 from carray.search.sampling.samplers import BLIND
 from carray.search.scheduling.schedulers import RUNG_STEP, Asha
 from carray.search.setup import (
     StudySetup,
     open_ledger,
-    plan_study,
-    refit_plan,
     scheduler_of,
 )
 from carray.search.space.yaml_reader import parse_space

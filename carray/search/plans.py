@@ -1,0 +1,49 @@
+"""How a study is fitted to a cluster: its search, and the few long trials after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carray.records import TrialRecord
+from carray.search.extension import worth_continuing
+from carray.search.placement.plan import Node, Plan, make_plan
+from carray.search.sampling.members import EnsembleMembers
+from carray.search.setup import StudySetup
+
+
+def plan_study(
+    setup: StudySetup,
+    records: Sequence[TrialRecord],
+    nodes: Sequence[Node],
+    gpus_per_trial: float | None = None,
+) -> Plan:
+    """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
+    request = setup.request
+    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
+    return make_plan(
+        nodes,
+        trials=max(1, setup.study.trials - ended, again_count(setup)),
+        workers=request.workers_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_worker=request.cpus_per_worker,
+        concurrent=request.concurrent,
+    )
+
+
+def again_count(setup: StudySetup) -> int:
+    """Return how many trials are trained again at once at most, after the search."""
+    folder = setup.folder
+    worth = worth_continuing(setup.study, folder.records(), EnsembleMembers(folder))
+    return max(setup.request.refit, setup.request.folds, len(worth))
+
+
+def refit_plan(
+    setup: StudySetup, nodes: Sequence[Node], gpus_per_trial: float | None = None
+) -> Plan:
+    """Plan refits and folds: few long trials on all that the whole study could take.
+
+    What is left of the study doesn't count, so one that goes on refits with as many ranks.
+    """
+    whole = plan_study(setup, (), nodes, gpus_per_trial)
+    most = again_count(setup)
+    return whole.widened(most) if most else whole
