@@ -35,10 +35,10 @@ def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterato
 
 def _keep_watch(watch: Watch, over: threading.Event) -> None:
     while True:
-        is_over = over.wait(LOOK_SECONDS)  # a last look: what came back just now is said as well
+        is_over = over.wait(LOOK_SECONDS) or watch.has_ended_search()
         with contextlib.suppress(ray.exceptions.RayError):
-            watch.look()
-        if is_over or watch.has_ended_search():
+            watch.look()  # a last time too: what came back or ended just now is said as well
+        if is_over:
             return
 
 
