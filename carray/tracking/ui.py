@@ -48,6 +48,7 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
     sys.stdout.flush()
     command = ui_command(runs, port)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # five processes more
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.execv(command[0], command)
 
