@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.multiprocessing.spawn import ProcessException, start_processes
@@ -36,13 +38,26 @@ def run_on_ranks(
     texts = [order.model_dump_json() for order in orders]
     arguments = (ranks, threads, device.type, texts, str(aside))
     try:
-        start_processes(  # type: ignore[no-untyped-call]
-            _rank, arguments, nprocs=ranks, start_method="spawn"
-        )
+        start_ranks(_rank, arguments, ranks)
     except ProcessException as error:
         *_, last = str(error).strip().splitlines()
         raise TrialFailed(f"a rank ended: {last}") from error
     return read_json_lines(aside / ROWS_FILE)
+
+
+def start_ranks(work: Callable[..., None], arguments: tuple[Any, ...], ranks: int) -> None:
+    """Run `work(RANK, *arguments)` in a process a rank, and wait for all.
+
+    They are forks of one process that has loaded torch and timm but not used them, which costs as
+    many CPU seconds as a hundred steps of a small net; Python keeps it until this process ends.
+
+    Raises:
+        ProcessException: a rank ended with an error, of torch's.
+    """
+    multiprocessing.set_forkserver_preload([__name__])
+    start_processes(  # type: ignore[no-untyped-call]
+        work, arguments, nprocs=ranks, start_method="forkserver"
+    )
 
 
 def _rank(

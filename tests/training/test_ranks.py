@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +12,73 @@ import pytest
 import torch
 
 from carray import metrics
-from carray.config import flatten
+from carray.config import TrialConfig, build_config, flatten
+from carray.errors import TrialFailed
 from carray.models.classifier import load_classifier
 from carray.records import TrialFolder
-from carray.training.rank_processes import run_on_ranks
-from carray.training.ranks import SoloRanks
+from carray.training.epoch_order import EpochOrder
+from carray.training.rank_processes import run_on_ranks, start_ranks
+from carray.training.ranks import SoloRanks, TorchRanks
+from carray.training.runner import TrialRunner
 from tests.training.orders import new_runner, order_of, run, scores_of, small_config
 
 CONFIG = small_config(epochs=2, device_batch_size=8, ema_decay=0.5, augment__strength=0.2)
 WILD = small_config(
-    backbone="lcnet_035", optimizer__name="sgd", optimizer__lr=10.0, optimizer__weight_decay=1.0
+    backbone="lcnet_035",
+    device_batch_size=8,
+    optimizer__name="sgd",
+    optimizer__lr=10.0,
+    optimizer__weight_decay=1.0,
 )
 
-RANK_PROGRAM = """
-import json, os, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from carray.config import build_config
-from carray.errors import TrialFailed
-from carray.training.epoch_order import EpochOrder
-from carray.training.ranks import TorchRanks
-from carray.training.runner import TrialRunner
 
-rank, port, data, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
-config, wild = (build_config(json.loads(text)) for text in sys.argv[5:7])
-torch.distributed.init_process_group(
-    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-)
-ranks = TorchRanks()
-told = {
-    "sum": ranks.all_sum(torch.tensor([1.0 + rank], dtype=torch.float64)).item(),
-    "object": ranks.broadcast_object({"from": rank}),
-    "any": [ranks.any(rank == 1), ranks.any(False)],
-}
-runner = TrialRunner(ranks, torch.device("cpu"), 1)
+def be_rank(rank: int, data: str, folder: Path, configs: Sequence[str]) -> None:
+    """Carry out orders as one of two ranks; leave what they came to in `folder/RANK.json`."""
+    torch.set_num_threads(1)
+    config, wild = (build_config(json.loads(text)) for text in configs)
+    meeting = (folder / "meeting").as_uri()
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    ranks = TorchRanks()
+    told: dict[str, Any] = {
+        "sum": ranks.all_sum(torch.tensor([1.0 + rank], dtype=torch.float64)).item(),
+        "object": ranks.broadcast_object({"from": rank}),
+        "any": [ranks.any(rank == 1), ranks.any(False)],
+    }
+    runner = TrialRunner(ranks, torch.device("cpu"), 1)
 
-def order(name, config, epoch):
-    return EpochOrder(
-        trial=name, folder=str(folder / name), data=data, config=config, epoch=epoch
+    def order(name: str, config: TrialConfig, epoch: int) -> EpochOrder:
+        return EpochOrder(
+            trial=name, folder=str(folder / name), data=data, config=config, epoch=epoch
+        )
+
+    told["rows"] = [runner.run_epoch(order("both", config, e)).metrics for e in (1, 2)]
+    assert runner.live is not None
+    told["sums"] = [
+        sum(p.double().sum().item() for p in c.state_dict().values())
+        for c in (runner.live.classifier, runner.live.judged)
+    ]
+    runner.finish(order("both", config, 2))
+    try:
+        runner.run_epoch(order("wild", wild, 1))
+    except TrialFailed as error:
+        told["failed"] = str(error)
+    gradual = config.model_copy(
+        update={"finetune": config.finetune.model_copy(update={"policy": "gradual"})}
     )
-
-told["rows"] = [runner.run_epoch(order("both", config, e)).metrics for e in (1, 2)]
-told["sums"] = [
-    sum(p.double().sum().item() for p in c.state_dict().values())
-    for c in (runner.live.classifier, runner.live.judged)
-]
-runner.finish(order("both", config, 2))
-try:
-    runner.run_epoch(order("wild", wild, 1))
-except TrialFailed as error:
-    told["failed"] = str(error)
-gradual = config.model_copy(
-    update={"finetune": config.finetune.model_copy(update={"policy": "gradual"})}
-)
-told["gradual"] = [runner.run_epoch(order("gradual", gradual, e)).metrics for e in (1, 2)]
-print(json.dumps(told))
-torch.distributed.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads may abort an interpreter that winds down
-"""
+    told["gradual"] = [runner.run_epoch(order("gradual", gradual, e)).metrics for e in (1, 2)]
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()
+    os._exit(0)  # gloo's threads may abort an interpreter that winds down
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> list[dict[str, Any]]:
     """What two processes said of the same orders, and the folder they left them in."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     configs = [json.dumps(flatten(config)) for config in (CONFIG, WILD)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK_PROGRAM, str(rank), port, str(toy_data), folder, *configs],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    return [json.loads(out.splitlines()[-1]) | {"folder": str(folder)} for out in outputs]
+    start_ranks(be_rank, (str(toy_data), folder, configs), 2)
+    texts = [(folder / f"{rank}.json").read_text() for rank in (0, 1)]
+    return [json.loads(text) | {"folder": str(folder)} for text in texts]
 
 
 def test_sums_objects_and_flags_are_shared(told: list[dict[str, Any]]) -> None:
