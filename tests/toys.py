@@ -13,9 +13,9 @@ from carray.data.synthetic import render_toycars
 
 @pytest.fixture(scope="session")
 def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """12 classes of 16 toy cars, prepared with every split."""
+    """12 classes of 10 toy cars, prepared with every split."""
     folder = tmp_path_factory.mktemp("toys")
-    images = render_toycars(folder / "images", seed=3, images_per_class=16)
+    images = render_toycars(folder / "images", seed=3, images_per_class=10)
     return prepare(images, folder / "data", val=0.2, blend=0.15, test=0.15)
 
 

@@ -142,6 +142,7 @@ def test_a_trial_killed_at_its_early_stop_does_not_train_on(tmp_path: Path, toy_
 
 def test_a_failed_trial_says_why_in_its_record(tmp_path: Path, toy_data: Path) -> None:
     wild = SMALL | {
+        "device_batch_size": 8,
         "optimizer.name": "sgd",
         "optimizer.lr": 10.0,
         "optimizer.weight_decay": 1.0,
