@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CARRAY_RUNS", "CARRAY_WEIGHTS"):
     os.environ.pop(_name, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m ray`, pass over files without such a test: to import them takes as long as one."""
+    if config.option.markexpr == "ray" and collection_path.name.startswith("test_"):
+        return None if "mark.ray" in collection_path.read_text() else True
+    return None
 
 
 @pytest.fixture(autouse=True)
