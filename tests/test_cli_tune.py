@@ -11,7 +11,12 @@ import pytest
 from carray import api
 from carray.cli import main
 from carray.runs_folder import RunsFolder
+from carray.search import run
+from carray.tracking import SubprocessTracker
 from tests.reports.studies import make_study
+from tests.search.studies import LocalCluster, local
+
+__all__ = ["local"]
 
 GOOD = """
 version: 1
@@ -144,14 +149,15 @@ def test_a_study_of_which_no_trial_got_through_an_epoch_ends_with_1(
     assert tune(capsys, "cars")[0] == code
 
 
-@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_tracking_server_that_does_not_answer_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    local: LocalCluster,
     toy_data: Path,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(run, "SubprocessTracker", SubprocessTracker)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{NOBODY}")
     space = tmp_path / "space.yaml"
     space.write_text(GOOD)

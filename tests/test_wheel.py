@@ -105,7 +105,7 @@ def test_a_space_of_ones_own_is_found_before_the_shipped_one(carray: Path, tmp_p
 def test_the_demo_and_a_search_of_backbones_run_in_an_empty_folder(
     carray: Path, tmp_path: Path
 ) -> None:
-    small = ("--trials", "1", "--images-per-class", "12")
+    small = ("--trials", "1", "--images-per-class", "6")
     said = run(carray, tmp_path, "demo", *small)
     assert (tmp_path / "demo" / "study.png").exists()
     assert (tmp_path / "demo" / "runs" / "models" / "demo" / "card.json").exists()

@@ -4,7 +4,6 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +52,12 @@ ALL_QUERIES = [(file.stem, *query) for file in FILES for query in queries_of(fil
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+def exported(ray_instance: None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """What a node's metrics port serves while a ledger of three trials tells `StudyGauges`."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        _system_config={"metrics_report_interval_ms": 500},
-    )
-    try:
-        run_three_trials(StudyFolder(tmp_path_factory.mktemp("runs") / "study"))
-        yield scrape(ray.nodes()[0])
-    finally:
-        ray.shutdown()
+    run_three_trials(StudyFolder(tmp_path_factory.mktemp("runs") / "study"))
+    return scrape(ray.nodes()[0])
 
 
 def run_three_trials(folder: StudyFolder) -> None:

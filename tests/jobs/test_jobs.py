@@ -153,7 +153,7 @@ def test_a_killed_job_leaves_nothing_and_a_copy_of_the_project_goes_on_with_its_
     head: Head,
 ) -> None:
     """The literal form, with the job's own data and space; then another that names both."""
-    data = api.toy_data(head.runs / "demo", images_per_class=12)
+    data = api.toy_data(head.runs / "demo", images_per_class=6)
     with head.start("--", "jobs/tune_backbones.py", *TINY, "--study", "cars") as process:
         assert process.stdout is not None
         for line in process.stdout:

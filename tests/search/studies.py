@@ -134,19 +134,32 @@ def _here(address: str | None = None) -> Iterator[None]:
 @pytest.fixture
 def local_tune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tune in this process; its trainables' folders go with the test's."""
-    monkeypatch.setattr(tune, "Tuner", LocalTuner)
-    folder = str(tmp_path / "trainables")
-    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", folder)
+    _tune_here(monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch, local_tune: None) -> Iterator[LocalCluster]:
-    """`run_study` without Ray: lanes, Tune, nodes and the tracker are of this process."""
+def local(tmp_path: Path) -> Iterator[LocalCluster]:
+    """`run_study` without Ray, from the test's beginning to its end."""
+    with studies_here(tmp_path) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def studies_here(folder: Path) -> Iterator[LocalCluster]:
+    """Have `run_study` do without Ray: lanes, Tune, nodes and the tracker are of this process."""
     cluster = LocalCluster()
-    monkeypatch.setattr(session, "ray_lanes", cluster.begin)
-    monkeypatch.setattr(run, "connected", _here)
-    monkeypatch.setattr(run, "RayCluster", lambda: cluster)
-    monkeypatch.setattr(run, "SubprocessTracker", LocalTracker)
-    yield cluster
+    with pytest.MonkeyPatch.context() as patch:
+        _tune_here(patch, folder)
+        patch.setattr(session, "ray_lanes", cluster.begin)
+        patch.setattr(run, "connected", _here)
+        patch.setattr(run, "RayCluster", lambda: cluster)
+        patch.setattr(run, "SubprocessTracker", LocalTracker)
+        yield cluster
     for lanes in cluster.lanes:
         lanes.mailbox.end()
+
+
+def _tune_here(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setattr(tune, "Tuner", LocalTuner)
+    trainables = str(folder / "trainables")
+    patch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", trainables)

@@ -40,6 +40,7 @@ from tests.search.studies import (
     local,
     local_tune,
     request,
+    studies_here,
 )
 from tests.tracking.stores import with_store
 
@@ -121,6 +122,7 @@ def kill_the_mailbox() -> None:
 def test_a_mailbox_that_dies_interrupts_the_study_and_fails_no_trial(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
+    """Lanes of this process bring it to its end."""
     with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, trials=3, concurrent=1)
     board = Listener()
@@ -130,11 +132,12 @@ def test_a_mailbox_that_dies_interrupts_the_study_and_fails_no_trial(
     folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
     assert [record.state for record in folder.records()] == ["complete", "running"]
     assert folder.state() == "interrupted"
+    assert live_groups() == []
     again = Listener()
-    run_study(wanted, again)
+    with studies_here(tmp_path):
+        run_study(wanted, again)
     check_left(folder)
     assert len(again.epochs) in (5, 6), "what the second trial had is not trained again"
-    assert live_groups() == []
 
 
 def test_two_ranks_a_trial_of_which_one_is_killed_and_one_lacks_memory(
