@@ -18,13 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from carray.errors import ConfigError, did_you_mean
+from carray.errors import ConfigError, describe, did_you_mean
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
 HeadKind = Literal[
     "linear", "bn_linear", "mlp", "ml_decoder", "linear_probe", "random_forest", "knn"
 ]
+ClassSampling = Literal["natural", "sqrt", "balanced"]
 CLASSICAL_HEADS = ("linear_probe", "random_forest", "knn")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
@@ -157,6 +158,14 @@ class LossConfig(Part):
     name: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     focal_gamma: float = Field(2.0, ge=0, le=10)
+    class_weights: Literal["none", "sqrt", "balanced", "effective"] = "none"
+    """What an image of a rare class counts more: by the root of its class's images, by their
+    number, or by their effective number."""
+    effective_beta: float = Field(0.999, ge=0, lt=1)
+    """Of the effective number; near 1 it is the number itself."""
+    logit_adjustment: float = Field(0.0, ge=0, le=5)
+    """How far training moves logits by the classes' log shares, so that rare ones are answered as
+    often as others: 1 aims at balanced accuracy; 0: off."""
 
 
 class AugmentConfig(Part):
@@ -213,6 +222,9 @@ class TrialConfig(Part):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    class_sampling: ClassSampling = "natural"
+    """How often an epoch draws a class: once an image; by the root of its images; all alike. The
+    last two draw with repeats."""
     device_batch_size: int = Field(32, ge=1, le=65536)
     """Images a rank takes in one step."""
     accumulation: int = Field(1, ge=1, le=1024)
@@ -380,16 +392,3 @@ def build_config(params: Mapping[str, Any], base: TrialConfig | None = None) -> 
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe(error)) from None
-
-
-def describe(error: ValidationError) -> str:
-    """Say a pydantic error in one sentence: every bad name, its value and the rule."""
-    problems = []
-    for problem in error.errors():
-        path = ".".join(str(step) for step in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        is_there = problem["type"] != "missing"  # else the input is all that is
-        given = f"={problem['input']!r}" if is_there else ""
-        problems.append(f"{path}{given}: {message}" if path else message)
-    return "; ".join(problems)

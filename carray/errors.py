@@ -26,6 +26,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from pydantic import ValidationError
+
 from carray.masking import masked
 
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
@@ -156,3 +158,16 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     near = [repr(each) for each in get_close_matches(word, list(known), n=most)]
     listed = ", ".join(near[:-1]) + " or " * (len(near) > 1) + "".join(near[-1:])
     return f"; did you mean {listed}?" if near else ""
+
+
+def describe(error: ValidationError) -> str:
+    """Say a pydantic error in one sentence: every bad name, its value and the rule."""
+    problems = []
+    for problem in error.errors():
+        path = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        is_there = problem["type"] != "missing"  # else the input is all that is
+        given = f"={problem['input']!r}" if is_there else ""
+        problems.append(f"{path}{given}: {message}" if path else message)
+    return "; ".join(problems)

@@ -7,8 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from carray.config import describe
-from carray.errors import RecordError
+from carray.errors import RecordError, describe
 from carray.files import write_text
 
 

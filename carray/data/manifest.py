@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from carray.config import describe
-from carray.errors import DataError
+from carray.errors import DataError, describe
 from carray.files import write_text, written_aside
 from carray.typing import Rows
 

@@ -18,10 +18,12 @@ from carray.models.freezing import set_train_mode, set_trainable
 from carray.training.compute.out_of_memory import PeakMemory, agree_on_memory
 from carray.training.evaluation import stored_features
 from carray.training.features.frozen import FeatureBatch, FeaturePlan, features_to_device
+from carray.training.losses import drawn_counts
 from carray.training.optimizer import start_momenta
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
 from carray.training.trial_state import LiveTrial, compile_step
+from carray.typing import AnyFloats
 
 OnBatch = Callable[[int], None]
 CHECK_EVERY_STEPS = 20  # a look at the loss waits for the device, and for the other ranks
@@ -89,6 +91,7 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         ranks.rank,
         ranks.world_size,
         config.device_batch_size,
+        _odds(live),
     )
     return TrainPlan(
         images=live.data.images,
@@ -100,6 +103,16 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         mixes=epoch <= config.cycle_end(epoch) - config.augment.mix_off_epochs,
         on_device=live.numerics.device.type != "cpu",
     )
+
+
+def _odds(live: LiveTrial) -> AnyFloats | None:
+    """Return how often each training image is drawn, over the others; None: once an epoch."""
+    if live.config.class_sampling == "natural":
+        return None
+    labels = live.data.images.labels[live.data.train]
+    counts = torch.bincount(torch.from_numpy(labels))
+    odds = drawn_counts(counts, live.config.class_sampling) / counts.clamp(min=1)
+    return odds.numpy()[labels]
 
 
 def _on_features(

@@ -22,7 +22,7 @@ from carray.models.weights import PathLike
 from carray.training.compute.cuda_graphs import GraphedClassifier
 from carray.training.dataset import TrialData
 from carray.training.ema import AveragedWeights
-from carray.training.losses import Loss, build_loss, chance_loss
+from carray.training.losses import Loss, build_loss, chance_loss, drawn_counts
 from carray.training.optimizer import build_optimizer
 from carray.training.schedule import Plateau
 
@@ -199,7 +199,7 @@ def build_live(
     # torch's stubs know no memory format in Module.to
     classifier = built.classifier.to(device, memory_format=numerics.memory_format)  # type: ignore[call-overload]
     labels = torch.from_numpy(data.images.labels[data.train])
-    counts = torch.bincount(labels, minlength=num_classes)
+    counts = drawn_counts(torch.bincount(labels, minlength=num_classes), config.class_sampling)
     return LiveTrial(
         trial=trial,
         config=config,
@@ -210,11 +210,11 @@ def build_live(
         classifier=classifier,
         optimizer=build_optimizer(classifier, config.optimizer),
         scaler=torch.amp.GradScaler(device.type, enabled=numerics.autocast_dtype is torch.float16),
-        loss=build_loss(config.loss, num_classes),
+        loss=build_loss(config.loss, counts.to(device)),
         averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
         initialisation=built.initialisation,
         parameters=built.parameters,
-        chance_loss=chance_loss(config.loss, counts / len(data.train)),
+        chance_loss=chance_loss(config.loss, counts),
     )
 
 

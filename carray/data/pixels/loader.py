@@ -33,7 +33,7 @@ from carray.data.pixels.augmentation import (
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.mixup import MixParams, sample_mix
 from carray.errors import DataError
-from carray.typing import Rows
+from carray.typing import AnyFloats, Rows
 
 BATCHES_AHEAD = 3
 _SHUFFLE, _AUGMENT, _VIEW = 1, 2, 3  # keep the streams of random numbers apart
@@ -203,13 +203,20 @@ def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def train_rows(
-    rows: Rows, seed: int, epoch: int, rank: int, world_size: int, batch_size: int
+    rows: Rows,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    odds: AnyFloats | None = None,
 ) -> tuple[Rows, int]:
     """Return this rank's rows of one epoch, and its batch size.
 
     The permutation is the same on all ranks; each takes every `world_size`-th row. All ranks do
     equally many full steps: the rest of the permutation is left out, another rest each epoch. A
-    data set smaller than one global batch is one batch.
+    data set smaller than one global batch is one batch. With `odds`, one a row, as many rows are
+    drawn by them, with repeats, in place of the permutation.
 
     Raises:
         DataError: there are fewer images than ranks.
@@ -218,7 +225,11 @@ def train_rows(
         raise DataError(
             f"{len(rows)} training images can't be split over {world_size} ranks; use fewer ranks"
         )
-    order = np.random.default_rng((seed, epoch, 0, _SHUFFLE)).permutation(rows)
+    rng = np.random.default_rng((seed, epoch, 0, _SHUFFLE))
+    if odds is None:
+        order = rng.permutation(rows)
+    else:
+        order = rng.choice(rows, len(rows), p=odds / odds.sum())
     share = len(rows) // world_size
     size = min(batch_size, share)
     return order[rank::world_size][: share // size * size], size

@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from carray.config import build_config, describe
-from carray.errors import ConfigError, RecordError
+from carray.config import build_config
+from carray.errors import ConfigError, RecordError, describe
 from carray.files import write_text
 from carray.runs_folder import RunsFolder
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances

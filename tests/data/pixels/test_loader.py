@@ -42,6 +42,15 @@ def train_plan(images: Images, epoch: int = 1, **changes: object) -> TrainPlan:
     return replace(plan, **changes)  # type: ignore[arg-type]
 
 
+def test_rows_may_be_drawn_by_odds_the_same_on_all_ranks() -> None:
+    rows, odds = np.arange(100), np.r_[np.full(90, 1.0), np.full(10, 9.0)]
+    drawn = [train_rows(rows, 3, 1, rank, 2, 5, odds)[0] for rank in range(2)]
+    rare = np.mean([np.mean(train_rows(rows, 3, e, 0, 1, 5, odds)[0] >= 90) for e in range(40)])
+    assert rare == pytest.approx(0.5, abs=0.03)
+    whole = train_rows(rows, 3, 1, 0, 1, 5, odds)[0]
+    assert np.array_equal(np.sort(np.concatenate(drawn)), np.sort(whole))
+
+
 def test_batches_do_not_depend_on_the_threads(images: Images) -> None:
     plan = train_plan(images)
     alone = [plan.make(index) for index in range(len(plan))]
