@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from carray.errors import ConfigError, describe, did_you_mean
+from carray.optimizers import OPTIMIZERS
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
@@ -32,21 +33,6 @@ Compile = Literal["auto", "on", "off"]
 BestMetric = Literal[
     "val/log_loss", "val/top1", "val/top5", "val/macro_f1", "val/balanced_accuracy"
 ]
-OPTIMIZERS = (
-    *("adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad"),
-    *("adam", "adamax", "adamc", "adamp", "adamuon", "adamw", "adan", "adanw", "adopt"),
-    *("adoptc", "adoptw", "cadafactor", "cadafactorbv", "cadafactorbvc", "cadamc"),
-    *("cadamp", "cadamw", "cadan", "cadanw", "cadopt", "cadoptc", "cadoptw", "clamb"),
-    *("clambw", "claprop", "clion", "clionc", "cmars", "cnadamc", "cnadamw", "crmsproptf"),
-    *("csgdc", "csgdp", "csgdw", "lamb", "lambc", "lambcd", "lambcw", "lambw", "laprop"),
-    *("lapropc", "larc", "lars", "lion", "lionc", "madgrad", "madgradw", "mars"),
-    *("momentum", "muon", "nadam", "nadamc", "nadamuon", "nadamw", "nesterov", "nesterovw"),
-    *("nlarc", "nlars", "nmuon", "novograd", "novogradc", "novogradw", "radabelief"),
-    *("radam", "radamw", "rmsprop", "rmsproptf", "rmsproptfc", "rmsproptfw", "sgd", "sgdc"),
-    *("sgdp", "sgdw"),
-)
-"""timm's names, without those that need another library (apex, bitsandbytes, opt_einsum) or second
-derivatives, and without older versions of others."""
 EXTRA = "optimizer.args."
 """Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
@@ -168,11 +154,24 @@ class LossConfig(Part):
     often as others: 1 aims at balanced accuracy; 0: off."""
 
 
+Share = Annotated[float | None, Field(ge=0, le=1)]
+
+
 class AugmentConfig(Part):
     """Training augmentation; evaluation has none."""
 
     strength: float = Field(0.3, ge=0, le=1)
     """One dial for crop scale, colour jitter, RandAugment and erasing together."""
+    crop_min_area: Share = None
+    """Smallest crop, as a share of the image's area; unset, as those below: by `strength`."""
+    jitter: Share = None
+    """The dial for brightness, contrast, saturation and hue alone."""
+    geometry: Share = None
+    """The dial for rotation, shear and shifts alone."""
+    tone: Share = None
+    """The dial for posterising, solarising and gamma alone."""
+    erasing: Share = None
+    """The dial for erased boxes alone."""
     flip: bool = True
     blur: float = Field(0.0, ge=0, le=1)
     """Share of the images that are blurred (Gaussian, sigma 0.1 to 2 pixels); 0: off."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from carray.config import CLASSICAL_HEADS, OPTIMIZERS, TrialConfig, build_config, flatten
+from carray.config import CLASSICAL_HEADS, TrialConfig, build_config, flatten
 from carray.errors import ConfigError
+from carray.optimizers import OPTIMIZERS
 
 LR = "optimizer.lr"
 BATCH = 32  # images in a step for which the rates hold

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from carray.data.pixels.augmentation import sees_whole_image
 from carray.data.pixels.loader import Batch, Loader, TrainPlan, to_device, train_rows
 from carray.data.pixels.mixup import mix_images, mix_targets
 from carray.errors import TrialFailed
@@ -122,11 +123,8 @@ def _on_features(
     views, mixes = live.config.finetune.feature_views, plan.mixes and live.mixes
     if mixes or not views:
         return None
-    augment = live.config.augment
-    # then every view is the whole image
-    same = augment.strength == 0 and not augment.flip and not augment.blur
     # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
-    view = 0 if same else (epoch - 1) % views
+    view = 0 if sees_whole_image(live.config.augment) else (epoch - 1) % views
     stored = stored_features(live, live.data.train, view, num_loaders)
     if stored is None:
         return None

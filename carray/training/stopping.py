@@ -178,14 +178,17 @@ def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None
 
 
 def _crop_cause(config: TrialConfig) -> str:
-    from carray.data.pixels.augmentation import ranges_for
+    from carray.data.pixels.augmentation import ranges_of
 
-    smallest = ranges_for(config.augment.strength).crop_area_min
+    augment = config.augment
+    smallest = ranges_of(augment).crop_area_min
     if smallest < SMALL_CROP:
-        return (
-            f"crops that lose the object (augment.strength={config.augment.strength:g} cuts down "
-            f"to {smallest:.0%} of the image); lower it"
+        told = (
+            f"strength={augment.strength:g} cuts down to {smallest:.0%} of the image); lower it"
+            if augment.crop_min_area is None
+            else f"crop_min_area={smallest:g}); raise it"
         )
+        return f"crops that lose the object (augment.{told}"
     if config.fit == "crop":
         return "a crop that loses the object (fit=crop cuts off both ends); use squash or pad"
     return (

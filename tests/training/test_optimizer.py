@@ -8,10 +8,11 @@ import pytest
 import torch
 from timm.optim import list_optimizers
 
-from carray.config import OPTIMIZERS, FinetuneConfig, OptimizerConfig, build_config
+from carray.config import FinetuneConfig, OptimizerConfig, build_config
 from carray.errors import ConfigError
 from carray.models.classifier import Classifier, build_classifier
 from carray.models.freezing import set_trainable
+from carray.optimizers import OPTIMIZERS
 from carray.training.optimizer import build_optimizer, param_groups, start_momenta
 
 

@@ -7,13 +7,15 @@ is one affine map, every change of colour one 3 x 4 matrix, every change of tone
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import log, radians
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from carray.config import AugmentConfig
 from carray.typing import AnyFloats
 
 Rng = np.random.Generator
@@ -32,7 +34,6 @@ _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
 class AugmentRanges:
     """What one `strength` means: a row of the table in the documentation."""
 
-    strength: float
     crop_area_min: float
     """Smallest crop, as a share of the image's area; the largest is all of it."""
     crop_aspect_max: float
@@ -69,7 +70,6 @@ def ranges_for(strength: float) -> AugmentRanges:
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must be in [0, 1]")
     return AugmentRanges(
-        strength=strength,
         crop_area_min=1 - 0.92 * strength,
         crop_aspect_max=(4 / 3) ** strength,
         colour=0.4 * strength,
@@ -85,6 +85,32 @@ def ranges_for(strength: float) -> AugmentRanges:
         erase_share=0.4 * strength,
         erase_area_max=0.02 + 0.23 * strength,
     )
+
+
+DIALS = {
+    "jitter": ("colour", "hue"),
+    "geometry": ("geometric_share", "rotate_degrees", "shear", "translate"),
+    "tone": ("tone_share", "posterize_bits", "solarize_from", "gamma"),
+    "erasing": ("erase_share", "erase_area_max"),
+}
+"""What of `AugmentRanges` each dial of its own turns."""
+
+
+def ranges_of(augment: AugmentConfig) -> AugmentRanges:
+    """Return what a configuration means: by its strength, and its own dials where it has some."""
+    own: dict[str, Any] = {}
+    if augment.crop_min_area is not None:
+        own["crop_area_min"] = augment.crop_min_area
+    for dial, names in DIALS.items():
+        if (value := getattr(augment, dial)) is not None:
+            ranges = ranges_for(value)
+            own |= {name: getattr(ranges, name) for name in names}
+    return replace(ranges_for(augment.strength), **own)
+
+
+def sees_whole_image(augment: AugmentConfig) -> bool:
+    """Say whether nothing is changed in training: each image is as it is evaluated."""
+    return ranges_of(augment) == ranges_for(0.0) and not augment.flip and not augment.blur
 
 
 @dataclass(frozen=True)

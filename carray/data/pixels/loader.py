@@ -27,7 +27,7 @@ from carray.data.pixels.augmentation import (
     View,
     concat,
     identity_params,
-    ranges_for,
+    ranges_of,
     sample_params,
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
@@ -86,7 +86,7 @@ class BatchPlan(Protocol[T]):
 def _drawn(
     augment: AugmentConfig, count: int, side_in: int, side_out: int, rng: np.random.Generator
 ) -> AugmentParams:
-    row = ranges_for(augment.strength)
+    row = ranges_of(augment)
     return sample_params(row, augment.flip, count, side_in, side_out, rng, augment.blur)
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from carray.config import InputSpec, TrialConfig
+from carray.config import AugmentConfig, InputSpec, TrialConfig
 from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
 from carray.files import folder_bytes, locked, reserve_disk_space, write_text, written_aside
 from carray.models.backbones import feature_width
@@ -156,9 +156,16 @@ class FrozenBackbone:
             "spec": self.spec.model_dump(),
             "dtype": str(self.numerics.autocast_dtype),
             "is_map": self.classifier.reads_map,
-            "augment": (augment.strength, augment.flip, augment.blur) if augment else None,
+            "augment": _augment_key(augment) if augment else None,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _augment_key(augment: AugmentConfig) -> list[object]:
+    """Return what a view depends on; dials of their own are named where they are set."""
+    dials = ("crop_min_area", "jitter", "geometry", "tone", "erasing")
+    own = {name: value for name in dials if (value := getattr(augment, name)) is not None}
+    return [augment.strength, augment.flip, augment.blur, *([own] if own else [])]
 
 
 def _read_done(file: Path, images: int) -> npt.NDArray[np.bool_]:

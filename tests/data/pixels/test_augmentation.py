@@ -12,15 +12,19 @@ import torch
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.functional import gaussian_blur
 
+from carray.config import AugmentConfig
 from carray.data.pixels.augmentation import (
+    DIALS,
     AugmentParams,
     AugmentRanges,
     affine_of,
     crops_of,
     identity_params,
     ranges_for,
+    ranges_of,
     sample_crops,
     sample_params,
+    sees_whole_image,
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 
@@ -281,3 +285,23 @@ def test_the_same_numbers_draw_the_same_parameters() -> None:
     )
     for name in ("affine", "colour", "tone", "erase", "fill", "blur"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_a_dial_of_its_own_turns_its_own_ranges_alone() -> None:
+    calm, wild = ranges_for(0.0), ranges_for(1.0)
+    assert ranges_of(AugmentConfig(strength=0.3)) == ranges_for(0.3)
+    for dial, names in DIALS.items():
+        ranges = ranges_of(AugmentConfig.model_validate({"strength": 0.0, dial: 1.0}))
+        changed = {name for name, value in vars(ranges).items() if value != vars(calm)[name]}
+        assert changed == set(names)
+        assert all(vars(ranges)[name] == vars(wild)[name] for name in names)
+    assert ranges_of(AugmentConfig(crop_min_area=0.5)).crop_area_min == 0.5
+    turned = [name for names in DIALS.values() for name in names]
+    assert {*turned, "crop_area_min", "crop_aspect_max"} == set(vars(calm))
+
+
+def test_whether_nothing_is_changed_is_known() -> None:
+    assert sees_whole_image(AugmentConfig(strength=0, flip=False))
+    assert sees_whole_image(AugmentConfig(strength=0, flip=False, jitter=0.0))
+    assert not sees_whole_image(AugmentConfig(strength=0, flip=False, jitter=0.1))
+    assert not sees_whole_image(AugmentConfig(strength=0))
