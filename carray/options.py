@@ -13,6 +13,7 @@ class TuneOptions(TypedDict, total=False):
 
     max_epochs: int | None
     concurrent: int | None
+    min_lanes: int | None
     workers_per_trial: int
     gpus_per_trial: float | str | None
     cpus_per_worker: float | None

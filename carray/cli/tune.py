@@ -111,7 +111,20 @@ def tune(
     ] = None,
     concurrent: Annotated[
         int | None,
-        typer.Option(help="Trials at once; default: all that fit.", rich_help_panel=PLACE),
+        typer.Option(
+            "--concurrent",
+            "--lanes",
+            help="Trials at once, a lane each; default: all that fit.",
+            rich_help_panel=PLACE,
+        ),
+    ] = None,
+    min_lanes: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin with so many; add others up to --lanes as nodes join, which Ray's "
+            "autoscaler is asked for.",
+            rich_help_panel=PLACE,
+        ),
     ] = None,
     workers_per_trial: Annotated[
         int, typer.Option(help="DDP ranks of a trial.", rich_help_panel=PLACE)
@@ -177,6 +190,7 @@ def tune(
         runs=runs,
         max_epochs=max_epochs,
         concurrent=concurrent,
+        min_lanes=min_lanes,
         workers_per_trial=workers_per_trial,
         gpus_per_trial=gpus_asked(gpus_per_trial),
         cpus_per_worker=cpus_per_worker,

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +84,8 @@ class Lanes:
         self._groups = groups
         self._threads: list[threading.Thread] = []
         self._nodes_released: set[str] = set()
+        self._lost: dict[int, int] = {}  # lane -> its lives when it lost its node
+        self._added_at: list[float] = []  # when each lane that was added was, monotonic
 
     def place_on(self, nodes: Collection[str]) -> None:
         """Have worker groups that start from now on placed on these nodes alone, by their ids."""
@@ -91,7 +93,22 @@ class Lanes:
 
     def start(self) -> None:
         """Ask for every worker group at once; returns before they are up."""
-        for lane in range(self.num_lanes):
+        self._start(range(self.num_lanes))
+
+    def add(self, count: int) -> None:
+        """Ask for more worker groups."""
+        first = self.num_lanes
+        self.mailbox.add_lanes(count)
+        self.num_lanes += count
+        self._added_at += [time.monotonic()] * count
+        self._start(range(first, self.num_lanes))
+
+    def added_seconds(self) -> float:
+        """Return for how long lanes that were added have been there, all of them together."""
+        return sum(time.monotonic() - added_at for added_at in self._added_at)
+
+    def _start(self, lanes: Iterable[int]) -> None:
+        for lane in lanes:
             thread = threading.Thread(
                 target=self._run_lane, args=(lane,), name=f"lane-{lane}", daemon=True
             )
@@ -110,6 +127,15 @@ class Lanes:
         """Count the lanes that have come up."""
         return sum(life > 0 for life in self.lives())
 
+    def lost(self) -> list[int]:
+        """Return the lanes that have lost their node and are not back."""
+        lives = self.lives() if self._lost else []
+        return [lane for lane, before in self._lost.items() if lives[lane] <= before]
+
+    def present(self) -> int:
+        """Count the lanes that train or may soon: all but those that ended or lost their node."""
+        return self.num_lanes - len(set(self.errors) | set(self.lost()))
+
     def wait_up(self, timeout_seconds: float, unless: Callable[[], bool]) -> int:
         """Wait for the first lane, every lane's failure or `unless`; return how many are up."""
         deadline = time.monotonic() + timeout_seconds
@@ -123,7 +149,10 @@ class Lanes:
         """Let others carry out what lanes on lost nodes had; return those lanes."""
         lost = set(self._groups.lost_nodes()) - self._nodes_released
         self._nodes_released |= lost
-        return self.mailbox.release_lost(lost) if lost else []
+        released = self.mailbox.release_lost(lost) if lost else []
+        lives = self.lives() if released else []
+        self._lost |= {lane: lives[lane] for lane in released}
+        return released
 
     def fail(self, reason: str) -> None:
         """Leave every order, waiting or to come, undone: the study is being stopped."""

@@ -111,6 +111,10 @@ class Mailbox:
             self._close_current(mine, complete)
             self._changed.notify_all()
 
+    async def add_lanes(self, count: int) -> None:
+        """Take more lanes, numbered on."""
+        self._lanes += [_Lane() for _ in range(count)]
+
     async def place_on(self, nodes: Collection[str]) -> None:
         """Take the ids of the nodes that worker groups may be placed on."""
         self._nodes = list(nodes)

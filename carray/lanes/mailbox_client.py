@@ -38,6 +38,9 @@ class MailboxClient(Protocol):
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
 
+    def add_lanes(self, count: int) -> None:
+        """Take more lanes, numbered on."""
+
     def place_on(self, nodes: Collection[str]) -> None:
         """Say on which nodes worker groups may be placed, by their ids."""
 
@@ -130,6 +133,10 @@ class RayMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         """Answer order `sequence`."""
         ray.get(self._actor.answer.remote(lane, sequence, answer))
+
+    def add_lanes(self, count: int) -> None:
+        """Take more lanes, numbered on."""
+        ray.get(self._actor.add_lanes.remote(count))
 
     def place_on(self, nodes: Collection[str]) -> None:
         """Say on which nodes worker groups may be placed, by their ids."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from carray.data.pixels.store import store_place
 from carray.errors import PlanError
+from carray.lanes.lane import Lanes
 from carray.records import TrialRecord
 from carray.search.placement.node_checks import Cluster, NodeChecks
 from carray.search.placement.node_report import NodeQuestion
-from carray.search.placement.plan import Plan
+from carray.search.placement.plan import Node, Plan
+from carray.search.placement.ray_cluster import has_started_ray
 from carray.search.plans import plan_study
 from carray.search.setup import StudySetup, sources_of_weights, store_inputs
+
+LOOK_SECONDS = 2.0  # between two looks at a cluster that is to grow
 
 
 def study_checks(setup: StudySetup, cluster: Cluster, say: Callable[[str], None]) -> NodeChecks:
@@ -32,21 +37,92 @@ def study_question(setup: StudySetup) -> NodeQuestion:
     )
 
 
+def awaited_plan(
+    setup: StudySetup,
+    records: Sequence[TrialRecord],
+    checks: NodeChecks,
+    cluster: Cluster,
+    resolve_gpus: Callable[[Sequence[Node]], float | None],
+) -> Plan:
+    """Fit what is left of the study to the nodes that may hold lanes; wait for `--min-lanes`.
+
+    Meanwhile the cluster is asked for as many lanes as are wanted.
+
+    Raises:
+        PlanError: it doesn't fit, or not in time; nodes that may hold none are named with reasons.
+    """
+    deadline = time.monotonic() + setup.request.place_timeout_seconds
+    while True:
+        checks.look()
+        plan = checked_plan(setup, records, checks, resolve_gpus)
+        least = min(setup.request.min_lanes or 0, plan.most)
+        if setup.request.min_lanes:
+            cluster.request(plan.bundles(plan.most))
+        if plan.lanes >= least:
+            return plan
+        if has_started_ray() or time.monotonic() > deadline:
+            raise PlanError(
+                f"{plan.lanes} of --min-lanes {least} fit on {len(checks.good())} nodes"
+                f"{_refused_text(checks)}; ask for fewer, or join a larger cluster"
+            )
+        time.sleep(LOOK_SECONDS)
+
+
 def checked_plan(
     setup: StudySetup,
     records: Sequence[TrialRecord],
     checks: NodeChecks,
-    gpus_per_trial: float | None,
+    resolve_gpus: Callable[[Sequence[Node]], float | None],
 ) -> Plan:
     """Fit what is left of the study to the nodes that may hold lanes.
 
     Raises:
         PlanError: it doesn't fit; nodes that may hold none are named with their reasons.
     """
+    resources = [node.resources for node in checks.good()]
     try:
-        resources = [node.resources for node in checks.good()]
-        return plan_study(setup, records, resources, gpus_per_trial)
+        return plan_study(setup, records, resources, resolve_gpus(resources))
     except PlanError as error:
-        if not (refused := checks.refused()):
+        if not checks.refused():
             raise
-        raise PlanError(f"{error}; nodes that can't be used: {', '.join(refused)}") from None
+        raise PlanError(f"{error}{_refused_text(checks)}") from None
+
+
+def _refused_text(checks: NodeChecks) -> str:
+    refused = checks.refused()
+    return f"; nodes that can't be used: {', '.join(refused)}" if refused else ""
+
+
+class Growth:
+    """Adds lanes where nodes join, or are mended, up to as many as are wanted.
+
+    Of a Ray that this process has started there is one node, and nothing to add.
+    """
+
+    def __init__(
+        self, lanes: Lanes, checks: NodeChecks, plan: Plan, open_trials: Callable[[], int]
+    ) -> None:
+        self._lanes, self._checks, self._plan = lanes, checks, plan
+        self._open_trials = open_trials  # how many there are still to train
+        self._blamed = 0
+
+    def wanted(self) -> int:
+        """Return how many lanes there should be: as asked for, else those that there were."""
+        return self._plan.most or self._lanes.num_lanes
+
+    def look(self) -> None:
+        """Check nodes, and begin the lanes that they have room for."""
+        if has_started_ray():
+            return
+        unfit = self._lanes.mailbox.unfit_nodes()
+        for nodes, why in unfit[self._blamed :]:
+            self._checks.refuse(nodes, why)
+        self._blamed = len(unfit)
+        self._checks.look()
+        good = self._checks.good()
+        self._lanes.place_on([node.id for node in good])
+        room = self._plan.fit([node.resources for node in good])
+        most = min(self._plan.most or room, self._open_trials(), room)
+        lacking = most - self._lanes.present()
+        if lacking > 0:
+            self._lanes.add(lacking)

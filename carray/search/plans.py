@@ -27,6 +27,7 @@ def plan_study(
         gpus_per_trial=gpus_per_trial,
         cpus_per_worker=request.cpus_per_worker,
         concurrent=request.concurrent,
+        min_lanes=request.min_lanes,
     )
 
 

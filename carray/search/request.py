@@ -39,6 +39,9 @@ class StudyRequest:
     """A folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
     max_epochs: int | None = None
     concurrent: int | None = None
+    """Trials at once, a lane each; with `min_lanes` more than fit now."""
+    min_lanes: int | None = None
+    """Lanes to begin with; others are added as nodes join, which Ray's autoscaler is asked for."""
     workers_per_trial: int = 1
     gpus_per_trial: float | str | None = None
     """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
@@ -118,7 +121,7 @@ def check_numbers(request: StudyRequest) -> None:
         PlanError: one of those that the plan counts with is.
     """
     asked_budget(request)
-    check_counts(request.workers_per_trial, request.concurrent)
+    check_counts(request.workers_per_trial, request.concurrent, request.min_lanes)
     if request.goal not in GOALS:
         raise ConfigError(f"--goal {request.goal!r} must be {' or '.join(GOALS)}")
     gpus, seconds = request.gpus_per_trial, request.time_budget_seconds

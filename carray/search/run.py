@@ -8,7 +8,7 @@ same arguments goes on where the last call ended; with more trials it extends th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -18,11 +18,12 @@ from carray.errors import RESUMES, ClusterError
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
-from carray.search.nodes import checked_plan, study_checks
+from carray.search.nodes import awaited_plan, study_checks
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.mirror import mirrored_study
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
+from carray.search.placement.plan import Node
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error
 from carray.search.placement.ray_nodes import RayCluster
 from carray.search.plans import refit_plan
@@ -88,14 +89,12 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board)
         interrupts.take()
-        checks = study_checks(setup, RayCluster(), board.note)
+        cluster = RayCluster()
+        checks = study_checks(setup, cluster, board.note)
+        gpus = _gpu_share_once(setup, board)
+        stack.callback(cluster.request, [])
         with waiting_for("the check of the nodes", board.note):
-            checks.look()
-        good = [node.resources for node in checks.good()]
-        gpus = resolve_gpu_share(
-            request.gpus_per_trial, setup.space, setup.manifest, good, board.note
-        )
-        plan = checked_plan(setup, records, checks, gpus)
+            plan = awaited_plan(setup, records, checks, cluster, gpus)
         if setup.space_note:
             board.note(setup.space_note)
         check_budget(request, plan)
@@ -116,7 +115,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         for line in [] if ledger.records else setup.starts.lines():
             board.note(line)
         board.known(ledger.records + ledger.refits)
-        plans = plan, refit_plan(setup, good, gpus)
+        good = [node.resources for node in checks.good()]
+        plans = plan, refit_plan(setup, good, gpus(good))
         session = Session(setup, plans, ledger, board, interrupts, checks, lanes, called_at)
         if mirror:
             session.on_deleted, mirror.on_taken = mirror.weights_deleted, session.stop
@@ -131,6 +131,20 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     if ledger.stopped == LANES_ENDED:
         raise ClusterError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
     return setup.folder
+
+
+def _gpu_share_once(setup: StudySetup, board: Board) -> Callable[[Sequence[Node]], float | None]:
+    """Return what says a trial's GPUs by the nodes that there are; it measures them once."""
+    known: list[float | None] = []
+
+    def resolve(nodes: Sequence[Node]) -> float | None:
+        asked = setup.request.gpus_per_trial
+        if not known:
+            share = resolve_gpu_share(asked, setup.space, setup.manifest, nodes, board.note)
+            known.append(share)
+        return known[0]
+
+    return resolve
 
 
 def _join_cluster(setup: StudySetup, stack: ExitStack, board: Board) -> Future[None]:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -22,6 +23,7 @@ from carray.search.disk_budget import DiskBudget
 from carray.search.extension import continuation_text, worth_continuing
 from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
+from carray.search.nodes import Growth
 from carray.search.observers.console import Board
 from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
@@ -131,7 +133,7 @@ class Session:
     def outcome(self) -> dict[str, Any]:
         """Return what the study's record says of how it stands, and of what it has cost."""
         is_done = self._has_ended and not _unfinished(self._ledger.records)
-        held = held_by_lane(self._plan, self._price).cost(self._plan.lanes * self._seconds())
+        held = held_by_lane(self._plan, self._price).cost(self._lane_seconds())
         before = self._setup.study.cost
         return {
             "state": "complete" if is_done else "interrupted",
@@ -143,6 +145,10 @@ class Session:
     def _seconds(self) -> float:
         """Return for how long lanes have been held; none are where nothing was left to do."""
         return time.monotonic() - self._began_at if self._has_held else 0.0
+
+    def _lane_seconds(self) -> float:
+        added = self._lanes.added_seconds() if self._lanes else 0.0
+        return self._plan.lanes * self._seconds() + added
 
     def _is_budget_spent(self) -> bool:
         cut = any(record.reason == TIME_BUDGET for record in self._ledger.records)
@@ -303,8 +309,21 @@ class Session:
             build_stores(self._setup)  # while the worker groups start
         with self._interrupts.gently(self._stopper(lanes)):
             self._wait_for(lanes)
-            with watched(lanes, self._ledger, self._board.note):
+            growth = self._growth(lanes)
+            with watched(lanes, self._ledger, self._board, growth):
                 yield lanes
+
+    def _growth(self, lanes: Lanes) -> Growth:
+        """Return what adds lanes to the search; what a refit or a budget of devices has stays."""
+        plan = self._plan if lanes is self._lanes else self._refit_plan
+        budget = asked_budget(self._request)
+        if lanes is not self._lanes or (budget and budget.unit != "s"):
+            plan = replace(plan, most=plan.lanes)
+        return Growth(lanes, self._checks, plan, self._open_trials)
+
+    def _open_trials(self) -> int:
+        ended = sum(record.state.is_finished() for record in self._ledger.records)
+        return self._ledger.study.trials - ended
 
     def _wait_for(self, lanes: Lanes) -> None:
         timeout, wanted = self._request.place_timeout_seconds, lanes.num_lanes

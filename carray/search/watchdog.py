@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import ray
 
@@ -19,27 +20,59 @@ SILENT_SECONDS = 600.0  # without an epoch, and three times the longest so far, 
 SAY_AFTER_SECONDS = 60.0  # a lane that is down for longer is named, and again as often
 
 
+class Screen(Protocol):
+    """Where it is shown: a study's board."""
+
+    def note(self, text: str) -> None:
+        """Show a sentence."""
+
+    def lanes(self, up: int, wanted: int, lost: int) -> None:
+        """Show how many lanes are up, of those wanted, and how many have lost their node."""
+
+
+class Grows(Protocol):
+    """What adds lanes to those that are watched: `Growth`."""
+
+    def wanted(self) -> int:
+        """Return how many lanes there should be."""
+
+    def look(self) -> None:
+        """Begin the lanes that there is room for."""
+
+
 @contextlib.contextmanager
-def watched(lanes: Lanes, ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
-    """Say which lanes are missing; end the search if every lane is gone for good."""
+def watched(lanes: Lanes, ledger: Ledger, screen: Screen, growth: Grows) -> Iterator[None]:
+    """Say which lanes are missing; add some; end the search if every lane is gone for good."""
     over = threading.Event()
-    watch = Watch(lanes, ledger, say)
-    thread = threading.Thread(target=_keep_watch, args=(watch, over), daemon=True)
-    thread.start()
+    watch = Watch(lanes, ledger, screen.note)
+
+    def look() -> bool:
+        has_ended = watch.has_ended_search()
+        watch.look()  # after it: what has ended is said as well
+        if (counts := watch.counts(growth.wanted())) is not None:
+            screen.lanes(*counts)
+        return has_ended
+
+    # apart: a node that doesn't answer a check must not keep another's loss from being seen
+    looks: list[Callable[[], object]] = [look, growth.look]
+    threads = [threading.Thread(target=_repeat, args=(each, over), daemon=True) for each in looks]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
-def _keep_watch(watch: Watch, over: threading.Event) -> None:
-    while True:
-        is_over = over.wait(LOOK_SECONDS) or watch.has_ended_search()
+def _repeat(look: Callable[[], object], over: threading.Event) -> None:
+    """Look now and then, and a last time: what came back just now is said as well."""
+    is_over = False
+    while not is_over:
+        is_over = over.wait(LOOK_SECONDS)
         with contextlib.suppress(ray.exceptions.RayError):
-            watch.look()  # a last time too: what came back or ended just now is said as well
-        if is_over:
-            return
+            is_over = bool(look()) or is_over
 
 
 class Watch:
@@ -58,7 +91,8 @@ class Watch:
         self._clock = clock  # the ledger's
         self._start = self._said_at = self._silence_said_at = clock()
         self._ended: set[int] = set()
-        self._lives = [1] * lanes.num_lanes
+        self._lives: list[int] = []
+        self._counts: tuple[int, int, int] | None = None  # those shown last
         self._retired = 0
 
     def has_ended_search(self) -> bool:
@@ -69,6 +103,20 @@ class Watch:
         self._lanes.fail(INTERRUPTED)
         return True
 
+    def counts(self, wanted: int) -> tuple[int, int, int] | None:
+        """Return (up, wanted, lost) where that is worth showing: it differs from what was planned.
+
+        None where lanes are only coming up, and where it was shown before.
+        """
+        lost, gone = set(self._lanes.lost()), set(self._lanes.errors)
+        up = {lane for lane, life in enumerate(self._lanes.lives()) if life > 0}
+        counts = len(up - lost - gone), wanted, len(lost)
+        is_planned = wanted <= self._lanes.num_lanes and not (lost or gone)
+        if counts == self._counts or (is_planned and self._counts is None):
+            return None
+        self._counts = counts
+        return counts
+
     def look(self) -> None:
         """Say which lanes ended for good, lost a node, came back, retired, or are not placed."""
         for lane in sorted(set(self._lanes.errors) - self._ended):
@@ -77,6 +125,7 @@ class Watch:
         for lane in self._lanes.release_lost():
             self._say(f"lane {lane} has lost its node; its trial goes on on the next free lane")
         lives = self._lanes.lives()
+        self._lives += [1] * (len(lives) - len(self._lives))
         for lane, (life, before) in enumerate(zip(lives, self._lives, strict=True)):
             if life > before:
                 self._say(f"lane {lane} lost a rank and is back; its epoch was begun again")

@@ -92,6 +92,7 @@ class StandIn:
 
     def __init__(self, num_lanes: int, epoch_seconds: float) -> None:
         self.num_lanes = num_lanes
+        self.present = lambda: num_lanes
         actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000)
         self.mailbox = RayMailbox(actor.remote(epoch_seconds))
 

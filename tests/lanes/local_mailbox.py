@@ -60,6 +60,9 @@ class LocalMailbox:
     def answer(self, lane: int, sequence: int, answer: Answer) -> None:
         self._ask(self._box.answer(lane, sequence, answer), None)
 
+    def add_lanes(self, count: int) -> None:
+        self._ask(self._box.add_lanes(count), None)
+
     def place_on(self, nodes: Collection[str]) -> None:
         self._ask(self._box.place_on(nodes), None)
 

@@ -46,12 +46,16 @@ class Listener(Board):
         super().__init__(stream=io.StringIO())
         self.epochs: list[TrialRecord] = []
         self.notes: list[str] = []
+        self.counts: list[tuple[int, int, int]] = []  # of lanes: up, wanted, lost
         self.after: dict[int, Callable[[], object]] = {}
 
     def epoch_ended(self, record: TrialRecord) -> None:
         super().epoch_ended(record)
         self.epochs.append(record)
         self.after.get(len(self.epochs), int)()
+
+    def lanes(self, up: int, wanted: int, lost: int) -> None:
+        self.counts.append((up, wanted, lost))
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -106,6 +110,8 @@ class LocalCluster:
     answers: dict[str, Answer] = field(default_factory=dict)
     """What nodes say when they are checked, by id, which is the node's number."""
     lanes: list[FakeLanes] = field(default_factory=list)
+    asked: list[list[dict[str, float]]] = field(default_factory=list)
+    """What the autoscaler was asked for, each time something else."""
 
     def nodes(self) -> list[ClusterNode]:
         """Return the nodes as Ray would."""
@@ -119,6 +125,11 @@ class LocalCluster:
         return {
             node.id: self.answers.get(node.id) or node_report(question) for node, question in asked
         }
+
+    def request(self, bundles: Sequence[dict[str, float]]) -> None:
+        """Note what is asked for."""
+        if self.asked[-1:] != [list(bundles)]:
+            self.asked.append(list(bundles))
 
     def begin(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> FakeLanes:
         """Make lanes as `ray_lanes` does."""

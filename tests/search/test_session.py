@@ -7,7 +7,8 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialState
 from carray.reports.study import study_lines
-from carray.search import session, watchdog
+from carray.search import nodes, session, watchdog
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
 from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
@@ -58,6 +59,64 @@ def test_lanes_are_planned_on_checked_nodes_alone(
     board.after = {1: lambda: placed.append(local.lanes[0].mailbox.nodes())}
     check_left(run_study(wanted, board))
     assert placed == [["0", "1"]]
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(nodes, "LOOK_SECONDS", 0.01)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_study_begins_with_few_lanes_and_takes_more_as_nodes_join(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, quick_looks: None
+) -> None:
+    """A second node is bad, a third is good and then lost; the first has a trial all the while."""
+    shape = {"gpus_per_trial": 0.0, "cpus_per_worker": 1.0}
+    wanted = request(toy_data, tmp_path, trials=6, concurrent=3, min_lanes=1, **shape)
+    local.resources, board = [{"CPU": 1.2}], Listener()
+    local.answers["1"] = "no answer within 60 s"
+    stall = local.fakes.faults.stalls(trial=0, epoch=2)
+
+    def come_and_go() -> None:
+        assert stall.reached.wait(WAIT_SECONDS)
+        local.resources += [{"CPU": 1.2}, {"CPU": 1.2}]
+        eventually(lambda: board.counts[-1:] == [(2, 3, 0)])
+        del local.resources[2]
+        local.fakes.faults.lost_nodes.add("1")  # the node of lane 1
+        eventually(lambda: board.counts[-1:] == [(1, 3, 1)])
+        stall.go.set()
+
+    others = threading.Thread(target=come_and_go)
+    others.start()
+    check_left(run_study(wanted, board))
+    others.join()
+    assert local.asked == [[{"CPU": 1.0}] * 3, []]
+    assert board.notes.count("node 10.0.0.1: no answer within 60 s; it gets no lane") == 1
+
+
+def test_lanes_that_nothing_can_hold_yet_are_waited_for(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, quick_looks: None
+) -> None:
+    empty: list[Mapping[str, float]] = [{"CPU": 0.0}]
+    local.resources = list(empty)
+    options = {"trials": 2, "concurrent": 2, "min_lanes": 2, "place_timeout_seconds": 0.1}
+    with pytest.raises(PlanError, match="give both --gpus-per-trial and --cpus-per-worker"):
+        run_study(request(toy_data, tmp_path, **options), Listener())
+    options |= {"gpus_per_trial": 0.0, "cpus_per_worker": 1.0}
+    with pytest.raises(PlanError, match=r"^0 of --min-lanes 2 fit on 1 nodes; ask for fewer"):
+        run_study(request(toy_data, tmp_path, **options), Listener())
+    options["place_timeout_seconds"] = WAIT_SECONDS
+    grown = threading.Timer(0.2, lambda: local.resources.append({"CPU": 3.0}))
+    grown.start()
+    check_left(run_study(request(toy_data, tmp_path, **options), Listener()))
+    assert local.asked[-1] == []
 
 
 def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(

@@ -20,7 +20,7 @@ from carray.search.ledger import INTERRUPTED
 from carray.search.scheduling.driver import Driver
 from carray.search.watchdog import LANES_ENDED, Watch, watched
 from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, Fakes, LaneLost
-from tests.search.studies import local_tune
+from tests.search.studies import Listener, local_tune
 from tests.search.test_ledger import open_ledger, row
 
 __all__ = ["local_tune"]
@@ -38,6 +38,16 @@ def lanes_of(
         yield lanes
     finally:
         lanes.stop(1.0)
+
+
+class Still:
+    """Two lanes are wanted, and none is added."""
+
+    def wanted(self) -> int:
+        return 2
+
+    def look(self) -> None:
+        """Nothing joins."""
 
 
 class Clock:
@@ -156,10 +166,9 @@ def test_a_search_whose_every_lane_has_ended_ends(
         raise RuntimeError(f"node {lane} is gone")
 
     with lanes_of(2, start) as lanes:
-        waits = lanes.call(LaneOrder("exit"))
-        said: list[str] = []
-        with watched(lanes, ledger, said.append):
+        waits, board = lanes.call(LaneOrder("exit")), Listener()
+        with watched(lanes, ledger, board, Still()):
             assert waits.result(WAIT_SECONDS).reason == INTERRUPTED
     assert ledger.stopped == LANES_ENDED
     assert ledger.ask() is None
-    assert said == [f"lane {n} ended for good: node {n} is gone" for n in (0, 1)]
+    assert board.notes == [f"lane {n} ended for good: node {n} is gone" for n in (0, 1)]

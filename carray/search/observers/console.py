@@ -53,7 +53,6 @@ class Board:
         self._worth: dict[str, dict[int, float]] = defaultdict(dict)  # by kind; lower is better
         self._ended: set[int] = set()  # trials of the search
         self._study: StudyRecord | None = None
-        self._lanes = 1
         self._start = time.monotonic()
         self._first_trial: float | None = None  # when this call's first trial began
         self.deadline: float | None = None  # when the budget is spent, on the monotonic clock
@@ -61,7 +60,6 @@ class Board:
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
         """Show the plan, before anything starts."""
-        self._lanes = lanes
         for line in lines:
             self.note(line)
 
@@ -79,6 +77,10 @@ class Board:
 
     def _show(self, text: str) -> None:
         self._say(text)
+
+    def lanes(self, up: int, wanted: int, lost: int) -> None:
+        """Show how many lanes are up, of those wanted, and how many have lost their node."""
+        self._show(lanes_text(up, wanted, lost))
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Take the study; the clock goes on from the call's start: one for all lines."""
@@ -172,11 +174,14 @@ class JsonBoard(Board):
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
         """Write the plan."""
-        self._lanes = lanes
         self._write(event="plan", lanes=lanes, text=list(lines))
 
     def _show(self, text: str) -> None:
         self._write(event="note", text=text)
+
+    def lanes(self, up: int, wanted: int, lost: int) -> None:
+        """Write how many lanes are up, wanted and lost."""
+        self._write(event="lanes", up=up, wanted=wanted, lost=lost)
 
     def trial_started(self, record: TrialRecord) -> None:
         """Write a trial's start."""
@@ -222,6 +227,11 @@ class LiveBoard(Board):
 
         self._console = Console(file=stream, width=min(WIDTH, Console().width))
         self._live = self._table()
+        self._lanes_text = ""
+
+    def lanes(self, up: int, wanted: int, lost: int) -> None:
+        """Show it in the head of the table from now on."""
+        self._lanes_text = f"  {lanes_text(up, wanted, lost)}"
 
     def render(self) -> str:
         """Return the table as it would be drawn now, without colours; "" before the study."""
@@ -279,7 +289,8 @@ class LiveBoard(Board):
         if self._study is None:
             return Text("")
         clock = seconds_text(time.monotonic() - self._start)
-        head = Text(f"study {self._study.name}  {clock}  {self._standing()}", style="bold")
+        standing = f"{self._standing()}{self._lanes_text}"
+        head = Text(f"study {self._study.name}  {clock}  {standing}", style="bold")
         if self._study.state == "complete":
             return head  # whoever ran it shows its trials
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -309,6 +320,11 @@ def open_board(as_json: bool = False) -> Board:
 def _label(record: TrialRecord) -> str:
     kind = record.kind if record.kind in ("refit", "fold") else "trial"
     return f"{kind} {record.number:04d}"
+
+
+def lanes_text(up: int, wanted: int, lost: int) -> str:
+    """Say how many lanes are up, of those wanted, and how many have lost their node."""
+    return f"lanes: {up} of {wanted} up" + f", {lost} lost" * bool(lost)
 
 
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:

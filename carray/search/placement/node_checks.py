@@ -33,6 +33,9 @@ class Cluster(Protocol):
     def ask(self, asked: Sequence[tuple[ClusterNode, NodeQuestion]]) -> dict[str, Answer]:
         """Return what each node answers, by its id."""
 
+    def request(self, bundles: Sequence[dict[str, float]]) -> None:
+        """Ask the cluster to grow until it holds these; of none, no longer."""
+
 
 @dataclass
 class _Verdict:
@@ -44,7 +47,7 @@ class _Verdict:
 class NodeChecks:
     """The nodes of a cluster, those that may hold lanes among them.
 
-    The driver's own node needs no check: the driver has read the same files, with the same code.
+    The driver's own node needs none before: the driver has read the same files, by the same code.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class NodeChecks:
     def look(self) -> None:
         """Check nodes that are new or whose time has come; say what is wrong with each."""
         self._nodes = self._cluster.nodes()
+        for own in (node for node in self._nodes if node.is_own):
+            self._verdicts.setdefault(own.id, _Verdict())
         due = [node for node in self._nodes if self._is_due(node)]
         if not due:
             return
@@ -73,6 +78,12 @@ class NodeChecks:
             answers = self._cluster.ask(asked)
         for node, about in asked:
             self._judge(node, about, answers[node.id])
+
+    def refuse(self, nodes: Sequence[str], why: str) -> None:
+        """Take it that nodes, by their ids, can't train, whatever they said; ask again later."""
+        for node in nodes:
+            known = self._verdicts.setdefault(node, _Verdict())
+            known.problem, known.asked_at = why, self._clock()
 
     def good(self) -> list[ClusterNode]:
         """Return the nodes that may hold lanes."""
@@ -86,14 +97,12 @@ class NodeChecks:
     def problem_of(self, node: ClusterNode) -> str:
         """Return why a node gets no lane; "" where it does."""
         verdict = self._verdicts.get(node.id)
-        if node.is_own or verdict is None:
-            return "" if node.is_own else "not checked yet"
-        return verdict.problem
+        return "not checked yet" if verdict is None else verdict.problem
 
     def _is_due(self, node: ClusterNode) -> bool:
         verdict = self._verdicts.get(node.id)
-        if node.is_own or verdict is None:
-            return not node.is_own
+        if verdict is None:
+            return True
         return bool(verdict.problem) and self._clock() - verdict.asked_at >= verdict.pause_seconds
 
     def _judge(self, node: ClusterNode, question: NodeQuestion, answer: Answer) -> None:

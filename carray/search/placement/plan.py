@@ -24,6 +24,8 @@ class Plan:
     cpus_per_worker: float
     gpus_per_worker: float
     nodes: int
+    most: int = 0
+    """Lanes that are asked for, though nodes may have to join first; 0: all that ever fit."""
 
     @property
     def total_cpus(self) -> float:
@@ -42,9 +44,22 @@ class Plan:
             return replace(self, lanes=lanes)
         return replace(self, lanes=lanes, workers=self.workers * (self.lanes // lanes))
 
+    def fit(self, nodes: Sequence[Node]) -> int:
+        """Return how many such lanes nodes hold, with room left for what is small."""
+        cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
+        rooms = ({**node, "CPU": max(0.0, node.get("CPU", 0) - CPU_HEADROOM)} for node in nodes)
+        return sum(_ranks_on(room, cpus, gpus) for room in rooms) // self.workers
+
+    def bundles(self, lanes: int) -> list[dict[str, float]]:
+        """Return what Ray's autoscaler is asked for, a bundle a rank."""
+        each = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
+        return [{k: v for k, v in each.items() if v} for _ in range(lanes * self.workers)]
+
     def serves(self, other: Plan) -> bool:
         """Say whether these lanes are such as `other` asks for, and as many at least."""
-        return self.lanes >= other.lanes and replace(self, lanes=other.lanes) == other
+        return self.lanes >= other.lanes and (
+            replace(self, lanes=other.lanes, most=other.most) == other
+        )
 
     def lanes_text(self) -> str:
         """Say how many lanes of how many ranks."""
@@ -60,11 +75,15 @@ class Plan:
             total += f", {self.total_gpus:g} GPU"
         trials_text = "1 trial" if trials == 1 else f"{trials} trials"
         return [
-            f"{trials_text} of at most {max_epochs} epochs, {self.lanes} at a time "
+            f"{trials_text} of at most {max_epochs} epochs, {self._at_once_text(trials)} "
             f"on lanes of {self._ranks_text()}, {each} a rank",
             f"in all {total} on {self.nodes} node{'s' if self.nodes > 1 else ''}, "
             "held from the start to the end",
         ]
+
+    def _at_once_text(self, trials: int) -> str:
+        wanted = min(self.most, trials)
+        return f"{self.lanes} at a time" + f" (of {wanted} wanted)" * (wanted > self.lanes)
 
     def _ranks_text(self) -> str:
         return "1 rank" if self.workers == 1 else f"{self.workers} ranks (DDP)"
@@ -78,6 +97,7 @@ def make_plan(
     gpus_per_trial: float | None = None,
     cpus_per_worker: float | None = None,
     concurrent: int | None = None,
+    min_lanes: int | None = None,
 ) -> Plan:
     """Fit lanes to the cluster's nodes.
 
@@ -88,27 +108,34 @@ def make_plan(
         gpus_per_trial: None takes one for each rank where the cluster has GPUs, else 0.
         cpus_per_worker: None shares a node's CPUs among the ranks that it holds.
         concurrent: trials at once; None takes what fits.
+        min_lanes: what is there may be less than `concurrent`, and even nothing yet.
 
     Raises:
         PlanError: not one trial fits, or not as many as asked for; with the numbers.
     """
     have_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    check_counts(workers, concurrent)
+    check_counts(workers, concurrent, min_lanes)
     gpus = float(have_gpus) if gpus_per_trial is None else gpus_per_trial / workers
     _check_gpus(workers, gpus)
     smallest_cpus = cpus_per_worker or 1.0
     ranks_by_node = [_ranks_on(node, smallest_cpus, gpus) for node in nodes]
     fit = sum(ranks_by_node) // workers
-    if fit < 1:
-        raise PlanError(_does_not_fit(nodes, workers, smallest_cpus, gpus))
-    if concurrent is not None and concurrent > fit:
+    if fit < 1 and (min_lanes is None or cpus_per_worker is None or gpus_per_trial is None):
+        told = _does_not_fit(nodes, workers, smallest_cpus, gpus)
+        cure = "; to wait for nodes give both --gpus-per-trial and --cpus-per-worker"
+        raise PlanError(told + cure * (min_lanes is not None))
+    if concurrent is not None and concurrent > fit and min_lanes is None:
         raise PlanError(
             f"{concurrent} trials at once don't fit: {fit} of {workers} "
             f"{'ranks' if workers > 1 else 'rank'} do; use --concurrent {fit} or less"
         )
-    lanes = min(concurrent or fit, max(trials, 1))
+    lanes = min(concurrent or fit, max(trials, 1), fit)
+    most = min(max(concurrent or 0, min_lanes or 0), max(trials, 1))
+    most = max(most, lanes) if most else 0
     cpus = cpus_per_worker or _share(nodes, ranks_by_node, lanes * workers, gpus)
-    plan = Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node))
+    plan = Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node), most)
+    if min_lanes is not None:  # fewer will do, so what is small keeps its room
+        plan = replace(plan, lanes=min(lanes, plan.fit(nodes)))
     _check_room_for_trials(plan, sum(node.get("CPU", 0) for node in nodes))
     return plan
 
@@ -139,8 +166,8 @@ def gpus_asked(text: str | None) -> float | str | None:
         raise PlanError(f"--gpus-per-trial {text!r} must be a number of GPUs, or auto") from None
 
 
-def check_counts(workers: int, concurrent: int | None) -> None:
-    """Refuse trials without a rank, or none at once.
+def check_counts(workers: int, concurrent: int | None, min_lanes: int | None = None) -> None:
+    """Refuse trials without a rank, or none at once, or more at the start than ever.
 
     Raises:
         PlanError: they are.
@@ -149,6 +176,9 @@ def check_counts(workers: int, concurrent: int | None) -> None:
         raise PlanError(f"--workers-per-trial {workers} must be at least 1")
     if concurrent is not None and concurrent < 1:
         raise PlanError(f"--concurrent {concurrent} must be at least 1")
+    if min_lanes is not None and not 1 <= min_lanes <= (concurrent or min_lanes):
+        most = f" and at most --lanes {concurrent}" if concurrent else ""
+        raise PlanError(f"--min-lanes {min_lanes} must be at least 1{most}")
 
 
 def _check_gpus(workers: int, each: float) -> None:

@@ -191,11 +191,12 @@ def knock(where: str) -> None:
 def on_this_node() -> dict[str, float]:
     """Return what an actor asks for that must run on this process's node; {} without Ray.
 
-    Of every node Ray has one unit of a resource with the node's address.
+    Of every node Ray has one unit of a resource with the node's address. A head that is told to
+    have no CPU has none for it either.
     """
     if not ray.is_initialized():
         return {}
     own = ray.get_runtime_context().get_node_id()
     resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
     address = next(name for name in resources if re.fullmatch(r"node:[\d.:a-fA-F]+", name))
-    return {address: 1e-4}
+    return {address: 1e-4} | ({} if resources.get("CPU") else {"cpu": 0.0})

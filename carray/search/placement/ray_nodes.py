@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carray.lanes.lane import forwarded_environment
@@ -13,7 +14,7 @@ from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, NodeReport, node_report
 from carray.search.placement.ray_cluster import ClusterNode, cluster_nodes
 
-ANSWER_SECONDS = 90.0  # for a process to start and import torch, on a busy node
+ANSWER_SECONDS = 60.0  # for a process to start and import torch, on a busy node
 
 
 class RayCluster:
@@ -36,6 +37,10 @@ class RayCluster:
             ray.cancel(each, force=True)
         silent = f"no answer within {ANSWER_SECONDS:.0f} s"
         return answers | dict.fromkeys(waiting.values(), silent)
+
+    def request(self, bundles: Sequence[dict[str, float]]) -> None:
+        """Ask Ray's autoscaler for these; where there is none nobody hears it."""
+        request_resources(bundles=list(bundles))
 
 
 def _begun(node: ClusterNode, question: NodeQuestion) -> ray.ObjectRef[NodeReport]:

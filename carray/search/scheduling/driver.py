@@ -14,7 +14,7 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 
 from carray.costs import TIME_BUDGET, Held
 from carray.errors import RESUMES, ClusterError, DiskError
@@ -107,15 +107,13 @@ class Driver:
             self._plan = TimePlan(self.ledger, deadline, self.lanes.num_lanes, reserved)
         for record in self.ledger.missing_logits():
             self.close(record)
-        at_once = self._trials_at_once(scheduler)
-        self._has_queue = at_once > self.lanes.num_lanes
+        self._has_queue = isinstance(scheduler, HyperBandScheduler)
         keep_starting_actors()
         searcher = LedgerSearcher(self)
-        limited = ConcurrencyLimiter(searcher, max_concurrent=at_once)
         tuner = tune.Tuner(
             tune.with_resources(LaneTrainable, {"cpu": 0.01, **on_this_node()}),
             tune_config=tune.TuneConfig(
-                search_alg=limited,
+                search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
@@ -153,11 +151,14 @@ class Driver:
         if self._error is not None:
             raise self._error from None
 
-    def _trials_at_once(self, scheduler: TrialScheduler) -> int:
-        """One a lane; Hyperband halves whole brackets, whose paused trials count as open ones."""
-        if isinstance(scheduler, HyperBandScheduler):
+    def trials_at_once(self) -> int:
+        """Return how many trials may be open: one a lane that is there, and lanes come and go.
+
+        Hyperband halves whole brackets, whose paused trials count as open ones.
+        """
+        if self._has_queue:
             return min(self.ledger.study.trials, MAX_PAUSED_TRIALS)
-        return self.lanes.num_lanes
+        return max(1, self.lanes.present())
 
     def refit(self, records: list[TrialRecord]) -> None:
         """Run trials to their last epoch without a scheduler, side by side."""
@@ -300,8 +301,10 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._driver = driver
         self.numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Open a trial; Tune's FINISHED once the ledger opens no more."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Open a trial; None while every lane has one, FINISHED once the ledger opens no more."""
+        if len(self.numbers) >= self._driver.trials_at_once():
+            return None
         record = self._driver.ask()
         if record is None:
             return str(Searcher.FINISHED)

@@ -82,3 +82,18 @@ def test_lanes_that_hold_every_cpu_are_refused_since_trials_would_wait_for_ever(
         make_plan(two, trials=4, workers=2, cpus_per_worker=1.0)
     assert make_plan(two, trials=4, workers=2, cpus_per_worker=0.95).lanes == 1
     assert make_plan(two, trials=4, cpus_per_worker=1.0, concurrent=1).lanes == 1
+
+
+def test_more_lanes_may_be_asked_for_than_fit_and_of_a_shape_that_nothing_holds_yet() -> None:
+    plan = make_plan(LAPTOP, trials=100, concurrent=64, min_lanes=1, cpus_per_worker=1.0)
+    assert (plan.lanes, plan.most) == (1, 64)
+    assert "1 at a time (of 64 wanted) " in plan.lines(100, 3)[0]
+    assert make_plan(LAPTOP, trials=100).most == 0
+    shape = {"gpus_per_trial": 2.0, "cpus_per_worker": 3.0}
+    none = make_plan([{"CPU": 0.0}], trials=9, workers=2, concurrent=2, min_lanes=1, **shape)  # type: ignore[arg-type]
+    assert (none.lanes, none.most) == (0, 2)
+    assert none.bundles(2) == [{"CPU": 3.0, "GPU": 1.0}] * 4
+    assert none.fit(CLUSTER) > 0
+    for least in (0, 65):
+        with pytest.raises(PlanError, match=rf"--min-lanes {least} must be at least 1 and at most"):
+            make_plan(LAPTOP, trials=9, concurrent=64, min_lanes=least)
