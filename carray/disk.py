@@ -48,7 +48,7 @@ def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in FULL:
         return error.errno
     text = str(error)
-    return next((number for number, said in SAID.items() if re.search(said, text)), None)
+    return next((number for number, pattern in SAID.items() if re.search(pattern, text)), None)
 
 
 def _sentence(number: int, places: list[Path]) -> str:

@@ -92,7 +92,7 @@ def find_misclassified(
 def _misclassified(
     manifest: Manifest, rows: Rows, labels: Labels, log_p: Float32s, place: int
 ) -> MisclassifiedImage:
-    own, said = log_p[place], int(log_p[place].argmax())
+    own, predicted = log_p[place], int(log_p[place].argmax())
     true = int(labels[place])
     entry = manifest.included.iloc[int(rows[place])]
     return MisclassifiedImage(
@@ -100,8 +100,8 @@ def _misclassified(
         image=str(entry["image_id"]),
         path=str(entry["path"]),
         true=manifest.classes[true],
-        predicted=manifest.classes[said],
-        confidence=float(np.exp(own[said])),
+        predicted=manifest.classes[predicted],
+        confidence=float(np.exp(own[predicted])),
         true_probability=float(np.exp(own[true])),
         true_rank=int((own > own[true]).sum()) + 1,
     )

@@ -204,25 +204,25 @@ def _next_lines(summary: DataSummary, data: str) -> list[str]:
 
 def _head_lines(summary: DataSummary) -> list[str]:
     splits = ", ".join(f"{name} {count:,}" for name, count in summary.splits.items() if count)
-    told = []
+    facts = []
     if summary.source_splits:
-        told.append(f"the source's own: {', '.join(summary.source_splits)}")
+        facts.append(f"the source's own: {', '.join(summary.source_splits)}")
     if summary.folds:
-        told.append(f"{summary.folds} folds of train")
+        facts.append(f"{summary.folds} folds of train")
     if summary.near_duplicate_groups:
         what = (
             "near-duplicates or boxes of one file" if summary.crop == "box" else "near-duplicates"
         )
-        told.append(f"{summary.near_duplicate_groups} groups of {what}, each in one split")
+        facts.append(f"{summary.near_duplicate_groups} groups of {what}, each in one split")
     if summary.crop == "box":
-        told.append("cut to boxes")
+        facts.append("cut to boxes")
     if summary.merged:
-        told.append(f"{len(summary.merged)} classes merged")
+        facts.append(f"{len(summary.merged)} classes merged")
     return [
         f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})",
         f"{summary.images:,} images of {len(summary.classes)} classes: {splits}",
         *([f"read: {summary.reading}"] if summary.reading else []),
-        *(["; ".join(told)] if told else []),
+        *(["; ".join(facts)] if facts else []),
     ]
 
 

@@ -185,10 +185,10 @@ def report(
 
     folder = RunsFolder.at(runs).find_study(study)
     picture = drawn_or_none(lambda: study_picture(folder, out))
-    told = ["", f"picture: {picture}"] if picture else []
+    drawn = ["", f"picture: {picture}"] if picture else []
     emit(
         folder,
-        lambda folder: [*study_lines(folder, rows), *told],
+        lambda folder: [*study_lines(folder, rows), *drawn],
         as_json,
         lambda folder: {**study_json(folder), "picture": picture},
     )

@@ -73,13 +73,13 @@ def reason_for_single(
     Decided where the rules were judged, never on test. `keep_best`: None keeps the trial where it
     is better than the rule, True wherever the rule isn't shown to be better, False never.
     """
-    told = f"{metrics.SHORT_NAMES[metric]} {single.value:.4f}, by {best.rule} {best.value:.4f}"
+    scores = f"{metrics.SHORT_NAMES[metric]} {single.value:.4f}, by {best.rule} {best.value:.4f}"
     if keep_best is False:
         return ""
     if metrics.Objective(metric).is_better(single.value, best.value):
-        return f"it is better alone: {told}"
+        return f"it is better alone: {scores}"
     if keep_best and not _is_shown_better(best, single, metric, seed):
-        return f"the ensemble isn't shown to be better: {told}"
+        return f"the ensemble isn't shown to be better: {scores}"
     return ""
 
 

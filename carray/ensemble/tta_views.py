@@ -86,16 +86,18 @@ class TtaPredictor:
         with self.progress(f"views of {split}", total) as advance:
             for start in range(0, len(rows), BATCH_IMAGES):
                 some = rows[start : start + BATCH_IMAGES]
-                seen = []
+                answers = []
                 for member in self.members:
                     squares = self.pixels[member.geometry][some]
-                    said = {}
+                    by_view = {}
                     for view in views:
-                        said[view] = log_softmax(member.logits(squares, view))
+                        by_view[view] = log_softmax(member.logits(squares, view))
                         advance(len(some))
-                    seen.append(said)
+                    answers.append(by_view)
                 for part, tta in zip(parts, ttas, strict=True):
-                    each = [tta.merged([said[view] for view in tta.views]) for said in seen]
+                    each = [
+                        tta.merged([by_view[view] for view in tta.views]) for by_view in answers
+                    ]
                     part.append(average_log_p(each, self.blend.weights, self.blend.space))
         return [np.concatenate(part) for part in parts]
 

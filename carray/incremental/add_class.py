@@ -200,12 +200,12 @@ class _MemberTrainer:
 
 def by_options(sentence: str) -> str:
     """Return what training says with the options that `carray add-class` has for it."""
-    for said, option in (
+    for setting, option in (
         (", or set optimizer.clip_grad_norm", ""),
         ("optimizer.lr", "--lr"),
         (", or a warm-up", ""),
     ):
-        sentence = sentence.replace(said, option)
+        sentence = sentence.replace(setting, option)
     return sentence
 
 

@@ -122,8 +122,8 @@ def _images_of_table(source: Path, readings: list[str]) -> Iterable[_Image]:
     names = table.cells(column)
     _refuse_several(source, found.several(names))
     box = box_columns(table)
-    told = told_reading(table, {"images": [column], "boxes": box})
-    readings.append(f"{source.name}: {told}{found.told(finder.folder)}")
+    columns = told_reading(table, {"images": [column], "boxes": box})
+    readings.append(f"{source.name}: {columns}{found.told(finder.folder)}")
     return list(zip(found.paths, names, boxes_of(table, box), strict=True))
 
 

@@ -91,10 +91,10 @@ def balanced_accuracy(log_p: Float32s, labels: Labels) -> float:
 
 def _class_counts(log_p: Float32s, labels: Labels) -> tuple[Labels, Labels, Labels]:
     """Return how many images of each class are right, predicted and there."""
-    predicted, classes = log_p.argmax(axis=1), log_p.shape[1]
-    of = (labels[predicted == labels], predicted, labels)
-    right, said, there = (np.bincount(each, minlength=classes) for each in of)
-    return right, said, there
+    answers, classes = log_p.argmax(axis=1), log_p.shape[1]
+    of = (labels[answers == labels], answers, labels)
+    right, predicted, there = (np.bincount(each, minlength=classes) for each in of)
+    return right, predicted, there
 
 
 SCORES = {

@@ -274,12 +274,12 @@ def _mistakes(axes: Any, found: Confusion, shown: int, columns: int) -> None:
     there = found.counts.sum(axis=1)
     lines = shown // columns
     for number, place in enumerate(np.argsort(-off, axis=None, kind="stable")[:shown]):
-        true, said = np.unravel_index(int(place), off.shape)
-        if off[true, said] == 0:
+        true, taken = np.unravel_index(int(place), off.shape)
+        if off[true, taken] == 0:
             break
         words = (
-            f"{off[true, said]} of {there[true]}   {_short(found.classes[true])}   taken for   "
-            f"{_short(found.classes[said])}"
+            f"{off[true, taken]} of {there[true]}   {_short(found.classes[true])}   taken for   "
+            f"{_short(found.classes[taken])}"
         )
         column, line = divmod(number, lines)
         at = (column / columns, 1 - (line + 0.6) / lines)

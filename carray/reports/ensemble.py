@@ -136,10 +136,10 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     number, plain = single.trial.rpartition("/")[2], ensemble.single_untempered
     rows = [(f"best single, {number}", test.single.log_loss, test.single.top1)]
     if plain is not None and ensemble.single_temperature != 1:
-        told = f"best single, {number}, temp. {ensemble.single_temperature:.2f}"
+        tempered = f"best single, {number}, temp. {ensemble.single_temperature:.2f}"
         rows = [
             (f"best single, {number}, as it is", plain.log_loss, plain.top1),
-            (told, test.single.log_loss, test.single.top1),
+            (tempered, test.single.log_loss, test.single.top1),
         ]
     rows += [
         ("ensemble", test.ensemble.log_loss, test.ensemble.top1),

@@ -52,11 +52,11 @@ def _study_cells(study: Mapping[str, Any]) -> list[object]:
 
 def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
     """Return each study's name, state, number of trials, best value and seconds, newest first."""
-    told = []
+    rows = []
     for folder in reversed(runs.studies()):
         study, records = study_now(folder), folder.records()
         best = study.objective.best(record for record in records if record.config.fold is None)
-        told.append(
+        rows.append(
             {
                 "name": study.name,
                 "kind": study.kind,
@@ -67,20 +67,20 @@ def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
                 "seconds": study.worked_seconds,
             }
         )
-    return told
+    return rows
 
 
 def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
     """Return each model's name, study, number of members, and top-1 on test, newest first."""
-    told = []
+    rows = []
     for folder in reversed(packages(runs)):
         card = Card.read(folder / "card.json")
         test = card.results.get("test") or {}
         side = "single" if card.results.get("kept_single") else "ensemble"
         top1 = test[side]["top1"]["value"] if test else math.nan
         row = {"name": folder.name, "study": card.study, "members": len(card.members)}
-        told.append({**row, "top1": top1, "folder": folder})
-    return told
+        rows.append({**row, "top1": top1, "folder": folder})
+    return rows
 
 
 def show_lines(runs: RunsFolder, name: str) -> list[str]:
@@ -180,8 +180,8 @@ def leaderboard(folder: StudyFolder) -> pd.DataFrame:
 
     records = {record.number: record for record in folder.records()}
     rows = [row for row in study_table(folder) if row.fold is None]
-    told = [{**_scores(row), **drawn(records[row.number])} for row in rows]
-    return pd.DataFrame(told, columns=list(dict.fromkeys(name for row in told for name in row)))
+    cells = [{**_scores(row), **drawn(records[row.number])} for row in rows]
+    return pd.DataFrame(cells, columns=list(dict.fromkeys(name for row in cells for name in row)))
 
 
 def _scores(row: Any) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
     leaders = leaders_of(folder)
     head = f"{name}:>{max(10, len(name) + 1)}.4f"
     columns = ("trial:<6", "state:<11", head, "  backbone:<24.23", "behind the best:<28")
-    lines = table(
+    scored = table(
         columns,
         (
             (
@@ -223,12 +223,12 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
             for row in rows
         ),
     )
-    told = [lines[0]]
-    for line, row in zip(lines[1:], rows, strict=True):
-        told += [line, *_drawn_lines(drawn(records[row.number]))]
+    lines = [scored[0]]
+    for line, row in zip(scored[1:], rows, strict=True):
+        lines += [line, *_drawn_lines(drawn(records[row.number]))]
     for text in leaders_lines(leaders) if leaders else ():
-        told += ["", *wrap(text, WIDTH)]
-    return told
+        lines += ["", *wrap(text, WIDTH)]
+    return lines
 
 
 def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:

@@ -49,14 +49,14 @@ class Estimate:
         """Say it."""
         if self.seconds is None:
             return ["how long it takes isn't known before its first epoch"]
-        told = (
+        sentence = (
             f"about {seconds_text(self.seconds)} of training for {self.left} trials trained whole"
         )
         again = self.seconds_again
-        told += (
+        sentence += (
             f" and {seconds_text(again)} for continued trials, refits and folds" if again else ""
         )
-        return [told, f"  by {self.source}; starts and small sets take more, early ends less"]
+        return [sentence, f"  by {self.source}; starts and small sets take more, early ends less"]
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def dry_run(request: StudyRequest) -> DryRun:
     check_budget(request, plan)
     trials = first_trials(setup, len(records))
     worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
-    told = [
+    lines = [
         *filter(None, [setup.space_note, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
         *setup.starts.lines(),
     ]
     estimate = _estimate(setup, plan, trials, len(records), len(worth))
-    return DryRun(setup.study.name, setup.study.max_epochs, told, trials, worth, estimate)
+    return DryRun(setup.study.name, setup.study.max_epochs, lines, trials, worth, estimate)
 
 
 @contextmanager

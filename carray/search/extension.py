@@ -36,12 +36,12 @@ def worth_continuing(
 def continuation_text(refits: Sequence[TrialRecord]) -> str:
     """Say which trials go on to how many epochs, and which begin anew for want of a checkpoint."""
     epochs = refits[0].config.epochs
-    told = f"{len(refits)} of the best trials go on to {epochs} epochs"
+    sentence = f"{len(refits)} of the best trials go on to {epochs} epochs"
     groups = (
         ("from their last checkpoints", [r for r in refits if r.continued_epochs]),
         ("anew, for they have no checkpoint", [r for r in refits if not r.continued_epochs]),
     )
     for how, group in groups:
         if group:
-            told += f"; {', '.join(f'{record.refit_of:04d}' for record in group)} {how}"
-    return told
+            sentence += f"; {', '.join(f'{record.refit_of:04d}' for record in group)} {how}"
+    return sentence

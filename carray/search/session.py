@@ -281,8 +281,8 @@ class Session:
         return _unfinished(folds), _unfinished(self._ledger.folds, folds) if folds else []
 
     def _say_without_logits(self, driver: Driver) -> None:
-        for told in driver.without_logits:
-            self._board.note(told)
+        for line in driver.without_logits:
+            self._board.note(line)
 
     def _stopped(self) -> bool:
         return bool(self._interrupts.name) or self._ledger.is_halted

@@ -84,11 +84,11 @@ def default_space(
             "$CARRAY_WEIGHTS"
         )
     machine = "a GPU" if has_gpu else "no GPU"
-    said = f"space {name}: photographs, {machine}"
+    line = f"space {name}: photographs, {machine}"
     if len(there) < len(space.backbones()):
         space = _only(space, there)
-        said += f"; of its backbones {', '.join(there)}, for there are no weights of others ({why})"
-    return space, f"{said}; --space names another"
+        line += f"; of its backbones {', '.join(there)}, for there are no weights of others ({why})"
+    return space, f"{line}; --space names another"
 
 
 def _only(space: SearchSpace, backbones: list[str]) -> SearchSpace:

@@ -33,7 +33,7 @@ def waiting_for(
     def tell() -> None:
         pause = first_seconds
         while not ended.wait(pause):
-            so_far = f", {told}" if (told := detail()) else ""
+            so_far = f", {progress}" if (progress := detail()) else ""
             say(f"waiting for {what}: {time.monotonic() - start:.0f} s{so_far}")
             pause = every_seconds
 

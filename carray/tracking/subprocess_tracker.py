@@ -177,15 +177,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the driver says when it ends
     os.nice(NICENESS)
-    told, sys.stdout = sys.stdout, sys.stderr  # whatever the library prints is no answer
-    TrackerServer(told).run(sys.stdin)
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever the library prints is no answer
+    TrackerServer(answers).run(sys.stdin)
 
 
 class TrackerServer:
     """Carries out what the driver's lines say."""
 
-    def __init__(self, told: TextIO) -> None:
-        self._told = told
+    def __init__(self, answers: TextIO) -> None:
+        self._answers = answers
         self._lock = threading.Lock()
         self._records: dict[int, TrialRecord] = {}  # of trials that run
         self._tracker: Tracker | None = None
@@ -243,4 +243,4 @@ class TrackerServer:
 
     def _say(self, **message: Any) -> None:
         with self._lock, contextlib.suppress(OSError):
-            print(json.dumps(message, ensure_ascii=False), file=self._told, flush=True)
+            print(json.dumps(message, ensure_ascii=False), file=self._answers, flush=True)

@@ -145,8 +145,8 @@ def attainable_hardware(
     """
     now = hardware_of(device)
     if then is None:
-        told = "its record doesn't say on how many threads and ranks it ran: they may differ"
-        return now, (told,)
+        unknown = "its record doesn't say on how many threads and ranks it ran: they may differ"
+        return now, (unknown,)
     lacking = []
     if then.device != now.device:
         lacking.append(f"device: {then.device} then, {now.device} now")

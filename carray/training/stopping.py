@@ -133,11 +133,11 @@ def _chance(row: EpochRow) -> float:
 def _evidence(rows: Sequence[EpochRow]) -> str:
     last = rows[-1]
     chance = _chance(last)
-    said, there = math.exp(last[metrics.VAL_SPREAD] * chance), math.exp(chance)
-    is_even = abs(there - round(there)) < 0.05
-    classes = f"{there:.0f} classes" if is_even else f"{there:.1f} classes (as even ones count)"
+    predicted, present = math.exp(last[metrics.VAL_SPREAD] * chance), math.exp(chance)
+    is_even = abs(present - round(present)) < 0.05
+    classes = f"{present:.0f} classes" if is_even else f"{present:.1f} classes (as even ones count)"
     return (
-        f"collapsed by epoch {len(rows)}: predictions fall on about {said:.1f} of "
+        f"collapsed by epoch {len(rows)}: predictions fall on about {predicted:.1f} of "
         f"{classes}, val log-loss is {last[metrics.VAL_LOG_LOSS]:.4g} where chance is "
         f"{chance:.4g}, and the training loss {last[metrics.TRAIN_LOSS]:.4g} is no better"
     )

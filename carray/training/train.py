@@ -251,8 +251,8 @@ class _Trial:
         has_checkpoint = self.folder.checkpoint.exists()
         if self.folder.logits_file.exists() and not has_checkpoint:
             # it was finished, and killed before its record said so
-            reason, said = stop_reason(record.epochs, order.config)
-            return self.ended(record, TrialState(said), reason)
+            reason, state = stop_reason(record.epochs, order.config)
+            return self.ended(record, TrialState(state), reason)
         done = len(record.epochs) if has_checkpoint else 0
         record = record.model_copy(update={"epochs": record.epochs[:done]})
         for epoch in range(max(1, done), order.config.epochs + 1):  # `done` says if it was the end

@@ -31,11 +31,11 @@ def write_pair_sheet(folder: Path, pairs: Sequence[tuple[LabelledImage, Labelled
         sheet.unlink(missing_ok=True)
         return
     ordered = sorted(pairs, key=lambda pair: pair[0].label == pair[1].label)
-    told = f"<h1>{len(pairs)} near-duplicates</h1>"
+    heading = f"<h1>{len(pairs)} near-duplicates</h1>"
     if len(pairs) > MAX_PAIRS:
-        told += f"<p>the first {MAX_PAIRS} are drawn</p>"
+        heading += f"<p>the first {MAX_PAIRS} are drawn</p>"
     rows = "".join(_row(*pair) for pair in ordered[:MAX_PAIRS])
-    write_text(sheet, f"{_HEAD}{told}<table>{rows}</table>")
+    write_text(sheet, f"{_HEAD}{heading}<table>{rows}</table>")
 
 
 def _row(one: LabelledImage, other: LabelledImage) -> str:

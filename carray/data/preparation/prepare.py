@@ -264,8 +264,8 @@ def _exclusion_summary(candidates: Sequence[LabelledImage]) -> str:
     if not out:
         return ""
     kinds = Counter(one.excluded.partition(":")[0] for one in out)
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f" (left out: {told}; {out[0].image_id}: {out[0].excluded})"
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f" (left out: {counts}; {out[0].image_id}: {out[0].excluded})"
 
 
 def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str]) -> None:

@@ -132,16 +132,16 @@ def near_pairs_of(
 
 def suspected_labels(images: Sequence[LabelledImage], groups: Rows) -> list[str]:
     """Say which near-duplicates bear two labels: one of them is perhaps wrong."""
-    told = []
+    suspected = []
     for rows in _by_group(images, groups):
         first = images[rows[0]]
         other = next((images[row] for row in rows if images[row].label != first.label), None)
         if other is not None:
-            told.append(
+            suspected.append(
                 f"{first.image_id} ({first.label}) and {other.image_id} ({other.label}) are "
                 "near-duplicates under two labels: one is perhaps wrong"
             )
-    return told
+    return suspected
 
 
 def _copy(image: LabelledImage, kept: LabelledImage, how: str) -> str:

@@ -31,7 +31,6 @@ CELLS = 8  # the picture is judged in CELLS x CELLS parts
 FLAT = 6.0  # grey levels of spread under which a cell shows nothing to compare
 KEPT_FEATURES = 4096  # pictures whose features stay in memory, some 250 kB each
 
-Gray = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 

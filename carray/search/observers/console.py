@@ -95,8 +95,8 @@ class Board:
     def trial_started(self, record: TrialRecord) -> None:
         """Show a trial's start."""
         self._add(record)
-        told = drawn_text(record, list(self._records.values()))
-        self._say(f"{_label(record)} starts: {record.config.backbone}, {told}".removesuffix(", "))
+        drawn = drawn_text(record, list(self._records.values()))
+        self._say(f"{_label(record)} starts: {record.config.backbone}, {drawn}".removesuffix(", "))
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Show an epoch's end."""

@@ -169,14 +169,14 @@ def _refuse_silence(where: str) -> None:
 
 
 def _nobody_at(where: str, error: Exception) -> PlanError:
-    said = str(error).splitlines()[0]
+    reason = str(error).splitlines()[0]
     if where == os.environ.get("RAY_ADDRESS"):
         return PlanError(
-            f"no Ray cluster answers at {where!r}, which RAY_ADDRESS names ({said}); unset "
+            f"no Ray cluster answers at {where!r}, which RAY_ADDRESS names ({reason}); unset "
             "RAY_ADDRESS to run on this machine, or start one with `ray start --head`"
         )
     return PlanError(
-        f"no Ray cluster answers at {where!r} ({said}); start one with "
+        f"no Ray cluster answers at {where!r} ({reason}); start one with "
         "`ray start --head`, or leave --address out to run on this machine"
     )
 

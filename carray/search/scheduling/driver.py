@@ -189,9 +189,9 @@ class Driver:
             return DiskError(why)
         return ClusterError(f"study {self.ledger.study.name!r} is not done: {why}; {RESUMES}")
 
-    def facts(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the record keeps of what a lane told of a trial, and what the lane holds."""
-        return {name: told[name] for name in RECORD_FACTS} | {"held": self._held}
+        return {name: outcome[name] for name in RECORD_FACTS} | {"held": self._held}
 
     def note_wait(self, lane: int, seconds: float) -> None:
         """Note what a lane waited before a trial's first epoch; its own start doesn't count."""
@@ -214,8 +214,8 @@ class Driver:
             if self._has_queue:  # where more trials are open than lanes, they wait for each other
                 seconds = record.epochs[-1].get(EPOCH_SECONDS, seconds)
             self._plan.pace.note(record.config, len(record.epochs), seconds)
-            if told := self._plan.told(record):
-                self._say(told)
+            if sentence := self._plan.told(record):
+                self._say(sentence)
 
     def early_end(self, record: TrialRecord) -> str:
         """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not."""

@@ -85,8 +85,8 @@ def _bad_value(name: str, value: Any) -> Iterator[str]:
     try:
         read = _adapter(name).validate_python(value)
     except ValidationError as error:
-        told = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-        rules = dict.fromkeys(told)
+        messages = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        rules = dict.fromkeys(messages)
         rule = " or ".join(rule[:1].lower() + rule[1:] for rule in rules)
         yield f"{name}: {value!r} breaks a rule: {rule}"
         return

@@ -129,10 +129,10 @@ def _one_of(table: Table, columns: Sequence[str]) -> str:
 def _ask_for_parts(table: Table, parts: Sequence[str]) -> str:
     ways = [parts[:count] for count in range(2, len(parts) + 1)]
     ways += [[name] for name in table.known_as(MODEL_NAMES)[:1]]
-    told = [f"--label-column {','.join(way)} ({_count(table, way)} classes)" for way in ways]
+    options = [f"--label-column {','.join(way)} ({_count(table, way)} classes)" for way in ways]
     return (
         f"the columns {', '.join(parts)} of {table.file} make the class together: say which, as "
-        f"{' or '.join(told)}"
+        f"{' or '.join(options)}"
     )
 
 
@@ -193,10 +193,12 @@ def _listed(table: Table) -> str:
 
 def told_reading(table: Table, parts: Mapping[str, Iterable[str]]) -> str:
     """Say what was taken for what: `id from path, label from make and model; separated by tabs`."""
-    told = [f"{what} from {' and '.join(columns)}" for what, columns in parts.items() if columns]
+    readings = [
+        f"{what} from {' and '.join(columns)}" for what, columns in parts.items() if columns
+    ]
     apart = (
         f"; separated by {SEPARATORS.get(table.separator, repr(table.separator))}"
         if len(table.columns) > 1
         else ""
     )
-    return ", ".join(told) + apart
+    return ", ".join(readings) + apart

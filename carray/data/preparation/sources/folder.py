@@ -34,13 +34,13 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
     Raises:
         DataError: there is no class folder, one holds no image, or it can be read in two ways.
     """
-    told = _passed_by(source)
+    remarks = _passed_by(source)
     folders = visible_folders(source)
     if len(folders) == 1 and not split_of(folders[0].name):
         if not _splits_in(folders[0]):
             _refuse_only_class(folders[0], level)
         else:
-            told.append(f"{folders[0].name}/ is the only folder and was read as the source")
+            remarks.append(f"{folders[0].name}/ is the only folder and was read as the source")
             source = folders[0]
     splits = _splits_in(source)
     images: list[SourceImage] = []
@@ -49,24 +49,24 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
         complaints = Complaints()
         for folder in visible_folders(source):
             if folder not in splits:
-                told.append(f"{folder.name}/ is no split and was passed by")
+                remarks.append(f"{folder.name}/ is no split and was passed by")
                 continue
             with complaints.heard():
                 found, notes = _list_split(source, folder, splits[folder], level or 1)
-                images, told = images + found, told + notes
+                images, remarks = images + found, remarks + notes
         complaints.refuse()
-        told += _split_words(splits)
+        remarks += _split_words(splits)
     elif _splits_in_classes(source):
         kind = "split folder"
         images, notes = _list_classes_of_splits(source)
-        told += notes
+        remarks += notes
     else:
         kind = "folder"
         images, notes = _list_classes(source, source, "", level or 1)
-        told += notes
+        remarks += notes
     if level is None:
-        told += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
-    return Listing(kind, source, ordered_unique(images), notes=tuple(told))
+        remarks += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
+    return Listing(kind, source, ordered_unique(images), notes=tuple(remarks))
 
 
 def _splits_in(source: Path) -> dict[Path, str]:
@@ -201,9 +201,9 @@ def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
     endings = Counter(path.suffix or "nothing" for path in files if path.name[0] != ".")
     cure = "fill or remove it"
     if endings:
-        told = " and ".join(ending for ending, _ in endings.most_common(3))
+        found = " and ".join(ending for ending, _ in endings.most_common(3))
         count = sum(endings.values())
-        cure = f"the {count} files there end in {told}, which isn't read: save them as JPEG or PNG"
+        cure = f"the {count} files there end in {found}, which isn't read: save them as JPEG or PNG"
     raise DataError(f"the class folder {names}{more} in {source} holds no image: {cure}")
 
 
@@ -228,12 +228,12 @@ def _tables_beside(source: Path) -> list[str]:
 
 def _passed_by(source: Path) -> list[str]:
     """Say which system folders and tables were not read."""
-    told = []
+    remarks = []
     if hidden := system_folders(source):
-        told.append(f"folders that systems leave were passed by: {', '.join(hidden)}")
+        remarks.append(f"folders that systems leave were passed by: {', '.join(hidden)}")
     if tables := _tables_beside(source):
-        told.append(
+        remarks.append(
             f"{', '.join(tables[:MAX_NAMED])} beside the folders was not read: the folders name "
             "the classes"
         )
-    return told
+    return remarks

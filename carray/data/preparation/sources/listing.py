@@ -156,8 +156,8 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
     images: list[Path] = []
     others = 0
     ways: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}  # real folders to each
-    told = _refuse if all_of_it else None
-    for parent, folders, files in os.walk(folder, onerror=told, followlinks=True):
+    on_error = _refuse if all_of_it else None
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         way = ways.pop(Path(parent))
         visible = (Path(parent) / name for name in sorted(folders) if not is_passed_by(name))
         real = {path: path.resolve() for path in visible}

@@ -81,9 +81,9 @@ def list_table(source: Path, options: TableOptions) -> Listing:
         "split": [reading.split.told()] if reading.split.name else [],
         "box": reading.box,
     }
-    told = told_reading(table, parts) + reading.found.told(folder)
+    notes = told_reading(table, parts) + reading.found.told(folder)
     images = _source_images(table, folder, reading)
-    return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), told)
+    return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), notes)
 
 
 def _read_columns(table: Table, folder: Path, options: TableOptions) -> _Reading:

@@ -53,9 +53,9 @@ def read_table(path: Path) -> Table:
     """
     try:
         text = _decoded(path.read_bytes())
-        said = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
-        text = text[said.end() :] if said else text
-        separator = said[1] if said else _separator(text, path)
+        declared = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
+        text = text[declared.end() :] if declared else text
+        separator = declared[1] if declared else _separator(text, path)
         rows = [[cell.strip() for cell in row] for row in _records(text, separator) if row]
     except UnicodeDecodeError:
         raise DataError(f"{path} isn't UTF-8: save it as UTF-8") from None
@@ -102,9 +102,9 @@ def _separator(text: str, path: Path) -> str:
         return best[0]
     alike = [mark for mark in best if {len(row) for row in rows[mark]} == {most}]
     if len(alike) != 1:
-        told = " or by ".join(SEPARATORS[mark] for mark in alike or best)
+        marks = " or by ".join(SEPARATORS[mark] for mark in alike or best)
         raise DataError(
-            f"the cells of {path} may be separated by {told}: quote the cells that hold the other"
+            f"the cells of {path} may be separated by {marks}: quote the cells that hold the other"
         )
     return alike[0]
 
