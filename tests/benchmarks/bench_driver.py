@@ -31,9 +31,10 @@ from carray.config import build_config
 from carray.lanes.messages import LaneOrder
 from carray.metrics import VAL_LOG_LOSS
 from carray.search.placement.ray_cluster import connected
-from carray.search.scheduling.driver import PENDING, LedgerCallback
+from carray.search.scheduling.driver import PENDING
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
+from carray.search.scheduling.tune_hooks import LedgerCallback
 from carray.tracking.subprocess_tracker import ENTRY
 from carray.training.epoch_order import EpochOrder
 

@@ -14,7 +14,6 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from carray.costs import TIME_BUDGET, Held
 from carray.errors import RESUMES, ClusterError, DiskError
@@ -22,18 +21,23 @@ from carray.lanes.lane import Lanes
 from carray.lanes.lane_rank import NO_LANE_LEFT
 from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.lanes.messages import Answer, LaneOrder
-from carray.metrics import EPOCH_METRICS, EPOCH_SECONDS
+from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.placement.ray_cluster import on_this_node
 from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace, TimePlan
-from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
+from carray.search.scheduling.trainable import LaneTrainable
+from carray.search.scheduling.tune_hooks import (
+    MAX_TRAINABLE_DEATHS,
+    EarlyEnds,
+    LedgerCallback,
+    LedgerSearcher,
+)
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
 
 SURPASSED = "others are the best now"
-MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
 MAX_PAUSED_TRIALS = 81
 PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 """Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
@@ -123,7 +127,7 @@ class Driver:
                 name="tune",
                 storage_path=str(storage),
                 callbacks=[LedgerCallback(self)],
-                stop=_EarlyEnds(self, searcher.numbers),
+                stop=EarlyEnds(self, searcher.numbers),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=MAX_TRAINABLE_DEATHS),
                 verbose=0,
@@ -291,113 +295,3 @@ class Driver:
             if outcome.stop:
                 break
         self.close(self.ledger.end(record.number, TrialState(outcome.ending), outcome.stop))
-
-
-class LedgerSearcher(Searcher):  # type: ignore[misc]
-    """Tune's view of the ledger: it draws, and is told how trials end."""
-
-    def __init__(self, driver: Driver) -> None:
-        super().__init__(metric=driver.ledger.study.metric, mode=None)
-        self._driver = driver
-        self.numbers: dict[str, int] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Open a trial; None while every lane has one, FINISHED once the ledger opens no more."""
-        if len(self.numbers) >= self._driver.trials_at_once():
-            return None
-        record = self._driver.ask()
-        if record is None:
-            return str(Searcher.FINISHED)
-        self.numbers[trial_id] = record.number
-        job = self._driver.order(record, 1)
-        return {
-            "job": job.model_dump_json(),  # a dict would be flattened and copied
-            "number": record.number,
-            "mailbox": self._driver.lanes.mailbox,
-            "metric": self.metric,
-        }
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Close the trial: complete, pruned, failed or infeasible."""
-        number = self.numbers.pop(trial_id)
-        ledger = self._driver.ledger
-        epochs_done = len(ledger.record(number).epochs)
-        early = self._driver.early_ends.pop(number, "")
-        state, reason = _trial_end(result or {}, error, ledger, epochs_done, early)
-        if state is TrialState.RUNNING:
-            self._driver.abort(reason)
-        else:
-            self._driver.end(number, state, reason)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the truth."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the truth."""
-
-
-def _trial_end(
-    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int, early: str
-) -> tuple[TrialState, str]:
-    if STATE not in result and ledger.is_halted:
-        return TrialState.RUNNING, INTERRUPTED
-    if error:
-        return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
-    if STATE in result:
-        return TrialState(result[STATE]), str(result.get(REASON, ""))
-    return TrialState.PRUNED, early or f"{ledger.study.scheduler} after epoch {epochs_done}"
-
-
-class LedgerCallback(tune.Callback):  # type: ignore[misc]
-    """Takes every result into the ledger, those of stopped trials too."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Report one epoch."""
-        facts, measured = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
-        if not facts:
-            return  # told by an earlier call, or no epoch at all
-        if result[EPOCH] == 1:
-            self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        numbers = {name: measured.get(name) for name in EPOCH_METRICS}
-        row = {name: float(each) for name, each in numbers.items() if isinstance(each, int | float)}
-        number, epoch = trial.config["number"], int(result[EPOCH])
-        with self._driver.capturing_errors():
-            self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
-
-    on_trial_error = on_trial_complete
-
-
-class _EarlyEnds(tune.Stopper):  # type: ignore[misc]
-    """Ends trials after an epoch where the study is stopped or the budget has no room for more."""
-
-    def __init__(self, driver: Driver, numbers: dict[str, int]) -> None:
-        self._driver = driver
-        self._numbers = numbers  # by Tune's ids
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        record = self._driver.ledger.record(self._numbers[trial_id])
-        facts = dict(result.get(FACTS, ()))
-        if facts:  # not yet in the ledger, which is told after this
-            record = record.model_copy(update={"epochs": (*record.epochs, dict(result[ROW]))})
-            self._driver.note_epoch(record, time.time() - facts["asked_at"])
-        if STATE in result:
-            return False
-        why = self._driver.early_end(record)
-        if why:
-            self._driver.early_ends[record.number] = why
-        return bool(why)
-
-    def stop_all(self) -> bool:
-        return False

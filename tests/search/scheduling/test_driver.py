@@ -27,8 +27,9 @@ from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.scheduling.driver import SURPASSED, Driver, LedgerSearcher
+from carray.search.scheduling.driver import SURPASSED, Driver
 from carray.search.scheduling.schedulers import build_scheduler
+from carray.search.scheduling.tune_hooks import LedgerSearcher
 from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost, epoch_row
 from tests.search.studies import local_tune
 from tests.search.test_ledger import open_ledger, optuna_trial, row

@@ -14,8 +14,9 @@ from carray.config import TrialConfig, build_config
 from carray.lanes.messages import LaneOrder
 from carray.metrics import VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord
-from carray.search.scheduling.driver import Driver, LedgerCallback
+from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.trainable import EPOCH, FACTS, ROW, STATE, LaneTrainable
+from carray.search.scheduling.tune_hooks import LedgerCallback
 from carray.training.epoch_order import EpochOrder
 from tests.lanes.fakes import FakeLanes, epoch_row
 from tests.search.studies import local_tune

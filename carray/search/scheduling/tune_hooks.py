@@ -1,0 +1,131 @@
+"""What Ray Tune calls in a study: its searcher asks the ledger, its callback tells it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from carray.metrics import EPOCH_METRICS
+from carray.records import TrialState
+from carray.search.ledger import INTERRUPTED, Ledger
+from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE
+
+if TYPE_CHECKING:
+    from carray.search.scheduling.driver import Driver
+
+MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """Tune's view of the ledger: it draws, and is told how trials end."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(metric=driver.ledger.study.metric, mode=None)
+        self._driver = driver
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Open a trial; None while every lane has one, FINISHED once the ledger opens no more."""
+        if len(self.numbers) >= self._driver.trials_at_once():
+            return None
+        record = self._driver.ask()
+        if record is None:
+            return str(Searcher.FINISHED)
+        self.numbers[trial_id] = record.number
+        job = self._driver.order(record, 1)
+        return {
+            "job": job.model_dump_json(),  # a dict would be flattened and copied
+            "number": record.number,
+            "mailbox": self._driver.lanes.mailbox,
+            "metric": self.metric,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Close the trial: complete, pruned, failed or infeasible."""
+        number = self.numbers.pop(trial_id)
+        ledger = self._driver.ledger
+        epochs_done = len(ledger.record(number).epochs)
+        early = self._driver.early_ends.pop(number, "")
+        state, reason = _trial_end(result or {}, error, ledger, epochs_done, early)
+        if state is TrialState.RUNNING:
+            self._driver.abort(reason)
+        else:
+            self._driver.end(number, state, reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the truth."""
+
+
+def _trial_end(
+    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int, early: str
+) -> tuple[TrialState, str]:
+    if STATE not in result and ledger.is_halted:
+        return TrialState.RUNNING, INTERRUPTED
+    if error:
+        return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
+    if STATE in result:
+        return TrialState(result[STATE]), str(result.get(REASON, ""))
+    return TrialState.PRUNED, early or f"{ledger.study.scheduler} after epoch {epochs_done}"
+
+
+class LedgerCallback(tune.Callback):  # type: ignore[misc]
+    """Takes every result into the ledger, those of stopped trials too."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Report one epoch."""
+        facts, measured = dict(result.get(FACTS, ())), dict(result.get(ROW, ()))
+        if not facts:
+            return  # told by an earlier call, or no epoch at all
+        if result[EPOCH] == 1:
+            self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
+        numbers = {name: measured.get(name) for name in EPOCH_METRICS}
+        row = {name: float(each) for name, each in numbers.items() if isinstance(each, int | float)}
+        number, epoch = trial.config["number"], int(result[EPOCH])
+        with self._driver.capturing_errors():
+            self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Drop what Tune would keep of an ended trial: averages of numbers, some 50 KB."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+    on_trial_error = on_trial_complete
+
+
+class EarlyEnds(tune.Stopper):  # type: ignore[misc]
+    """Ends trials after an epoch where the study is stopped or the budget has no room for more."""
+
+    def __init__(self, driver: Driver, numbers: dict[str, int]) -> None:
+        self._driver = driver
+        self._numbers = numbers  # by Tune's ids
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Say whether a trial ends after this epoch."""
+        record = self._driver.ledger.record(self._numbers[trial_id])
+        facts = dict(result.get(FACTS, ()))
+        if facts:  # not yet in the ledger, which is told after this
+            record = record.model_copy(update={"epochs": (*record.epochs, dict(result[ROW]))})
+            self._driver.note_epoch(record, time.time() - facts["asked_at"])
+        if STATE in result:
+            return False
+        why = self._driver.early_end(record)
+        if why:
+            self._driver.early_ends[record.number] = why
+        return bool(why)
+
+    def stop_all(self) -> bool:
+        """Never end them all at once: the ledger opens no more."""
+        return False
