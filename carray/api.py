@@ -20,6 +20,7 @@ from carray.options import EnsembleOptions, TuneOptions
 from carray.progress import silent
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
+from carray.storage.remote import is_url
 from carray.typing import Progress
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def tune(
     """Search `space` on the prepared data set `data`; resume or extend the study of that name.
 
     Args:
-        data: a folder that `prepare` has made.
+        data: a folder that `prepare` has made, or the URL that `carray data push` has put it at.
         space: a YAML file, or the name of a shipped space; default: what suits the data, or that of
             the study `name`, which goes on.
         trials: in all, earlier calls' included; default: the space's, else 30.
@@ -123,7 +124,7 @@ def tune(
             hint = did_you_mean(option, TuneOptions.__annotations__)
             raise ConfigError(f"carray.tune has no option {option!r}{hint}")
     request = StudyRequest(
-        data=Path(data),
+        data=os.fspath(data) if is_url(data) else Path(data),
         space=None if space is None else str(space),
         trials=trials,
         name=name,

@@ -157,7 +157,9 @@ class StudyRecord(JsonFile):
     name: str
     kind: Literal["search", "single"] = "search"
     data: str = ""
-    """Absolute path of the prepared data set."""
+    """Absolute path of the prepared data set, or its URL."""
+    cut: dict[str, Any] = Field(default_factory=dict)
+    """How its images were cut and classes merged, for packages; {} in records of before 0.2."""
     manifest_hash: str = ""
     classes: tuple[str, ...] = ()
     metric: str = metrics.VAL_LOG_LOSS

@@ -1,4 +1,4 @@
-"""`carray data`: prepare, show, warm, toy."""
+"""`carray data`: prepare, show, warm, push, toy."""
 
 from __future__ import annotations
 
@@ -168,6 +168,31 @@ def warm(
         f"{', checked' if verify else ''}, {warmed.seconds:.1f} s"
     )
     emit(warmed, lambda _: [line], as_json, indent=1)
+
+
+@app.command()
+def push(
+    folder: DataArgument,
+    url: Annotated[str, typer.Argument(help="Where to: s3://BUCKET/cars, say.")],
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help="Side that a backbone sees, in pixels; may be repeated; default: 224."),
+    ] = None,
+    fit: Annotated[str, typer.Option(help="How an image becomes a square.")] = "squash",
+    as_json: JsonOption = False,
+) -> None:
+    """Put a data set at a URL: its manifest and its decoded pixels; photographs stay here.
+
+    `carray tune URL` trains on it from any machine.
+    """
+    from carray.data.pixels.store import build_store
+    from carray.data.remote_data import push_data
+    from carray.progress import progress
+
+    stores = [Path(build_store(folder, side, fit, progress).folder) for side in size or [224]]
+    pushed = push_data(folder, stores, url, progress)
+    line = f"{', '.join(pushed.stores)} ({pushed.gib:.2f} GiB) are at {pushed.url}"
+    emit(pushed, lambda _: [line, f"next: carray tune {quote(url)}"], as_json, indent=1)
 
 
 @app.command()

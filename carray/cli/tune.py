@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -27,7 +26,9 @@ SEARCH = "Search"
 
 
 def tune(
-    data: Annotated[Path, typer.Argument(help="A prepared data set (`carray data prepare`).")],
+    data: Annotated[
+        str, typer.Argument(help="A prepared data set (`carray data prepare`): its folder or URL.")
+    ],
     space: Annotated[
         str | None,
         typer.Option(help="A YAML file, or a shipped space's name; default: what suits the data."),

@@ -20,8 +20,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from carray.data.remote_data import fetched_manifest
 from carray.errors import DataError, describe
 from carray.files import write_text, written_aside
+from carray.storage.mirror import mirror_of
+from carray.storage.remote import is_url
 from carray.typing import Rows
 
 SPLITS = ("train", "val", "blend", "test")
@@ -109,12 +112,13 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path | str) -> Manifest:
-        """Read a data folder.
+        """Read a data folder; one at a URL is fetched into this node's cache.
 
         Raises:
+            StorageError: the URL can't be reached or refuses.
             DataError: it is no data folder, of another version, or was edited by hand.
         """
-        folder = Path(folder).resolve()
+        folder = fetched_manifest(str(folder)) if is_url(folder) else Path(folder).resolve()
         file = _read_file(folder)
         images = _read_images(folder / IMAGES_FILE)
         root = _images_root(folder, file.settings)
@@ -126,6 +130,17 @@ class Manifest:
                 "run `carray data prepare` again"
             )
         return cls(folder, file.classes, _typed(images), file.hash, file.settings)
+
+    @property
+    def where(self) -> str:
+        """The data folder as any process finds it: its absolute path, or its URL."""
+        mirror = mirror_of(self.folder)
+        return mirror.remote.url if mirror else str(self.folder.resolve())
+
+    @property
+    def name(self) -> str:
+        """The last part of `where`."""
+        return self.where.rpartition("/")[2]
 
     def write(self) -> None:
         """Write both files aside, then rename them; `images.csv` first."""
@@ -180,6 +195,12 @@ class Manifest:
     def crop(self) -> Crop:
         """Whether images are cut to their boxes."""
         return self.settings.crop
+
+    @property
+    def cut(self) -> dict[str, object]:
+        """How images were cut and classes merged, as a model package keeps it."""
+        settings = self.settings
+        return {"crop": settings.crop, "margin": settings.margin, "merge": settings.merge}
 
     @property
     def margin(self) -> float:

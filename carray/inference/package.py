@@ -137,7 +137,7 @@ def _write(
             temperature=average.temperature,
             tta=combination.tta,
             preprocessing=PREPROCESSING,
-            **crop_fields(study.data),
+            **(study.cut or crop_fields(study.data)),
             manifest_hash=study.manifest_hash,
             results=dict(results),
             made_at=time.time(),

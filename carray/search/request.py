@@ -28,7 +28,8 @@ MOST_SEED = 2**30  # each trial adds its number, and a trial's own ends at 2**31
 class StudyRequest:
     """What a study is asked to do; the command line's options have the same names."""
 
-    data: Path
+    data: Path | str
+    """A prepared data set: its folder or its URL."""
     space: str | None = None
     """A YAML file, or a shipped space's name; None: the named study's own, or what suits the data.
     """

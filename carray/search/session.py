@@ -288,7 +288,7 @@ class Session:
         return bool(self._interrupts.name) or self._ledger.is_halted
 
     def _driver(self, lanes: Lanes) -> Driver:
-        data = self._setup.manifest.folder.resolve()
+        data = self._setup.manifest.where
         plan = self._plan if lanes is self._lanes else self._refit_plan
         held = held_by_lane(plan, self._price)
         driven = self._ledger, lanes, data, self._on_left

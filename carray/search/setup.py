@@ -168,7 +168,7 @@ def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) ->
     Raises:
         ConfigError: no folder can have it.
     """
-    name = request.name or f"{Path(space.name).stem}-{manifest.folder.resolve().name}"
+    name = request.name or f"{Path(space.name).stem}-{manifest.name}"
     if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
         raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
     return name
@@ -180,7 +180,8 @@ def new_record(
     """Return the record of a study that begins now."""
     return StudyRecord(
         name=name,
-        data=str(manifest.folder.resolve()),
+        data=manifest.where,
+        cut=manifest.cut,
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         metric=space.metric,

@@ -48,7 +48,7 @@ def resolve_space(
 
 def _begun_study(request: StudyRequest, manifest: Manifest, runs: RunsFolder) -> StudyFolder | None:
     """Return the study that a request without a space goes on with, if it was begun."""
-    data = manifest.folder.resolve().name
+    data = manifest.name
     names = [request.name] if request.name else [f"{space}-{data}" for space in DEFAULTS]
     begun = [runs.study(name) for name in names if runs.study(name).space_file.exists()]
     same = [folder for folder in begun if folder.record().manifest_hash == manifest.hash]

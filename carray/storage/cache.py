@@ -15,11 +15,8 @@ def cache_folder() -> Path:
 
 
 def folder_of(url: str, room: str) -> Path:
-    """Return the folder of this machine that stands for a URL, in a room of the cache.
-
-    Credentials that the URL holds are no part of its name.
-    """
-    plain = re.sub(r"://[^\s/:@]*:\S*@", "://", url.rstrip("/")).partition("?")[0]
+    """Return the folder of this machine that stands for a URL, in a room of the cache."""
+    plain = url.partition("?")[0].rstrip("/")
     words = re.sub(r"[^A-Za-z0-9.]+", "-", plain.partition("://")[2]).strip("-.")
     digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
     return cache_folder() / room / f"{words[:60]}-{digest}"

@@ -7,7 +7,7 @@ finished, and is enough to go on with on another machine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,14 +45,17 @@ class Mirror:
 
     def pull(self, below: str, wanted: Callable[[str], bool]) -> int:
         """Fetch what differs of the wanted files below a folder; return how many did."""
-        changed = [
-            name
-            for name, stamp in self.listing(below).items()
-            if wanted(name) and not _is_same(self.folder / name, stamp)
-        ]
+        return self._pull({n: s for n, s in self.listing(below).items() if wanted(n)})
+
+    def pull_files(self, names: Iterable[str]) -> int:
+        """Fetch those of some files that are there and differ; return how many did."""
+        stamps = {name: self.remote.stamp(name) for name in names}
+        return self._pull({name: stamp for name, stamp in stamps.items() if stamp})
+
+    def _pull(self, stamps: Mapping[str, FileStamp]) -> int:
+        changed = [n for n, stamp in stamps.items() if not _is_same(self.folder / n, stamp)]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            fetched = list(pool.map(self._fetched, changed))
-        return sum(fetched)
+            return sum(pool.map(self._fetched, changed))
 
     def _fetched(self, name: str) -> bool:
         try:

@@ -16,17 +16,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
-from carray.errors import StorageError
+from carray.errors import ConfigError, StorageError
 from carray.files import written_aside
 from carray.masking import masked
 from carray.typing import Advance
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+KEYS = re.compile(r"://[^\s/:@]*:\S*@")
 CHUNK_BYTES = 8 * 2**20
 TAR_BYTES = 64 * 2**10  # its rest is copied at each small read
+SILENCE_SECONDS, CONNECT_SECONDS, ATTEMPTS = 60.0, 5.0, 4  # of a request to S3
 RANGES_AT_ONCE = 8  # of one large file, read side by side
 WITH_FOLDERS = ("local", "hdfs", "mock")  # kinds of filesystems that want folders made
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CURE = (
     "check the bucket's name, the keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
     "AWS_PROFILE) and, for a server of your own, AWS_ENDPOINT_URL"
@@ -52,10 +56,16 @@ class RemoteFolder:
     """A folder at a URL; files have names relative to it, as in `studies/s/study.json`.
 
     A file is replaced at once or not at all. Every method raises StorageError where the URL can't
-    be reached or refuses.
+    be reached or refuses; making one raises ConfigError where it holds keys, which would be written
+    down with it.
     """
 
     def __init__(self, url: str) -> None:
+        if KEYS.search(url):
+            raise ConfigError(
+                f"{masked(url)} holds keys: leave them out, and set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
         self.url = url.rstrip("/")
 
     def __str__(self) -> str:
@@ -67,7 +77,25 @@ class RemoteFolder:
 
         with self._translated():
             filesystem, path = pyarrow.fs.FileSystem.from_uri(self.url)
+            if filesystem.type_name == "s3":
+                filesystem = self._patient(filesystem.region)
             return filesystem, path.rstrip("/")
+
+    def _patient(self, region: str) -> Any:
+        """Return the filesystem of an `s3://` URL; by default one gives up after 3 s of silence."""
+        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+        asked = dict(parse_qsl(urlsplit(self.url).query))
+        named = (os.environ.get(name) for name in ENDPOINT_VARIABLES)
+        endpoint = asked.get("endpoint_override") or next(filter(None, named), None)
+        return S3FileSystem(
+            region=region,
+            request_timeout=SILENCE_SECONDS,
+            connect_timeout=CONNECT_SECONDS,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            scheme=asked.get("scheme"),
+            endpoint_override=endpoint,
+        )
 
     def _path(self, name: str) -> str:
         return f"{self._place[1]}/{name}".rstrip("/")

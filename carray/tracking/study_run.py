@@ -17,6 +17,7 @@ from typing import Any, Self
 from carray import metrics
 from carray.errors import TrackingError
 from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.storage.remote import is_url
 from carray.tracking.tracker import TrialRun, cost_metrics
 
 EPOCHS_SENT = "carray.epochs_told"  # the tag that says how many rows and that the params are there
@@ -185,10 +186,10 @@ def log_dataset(client: Any, run_id: str, study: StudyRecord) -> None:
     if not study.data:
         return
     dataset = Dataset(
-        name=Path(study.data).name,
+        name=study.data.rpartition("/")[2],
         digest=study.manifest_hash[:12] or "unknown",
         source_type="local",
-        source=json.dumps({"uri": Path(study.data).as_uri()}),
+        source=json.dumps({"uri": study.data if is_url(study.data) else Path(study.data).as_uri()}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset)])
 

@@ -117,7 +117,8 @@ def open_single_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyF
     StudyRecord(
         name=name,
         kind="single",
-        data=str(manifest.folder),
+        data=manifest.where,
+        cut=manifest.cut,
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         state="complete",

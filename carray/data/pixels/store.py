@@ -28,9 +28,11 @@ from carray import config
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
+from carray.data.remote_data import cache_gib, cached_stores, fetch_store
 from carray.errors import DataError, DiskError, UnsuitableData
 from carray.files import folder_bytes, locked, write_text
 from carray.progress import silent
+from carray.storage.mirror import mirror_of
 from carray.typing import GIB, Progress
 
 VERSION = 1
@@ -163,7 +165,8 @@ def open_store(
         budget = store_budget_gib
         budget = manifest.settings.store_budget_gib if budget is None else budget
         _make_room(folder, manifest, side, budget)
-        _build(folder, manifest, side, fit, progress)
+        if not fetch_store(manifest.folder, folder, len(manifest.included), progress):
+            _build(folder, manifest, side, fit, progress)
     store = _valid(folder, manifest, side, fit)
     if store is None:
         raise DataError(f"the pixel store {folder} was built but reads back wrong: check the disk")
@@ -277,7 +280,10 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
             "take a smaller image size, or raise --store-budget"
         )
     shutil.rmtree(folder, ignore_errors=True)  # stale or corrupted
+    mirror = mirror_of(manifest.folder)
     others = [path.parent for path in folder.parent.glob("*/store.json")]
+    if mirror:
+        others, budget_gib = cached_stores(mirror), cache_gib()
     others.sort(key=lambda path: (path / "store.json").stat().st_mtime)
     while others and sum(map(folder_bytes, others)) + need > budget_gib * GIB:
         shutil.rmtree(others.pop(0))

@@ -51,7 +51,7 @@ class Driver:
         self,
         ledger: Ledger,
         lanes: Lanes,
-        data: Path,
+        data: str,
         on_left: Callable[[TrialRecord], None],
         weights: str | None = None,
         held: Held | None = None,
@@ -85,7 +85,7 @@ class Driver:
         return EpochOrder(
             trial=record.name,
             folder=str(self.ledger.trial_folder(record.number).path),
-            data=str(self._data),
+            data=self._data,
             config=record.config,
             epoch=epoch,
             weights=self._weights,

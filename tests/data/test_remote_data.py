@@ -1,0 +1,100 @@
+"""Data at a URL: the manifest and the pixels travel, once a node; the photographs stay."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from carray.data import remote_data
+from carray.data.manifest import Manifest
+from carray.data.pixels.store import build_store, open_store
+from carray.data.remote_data import fetch_store, of_bytes, push_data
+from carray.errors import ConfigError, DataError
+from carray.storage.remote import RemoteFolder
+from carray.typing import Advance
+
+
+@pytest.fixture
+def there(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The toy cars at a URL, with pixels for 32 px; this node's cache is empty."""
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    url = (tmp_path / "bucket" / "cars").as_uri()
+    store = Path(build_store(toy_data, 32).folder)
+    pushed = push_data(toy_data, [store], url)
+    assert pushed.stores == ("40-squash",)
+    return url
+
+
+def test_a_node_fetches_the_pixels_once_and_they_are_those_of_the_photographs(
+    there: str, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, told, fetched = Manifest.load(toy_data), [], []
+    manifest = Manifest.load(there)
+    assert (manifest.where, manifest.name) == (there, "cars")
+    assert (manifest.hash, manifest.cut) == (mine.hash, mine.cut)
+    fetch = RemoteFolder.fetch
+
+    def counted(self: RemoteFolder, name: str, into: Path, *rest: Advance) -> None:
+        fetched.append(name)
+        fetch(self, name, into, *rest)
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Advance]:
+        told.append((what, total))
+        yield lambda count: None
+
+    monkeypatch.setattr(RemoteFolder, "fetch", counted)
+    with ThreadPoolExecutor(4) as pool:  # processes of a node ask at once
+        stores = list(pool.map(lambda _: open_store(manifest, 32, "squash", progress), range(4)))
+    assert (stores[0].pixels == open_store(mine, 32, "squash").pixels).all()
+    assert sorted(fetched) == sorted(f"store/40-squash/{n}" for n in remote_data.STORE_FILES)
+    assert told == [(f"pixel store 40-squash from {there}", len(mine.included))]
+    assert Manifest.load(there).hash == mine.hash
+
+
+def test_what_is_not_there_is_said_with_the_command_that_puts_it_there(
+    there: str, toy_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"no pixel store of 80 px \(squash\): .*carray data push"):
+        open_store(Manifest.load(there), 64, "squash")
+    nowhere = (tmp_path / "bucket" / "nowhere").as_uri()
+    with pytest.raises(DataError, match=f"there is no data set at {nowhere}: `carray data push"):
+        Manifest.load(nowhere)
+    other = tmp_path / "other"
+    shutil.copytree(toy_data, other, ignore=shutil.ignore_patterns("store"))
+    (other / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match="holds another data set"):
+        push_data(other, [], there)
+    with pytest.raises(ConfigError, match=r"s3://KEY:\*\*\*@bucket/cars holds keys: leave them"):
+        Manifest.load("s3://KEY:SECRET@bucket/cars")
+    assert not fetch_store(toy_data, tmp_path / "store", 1), "an ordinary folder mirrors nothing"
+
+
+def test_the_cache_forgets_the_pixels_used_longest_ago(
+    there: str, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = (tmp_path / "bucket" / "again").as_uri()
+    store = Path(build_store(toy_data, 32).folder)
+    push_data(toy_data, [store], second)
+    room = 1.5 * sum(file.stat().st_size for file in store.iterdir()) / 2**30
+    monkeypatch.setenv("CARRAY_CACHE_GIB", f"{room:.9f}")
+    first = open_store(Manifest.load(there), 32, "squash")
+    kept = open_store(Manifest.load(second), 32, "squash")
+    assert kept.folder.exists()
+    assert not first.folder.exists()
+    monkeypatch.setenv("CARRAY_CACHE_GIB", "much")
+    with pytest.raises(ConfigError, match="CARRAY_CACHE_GIB='much' must be a number of GiB"):
+        open_store(Manifest.load(there), 32, "squash")
+
+
+def test_bytes_are_told_in_whole_units() -> None:
+    told: list[int] = []
+    take = of_bytes(told.append, 10)
+    for count in (4, 7, 30, 9):
+        take(count)
+    assert sum(told) == 5
