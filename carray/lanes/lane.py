@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from ray._private.state import state
 
 from carray.errors import PlanError
 from carray.lanes.lane_rank import LaneRank
@@ -27,6 +28,7 @@ from carray.lanes.mailbox_client import MailboxClient, RayMailbox
 from carray.lanes.memory_guard import LaneMemory, MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
 
+HAND_OVER_SECONDS = 20.0  # before a node goes
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
@@ -70,6 +72,9 @@ class WorkerGroups(Protocol):
     def lost_nodes(self) -> Collection[str]:
         """Return the ids of nodes that the cluster has lost."""
 
+    def draining_nodes(self) -> Mapping[str, float]:
+        """Return the nodes that are to go: id -> when, in Unix time; 0 where nobody says when."""
+
 
 class Lanes:
     """All lanes of a study: start, call, stop. One instance owns one mailbox."""
@@ -84,6 +89,7 @@ class Lanes:
         self._groups = groups
         self._threads: list[threading.Thread] = []
         self._nodes_released: set[str] = set()
+        self._draining: set[str] = set()  # nodes that have been told to hand over
         self._lost: dict[int, int] = {}  # lane -> its lives when it lost its node
         self._added_at: list[float] = []  # when each lane that was added was, monotonic
 
@@ -153,6 +159,21 @@ class Lanes:
         lives = self.lives() if released else []
         self._lost |= {lane: lives[lane] for lane in released}
         return released
+
+    def leave_drained(self) -> list[int]:
+        """Let lanes on nodes that are drained leave after their epoch; return those told just now.
+
+        What isn't done shortly before its node goes is begun again by another lane.
+        """
+        draining = self._groups.draining_nodes()
+        told, self._draining = set(draining) - self._draining, set(draining) | self._draining
+        soon = time.time() + HAND_OVER_SECONDS
+        late = {node for node, goes_at in draining.items() if 0 < goes_at < soon}
+        lanes = self.mailbox.drain(told, "its node is drained") if told else []
+        if late := late - self._nodes_released:
+            self._nodes_released |= late
+            self.mailbox.release_lost(late)
+        return lanes
 
     def fail(self, reason: str) -> None:
         """Leave every order, waiting or to come, undone: the study is being stopped."""
@@ -232,6 +253,11 @@ class RayWorkerGroups:
     def lost_nodes(self) -> list[str]:
         """Return the ids of nodes that the cluster has lost."""
         return [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
+
+    def draining_nodes(self) -> dict[str, float]:
+        """Return the nodes that are to go: id -> when, in Unix time."""
+        # not public, and what Ray Train's own watcher asks
+        return {node: ms / 1000 for node, ms in state.get_draining_nodes().items()}
 
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig

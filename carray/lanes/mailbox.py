@@ -12,7 +12,8 @@ counts as no death of the order's making.
 A group may also retire between two trials, when it holds no order: a new one takes its place as
 soon as a trial looks for a lane. A lane that shares a GPU may leave for good when memory runs out:
 another lane carries its order out, with more room. So may a lane whose node can't train, for want
-of data say: that is no fault of the order, which is handed on as often as lanes are left.
+of data say: that is no fault of the order, which is handed on as often as lanes are left. A lane
+whose node is drained leaves after the order that it is at.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Mailbox:
                 return
             complete = replace(answer, lane=lane, waited_seconds=mine.waited_seconds)
             self._close_current(mine, complete)
+            if mine.left:  # the trial's next epoch is another's
+                self._leave(mine)
             self._changed.notify_all()
 
     async def add_lanes(self, count: int) -> None:
@@ -196,6 +199,21 @@ class Mailbox:
         """Let a lane leave for good before its first order: its node can't train."""
         async with self._changed:
             self._part(self._lanes[lane], why)
+
+    async def drain(self, nodes: Collection[str], why: str) -> list[int]:
+        """Let the lanes on nodes leave for good, after the order that they are at; return them."""
+        async with self._changed:
+            found = [
+                number
+                for number, lane in enumerate(self._lanes)
+                if lane.nodes & set(nodes) and not lane.left
+            ]
+            for lane in map(self._lanes.__getitem__, found):
+                lane.left = why
+                if lane.current is None:
+                    self._leave(lane)
+            self._changed.notify_all()
+        return found
 
     async def unfit_nodes(self) -> list[tuple[list[str], str]]:
         """Return the nodes of each lane that has left since they can't train, and why."""

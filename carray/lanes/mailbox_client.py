@@ -71,6 +71,9 @@ class MailboxClient(Protocol):
     def depart(self, lane: int, why: str) -> None:
         """Let a lane leave for good before its first order: its node can't train."""
 
+    def drain(self, nodes: Collection[str], why: str) -> list[int]:
+        """Let the lanes on nodes leave, after the order that they are at; return them."""
+
     def unfit_nodes(self) -> list[tuple[list[str], str]]:
         """Return the nodes of each lane that has left since they can't train, and why."""
 
@@ -177,6 +180,10 @@ class RayMailbox:
     def depart(self, lane: int, why: str) -> None:
         """Let a lane leave for good before its first order: its node can't train."""
         ray.get(self._actor.depart.remote(lane, why))
+
+    def drain(self, nodes: Collection[str], why: str) -> list[int]:
+        """Let the lanes on nodes leave, after the order that they are at; return them."""
+        return list(ray.get(self._actor.drain.remote(list(nodes), why)))
 
     def unfit_nodes(self) -> list[tuple[list[str], str]]:
         """Return the nodes of each lane that has left since they can't train, and why."""

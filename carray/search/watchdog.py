@@ -124,6 +124,8 @@ class Watch:
             self._say(f"lane {lane} ended for good: {_last_line(self._lanes.errors[lane])}")
         for lane in self._lanes.release_lost():
             self._say(f"lane {lane} has lost its node; its trial goes on on the next free lane")
+        for lane in self._lanes.leave_drained():
+            self._say(f"lane {lane}'s node is drained; its trial goes on elsewhere after the epoch")
         lives = self._lanes.lives()
         self._lives += [1] * (len(lives) - len(self._lives))
         for lane, (life, before) in enumerate(zip(lives, self._lives, strict=True)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -97,6 +97,7 @@ class Faults:
     def __init__(self) -> None:
         self.orders: list[LaneOrder] = []  # those begun, by rank 0 of any lane
         self.lost_nodes: set[str] = set()  # each lane is on a node of its number
+        self.draining: dict[str, float] = {}  # node -> when it goes
         self._planned: list[_Fault] = []
         self._lock = threading.Lock()
 
@@ -265,6 +266,10 @@ class FakeGroups:
     def lost_nodes(self) -> Collection[str]:
         """Return the nodes that a test has lost."""
         return set(self.faults.lost_nodes)
+
+    def draining_nodes(self) -> Mapping[str, float]:
+        """Return the nodes that a test drains."""
+        return dict(self.faults.draining)
 
     def _has_lost_a_rank(self, lane: int) -> bool:
         """Run one worker group to its end; the other ranks of one that lost a rank are let be."""

@@ -93,6 +93,9 @@ class LocalMailbox:
     def depart(self, lane: int, why: str) -> None:
         self._ask(self._box.depart(lane, why), None)
 
+    def drain(self, nodes: Collection[str], why: str) -> list[int]:
+        return list(self._ask(self._box.drain(nodes, why), []))
+
     def unfit_nodes(self) -> list[tuple[list[str], str]]:
         return list(self._ask(self._box.unfit_nodes(), []))
 

@@ -91,6 +91,29 @@ def test_a_lane_whose_node_cannot_train_hands_its_order_on_until_the_last() -> N
     run(test())
 
 
+def test_a_lane_on_a_drained_node_ends_its_order_and_takes_no_other() -> None:
+    async def test() -> None:
+        box = Mailbox(3)
+        for lane in range(3):
+            await box.arrive(lane, "abc"[lane], f"node {lane % 2}")
+        first, second = (asyncio.create_task(box.call(order("s/0", epoch))) for epoch in (1, 2))
+        sequence, _ = await box.take(0, "a", 0)
+        idle = asyncio.create_task(box.take(2, "c", 0))
+        await settle()
+        assert await box.drain(["node 0"], "drained") == [0, 2]
+        assert await box.drain(["node 0"], "drained") == []
+        assert (await idle)[1].kind == "exit"
+        await box.answer(0, sequence, Answer(reason="in time"))
+        assert (await first).reason == "in time"
+        assert (await box.take(0, "a", sequence))[1].kind == "exit"
+        sequence, taken = await box.take(1, "b", 0)
+        assert taken.job.epoch == 2  # type: ignore[union-attr]
+        await box.answer(1, sequence, Answer())
+        assert (await second).lane == 1
+
+    run(test())
+
+
 def test_a_lane_that_leaves_before_its_first_order_gets_none() -> None:
     async def test() -> None:
         box = Mailbox(2)

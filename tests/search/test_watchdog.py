@@ -156,6 +156,40 @@ def test_each_lane_that_was_lost_or_retired_or_ended_is_named_once(
     assert len(said) == 3
 
 
+@pytest.mark.parametrize("goes_at", [0.0, 1.0], ids=["no deadline", "too late to end an epoch"])
+def test_a_drained_lane_ends_its_epoch_or_hands_it_over(
+    tmp_path: Path, local_tune: None, goes_at: float
+) -> None:
+    ledger, _ = open_ledger(tmp_path, trials=3)
+    with lanes_of(2) as lanes:
+        stall, said = lanes.faults.stalls(lane=0, epoch=2), list[str]()
+        watch = Watch(lanes, ledger, said.append)
+
+        def second_epochs() -> int:
+            return [epoch for _, epoch in lanes.faults.trained()].count(2)
+
+        def drain() -> None:
+            assert stall.reached.wait(WAIT_SECONDS)
+            lanes.faults.draining = {"0": goes_at}
+            watch.look()
+            if goes_at:
+                wait_for(lambda: second_epochs() == 4)
+            stall.go.set()
+
+        draining = threading.Thread(target=drain)
+        draining.start()
+        Driver(ledger, lanes, tmp_path, str).search(FIFOScheduler(), None, tmp_path)
+        draining.join()
+        wait_for(lambda: len(lanes.errors) == 1)
+        watch.look()
+    assert [(r.state, len(r.epochs)) for r in ledger.records] == [("complete", 3)] * 3
+    assert second_epochs() == (4 if goes_at else 3)
+    assert said == [
+        "lane 0's node is drained; its trial goes on elsewhere after the epoch",
+        "lane 0 ended for good: its node is drained",
+    ]
+
+
 def test_a_search_whose_every_lane_has_ended_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

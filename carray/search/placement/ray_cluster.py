@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psutil
 import ray
 import ray.exceptions
+from ray._private.state import state
 
 from carray.errors import PlanError, causes
 from carray.search.placement.plan import Node
@@ -104,7 +105,8 @@ def memory_error(error: BaseException) -> PlanError | None:
 
 
 def cluster_nodes() -> list[ClusterNode]:
-    """Return every node that is alive, this process's own first."""
+    """Return every node that is alive and not drained, this process's own first."""
+    draining = state.get_draining_nodes()
     own = ray.get_runtime_context().get_node_id()
     found = [
         ClusterNode(
@@ -115,7 +117,7 @@ def cluster_nodes() -> list[ClusterNode]:
             labels=node["Labels"],
         )
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in draining
     ]
     return sorted(found, key=lambda node: not node.is_own)
 
