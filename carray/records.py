@@ -1,14 +1,4 @@
-"""What work leaves behind: `TrialRecord`, `StudyRecord`, and the folders they live in.
-
-RUNS/
-  mlflow.db  mlartifacts/            the default tracking store
-  models/NAME/                       model packages
-  openings/*.json                    who looked at a locked test split, and when
-  studies/STUDY/
-    study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
-    trials/0007/                     `TrialFolder`
-      record.json  epochs.jsonl  logits.npz  checkpoint/  best.safetensors
-"""
+"""What work leaves behind: `TrialRecord`, `StudyRecord`, and their folders in `RunsFolder`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,14 @@
 """`RunsFolder`: the one folder that holds all studies, models and the default tracking store.
 
+RUNS/
+  mlflow.db  mlartifacts/            the default tracking store
+  models/NAME/                       model packages
+  openings/*.json                    who looked at a locked test split, and when
+  studies/STUDY/
+    study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
+    trials/0007/                     `TrialFolder`
+      record.json  epochs.jsonl  logits.npz  checkpoint/  best.safetensors
+
 It may be at a URL. Then it is a folder of this machine's cache, into which comes what is asked for,
 and what is made in it is put at the URL.
 """
