@@ -36,7 +36,8 @@ def ensemble(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="soft vote, logit mean, fitted weights or greedy selection; default: the best."
+            help="Soft vote, logit mean, hard vote, fitted weights, greedy selection or bagged "
+            "selection; default: the best."
         ),
     ] = None,
     logits_only: Annotated[
@@ -73,7 +74,7 @@ def ensemble(
 ) -> None:
     """Combine a study's best trials into one model, with an honest number.
 
-    Members are the best by val; soft vote, logit mean, fitted weights and greedy selection (which
+    Members are the best by val; votes, means, fitted weights, greedy and bagged selection (which
     may use every trial, pruned ones too) are judged on blend; test is opened once, and recorded.
 
     [dim]Examples:[/]

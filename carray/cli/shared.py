@@ -21,8 +21,8 @@ RunsOption = Annotated[
     str | None,
     typer.Option(
         "--runs",
-        help="Folder of studies and models, or a URL (s3://BUCKET/runs); default: $CARRAY_RUNS, "
-        "else runs.",
+        help="Folder of studies and models, or its URL at s3:// and the like; default: "
+        "$CARRAY_RUNS, else runs.",
     ),
 ]
 DataArgument = Annotated[

@@ -18,7 +18,7 @@ import numpy as np
 from carray import metrics
 from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
-from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
+from carray.ensemble.selection import RULES, SoftVote, all_rules
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import read_json, write_json
 from carray.inference.versions import version_name
@@ -44,7 +44,6 @@ from carray.typing import Float32s, Progress
 if TYPE_CHECKING:
     from carray.ensemble.tta_views import TtaPredictor
 
-RULES = ("soft vote", "logit mean", "fitted weights", "greedy selection")
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
 
 
@@ -229,12 +228,7 @@ def _judge(
     pool = source.candidates.trials
     predictions = SplitPredictions(pool, split, labels)
     numbers = tuple(pool.index(member) for member in members)
-    rules: tuple[Rule, ...] = (
-        SoftVote(numbers),
-        LogitMean(numbers),
-        FittedWeights(numbers),
-        Greedy(tuple(range(len(pool)))),
-    )
+    rules = all_rules(numbers, tuple(range(len(pool))))
     folds = make_folds(labels, seed)
     metric = source.candidates.metric
     scores = [score_rule(rule, predictions, folds, metric) for rule in rules]

@@ -1,4 +1,4 @@
-"""Combination rules: soft vote, logit mean, fitted weights, greedy selection.
+"""Combination rules: means and votes of some members, weights fitted to them, greedy selection.
 
 A rule is fitted to some images and returns a `WeightedAverage`; a blend combines anywhere.
 """
@@ -11,10 +11,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.averaging import TINY, WeightedAverage, pick_greedily
+from carray.predictions.averaging import TINY, WeightedAverage, best_alone, pick_greedily
 from carray.predictions.logits import SplitPredictions
 from carray.typing import Float32s, Rows
 
+BAGS = 10
+LEAST_SHARE = 0.02  # of a bagged member, whose cost would be a whole model's
 EM_STEPS = 1000
 EM_GAP = 1e-4  # nats: how far the fitted log-loss may be from the best possible
 
@@ -61,6 +63,19 @@ class LogitMean:
 
 
 @dataclass(frozen=True)
+class HardVote:
+    """The class that most members name."""
+
+    members: tuple[int, ...]
+    name: str = "hard vote"
+    is_fitted: bool = False
+
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
+        """Return equal weights."""
+        return WeightedAverage(self.members, _equal(len(self.members)), "vote")
+
+
+@dataclass(frozen=True)
 class FittedWeights:
     """The weights on the simplex whose soft vote has the least log-loss."""
 
@@ -94,6 +109,54 @@ class Greedy:
         picks = pick_greedily(p_MN)
         counts = np.bincount(picks, minlength=len(self.pool)) / len(picks)
         return _weighted_average(dict(zip(self.pool, counts.tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class BaggedGreedy:
+    """Greedy selection from several halves of the pool, begun with the best members, averaged.
+
+    Caruana et al. 2004, sections 2.2 and 2.3: both guard against picking what suits these images
+    by chance.
+    """
+
+    pool: tuple[int, ...]
+    name: str = "bagged selection"
+    is_fitted: bool = True
+
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
+        """Return weights that are mean shares of the bags' picks; small ones are dropped."""
+        p_MN = np.exp(_image_columns(predictions.true_log_p[list(self.pool)], rows))
+        ranked = best_alone(p_MN)  # so that bags don't depend on the pool's order
+        rng, half = np.random.default_rng(0), -(-len(ranked) // 2)
+        shares = np.zeros(len(ranked))
+        for _ in range(BAGS):
+            bag = np.sort(rng.choice(len(ranked), half, replace=False))
+            p_BN = p_MN[[ranked[each] for each in bag]]
+            picks = pick_greedily(p_BN, range(best_prefix(p_BN)))
+            shares[bag] += np.bincount(picks, minlength=half) / len(picks) / BAGS
+        shares[shares < LEAST_SHARE] = 0.0
+        weights = (shares / shares.sum()).tolist()
+        return _weighted_average({self.pool[m]: w for m, w in zip(ranked, weights, strict=True)})
+
+
+RULES = (
+    *("soft vote", "logit mean", "hard vote"),
+    *("fitted weights", "greedy selection", "bagged selection"),
+)
+
+
+def all_rules(members: tuple[int, ...], pool: tuple[int, ...]) -> tuple[Rule, ...]:
+    """Return every rule, in the order of `RULES`: over chosen members, or over the whole pool."""
+    own = (SoftVote, LogitMean, HardVote, FittedWeights)
+    return *(kind(members) for kind in own), *(kind(pool) for kind in (Greedy, BaggedGreedy))
+
+
+def best_prefix(p_MN: Float32s) -> int:
+    """Return how many of the first members to average for the least log-loss."""
+    sums_MN = np.cumsum(np.maximum(p_MN, TINY), axis=0)
+    sizes_M1 = np.arange(1, len(p_MN) + 1, dtype=np.float32)[:, None]
+    losses_M = -np.log(sums_MN / sizes_M1).mean(axis=1)
+    return int(losses_M.argmin()) + 1
 
 
 def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

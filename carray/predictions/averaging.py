@@ -1,4 +1,4 @@
-"""Weighted averages of members' probabilities or logits."""
+"""Weighted averages of members' probabilities, logits or votes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TINY = np.finfo(np.float32).tiny
 GREEDY_ROUNDS = 50
 GREEDY_PATIENCE = 5  # rounds without a better log-loss
 POOL = 50  # of many members, those that the greedy ones are picked from: the best alone
-AverageOf = Literal["probability", "logit"]
+AverageOf = Literal["probability", "logit", "vote"]
 
 
 @dataclass(frozen=True)
 class WeightedAverage:
-    """A weighted mean of members' probabilities, or of their logits; weights add up to one.
+    """A weighted mean of members' probabilities, logits or votes; weights add up to one.
 
     Members are numbers into the candidates that it was fitted on.
     """
@@ -45,9 +45,15 @@ class WeightedAverage:
 def average_log_p(
     log_ps: Sequence[Float32s], weights: Sequence[float], space: AverageOf
 ) -> Float32s:
-    """Return the weighted mean of log-probabilities, each (N, C), as log-probabilities."""
+    """Return the weighted mean of log-probabilities, each (N, C), as log-probabilities.
+
+    Of votes, each for a member's likeliest class, the mean of probabilities is one more: it parts
+    ties, and leaves no class without any.
+    """
     if len(log_ps) == 1:
         return log_ps[0]
+    if space == "vote":
+        return _voted(log_ps, weights)
     total = np.zeros_like(log_ps[0])
     for log_p, weight in zip(log_ps, weights, strict=True):
         total += np.float32(weight) * (np.exp(log_p) if space == "probability" else log_p)
@@ -56,17 +62,27 @@ def average_log_p(
     return np.log(np.maximum(total, TINY, out=total), out=total)
 
 
-def pick_greedily(p_MN: Float32s) -> list[int]:
+def _voted(log_ps: Sequence[Float32s], weights: Sequence[float]) -> Float32s:
+    total = np.exp(average_log_p(log_ps, weights, "probability"))
+    images = np.arange(len(total))
+    for log_p, weight in zip(log_ps, weights, strict=True):
+        total[images, log_p.argmax(axis=1)] += np.float32(weight * len(log_ps))
+    return np.log(np.maximum(total / np.float32(len(log_ps) + 1), TINY))
+
+
+def pick_greedily(p_MN: Float32s, first: Sequence[int] = ()) -> list[int]:
     """Return the members picked, in order, repeats included; never empty.
 
     Each round adds the member that lowers the log-loss of the mean most; rounds end when none
-    has helped for `GREEDY_PATIENCE` rounds, and the best prefix is returned.
+    has helped for `GREEDY_PATIENCE` rounds, and the best prefix is returned, no shorter than
+    `first`, the members that it begins with.
     """
     p_MN = np.maximum(p_MN, TINY)
-    total_N = np.zeros(p_MN.shape[1], np.float32)
-    picks: list[int] = []
-    losses: list[float] = []
-    for size in range(1, GREEDY_ROUNDS + 1):
+    picks = list(first)
+    total_N = p_MN[picks].sum(axis=0)
+    losses = [np.inf] * (len(picks) - 1)
+    losses += [float(-np.log(total_N / np.float32(len(picks))).mean())] if picks else []
+    for size in range(len(picks) + 1, GREEDY_ROUNDS + 1):
         losses_M = -np.log((total_N + p_MN) / np.float32(size)).mean(axis=1)
         picks.append(int(losses_M.argmin()))
         losses.append(float(losses_M[picks[-1]]))

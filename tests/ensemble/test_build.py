@@ -40,6 +40,8 @@ def test_the_newest_study_and_its_best_three_are_taken(tmp_path: Path) -> None:
     assert {rule.rule for rule in made.rules} == {
         "soft vote",
         "logit mean",
+        "hard vote",
+        "bagged selection",
         "fitted weights",
         "greedy selection",
         "best single trial",

@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carray.ensemble.selection import FittedWeights, Greedy, LogitMean, Rule, SoftVote
+from carray.ensemble.selection import (
+    BaggedGreedy,
+    FittedWeights,
+    Greedy,
+    HardVote,
+    LogitMean,
+    Rule,
+    SoftVote,
+)
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import read_trials
 from carray.predictions.logits import SplitPredictions
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
-RULES: list[Callable[[tuple[int, ...]], Rule]] = [SoftVote, LogitMean, FittedWeights, Greedy]
+RULES: list[Callable[[tuple[int, ...]], Rule]] = [
+    *(SoftVote, LogitMean, HardVote, FittedWeights, Greedy, BaggedGreedy)
+]
 SKILLS = (2.0, 1.6, 1.2, 0.4)
 
 pytestmark = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

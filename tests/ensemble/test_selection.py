@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carray.ensemble.selection import fit_simplex
+from carray.ensemble.selection import (
+    LEAST_SHARE,
+    BaggedGreedy,
+    Greedy,
+    best_prefix,
+    fit_simplex,
+)
 from carray.predictions.averaging import average_log_p, pick_greedily
-from carray.predictions.logits import log_softmax, true_log_probability
+from carray.predictions.candidates import read_trials
+from carray.predictions.logits import SplitPredictions, log_softmax, true_log_probability
+from tests.ensemble.studies import StudySpec, Trial, make_study
 
 
 def random_logits(seed: int, images: int = 40, classes: int = 5) -> np.ndarray:
@@ -77,3 +87,32 @@ def test_greedy_is_never_worse_than_the_best_single_member_where_it_was_fitted()
     picks = pick_greedily(p_MN)
     loss = -np.log(p_MN[picks].mean(axis=0)).mean()
     assert loss <= -np.log(p_MN).mean(axis=1).min() + 1e-6
+
+
+def test_most_votes_win_and_the_mean_parts_ties() -> None:
+    p_MNC = np.array(
+        [[[0.6, 0.4, 0.0], [0.9, 0.1, 0.0]], [[0.55, 0.45, 0.0], [0.45, 0.55, 0.0]]], np.float32
+    )
+    sure = np.array([[[0.01, 0.99, 0.0]]] * 2, np.float32).transpose(1, 0, 2)
+    with np.errstate(divide="ignore"):
+        two, three = np.log(p_MNC), np.log(np.concatenate([p_MNC, sure]))
+    voted = average_log_p(list(three), (1 / 3,) * 3, "vote")
+    assert voted.argmax(axis=1).tolist() == [0, 1], "two of three; the mean would say 1 and 1"
+    assert average_log_p(list(two), (0.5, 0.5), "vote")[1].argmax() == 0, "a tie: the surer one"
+    assert np.exp(voted).sum(axis=1) == pytest.approx(1.0)
+
+
+def test_a_greedy_choice_may_begin_with_some() -> None:
+    p_MN = np.array([[0.9, 0.2], [0.2, 0.9], [0.5, 0.5]], np.float32)
+    assert pick_greedily(p_MN, [2])[0] == 2
+    assert best_prefix(p_MN) == 2
+
+
+def test_a_bagged_choice_is_spread_over_more_members(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, StudySpec([Trial(skill=1.5) for _ in range(9)]))
+    predictions = SplitPredictions(read_trials(folder), "blend", folder.labels("blend"))
+    pool = tuple(range(9))
+    one, bagged = (kind(pool).fit(predictions) for kind in (Greedy, BaggedGreedy))
+    assert len(bagged.members) >= len(one.members)
+    assert min(bagged.weights) >= LEAST_SHARE
+    assert max(bagged.weights) < max(one.weights)
