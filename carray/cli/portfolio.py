@@ -29,6 +29,13 @@ def replay_lab(
     processes: Annotated[
         int | None, typer.Option(help="Replays side by side; default: one a CPU.")
     ] = None,
+    ensembles: Annotated[
+        bool,
+        typer.Option(
+            "--ensembles",
+            help="Judge samplers by the ensemble of what they draw, from studies' logits.",
+        ),
+    ] = False,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,17 +43,21 @@ def replay_lab(
 
     Nothing is trained. A draw in a study's own space gets the recorded curve of the nearest trial;
     curves of stopped trials are continued as full ones went on. With several data sets, starting
-    points learned from the others are tried too.
+    points learned from the others are tried too. Studies of one data set are one pool to
+    --ensembles, which wants twenty complete trials of each.
 
     [dim]Examples:[/]
 
       carray replay-lab cars-quick cars-backbones
 
       carray replay-lab --lcbench lcbench --seeds 5 --data-sets 6
+
+      carray replay-lab cars-a cars-b cars-seeds --ensembles
     """
     from carray.data.parallel import num_workers
     from carray.progress import progress
-    from carray.reports.search_benchmark import benchmark_lines
+    from carray.reports.search_benchmark import benchmark_lines, ensemble_lines
+    from carray.search_benchmark.ensembles import benchmark_ensembles
     from carray.search_benchmark.methods import BenchmarkRequest
     from carray.search_benchmark.run import run_benchmark
 
@@ -61,6 +72,10 @@ def replay_lab(
         processes=num_workers() if processes is None else processes,
         runs=runs,
     )
+    if ensembles:
+        judged = benchmark_ensembles(request, progress)
+        emit(judged, ensemble_lines, as_json, lambda judged: judged.as_json())
+        return
     result = run_benchmark(request, progress)
     emit(result, benchmark_lines, as_json, lambda result: result.as_json())
 

@@ -16,7 +16,8 @@ from carray.typing import Float32s
 
 ORDERS = 20  # random ones that a mean is taken over
 MOST_IMAGES = 2000  # that it is judged on: more say little more, and take longer
-SPREAD = 2.0  # the true deviation over that of random orders of one study, whose trials overlap
+SPREAD = 2.0  # the true deviation over that of random orders of one study, whose trials overlap:
+# 83 and 67 % of forecasts came within it on two sets, 75 and 63 % on two that it wasn't chosen on
 FEWEST_TRIALS = 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from carray.reports.table import table, table_row
+from carray.search_benchmark.ensembles import AHEAD, EnsembleBenchmark, EnsembleScore
 from carray.search_benchmark.score import BenchmarkResult, MethodScore, Proposal
 
 OVER = ">50%"
@@ -30,6 +31,35 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
         "",
         *proposal_lines(result.proposal),
     ]
+
+
+def ensemble_lines(result: EnsembleBenchmark) -> list[str]:
+    """Return what `carray replay-lab --ensembles` prints."""
+    marks = list(result.scores[0].losses)
+    columns = ("search:<36", *(f"{mark} trials:>24" for mark in marks), "best one:>10")
+    foretold = result.forecast
+    pools = zip(result.pools, result.trials, strict=True)
+    return [
+        f"{len(result.pools)} data set{'s' * (len(result.pools) > 1)}, {result.seeds} seeds; a "
+        "draw takes the nearest trial not taken yet; * is what `carray tune` does",
+        "log-loss on val of a greedy ensemble that the other half of the images chose, less random",
+        *(f"{count} trials of {name[:80]}" for name, count in pools),
+        "",
+        *table(columns, map(_ensemble_cells, result.scores)),
+        "",
+        f"{foretold.count} forecasts of {AHEAD} further random trials: foretold "
+        f"{-foretold.foretold:+.4f}, came {-foretold.came:+.4f}; {foretold.within:.0%} came within "
+        "the deviation told",
+    ]
+
+
+def _ensemble_cells(score: EnsembleScore) -> tuple[str, ...]:
+    name = f"{score.sampler} for the {score.goal}" + (" *" if score.shipped else "")
+    less = (
+        f"{loss:.4f} {score.less[mark][0]:+.4f}+-{score.less[mark][1]:.4f}"
+        for mark, loss in score.losses.items()
+    )
+    return name, *less, f"{score.single:.4f}"
 
 
 def proposal_lines(proposal: Proposal) -> list[str]:

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from carray.data.manifest import Manifest
+from carray.errors import RecordError
 from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
+from carray.search.request import StudyRequest
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.study_space import resolve_space
 
 BEST = 3  # trials that go on whatever an ensemble makes of them
+
+
+def asks_for_more_epochs(
+    stored: StudyRecord, state: str, request: StudyRequest, manifest: Manifest, runs: RunsFolder
+) -> bool:
+    """Say whether a request differs from the stored study in more `--max-epochs` alone.
+
+    Raises:
+        RecordError: it does, and the study, whose `state` is told, isn't complete.
+    """
+    epochs = request.max_epochs
+    if epochs is None or epochs <= stored.max_epochs:
+        return False
+    before, _ = resolve_space(replace(request, max_epochs=None), manifest, runs)
+    known = before.hash, before.with_fixed({"epochs": stored.max_epochs}).hash
+    if stored.space_hash not in known:
+        return False
+    if state != "complete":
+        raise RecordError(
+            f"study {stored.name!r} is {state}, and --max-epochs {epochs} goes on with one that is "
+            f"complete: let it end first, with --max-epochs {stored.max_epochs}"
+        )
+    return True
 
 
 def worth_continuing(

@@ -21,6 +21,7 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
+from carray.search.extension import asks_for_more_epochs
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO
 from carray.search.request import (
@@ -263,7 +264,8 @@ def extended_record(setup: StudySetup) -> StudyRecord:
 def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     """Return the stored record with this call's budget; what the trials share must not change."""
     fresh, request = setup.study, setup.request
-    is_longer = _asks_for_more_epochs(setup, stored)
+    state, data = setup.folder.state(), setup.manifest
+    is_longer = asks_for_more_epochs(stored, state, request, data, setup.runs)
     space = "search space, --set or --max-epochs"
     for what, name in (("data set", "manifest_hash"), (space, "space_hash")):
         if getattr(stored, name) != getattr(fresh, name) and not (what is space and is_longer):
@@ -280,27 +282,6 @@ def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     is_extended = changes["extended_from"] is not None
     most = stored.trials if is_extended and request.trials is None else fresh.trials
     return fresh.model_copy(update={**changes, "trials": max(stored.trials, most)})
-
-
-def _asks_for_more_epochs(setup: StudySetup, stored: StudyRecord) -> bool:
-    """Say whether the request differs from the stored study in more `--max-epochs` alone.
-
-    Raises:
-        RecordError: it does, and the study isn't done with those that it has.
-    """
-    request, epochs = setup.request, setup.request.max_epochs
-    if epochs is None or epochs <= stored.max_epochs:
-        return False
-    before, _ = resolve_space(replace(request, max_epochs=None), setup.manifest, setup.runs)
-    known = before.hash, before.with_fixed({"epochs": stored.max_epochs}).hash
-    if stored.space_hash not in known:
-        return False
-    if (state := setup.folder.state()) != "complete":
-        raise RecordError(
-            f"study {stored.name!r} is {state}, and --max-epochs {epochs} goes on with one that is "
-            f"complete: let it end first, with --max-epochs {stored.max_epochs}"
-        )
-    return True
 
 
 def _max_epochs(space: SearchSpace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -148,9 +148,9 @@ class StudySource:
         return replace(self._space, starts=points).start_points()
 
 
-def check_alike(sources: Sequence[CurveSource]) -> None:
-    """Refuse sources that can't be averaged; raises RecordError."""
-    metrics = {source.metric for source in sources}
+def check_alike(metrics: Collection[str]) -> None:
+    """Refuse sources of several metrics, which can't be averaged; raises RecordError."""
+    metrics = set(metrics)
     if len(metrics) > 1:
         raise RecordError(
             f"the curves are of {' and '.join(sorted(metrics))}; replay studies of one metric"

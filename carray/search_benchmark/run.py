@@ -55,7 +55,7 @@ def open_sources(request: BenchmarkRequest) -> list[CurveSource]:
     runs = RunsFolder.at(request.runs)
     names: list[str | None] = [*request.studies] or ([] if sources else [None])
     sources += [StudySource.open(runs.find_study(name)) for name in names]
-    check_alike(sources)
+    check_alike([source.metric for source in sources])
     return sources
 
 
