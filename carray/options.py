@@ -15,6 +15,7 @@ class TuneOptions(TypedDict, total=False):
     concurrent: int | None
     min_lanes: int | None
     workers_per_trial: int
+    accelerator: str | None
     gpus_per_trial: float | str | None
     cpus_per_worker: float | None
     sampler: str | None

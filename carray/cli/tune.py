@@ -136,6 +136,13 @@ def tune(
             help="Of all its ranks; a share packs trials, auto by memory.", rich_help_panel=PLACE
         ),
     ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(
+            help="Only nodes with this GPU, as Ray names it: H100, A100, L4.",
+            rich_help_panel=PLACE,
+        ),
+    ] = None,
     cpus_per_worker: Annotated[
         float | None, typer.Option(help="CPUs of one rank.", rich_help_panel=PLACE)
     ] = None,
@@ -194,6 +201,7 @@ def tune(
         min_lanes=min_lanes,
         workers_per_trial=workers_per_trial,
         gpus_per_trial=gpus_asked(gpus_per_trial),
+        accelerator=accelerator,
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
         goal=cast("Goal", goal),  # an unknown one is refused with all the others

@@ -179,8 +179,8 @@ def _estimate(
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
     again = request.refit * setup.refit_epochs + request.folds * study.max_epochs + longer
-    search = each * study.max_epochs * left / plan.lanes
-    return Estimate(left, search, each * again / plan.lanes, source)
+    search = each * study.max_epochs * left / max(1, plan.lanes)
+    return Estimate(left, search, each * again / max(1, plan.lanes), source)
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

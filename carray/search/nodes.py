@@ -12,17 +12,19 @@ from carray.records import TrialRecord
 from carray.search.placement.node_checks import Cluster, NodeChecks
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
-from carray.search.placement.ray_cluster import has_started_ray
+from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
 from carray.search.setup import StudySetup, sources_of_weights, store_inputs
 
+ANY = 0.001  # of a kind's resource, of which a node has 1
 LOOK_SECONDS = 2.0  # between two looks at a cluster that is to grow
 
 
 def study_checks(setup: StudySetup, cluster: Cluster, say: Callable[[str], None]) -> NodeChecks:
     """Return the checks of a study's nodes; none has been made yet."""
     places = [setup.folder.path, store_place(setup.manifest)]
-    return NodeChecks(cluster, study_question(setup), places, say)
+    accelerator = setup.request.accelerator
+    return NodeChecks(cluster, study_question(setup), places, say, accelerator=accelerator)
 
 
 def study_question(setup: StudySetup) -> NodeQuestion:
@@ -57,7 +59,9 @@ def awaited_plan(
         plan = checked_plan(setup, records, checks, resolve_gpus)
         least = min(setup.request.min_lanes or 0, plan.most)
         if setup.request.min_lanes:
-            cluster.request(plan.bundles(plan.most))
+            kind = setup.request.accelerator
+            beside = {f"{ACCELERATOR}{kind}": ANY} if kind else {}
+            cluster.request([bundle | beside for bundle in plan.bundles(plan.most)])
         if plan.lanes >= least:
             return plan
         if has_started_ray() or time.monotonic() > deadline:
@@ -80,6 +84,10 @@ def checked_plan(
         PlanError: it doesn't fit; nodes that may hold none are named with their reasons.
     """
     resources = [node.resources for node in checks.good()]
+    kind = setup.request.accelerator
+    if kind is not None and kind not in checks.accelerators() and not setup.request.min_lanes:
+        there = ", ".join(checks.accelerators()) or "none"
+        raise PlanError(f"--accelerator {kind}: no node has one; the cluster has {there}")
     try:
         return plan_study(setup, records, resources, resolve_gpus(resources))
     except PlanError as error:

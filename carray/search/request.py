@@ -44,6 +44,8 @@ class StudyRequest:
     min_lanes: int | None = None
     """Lanes to begin with; others are added as nodes join, which Ray's autoscaler is asked for."""
     workers_per_trial: int = 1
+    accelerator: str | None = None
+    """Take only nodes with this kind of GPU, as Ray names it: `H100`, `A100`, `L4`."""
     gpus_per_trial: float | str | None = None
     """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
     cpus_per_worker: float | None = None

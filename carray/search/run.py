@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from carray.disk import disk_error
@@ -23,6 +23,7 @@ from carray.search.observers.console import Board, open_board
 from carray.search.observers.mirror import mirrored_study
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
+from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
 from carray.search.placement.ray_cluster import connected, is_lost, memory_error
 from carray.search.placement.ray_nodes import RayCluster
@@ -92,7 +93,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         cluster = RayCluster()
         checks = study_checks(setup, cluster, board.note)
         gpus = _gpu_share_once(setup, board)
-        stack.callback(cluster.request, [])
+        if request.min_lanes:
+            stack.callback(_forget_request, cluster)
         with waiting_for("the check of the nodes", board.note):
             plan = awaited_plan(setup, records, checks, cluster, gpus)
         if setup.space_note:
@@ -131,6 +133,11 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     if ledger.stopped == LANES_ENDED:
         raise ClusterError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
     return setup.folder
+
+
+def _forget_request(cluster: Cluster) -> None:
+    with suppress(Exception):  # the cluster may be gone
+        cluster.request([])
 
 
 def _gpu_share_once(setup: StudySetup, board: Board) -> Callable[[Sequence[Node]], float | None]:

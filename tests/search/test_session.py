@@ -20,6 +20,7 @@ from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialState
 from carray.reports.study import study_lines
 from carray.search import nodes, session, watchdog
+from carray.search.placement.node_report import NodeQuestion, node_report
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
 from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
@@ -59,6 +60,24 @@ def test_lanes_are_planned_on_checked_nodes_alone(
     board.after = {1: lambda: placed.append(local.lanes[0].mailbox.nodes())}
     check_left(run_study(wanted, board))
     assert placed == [["0", "1"]]
+
+
+def test_only_nodes_with_the_kind_of_gpu_that_is_asked_for_hold_lanes(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    local.resources = [
+        {"CPU": 8.0},
+        {"CPU": 8.0, "GPU": 1.0, "accelerator_type:L4": 1.0},
+        {"CPU": 8.0, "GPU": 2.0, "accelerator_type:H100": 1.0},
+    ]
+    with pytest.raises(PlanError, match=r"--accelerator B200: no node has one.* has H100, L4$"):
+        run_study(request(toy_data, tmp_path, accelerator="B200"), Listener())
+    local.answers["2"] = node_report(NodeQuestion())
+    board, placed = Listener(), []
+    board.after = {1: lambda: placed.append(local.lanes[0].mailbox.nodes())}
+    check_left(run_study(request(toy_data, tmp_path, accelerator="H100"), board))
+    assert placed == [["2"]]
+    assert local.lanes[0].num_lanes == 2
 
 
 @pytest.fixture

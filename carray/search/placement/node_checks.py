@@ -57,10 +57,12 @@ class NodeChecks:
         places: Sequence[Path],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        accelerator: str | None = None,
     ) -> None:
         self._cluster, self._question = cluster, question
         self._places = places  # folders of the driver that a node may share
         self._say, self._clock = say, clock
+        self._accelerator = accelerator  # the kind of GPU that a node must have, if any
         self._nodes: list[ClusterNode] = []
         self._verdicts: dict[str, _Verdict] = {}
 
@@ -69,7 +71,7 @@ class NodeChecks:
         self._nodes = self._cluster.nodes()
         for own in (node for node in self._nodes if node.is_own):
             self._verdicts.setdefault(own.id, _Verdict())
-        due = [node for node in self._nodes if self._is_due(node)]
+        due = [node for node in self._suiting() if self._is_due(node)]
         if not due:
             return
         with left_files(self._places) as nonce:
@@ -87,17 +89,25 @@ class NodeChecks:
 
     def good(self) -> list[ClusterNode]:
         """Return the nodes that may hold lanes."""
-        return [each for each in self._nodes if not self.problem_of(each)]
+        return [each for each in self._suiting() if not self.problem_of(each)]
 
     def refused(self) -> list[str]:
         """Say of each node that may hold none why."""
-        told = [(node.address, self.problem_of(node)) for node in self._nodes]
+        told = [(node.address, self.problem_of(node)) for node in self._suiting()]
         return [f"node {address}: {problem}" for address, problem in told if problem]
 
     def problem_of(self, node: ClusterNode) -> str:
         """Return why a node gets no lane; "" where it does."""
         verdict = self._verdicts.get(node.id)
         return "not checked yet" if verdict is None else verdict.problem
+
+    def accelerators(self) -> list[str]:
+        """Return the kinds of GPUs that there are, as Ray names them."""
+        return sorted({kind for node in self._nodes for kind in node.accelerators})
+
+    def _suiting(self) -> list[ClusterNode]:
+        wanted = self._accelerator
+        return [node for node in self._nodes if wanted is None or wanted in node.accelerators]
 
     def _is_due(self, node: ClusterNode) -> bool:
         verdict = self._verdicts.get(node.id)

@@ -9,7 +9,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 import ray
@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ACCELERATOR = "accelerator_type:"  # and the kind, the name of one of Ray's resources
 DAEMONS = ("gcs_server", "raylet")
 
 
@@ -47,7 +48,12 @@ class ClusterNode:
     resources: Node
     is_own: bool = False
     """Whether this process is on it."""
-    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def accelerators(self) -> list[str]:
+        """The kinds of its GPUs, as Ray names them: of each it has a resource."""
+        names = (name.partition(ACCELERATOR) for name in self.resources)
+        return [kind for _, found, kind in names if found and kind]
 
 
 _ours: list[psutil.Process] = []  # of the Ray that this process has started
@@ -114,7 +120,6 @@ def cluster_nodes() -> list[ClusterNode]:
             address=node["NodeManagerAddress"],
             resources=node["Resources"],
             is_own=node["NodeID"] == own,
-            labels=node["Labels"],
         )
         for node in ray.nodes()
         if node["Alive"] and node["NodeID"] not in draining
