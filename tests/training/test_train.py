@@ -178,13 +178,18 @@ def test_what_cannot_start_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_study_of_other_data_is_refused(tmp_path: Path, toy_data: Path) -> None:
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("other")
+    images = render_toycars(folder / "images", seed=8, images_per_class=4)
+    return prepare(images, folder / "data").folder
+
+
+def test_a_study_of_other_data_is_refused(tmp_path: Path, toy_data: Path, other_data: Path) -> None:
     train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
-    images = render_toycars(tmp_path / "images", seed=8, images_per_class=10)
-    other = prepare(images, tmp_path / "other")
     with pytest.raises(RecordError, match=r"'single' is of the data set .* another name"):
-        train(other.folder, SMALL | {"epochs": 1}, runs=tmp_path)
-    assert train(other.folder, SMALL | {"epochs": 1}, runs=tmp_path, study="b").number == 0
+        train(other_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    assert train(other_data, SMALL | {"epochs": 1}, runs=tmp_path, study="b").number == 0
 
 
 def test_a_replay_agrees_and_leaves_no_trace(tmp_path: Path, toy_data: Path) -> None:
@@ -247,12 +252,12 @@ def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data
     assert any("timm 0.1 then" in note for note in done.notes)
 
 
-def test_a_replay_on_other_data_is_refused(tmp_path: Path, toy_data: Path) -> None:
+def test_a_replay_on_other_data_is_refused(
+    tmp_path: Path, toy_data: Path, other_data: Path
+) -> None:
     record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
-    images = render_toycars(tmp_path / "images", seed=8, images_per_class=10)
-    other = prepare(images, tmp_path / "other")
     with pytest.raises(RecordError, match="was trained on"):
-        reproduce(record.name, runs=tmp_path, data=other.folder)
+        reproduce(record.name, runs=tmp_path, data=other_data)
 
 
 def test_a_stopped_trial_killed_before_its_last_record_keeps_why(
