@@ -89,17 +89,10 @@ class LaneRank:
             return carry_out(self.runner, order)
         except Exception as error:
             answer = answer_to(error, order)
-            if fault := node_fault(error, order):
-                if self.mailbox.hand_over(self.lane, sequence, fault):
-                    if self.ranks.world_size > 1:
-                        raise  # frees the other ranks; those that come back are sent home
-                    return None
-                full = answer.is_undone  # a disk's: said as it is
-                answer = answer if full else Answer(reason=f"{NO_LANE_LEFT}: {fault}")
-            if answer.state == "infeasible" and self.is_crowded():
-                why = f"shared its GPU, whose memory was too small: {answer.reason}"
-                if self.mailbox.reassign(self.lane, sequence, why):
-                    return None
+            if self._is_handed_on(sequence, answer, node_fault(error, order)):
+                if self.ranks.world_size > 1:
+                    raise  # frees the other ranks; those that come back are sent home
+                return None
             if self.ranks.world_size > 1 and not _is_agreed(error):
                 # The other ranks may wait for this one in a collective: only a new worker group
                 # frees them. What can't be helped is told first, else the order comes again.
@@ -110,6 +103,15 @@ class LaneRank:
                 raise
             self.runner.release()
             return answer
+
+    def _is_handed_on(self, sequence: int, answer: Answer, fault: str) -> bool:
+        """Leave an order to other lanes where its failure is this machine's; say whether it is."""
+        if fault:
+            return self.mailbox.hand_over(self.lane, sequence, fault)
+        if answer.state != "infeasible" or not self.is_crowded():
+            return False
+        why = f"shared its GPU, whose memory was too small: {answer.reason}"
+        return self.mailbox.reassign(self.lane, sequence, why)
 
     def _retires(self) -> bool:
         exceeds_limit = self.memory.exceeds_limit()
@@ -157,9 +159,14 @@ def carry_out(runner: Runner, order: LaneOrder) -> Answer:
 
 
 def answer_to(error: Exception, order: LaneOrder) -> Answer:
-    """Return what to say of an order that came to `error`; a full disk is no fault of its trial."""
+    """Return what to say of an order that came to `error`, where no other lane may try it.
+
+    A full disk, or whatever else this machine lacks, is no fault of the order's trial.
+    """
     if full := _disk_error(error, order):
         return Answer(reason=str(full))
+    if fault := node_fault(error, order):
+        return Answer(reason=f"{NO_LANE_LEFT}: {fault}")
     if isinstance(error, TrialInfeasible):
         return Answer("infeasible", str(error))
     if isinstance(error, CarrayError):

@@ -152,7 +152,7 @@ def study(
 
     try:
         with open_ledger(setup, [], observers) as ledger:
-            yield Driver(ledger, lanes, folder, keep_budget), files
+            yield Driver(ledger, lanes, str(folder), keep_budget), files
     finally:
         for observer in observers:
             observer.study_ended(record)

@@ -141,7 +141,7 @@ def test_each_lane_that_was_lost_or_retired_or_ended_is_named_once(
         lanes.faults.raises(LaneLost(), trial=0, epoch=2)
         said: list[str] = []
         watch = Watch(lanes, ledger, said.append)
-        driver = Driver(ledger, lanes, tmp_path, lambda record: watch.look())
+        driver = Driver(ledger, lanes, str(tmp_path), lambda record: watch.look())
         driver.search(FIFOScheduler(), None, tmp_path)
         watch.look()
         watch.look()
@@ -178,7 +178,7 @@ def test_a_drained_lane_ends_its_epoch_or_hands_it_over(
 
         draining = threading.Thread(target=drain)
         draining.start()
-        Driver(ledger, lanes, tmp_path, str).search(FIFOScheduler(), None, tmp_path)
+        Driver(ledger, lanes, str(tmp_path), str).search(FIFOScheduler(), None, tmp_path)
         draining.join()
         wait_for(lambda: len(lanes.errors) == 1)
         watch.look()

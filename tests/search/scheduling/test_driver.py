@@ -65,7 +65,7 @@ def begin() -> Iterator[Begin]:
 
 
 def driver_of(ledger: Ledger, lanes: FakeLanes) -> Driver:
-    return Driver(ledger, lanes, ledger.folder.path, str)
+    return Driver(ledger, lanes, str(ledger.folder.path), str)
 
 
 def search(ledger: Ledger, lanes: FakeLanes, deadline: float | None = None) -> Driver:
