@@ -102,7 +102,7 @@ def test_tune_keeps_no_averages_of_an_ended_trial(tmp_path: Path, lanes: FakeLan
     trial = Trial("ThinTrial", stub=True)
     trial.update_last_result({EPOCH: 1, VAL_LOG_LOSS: 0.5, "training_iteration": 1})
     assert trial.metric_analysis
-    driver = Driver(open_ledger(tmp_path)[0], lanes, tmp_path, str)
+    driver = Driver(open_ledger(tmp_path)[0], lanes, str(tmp_path), str)
     LedgerCallback(driver).on_trial_complete(1, [trial], trial)
     assert not trial.metric_analysis
     assert not trial.metric_n_steps
