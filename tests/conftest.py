@@ -1,4 +1,16 @@
-"""Fixtures that several rooms share, and the environment that every test runs in."""
+"""Fixtures that several rooms share, and the environment that every test runs in.
+
+What a new test can have, cheapest first, in CPU seconds of one slow core:
+
+- `tests.tracking.stores.with_store`: a tracking store, copied; to make its schema takes over one.
+- `local` and `studies_here` of `tests.search.studies`: whole studies without Ray, in which nothing
+  is trained (`tests.lanes.fakes`); about one each.
+- `toy_data`, `toy_manifest`: 76 training images, once a session 3; an epoch at 32 px 0.4.
+- `trained`: two nets in a study, once a session 20; copy its runs before you change them.
+- `start_ranks` of `carray.training.rank_processes`: two ranks, 12 once a session for their imports.
+- a subprocess that imports torch and timm: 10.
+- `ray_instance`: one Ray, once a session 12; each rank of a lane on it 15, each lane 12 more.
+"""
 
 from __future__ import annotations
 
