@@ -3,9 +3,12 @@
 The running ones trail the weights by some ten steps. Where an epoch has few steps and the rate is
 high, a score judged by them says little of where training leads: of fine-tunings on 262 photographs
 the best after five of twenty epochs had a rank correlation of 0.43 with the end, measured anew
-0.81. So each epoch ends with a look at training images as they are evaluated, unaugmented:
+0.81. So such an epoch ends with a look at training images as they are evaluated, unaugmented:
 "precise batch norm" of Wu & Johnson 2021, https://arxiv.org/abs/2105.07576. The next epoch's steps
 don't see these statistics, so training itself is as it was.
+
+Once the rate has come down the running ones are as good or better, since they have seen more images
+than are measured. `bench_batch_norms.py` told where either is.
 """
 
 from __future__ import annotations
@@ -15,28 +18,51 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from carray.config import TrialConfig
 from carray.data.pixels.loader import Loader, to_device
 from carray.models.classifier import Classifier
 from carray.models.freezing import BatchNorm
 from carray.training.evaluation import eval_plan
 from carray.training.ranks import Ranks
+from carray.training.schedule import lr_factor
 from carray.training.trial_state import LiveTrial
 from carray.typing import Rows
 
-MEASURED_IMAGES = 128
+MEASURED_SHARE = 1 / 16  # of an epoch's images: a fiftieth of its time, as nothing is learned
+MEASURED_LEAST, MEASURED_MOST = 128, 1024
+LAG_STEPS = 20  # running statistics of torch's momentum have forgotten what is older
+SETTLED_LR = 0.2  # of the peak: with less, on the way down, weights move little in so many steps
 
 
-def recompute_batch_norm_statistics(live: LiveTrial, ranks: Ranks, num_loaders: int) -> None:
+def recompute_batch_norm_statistics(
+    live: LiveTrial, epoch: int, steps: int, ranks: Ranks, num_loaders: int
+) -> None:
     """Measure the statistics that the epoch has moved, of the classifier that is to be judged.
 
-    A frozen backbone has none; its head's stay as its steps left them, the mean over ranks.
+    A frozen backbone has none; its head's stay as its steps left them, the mean over ranks. So do
+    all where they don't trail; averaged weights have had no steps, and are measured always.
+
+    Args:
+        live: the trial.
+        epoch: the 1-based epoch that has just ended.
+        steps: of the optimizer, in each epoch.
+        ranks: that train it together.
+        num_loaders: threads that make batches.
     """
     moved = {name for name, norm in _norms(live.classifier) if norm.training}
-    if moved and not live.classifier.backbone_frozen:
+    trail = live.judged is not live.classifier or running_ones_trail(live.config, epoch, steps)
+    if moved and trail and not live.classifier.backbone_frozen:
         norms = [norm for name, norm in _norms(live.judged) if name in moved]
         _measure(live, norms, _rows(live, ranks), num_loaders)
     for classifier in dict.fromkeys((live.classifier, live.judged)):
         _average(classifier, ranks)
+
+
+def running_ones_trail(config: TrialConfig, epoch: int, steps: int) -> bool:
+    """Say whether the weights have moved much since what the running statistics remember."""
+    remembered = max(0, epoch * steps - LAG_STEPS)
+    factor = lr_factor(config.schedule, remembered, steps, config.epochs)
+    return factor >= SETTLED_LR or 2 * epoch <= config.epochs
 
 
 def _norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:
@@ -48,7 +74,8 @@ def _norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:
 def _rows(live: LiveTrial, ranks: Ranks) -> Rows:
     """Return this rank's share of the images that are measured, the same in every epoch."""
     train = live.data.train
-    drawn = np.random.default_rng(live.config.seed).permutation(train)[:MEASURED_IMAGES]
+    images = min(max(round(MEASURED_SHARE * len(train)), MEASURED_LEAST), MEASURED_MOST)
+    drawn = np.random.default_rng(live.config.seed).permutation(train)[:images]
     return drawn[ranks.rank :: ranks.world_size] if len(drawn) >= 2 * ranks.world_size else drawn
 
 

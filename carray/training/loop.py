@@ -36,6 +36,8 @@ class EpochTrainStats:
 
     loss: float
     images: int
+    steps: int
+    """Of the optimizer."""
     seconds: float
     wait_seconds: float
     """This rank's."""
@@ -76,6 +78,7 @@ def train_one_epoch(
     return EpochTrainStats(
         loss=mean_loss,
         images=images,
+        steps=steps.per_epoch,
         seconds=time.perf_counter() - start,
         wait_seconds=loader.wait_seconds,
         lr=float(live.optimizer.param_groups[0]["lr"]),

@@ -119,7 +119,9 @@ class TrialRunner:
             trained = train_one_epoch(
                 live, order.epoch, self._ranks, self._num_loaders, self._on_batch
             )
-            recompute_batch_norm_statistics(live, self._ranks, self._num_loaders)
+            recompute_batch_norm_statistics(
+                live, order.epoch, trained.steps, self._ranks, self._num_loaders
+            )
             with checkpointed(checkpoint, live) if self._ranks.rank == 0 else nullcontext():
                 live.rows.append(self._row(live, order.epoch, trained, start))
                 outcome = self._keep(live, order)

@@ -43,7 +43,7 @@ from carray.data.pixels.augmentation import ranges_for
 from carray.data.pixels.loader import EvalPlan, Loader, TrainPlan, to_device, train_rows
 from carray.models.freezing import BatchNorm
 from carray.models.recipes import complete_config
-from carray.training.batch_norm import MEASURED_IMAGES
+from carray.training.batch_norm import MEASURED_LEAST
 from carray.training.dataset import open_data
 from carray.training.evaluation import eval_plan
 from carray.training.loop import train_one_epoch
@@ -264,7 +264,7 @@ def measure_batch_norms(model: nn.Module, live: LiveTrial) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over batches
         norm.train()
-    plan = eval_plan(live.data, drawn[:MEASURED_IMAGES], live.config, CPU)
+    plan = eval_plan(live.data, drawn[:MEASURED_LEAST], live.config, CPU)
     for images, _ in normalised(live, plan):
         model(images)
     model.eval()
