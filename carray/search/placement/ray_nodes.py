@@ -14,7 +14,7 @@ from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, NodeReport, node_report
 from carray.search.placement.ray_cluster import ClusterNode, cluster_nodes
 
-ANSWER_SECONDS = 60.0  # for a process to start and import torch, on a busy node
+ANSWER_SECONDS = 120.0  # a busy node takes 40 to start a process and import torch there
 
 
 class RayCluster:
