@@ -23,7 +23,6 @@ from carray.files import add_json_line, claimed, read_array, read_json_lines, wr
 from carray.json_file import JsonFile
 from carray.masking import MaskedText
 from carray.provenance import git_commit, versions
-from carray.storage.mirror import mirror_of
 
 RECORD_VERSION = 1
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
@@ -157,6 +156,8 @@ class StudyRecord(JsonFile):
     space_hash: str = ""
     sampler: str = "tpe"
     scheduler: str = "asha"
+    storage: str = ""
+    """URL of Optuna's storage without its password; "" where it is `optuna.db`."""
     trials: int = 0
     """Trials asked for, all calls together."""
     max_epochs: int = 0
@@ -236,22 +237,6 @@ class TrialFolder:
     def weights_file(self) -> Path:
         """The best epoch's weights; kept under the disk budget."""
         return self.path / "best.safetensors"
-
-    @property
-    def checkpoint_archive(self) -> Path:
-        """The checkpoint in one file; only where the runs folder is at a URL, and only there."""
-        return self.path / "checkpoint.tar"
-
-    def has_weights(self) -> bool:
-        """Say whether its weights are here, or at the URL that the runs folder mirrors."""
-        mirror = mirror_of(self.path)
-        return self.weights_file.exists() or bool(mirror and mirror.has(self.weights_file))
-
-    def fetched_weights(self) -> Path:
-        """Return `weights_file`, fetched first where it is at the URL alone; there or not."""
-        if not self.weights_file.exists() and (mirror := mirror_of(self.path)):
-            mirror.fetch(self.weights_file)
-        return self.weights_file
 
     @property
     def probe_file(self) -> Path:

@@ -11,12 +11,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carray.files import claimed, write_text
-from carray.records import StudyFolder
+from carray.records import StudyFolder, TrialFolder
 from carray.storage.lease import Lease
-from carray.storage.mirror import Mirror
+from carray.storage.mirror import Mirror, mirror_of
 
 LEASE_FILE = "driver.json"
 HOLDER_FILE = ".holder"  # whose results this machine's folder has: the id of its last lease
+
+
+def checkpoint_archive(trial: TrialFolder) -> Path:
+    """Return what stands for a trial's checkpoint at the URL, and only there: it, in one file."""
+    return trial.path / "checkpoint.tar"
+
+
+def has_weights(trial: TrialFolder) -> bool:
+    """Say whether a trial's weights are here, or at the URL that the runs folder mirrors."""
+    mirror = mirror_of(trial.path)
+    return trial.weights_file.exists() or bool(mirror and mirror.has(trial.weights_file))
+
+
+def fetched_weights(trial: TrialFolder) -> Path:
+    """Return a trial's weights file, fetched first where it is at the URL alone; there or not."""
+    if not trial.weights_file.exists() and (mirror := mirror_of(trial.path)):
+        mirror.fetch(trial.weights_file)
+    return trial.weights_file
 
 
 def lease_of(mirror: Mirror, folder: StudyFolder) -> Lease:
@@ -75,7 +93,7 @@ def pull_unfinished(mirror: Mirror, folder: StudyFolder, *, has_optuna_file: boo
     for trial, record in folder.trials():
         if not record.state.is_finished():
             mirror.fetch(trial.weights_file)
-            archive = mirror.name_of(trial.checkpoint_archive)
+            archive = mirror.name_of(checkpoint_archive(trial))
             mirror.remote.fetch_folder(archive, trial.checkpoint)
 
 

@@ -108,7 +108,10 @@ def tune(
     seed: Annotated[int, typer.Option(help="The study's seed.", rich_help_panel=SEARCH)] = 0,
     storage: Annotated[
         str | None,
-        typer.Option(help="Optuna's storage URL; default: sqlite.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="Optuna's storage, postgresql://USER@HOST/DB; default: $CARRAY_STORAGE, a file.",
+            rich_help_panel=SEARCH,
+        ),
     ] = None,
     concurrent: Annotated[
         int | None,

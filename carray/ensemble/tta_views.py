@@ -26,6 +26,7 @@ from carray.predictions.scores import make_folds
 from carray.predictions.views import NONE, Tta
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder
+from carray.remote_studies import fetched_weights
 from carray.training.train import default_device
 from carray.typing import Float32s, Labels, Progress
 
@@ -67,7 +68,7 @@ class TtaPredictor:
         members = []
         for trial in trials:
             record = trial.record()
-            weights = trial.fetched_weights()
+            weights = fetched_weights(trial)
             spec = member_input(record.config, weights)
             card = MemberCard(trial=record.name, config=record.config, input=spec)
             members.append(load_member(weights, card, len(study.classes), default_device()))

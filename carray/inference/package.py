@@ -32,6 +32,7 @@ from carray.inference.versions import version_name, versions_of
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.provenance import git_commit, versions
 from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.remote_studies import fetched_weights
 from carray.runs_folder import RunsFolder
 
 MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file; its own readers refuse more
@@ -178,7 +179,7 @@ def _write_member(
 
 
 def _weights_of(trial: TrialFolder, record: TrialRecord) -> Path:
-    weights = trial.fetched_weights()
+    weights = fetched_weights(trial)
     if not weights.exists():
         raise RecordError(
             f"trial {record.name} has no weights any more: the disk budget deleted them; "

@@ -27,10 +27,12 @@ from carray.lanes.lane_rank import LaneRank
 from carray.lanes.mailbox_client import MailboxClient, RayMailbox
 from carray.lanes.memory_guard import LaneMemory, MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
+from carray.masking import is_secret_name
 
 HAND_OVER_SECONDS = 20.0  # before a node goes
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
 DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
@@ -349,19 +351,30 @@ def lane_loop(config: dict[str, Any]) -> None:
 
 
 def forwarded_environment() -> dict[str, str]:
-    """Return what every process of the study has of the driver's environment, on any node."""
-    return {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
+    """Return what every process of the study has of the driver's environment, on any node.
+
+    Ray writes it to its logs, so keys of AWS aren't among it: nodes have their own, or a role.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in FORWARDED_VARIABLES
+        or (name.startswith(FORWARDED_PREFIXES) and not is_secret_name(name))
+    }
 
 
 def _worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
-    return forwarded_environment() | {
-        "OMP_NUM_THREADS": str(num_threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
-        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-        "PYTHONWARNINGS": "ignore",
-    }
+    return (
+        {"OMP_WAIT_POLICY": "PASSIVE"}
+        | forwarded_environment()
+        | {
+            "OMP_NUM_THREADS": str(num_threads),
+            "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+            "PYTHONWARNINGS": "ignore",
+        }
+    )
 
 
 def _set_train_environment() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from carray import metrics
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.remote_studies import has_weights
 
 SUPERSEDED = "superseded by their refits"
 SAME_CONFIG = "of a configuration that is already in"
@@ -41,7 +42,7 @@ class Candidate:
     @property
     def has_weights(self) -> bool:
         """Say whether its weights are still there."""
-        return self.folder.has_weights()
+        return has_weights(self.folder)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def study_checks(setup: StudySetup, cluster: Cluster, say: Callable[[str], None]
 def study_question(setup: StudySetup) -> NodeQuestion:
     """Return what every node must have for the study's trials."""
     return NodeQuestion(
-        data=str(setup.manifest.folder.resolve()),
+        data=setup.manifest.where,
         manifest_hash=setup.manifest.hash,
         inputs=tuple(store_inputs(setup.space)),
         runs=str(setup.folder.path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from carray.search.request import (
 )
 from carray.search.sampling.local import LocalSampler
 from carray.search.sampling.samplers import build_sampler
-from carray.search.sampling.storage import open_optuna_study
+from carray.search.sampling.storage import open_optuna_study, without_password
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
     build_scheduler,
@@ -78,7 +79,7 @@ class StudySetup:
     @property
     def has_optuna_file(self) -> bool:
         """Whether Optuna's study is in the study's folder, not in a database elsewhere."""
-        return self.request.storage is None
+        return self.storage == f"sqlite:///{self.folder.optuna_file}"
 
     @classmethod
     def resolve(cls, request: StudyRequest) -> StudySetup:
@@ -104,13 +105,22 @@ class StudySetup:
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
             refit_epochs=refit_epochs(request, study.max_epochs),
-            storage=request.storage or f"sqlite:///{folder.optuna_file}",
+            storage=storage_of(request, folder),
             weights=absolute(request.weights),
         )
         check_setup(setup)
         study = extended_record(setup)
+        if not setup.has_optuna_file:
+            study = study.model_copy(update={"storage": without_password(setup.storage)})
         space = space if study.recipe else replace(space, recipe=False)  # as it was begun
         return replace(setup, study=study, space=space)
+
+
+def storage_of(request: StudyRequest, folder: StudyFolder) -> str:
+    """Return the URL of Optuna's storage: asked for, `$CARRAY_STORAGE`, as begun, or a file."""
+    asked = request.storage or os.environ.get("CARRAY_STORAGE")
+    begun = folder.record().storage if folder.record_file.exists() else ""
+    return asked or begun or f"sqlite:///{folder.optuna_file}"
 
 
 def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:

@@ -13,6 +13,7 @@ from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError, StorageError, UploadError
 from carray.inference.inputs import find_package
 from carray.records import StudyFolder, TrialFolder
+from carray.remote_studies import fetched_weights, has_weights
 from carray.runs_folder import RunsFolder
 from carray.search.observers.mirror import link_folder
 from carray.search.request import StudyRequest
@@ -104,12 +105,12 @@ def test_another_machine_gets_records_and_logits_and_weights_when_it_needs_them(
     assert not any(name.endswith("npz") for name in files_of(runs.path)), "a list needs none"
     here = runs.find_study()
     assert not any(name.endswith((".safetensors", ".db")) for name in files_of(runs.path))
-    assert all(trial.has_weights() for trial, _ in here.trials())
+    assert all(has_weights(trial) for trial, _ in here.trials())
     made = build_ensemble("s", top=2, runs=url, logits_only=True, track=False)
     assert f"studies/s/ensembles/{made.name}.json" in files_of(tmp_path / "bucket")
     assert "openings" in {name.partition("/")[0] for name in files_of(tmp_path / "bucket")}
     (trial, _), *_ = here.trials()
-    assert trial.fetched_weights().read_bytes() == b"weights"
+    assert fetched_weights(trial).read_bytes() == b"weights"
     with pytest.raises(RecordError, match=f"there is no study 'nix' under {url}"):
         runs.find_study("nix")
     with pytest.raises(RecordError, match="there is no model 'nix'"):

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from carray.errors import RecordError, UploadError
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.remote_studies import (
+    checkpoint_archive,
     is_ours,
     lease_of,
     mark_ours,
@@ -191,7 +192,7 @@ class StudyMirror(Tracker):
             _link(trial.weights_file, weights)  # of this checkpoint or a later one
             self._send_weights(number, weights)
             self._mirror.remote.put_folder(
-                checkpoint, self._mirror.name_of(trial.checkpoint_archive)
+                checkpoint, self._mirror.name_of(checkpoint_archive(trial))
             )
 
     def _send_ended(self, number: int) -> None:
@@ -202,7 +203,7 @@ class StudyMirror(Tracker):
             remote.put(trial.logits_file, self._mirror.name_of(trial.logits_file))
         self._send_optuna()
         remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
-        for gone in (trial.checkpoint_archive, trial.epochs_file):
+        for gone in (checkpoint_archive(trial), trial.epochs_file):
             remote.remove(self._mirror.name_of(gone))
 
     def _send_weights(self, number: int, file: Path) -> None:

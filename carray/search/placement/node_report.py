@@ -19,6 +19,7 @@ from carray.data.pixels.store import SPARE_BYTES, is_stored, store_bytes, store_
 from carray.disk import existing
 from carray.errors import CarrayError
 from carray.provenance import source_hash, versions
+from carray.storage.mirror import mirror_of
 from carray.typing import GIB
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -146,7 +147,8 @@ def _store(manifest: Manifest, question: NodeQuestion) -> str:
     lacking = [each for each in question.inputs if not is_stored(manifest, *each)]
     if not lacking:
         return ""
-    lost = [path for path in manifest.included["path"].iloc[[0, -1]] if not Path(path).exists()]
+    used = () if mirror_of(manifest.folder) else manifest.included["path"].iloc[[0, -1]]
+    lost = [path for path in used if not Path(path).exists()]
     if lost:
         return f"neither the pixel store nor {lost[0]}, which it would be built from"
     there = existing(place)

@@ -7,11 +7,14 @@ study (its lock sees to that), so what it has written needs no reading again.
 
 from __future__ import annotations
 
+import logging
+import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -19,12 +22,20 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from carray.errors import RESUMES, RecordError, first_cause
+from carray.errors import RESUMES, RecordError, causes, first_cause
+from carray.masking import masked
 
 FIXED_PARAMS = "fixed_params"  # under which Optuna keeps a point that a trial was given
+OUTAGE_SECONDS = 180.0  # for so long a server that is restarted is waited for
+RETRY_SECONDS = 2.0
 DRAWN_AGAIN = "drawn_again"  # marks a draw that is only repeated: nobody gave that point
+
+
+ReadT = TypeVar("ReadT")
+_logger = logging.getLogger(__name__)
 
 
 class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
@@ -58,43 +69,42 @@ class WriteBehindStorage(InMemoryStorage):  # type: ignore[misc]
     def flush(self, trial_id: int) -> None:
         """Write what is known of a trial and not written yet."""
         late = self._late.pop(trial_id, [])
-        with _translate_storage_errors():
-            if trial_id not in self._ids:
-                whole = self.get_trial(trial_id)
-                study = self._studies_behind[self._study_of[trial_id]]
-                self._ids[trial_id] = self._behind.create_new_trial(study, whole)
-                return
-            for method, args in late:
-                getattr(self._behind, method)(self._ids[trial_id], *args)
+        if trial_id not in self._ids:
+            whole = self.get_trial(trial_id)
+            study = self._studies_behind[self._study_of[trial_id]]
+            self._ids[trial_id] = waited_out(lambda: self._behind.create_new_trial(study, whole))
+            return
+        for method, args in late:
+            write = getattr(self._behind, method)
+            waited_out(partial(write, self._ids[trial_id], *args))
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
         """Make a study, here and behind."""
         study_id = int(super().create_new_study(directions, study_name))
-        with _translate_storage_errors():
-            self._studies_behind[study_id] = self._behind.create_new_study(
-                directions, self.get_study_name_from_id(study_id)
-            )
+        name = self.get_study_name_from_id(study_id)
+        there = waited_out(lambda: self._behind.create_new_study(directions, name))
+        self._studies_behind[study_id] = there
         return study_id
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study, here and behind."""
         super().delete_study(study_id)
-        with _translate_storage_errors():
-            self._behind.delete_study(self._studies_behind.pop(study_id))
+        there = self._studies_behind.pop(study_id)
+        waited_out(lambda: self._behind.delete_study(there))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep an attribute."""
         super().set_study_user_attr(study_id, key, value)
-        with _translate_storage_errors():
-            self._behind.set_study_user_attr(self._studies_behind[study_id], key, value)
+        there = self._studies_behind[study_id]
+        waited_out(lambda: self._behind.set_study_user_attr(there, key, value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep what a sampler notes of the study: how far a sequence is drawn."""
         super().set_study_system_attr(study_id, key, value)
-        with _translate_storage_errors():
-            self._behind.set_study_system_attr(self._studies_behind[study_id], key, value)
+        there = self._studies_behind[study_id]
+        waited_out(lambda: self._behind.set_study_system_attr(there, key, value))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Open a trial; one that waits to be drawn is kept at once."""
@@ -146,7 +156,9 @@ class Database(RDBStorage):  # type: ignore[misc]
 
     def __init__(self, url: str) -> None:
         try:
-            super().__init__(url)
+            is_file = url.startswith("sqlite")
+            driven = url.replace("postgresql://", "postgresql+psycopg://", 1)
+            super().__init__(driven, engine_kwargs={} if is_file else {"pool_pre_ping": True})
         except BaseException:
             self.close()
             raise
@@ -181,6 +193,11 @@ def open_optuna_study(
                 kept.read(stored)
             except Exception as error:  # Optuna's own, sqlalchemy's, a database driver's
                 cause = first_cause(error, 200)
+                if isinstance(error, ImportError) or "No module named" in cause:
+                    raise RecordError(
+                        f"Optuna's storage {storage} needs a package ({cause}): "
+                        "`pip install 'carray[postgres]'` brings that of Postgres"
+                    ) from error
                 raise RecordError(
                     f"Optuna's storage of study {name!r} can't be opened ({cause}); "
                     "mend it, give another --storage, or begin another study with --study"
@@ -189,16 +206,44 @@ def open_optuna_study(
         yield study
 
 
-@contextmanager
-def _translate_storage_errors() -> Iterator[None]:
-    """Say in one sentence that a storage has stopped answering: its server is gone, say."""
+def waited_out(write: Callable[[], ReadT], patience_seconds: float | None = None) -> ReadT:
+    """Write; where the server is away, being restarted say, try again until it is back.
+
+    Raises:
+        RecordError: it stays away.
+    """
+    deadline = time.monotonic() + (OUTAGE_SECONDS if patience_seconds is None else patience_seconds)
+    said = False
+    while True:
+        try:
+            return write()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            cause = first_cause(error, 200)
+            if time.monotonic() > deadline or not _may_come_back(error):
+                raise RecordError(
+                    f"Optuna's storage stopped answering ({cause}); mend it, and {RESUMES}"
+                ) from error
+            if not said:
+                _logger.warning("Optuna's storage doesn't answer, waiting for it: %s", cause)
+            said = True
+            time.sleep(RETRY_SECONDS)
+
+
+def _may_come_back(error: BaseException) -> bool:
+    """Say whether a server that is away may be what went wrong; a file's error stays."""
+    found = [each for each in causes(error) if isinstance(each, DBAPIError)]
+    return any(
+        isinstance(each, OperationalError | InterfaceError) and "sqlite" not in str(each)
+        for each in found
+    )
+
+
+def without_password(url: str) -> str:
+    """Return a storage's URL as a record keeps it; libpq finds passwords in PGPASSWORD, .pgpass."""
     try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = first_cause(error, 200)
-        raise RecordError(
-            f"Optuna's storage stopped answering ({cause}); mend it, and {RESUMES}"
-        ) from error
+        return make_url(url)._replace(password=None).render_as_string(hide_password=False)
+    except SQLAlchemyError:
+        return masked(url)
 
 
 def flush(trial: optuna.Trial) -> None:

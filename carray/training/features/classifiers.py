@@ -26,6 +26,7 @@ from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.progress import silent
 from carray.records import StudyFolder, TrialFolder, TrialRecord, TrialState
+from carray.remote_studies import fetched_weights
 from carray.runs_folder import RunsFolder
 from carray.training.dataset import TrialData, open_data
 from carray.training.features.fits import FITS, FeatureDataset
@@ -125,7 +126,7 @@ def _check_source(source: TrialFolder, record: TrialRecord, manifest: Manifest) 
             f"the features of {record.name} are of the data set {record.manifest_hash[:12]}, not "
             f"of {manifest.folder} ({manifest.hash[:12]}): name a trial of these data"
         )
-    if not source.fetched_weights().exists():
+    if not fetched_weights(source).exists():
         raise WeightsError(
             f"{record.name} has no weights any more, so no features: name a trial that has them"
         )
