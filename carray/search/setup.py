@@ -277,12 +277,14 @@ def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     state, data = setup.folder.state(), setup.manifest
     is_longer = asks_for_more_epochs(stored, state, request, data, setup.runs)
     space = "search space, --set or --max-epochs"
+    has_fewer = request.max_epochs is not None and request.max_epochs < stored.max_epochs
+    fewer = f", and trains {stored.max_epochs} epochs or more" if has_fewer else ""
     for what, name in (("data set", "manifest_hash"), (space, "space_hash")):
         if getattr(stored, name) != getattr(fresh, name) and not (what is space and is_longer):
             raise RecordError(
                 f"study {stored.name!r} was begun with another {what} "
-                f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}); give this one "
-                "another name with --study"
+                f"({getattr(stored, name)[:8]}, now {getattr(fresh, name)[:8]}){fewer}; give this "
+                "one another name with --study"
             )
     names = ("recipe", "started_at", "tracking", "cost", "extended_from")
     changes = {name: getattr(stored, name) for name in names}

@@ -236,8 +236,8 @@ def test_more_epochs_are_asked_of_a_complete_study_alone(
     board = Listener()
     run_study(request(toy_data, tmp_path, trials=4, max_epochs=6), board)
     assert [len(r.epochs) for r in folder.records() if r.kind == "search"] == [3, 3, 3, 6]
-    with pytest.raises(RecordError, match="another search space"):
-        run_study(request(toy_data, tmp_path, trials=4), Listener())
+    with pytest.raises(RecordError, match="and trains 6 epochs or more; give this one another"):
+        run_study(request(toy_data, tmp_path, trials=4, max_epochs=5), Listener())
 
 
 def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothing(
