@@ -32,6 +32,7 @@ from carray.search.request import asked_budget, asked_price
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
 from carray.search.scheduling.time_plan import Pace
+from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
@@ -161,7 +162,7 @@ class Session:
         self._forecast.look()  # a study that goes on may have enough already
         hopeless = hopeless_rule_of(self._setup, ended)
         cache = self._ledger.folder.cache
-        driver.search(scheduler, self._deadline, cache, self._reserved, hopeless)
+        run_search(driver, scheduler, self._deadline, cache, self._reserved, hopeless)
         self._say_without_logits(driver)
         if driver.lane_waits:
             self._board.note(waits_text(driver.lane_waits))

@@ -31,10 +31,9 @@ from carray.config import build_config
 from carray.lanes.messages import LaneOrder
 from carray.metrics import VAL_LOG_LOSS
 from carray.search.placement.ray_cluster import connected
-from carray.search.scheduling.driver import PENDING
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
-from carray.search.scheduling.tune_hooks import LedgerCallback
+from carray.search.scheduling.tune_run import PENDING, LedgerCallback, run_search
 from carray.tracking.subprocess_tracker import ENTRY
 from carray.training.epoch_order import EpochOrder
 
@@ -146,13 +145,13 @@ def scheduler_of(load: Load) -> Any:
 
 
 def ours(folder: Path, load: Load) -> tuple[list[float], list[float]]:
-    import carray.search.scheduling.driver as module
+    import carray.search.scheduling.tune_run as module
 
     watch = Watch(load.concurrent, load.epochs)
     module.LedgerCallback = lambda driver: Counted(driver, watch)
     try:
         with study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened:
-            opened[0].search(scheduler_of(load), None, folder / "tune")
+            run_search(opened[0], scheduler_of(load), None, folder / "tune")
     finally:
         module.LedgerCallback = LedgerCallback
     return watch.costs()

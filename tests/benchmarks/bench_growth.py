@@ -36,6 +36,7 @@ from carray.records import TrialRecord
 from carray.search.observers.console import Board
 from carray.search.placement.ray_cluster import connected
 from carray.search.scheduling.schedulers import build_scheduler
+from carray.search.scheduling.tune_run import run_search
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
@@ -107,7 +108,7 @@ def trials(counts: list[int]) -> None:
                 scheduler = build_scheduler(
                     "asha", metric=VAL_LOG_LOSS, direction="minimize", max_epochs=EPOCHS
                 )
-                driver.search(scheduler, None, folder / "tune")
+                run_search(driver, scheduler, None, folder / "tune")
                 closing = time.perf_counter()
             closed = time.perf_counter() - closing
             told = _per_trial(clocks.ends), _per_trial(clocks.ends[-max(2, count // 10) :])

@@ -18,6 +18,7 @@ from carray.metrics import EPOCH_SECONDS
 from carray.search import watchdog
 from carray.search.ledger import INTERRUPTED
 from carray.search.scheduling.driver import Driver
+from carray.search.scheduling.tune_run import run_search
 from carray.search.watchdog import LANES_ENDED, Watch, watched
 from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, Fakes, LaneLost
 from tests.search.studies import Listener, local_tune
@@ -142,7 +143,7 @@ def test_each_lane_that_was_lost_or_retired_or_ended_is_named_once(
         said: list[str] = []
         watch = Watch(lanes, ledger, said.append)
         driver = Driver(ledger, lanes, str(tmp_path), lambda record: watch.look())
-        driver.search(FIFOScheduler(), None, tmp_path)
+        run_search(driver, FIFOScheduler(), None, tmp_path)
         watch.look()
         watch.look()
         assert not watch.has_ended_search()
@@ -178,7 +179,7 @@ def test_a_drained_lane_ends_its_epoch_or_hands_it_over(
 
         draining = threading.Thread(target=drain)
         draining.start()
-        Driver(ledger, lanes, str(tmp_path), str).search(FIFOScheduler(), None, tmp_path)
+        run_search(Driver(ledger, lanes, str(tmp_path), str), FIFOScheduler(), None, tmp_path)
         draining.join()
         wait_for(lambda: len(lanes.errors) == 1)
         watch.look()

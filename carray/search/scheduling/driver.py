@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
-
-from ray import tune
-from ray.tune.error import TuneError
-from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 
 from carray.costs import TIME_BUDGET, Held
 from carray.errors import RESUMES, ClusterError, DiskError
@@ -24,24 +18,12 @@ from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
-from carray.search.placement.ray_cluster import on_this_node
-from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace, TimePlan
-from carray.search.scheduling.trainable import LaneTrainable
-from carray.search.scheduling.tune_hooks import (
-    MAX_TRAINABLE_DEATHS,
-    EarlyEnds,
-    LedgerCallback,
-    LedgerSearcher,
-)
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
 
 SURPASSED = "others are the best now"
 MAX_PAUSED_TRIALS = 81
-PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
-"""Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
-actors come up one after the other, and of several that end together all but one are let go."""
 
 
 class Driver:
@@ -93,54 +75,19 @@ class Driver:
             keeps_checkpoint=record.can_be_continued,
         )
 
-    def search(
+    def begin(
         self,
-        scheduler: TrialScheduler,
         deadline: float | None,
-        storage: Path,
-        reserved: Callable[[Pace], float] = lambda pace: 0.0,
-        hopeless: HopelessRule | None = None,
+        reserved: Callable[[Pace], float],
+        hopeless: HopelessRule | None,
+        has_queue: bool,
     ) -> None:
-        """Run Tune until the ledger opens no more trials and those opened have ended.
-
-        `reserved` says how many seconds before the deadline are kept for what comes after;
-        `hopeless` ends trials whatever the scheduler thinks.
-        """
-        self._hopeless = hopeless
+        """Take what bounds a search, and finish what an earlier one has left unfinished."""
+        self._hopeless, self._has_queue = hopeless, has_queue
         if deadline is not None:
             self._plan = TimePlan(self.ledger, deadline, self.lanes.num_lanes, reserved)
         for record in self.ledger.missing_logits():
             self.close(record)
-        self._has_queue = isinstance(scheduler, HyperBandScheduler)
-        keep_starting_actors()
-        searcher = LedgerSearcher(self)
-        tuner = tune.Tuner(
-            tune.with_resources(LaneTrainable, {"cpu": 0.01, **on_this_node()}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=-1,
-                reuse_actors=True,
-                max_concurrent_trials=None,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(storage),
-                callbacks=[LedgerCallback(self)],
-                stop=EarlyEnds(self, searcher.numbers),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MAX_TRAINABLE_DEATHS),
-                verbose=0,
-            ),
-        )
-        os.environ[PENDING] = str(self.lanes.num_lanes)
-        try:
-            tuner.fit()
-        except TuneError:
-            self._raise_captured()
-            raise
-        self.wait_finished()
-        self._raise_captured()
 
     @contextlib.contextmanager
     def capturing_errors(self) -> Iterator[None]:
@@ -151,7 +98,8 @@ class Driver:
             self._error = self._error or error
             raise
 
-    def _raise_captured(self) -> None:
+    def raise_captured(self) -> None:
+        """Raise what a callback couldn't."""
         if self._error is not None:
             raise self._error from None
 
@@ -172,7 +120,7 @@ class Driver:
         for thread in threads:
             thread.join()
         self.wait_finished()
-        self._raise_captured()
+        self.raise_captured()
 
     def give_up(self, records: list[TrialRecord]) -> None:
         """End refits and folds that an earlier call began and nobody asks for any more."""

@@ -29,7 +29,7 @@ from carray.records import TrialFolder, TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import SURPASSED, Driver
 from carray.search.scheduling.schedulers import build_scheduler
-from carray.search.scheduling.tune_hooks import LedgerSearcher
+from carray.search.scheduling.tune_run import LedgerSearcher, run_search
 from tests.lanes.fakes import WAIT_SECONDS, FakeLanes, LaneLost, epoch_row
 from tests.search.studies import local_tune
 from tests.search.test_ledger import open_ledger, optuna_trial, row
@@ -70,7 +70,7 @@ def driver_of(ledger: Ledger, lanes: FakeLanes) -> Driver:
 
 def search(ledger: Ledger, lanes: FakeLanes, deadline: float | None = None) -> Driver:
     driver = driver_of(ledger, lanes)
-    driver.search(FIFOScheduler(), deadline, ledger.folder.cache)
+    run_search(driver, FIFOScheduler(), deadline, ledger.folder.cache)
     return driver
 
 
@@ -106,7 +106,7 @@ def test_what_a_scheduler_stops_is_pruned_and_leaves_logits_too(
     options = {"metric": VAL_LOG_LOSS, "direction": "minimize", "max_epochs": 3}
     scheduler = build_scheduler(name, grace_epochs=1, **options)  # type: ignore[arg-type]
     driver = driver_of(ledger, begin(2, FakeLanes))
-    driver.search(scheduler, None, ledger.folder.cache)
+    run_search(driver, scheduler, None, ledger.folder.cache)
     states = Counter(record.state for record in ledger.records)
     assert states["pruned"] > 0
     assert states["complete"] > 0
@@ -148,7 +148,7 @@ def test_a_lanes_full_disk_ends_the_search_and_leaves_every_trial_to_be_gone_on_
         if where == "refit":
             driver.refit([ledger.open_refit(TrialRecord(study="s", number=9, config=CONFIG), 1)])
         else:
-            driver.search(FIFOScheduler(), None, tmp_path)
+            run_search(driver, FIFOScheduler(), None, tmp_path)
     eventually(lambda: driver.lanes.call(LaneOrder("exit")).result().reason == INTERRUPTED)
     kinds = [order.kind for order in lanes.faults.orders]
     assert kinds == (["epoch"] * 3 + ["finish"] if where == "finish" else ["epoch"])

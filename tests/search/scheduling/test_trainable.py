@@ -16,7 +16,7 @@ from carray.metrics import VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.trainable import EPOCH, FACTS, ROW, STATE, LaneTrainable
-from carray.search.scheduling.tune_hooks import LedgerCallback
+from carray.search.scheduling.tune_run import LedgerCallback
 from carray.training.epoch_order import EpochOrder
 from tests.lanes.fakes import FakeLanes, epoch_row
 from tests.search.studies import local_tune

@@ -1,22 +1,77 @@
-"""What Ray Tune calls in a study: its searcher asks the ledger, its callback tells it."""
+"""Ray Tune at work on a study: its searcher asks the ledger, its callback tells it."""
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
+from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from carray.metrics import EPOCH_METRICS
 from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE
-
-if TYPE_CHECKING:
-    from carray.search.scheduling.driver import Driver
+from carray.search.placement.ray_cluster import on_this_node
+from carray.search.scheduling.actor_reuse import keep_starting_actors
+from carray.search.scheduling.driver import Driver
+from carray.search.scheduling.hopeless import HopelessRule
+from carray.search.scheduling.time_plan import Pace
+from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
 
 MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
+PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
+actors come up one after the other, and of several that end together all but one are let go."""
+
+
+def run_search(
+    driver: Driver,
+    scheduler: TrialScheduler,
+    deadline: float | None,
+    storage: Path,
+    reserved: Callable[[Pace], float] = lambda pace: 0.0,
+    hopeless: HopelessRule | None = None,
+) -> None:
+    """Run Tune until the ledger opens no more trials and those opened have ended.
+
+    `reserved` says how many seconds before the deadline are kept for what comes after; `hopeless`
+    ends trials whatever the scheduler thinks.
+    """
+    driver.begin(deadline, reserved, hopeless, isinstance(scheduler, HyperBandScheduler))
+    keep_starting_actors()
+    searcher = LedgerSearcher(driver)
+    tuner = tune.Tuner(
+        tune.with_resources(LaneTrainable, {"cpu": 0.01, **on_this_node()}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=None,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            callbacks=[LedgerCallback(driver)],
+            stop=EarlyEnds(driver, searcher.numbers),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MAX_TRAINABLE_DEATHS),
+            verbose=0,
+        ),
+    )
+    os.environ[PENDING] = str(driver.lanes.num_lanes)
+    try:
+        tuner.fit()
+    except TuneError:
+        driver.raise_captured()
+        raise
+    driver.wait_finished()
+    driver.raise_captured()
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
