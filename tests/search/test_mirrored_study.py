@@ -80,7 +80,7 @@ def test_every_moment_of_a_study_is_enough_for_another_machine(
     check_left(folder)
     study = "studies/s"
     left = {f"{study}/{name}" for name in ("study.json", "space.yaml", "labels.npz", "optuna.db")}
-    names = ("record.json", "logits.npz", "best.safetensors")
+    names = ("record.json", "logits.npz", "best.safetensors", "checkpoint.tar")
     left |= {f"{study}/trials/{number:04d}/{name}" for number in range(3) for name in names}
     assert files_of(there) == left | {f"{study}/driver.json"}
 
@@ -167,7 +167,7 @@ def test_a_url_that_refuses_costs_no_trial_and_the_end_says_what_is_not_there(
     check_left(RunsFolder.at(url).study("s"))
     run_study(wanted, Listener())
     there = files_of(tmp_path / "bucket" / "studies" / "s" / "trials")
-    names = ("record.json", "logits.npz", "best.safetensors")
+    names = ("record.json", "logits.npz", "best.safetensors", "checkpoint.tar")
     assert there == {f"{number:04d}/{name}" for number in range(2) for name in names}
 
 

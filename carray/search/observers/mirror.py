@@ -201,10 +201,14 @@ class StudyMirror(Tracker):
             self._send_weights(number, trial.weights_file)
         if trial.logits_file.exists():
             remote.put(trial.logits_file, self._mirror.name_of(trial.logits_file))
+        archive = self._mirror.name_of(checkpoint_archive(trial))
+        if trial.checkpoint.exists():  # of one that may be continued
+            remote.put_folder(trial.checkpoint, archive)
+        else:
+            remote.remove(archive)
         self._send_optuna()
         remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
-        for gone in (checkpoint_archive(trial), trial.epochs_file):
-            remote.remove(self._mirror.name_of(gone))
+        remote.remove(self._mirror.name_of(trial.epochs_file))
 
     def _send_weights(self, number: int, file: Path) -> None:
         found = file.stat()
