@@ -23,7 +23,7 @@ except ModuleNotFoundError:  # `python` on the head node's PATH is not the one t
         sys.exit(f"carray is not installed for {sys.executable}: start Ray in its environment")
     os.execv(own, [str(own), *sys.argv])
 
-HOME = Path(os.environ.get("CARRAY_RUNS") or "~/carray").expanduser().resolve()
+RUNS = os.environ.get("CARRAY_RUNS") or str(Path.home() / "carray")
 
 if __name__ == "__main__":
-    carray.cli.main(["ensemble", "--runs", str(HOME), *sys.argv[1:]])
+    carray.cli.main(["ensemble", "--runs", RUNS, *sys.argv[1:]])

@@ -5,9 +5,9 @@
     ray job submit --working-dir . -- python jobs/tune_backbones.py --data /ABS/CARS --trials 30
 
 The first needs a head node started in the project's folder. Paths must be ones that every node
-sees. Without --data the project's own toy cars are drawn and searched with the quick space, else
-with the backbones space. The best 3 are trained again, longer, and all of it is kept in
-$CARRAY_RUNS or ~/carray; every option of `carray tune` says otherwise.
+sees, or URLs. Without --data the project's own toy cars are drawn and searched with the quick
+space, else with the backbones space. The best 3 are trained again, longer, and all of it is kept
+in $CARRAY_RUNS or ~/carray; every option of `carray tune` says otherwise.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ try:
     import carray.api
     import carray.cli
     import carray.progress
+    import carray.storage.remote
 except ModuleNotFoundError:  # `python` on the head node's PATH is not the one that runs Ray
     own = Path(__file__).resolve().parents[1] / ".venv" / "bin" / "python"
     if not own.exists() or Path(sys.prefix) == own.parents[1]:
         sys.exit(f"carray is not installed for {sys.executable}: start Ray in its environment")
     os.execv(own, [str(own), *sys.argv])
 
-HOME = Path(os.environ.get("CARRAY_RUNS") or "~/carray").expanduser().resolve()
+HOME = Path.home() / "carray"
 
 
 def words(given: list[str]) -> list[str]:
@@ -37,11 +38,17 @@ def words(given: list[str]) -> list[str]:
         epilog="Every other option goes to `carray tune`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--data", type=Path, help="a prepared data set, as an absolute path")
-    parser.add_argument("--runs", type=Path, default=HOME, help="default: $CARRAY_RUNS or ~/carray")
+    parser.add_argument("--data", help="a prepared data set: an absolute path, or a URL")
+    parser.add_argument(
+        "--runs",
+        default=os.environ.get("CARRAY_RUNS") or str(HOME),
+        help="a folder, or a URL; default: $CARRAY_RUNS or ~/carray",
+    )
     asked, others = parser.parse_known_args(given)
-    runs = asked.runs.expanduser().resolve()
-    data = asked.data or carray.api.toy_data(runs / "demo", progress=carray.progress.progress)
+    is_far = carray.storage.remote.is_url(asked.runs)
+    runs = asked.runs if is_far else Path(asked.runs).expanduser().resolve()
+    toys = (HOME if is_far else runs) / "demo"
+    data = asked.data or carray.api.toy_data(toys, progress=carray.progress.progress)
     space = "backbones" if asked.data else "quick"
     return ["tune", str(data), "--space", space, "--refit", "3", "--runs", str(runs), *others]
 

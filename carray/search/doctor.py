@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.store import store_place
 from carray.disk import existing
 from carray.errors import CarrayError, PlanError
+from carray.masking import masked
 from carray.models.hub import hub_error
 from carray.provenance import source_hash
 from carray.runs_folder import RunsFolder
@@ -156,14 +156,14 @@ def _weights() -> Finding:
 
 
 def _tracking(runs: RunsFolder) -> Finding:
-    uri = re.sub(r"//[^@/]*@", "//", tracking_uri(runs))  # no password on the screen
+    uri = masked(tracking_uri(runs))
     if is_default(runs) and not runs.tracking_file.exists():
         text = f"the first study makes {runs.tracking_file}"
         return Finding(name="tracking", state="ok", text=text)
     try:
         check_server(runs)
     except CarrayError as error:
-        text, _, cure = str(error).replace(tracking_uri(runs), uri).partition("; ")
+        text, _, cure = str(error).partition("; ")
         return Finding(name="tracking", state="fails", text=text, cure=cure)
     return Finding(name="tracking", state="ok", text=f"{uri} answers")
 
