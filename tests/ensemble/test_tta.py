@@ -108,7 +108,13 @@ def test_the_best_of_twelve_sets_without_effect_is_rarely_kept_and_one_with_effe
 
 def test_random_crops_at_a_tiny_scale_are_refused_on_a_trained_model(trained: Trained) -> None:
     made = build_ensemble(
-        "single", top=2, runs=trained.runs, name="tiny-crops", tta="random:6:0.02", track=False
+        "single",
+        top=2,
+        runs=trained.runs,
+        name="tiny-crops",
+        tta="random:6:0.02",
+        keep_best=False,
+        track=False,
     )
     assert made.tta is None
     assert {row.verdict for row in made.tta_rows[1:]} == {HURTS}
