@@ -7,6 +7,8 @@ from typing import Literal
 
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 
+NODE_ID_LABEL = "ray.io/node-id"  # Ray gives it to every node
+
 
 @dataclass(frozen=True)
 class LaneOrder:

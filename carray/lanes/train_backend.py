@@ -23,8 +23,8 @@ from ray.train.v2._internal.util import TrainingFramework
 
 if TYPE_CHECKING:
     from carray.lanes.mailbox_client import MailboxClient
+from carray.lanes.messages import NODE_ID_LABEL
 
-NODE_ID_LABEL = "ray.io/node-id"  # Ray gives it to every node
 TIMEOUT_SECONDS = 1800  # of a collective
 SHUTDOWN_SECONDS = 30.0
 

@@ -15,8 +15,10 @@ import psutil
 import ray
 import ray.exceptions
 from ray._private.state import state
+from ray.tune import PlacementGroupFactory
 
 from carray.errors import PlanError, causes
+from carray.lanes.messages import NODE_ID_LABEL
 from carray.search.placement.plan import Node
 
 LOCAL = "local"
@@ -195,15 +197,17 @@ def knock(where: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
-def on_this_node() -> dict[str, float]:
-    """Return what an actor asks for that must run on this process's node; {} without Ray.
+def on_this_node(cpus: float) -> PlacementGroupFactory:
+    """Return what an actor asks for that must run on this process's node; anywhere without Ray.
 
-    Of every node Ray has one unit of a resource with the node's address. A head that is told to
-    have no CPU has none for it either.
+    A head that is told to have no CPU has none for it either. An actor must ask for something:
+    there it is a little of the resource that Ray gives every node, named by its address.
     """
     if not ray.is_initialized():
-        return {}
+        return PlacementGroupFactory([{"CPU": cpus}])
     own = ray.get_runtime_context().get_node_id()
     resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
     address = next(name for name in resources if re.fullmatch(r"node:[\d.:a-fA-F]+", name))
-    return {address: 1e-4} | ({} if resources.get("CPU") else {"cpu": 0.0})
+    bundle = {"CPU": cpus} if resources.get("CPU") else {address: 1e-4}
+    # two nodes of one machine share an address, so the label decides
+    return PlacementGroupFactory([bundle], bundle_label_selector=[{NODE_ID_LABEL: own}])

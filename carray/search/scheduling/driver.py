@@ -22,6 +22,7 @@ from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace, TimePlan
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
 
+PROCESSES_DIE = "Ray Tune's own processes die, one trial's after the other's"
 SURPASSED = "others are the best now"
 MAX_PAUSED_TRIALS = 81
 
@@ -137,7 +138,7 @@ class Driver:
             threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
 
     def _error_of(self, why: str) -> Exception:
-        if why != MAILBOX_ENDED and not why.startswith(NO_LANE_LEFT):
+        if why not in (MAILBOX_ENDED, PROCESSES_DIE) and not why.startswith(NO_LANE_LEFT):
             return DiskError(why)
         return ClusterError(f"study {self.ledger.study.name!r} is not done: {why}; {RESUMES}")
 

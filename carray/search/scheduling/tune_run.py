@@ -18,7 +18,7 @@ from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.placement.ray_cluster import on_this_node
 from carray.search.scheduling.actor_reuse import keep_starting_actors
-from carray.search.scheduling.driver import Driver
+from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace
 from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
@@ -46,7 +46,7 @@ def run_search(
     keep_starting_actors()
     searcher = LedgerSearcher(driver)
     tuner = tune.Tuner(
-        tune.with_resources(LaneTrainable, {"cpu": 0.01, **on_this_node()}),
+        tune.with_resources(LaneTrainable, on_this_node(cpus=0.01)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -81,6 +81,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric=driver.ledger.study.metric, mode=None)
         self._driver = driver
         self.numbers: dict[str, int] = {}
+        self._dead_in_a_row = 0  # trials whose processes died for good
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Open a trial; None while every lane has one, FINISHED once the ledger opens no more."""
@@ -106,7 +107,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         ledger = self._driver.ledger
         epochs_done = len(ledger.record(number).epochs)
         early = self._driver.early_ends.pop(number, "")
-        state, reason = _trial_end(result or {}, error, ledger, epochs_done, early)
+        dead = self._dead_in_a_row = self._dead_in_a_row + 1 if error else 0
+        state, reason = _trial_end(result or {}, dead, ledger, epochs_done, early)
         if state is TrialState.RUNNING:
             self._driver.abort(reason)
         else:
@@ -120,11 +122,13 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
 
 def _trial_end(
-    result: dict[str, Any], error: bool, ledger: Ledger, epochs_done: int, early: str
+    result: dict[str, Any], dead: int, ledger: Ledger, epochs_done: int, early: str
 ) -> tuple[TrialState, str]:
     if STATE not in result and ledger.is_halted:
         return TrialState.RUNNING, INTERRUPTED
-    if error:
+    if dead > 1:  # no trial trains in its own process: this is the machinery's
+        return TrialState.RUNNING, PROCESSES_DIE
+    if dead:
         return TrialState.FAILED, f"its trial process died {MAX_TRAINABLE_DEATHS + 1} times"
     if STATE in result:
         return TrialState(result[STATE]), str(result.get(REASON, ""))

@@ -270,6 +270,21 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_the_next_goes_on(
     assert Counter(lanes.faults.trained())[1, 1] == 1, "what its record holds isn't trained again"
 
 
+def test_processes_that_die_trial_after_trial_interrupt_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_tune: None, begin: Begin
+) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    lanes = begin()
+
+    def dies(order: LaneOrder) -> Answer:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(lanes.mailbox, "call", dies)
+    with pytest.raises(ClusterError, match="own processes die, one trial's after the other's"):
+        search(ledger, lanes)
+    assert [record.state for record in ledger.records].count("failed") <= 1
+
+
 def test_a_spent_time_budget_prunes_what_runs_after_its_epoch(
     tmp_path: Path, local_tune: None, begin: Begin
 ) -> None:
