@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from carray.errors import ConfigError, describe, did_you_mean
-from carray.optimizers import OPTIMIZERS
+from carray.typing import OPTIMIZERS
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]

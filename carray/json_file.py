@@ -1,11 +1,12 @@
-"""JSON on disk: what records and cards are written and read as."""
+"""JSON: plain values of results, and the files that records and cards are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from carray.errors import RecordError, describe
 from carray.files import write_text
@@ -33,3 +34,21 @@ class JsonFile(BaseModel):
         except (ValidationError, OSError, UnicodeDecodeError) as error:
             why = describe(error) if isinstance(error, ValidationError) else error
             raise RecordError(cls.broken.format(path=path, why=why, cure=cls.cure)) from None
+
+
+def to_jsonable(value: Any) -> Any:
+    """Return `value` as what `json.dumps` takes: paths as text, NaN and infinities as None.
+
+    A result that adds to its fields says how, by a method `as_dict`; the outermost one counts.
+    """
+    shown = value.as_dict() if hasattr(value, "as_dict") else value
+    return to_jsonable_python(shown, inf_nan_mode="null")
+
+
+class JsonResult:
+    """Base of results: dataclasses whose fields are all plain data, paths or such results."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-able data; what is unknown or infinite is None."""
+        found: dict[str, Any] = to_jsonable_python(self, inf_nan_mode="null")
+        return found

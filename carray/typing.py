@@ -1,4 +1,4 @@
-"""Types and units that several rooms share."""
+"""Types and names that several rooms share."""
 
 from __future__ import annotations
 
@@ -20,3 +20,19 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.prog
 UnitProgress = Callable[[str, int, str], AbstractContextManager[Advance]]  # of another unit
 
 GIB = 2**30
+
+OPTIMIZERS = (
+    *("adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad"),
+    *("adam", "adamax", "adamc", "adamp", "adamuon", "adamw", "adan", "adanw", "adopt"),
+    *("adoptc", "adoptw", "cadafactor", "cadafactorbv", "cadafactorbvc", "cadamc"),
+    *("cadamp", "cadamw", "cadan", "cadanw", "cadopt", "cadoptc", "cadoptw", "clamb"),
+    *("clambw", "claprop", "clion", "clionc", "cmars", "cnadamc", "cnadamw", "crmsproptf"),
+    *("csgdc", "csgdp", "csgdw", "lamb", "lambc", "lambcd", "lambcw", "lambw", "laprop"),
+    *("lapropc", "larc", "lars", "lion", "lionc", "madgrad", "madgradw", "mars"),
+    *("momentum", "muon", "nadam", "nadamc", "nadamuon", "nadamw", "nesterov", "nesterovw"),
+    *("nlarc", "nlars", "nmuon", "novograd", "novogradc", "novogradw", "radabelief"),
+    *("radam", "radamw", "rmsprop", "rmsproptf", "rmsproptfc", "rmsproptfw", "sgd", "sgdc"),
+    *("sgdp", "sgdw"),
+)
+"""timm's names, without those that need another library (apex, bitsandbytes, opt_einsum) or second
+derivatives, and without older versions of others."""

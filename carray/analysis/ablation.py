@@ -21,7 +21,7 @@ from carray.analysis.ablation_step import (
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, TrialFailed
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from carray.config import TrialConfig, flatten
 from carray.data.manifest import Manifest
 from carray.errors import RecordError
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import SplitPredictions

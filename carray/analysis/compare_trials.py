@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from carray import metrics
 from carray.errors import RecordError
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import held_labels
 from carray.predictions.logits import SplitPredictions

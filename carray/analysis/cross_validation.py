@@ -16,7 +16,7 @@ from carray.ensemble.build import checked_package_name
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
 from carray.errors import RecordError
 from carray.files import write_npz
-from carray.jsonable import to_jsonable
+from carray.json_file import to_jsonable
 from carray.predictions.averaging import AverageOf, WeightedAverage
 from carray.predictions.candidates import Candidate, read_trials
 from carray.predictions.combination import Combination

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from carray.data.manifest import Manifest
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.statistics import Interval, accuracy_interval
 from carray.typing import Float32s, Labels, Rows
 

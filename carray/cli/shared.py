@@ -86,7 +86,7 @@ def emit(
 
     from pydantic import BaseModel
 
-    from carray.jsonable import to_jsonable
+    from carray.json_file import to_jsonable
 
     if not as_json:
         for line in lines(result):

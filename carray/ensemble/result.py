@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.statistics import NOT_BETTER, Comparison, Scores

@@ -9,7 +9,7 @@ from carray.data.manifest import Manifest
 from carray.errors import DataError
 from carray.inference.dataset_predictions import predict_rows, record_model_access
 from carray.inference.predictor import load_model
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.predictions.statistics import (
     Interval,
     accuracy_interval,

@@ -13,7 +13,7 @@ from carray.data.manifest import Manifest
 from carray.errors import ConfigError
 from carray.files import write_npz, written_aside
 from carray.inference.inputs import find_package
-from carray.jsonable import JsonResult
+from carray.json_file import JsonResult
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
 from carray.typing import Progress

@@ -14,7 +14,7 @@ from typing import Any
 
 from carray.config import CLASSICAL_HEADS, TrialConfig, build_config, flatten
 from carray.errors import ConfigError
-from carray.optimizers import OPTIMIZERS
+from carray.typing import OPTIMIZERS
 
 LR = "optimizer.lr"
 BATCH = 32  # images in a step for which the rates hold

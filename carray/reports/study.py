@@ -14,7 +14,7 @@ from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.analysis.search_gain import SearchGain, search_gain
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
-from carray.jsonable import to_jsonable
+from carray.json_file import to_jsonable
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option

@@ -12,8 +12,8 @@ from carray.config import FinetuneConfig, OptimizerConfig, build_config
 from carray.errors import ConfigError
 from carray.models.classifier import Classifier, build_classifier
 from carray.models.freezing import set_trainable
-from carray.optimizers import OPTIMIZERS
 from carray.training.optimizer import build_optimizer, param_groups, start_momenta
+from carray.typing import OPTIMIZERS
 
 
 def classifier_of(backbone: str = "resnet10t", size: int = 32) -> Classifier:

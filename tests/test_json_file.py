@@ -10,7 +10,7 @@ import pytest
 
 from carray.cli.shared import emit
 from carray.data.summary import ClassCount
-from carray.jsonable import to_jsonable
+from carray.json_file import to_jsonable
 
 
 @dataclass(frozen=True)
