@@ -113,7 +113,7 @@ class StudyMirror(Tracker):
 
     def close(self) -> None:
         """Wait until all is carried, or the URL has refused everything for a while."""
-        queues = (self._small, *self._large)
+        queues = (*self._large, self._small)  # the large ones leave it something
         self._missing = [name for queue in queues for name in queue.close()]
         self._mirror.forget()
 
@@ -208,7 +208,8 @@ class StudyMirror(Tracker):
             remote.remove(archive)
         self._send_optuna()
         remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
-        remote.remove(self._mirror.name_of(trial.epochs_file))
+        epochs = self._mirror.name_of(trial.epochs_file)
+        self._small.put(epochs, lambda: remote.remove(epochs))  # after those still on their way
 
     def _send_weights(self, number: int, file: Path) -> None:
         found = file.stat()
