@@ -62,7 +62,9 @@ def running_ones_trail(config: TrialConfig, epoch: int, steps: int) -> bool:
     """Say whether the weights have moved much since what the running statistics remember."""
     remembered = max(0, epoch * steps - LAG_STEPS)
     factor = lr_factor(config.schedule, remembered, steps, config.epochs)
-    return factor >= SETTLED_LR or 2 * epoch <= config.epochs
+    end = config.cycle_end(epoch)  # a training that is continued judges as it did before
+    begun = 0 if end == config.cycle_end(1) else config.cycle_end(1)
+    return factor >= SETTLED_LR or 2 * (epoch - begun) <= end - begun
 
 
 def _norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:

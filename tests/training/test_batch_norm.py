@@ -65,6 +65,12 @@ def test_statistics_that_trail_no_more_stay(toy_data: Path) -> None:
         *(True, True, True, False)
     ]
     assert running_ones_trail(live.config, 4, 8), "few steps: some at a high rate are remembered"
+    longer = live.config.continued(12)
+    assert [running_ones_trail(longer, epoch, 30) for epoch in range(1, 5)] == [
+        running_ones_trail(live.config, epoch, 30) for epoch in range(1, 5)
+    ]
+    assert running_ones_trail(longer, 5, 30), "it begins again at half the peak"
+    assert not running_ones_trail(longer, 12, 30)
     warm = live.config.model_copy(update={"schedule": ScheduleConfig(warmup_epochs=2.0)})
     assert running_ones_trail(warm, 1, 30), "a low rate on the way up: of weights before the data"
     before = live.classifier.backbone.bn1.running_mean.clone()
