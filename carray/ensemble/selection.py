@@ -6,12 +6,18 @@ A rule is fitted to some images and returns a `WeightedAverage`; a blend combine
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.averaging import TINY, WeightedAverage, best_alone, pick_greedily
+from carray.predictions.averaging import (
+    TINY,
+    AverageOf,
+    WeightedAverage,
+    best_alone,
+    pick_greedily,
+)
 from carray.predictions.logits import SplitPredictions
 from carray.typing import Float32s, Rows
 
@@ -37,42 +43,41 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class SoftVote:
+class _Equal:
+    """All members alike."""
+
+    members: tuple[int, ...]
+    name: str = ""
+    is_fitted: bool = False
+    space: ClassVar[AverageOf] = "probability"
+
+    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
+        """Return equal weights."""
+        share = 1.0 / len(self.members)
+        return WeightedAverage(self.members, (share,) * len(self.members), self.space)
+
+
+@dataclass(frozen=True)
+class SoftVote(_Equal):
     """The plain mean of probabilities."""
 
-    members: tuple[int, ...]
     name: str = "soft vote"
-    is_fitted: bool = False
-
-    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
-        """Return equal weights."""
-        return WeightedAverage(self.members, _equal(len(self.members)))
 
 
 @dataclass(frozen=True)
-class LogitMean:
+class LogitMean(_Equal):
     """The plain mean of logits: a geometric mean of probabilities."""
 
-    members: tuple[int, ...]
     name: str = "logit mean"
-    is_fitted: bool = False
-
-    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
-        """Return equal weights."""
-        return WeightedAverage(self.members, _equal(len(self.members)), "logit")
+    space: ClassVar[AverageOf] = "logit"
 
 
 @dataclass(frozen=True)
-class HardVote:
+class HardVote(_Equal):
     """The class that most members name."""
 
-    members: tuple[int, ...]
     name: str = "hard vote"
-    is_fitted: bool = False
-
-    def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
-        """Return equal weights."""
-        return WeightedAverage(self.members, _equal(len(self.members)), "vote")
+    space: ClassVar[AverageOf] = "vote"
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,6 @@ def fit_simplex(p_MN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         weights *= gradient
     weights[weights < 1e-3] = 0.0
     return np.asarray(weights / weights.sum(), np.float64)
-
-
-def _equal(count: int) -> tuple[float, ...]:
-    return (1.0 / count,) * count
 
 
 def _weighted_average(weights: dict[int, float]) -> WeightedAverage:

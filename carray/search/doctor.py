@@ -29,7 +29,7 @@ from carray.search.placement.node_report import (
     CLOCK_SECONDS,
     NodeQuestion,
     NodeReport,
-    node_report,
+    free_shared_memory_gib,
     own_versions,
     problems,
 )
@@ -126,7 +126,7 @@ def _folder(name: str, folder: Path, cure: str) -> Finding:
 
 
 def _shared_memory() -> Finding:
-    free = node_report(NodeQuestion()).shared_memory_gib
+    free = free_shared_memory_gib()
     text = f"/dev/shm has {free:,.2f} GiB free"
     if free < SHARED_GIB:
         cure = "a container gets more by --shm-size=2g; trials on several GPUs need it"

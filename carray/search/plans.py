@@ -18,11 +18,18 @@ def plan_study(
     gpus_per_trial: float | None = None,
 ) -> Plan:
     """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
-    request = setup.request
     ended = sum(record.state.is_finished() for record in records if record.kind == "search")
+    left = max(1, setup.study.trials - ended, again_count(setup, records))
+    return _plan_of(setup, left, nodes, gpus_per_trial)
+
+
+def _plan_of(
+    setup: StudySetup, trials: int, nodes: Sequence[Node], gpus_per_trial: float | None
+) -> Plan:
+    request = setup.request
     return make_plan(
         nodes,
-        trials=max(1, setup.study.trials - ended, again_count(setup)),
+        trials=trials,
         workers=request.workers_per_trial,
         gpus_per_trial=gpus_per_trial,
         cpus_per_worker=request.cpus_per_worker,
@@ -31,20 +38,22 @@ def plan_study(
     )
 
 
-def again_count(setup: StudySetup) -> int:
+def again_count(setup: StudySetup, records: Sequence[TrialRecord]) -> int:
     """Return how many trials are trained again at once at most, after the search."""
-    folder = setup.folder
-    worth = worth_continuing(setup.study, folder.records(), EnsembleMembers(folder))
+    worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
     return max(setup.request.refit, setup.request.folds, len(worth))
 
 
 def refit_plan(
-    setup: StudySetup, nodes: Sequence[Node], gpus_per_trial: float | None = None
+    setup: StudySetup,
+    records: Sequence[TrialRecord],
+    nodes: Sequence[Node],
+    gpus_per_trial: float | None = None,
 ) -> Plan:
     """Plan refits and folds: few long trials on all that the whole study could take.
 
     What is left of the study doesn't count, so one that goes on refits with as many ranks.
     """
-    whole = plan_study(setup, (), nodes, gpus_per_trial)
-    most = again_count(setup)
+    most = again_count(setup, records)
+    whole = _plan_of(setup, max(1, setup.study.trials, most), nodes, gpus_per_trial)
     return whole.widened(most) if most else whole

@@ -118,7 +118,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             board.note(line)
         board.known(ledger.records + ledger.refits)
         good = [node.resources for node in checks.good()]
-        plans = plan, refit_plan(setup, good, gpus(good))
+        plans = plan, refit_plan(setup, records, good, gpus(good))
         session = Session(setup, plans, ledger, board, interrupts, checks, lanes, called_at)
         if mirror:
             session.on_deleted, mirror.on_taken = mirror.weights_deleted, session.stop

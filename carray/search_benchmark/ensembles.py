@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 
 from carray.config import TrialConfig, flatten
-from carray.errors import ConfigError, RecordError
+from carray.errors import RecordError
 from carray.predictions.averaging import pick_from_best
 from carray.predictions.ensemble_gain import cross_fitted_loss, expected_gain
 from carray.progress import silent
@@ -32,7 +32,7 @@ from carray.search.space.space import SearchSpace
 from carray.search.warm_start.known_recipes import recipe_points
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.search_benchmark.curves import FEWEST_CURVES, check_alike
-from carray.search_benchmark.methods import BenchmarkRequest
+from carray.search_benchmark.methods import BenchmarkRequest, check_counts
 from carray.search_benchmark.score import CHECKPOINTS, half_of
 from carray.typing import Float32s, Float64s, UnitProgress
 
@@ -190,9 +190,7 @@ def benchmark_ensembles(
         ConfigError: a number is out of its range.
         RecordError: there are too few trials.
     """
-    for name in ("seeds", "budget"):
-        if getattr(request, name) < 1:
-            raise ConfigError(f"--{name} {getattr(request, name)} must be at least 1")
+    check_counts(request, "seeds", "budget")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pools = open_pools(request)
     check_alike([pool.metric for pool in pools])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from carray.errors import ConfigError
 from carray.search.sampling.samplers import DEFAULT_SAMPLER
 from carray.search.scheduling.schedulers import (
     DEFAULT_REDUCTION_FACTOR,
@@ -105,3 +106,14 @@ class BenchmarkRequest:
     lanes: int = LANES
     processes: int = 1
     runs: str | os.PathLike[str] | None = None
+
+
+def check_counts(request: BenchmarkRequest, *names: str) -> None:
+    """Refuse a request where one of these is less than 1.
+
+    Raises:
+        ConfigError: it is.
+    """
+    for name in names:
+        if getattr(request, name) < 1:
+            raise ConfigError(f"--{name} {getattr(request, name)} must be at least 1")

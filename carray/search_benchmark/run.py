@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from carray.errors import ConfigError
 from carray.metrics import Objective
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
@@ -22,6 +21,7 @@ from carray.search_benchmark.methods import (
     PORTFOLIO_SIZE,
     BenchmarkRequest,
     Method,
+    check_counts,
     methods_for,
 )
 from carray.search_benchmark.score import BenchmarkResult, MethodRuns, half_of, score
@@ -39,9 +39,7 @@ def run_benchmark(request: BenchmarkRequest, show: UnitProgress = silent) -> Ben
         ConfigError: a number is out of its range.
         RecordError: there are too few curves, or they are of different metrics.
     """
-    for name in ("seeds", "budget", "lanes", "processes"):
-        if getattr(request, name) < 1:
-            raise ConfigError(f"--{name} {getattr(request, name)} must be at least 1")
+    check_counts(request, "seeds", "budget", "lanes", "processes")
     return benchmark_sources(open_sources(request), request, show)
 
 

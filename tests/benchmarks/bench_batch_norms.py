@@ -14,7 +14,6 @@ seeds). --out keeps what was measured, line by line, and is gone on with.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carray.data.pixels.loader import EvalPlan, Loader, TrainPlan, to_device
+from carray.files import add_json_line, read_json_lines
 from carray.models.freezing import BatchNorm
 from carray.models.recipes import complete_config
 from carray.training.dataset import open_data
@@ -59,13 +59,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = _read(asked.out)
+    found = read_json_lines(asked.out) if asked.out else []
     for seed, steps, batch in product(range(asked.seeds), asked.steps, asked.batches):
         case = Case(asked.data, asked.weights, asked.backbone, asked.size, steps, batch, seed)
         if case.key not in {row["case"] for row in found}:
             rows = list(rows_of(case))
             found += rows
-            _append(asked.out, rows)
+            for row in rows if asked.out else ():
+                add_json_line(asked.out, row)
     print("\n".join(lines_of(found)))
 
 
@@ -271,18 +272,6 @@ def _line(key: tuple[str, int, int], rows: list[dict[str, Any]], names: list[str
         for gain, error in zip(gains.mean(0), errors, strict=True)
     )
     return _first(key) + f"{by_seed[:, 0].mean():>9.3f}" + "".join(told)
-
-
-def _read(file: Path | None) -> list[dict[str, Any]]:
-    if file is None or not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-def _append(file: Path | None, rows: list[dict[str, Any]]) -> None:
-    if file is not None:
-        with file.open("a", encoding="utf-8") as opened:
-            opened.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ chosen on what is judged. --out keeps what was measured, line by line, and is go
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.data.pixels.augmentation import ranges_for
 from carray.data.pixels.loader import EvalPlan, Loader, TrainPlan, to_device, train_rows
+from carray.files import add_json_line, read_json_lines
 from carray.models.freezing import BatchNorm
 from carray.models.recipes import complete_config
 from carray.training.batch_norm import MEASURED_LEAST
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = _read(asked.out)
+    found = read_json_lines(asked.out) if asked.out else []
     case = partial(
         Case,
         asked.data,
@@ -82,7 +82,8 @@ def main() -> None:
         if (one.key, way, seed) not in {(row["case"], row["way"], row["seed"]) for row in found}:
             rows = [{"case": one.key, "way": way, "seed": seed, **row} for row in rows_of(one, way)]
             found += rows
-            _append(asked.out, rows)
+            for row in rows if asked.out else ():
+                add_json_line(asked.out, row)
     print("\n".join(lines_of(found)))
 
 
@@ -331,18 +332,6 @@ def _cell(rows: list[dict[str, Any]], way: str, view: str, statistics: str) -> s
     losses, top1 = ([row[name] for row in chosen] for name in ("log_loss", "top1"))
     error = np.std(losses, ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else np.nan
     return f"{np.mean(losses):.3f} +- {error:.3f} ({np.mean(top1):.3f})"
-
-
-def _read(file: Path | None) -> list[dict[str, Any]]:
-    if file is None or not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-def _append(file: Path | None, rows: list[dict[str, Any]]) -> None:
-    if file is not None:
-        with file.open("a", encoding="utf-8") as opened:
-            opened.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def test_refits_that_go_on_have_as_many_ranks_as_when_they_began(resolve: Resolv
     begun = plan_study(setup, [], MACHINE).widened(2)
     assert (begun.lanes, begun.workers) == (2, 2)
     assert plan_study(setup, ended(12), MACHINE).lanes == 2
-    assert refit_plan(setup, MACHINE) == begun
+    assert refit_plan(setup, ended(12), MACHINE) == begun
 
 
 def test_a_storage_that_is_not_the_studys_is_refused(resolve: Resolve) -> None:

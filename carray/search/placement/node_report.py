@@ -77,7 +77,7 @@ def node_report(question: NodeQuestion) -> NodeReport:
         host_address=_host_address(),
         versions=own_versions(),
         source=source_hash(),
-        shared_memory_gib=_shared_memory_gib(),
+        shared_memory_gib=free_shared_memory_gib(),
         data=data,
         runs=_runs(question),
         store=_store(manifest, question) if manifest else "",
@@ -196,5 +196,6 @@ def _host_address() -> str:
         return ""
 
 
-def _shared_memory_gib() -> float:
+def free_shared_memory_gib() -> float:
+    """Return what /dev/shm has free here, in GiB; 0 where there is none."""
     return shutil.disk_usage(SHARED_MEMORY).free / GIB if SHARED_MEMORY.is_dir() else 0.0

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig, InputSpec, TrialConfig
+from carray.data.pixels.augmentation import DIALS
 from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
 from carray.files import folder_bytes, locked, reserve_disk_space, write_text, written_aside
 from carray.models.backbones import feature_width
@@ -163,7 +164,7 @@ class FrozenBackbone:
 
 def _augment_key(augment: AugmentConfig) -> list[object]:
     """Return what a view depends on; dials of their own are named where they are set."""
-    dials = ("crop_min_area", "jitter", "geometry", "tone", "erasing")
+    dials = "crop_min_area", *DIALS
     own = {name: value for name in dials if (value := getattr(augment, name)) is not None}
     return [augment.strength, augment.flip, augment.blur, *([own] if own else [])]
 
