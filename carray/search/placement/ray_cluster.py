@@ -140,9 +140,9 @@ def _connect(where: str) -> None:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     _refuse_silence(where)
     try:
-        ray.init(address=where, **settings)
+        _start_patiently(where, settings)
     except Exception as error:  # Ray raises bare ones too
-        if "timed out during startup" in str(error):
+        if _came_too_late(error):
             raise PlanError(
                 "Ray did not come up in time on this machine, which may be too busy: try again, or "
                 "give --address of a Ray that is up"
@@ -156,6 +156,34 @@ def _connect(where: str) -> None:
             ) from None
         raise _nobody_at(where, error) from None
     _ours[:] = filter(_is_daemon, psutil.Process().children())
+
+
+def _start_patiently(where: str, settings: dict[str, object]) -> None:
+    """Start or join a Ray; again if it is late: it waits 30 s, too few on a busy machine."""
+    before = set(psutil.Process().children())
+    try:
+        ray.init(address=where, **settings)
+    except Exception as error:
+        if not _came_too_late(error):
+            raise
+        _end_daemons(set(psutil.Process().children()) - before)
+        ray.init(address=where, **settings)
+
+
+def _came_too_late(error: Exception) -> bool:
+    return "timed out during startup" in str(error)
+
+
+def _end_daemons(processes: set[psutil.Process]) -> None:
+    """End what an attempt to start a Ray has left, its helpers included."""
+    ended = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            ended += [process, *process.children(recursive=True)]
+    for each in ended:
+        with contextlib.suppress(psutil.Error):
+            each.kill()
+    psutil.wait_procs(ended, timeout=10)
 
 
 def _is_daemon(process: psutil.Process) -> bool:

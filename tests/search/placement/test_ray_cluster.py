@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
+import pytest
+import ray
 from ray.exceptions import OutOfMemoryError
 
-from carray.search.placement.ray_cluster import memory_error
+from carray.errors import PlanError
+from carray.search.placement.ray_cluster import connected, memory_error
 
 SAID = """9 worker(s) were killed due to the node running low on memory. Memory on the node \
 (IP: 192.0.2.2, ID: 3942c4f8f7b3) was 23.27GB used / 23.54GB limit (0.988669)
@@ -29,3 +34,42 @@ def test_a_node_out_of_memory_is_said_with_what_holds_most_of_it() -> None:
 def test_it_is_said_without_numbers_where_ray_words_it_otherwise() -> None:
     said = str(memory_error(OutOfMemoryError("low on memory")))
     assert said.startswith("a node ran out of memory, and Ray ended")
+
+
+class LateRay:
+    """`ray.init` on a busy machine: `late` times it gives up, and leaves a process behind."""
+
+    def __init__(self, late: int) -> None:
+        self.left: list[subprocess.Popen[bytes]] = []
+        self.late = late
+
+    def init(self, **_: object) -> None:
+        if len(self.left) == self.late:
+            return
+        self.left.append(subprocess.Popen(["sleep", "600"]))
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+
+def test_a_ray_that_comes_up_too_late_is_started_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    late = LateRay(1)
+    monkeypatch.setattr(ray, "init", late.init)
+    with connected("local"):
+        pass
+    assert late.left[0].poll() is not None, "what the first attempt left has ended"
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = LateRay(2)
+    monkeypatch.setattr(ray, "init", late.init)
+    with pytest.raises(PlanError, match="Ray did not come up in time"), connected("local"):
+        pass
+    first, second = late.left
+    assert first.poll() is not None
+    second.kill()
+    second.wait()
