@@ -154,8 +154,24 @@ def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool 
     return done
 
 
-def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = silent) -> Path:
+def toy_data(
+    folder: PathLike,
+    images_per_class: int = 60,
+    progress: Progress = silent,
+    *,
+    val: float = 0.15,
+    blend: float = 0.1,
+    test: float = 0.15,
+) -> Path:
     """Draw the project's toy cars into `folder/toycars`, once, and prepare them.
+
+    Args:
+        folder: where both go.
+        images_per_class: toy cars of each of the 12 models, at least 4.
+        progress: is told how far the drawing and the preparation are.
+        val: share of the images that steers training and search, 0 to 1.
+        blend: share that weights an ensemble's members.
+        test: share that judges.
 
     Returns:
         `folder/data`, the prepared data set: 12 models of 4 brands, with flaws on purpose.
@@ -168,7 +184,7 @@ def toy_data(folder: PathLike, images_per_class: int = 60, progress: Progress = 
     if not (images / FLAWS_FILE).exists():
         render_toycars(images, images_per_class=images_per_class, progress=progress)
     if not (data / MANIFEST_FILE).exists():
-        prepare(images, data, progress=progress)
+        prepare(images, data, val=val, blend=blend, test=test, progress=progress)
     return data
 
 
