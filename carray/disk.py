@@ -16,7 +16,7 @@ FULL = {  # what is wrong, and the cure
     errno.EDQUOT: ("is over its quota", "free some, or have the quota raised"),
     errno.EROFS: ("is read-only", "make it writable"),
 }
-SAID = {  # by safetensors, sqlite, and by errors that came as another process's text
+PATTERNS = {  # by safetensors, sqlite, and by errors that came as another process's text
     errno.ENOSPC: r"os error 28\b|database or disk is full|No space left on device",
     errno.EDQUOT: r"os error 122\b|Disk quota exceeded",
     errno.EROFS: r"os error 30\b|attempt to write a readonly database|Read-only file system",
@@ -48,7 +48,7 @@ def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in FULL:
         return error.errno
     text = str(error)
-    return next((number for number, pattern in SAID.items() if re.search(pattern, text)), None)
+    return next((number for number, pattern in PATTERNS.items() if re.search(pattern, text)), None)
 
 
 def _sentence(number: int, places: list[Path]) -> str:

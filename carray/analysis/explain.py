@@ -50,7 +50,7 @@ class ExplainedImage:
     """Whether anything in the image speaks for the class: else the overlay shows no colours."""
 
     @property
-    def told(self) -> str:
+    def caption(self) -> str:
         """The explained class with its own probability, and what the model said instead."""
         said = "" if self.said == self.explained else f" (said {self.said})"
         nothing = "" if self.has_evidence else ", no positive evidence"
@@ -357,6 +357,6 @@ def _draw_pair(
         x += small.width + GAP
     x = corner[0]
     row = one.row
-    pen.text((x, y + HIGH + 4), fitted(pen, row.told, width, fonts.normal), INK, fonts.normal)
+    pen.text((x, y + HIGH + 4), fitted(pen, row.caption, width, fonts.normal), INK, fonts.normal)
     name = fitted(pen, row.name, width, fonts.small)
     pen.text((x, y + HIGH + 22), name, MUTED, fonts.small)

@@ -40,12 +40,12 @@ def doctor(
     from carray.runs_folder import RunsFolder
     from carray.search.doctor import look_over
 
-    failed, told = False, []
+    failed, findings = False, []
     for finding in look_over(data, address, RunsFolder.at(runs)):
         failed |= finding.state == "fails"
-        told.append(finding.model_dump(mode="json"))
+        findings.append(finding.model_dump(mode="json"))
         if not as_json:
             print(finding.line(), flush=True)
     if as_json:
-        print(json.dumps({"ok": not failed, "findings": told}, ensure_ascii=False))
+        print(json.dumps({"ok": not failed, "findings": findings}, ensure_ascii=False))
     raise typer.Exit(int(failed))

@@ -78,7 +78,7 @@ def explain(
         track=track,
         progress=progress,
     )
-    lines = [f"{row.told}  {row.name}"[:100] for row in done.rows]
+    lines = [f"{row.caption}  {row.name}"[:100] for row in done.rows]
     lines += [f"unreadable: {name}: {why}"[:100] for name, why in done.unreadable.items()]
     lines += ["", f"{len(done.rows)} overlays in {done.folder}", f"sheet: {done.sheet}"]
     emit(done, lambda _: [*lines, *filter(None, [done.note])], as_json)

@@ -13,7 +13,7 @@ from carray.data.preparation.sources.columns import (
     id_columns,
     image_column,
     is_of_files,
-    told_reading,
+    reading_sentence,
 )
 from carray.data.preparation.sources.image_finder import ImageFinder
 from carray.data.preparation.sources.listing import walk_images
@@ -122,8 +122,8 @@ def _images_of_table(source: Path, readings: list[str]) -> Iterable[_Image]:
     names = table.cells(column)
     _refuse_several(source, found.several(names))
     box = box_columns(table)
-    columns = told_reading(table, {"images": [column], "boxes": box})
-    readings.append(f"{source.name}: {columns}{found.told(finder.folder)}")
+    columns = reading_sentence(table, {"images": [column], "boxes": box})
+    readings.append(f"{source.name}: {columns}{found.sentence(finder.folder)}")
     return list(zip(found.paths, names, boxes_of(table, box), strict=True))
 
 

@@ -179,14 +179,14 @@ class Session:
 
     def _repeat(self, lanes: Lanes) -> None:
         """Train the best on, or again, then the very best on folds, each to its last epoch."""
-        for opened, told in self._again():
+        for opened, sentence in self._again():
             if self._stopped():
                 return
             wanted, surpassed = opened()
             driver = self._driver(lanes)
             driver.give_up(surpassed)
             if wanted:
-                self._board.note(told(wanted))
+                self._board.note(sentence(wanted))
                 driver.refit(wanted)
             self._say_without_logits(driver)
 

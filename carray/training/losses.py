@@ -80,8 +80,8 @@ def chance_loss(config: LossConfig, counts: Tensor) -> float:
         counts: (C,): images of each class in an epoch.
     """
     seen = counts[counts > 0].cpu()
-    told = (class_weights(config, seen) * _shares(seen)).double()
-    constant = torch.logit(told, eps=1e-6) if config.name == "bce" else told.log()
+    priors = (class_weights(config, seen) * _shares(seen)).double()
+    constant = torch.logit(priors, eps=1e-6) if config.name == "bce" else priors.log()
     constant = constant - config.logit_adjustment * _shares(seen).double().log()
     loss = build_loss(config, seen)
     one_hot = torch.eye(len(seen))

@@ -183,12 +183,12 @@ def _crop_cause(config: TrialConfig) -> str:
     augment = config.augment
     smallest = ranges_of(augment).crop_area_min
     if smallest < SMALL_CROP:
-        told = (
+        dials = (
             f"strength={augment.strength:g} cuts down to {smallest:.0%} of the image); lower it"
             if augment.crop_min_area is None
             else f"crop_min_area={smallest:g}); raise it"
         )
-        return f"crops that lose the object (augment.{told}"
+        return f"crops that lose the object (augment.{dials}"
     if config.fit == "crop":
         return "a crop that loses the object (fit=crop cuts off both ends); use squash or pad"
     return (

@@ -48,9 +48,9 @@ def test_the_probability_is_of_the_class_that_is_explained(runs: Path, tmp_path:
     other = next(name for name in ("class 0", "class 1") if name != said.said)
     (row,) = explain("final", images, tmp_path / "b", of_class=other, runs=runs).rows
     assert row.probability < said.probability
-    assert row.told.startswith(f"{other} {row.probability:.3f} (said {said.said})")
+    assert row.caption.startswith(f"{other} {row.probability:.3f} (said {said.said})")
     dull = replace(row, has_evidence=False)
-    assert dull.told.endswith("no positive evidence")
+    assert dull.caption.endswith("no positive evidence")
 
 
 def test_another_class_has_another_map(runs: Path, tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def make_plan(
     ranks_by_node = [_ranks_on(node, smallest_cpus, gpus) for node in nodes]
     fit = sum(ranks_by_node) // workers
     if fit < 1 and (min_lanes is None or cpus_per_worker is None or gpus_per_trial is None):
-        told = _does_not_fit(nodes, workers, smallest_cpus, gpus)
+        problem = _does_not_fit(nodes, workers, smallest_cpus, gpus)
         cure = "; to wait for nodes give both --gpus-per-trial and --cpus-per-worker"
-        raise PlanError(told + cure * (min_lanes is not None))
+        raise PlanError(problem + cure * (min_lanes is not None))
     if concurrent is not None and concurrent > fit and min_lanes is None:
         raise PlanError(
             f"{concurrent} trials at once don't fit: {fit} of {workers} "

@@ -213,7 +213,7 @@ def waited_out(write: Callable[[], ReadT], patience_seconds: float | None = None
         RecordError: it stays away.
     """
     deadline = time.monotonic() + (OUTAGE_SECONDS if patience_seconds is None else patience_seconds)
-    said = False
+    warned = False
     while True:
         try:
             return write()
@@ -223,9 +223,9 @@ def waited_out(write: Callable[[], ReadT], patience_seconds: float | None = None
                 raise RecordError(
                     f"Optuna's storage stopped answering ({cause}); mend it, and {RESUMES}"
                 ) from error
-            if not said:
+            if not warned:
                 _logger.warning("Optuna's storage doesn't answer, waiting for it: %s", cause)
-            said = True
+            warned = True
             time.sleep(RETRY_SECONDS)
 
 

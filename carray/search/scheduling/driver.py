@@ -167,7 +167,7 @@ class Driver:
             if self._has_queue:  # where more trials are open than lanes, they wait for each other
                 seconds = record.epochs[-1].get(EPOCH_SECONDS, seconds)
             self._plan.pace.note(record.config, len(record.epochs), seconds)
-            if sentence := self._plan.told(record):
+            if sentence := self._plan.sentence(record):
                 self._say(sentence)
 
     def early_end(self, record: TrialRecord) -> str:

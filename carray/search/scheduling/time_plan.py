@@ -80,7 +80,7 @@ class TimePlan:
         self._reserved = reserved
         self._clock = clock
         self._most_reserved = MOST_RESERVED * (deadline - clock())
-        self._has_told = False
+        self._has_spoken = False
 
     @property
     def left(self) -> float:
@@ -118,11 +118,11 @@ class TimePlan:
         has_complete = any(other.state is TrialState.COMPLETE for other in others)
         return has_complete and not is_ahead(record, others, self._ledger.study.objective)
 
-    def told(self, record: TrialRecord) -> str:
+    def sentence(self, record: TrialRecord) -> str:
         """Say once, after the first epochs, how many trials fit; "" at other times."""
-        if self._has_told or len(record.epochs) < min(2, record.config.epochs):
+        if self._has_spoken or len(record.epochs) < min(2, record.config.epochs):
             return ""
-        self._has_told = True
+        self._has_spoken = True
         each, whole = self.pace.seconds(record.config, 1), self._mean_trial_seconds()
         if each is None or whole is None:
             return ""

@@ -98,11 +98,11 @@ def test_nothing_is_ended_before_its_time_while_no_trial_is_complete(search: Sea
 
 def test_it_says_once_how_many_trials_fit(search: Search) -> None:
     record = search.train(1)
-    assert search.plan.told(record) == ""
+    assert search.plan.sentence(record) == ""
     record = search.ledger.report(record.number, 2, row(1.0), {})
     said = "budget: 1:30 left, 10.0 s an epoch: about 3 of 9 trials fit"
-    assert search.plan.told(record) == said
-    assert search.plan.told(record) == ""
+    assert search.plan.sentence(record) == said
+    assert search.plan.sentence(record) == ""
 
 
 def test_what_does_not_fit_is_drawn_by_the_next_call(tmp_path: Path) -> None:

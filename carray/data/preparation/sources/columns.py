@@ -191,7 +191,7 @@ def _listed(table: Table) -> str:
     return f"; its columns are {', '.join(table.columns)}"
 
 
-def told_reading(table: Table, parts: Mapping[str, Iterable[str]]) -> str:
+def reading_sentence(table: Table, parts: Mapping[str, Iterable[str]]) -> str:
     """Say what was taken for what: `id from path, label from make and model; separated by tabs`."""
     readings = [
         f"{what} from {' and '.join(columns)}" for what, columns in parts.items() if columns

@@ -30,7 +30,7 @@ class FoundImages:
         """Return those of the names that may be several files."""
         return [name for name, why in zip(names, self.problems, strict=True) if BEAR in why]
 
-    def told(self, folder: Path) -> str:
+    def sentence(self, folder: Path) -> str:
         """Say which folder of another machine was taken for `folder`, "" for none."""
         return f"; {self.moved_from} stands for {folder}" if self.moved_from else ""
 

@@ -37,7 +37,7 @@ class SplitColumn:
         splits = set(self.words.values())
         return "train" in splits and "" not in splits and len(splits) > 1
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Say what was taken: `set (0 for train, 1 for val)`; words that are splits go unsaid."""
         odd = [
             f"{word} for {split}" for word, split in self.words.items() if split not in ("", word)

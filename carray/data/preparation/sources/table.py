@@ -12,7 +12,7 @@ from carray.data.preparation.sources.columns import (
     image_column,
     label_columns,
     labels_of,
-    told_reading,
+    reading_sentence,
 )
 from carray.data.preparation.sources.image_finder import FoundImages, ImageFinder
 from carray.data.preparation.sources.listing import (
@@ -78,10 +78,10 @@ def list_table(source: Path, options: TableOptions) -> Listing:
     parts = {
         "image": [reading.image],
         "label": reading.labels,
-        "split": [reading.split.told()] if reading.split.name else [],
+        "split": [reading.split.sentence()] if reading.split.name else [],
         "box": reading.box,
     }
-    notes = told_reading(table, parts) + reading.found.told(folder)
+    notes = reading_sentence(table, parts) + reading.found.sentence(folder)
     images = _source_images(table, folder, reading)
     return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), notes)
 
