@@ -31,6 +31,8 @@ class TuneOptions(TypedDict, total=False):
     refit: int
     refit_epochs: int | None
     folds: int
+    top_folds: int
+    fold: tuple[int, ...]
     address: str | None
     seed: int
     overrides: Mapping[str, Any]
@@ -44,6 +46,7 @@ class TuneOptions(TypedDict, total=False):
 class EnsembleOptions(TypedDict, total=False):
     """The rest of `carray.build_ensemble`, which says what each is for."""
 
+    folds: bool
     name: str | None
     metric: str | None
     rule: str | None

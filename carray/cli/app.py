@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from inspect import cleandoc
 from typing import Annotated, Any
 
@@ -61,6 +62,26 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def _spread(args: list[str], options: tuple[str, ...], pattern: str) -> list[str]:
+    """Repeat an option before each further word that may be its value: `--fold 0 1 2`."""
+    spread: list[str] = []
+    option = ""
+    for word in args:
+        if option and spread[-1] != option and re.fullmatch(pattern, word):
+            spread.append(option)
+        elif word.startswith("-"):
+            option = word if word in options else ""
+        spread.append(word)
+    return spread
+
+
+class _OnFolds(TyperCommand):
+    """Takes several numbers after one `--fold`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args, ("--fold",), r"\d+"))
+
+
 class _OfAStudy(TyperCommand):
     """Takes the study's name without `--study` too, as `carray show` does."""
 
@@ -70,6 +91,18 @@ class _OfAStudy(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[STUDY]", *super().collect_usage_pieces(ctx)]
+
+
+class _OfStudies(_OfAStudy):
+    """Takes the names of several studies, after one `--studies` or without it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_bare = bool(args) and not args[0].startswith("-")
+        named = ["--study", *args] if is_bare else args
+        return super().parse_args(ctx, _spread(named, ("--study", "--studies"), r"[^-].*"))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[STUDY...]", *super().collect_usage_pieces(ctx)[1:]]
 
 
 app = typer.Typer(
@@ -105,7 +138,7 @@ SEARCH, LOOK, MODELS, MORE = "Search and train", "Look", "Models", "More"
 app.command(rich_help_panel=SEARCH)(demo.demo)
 app.add_typer(data.app, name="data", rich_help_panel=SEARCH)
 app.add_typer(space.app, name="space", rich_help_panel=SEARCH)
-app.command(rich_help_panel=SEARCH)(tune.tune)
+app.command(cls=_OnFolds, rich_help_panel=SEARCH)(tune.tune)
 app.command(rich_help_panel=SEARCH)(trial.train)
 app.command(rich_help_panel=SEARCH)(sanity.sanity)
 app.command("list", rich_help_panel=LOOK)(look.list_)
@@ -118,7 +151,7 @@ app.command(rich_help_panel=LOOK)(analysis.compare)
 app.command(rich_help_panel=LOOK)(pictures.confusion)
 app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
-app.command(cls=_OfAStudy, rich_help_panel=MODELS)(ensemble.ensemble)
+app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)

@@ -18,10 +18,25 @@ from carray.cli.shared import (
 
 
 def ensemble(
-    study: StudyOption = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--study",
+            "--studies",
+            help="The study, or several on the same data: --studies A B; default: the newest "
+            "search.",
+        ),
+    ] = None,
     top: Annotated[
         int, typer.Option(help="How many of the best trials vote; complete ones first.")
     ] = 3,
+    folds: Annotated[
+        bool,
+        typer.Option(
+            "--folds",
+            help="Trials on folds join; the best --top configurations vote with all their folds.",
+        ),
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="The model package's name; default: what it holds, as in STUDY-top3."),
@@ -72,7 +87,7 @@ def ensemble(
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Combine a study's best trials into one model, with an honest number.
+    """Combine the best trials of one or several studies into one model, with an honest number.
 
     Members are the best by val; votes, means, fitted weights, greedy and bagged selection (which
     may use every trial, pruned ones too) are judged on blend; test is opened once, and recorded.
@@ -87,6 +102,8 @@ def ensemble(
 
       carray ensemble --tta auto
 
+      carray ensemble --studies autumn winter --folds --top 3 --tta flip
+
       carray ensemble --logits-only --no-test --json
     """
     from carray.ensemble import build_ensemble
@@ -96,6 +113,7 @@ def ensemble(
     made = build_ensemble(
         study,
         top=top,
+        folds=folds,
         runs=runs,
         name=name,
         metric=metric,

@@ -85,7 +85,7 @@ def train(
             on_epoch=lines.show,
             progress=progress,
         )
-        _print_folds(records, folds, as_json, runs)
+        _print_folds(records, as_json, runs)
         return
     record = train_single(
         data,
@@ -101,16 +101,18 @@ def train(
         raise typer.Exit(1)
 
 
-def _print_folds(records: list[TrialRecord], folds: int, as_json: bool, runs: str | None) -> None:
+def _print_folds(records: list[TrialRecord], as_json: bool, runs: str | None) -> None:
     from carray.reports.hints import runs_option
 
-    hint = f"      carray folds --study {quote(records[0].study)}{runs_option(runs)}"
+    are_all = all(record.state == "complete" for record in records)
+    what = "folds" if are_all else "ensemble --folds --top 1"
+    hint = f"      carray {what} --study {quote(records[0].study)}{runs_option(runs)}"
     emit(
         records,
         lambda records: [*(line for each in records for line in _end_lines(each, 1, runs)), hint],
         as_json,
     )
-    if len(records) < folds or records[-1].state != "complete":
+    if not are_all:
         raise typer.Exit(1)
 
 

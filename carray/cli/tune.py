@@ -51,6 +51,10 @@ def tune(
     folds: Annotated[
         int, typer.Option(help="Train the best on every fold too; as many as the data have.")
     ] = 0,
+    top_folds: Annotated[int, typer.Option(help="How many of the best are trained on folds.")] = 1,
+    fold: Annotated[
+        list[int] | None, typer.Option(help="Train the best on these folds alone: --fold 0 1 2.")
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="What this call may spend, refits included: 25min, 1h30, 40gpuh, 60eur."),
@@ -187,6 +191,8 @@ def tune(
 
       carray tune cars --space my.yaml --budget 45min --refit 2
 
+      carray tune cars --space my.yaml --folds 3 --top-folds 3
+
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
@@ -219,6 +225,8 @@ def tune(
         refit=refit,
         refit_epochs=refit_epochs,
         folds=folds,
+        top_folds=top_folds,
+        fold=tuple(fold or ()),
         address=address,
         seed=seed,
         start_from=tuple(start_from or ()),

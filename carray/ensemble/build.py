@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from carray import metrics
 from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
+from carray.ensemble.pool import Pool, find_studies
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import RULES, SoftVote, all_rules
 from carray.errors import ConfigError, RecordError, did_you_mean
@@ -24,33 +25,27 @@ from carray.files import read_json, write_json
 from carray.inference.versions import version_name
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import (
-    NO_WEIGHTS,
     Candidate,
-    Candidates,
-    find_candidates,
-    read_trials,
 )
-from carray.predictions.labels import HeldLabels, held_labels
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_loss, make_folds
 from carray.predictions.statistics import Comparison, compare, scores_of_log_p
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
 from carray.progress import silent
-from carray.records import StudyFolder, StudyRecord
+from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.typing import Float32s, Progress
 
 if TYPE_CHECKING:
     from carray.ensemble.tta_views import TtaPredictor
 
-MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
-
 
 def build_ensemble(
-    study: str | None = None,
+    study: str | Sequence[str] | None = None,
     *,
     top: int = 3,
+    folds: bool = False,
     runs: str | os.PathLike[str] | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -64,12 +59,14 @@ def build_ensemble(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Ensemble:
-    """Build the best ensemble of a study's trials, and a model package of it.
+    """Build the best ensemble of the trials of one or several studies, and a model package of it.
 
     Args:
-        study: its name; None takes the newest search.
+        study: its name, or the names of several on the same data; None takes the newest search.
         top: how many of the best complete trials vote, and of stopped ones where those are too
             few; greedy selection may pick any trial.
+        folds: trials on folds join too; of the best `top` configurations, those that folds trained
+            come first and vote with all their folds.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
         name: the package's name; None says what it holds: `STUDY-top3` the best three trials,
             `STUDY-greedy5` five that greedy selection picked, `STUDY-best1` the best alone.
@@ -88,19 +85,21 @@ def build_ensemble(
         progress: shows how far the views are.
 
     Raises:
-        RecordError: no such study, too few trials with logits, logits or labels of other data.
+        RecordError: no such study, too few trials with logits, logits or labels of other data;
+            studies of different data.
         ConfigError: `top`, `metric`, `rule`, `tta` or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
     start = time.perf_counter()
-    folder = _find_study(RunsFolder.at(runs), study, from_tracking)
-    source = _Source.open(RunsFolder.at(runs), folder, metric, need_weights=not logits_only)
-    members = source.candidates.best(top)
+    where = RunsFolder.at(runs)
+    folders = find_studies(where, study, from_tracking)
+    pool = Pool.open(where, folders, metric, need_weights=not logits_only, folds=folds)
+    members = pool.candidates.best(top)
     _check_rule(rule)
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    ensemble = _judge(source, members, rule, keep_best, seed)
-    usual = f"{source.study.name}-{_what_it_holds(ensemble, members)}"
+    ensemble = _judge(pool, members, rule, keep_best, seed)
+    usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"
     ensemble = replace(ensemble, name=checked_package_name(name, usual))
     viewer = None
     if ttas and ensemble.kept_single:
@@ -109,27 +108,28 @@ def build_ensemble(
     elif ttas:
         from carray.ensemble.tta_views import TtaPredictor, select_tta
 
-        viewer = TtaPredictor.of(ensemble, source.study, progress)
-        labels = source.labels.of(ensemble.judged_on.partition(",")[0])
+        viewer = TtaPredictor.of(ensemble, pool.study, progress)
+        labels = pool.labels.of(pool.split)
         ensemble = select_tta(ensemble, viewer, ttas, labels, seed)
     if open_test:
-        ensemble = _open_test(source, ensemble, viewer, seed)
+        ensemble = _open_test(pool, ensemble, viewer, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
     if not logits_only:
         from carray.ensemble.publish import publish
 
-        ensemble = publish(source.runs, source.study, ensemble, track=track)
-    source.runs.keep(_write_result(folder, ensemble))
+        ensemble = publish(pool.runs, pool.study, ensemble, track=track)
+    pool.runs.keep(_write_result(pool.folder, ensemble))
     return ensemble
 
 
-def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate]) -> str:
-    """Name a model after its members: `top3`, `greedy5`, `fitted2`, `best1`."""
+def _what_it_holds(ensemble: Ensemble, best: Sequence[Candidate], top: int) -> str:
+    """Name a model after its members: `top3`, `top3-folds`, `greedy5`, `fitted2`, `best1`."""
     trials = [member.trial for member in ensemble.packaged]
     if trials == [ensemble.single.trial]:
         return "best1"
     if sorted(trials) == sorted(candidate.record.name for candidate in best):
-        return f"top{len(trials)}"
+        on_folds = any(candidate.record.config.fold is not None for candidate in best)
+        return f"top{top}{'-folds' * on_folds}"
     return f"{ensemble.rule.partition(' ')[0]}{len(trials)}"
 
 
@@ -143,46 +143,6 @@ def _write_result(folder: StudyFolder, ensemble: Ensemble) -> Path:
             write_json(file, ensemble.as_dict())
             return file
         number += 1
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A study as an ensemble sees it."""
-
-    runs: RunsFolder
-    study: StudyRecord
-    labels: HeldLabels
-    candidates: Candidates
-    singles: Candidates
-    """With trials whose weights are gone: the best single trial is the best of all."""
-
-    @classmethod
-    def open(
-        cls, runs: RunsFolder, folder: StudyFolder, metric: str | None, *, need_weights: bool
-    ) -> _Source:
-        study, trials = folder.record(), read_trials(folder, metric)
-        candidates = find_candidates(study, trials, metric, need_weights=need_weights)
-        singles = find_candidates(study, trials, metric, need_weights=False)
-        return cls(runs, study, held_labels(folder), candidates, singles)
-
-    def best_single(self, members: Sequence[Candidate]) -> list[Candidate]:
-        """Return the best trial that ran to its end, or the best member if a stopped one is better.
-
-        An ensemble is no gain if one of its own members alone is as good.
-        """
-        known = {member.record.number for member in members}
-        usable = (t for t in self.singles.trials if t.is_complete or t.record.number in known)
-        return [next(usable, members[0])]
-
-
-def _find_study(runs: RunsFolder, study: str | None, from_tracking: bool) -> StudyFolder:
-    if not from_tracking:
-        return runs.find_study(study)
-    if study is None:
-        raise ConfigError("--from-tracking needs the study's name: add --study NAME")
-    from carray.tracking import download_study
-
-    return download_study(runs, study)
 
 
 def checked_package_name(name: str | None, usual: str) -> str:
@@ -216,40 +176,38 @@ def _parse_tta_sets(tta: str | Sequence[str] | None, logits_only: bool) -> tuple
 
 
 def _judge(
-    source: _Source,
+    pool: Pool,
     members: Sequence[Candidate],
     rule: str | None,
     keep_best: bool | None,
     seed: int,
 ) -> Ensemble:
     """Score every rule where it wasn't fitted, and take the best."""
-    split, judged_on = _judging_split(source.labels)
-    labels = source.labels.of(split)
-    pool = source.candidates.trials
-    predictions = SplitPredictions(pool, split, labels)
-    numbers = tuple(pool.index(member) for member in members)
-    rules = all_rules(numbers, tuple(range(len(pool))))
+    labels, trials = pool.labels.of(pool.split), pool.candidates.trials
+    predictions = SplitPredictions(trials, pool.split, labels)
+    numbers = tuple(trials.index(member) for member in members)
+    rules = all_rules(numbers, tuple(range(len(trials))))
     folds = make_folds(labels, seed)
-    metric = source.candidates.metric
+    metric = pool.candidates.metric
     scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
     eligible = [score for score in scores if rule in (None, score.rule)]
     best = best_rule(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
-    single = SplitPredictions(source.best_single(members), split, labels)
+    single = SplitPredictions(pool.best_single(members), pool.split, labels)
     alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
     kept = reason_for_single(best, alone, metric, keep_best, seed)
-    notes = _notes(source, judged_on, members)
+    notes = pool.notes(members)
     if kept and rule and keep_best is None:  # whoever names a rule asks for its ensemble
         notes.append(f"the best single trial isn't kept, since --rule asks for {rule}: {kept}")
         kept = ""
-    if kept and not source.best_single(members)[0].has_weights:
+    if kept and not pool.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""
     return Ensemble(
-        study=source.study.name,
+        study=pool.candidates.study,
         name="",
-        classes=source.labels.classes,
-        manifest_hash=source.study.manifest_hash,
+        classes=pool.labels.classes,
+        manifest_hash=pool.study.manifest_hash,
         metric=metric,
         members=tuple(_row(predictions, number, best.blend) for number in shown),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
@@ -257,7 +215,7 @@ def _judge(
         blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
         single=_row(single, 0, alone.blend),
         single_temperature=alone.blend.temperature,
-        judged_on=judged_on,
+        judged_on=pool.judged_on,
         judged_images=len(labels),
         test=None,
         models_that_opened_test=0,
@@ -265,38 +223,6 @@ def _judge(
         seconds=0.0,
         kept_single=kept,
     )
-
-
-def _judging_split(labels: HeldLabels) -> tuple[str, str]:
-    if len(labels.of("blend")) >= MIN_BLEND_IMAGES:
-        return "blend", "blend"
-    if len(labels.of("val")) >= MIN_BLEND_IMAGES:
-        return "val", "val, cross-fitted"
-    raise RecordError(
-        f"blend has {len(labels.of('blend'))} images and val {len(labels.of('val'))}: rules need "
-        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend or --val"
-    )
-
-
-def _notes(source: _Source, judged_on: str, members: Sequence[Candidate]) -> list[str]:
-    notes = []
-    if stopped := sum(member.is_stopped for member in members):
-        notes.append(
-            f"{stopped} of the {len(members)} trials that vote {'were' if stopped > 1 else 'was'} "
-            f"stopped early, as only {len(members) - stopped} can join that ran to the end"
-        )
-    if judged_on != "blend":
-        notes.append(
-            f"there is no blend split of {MIN_BLEND_IMAGES} images or more: rules were "
-            "cross-fitted on val, which also picked epochs and members"
-        )
-    left_out = source.candidates.left_out
-    notes += [
-        f"left out: {count} trial{'s' * (count > 1)} {reason}" for reason, count in left_out.items()
-    ]
-    if left_out.get(NO_WEIGHTS):
-        notes.append("--logits-only uses them too, and writes no package")
-    return notes
 
 
 def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:
@@ -307,6 +233,7 @@ def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> 
         folder=candidate.folder.path,
         backbone=candidate.record.config.backbone,
         state=str(candidate.record.state),
+        fold=candidate.record.config.fold,
         weight=weights.get(number, 0.0),
         val_log_loss=candidate.record.best(metrics.VAL_LOG_LOSS),
         val_top1=candidate.record.best(metrics.VAL_TOP1),
@@ -326,14 +253,12 @@ def _rule_row(score: RuleScore, best: RuleScore) -> RuleRow:
     )
 
 
-def _open_test(
-    source: _Source, ensemble: Ensemble, viewer: TtaPredictor | None, seed: int
-) -> Ensemble:
+def _open_test(pool: Pool, ensemble: Ensemble, viewer: TtaPredictor | None, seed: int) -> Ensemble:
     """Look at the test split, once, and leave a record of it."""
-    labels = source.labels.of("test")
+    labels = pool.labels.of("test")
     if len(labels) == 0:
         return replace(ensemble, notes=(*ensemble.notes, "there is no test split to open"))
-    trials = {candidate.record.name: candidate for candidate in source.singles.trials}
+    trials = {candidate.record.name: candidate for candidate in pool.singles.trials}
     chosen = [member.trial for member in ensemble.chosen]
     predictions = SplitPredictions(
         [trials[name] for name in (*chosen, ensemble.single.trial)], "test", labels
@@ -344,7 +269,7 @@ def _open_test(
         looked.append(([ensemble.single.trial], ensemble.packaged_combination))
     for members, combination in looked:
         models = record_access(
-            source.runs,
+            pool.runs,
             model=ensemble.name,
             study=ensemble.study,
             manifest_hash=ensemble.manifest_hash,

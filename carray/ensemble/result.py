@@ -45,6 +45,8 @@ class MemberRow:
     val_top1: float
     blend_log_loss: float
     """On the images that the rules were judged on."""
+    fold: int | None = None
+    """The fold that stood for `val`; None where `val` did."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Ensemble(JsonResult):
     """An ensemble of trials: who is in it, by which rule, and what it is worth."""
 
     study: str
+    """Its name; of several `A + B`."""
     name: str
     classes: tuple[str, ...]
     manifest_hash: str

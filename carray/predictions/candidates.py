@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from carray import metrics
 from carray.errors import ConfigError, RecordError, did_you_mean
@@ -40,6 +41,11 @@ class Candidate:
         return self.record.state is TrialState.PRUNED
 
     @property
+    def configuration(self) -> str:
+        """Name its configuration, which its trials on folds share."""
+        return self.record.config.model_copy(update={"fold": None}).model_dump_json()
+
+    @property
     def has_weights(self) -> bool:
         """Say whether its weights are still there."""
         return has_weights(self.folder)
@@ -47,9 +53,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The trials of a study that may join, best first, and how many may not, by reason."""
+    """The trials of one or several studies that may join, best first, and how many may not, by
+    reason."""
 
     study: str
+    """Its name; of several `A + B`."""
     metric: str
     trials: tuple[Candidate, ...]
     left_out: dict[str, int]
@@ -64,8 +72,25 @@ class Candidates:
         """Those that the scheduler or the budget ended early, best first."""
         return tuple(trial for trial in self.trials if trial.is_stopped)
 
+    @property
+    def fold_groups(self) -> tuple[tuple[Candidate, ...], ...]:
+        """The complete trials of each configuration that folds trained, by fold; the best first.
+
+        Their mean value counts: out of fold, each image is judged by the trial that hasn't seen it.
+        """
+        groups: dict[str, list[Candidate]] = {}
+        for trial in self.complete:
+            if trial.record.config.fold is not None:
+                groups.setdefault(trial.configuration, []).append(trial)
+        key = metrics.Objective(self.metric).key
+        ranked = sorted(groups.values(), key=lambda own: fmean(key(each.value) for each in own))
+        return tuple(tuple(sorted(own, key=fold_of)) for own in ranked)
+
     def best(self, top: int) -> tuple[Candidate, ...]:
-        """Return the best `top` trials: complete ones, and stopped ones only where those are few.
+        """Return the trials of the best `top` configurations.
+
+        Those that folds trained come first, each with all its folds; then complete trials, and
+        stopped ones only where those are few.
 
         Raises:
             ConfigError: `top` isn't positive.
@@ -73,16 +98,35 @@ class Candidates:
         """
         if top < 1:
             raise ConfigError(f"--top {top} must be at least 1")
-        found = self.complete + self.stopped
+        groups = self.fold_groups
+        known = {group[0].configuration for group in groups}
+        alone = [
+            trial
+            for trial in self.complete + self.stopped
+            if trial.record.config.fold is None
+            and not (known and trial.configuration in known)  # naming one takes a while
+        ]
+        found = [*groups, *((trial,) for trial in alone)]
         if top <= len(found):
-            return found[:top]
+            return tuple(trial for group in found[:top] for trial in group)
         why = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+        complete = f"{len(self.complete)} complete trials"
+        if groups:
+            complete += (
+                f", {sum(map(len, groups))} of them of {len(groups)} configurations on folds,"
+            )
         stopped = f" and {len(self.stopped)} stopped ones" if self.stopped else ""
         raise RecordError(
-            f"--top {top} asks for more than the {len(self.complete)} complete trials{stopped} "
+            f"--top {top} asks for more than the {complete}{stopped} "
             f"that study {self.study!r} can offer{f' ({why})' if why else ''}; ask for fewer, or "
             "search on"
         )
+
+
+def fold_of(candidate: Candidate) -> int:
+    """Return the fold that a trial was judged on; -1 of one that `val` judged."""
+    fold = candidate.record.config.fold
+    return -1 if fold is None else fold
 
 
 def read_trials(folder: StudyFolder, metric: str | None = None) -> tuple[Candidate, ...]:
@@ -102,7 +146,7 @@ def read_trials(folder: StudyFolder, metric: str | None = None) -> tuple[Candida
         )
     found = [Candidate(trial, record, record.best(metric)) for trial, record in folder.trials()]
     _check_measured(folder, found, metric)
-    return tuple(_best_first(found, metric))
+    return tuple(best_first(found, metric))
 
 
 def _check_measured(folder: StudyFolder, found: Sequence[Candidate], metric: str) -> None:
@@ -128,23 +172,25 @@ def find_candidates(
     metric: str | None = None,
     *,
     need_weights: bool = True,
+    folds: bool = False,
 ) -> Candidates:
     """Return those of `trials`, best first, that may join an ensemble.
 
     `metric` is what they are sorted by; None stands for the study's own.
 
     A refit supersedes the trial that it refits, and of equal configurations one counts.
-    `need_weights` leaves out trials that couldn't be packaged.
+    `need_weights` leaves out trials that couldn't be packaged. Trials on folds join where `folds`
+    asks for them. Trials of other studies may be among them, on the same data.
     """
     refitted = {
-        trial.record.refit_of
+        (trial.record.study, trial.record.refit_of)
         for trial in trials
         if trial.is_complete and trial.folder.logits_file.exists()
     }
     left_out: Counter[str] = Counter()
     by_config: dict[str, Candidate] = {}
     for trial in trials:
-        reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights)
+        reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights, folds)
         config = trial.record.config.model_dump_json()
         if not reason and config in by_config:
             reason = SAME_CONFIG
@@ -167,7 +213,7 @@ def comparable(study: StudyRecord, trials: Sequence[Candidate]) -> tuple[Candida
     )
 
 
-def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
+def best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
     """Sort by value; of equals, complete ones first, then those of less log-loss."""
     objective, log_loss = metrics.Objective(metric), metrics.Objective(metrics.VAL_LOG_LOSS)
 
@@ -180,7 +226,11 @@ def _best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
 
 
 def _exclusion_reason(
-    candidate: Candidate, refitted: set[int | None], manifest_hash: str, need_weights: bool
+    candidate: Candidate,
+    refitted: set[tuple[str, int | None]],
+    manifest_hash: str,
+    need_weights: bool,
+    folds: bool = False,
 ) -> str:
     record = candidate.record
     if not record.state.is_finished():
@@ -189,8 +239,9 @@ def _exclusion_reason(
         return COLLAPSED
     if not candidate.folder.logits_file.exists():
         return NO_LOGITS
-    if record.number in refitted:
+    if (record.study, record.number) in refitted:
         return SUPERSEDED
-    if record.config.fold is not None or record.manifest_hash not in ("", manifest_hash):
+    is_fold = record.config.fold is not None and not folds
+    if is_fold or record.manifest_hash not in ("", manifest_hash):
         return OTHER_IMAGES
     return NO_WEIGHTS if need_weights and not candidate.has_weights else ""

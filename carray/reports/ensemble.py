@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from carray import metrics
-from carray.ensemble.result import Ensemble
+from carray.ensemble.result import Ensemble, MemberRow
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
@@ -15,7 +15,7 @@ from carray.reports.table import table, table_row
 
 WIDTH = 100
 MEMBERS = (
-    *("member:<8", "backbone:<32.30", "state:<10", "weight:>8.3f"),
+    *("backbone:<32.30", "state:<10", "weight:>8.3f"),
     *("val loss:>11.4f", "val top-1:>11.4f"),
 )
 RULES = ("members:>8", "temperature:>13.2f", "log-loss:>10.4f", "top-1:>9.4f")
@@ -24,8 +24,9 @@ VIEWS = ("views:>6", "log-loss:>10.4f", "top-1:>8.4f", "gain (95 % for all sets)
 
 def ensemble_lines(ensemble: Ensemble) -> list[str]:
     """Return everything that a person should know before using the ensemble."""
+    studies = "studies" if " + " in ensemble.study else "study"
     lines = [
-        f"ensemble {ensemble.name} of study {ensemble.study}, {ensemble.seconds:.1f} s",
+        f"ensemble {ensemble.name} of {studies} {ensemble.study}, {ensemble.seconds:.1f} s",
         "",
         *_member_lines(ensemble),
         "",
@@ -71,16 +72,24 @@ def wrapped(line: str) -> list[str]:
 
 def _member_lines(ensemble: Ensemble) -> list[str]:
     judged = ensemble.judged_on.partition(",")[0]
+    trials = [one.trial for one in ensemble.members]
+    are_several = " + " in ensemble.study
+    names = trials if are_several else [name.rpartition("/")[2] for name in trials]
+    columns = (f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS)
     rows = (
         (
-            *(one.trial.rpartition("/")[2], one.backbone, one.state, one.weight or "-"),
+            *(name, one.backbone, _state_text(one), one.weight or "-"),
             *(one.val_log_loss, one.val_top1, one.blend_log_loss),
         )
-        for one in ensemble.members
+        for name, one in zip(names, ensemble.members, strict=True)
     )
     if judged == "val":  # the last column would say the same again
-        return table(MEMBERS, (row[:-1] for row in rows))
-    return table((*MEMBERS, f"{judged} loss:>12.4f"), rows)
+        return table(columns, (row[:-1] for row in rows))
+    return table((*columns, f"{judged} loss:>12.4f"), rows)
+
+
+def _state_text(member: MemberRow) -> str:
+    return member.state if member.fold is None else f"fold {member.fold}"
 
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:

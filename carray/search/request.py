@@ -69,6 +69,10 @@ class StudyRequest:
     refit_epochs: int | None = None
     folds: int = 0
     """Train the best configuration on every fold in the end; as many as the data have."""
+    top_folds: int = 1
+    """How many of the best configurations are trained on folds."""
+    fold: tuple[int, ...] = ()
+    """These folds alone, by number; (): all of `folds`."""
     address: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +115,16 @@ def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
     return request.sampler or space.sampler or DEFAULT_SAMPLER
 
 
+def asked_folds(request: StudyRequest) -> tuple[int, ...]:
+    """Return the numbers of the folds that the best are trained on in the end."""
+    return request.fold or tuple(range(request.folds))
+
+
+def fold_trials(request: StudyRequest) -> int:
+    """Return how many trials on folds there are to be."""
+    return request.top_folds * len(asked_folds(request))
+
+
 def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
     """Return the epochs of a refit: those asked for, else twice a trial's."""
     return REFIT_LENGTH * max_epochs if request.refit_epochs is None else request.refit_epochs
@@ -131,6 +145,7 @@ def check_numbers(request: StudyRequest) -> None:
     for option, value, least, most in (
         ("--trials", request.trials, 1, math.inf),
         ("--refit", request.refit, 0, math.inf),
+        ("--top-folds", request.top_folds, 1, math.inf),
         ("--seed", request.seed, 0, MOST_SEED),
         ("--disk-budget", request.disk_budget_gib, 0, math.inf),
         ("--gpus-per-trial", None if isinstance(gpus, str) else gpus, 0, math.inf),

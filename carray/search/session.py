@@ -28,7 +28,7 @@ from carray.search.observers.console import Board
 from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
 from carray.search.placement.ray_cluster import has_started_ray
-from carray.search.request import asked_budget, asked_price
+from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
 from carray.search.scheduling.time_plan import Pace
@@ -84,7 +84,8 @@ class Session:
     ) -> None:
         request = setup.request
         self._setup, self._request = setup, request
-        self._budget = DiskBudget(setup.runs, request.disk_budget_gib, max(3, request.refit))
+        kept = request.refit + fold_trials(request)
+        self._budget = DiskBudget(setup.runs, request.disk_budget_gib, max(3, kept))
         self._plan, self._refit_plan = plans
         self._ledger = ledger
         self.on_deleted: Callable[[str], None] = lambda trial: None  # whose weights went
@@ -231,14 +232,14 @@ class Session:
         best = self._ledger.best()[: max(request.refit, 1)] or self._ledger.records
         taken = self._ledger.taken_over
         longer = [pace.seconds(r.config, epochs - taken(r)) or 0.0 for r in self._worth]
-        if not (request.refit or request.folds or longer) or not best:
+        if not (request.refit or fold_trials(request) or longer) or not best:
             return 0.0
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
         each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
         rounds = [
             (request.refit, each),
-            (request.folds, whole),
+            (fold_trials(request), whole),
             (len(longer), max(longer, default=0.0)),
         ]
         return start + sum(ceil(n / self._refit_plan.lanes) * seconds for n, seconds in rounds)
@@ -275,9 +276,9 @@ class Session:
         return count
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the same of the best configuration's trials, one a fold."""
-        best = self._ledger.best()[:1] if self._request.folds else []
-        numbers = range(self._request.folds)
+        """Return the same of the best configurations' trials, one a fold."""
+        numbers = asked_folds(self._request)
+        best = self._ledger.best()[: self._request.top_folds] if numbers else []
         folds = [self._ledger.open_fold(of, fold) for of in best for fold in numbers]
         return _unfinished(folds), _unfinished(self._ledger.folds, folds) if folds else []
 
@@ -363,7 +364,9 @@ def hopeless_rule_of(setup: StudySetup, ended: Sequence[TrialRecord]) -> Hopeles
 
 
 def _folds_text(wanted: Sequence[TrialRecord]) -> str:
-    return f"folds: trial {wanted[0].fold_of:04d} on {len(wanted)} folds"
+    of = list(dict.fromkeys(f"{record.fold_of:04d}" for record in wanted))
+    on = len({record.config.fold for record in wanted})
+    return f"folds: trial{'s' * (len(of) > 1)} {', '.join(of)} on {on} fold{'s' * (on > 1)}"
 
 
 def _unfinished(

@@ -223,6 +223,7 @@ def check_setup(setup: StudySetup) -> None:
     build_sampler(study.sampler, study.seed)
     scheduler_of(setup)
     check_folds(request.folds, setup.manifest)
+    check_fold_numbers(request.fold, setup.manifest)
     if request.gpus_per_trial == AUTO and request.workers_per_trial > 1:
         raise ConfigError(
             f"--gpus-per-trial auto packs trials of one rank, not of {request.workers_per_trial}; "
@@ -255,6 +256,18 @@ def check_folds(folds: int, manifest: Manifest) -> None:
             f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds {folds}` cuts them"
         )
+
+
+def check_fold_numbers(numbers: Sequence[int], manifest: Manifest) -> None:
+    """Refuse folds that the data haven't; raises DataError."""
+    wrong = [number for number in numbers if not 0 <= number < manifest.num_folds]
+    if not wrong:
+        return
+    has = f"folds 0 to {manifest.num_folds - 1}" if manifest.num_folds else "no folds"
+    raise DataError(
+        f"--fold {wrong[0]} must be one of {manifest.folder}, which has {has}: `carray data "
+        "prepare ... --folds K` cuts them"
+    )
 
 
 def extended_record(setup: StudySetup) -> StudyRecord:

@@ -30,11 +30,12 @@ def train_folds(
 ) -> list[TrialRecord]:
     """Train one configuration on each fold, one after the other, as trials of the folder `study`.
 
-    A fold that is complete already is not trained again. `carray tune --folds` trains them side
-    by side. The arguments are those of `carray.train`.
+    A fold that is complete already is not trained again, and one that fails keeps no other from
+    being trained. `carray tune --folds` trains them side by side. The arguments are those of
+    `carray.train`.
 
     Returns:
-        The trials' records, by fold; one that isn't complete ends the list.
+        The trials' records, by fold, complete or not.
 
     Raises:
         DataError: the data were cut into another number of folds.
@@ -63,8 +64,6 @@ def train_folds(
                 progress=progress,
             )
         )
-        if records[-1].state is not TrialState.COMPLETE:
-            break
     return records
 
 

@@ -28,6 +28,7 @@ class Trial:
     has_weights: bool = True
     scale: float = 1.0
     epochs: int = 2
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class StudySpec:
     name: str = "autumn"
     started_at: float = 1000.0
     seed: int = 0
+    trials_seed: int = 1
+    """Of what trials err by: studies that differ in it alone are of one data set."""
+    metric: str = "val/log_loss"
+    manifest_hash: str = "m" * 64
 
 
 def make_study(root: Path, spec: StudySpec) -> StudyFolder:
@@ -51,11 +56,14 @@ def make_study(root: Path, spec: StudySpec) -> StudyFolder:
     shared = {split: rng.normal(size=(len(own), spec.classes)) for split, own in labels.items()}
     StudyRecord(
         name=spec.name,
-        manifest_hash="m" * 64,
+        manifest_hash=spec.manifest_hash,
+        metric=spec.metric,
         classes=tuple(f"class {number}" for number in range(spec.classes)),
         started_at=spec.started_at,
     ).write(folder.record_file)
     folder.write_labels(labels)
+    if spec.trials_seed != 1:
+        rng = np.random.default_rng(spec.trials_seed)
     for number, trial in enumerate(spec.trials):
         logits = {
             split: trial.scale
@@ -92,7 +100,9 @@ def _write_trial(
             kind="search" if trial.refit_of is None else "refit",
             state=trial.state,
             params=params,
-            config=build_config(params | {"epochs": 3 if trial.refit_of is None else 9}),
+            config=build_config(
+                params | {"epochs": 3 if trial.refit_of is None else 9, "fold": trial.fold}
+            ),
             epochs=() if trial.state is TrialState.FAILED else rows,
             refit_of=trial.refit_of,
             manifest_hash="m" * 64,

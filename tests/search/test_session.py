@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from carray.ensemble.build import build_ensemble
-from carray.errors import ClusterError, PlanError, RecordError
+from carray.errors import ClusterError, DataError, PlanError, RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
-from carray.records import StudyFolder, StudyRecord, TrialState
+from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.study import study_lines
 from carray.search import nodes, session, watchdog
 from carray.search.placement.node_report import NodeQuestion, node_report
@@ -34,6 +34,7 @@ from tests.search.studies import (
     local_tune,
     request,
 )
+from tests.trained import Trained
 
 __all__ = ["local", "local_tune"]
 COLLAPSING = f"""
@@ -440,3 +441,27 @@ def test_a_study_that_loses_its_last_lane_is_not_done_and_goes_on_later(
     assert "lane 0 ended for good: its node is gone" in board.notes
     run_study(wanted, Listener())
     check_left(StudyFolder(tmp_path / "runs" / "studies" / "s"))
+
+
+def test_the_best_two_are_trained_on_folds_and_one_that_fails_loses_no_other(
+    local: LocalCluster, trained: Trained, tmp_path: Path
+) -> None:
+    options = {"trials": 2, "concurrent": 1, "overrides": {"epochs": 1, "stop_collapsed": False}}
+    options |= {"top_folds": 2, "fold": (0, 1)}
+    local.fakes.faults.raises(ValueError("a broken fold"), trial=3)
+    board = Listener()
+    folder = run_study(request(trained.data, tmp_path, **options), board)
+    best = [record.number for record in sorted(folder.records()[:2], key=log_loss_of)]
+    found = [(r.fold_of, r.config.fold, str(r.state)) for r in folder.records()[2:]]
+    ends = ["complete", "failed", "complete", "complete"]
+    assert found == [(of, fold, ends.pop(0)) for of in best for fold in (0, 1)]
+    assert any(note.startswith("folds: trials 000") for note in board.notes)
+    own = {"runs": tmp_path / "runs", "rule": "soft vote", "logits_only": True}
+    made = build_ensemble(folder.path.name, folds=True, top=2, open_test=False, **own)
+    assert len(made.chosen) == 3
+    with pytest.raises(DataError, match=r"--fold 2 must be one of .*, which has folds 0 to 1"):
+        run_study(request(trained.data, tmp_path, name="other", fold=(2,)), Listener())
+
+
+def log_loss_of(record: TrialRecord) -> float:
+    return record.best("val/log_loss")
