@@ -15,7 +15,8 @@ from typing import Any
 
 from carray.costs import BUDGET_SPENT, TIME_BUDGET
 from carray.errors import PlanError
-from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, ray_lanes
+from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape
+from carray.lanes.ray_groups import ray_lanes
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.budget import held_by_lane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from carray.lanes.lane import forwarded_environment
+from carray.lanes.ray_groups import forwarded_environment
 
 
 def test_networks_threads_and_storage_are_forwarded_but_no_keys(

@@ -9,7 +9,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from carray.lanes.lane import forwarded_environment
+from carray.lanes.ray_groups import forwarded_environment
 from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, NodeReport, node_report
 from carray.search.placement.ray_cluster import ClusterNode, cluster_nodes
