@@ -6,16 +6,22 @@ import os
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.state import state
 
+from carray.lanes.depot import StudyPlaces
+from carray.lanes.depot_client import RayDepot
 from carray.lanes.lane import Lanes, LaneShape
-from carray.lanes.lane_rank import LaneRank
+from carray.lanes.lane_rank import LaneRank, Runner
 from carray.lanes.mailbox_client import MailboxClient, RayMailbox
 from carray.lanes.memory_guard import LaneMemory
 from carray.masking import is_secret_name
+
+if TYPE_CHECKING:
+    from carray.training.ranks import Ranks
+    from carray.training.runner import TrialRunner
 
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
@@ -23,17 +29,32 @@ DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
-def ray_lanes(shape: LaneShape, num_lanes: int, storage: Path, name: str) -> Lanes:
-    """Return lanes whose mailbox is a Ray actor and whose worker groups are Ray Train's."""
+def ray_lanes(
+    shape: LaneShape, num_lanes: int, storage: Path, name: str, places: StudyPlaces | None = None
+) -> Lanes:
+    """Return lanes whose mailbox is a Ray actor and whose worker groups are Ray Train's.
+
+    Where some may be on nodes that don't see the driver's folders, `places` says where those are.
+    """
     mailbox = RayMailbox.begun(num_lanes)
-    return Lanes(shape, num_lanes, mailbox, RayWorkerGroups(shape, mailbox, storage, name))
+    groups = RayWorkerGroups(shape, mailbox, storage, name, places)
+    return Lanes(shape, num_lanes, mailbox, groups)
 
 
 class RayWorkerGroups:
     """Lanes' worker groups as Ray Train starts, watches and restarts them."""
 
-    def __init__(self, shape: LaneShape, mailbox: RayMailbox, storage: Path, name: str) -> None:
+    def __init__(
+        self,
+        shape: LaneShape,
+        mailbox: RayMailbox,
+        storage: Path,
+        name: str,
+        places: StudyPlaces | None = None,
+    ) -> None:
         self._shape = shape
+        self._places = places
+        self._depot = RayDepot.begun(places) if places else None
         self._mailbox = mailbox
         self._storage = storage
         self._name = f"{name}-{uuid.uuid4().hex[:6]}"
@@ -71,6 +92,8 @@ class RayWorkerGroups:
                 "num_threads": self._shape.num_threads,
                 "has_gpus": self._shape.gpus_per_worker > 0,
                 "allowed_growth": self._shape.allowed_growth,
+                "places": self._places,
+                "depot": self._depot,
             },
             backend_config=LaneBackendConfig("nccl" if self._shape.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
@@ -140,11 +163,21 @@ def lane_loop(config: dict[str, Any]) -> None:
         lane=config["lane"],
         incarnation=incarnation,
         mailbox=mailbox,
-        runner=TrialRunner(ranks, device, config["num_threads"]),
+        runner=_with_files(config, TrialRunner(ranks, device, config["num_threads"]), ranks),
         ranks=ranks,
         memory=LaneMemory(config["allowed_growth"]),
         is_crowded=partial(is_crowded, device),
     ).serve()
+
+
+def _with_files(config: dict[str, Any], runner: TrialRunner, ranks: Ranks) -> Runner:
+    """Return the runner as it works where the driver's folders may not be seen."""
+    places, depot = config["places"], config["depot"]
+    if places is None:
+        return runner
+    from carray.lanes.sent_files import NodeFolders, SendingRunner
+
+    return SendingRunner(runner, ranks, NodeFolders(places, depot))
 
 
 def forwarded_environment() -> dict[str, str]:

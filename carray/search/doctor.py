@@ -32,6 +32,7 @@ from carray.search.placement.node_report import (
     free_shared_memory_gib,
     own_versions,
     problems,
+    sending_note,
 )
 from carray.search.placement.ray_cluster import ClusterNode, connected, knock
 from carray.search.placement.ray_nodes import RayCluster
@@ -72,7 +73,7 @@ def look_over(
     """
     runs = runs or RunsFolder.at()
     yield _versions()
-    question = NodeQuestion()
+    question = NodeQuestion(sends_runs=True)
     if data is not None:
         found = _data(data)
         yield found
@@ -80,7 +81,10 @@ def look_over(
             manifest = Manifest.load(data)
             yield _folder("store", store_place(manifest), "name another one in CARRAY_STORE")
             folder = str(manifest.folder.resolve())
-            question = replace(question, data=folder, manifest_hash=manifest.hash)
+            images = len(manifest.included)
+            question = replace(
+                question, data=folder, manifest_hash=manifest.hash, sends_images=images
+            )
     yield _folder("runs", runs.path, "name another one with --runs or CARRAY_RUNS")
     yield _shared_memory()
     yield _weights()
@@ -256,7 +260,7 @@ def _node(node: ClusterNode, question: NodeQuestion, answer: NodeReport | str) -
     if found := problems(answer, question):
         text = f"{text}: {'; '.join(found)}"
         return Finding(name="node", state="fails", text=text, report=answer)
-    notes = _node_notes(node, answer)
+    notes = [*filter(None, [sending_note(answer, question)]), *_node_notes(node, answer)]
     text += f": {'; '.join(notes) or 'fine'}"
     return Finding(name="node", state="note" if notes else "ok", text=text, report=answer)
 

@@ -103,7 +103,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):
-            begun = running_lanes(plan, setup.folder, checks, lambda: bool(interrupts.name))
+            begun = running_lanes(plan, setup, checks, lambda: bool(interrupts.name))
             lanes = stack.enter_context(begun)
         with waiting_for("the check of backbones and their weights", board.note):
             checked.result()

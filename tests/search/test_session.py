@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from carray.ensemble.build import build_ensemble
-from carray.errors import ClusterError, PlanError, RecordError
+from carray.errors import ClusterError, DataError, PlanError, RecordError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialState
@@ -78,6 +78,21 @@ def test_only_nodes_with_the_kind_of_gpu_that_is_asked_for_hold_lanes(
     check_left(run_study(request(toy_data, tmp_path, accelerator="H100"), board))
     assert placed == [["2"]]
     assert local.lanes[0].num_lanes == 2
+
+
+def test_nodes_that_share_no_folder_train_and_a_trial_goes_on_on_another(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    """Two nodes, each with its own cache; the first one's lane leaves in the middle of a trial."""
+    local.fakes.caches.update({lane: tmp_path / f"node-{lane}" for lane in (0, 1)})
+    local.fakes.faults.raises(DataError("its disk has gone"), trial=0, epoch=2)
+    shape = {"gpus_per_trial": 0.0, "cpus_per_worker": 1.0}
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, trials=3, concurrent=2, **shape), board)
+    check_left(folder)
+    assert local.fakes.faults.trained().count((0, 2)) == 2, "on both nodes"
+    assert not list(folder.path.glob(".*sent*"))
+    assert not list(tmp_path.glob("node-*/lanes/*/trials/[0-9]*"))
 
 
 @pytest.fixture
