@@ -8,6 +8,7 @@ rank dies. `ray_groups.py` has Ray Train's groups; `Lanes` themselves know no Ra
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from carray.lanes.memory_guard import MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
 
 HAND_OVER_SECONDS = 20.0  # before a node goes
+CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 
 
@@ -32,11 +34,23 @@ class LaneShape:
     cpus_per_worker: float
     gpus_per_worker: float = 0.0
     allowed_growth: MemoryLimit = field(default_factory=MemoryLimit)
+    shares_cpus: bool = False
+    """Whether a rank computes with its share of its node's CPUs, where that is more."""
+    variables: tuple[str, ...] = ()
+    """Names of variables of the driver's environment that ranks get besides the usual ones."""
 
     @property
     def num_threads(self) -> int:
         """Threads of one rank: its CPUs, at least one."""
         return max(1, round(self.cpus_per_worker))
+
+    def threads_on(self, node: Mapping[str, float]) -> int:
+        """Return the threads of one rank on a node: nodes of one study may be of several types."""
+        if not self.shares_cpus:
+            return self.num_threads
+        ranks = ranks_on(node, self.cpus_per_worker, self.gpus_per_worker)
+        share = (node.get("CPU", 0) - CPU_HEADROOM) / max(1, ranks)
+        return max(self.num_threads, math.floor(share))
 
     def resources_per_worker(self) -> dict[str, float]:
         """Return what Ray places one rank by."""
@@ -44,6 +58,16 @@ class LaneShape:
         if self.gpus_per_worker:
             resources["GPU"] = self.gpus_per_worker
         return resources
+
+
+def ranks_on(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many ranks a node holds, by its resources, that ask for so many CPUs and GPUs."""
+    by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    have = math.floor(node.get("GPU", 0))
+    by_gpu = have * math.floor(1 / gpus + 1e-9) if gpus < 1 else math.floor(have / gpus + 1e-9)
+    return min(by_cpu, by_gpu)
 
 
 class WorkerGroups(Protocol):

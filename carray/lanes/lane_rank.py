@@ -23,6 +23,7 @@ from carray.errors import (
     WeightsError,
 )
 from carray.lanes.messages import Answer, LaneOrder
+from carray.lanes.network import network_error
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 
 if TYPE_CHECKING:
@@ -186,4 +187,4 @@ def answer_to(error: Exception, order: LaneOrder) -> Answer:
         return Answer("infeasible", str(error))
     if isinstance(error, CarrayError):
         return Answer("failed", str(error))
-    return Answer("failed", f"{type(error).__name__}: {error}")
+    return Answer("failed", network_error(error) or f"{type(error).__name__}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,7 @@ class RayWorkerGroups:
             train_loop_config={
                 "lane": lane,
                 "mailbox": self._mailbox,
-                "num_threads": self._shape.num_threads,
-                "has_gpus": self._shape.gpus_per_worker > 0,
-                "allowed_growth": self._shape.allowed_growth,
+                "shape": self._shape,
                 "places": self._places,
                 "depot": self._depot,
             },
@@ -107,7 +106,7 @@ class RayWorkerGroups:
                 storage_path=str(self._storage),
                 callbacks=[PlacedOnNodes(self._mailbox)],
                 failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
-                worker_runtime_env={"env_vars": _worker_environment(self._shape.num_threads)},
+                worker_runtime_env={"env_vars": _worker_environment(self._shape)},
             ),
         )
 
@@ -148,14 +147,17 @@ def lane_loop(config: dict[str, Any]) -> None:
 
     context = get_context()
     world_size = context.get_world_size()
-    torch.set_num_threads(config["num_threads"])
+    shape: LaneShape = config["shape"]
+    own = ray.get_runtime_context().get_node_id()
+    num_threads = shape.threads_on(_resources_of(own))
+    torch.set_num_threads(num_threads)
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
     incarnation = uuid.uuid4().hex
     if world_size > 1:
         incarnation = broadcast_from_rank_zero(incarnation)
     mailbox: MailboxClient = config["mailbox"]
-    mailbox.arrive(config["lane"], incarnation, ray.get_runtime_context().get_node_id())
-    if config["has_gpus"] and not torch.cuda.is_available():
+    mailbox.arrive(config["lane"], incarnation, own)
+    if shape.gpus_per_worker and not torch.cuda.is_available():
         mailbox.depart(config["lane"], "torch sees no GPU there, though Ray has given one")
         return
     device = get_device()
@@ -163,9 +165,9 @@ def lane_loop(config: dict[str, Any]) -> None:
         lane=config["lane"],
         incarnation=incarnation,
         mailbox=mailbox,
-        runner=_with_files(config, TrialRunner(ranks, device, config["num_threads"]), ranks),
+        runner=_with_files(config, TrialRunner(ranks, device, num_threads), ranks),
         ranks=ranks,
-        memory=LaneMemory(config["allowed_growth"]),
+        memory=LaneMemory(shape.allowed_growth),
         is_crowded=partial(is_crowded, device),
     ).serve()
 
@@ -180,7 +182,12 @@ def _with_files(config: dict[str, Any], runner: TrialRunner, ranks: Ranks) -> Ru
     return SendingRunner(runner, ranks, NodeFolders(places, depot))
 
 
-def forwarded_environment() -> dict[str, str]:
+def _resources_of(node_id: str) -> dict[str, float]:
+    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id)
+    return next(found, {})
+
+
+def forwarded_environment(besides: Collection[str] = ()) -> dict[str, str]:
     """Return what every process of the study has of the driver's environment, on any node.
 
     Ray writes it to its logs, so keys of AWS aren't among it: nodes have their own, or a role.
@@ -188,18 +195,18 @@ def forwarded_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name in FORWARDED_VARIABLES
+        if name in (*FORWARDED_VARIABLES, *besides)
         or (name.startswith(FORWARDED_PREFIXES) and not is_secret_name(name))
     }
 
 
-def _worker_environment(num_threads: int) -> dict[str, str]:
+def _worker_environment(shape: LaneShape) -> dict[str, str]:
     """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
     return (
         {"OMP_WAIT_POLICY": "PASSIVE"}
-        | forwarded_environment()
+        | forwarded_environment(shape.variables)
         | {
-            "OMP_NUM_THREADS": str(num_threads),
+            "OMP_NUM_THREADS": str(shape.num_threads),
             "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
             "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
             "PYTHONWARNINGS": "ignore",

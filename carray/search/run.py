@@ -90,7 +90,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board)
         interrupts.take()
-        cluster = RayCluster()
+        cluster = RayCluster(request.env)
         checks = study_checks(setup, cluster, board.note)
         gpus = _gpu_share_once(setup, board)
         if request.min_lanes:

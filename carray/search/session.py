@@ -54,7 +54,14 @@ def running_lanes(
     time to come up and go: Ray's shutdown beside threads that still ask it for a worker group may
     end in a segmentation fault.
     """
-    shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
+    env = setup.request.env
+    shape = LaneShape(
+        plan.workers,
+        plan.cpus_per_worker,
+        plan.gpus_per_worker,
+        shares_cpus=plan.shares_cpus,
+        variables=env,
+    )
     folder = setup.folder
     with travelling_files(setup) as places:
         lanes = ray_lanes(shape, plan.lanes, folder.cache, folder.path.name, places)

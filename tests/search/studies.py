@@ -171,7 +171,7 @@ def studies_here(folder: Path) -> Iterator[LocalCluster]:
         _tune_here(patch, folder)
         patch.setattr(session, "ray_lanes", cluster.begin)
         patch.setattr(run, "connected", _here)
-        patch.setattr(run, "RayCluster", lambda: cluster)
+        patch.setattr(run, "RayCluster", lambda variables: cluster)
         patch.setattr(run, "SubprocessTracker", LocalTracker)
         yield cluster
     for lanes in cluster.lanes:

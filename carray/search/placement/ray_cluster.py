@@ -141,6 +141,8 @@ def _connect(where: str) -> None:
     _refuse_silence(where)
     try:
         ray.init(address=where, **settings)
+    except ray.exceptions.AuthenticationError:
+        raise token_error(where) from None
     except Exception as error:  # Ray raises bare ones too
         if "timed out during startup" in str(error):
             raise PlanError(
@@ -156,6 +158,15 @@ def _connect(where: str) -> None:
             ) from None
         raise _nobody_at(where, error) from None
     _ours[:] = filter(_is_daemon, psutil.Process().children())
+
+
+def token_error(where: str) -> PlanError:
+    """Say that the cluster at an address wants a token, which is missing or another one."""
+    has = "another one" if os.environ.get("RAY_AUTH_MODE") == "token" else "none"
+    return PlanError(
+        f"{where} asks for a token, and got {has}: copy the head's ~/.ray/auth_token here, or name "
+        "its file in RAY_AUTH_TOKEN_PATH, and export RAY_AUTH_MODE=token"
+    )
 
 
 def _is_daemon(process: psutil.Process) -> bool:
