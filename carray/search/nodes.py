@@ -67,15 +67,17 @@ def awaited_plan(
     checks: NodeChecks,
     cluster: Cluster,
     resolve_gpus: Callable[[Sequence[Node]], float | None],
+    say: Callable[[str], None],
 ) -> Plan:
     """Fit what is left of the study to the nodes that may hold lanes; wait for `--min-lanes`.
 
-    Meanwhile the cluster is asked for as many lanes as are wanted.
+    Meanwhile, which is said, the cluster is asked for as many lanes as are wanted.
 
     Raises:
         PlanError: it doesn't fit, or not in time; nodes that may hold none are named with reasons.
     """
     deadline = time.monotonic() + setup.request.place_timeout_seconds
+    fitted = -1
     while True:
         checks.look()
         plan = checked_plan(setup, records, checks, resolve_gpus)
@@ -91,6 +93,10 @@ def awaited_plan(
                 f"{plan.lanes} of --min-lanes {least} fit on {len(checks.good())} nodes"
                 f"{_refused_text(checks)}; ask for fewer, or join a larger cluster"
             )
+        if plan.lanes != fitted:
+            fitted = plan.lanes
+            fit = f"{fitted} of --min-lanes {least} fit on {len(checks.good())} nodes"
+            say(f"{fit}; waiting for others, up to {setup.request.place_timeout_seconds:.0f} s")
         time.sleep(LOOK_SECONDS)
 
 

@@ -96,7 +96,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         if request.min_lanes:
             stack.callback(_forget_request, cluster)
         with waiting_for("the check of the nodes", board.note):
-            plan = awaited_plan(setup, records, checks, cluster, gpus)
+            plan = awaited_plan(setup, records, checks, cluster, gpus, board.note)
         if setup.space_note:
             board.note(setup.space_note)
         check_budget(request, plan)

@@ -25,6 +25,7 @@ from carray.records import TrialFolder
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.ranks import SoloRanks
 from tests.lanes.fakes import LocalDepot
+from tests.training.orders import new_runner, run, scores_of, small_config
 
 NONCE = "left-by-the-driver"
 
@@ -132,6 +133,31 @@ def test_a_trial_that_continues_another_brings_what_it_begins_with(
     source = f"{places.study}/trials/0003"
     second.run_epoch(order_of(places, 2, trial="s/0009", folder=target, continues=source))
     assert brought == ["best.safetensors", "checkpoint"]
+
+
+def test_real_training_goes_on_elsewhere_as_if_it_had_never_moved(
+    places: StudyPlaces, toy_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each epoch on another node, one of which holds what it did two epochs before."""
+    monkeypatch.setattr(depot_client, "CHUNK_BYTES", 2**20)
+    config, data = small_config(dropout=0.2), toy_manifest.folder
+    alone = [scores_of(row) for row in run(new_runner(), tmp_path / "alone", data, config)]
+    elsewhere = StudyPlaces(places.study, "not-here", str(data), places.stores, toy_manifest.hash)
+
+    def node(name: str) -> SendingRunner:
+        folders = NodeFolders(elsewhere, LocalDepot(places), tmp_path / name)
+        return SendingRunner(new_runner(), SoloRanks(), folders)
+
+    first, second = node("a"), node("b")
+    rows = []
+    for epoch, runner in enumerate((first, second, first), 1):
+        order = order_of(places, epoch, data=str(data), config=config)
+        rows.append(scores_of(runner.run_epoch(order).metrics))
+    assert rows == alone
+    second.finish(order_of(places, 3, data=str(data), config=config))
+    left = TrialFolder(Path(places.study) / "trials" / "0003")
+    assert left.logits("val").shape == (len(toy_manifest.rows("val")), 12)
+    assert not left.checkpoint.exists()
 
 
 def test_what_the_driver_has_no_room_for_leaves_the_order_undone(

@@ -260,8 +260,8 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
 ) -> None:
     """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
 
-    def leaking(*asked: float) -> LaneShape:
-        return LaneShape(*asked, allowed_growth=MemoryLimit(gib=-1.0, share=-1.0))  # type: ignore[arg-type]
+    def leaking(*asked: float, **more: object) -> LaneShape:
+        return LaneShape(*asked, allowed_growth=MemoryLimit(gib=-1.0, share=-1.0), **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(session, "LaneShape", leaking)
     options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none", "concurrent": 1}
