@@ -39,6 +39,7 @@ class TuneOptions(TypedDict, total=False):
     disk_budget_gib: float
     storage: str | None
     start_from: tuple[str, ...]
+    env: tuple[str, ...]
     place_timeout_seconds: float
     preflight: bool
 

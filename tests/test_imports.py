@@ -35,6 +35,6 @@ def test_a_package_that_is_loaded_and_then_a_lane_import_no_more_than_they_need(
     code = (
         "from carray.inference.predictor import load_model\n"
         f"load_model({str(package)!r})\nlook({{}})\n"
-        "import carray.lanes.lane, carray.training.runner\nlook({})"
+        "import carray.lanes.ray_groups, carray.training.runner\nlook({})"
     )
     assert loaded(code, PACKAGE, LANE) == [[], []]

@@ -22,6 +22,7 @@ from carray.cli import (
     portfolio,
     sanity,
     space,
+    submit,
     trial,
     tune,
     ui,
@@ -86,6 +87,7 @@ class _OfAStudy(TyperCommand):
     """Takes the study's name without `--study` too, as `carray show` does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = _with_url(args)
         is_bare = bool(args) and not args[0].startswith("-")
         return super().parse_args(ctx, ["--study", *args] if is_bare else args)
 
@@ -103,6 +105,13 @@ class _OfStudies(_OfAStudy):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[STUDY...]", *super().collect_usage_pieces(ctx)[1:]]
+
+
+def _with_url(args: list[str]) -> list[str]:
+    """Let a URL follow `--from-tracking`, which is a flag otherwise."""
+    after = args.index("--from-tracking") + 1 if "--from-tracking" in args else len(args)
+    has_url = after < len(args) and "://" in args[after]
+    return [*args[:after], "--tracking", *args[after:]] if has_url else args
 
 
 app = typer.Typer(
@@ -139,6 +148,10 @@ app.command(rich_help_panel=SEARCH)(demo.demo)
 app.add_typer(data.app, name="data", rich_help_panel=SEARCH)
 app.add_typer(space.app, name="space", rich_help_panel=SEARCH)
 app.command(cls=_OnFolds, rich_help_panel=SEARCH)(tune.tune)
+app.command(
+    rich_help_panel=SEARCH,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(submit.submit)
 app.command(rich_help_panel=SEARCH)(trial.train)
 app.command(rich_help_panel=SEARCH)(sanity.sanity)
 app.command("list", rich_help_panel=LOOK)(look.list_)

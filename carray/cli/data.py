@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, emit
+from carray.cli.shared import DataArgument, DataOrUrlArgument, JsonOption, emit
 
 if TYPE_CHECKING:
     from carray.data.summary import DataSummary
@@ -117,7 +117,7 @@ def prepare(
 
 @app.command()
 def show(
-    folder: DataArgument,
+    folder: DataOrUrlArgument,
     all_classes: Annotated[bool, typer.Option("--all", help="Show every class and image.")] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Also draw a few images of every class: a .png file.")
@@ -149,7 +149,7 @@ def show(
 
 @app.command()
 def warm(
-    folder: DataArgument,
+    folder: DataOrUrlArgument,
     size: Annotated[int, typer.Option(help="Side that the backbone will see, in pixels.")] = 224,
     fit: Annotated[str, typer.Option(help="How an image becomes a square.")] = "squash",
     verify: Annotated[bool, typer.Option(help="Check every stored image's checksum.")] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +11,8 @@ from carray.cli.shared import JsonOption, RunsOption
 
 def doctor(
     data: Annotated[
-        Path | None,
-        typer.Argument(metavar="DIR", help="A folder made by `data prepare`."),
+        str | None,
+        typer.Argument(metavar="DIR", help="A folder made by `data prepare`, or its URL."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster's: each of its nodes is looked at too.")

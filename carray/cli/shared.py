@@ -28,6 +28,9 @@ RunsOption = Annotated[
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")
 ]
+DataOrUrlArgument = Annotated[
+    str, typer.Argument(metavar="DIR", help="A folder made by `data prepare`, or its URL.")
+]
 StudyOption = Annotated[
     str | None, typer.Option("--study", help="The study; default: the newest search.")
 ]

@@ -157,6 +157,13 @@ def tune(
         str | None,
         typer.Option(help="A Ray cluster's; default: this machine.", rich_help_panel=PLACE),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A variable of this shell that ranks get too; may be repeated.",
+            rich_help_panel=PLACE,
+        ),
+    ] = None,
     place_timeout: Annotated[
         float, typer.Option(help="Seconds to wait for the first lane.", rich_help_panel=PLACE)
     ] = 300.0,
@@ -233,6 +240,7 @@ def tune(
         overrides=parse_sets(set_ or []),
         disk_budget_gib=disk_budget,
         storage=storage,
+        env=tuple(env or ()),
         place_timeout_seconds=place_timeout,
         preflight=preflight,
         weights=weights,

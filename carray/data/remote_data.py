@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from carray.errors import ConfigError, DataError
 from carray.files import locked, written_aside
 from carray.progress import silent
-from carray.storage.mirror import Mirror, mirror_of, mirrored
+from carray.storage.cache import cache_folder
+from carray.storage.mirror import Mirror, mirror_of, mirrored, mirrored_in
 from carray.storage.remote import RemoteFolder
 from carray.typing import Advance, Progress, UnitProgress
 
@@ -70,7 +71,23 @@ def fetched_manifest(url: str) -> Path:
         DataError: there is no data set.
         StorageError: the URL can't be reached or refuses.
     """
-    mirror = mirrored(url, "data")
+    return _fetched(mirrored(url, "data"))
+
+
+def sent_manifest(driver: RemoteFolder, manifest_hash: str) -> Path:
+    """Return this node's folder of the data set that the driver has, with its manifest.
+
+    It is named by the data's hash, so that studies, and drivers, share it.
+    """
+    return _fetched(mirrored_in(sent_folder(manifest_hash), lambda: driver))
+
+
+def sent_folder(manifest_hash: str) -> Path:
+    """Return where this node keeps a data set that it has from a driver, there or not."""
+    return cache_folder() / "data" / f"sent-{manifest_hash[:16]}"
+
+
+def _fetched(mirror: Mirror) -> Path:
     with locked(mirror.folder / ".lock"):
         names = [name for name in MANIFEST_FILES if mirror.remote.stamp(name)]
         if len(names) < len(MANIFEST_FILES):

@@ -61,7 +61,7 @@ def summarise(manifest: Manifest) -> DataSummary:
     settings = manifest.settings
     classes = _class_counts(manifest, Counter(label for _, label, _ in rows))
     return DataSummary(
-        folder=str(manifest.folder),
+        folder=manifest.where,
         hash=manifest.hash,
         source=settings.source,
         kind=settings.kind,

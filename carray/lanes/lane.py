@@ -2,39 +2,28 @@
 
 A nested trainer starts eight processes a trial; a lane starts them once. Rank r of a lane runs
 `lane_loop`, see `lane_rank.py`. See `mailbox.py` for who gets what, and for what happens when a
-rank dies. `ray_lanes` are Ray Train's groups; `Lanes` themselves know no Ray.
+rank dies. `ray_groups.py` has Ray Train's groups; `Lanes` themselves know no Ray.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
-
-import ray
-from ray._private.state import state
+from typing import Protocol
 
 from carray.errors import PlanError
-from carray.lanes.lane_rank import LaneRank
-from carray.lanes.mailbox_client import MailboxClient, RayMailbox
-from carray.lanes.memory_guard import LaneMemory, MemoryLimit
+from carray.lanes.mailbox_client import MailboxClient
+from carray.lanes.memory_guard import MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
-from carray.masking import is_secret_name
 
 HAND_OVER_SECONDS = 20.0  # before a node goes
+CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
-FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
-FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
-DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
-RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
 @dataclass(frozen=True)
@@ -45,11 +34,23 @@ class LaneShape:
     cpus_per_worker: float
     gpus_per_worker: float = 0.0
     allowed_growth: MemoryLimit = field(default_factory=MemoryLimit)
+    shares_cpus: bool = False
+    """Whether a rank computes with its share of its node's CPUs, where that is more."""
+    variables: tuple[str, ...] = ()
+    """Names of variables of the driver's environment that ranks get besides the usual ones."""
 
     @property
     def num_threads(self) -> int:
         """Threads of one rank: its CPUs, at least one."""
         return max(1, round(self.cpus_per_worker))
+
+    def threads_on(self, node: Mapping[str, float]) -> int:
+        """Return the threads of one rank on a node: nodes of one study may be of several types."""
+        if not self.shares_cpus:
+            return self.num_threads
+        ranks = ranks_on(node, self.cpus_per_worker, self.gpus_per_worker)
+        share = (node.get("CPU", 0) - CPU_HEADROOM) / max(1, ranks)
+        return max(self.num_threads, math.floor(share))
 
     def resources_per_worker(self) -> dict[str, float]:
         """Return what Ray places one rank by."""
@@ -57,6 +58,16 @@ class LaneShape:
         if self.gpus_per_worker:
             resources["GPU"] = self.gpus_per_worker
         return resources
+
+
+def ranks_on(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many ranks a node holds, by its resources, that ask for so many CPUs and GPUs."""
+    by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    have = math.floor(node.get("GPU", 0))
+    by_gpu = have * math.floor(1 / gpus + 1e-9) if gpus < 1 else math.floor(have / gpus + 1e-9)
+    return min(by_cpu, by_gpu)
 
 
 class WorkerGroups(Protocol):
@@ -224,167 +235,3 @@ class Lanes:
         if why := self.mailbox.departure_reason(lane):
             raise PlanError(why)
         return self.mailbox.wait_needed(lane)
-
-
-def ray_lanes(shape: LaneShape, num_lanes: int, storage: Path, name: str) -> Lanes:
-    """Return lanes whose mailbox is a Ray actor and whose worker groups are Ray Train's."""
-    mailbox = RayMailbox.begun(num_lanes)
-    return Lanes(shape, num_lanes, mailbox, RayWorkerGroups(shape, mailbox, storage, name))
-
-
-class RayWorkerGroups:
-    """Lanes' worker groups as Ray Train starts, watches and restarts them."""
-
-    def __init__(self, shape: LaneShape, mailbox: RayMailbox, storage: Path, name: str) -> None:
-        self._shape = shape
-        self._mailbox = mailbox
-        self._storage = storage
-        self._name = f"{name}-{uuid.uuid4().hex[:6]}"
-        _set_train_environment()
-
-    def run(self, lane: int) -> None:
-        """Run a lane's worker group until it is sent home or retires."""
-        self._trainer(lane).fit()
-
-    def resources(self) -> list[tuple[str, float, float]]:
-        """Return (name, what is free, what there is in all) of CPUs and GPUs."""
-        free, total = ray.available_resources(), ray.cluster_resources()
-        names = [name for name in ("CPU", "GPU") if name in total]
-        return [(name, free.get(name, 0), total[name]) for name in names]
-
-    def lost_nodes(self) -> list[str]:
-        """Return the ids of nodes that the cluster has lost."""
-        return [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
-
-    def draining_nodes(self) -> dict[str, float]:
-        """Return the nodes that are to go: id -> when, in Unix time."""
-        # not public, and what Ray Train's own watcher asks
-        return {node: ms / 1000 for node, ms in state.get_draining_nodes().items()}
-
-    def _trainer(self, lane: int) -> Any:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-
-        from carray.lanes.train_backend import LaneBackendConfig, PlacedOnNodes
-
-        return _trainer_class()(
-            lane_loop,
-            train_loop_config={
-                "lane": lane,
-                "mailbox": self._mailbox,
-                "num_threads": self._shape.num_threads,
-                "has_gpus": self._shape.gpus_per_worker > 0,
-                "allowed_growth": self._shape.allowed_growth,
-            },
-            backend_config=LaneBackendConfig("nccl" if self._shape.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=self._shape.num_workers,
-                use_gpu=self._shape.gpus_per_worker > 0,
-                resources_per_worker=self._shape.resources_per_worker(),
-                placement_strategy="PACK",
-            ),
-            run_config=RunConfig(
-                name=f"{self._name}-lane-{lane}-{uuid.uuid4().hex[:6]}",
-                storage_path=str(self._storage),
-                callbacks=[PlacedOnNodes(self._mailbox)],
-                failure_config=FailureConfig(max_failures=RESTARTS_PER_LANE),
-                worker_runtime_env={"env_vars": _worker_environment(self._shape.num_threads)},
-            ),
-        )
-
-
-def _trainer_class() -> type:
-    """Return Ray's trainer without three of its helper actors.
-
-    The placement group cleaner is detached: it outlives a killed driver, and for ever where the
-    dashboard is off. A lane's group belongs to the driver's job, and Ray drops it when the job
-    ends, however it ends. The dataset manager loads Ray Data, which no lane reads.
-    """
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    from carray.lanes.train_backend import LanePolicy
-
-    class LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()
-            return [each for each in callbacks if type(each).__name__ not in DISABLED_CALLBACKS]
-
-        def _initialize_and_run_controller(self, **parts: Any) -> Any:
-            parts["scaling_policy"] = LanePolicy(self.scaling_config)
-            return super()._initialize_and_run_controller(**parts)
-
-    return LaneTrainer
-
-
-def lane_loop(config: dict[str, Any]) -> None:
-    """Run one rank of one lane until it is sent home."""
-    import torch
-    from ray.train import get_context
-    from ray.train.collective import broadcast_from_rank_zero
-    from ray.train.torch import get_device
-
-    from carray.training.compute.out_of_memory import is_crowded
-    from carray.training.ranks import SoloRanks, TorchRanks
-    from carray.training.runner import TrialRunner
-
-    context = get_context()
-    world_size = context.get_world_size()
-    torch.set_num_threads(config["num_threads"])
-    ranks = TorchRanks() if world_size > 1 else SoloRanks()
-    incarnation = uuid.uuid4().hex
-    if world_size > 1:
-        incarnation = broadcast_from_rank_zero(incarnation)
-    mailbox: MailboxClient = config["mailbox"]
-    mailbox.arrive(config["lane"], incarnation, ray.get_runtime_context().get_node_id())
-    if config["has_gpus"] and not torch.cuda.is_available():
-        mailbox.depart(config["lane"], "torch sees no GPU there, though Ray has given one")
-        return
-    device = get_device()
-    LaneRank(
-        lane=config["lane"],
-        incarnation=incarnation,
-        mailbox=mailbox,
-        runner=TrialRunner(ranks, device, config["num_threads"]),
-        ranks=ranks,
-        memory=LaneMemory(config["allowed_growth"]),
-        is_crowded=partial(is_crowded, device),
-    ).serve()
-
-
-def forwarded_environment() -> dict[str, str]:
-    """Return what every process of the study has of the driver's environment, on any node.
-
-    Ray writes it to its logs, so keys of AWS aren't among it: nodes have their own, or a role.
-    """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in FORWARDED_VARIABLES
-        or (name.startswith(FORWARDED_PREFIXES) and not is_secret_name(name))
-    }
-
-
-def _worker_environment(num_threads: int) -> dict[str, str]:
-    """Return the environment of a rank: threads by plan, where weights are, Ray's address."""
-    return (
-        {"OMP_WAIT_POLICY": "PASSIVE"}
-        | forwarded_environment()
-        | {
-            "OMP_NUM_THREADS": str(num_threads),
-            "MALLOC_ARENA_MAX": "1",  # one heap: what one thread frees serves another
-            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-            "PYTHONWARNINGS": "ignore",
-        }
-    )
-
-
-def _set_train_environment() -> None:
-    """Set what Ray Train reads from the driver's environment, where the user hasn't."""
-    for name, value in {
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",  # a dead rank is seen within a second
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # our own watchdog says what is missing
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost rank costs one epoch anyway
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-        "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    }.items():
-        os.environ.setdefault(name, value)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from carray.disk import disk_error
 from carray.errors import (
     CarrayError,
+    ClusterError,
     DataError,
     DiskError,
     TrialFailed,
@@ -21,6 +23,7 @@ from carray.errors import (
     WeightsError,
 )
 from carray.lanes.messages import Answer, LaneOrder
+from carray.lanes.network import network_error
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 
 NO_LANE_LEFT = "no lane is left that could train"
+NOT_AT_DRIVER = "is not at the driver"  # of what a trial left on another node
 LOST_GPU = re.compile(  # what torch says of a GPU that is no more, or never was
     r"no CUDA-capable device|No CUDA GPUs are available|no NVIDIA driver|uncorrectable ECC error"
     r"|CUDA error: (unknown error|initialization error|system not yet initialized)"
@@ -67,6 +71,13 @@ class LaneRank:
 
     def serve(self) -> None:
         """Carry out orders until the lane is sent home, retires or leaves for good."""
+        try:
+            self._serve()
+        finally:
+            with suppress(Exception):  # what ends it may be a GPU that is no more
+                self.runner.release()
+
+    def _serve(self) -> None:
         sequence = 0
         while True:
             sequence, order = self.mailbox.take(self.lane, self.incarnation, sequence)
@@ -126,6 +137,8 @@ def node_fault(error: Exception, order: LaneOrder) -> str:
 
     The driver has read the same data and found the same weights.
     """
+    if isinstance(error, ClusterError):
+        return ""
     if full := _disk_error(error, order):
         return str(full)
     is_lacking = isinstance(error, DataError | WeightsError)
@@ -161,8 +174,11 @@ def carry_out(runner: Runner, order: LaneOrder) -> Answer:
 def answer_to(error: Exception, order: LaneOrder) -> Answer:
     """Return what to say of an order that came to `error`, where no other lane may try it.
 
-    A full disk, or whatever else this machine lacks, is no fault of the order's trial.
+    A full disk, or whatever else this machine lacks, is no fault of the order's trial; nor is a
+    driver that can't be reached.
     """
+    if isinstance(error, ClusterError):
+        return Answer(reason=str(error))
     if full := _disk_error(error, order):
         return Answer(reason=str(full))
     if fault := node_fault(error, order):
@@ -171,4 +187,4 @@ def answer_to(error: Exception, order: LaneOrder) -> Answer:
         return Answer("infeasible", str(error))
     if isinstance(error, CarrayError):
         return Answer("failed", str(error))
-    return Answer("failed", f"{type(error).__name__}: {error}")
+    return Answer("failed", network_error(error) or f"{type(error).__name__}: {error}")

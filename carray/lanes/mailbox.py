@@ -1,7 +1,7 @@
 """The mailbox between trials and lanes: orders in by trial, out to lanes, each answered once.
 
-Plain asyncio; `lane.py` makes a Ray actor of it. One mailbox serves all lanes of a study, so a
-trial needs no lane of its own: its next epoch goes to the lane that holds its state, and a new
+Plain asyncio; `mailbox_client.py` makes a Ray actor of it. One mailbox serves all lanes of a study,
+so a trial needs no lane of its own: its next epoch goes to the lane that holds its state, and a new
 trial to the first lane that holds nobody's.
 
 A lane is W ranks. Every rank takes the same order, told apart by its sequence number; rank 0

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import ray
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
@@ -24,6 +23,7 @@ from ray.train.v2._internal.util import TrainingFramework
 if TYPE_CHECKING:
     from carray.lanes.mailbox_client import MailboxClient
 from carray.lanes.messages import NODE_ID_LABEL
+from carray.lanes.network import interface_of, network_error
 
 TIMEOUT_SECONDS = 1800  # of a collective
 SHUTDOWN_SECONDS = 30.0
@@ -115,18 +115,18 @@ def _join(address: str, port: int, rank: int, size: int, backend: str) -> None:
 
     if size == 1 and backend == "nccl" and not is_available():
         return  # the rank says so itself, and leaves
-    if size > 1 and (name := interface_of(ray.util.get_node_ip_address())):
+    own = ray.util.get_node_ip_address()
+    if size > 1 and (name := interface_of(own)):
         # gloo would take the address of the host's name, which /etc/hosts may map to 127.0.1.1
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
     config._set_torch_distributed_env_vars()
-    config._setup_torch_process_group(backend, rank, size, "env://", TIMEOUT_SECONDS)
-
-
-def interface_of(address: str) -> str:
-    """Return the network interface that has an address; "" where none of this machine's has."""
-    found = psutil.net_if_addrs().items()
-    return next((name for name, has in found if address in (each.address for each in has)), "")
+    try:
+        config._setup_torch_process_group(backend, rank, size, "env://", TIMEOUT_SECONDS)
+    except RuntimeError as error:
+        if said := network_error(error, own):
+            raise RuntimeError(said) from None
+        raise
 
 
 def _leave(destroy_process_group: bool) -> None:

@@ -7,6 +7,8 @@ import os
 import platform
 import shutil
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +34,12 @@ from carray.search.placement.node_report import (
     free_shared_memory_gib,
     own_versions,
     problems,
+    sending_note,
 )
 from carray.search.placement.ray_cluster import ClusterNode, connected, knock
 from carray.search.placement.ray_nodes import RayCluster
+from carray.storage.mirror import mirror_of
+from carray.storage.remote import RemoteFolder
 from carray.tracking.mlflow_client import check_server, is_default, tracking_uri
 from carray.typing import GIB
 
@@ -61,27 +66,33 @@ class Finding(BaseModel):
 
 
 def look_over(
-    data: Path | None = None, address: str | None = None, runs: RunsFolder | None = None
+    data: Path | str | None = None, address: str | None = None, runs: RunsFolder | None = None
 ) -> Iterator[Finding]:
     """Look at this machine, then at a cluster's nodes where one is named; nothing is trained.
 
     Args:
-        data: a prepared data set that is to be trained on.
+        data: a prepared data set that is to be trained on; its folder or its URL.
         address: of Ray; `$RAY_ADDRESS` counts as one.
         runs: where studies are to be kept.
     """
     runs = runs or RunsFolder.at()
     yield _versions()
-    question = NodeQuestion()
+    question = NodeQuestion(sends_runs=True)
     if data is not None:
         found = _data(data)
         yield found
         if found.state == "ok":
             manifest = Manifest.load(data)
             yield _folder("store", store_place(manifest), "name another one in CARRAY_STORE")
-            folder = str(manifest.folder.resolve())
-            question = replace(question, data=folder, manifest_hash=manifest.hash)
+            question = replace(
+                question,
+                data=manifest.where,
+                manifest_hash=manifest.hash,
+                sends_images=0 if mirror_of(manifest.folder) else len(manifest.included),
+            )
     yield _folder("runs", runs.path, "name another one with --runs or CARRAY_RUNS")
+    if runs.mirror:
+        yield _url(runs.mirror.remote)
     yield _shared_memory()
     yield _weights()
     yield _tracking(runs)
@@ -101,14 +112,28 @@ def _versions() -> Finding:
     return Finding(name="versions", state="ok", text=text)
 
 
-def _data(data: Path) -> Finding:
+def _url(remote: RemoteFolder) -> Finding:
+    """Write a small file at the URL of the runs, and remove it."""
+    name = f".carray-{uuid.uuid4().hex}"
+    start = time.monotonic()
+    try:
+        remote.write(name, b"carray doctor")
+        remote.remove(name)
+    except CarrayError as error:
+        text, _, cure = str(error).rpartition(": ")
+        return Finding(name="url", state="fails", text=text, cure=cure)
+    text = f"{remote} takes files ({time.monotonic() - start:.2f} s)"
+    return Finding(name="url", state="ok", text=text)
+
+
+def _data(data: Path | str) -> Finding:
     try:
         manifest = Manifest.load(data)
     except CarrayError as error:
         text, _, cure = str(error).partition(": ")
         return Finding(name="data", state="fails", text=text, cure=cure)
     images, classes = len(manifest.included), len(manifest.classes)
-    text = f"{manifest.folder}: {images:,} images of {classes} classes, hash {manifest.hash[:8]}"
+    text = f"{manifest.where}: {images:,} images of {classes} classes, hash {manifest.hash[:8]}"
     return Finding(name="data", state="ok", text=text)
 
 
@@ -256,7 +281,7 @@ def _node(node: ClusterNode, question: NodeQuestion, answer: NodeReport | str) -
     if found := problems(answer, question):
         text = f"{text}: {'; '.join(found)}"
         return Finding(name="node", state="fails", text=text, report=answer)
-    notes = _node_notes(node, answer)
+    notes = [*filter(None, [sending_note(answer, question)]), *_node_notes(node, answer)]
     text += f": {'; '.join(notes) or 'fine'}"
     return Finding(name="node", state="note" if notes else "ok", text=text, report=answer)
 

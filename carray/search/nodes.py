@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from carray.data.pixels.store import store_place
 from carray.errors import PlanError
+from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
 from carray.records import TrialRecord
-from carray.search.placement.node_checks import Cluster, NodeChecks
+from carray.search.placement.node_checks import Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
 from carray.search.setup import StudySetup, sources_of_weights, store_inputs
+from carray.storage.mirror import mirror_of
 
 ANY = 0.001  # of a kind's resource, of which a node has 1
 LOOK_SECONDS = 2.0  # between two looks at a cluster that is to grow
@@ -36,7 +39,26 @@ def study_question(setup: StudySetup) -> NodeQuestion:
         runs=str(setup.folder.path),
         weights=tuple(sources_of_weights(setup.space)),
         weights_folder=setup.weights,
+        sends_runs=True,
+        sends_images=0 if mirror_of(setup.manifest.folder) else len(setup.manifest.included),
     )
+
+
+@contextmanager
+def travelling_files(setup: StudySetup) -> Iterator[StudyPlaces | None]:
+    """Leave what tells nodes that see the study's folder; yield where its files are.
+
+    None where this process has started Ray: there is one node, and none joins.
+    """
+    if has_started_ray():
+        yield None
+        return
+    study, manifest = setup.folder.path, setup.manifest
+    remove_left(study)
+    with left_files([study]) as nonce:
+        data, stores = str(manifest.folder), str(store_place(manifest))
+        yield StudyPlaces(str(study), nonce, data, stores, manifest.hash)
+    remove_left(study)
 
 
 def awaited_plan(
@@ -45,15 +67,17 @@ def awaited_plan(
     checks: NodeChecks,
     cluster: Cluster,
     resolve_gpus: Callable[[Sequence[Node]], float | None],
+    say: Callable[[str], None],
 ) -> Plan:
     """Fit what is left of the study to the nodes that may hold lanes; wait for `--min-lanes`.
 
-    Meanwhile the cluster is asked for as many lanes as are wanted.
+    Meanwhile, which is said, the cluster is asked for as many lanes as are wanted.
 
     Raises:
         PlanError: it doesn't fit, or not in time; nodes that may hold none are named with reasons.
     """
     deadline = time.monotonic() + setup.request.place_timeout_seconds
+    fitted = -1
     while True:
         checks.look()
         plan = checked_plan(setup, records, checks, resolve_gpus)
@@ -69,6 +93,10 @@ def awaited_plan(
                 f"{plan.lanes} of --min-lanes {least} fit on {len(checks.good())} nodes"
                 f"{_refused_text(checks)}; ask for fewer, or join a larger cluster"
             )
+        if plan.lanes != fitted:
+            fitted = plan.lanes
+            fit = f"{fitted} of --min-lanes {least} fit on {len(checks.good())} nodes"
+            say(f"{fit}; waiting for others, up to {setup.request.place_timeout_seconds:.0f} s")
         time.sleep(LOOK_SECONDS)
 
 

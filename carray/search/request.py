@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from carray.errors import ConfigError
+from carray.masking import is_secret_name
 from carray.search.budget import Budget, Price, held_by_lane
 from carray.search.placement.plan import Plan, check_counts
 from carray.search.sampling.samplers import DEFAULT_SAMPLER
@@ -79,6 +81,8 @@ class StudyRequest:
     disk_budget_gib: float = 50.0
     storage: str | None = None
     start_from: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    """Names of variables of this process that ranks get too."""
     place_timeout_seconds: float = 300.0
     preflight: bool = False
     """Overfit 32 images with each backbone before the first trial."""
@@ -138,6 +142,7 @@ def check_numbers(request: StudyRequest) -> None:
         PlanError: one of those that the plan counts with is.
     """
     asked_budget(request)
+    check_variables(request.env)
     check_counts(request.workers_per_trial, request.concurrent, request.min_lanes)
     if request.goal not in GOALS:
         raise ConfigError(f"--goal {request.goal!r} must be {' or '.join(GOALS)}")
@@ -161,6 +166,22 @@ def check_numbers(request: StudyRequest) -> None:
     ):
         if amount is not None and not amount > 0:
             raise ConfigError(f"{option} {amount:g} must be above 0")
+
+
+def check_variables(names: Sequence[str]) -> None:
+    """Refuse variables that can't reach ranks, or had better not.
+
+    Raises:
+        ConfigError: one isn't set here, or holds a secret.
+    """
+    for name in names:
+        if is_secret_name(name.partition("=")[0]):
+            raise ConfigError(
+                f"--env {name.partition('=')[0]} holds a secret, which Ray would write to its "
+                "logs: set it where `ray start` runs, on every node"
+            )
+        if name not in os.environ:
+            raise ConfigError(f"--env {name} must name a variable that is set here: export it")
 
 
 def check_refits(space: SearchSpace, epochs: int) -> None:

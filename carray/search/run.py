@@ -90,20 +90,20 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board)
         interrupts.take()
-        cluster = RayCluster()
+        cluster = RayCluster(request.env)
         checks = study_checks(setup, cluster, board.note)
         gpus = _gpu_share_once(setup, board)
         if request.min_lanes:
             stack.callback(_forget_request, cluster)
         with waiting_for("the check of the nodes", board.note):
-            plan = awaited_plan(setup, records, checks, cluster, gpus)
+            plan = awaited_plan(setup, records, checks, cluster, gpus, board.note)
         if setup.space_note:
             board.note(setup.space_note)
         check_budget(request, plan)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None
         if has_pending_trials(setup, records):
-            begun = running_lanes(plan, setup.folder, checks, lambda: bool(interrupts.name))
+            begun = running_lanes(plan, setup, checks, lambda: bool(interrupts.name))
             lanes = stack.enter_context(begun)
         with waiting_for("the check of backbones and their weights", board.note):
             checked.result()

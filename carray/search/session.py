@@ -15,19 +15,19 @@ from typing import Any
 
 from carray.costs import BUDGET_SPENT, TIME_BUDGET
 from carray.errors import PlanError
-from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape, ray_lanes
+from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape
+from carray.lanes.ray_groups import ray_lanes
 from carray.progress import seconds_text
-from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.records import TrialRecord, TrialState
 from carray.search.budget import held_by_lane
 from carray.search.disk_budget import DiskBudget
 from carray.search.extension import continuation_text, worth_continuing
 from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.nodes import Growth
+from carray.search.nodes import Growth, travelling_files
 from carray.search.observers.console import Board
 from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
-from carray.search.placement.ray_cluster import has_started_ray
 from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
@@ -46,7 +46,7 @@ REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
 @contextmanager
 def running_lanes(
-    plan: Plan, folder: StudyFolder, checks: NodeChecks, is_hurried: Callable[[], bool]
+    plan: Plan, setup: StudySetup, checks: NodeChecks, is_hurried: Callable[[], bool]
 ) -> Iterator[Lanes]:
     """Ask for the plan's lanes, on checked nodes, and stop them after; they come up meanwhile.
 
@@ -54,18 +54,27 @@ def running_lanes(
     time to come up and go: Ray's shutdown beside threads that still ask it for a worker group may
     end in a segmentation fault.
     """
-    shape = LaneShape(plan.workers, plan.cpus_per_worker, plan.gpus_per_worker)
-    lanes = ray_lanes(shape, plan.lanes, folder.cache, folder.path.name)
-    patience = REFUSED_PATIENCE_SECONDS
-    try:
-        if not has_started_ray():  # else there is one node, and none joins
-            lanes.place_on([node.id for node in checks.good()])
-        lanes.start()
-        yield lanes
-        patience = STOP_SECONDS
-    finally:
-        lanes.stop(INTERRUPTED_PATIENCE_SECONDS if is_hurried() else patience)
-        shutil.rmtree(folder.cache, ignore_errors=True)
+    env = setup.request.env
+    shape = LaneShape(
+        plan.workers,
+        plan.cpus_per_worker,
+        plan.gpus_per_worker,
+        shares_cpus=plan.shares_cpus,
+        variables=env,
+    )
+    folder = setup.folder
+    with travelling_files(setup) as places:
+        lanes = ray_lanes(shape, plan.lanes, folder.cache, folder.path.name, places)
+        patience = REFUSED_PATIENCE_SECONDS
+        try:
+            if places:
+                lanes.place_on([node.id for node in checks.good()])
+            lanes.start()
+            yield lanes
+            patience = STOP_SECONDS
+        finally:
+            lanes.stop(INTERRUPTED_PATIENCE_SECONDS if is_hurried() else patience)
+            shutil.rmtree(folder.cache, ignore_errors=True)
 
 
 class Session:
@@ -114,8 +123,8 @@ class Session:
         if not self._stopped() and any(any(opened()) for opened, _ in self._again()):
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
-            plan, folder, self._has_held = self._refit_plan, self._ledger.folder, True
-            begun = running_lanes(plan, folder, self._checks, self._stopped)
+            self._has_held = True
+            begun = running_lanes(self._refit_plan, self._setup, self._checks, self._stopped)
             with begun as asked, self._up(asked) as lanes:
                 self._repeat(lanes)
         self._has_ended = not self._stopped()
@@ -237,11 +246,8 @@ class Session:
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
         each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
-        rounds = [
-            (request.refit, each),
-            (fold_trials(request), whole),
-            (len(longer), max(longer, default=0.0)),
-        ]
+        rounds = [(request.refit, each), (fold_trials(request), whole)]
+        rounds += [(len(longer), max(longer, default=0.0))]
         return start + sum(ceil(n / self._refit_plan.lanes) * seconds for n, seconds in rounds)
 
     def _count_that_fit(

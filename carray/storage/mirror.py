@@ -24,9 +24,9 @@ _mirrors: dict[Path, Mirror] = {}
 class Mirror:
     """A local folder and its URL; see `mirrored`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, remote: RemoteFolder) -> None:
         self.folder = folder
-        self.remote = RemoteFolder(url)
+        self.remote = remote
         self._seen: dict[str, tuple[float, dict[str, FileStamp]]] = {}
 
     def listing(self, below: str) -> dict[str, FileStamp]:
@@ -53,7 +53,7 @@ class Mirror:
         return self._pull({name: stamp for name, stamp in stamps.items() if stamp})
 
     def _pull(self, stamps: Mapping[str, FileStamp]) -> int:
-        changed = [n for n, stamp in stamps.items() if not _is_same(self.folder / n, stamp)]
+        changed = [n for n, stamp in stamps.items() if not is_same(self.folder / n, stamp)]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             return sum(pool.map(self._fetched, changed))
 
@@ -97,8 +97,13 @@ class Mirror:
 def mirrored(url: str, room: str) -> Mirror:
     """Return the mirror of a URL in a room of this machine's cache: one a process."""
     folder = folder_of(url, room)
+    return mirrored_in(folder, lambda: RemoteFolder(url))
+
+
+def mirrored_in(folder: Path, remote: Callable[[], RemoteFolder]) -> Mirror:
+    """Return the mirror in a local folder: one a process, of what `remote` makes first."""
     if folder not in _mirrors:
-        _mirrors[folder] = Mirror(folder, url)
+        _mirrors[folder] = Mirror(folder, remote())
     return _mirrors[folder]
 
 
@@ -107,7 +112,8 @@ def mirror_of(path: Path) -> Mirror | None:
     return next((_mirrors[each] for each in (path, *path.parents) if each in _mirrors), None)
 
 
-def _is_same(file: Path, stamp: FileStamp) -> bool:
+def is_same(file: Path, stamp: FileStamp) -> bool:
+    """Say whether a local file is the version that `stamp` tells."""
     try:
         found = file.stat()
     except FileNotFoundError:

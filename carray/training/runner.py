@@ -94,6 +94,11 @@ class TrialRunner:
         """The state of the trial that it ran last; None once that is released."""
         return self._live
 
+    def holds(self, order: EpochOrder) -> bool:
+        """Say whether memory holds the state that the order's epoch starts from."""
+        meta = read_meta(TrialFolder(Path(order.folder)).checkpoint)
+        return self._live is not None and _continues(self._live, order, meta)
+
     def run_epoch(self, order: EpochOrder) -> EpochOutcome:
         """Train and evaluate one epoch, leave its checkpoint, and the weights if it is the best.
 

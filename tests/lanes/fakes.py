@@ -11,7 +11,7 @@ import math
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -22,12 +22,15 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.errors import RecordError
 from carray.files import remove_folder, write_text
+from carray.lanes.depot import Depot, StudyPlaces
 from carray.lanes.lane import Lanes, LaneShape
-from carray.lanes.lane_rank import LaneRank
+from carray.lanes.lane_rank import LaneRank, Runner
 from carray.lanes.memory_guard import LaneMemory
 from carray.lanes.messages import LaneOrder
+from carray.lanes.sent_files import NodeFolders, SendingRunner
 from carray.records import HELD_SPLITS, StudyFolder, TrialFolder
 from carray.training.epoch_order import EpochOrder, EpochOutcome
+from carray.training.ranks import SoloRanks
 from carray.training.stopping import best_epoch, stop_reason
 from tests.lanes.local_mailbox import LocalMailbox
 
@@ -159,8 +162,11 @@ def _is_met(fault: _Fault, lane: int, order: LaneOrder) -> bool:
 class FakeRunner:
     """Carries orders out as `TrialRunner` does, all but the training; idempotent like it."""
 
-    def __init__(self, lane: int, rank: int, faults: Faults) -> None:
+    def __init__(
+        self, lane: int, rank: int, faults: Faults, study: StudyFolder | None = None
+    ) -> None:
         self._lane, self._is_first, self._faults = lane, rank == 0, faults
+        self._study = study  # whose labels it makes logits of; the trial's by default
 
     def run_epoch(self, order: EpochOrder) -> EpochOutcome:
         """Look the epoch up; leave weights if it is the best."""
@@ -187,7 +193,8 @@ class FakeRunner:
         if not folder.weights_file.exists():
             raise RecordError(f"{order.trial} has no weights in {folder.path}: no epoch ended")
         if self._is_first:
-            folder.write_logits(_logits(StudyFolder(folder.path.parents[1]), order.config))
+            study = self._study or StudyFolder(folder.path.parents[1])
+            folder.write_logits(_logits(study, order.config))
             if not order.keeps_checkpoint:
                 remove_folder(folder.checkpoint)
 
@@ -200,6 +207,10 @@ class FakeRunner:
             folder.weights_file.write_bytes(source.weights_file.read_bytes())
         folder.checkpoint.mkdir(exist_ok=True)
         (folder.checkpoint / "state").write_bytes(bytes(3))
+
+    def holds(self, order: EpochOrder) -> bool:
+        """It holds nothing."""
+        return False
 
     def release(self) -> None:
         """Hold nothing."""
@@ -252,6 +263,17 @@ class FakeGroups:
     faults: Faults
     start: Callable[[int], None]
     """Called with a lane before each of its groups comes up; raises what ends the lane for good."""
+    caches: Mapping[int, Path] = field(default_factory=dict)
+    places: StudyPlaces | None = None
+
+    def runner(self, lane: int, rank: int) -> Runner:
+        """Return the runner of a rank; one that sends its files where its node is apart."""
+        if lane not in self.caches or self.places is None:
+            return FakeRunner(lane, rank, self.faults)
+        runner = FakeRunner(lane, rank, self.faults, StudyFolder(Path(self.places.study)))
+        apart = replace(self.places, nonce="seen-nowhere-here")
+        folders = NodeFolders(apart, LocalDepot(self.places), self.caches[lane])
+        return SendingRunner(runner, SoloRanks(), folders)
 
     def run(self, lane: int) -> None:
         """Run a lane's worker group until it is sent home or retires."""
@@ -283,7 +305,7 @@ class FakeGroups:
                     lane=lane,
                     incarnation=incarnation,
                     mailbox=self.mailbox,
-                    runner=FakeRunner(lane, rank, self.faults),
+                    runner=self.runner(lane, rank),
                     ranks=ThreadRanks(rank, size, shared),  # type: ignore[arg-type]
                     memory=LaneMemory(self.shape.allowed_growth),
                     is_crowded=lambda: False,
@@ -308,18 +330,31 @@ class Fakes:
 
     faults: Faults = field(default_factory=Faults)
     start: Callable[[int], None] = int
+    caches: dict[int, Path] = field(default_factory=dict)
+    """Of lanes whose nodes see none of the driver's folders."""
+
+
+class LocalDepot(Depot):
+    """The real depot, in this process; see `DepotClient`."""
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the depot."""
+        return getattr(self, method)(*arguments)
 
 
 class FakeLanes(Lanes):
     """Lanes whose mailbox and worker groups live in this process."""
 
     def __init__(
-        self, num_lanes: int = 1, shape: LaneShape | None = None, fakes: Fakes | None = None
+        self,
+        num_lanes: int = 1,
+        shape: LaneShape | None = None,
+        fakes: Fakes | None = None,
+        places: StudyPlaces | None = None,
     ) -> None:
         fakes = fakes or Fakes()
         shape = shape or LaneShape(num_workers=1, cpus_per_worker=1.0)
         mailbox = LocalMailbox(num_lanes)
         self.faults = fakes.faults
-        super().__init__(
-            shape, num_lanes, mailbox, FakeGroups(shape, mailbox, fakes.faults, fakes.start)
-        )
+        groups = FakeGroups(shape, mailbox, fakes.faults, fakes.start, fakes.caches, places)
+        super().__init__(shape, num_lanes, mailbox, groups)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ray import tune
 
+from carray.lanes.depot import StudyPlaces
 from carray.lanes.lane import LaneShape
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
@@ -131,9 +132,16 @@ class LocalCluster:
         if self.asked[-1:] != [list(bundles)]:
             self.asked.append(list(bundles))
 
-    def begin(self, shape: LaneShape, num_lanes: int, storage: Path, name: str) -> FakeLanes:
+    def begin(
+        self,
+        shape: LaneShape,
+        num_lanes: int,
+        storage: Path,
+        name: str,
+        places: StudyPlaces | None = None,
+    ) -> FakeLanes:
         """Make lanes as `ray_lanes` does."""
-        self.lanes.append(FakeLanes(num_lanes, shape, self.fakes))
+        self.lanes.append(FakeLanes(num_lanes, shape, self.fakes, places))
         return self.lanes[-1]
 
 
@@ -163,7 +171,7 @@ def studies_here(folder: Path) -> Iterator[LocalCluster]:
         _tune_here(patch, folder)
         patch.setattr(session, "ray_lanes", cluster.begin)
         patch.setattr(run, "connected", _here)
-        patch.setattr(run, "RayCluster", lambda: cluster)
+        patch.setattr(run, "RayCluster", lambda variables: cluster)
         patch.setattr(run, "SubprocessTracker", LocalTracker)
         yield cluster
     for lanes in cluster.lanes:

@@ -85,3 +85,26 @@ def test_the_command_ends_with_1_where_something_fails(tmp_path: Path) -> None:
     told = json.loads(refused.output)
     assert told["ok"] is False
     assert [each["name"] for each in told["findings"] if each["state"] == "fails"] == ["data"]
+
+
+def test_data_and_runs_at_urls_are_looked_at(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    at_url = tmp_path / "cars"
+    at_url.mkdir()
+    for name in ("images.csv", "manifest.json"):
+        (at_url / name).write_bytes((toy_data / name).read_bytes())
+    (tmp_path / "closed").touch()
+    told = {
+        name: {
+            each.name: each
+            for each in look_over(at_url.as_uri(), "", RunsFolder.at((tmp_path / name).as_uri()))
+        }
+        for name in ("open", "closed")
+    }
+    assert told["open"]["data"].text.startswith(f"{at_url.as_uri()}: ")
+    assert told["open"]["url"].text.startswith(f"{(tmp_path / 'open').as_uri()} takes files (")
+    assert not list((tmp_path / "open").iterdir())
+    assert told["closed"]["url"].state == "fails"
+    assert told["closed"]["url"].cure

@@ -81,6 +81,21 @@ def test_only_nodes_with_the_kind_of_gpu_that_is_asked_for_hold_lanes(
     assert local.lanes[0].num_lanes == 2
 
 
+def test_nodes_that_share_no_folder_train_and_a_trial_goes_on_on_another(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    """Two nodes, each with its own cache; the first one's lane leaves in the middle of a trial."""
+    local.fakes.caches.update({lane: tmp_path / f"node-{lane}" for lane in (0, 1)})
+    local.fakes.faults.raises(DataError("its disk has gone"), trial=0, epoch=2)
+    shape = {"gpus_per_trial": 0.0, "cpus_per_worker": 1.0}
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, trials=3, concurrent=2, **shape), board)
+    check_left(folder)
+    assert local.fakes.faults.trained().count((0, 2)) == 2, "on both nodes"
+    assert not list(folder.path.glob(".*sent*"))
+    assert not list(tmp_path.glob("node-*/lanes/*/trials/[0-9]*"))
+
+
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.01)
@@ -246,8 +261,8 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
 ) -> None:
     """Any memory at all is growth here, so the lane's two ranks go after the fourth trial."""
 
-    def leaking(*asked: float) -> LaneShape:
-        return LaneShape(*asked, allowed_growth=MemoryLimit(gib=-1.0, share=-1.0))  # type: ignore[arg-type]
+    def leaking(*asked: float, **more: object) -> LaneShape:
+        return LaneShape(*asked, allowed_growth=MemoryLimit(gib=-1.0, share=-1.0), **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(session, "LaneShape", leaking)
     options = {"trials": 6, "workers_per_trial": 2, "scheduler": "none", "concurrent": 1}

@@ -15,6 +15,7 @@ from carray.search.placement.node_report import (
     NodeQuestion,
     NodeReport,
     problems,
+    sending_note,
 )
 from carray.search.placement.ray_cluster import ClusterNode
 
@@ -125,6 +126,8 @@ class NodeChecks:
             self._say(f"node {node.address}: {verdict.problem}; it gets no lane")
         if before and before.problem and not verdict.problem:
             self._say(f"node {node.address}: nothing is wrong any more")
+        if not found and not isinstance(answer, str) and (note := sending_note(answer, question)):
+            self._say(f"node {node.address}: {note}")
         ahead = answer.ahead_seconds if isinstance(answer, NodeReport) else 0.0
         if abs(ahead) > CLOCK_SECONDS:
             where = "ahead" if ahead > 0 else "behind"

@@ -7,7 +7,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from carray.config import Fit
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import SPARE_BYTES, is_stored, store_bytes, store_place, store_side
+from carray.data.remote_data import sent_folder
 from carray.disk import existing
 from carray.errors import CarrayError
 from carray.provenance import source_hash, versions
+from carray.storage.cache import cache_folder
 from carray.storage.mirror import mirror_of
 from carray.typing import GIB
 
@@ -44,6 +46,10 @@ class NodeQuestion:
     weights_folder: str | None = None
     gpus: float = 0.0
     """GPUs that Ray says the node has."""
+    sends_runs: bool = False
+    """Whether a node that doesn't share `runs` may send the driver what its trials leave."""
+    sends_images: int = 0
+    """Images of a data set that is sent to nodes without it; 0 where none is."""
 
 
 class NodeReport(BaseModel):
@@ -59,6 +65,9 @@ class NodeReport(BaseModel):
     shared_memory_gib: float
     data: str = ""
     runs: str = ""
+    shares_runs: bool = True
+    """Whether the driver's folder is seen there."""
+    cache: str = ""
     store: str = ""
     weights: str = ""
     gpus_seen: int | None = None
@@ -72,6 +81,8 @@ class NodeReport(BaseModel):
 def node_report(question: NodeQuestion) -> NodeReport:
     """Look around on the node that this process is on."""
     manifest, data = _data(question)
+    shares_runs, runs = _runs(question)
+    is_sent = bool(data) and question.sends_images > 0
     return NodeReport(
         host=socket.gethostname(),
         host_address=_host_address(),
@@ -79,8 +90,10 @@ def node_report(question: NodeQuestion) -> NodeReport:
         source=source_hash(),
         shared_memory_gib=free_shared_memory_gib(),
         data=data,
-        runs=_runs(question),
-        store=_store(manifest, question) if manifest else "",
+        runs=runs,
+        shares_runs=shares_runs,
+        cache=_cache() if is_sent or not shares_runs else "",
+        store=_store(manifest, question) if manifest else _sent_store(question) * is_sent,
         weights=_weights(question),
         gpus_seen=_gpus_seen() if question.gpus >= 1 else None,
         clock=time.time(),
@@ -100,7 +113,10 @@ def problems(report: NodeReport, question: NodeQuestion) -> list[str]:
         found.append(
             f"another carray ({theirs}, code {report.source}; here {own}, code {source_hash()})"
         )
-    found += filter(None, (report.data, report.runs, report.store, report.weights))
+    data = "" if question.sends_images else report.data
+    runs = report.runs if report.shares_runs or not question.sends_runs else ""
+    cache = report.cache if question.sends_runs else ""
+    found += filter(None, (data, runs, cache, report.store, report.weights))
     if report.gpus_seen is not None and report.gpus_seen < question.gpus:
         found.append(f"torch sees {report.gpus_seen} of its {question.gpus:g} GPUs")
     return found
@@ -129,14 +145,36 @@ def _data(question: NodeQuestion) -> tuple[Manifest | None, str]:
     return manifest, ""
 
 
-def _runs(question: NodeQuestion) -> str:
+def _runs(question: NodeQuestion) -> tuple[bool, str]:
     """Look for the driver's file: a folder of the same name may be the node's own."""
     if not question.runs:
-        return ""
+        return True, ""
     folder = Path(question.runs)
     if not (folder / question.nonce).exists():
-        return f"{folder} is not the driver's folder there: share --runs with every node"
-    return "" if os.access(folder, os.W_OK) else f"{folder} can't be written there"
+        return False, f"{folder} is not the driver's folder there: share --runs with every node"
+    return True, "" if os.access(folder, os.W_OK) else f"{folder} can't be written there"
+
+
+def sending_note(report: NodeReport, question: NodeQuestion) -> str:
+    """Say what goes to and from a node since it shares no folder; "" where nothing does."""
+    sent = ["gets the data"] if report.data and question.sends_images else []
+    sent += ["sends what its trials leave"] if not report.shares_runs else []
+    return f"shares no folder with the driver: {' and '.join(sent)}" if sent else ""
+
+
+def _cache() -> str:
+    """Say why what travels can't be kept here; "" where it can."""
+    there = existing(cache_folder())
+    can = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return "" if can else f"its cache can't be written below {there}: set CARRAY_CACHE there"
+
+
+def _sent_store(question: NodeQuestion) -> str:
+    """Say why a node that gets the data can't have the pixel stores."""
+    place = sent_folder(question.manifest_hash) / "store"
+    names = [(f"{store_side(size)}-{fit}", size) for size, fit in question.inputs]
+    lacking = [size for name, size in names if not (place / name / "store.json").exists()]
+    return _room(existing(place), question.sends_images, lacking)
 
 
 def _store(manifest: Manifest, question: NodeQuestion) -> str:
@@ -154,10 +192,14 @@ def _store(manifest: Manifest, question: NodeQuestion) -> str:
     there = existing(place)
     if not os.access(there, os.W_OK):
         return f"the pixel store can't be written below {there}: set CARRAY_STORE there"
-    images = len(manifest.included)
-    need = SPARE_BYTES + sum(store_bytes(images, store_side(size)) for size, _ in lacking)
+    return _room(there, len(manifest.included), [size for size, _ in lacking])
+
+
+def _room(there: Path, images: int, sizes: Sequence[int]) -> str:
+    """Say by how much a disk is too small for pixel stores; "" where it isn't."""
+    need = SPARE_BYTES + sum(store_bytes(images, store_side(size)) for size in sizes)
     free = shutil.disk_usage(there).free
-    if free < need:
+    if sizes and free < need:
         return f"the pixel store needs {need / GIB:.2f} GiB, {there} has {free / GIB:.2f} free"
     return ""
 

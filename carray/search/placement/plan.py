@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from carray.errors import PlanError
+from carray.lanes.lane import CPU_HEADROOM, ranks_on
 
 AUTO = "auto"  # GPUs a trial as `carray.search.placement.gpu_sharing` measures them
-CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
 TRIAL_CPU = 0.01
 
 Node = Mapping[str, float]  # resource name -> amount, as Ray counts it
@@ -26,6 +26,8 @@ class Plan:
     nodes: int
     most: int = 0
     """Lanes that are asked for, though nodes may have to join first; 0: all that ever fit."""
+    shares_cpus: bool = False
+    """Whether a rank computes with its share of its node's CPUs, where that is more."""
 
     @property
     def total_cpus(self) -> float:
@@ -48,7 +50,7 @@ class Plan:
         """Return how many such lanes nodes hold, with room left for what is small."""
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         rooms = ({**node, "CPU": max(0.0, node.get("CPU", 0) - CPU_HEADROOM)} for node in nodes)
-        return sum(_ranks_on(room, cpus, gpus) for room in rooms) // self.workers
+        return sum(ranks_on(room, cpus, gpus) for room in rooms) // self.workers
 
     def bundles(self, lanes: int) -> list[dict[str, float]]:
         """Return what Ray's autoscaler is asked for, a bundle a rank."""
@@ -118,7 +120,7 @@ def make_plan(
     gpus = float(have_gpus) if gpus_per_trial is None else gpus_per_trial / workers
     _check_gpus(workers, gpus)
     smallest_cpus = cpus_per_worker or 1.0
-    ranks_by_node = [_ranks_on(node, smallest_cpus, gpus) for node in nodes]
+    ranks_by_node = [ranks_on(node, smallest_cpus, gpus) for node in nodes]
     fit = sum(ranks_by_node) // workers
     if fit < 1 and (min_lanes is None or cpus_per_worker is None or gpus_per_trial is None):
         problem = _does_not_fit(nodes, workers, smallest_cpus, gpus)
@@ -136,6 +138,7 @@ def make_plan(
     plan = Plan(lanes, workers, cpus, gpus, sum(count > 0 for count in ranks_by_node), most)
     if min_lanes is not None:  # fewer will do, so what is small keeps its room
         plan = replace(plan, lanes=min(lanes, plan.fit(nodes)))
+    plan = replace(plan, shares_cpus=cpus_per_worker is None)
     _check_room_for_trials(plan, sum(node.get("CPU", 0) for node in nodes))
     return plan
 
@@ -191,15 +194,6 @@ def _check_gpus(workers: int, each: float) -> None:
         raise PlanError(
             f"--gpus-per-trial gives {each:g} GPU a rank; it must be a share of one, or whole ones"
         )
-
-
-def _ranks_on(node: Node, cpus: float, gpus: float) -> int:
-    by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
-    if not gpus:
-        return by_cpu
-    have = math.floor(node.get("GPU", 0))
-    by_gpu = have * math.floor(1 / gpus + 1e-9) if gpus < 1 else math.floor(have / gpus + 1e-9)
-    return min(by_cpu, by_gpu)
 
 
 def _share(nodes: Sequence[Node], ranks_by_node: Sequence[int], ranks: int, gpus: float) -> float:

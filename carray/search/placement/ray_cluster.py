@@ -141,6 +141,8 @@ def _connect(where: str) -> None:
     _refuse_silence(where)
     try:
         _start_patiently(where, settings)
+    except ray.exceptions.AuthenticationError:
+        raise token_error(where) from None
     except Exception as error:  # Ray raises bare ones too
         if _came_too_late(error):
             raise PlanError(
@@ -184,6 +186,15 @@ def _end_daemons(processes: set[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):
             each.kill()
     psutil.wait_procs(ended, timeout=10)
+
+
+def token_error(where: str) -> PlanError:
+    """Say that the cluster at an address wants a token, which is missing or another one."""
+    has = "another one" if os.environ.get("RAY_AUTH_MODE") == "token" else "none"
+    return PlanError(
+        f"{where} asks for a token, and got {has}: copy the head's ~/.ray/auth_token here, or name "
+        "its file in RAY_AUTH_TOKEN_PATH, and export RAY_AUTH_MODE=token"
+    )
 
 
 def _is_daemon(process: psutil.Process) -> bool:

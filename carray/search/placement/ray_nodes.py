@@ -9,7 +9,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from carray.lanes.lane import forwarded_environment
+from carray.lanes.ray_groups import forwarded_environment
 from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, NodeReport, node_report
 from carray.search.placement.ray_cluster import ClusterNode, cluster_nodes
@@ -18,7 +18,14 @@ ANSWER_SECONDS = 120.0  # a busy node takes 40 to start a process and import tor
 
 
 class RayCluster:
-    """The cluster that this process has joined; see `Cluster`."""
+    """The cluster that this process has joined; see `Cluster`.
+
+    Args:
+        variables: of this process's environment, which the nodes' own processes get too.
+    """
+
+    def __init__(self, variables: Sequence[str] = ()) -> None:
+        self._variables = variables
 
     def nodes(self) -> list[ClusterNode]:
         """Return the nodes that are alive, the driver's first."""
@@ -26,7 +33,7 @@ class RayCluster:
 
     def ask(self, asked: Sequence[tuple[ClusterNode, NodeQuestion]]) -> dict[str, Answer]:
         """Have each node look around, all at once; return what they answer, by id."""
-        waiting = {_begun(node, question): node.id for node, question in asked}
+        waiting = {_begun(node, question, self._variables): node.id for node, question in asked}
         answers: dict[str, Answer] = {}
         deadline = time.monotonic() + ANSWER_SECONDS
         while waiting and (left := deadline - time.monotonic()) > 0:
@@ -43,7 +50,9 @@ class RayCluster:
         request_resources(bundles=list(bundles))
 
 
-def _begun(node: ClusterNode, question: NodeQuestion) -> ray.ObjectRef[NodeReport]:
+def _begun(
+    node: ClusterNode, question: NodeQuestion, variables: Sequence[str]
+) -> ray.ObjectRef[NodeReport]:
     """Ask a node in a process of its own: torch, once imported, takes memory."""
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
     task = ray.remote(
@@ -51,7 +60,7 @@ def _begun(node: ClusterNode, question: NodeQuestion) -> ray.ObjectRef[NodeRepor
         max_calls=1,
         max_retries=0,
         scheduling_strategy=there,
-        runtime_env={"env_vars": forwarded_environment()},
+        runtime_env={"env_vars": forwarded_environment(variables)},
     )(node_report)
     asked: ray.ObjectRef[NodeReport] = task.remote(question)
     return asked

@@ -12,7 +12,7 @@ from typing import Any
 from carray.costs import TIME_BUDGET, Held
 from carray.errors import RESUMES, ClusterError, DiskError
 from carray.lanes.lane import Lanes
-from carray.lanes.lane_rank import NO_LANE_LEFT
+from carray.lanes.lane_rank import NO_LANE_LEFT, NOT_AT_DRIVER
 from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.lanes.messages import Answer, LaneOrder
 from carray.metrics import EPOCH_SECONDS
@@ -138,7 +138,8 @@ class Driver:
             threading.Thread(target=self.lanes.fail, args=(INTERRUPTED,), daemon=True).start()
 
     def _error_of(self, why: str) -> Exception:
-        if why not in (MAILBOX_ENDED, PROCESSES_DIE) and not why.startswith(NO_LANE_LEFT):
+        is_cluster = why in (MAILBOX_ENDED, PROCESSES_DIE) or NOT_AT_DRIVER in why
+        if not is_cluster and not why.startswith(NO_LANE_LEFT):
             return DiskError(why)
         return ClusterError(f"study {self.ledger.study.name!r} is not done: {why}; {RESUMES}")
 

@@ -43,9 +43,12 @@ class Clock:
         return self.now
 
 
-def checks_of(nodes: Nodes, clock: Clock | None = None) -> tuple[NodeChecks, list[str]]:
+def checks_of(
+    nodes: Nodes, clock: Clock | None = None, question: NodeQuestion | None = None
+) -> tuple[NodeChecks, list[str]]:
     said: list[str] = []
-    return NodeChecks(nodes, NodeQuestion(), (), said.append, clock or Clock()), said
+    asked = question or NodeQuestion()
+    return NodeChecks(nodes, asked, (), said.append, clock or Clock()), said
 
 
 def test_a_driver_alone_asks_nobody() -> None:
@@ -131,6 +134,27 @@ def test_missing_and_other_data_are_told_apart(question: NodeQuestion, tmp_path:
     other = node_report(replace(question, manifest_hash="0123456789")).data
     assert other.startswith("another data set at ")
     assert other.endswith(", here 01234567)")
+
+
+def test_a_node_that_shares_no_folder_gets_lanes_and_is_said_to_send(
+    question: NodeQuestion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    lacking = replace(question, data=str(tmp_path / "cars"), nonce="left-nowhere-here")
+    assert len(problems(node_report(lacking), lacking)) == 2, "where nothing may be sent"
+    sends = replace(lacking, sends_runs=True, sends_images=120)
+    report = node_report(sends)
+    assert problems(report, sends) == []
+    checks, said = checks_of(Nodes(other=report), question=sends)
+    checks.look()
+    assert checks.good() == [OWN, OTHER]
+    note = "shares no folder with the driver: gets the data and sends what its trials leave"
+    assert said == [f"node 10.0.0.7: {note}"]
+    large = replace(sends, inputs=((200_000, "pad"),))
+    assert "the pixel store needs " in problems(node_report(large), large)[0]
+    (tmp_path / "cache").write_text("no folder")
+    refused = problems(node_report(sends), sends)
+    assert refused[0].endswith("cache: set CARRAY_CACHE there")
 
 
 def test_a_store_needs_its_photographs_and_room(

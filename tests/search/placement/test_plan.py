@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carray.errors import PlanError
+from carray.lanes.lane import LaneShape
 from carray.search.placement.plan import TRIAL_CPU, gpus_asked, make_plan
 
 LAPTOP = [{"CPU": 2.0}]
@@ -97,3 +98,13 @@ def test_more_lanes_may_be_asked_for_than_fit_and_of_a_shape_that_nothing_holds_
     for least in (0, 65):
         with pytest.raises(PlanError, match=rf"--min-lanes {least} must be at least 1 and at most"):
             make_plan(LAPTOP, trials=9, concurrent=64, min_lanes=least)
+
+
+def test_a_rank_on_a_larger_node_computes_with_more_threads() -> None:
+    small, large = {"CPU": 8.0, "GPU": 4.0}, {"CPU": 96.0, "GPU": 8.0}
+    plan = make_plan([small, large], trials=100)
+    assert (plan.lanes, plan.cpus_per_worker) == (12, 1.0)
+    shape = LaneShape(1, plan.cpus_per_worker, 1.0, shares_cpus=plan.shares_cpus)
+    assert [shape.threads_on(node) for node in (small, large, {})] == [1, 11, 1]
+    asked = make_plan([small, large], trials=100, cpus_per_worker=2.0)
+    assert not asked.shares_cpus, "what was asked for is kept"
