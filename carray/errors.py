@@ -7,6 +7,7 @@
     │   └── UnsuitableData  a data set that can't serve a configuration, on any machine
     ├── WeightsError        pretrained weights that can't be had or don't fit
     ├── RecordError         a study, trial, record or model package that can't be read
+    ├── ExportError         an export that doesn't answer as the model does
     ├── PlanError           a plan that the cluster can't place
     ├── ClusterError        the cluster lost what a study runs on; exit code 3
     ├── StorageError        a URL that can't be read or written
@@ -67,6 +68,10 @@ class WeightsError(CarrayError):
 
 class RecordError(CarrayError):
     """A study, trial, record or model package can't be read."""
+
+
+class ExportError(CarrayError):
+    """An exported model doesn't answer as the original does."""
 
 
 class PlanError(CarrayError):

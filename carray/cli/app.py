@@ -21,6 +21,7 @@ from carray.cli import (
     pictures,
     portfolio,
     sanity,
+    serving,
     space,
     submit,
     trial,
@@ -33,8 +34,6 @@ GUESSES = {
     "continue": "`carray tune` with the arguments of before goes on where it stopped",
     "stop": "Ctrl-C ends `carray tune`, and the same command goes on; `carray status` says how far",
     "logs": "`carray show STUDY/NUMBER` has a trial's epochs, `carray report` a study's table",
-    "export": "models are folders below runs/models, which `carray list` names; `carray predict` "
-    "asks them, and MLflow loads them",
     "search": "`carray tune DIR`",
     "sweep": "`carray tune DIR`",
     "optimize": "`carray tune DIR`",
@@ -166,6 +165,7 @@ app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
 app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
+app.command(rich_help_panel=MODELS)(serving.export)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
 app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)

@@ -1,0 +1,1 @@
+"""Model packages as files that need no carray: ONNX, torch.export and OpenVINO."""

@@ -1,0 +1,214 @@
+"""`export_model`: a model package as one file, its answers compared with the original's first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from carray.data.manifest import Manifest
+from carray.data.pixels.store import store_side
+from carray.errors import ConfigError, did_you_mean
+from carray.export.example import write_example
+from carray.export.forms import (
+    OPSET,
+    SUFFIXES,
+    Form,
+    check_installed,
+    metadata_of,
+    open_form,
+    trace,
+    write_onnx,
+    write_openvino,
+    write_torch_export,
+)
+from carray.export.graph import ModelGraph
+from carray.export.int8 import CALIBRATION_IMAGES, write_int8
+from carray.export.photographs import Photographs, find_data, held_photographs, some_training
+from carray.export.verify import (
+    DEFAULT,
+    Answered,
+    Judged,
+    Tolerance,
+    ask_form,
+    ask_original,
+    check,
+    judge,
+)
+from carray.files import check_target
+from carray.inference.card import Card
+from carray.inference.inputs import find_package
+from carray.inference.predictor import Model, load_model
+from carray.json_file import JsonResult
+from carray.progress import silent
+from carray.runs_folder import RunsFolder
+from carray.typing import Progress
+
+MB = 10**6
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+NEEDS: dict[Form, tuple[str, ...]] = {
+    "onnx": ONNX,
+    "torch-export": (),
+    "openvino": (*ONNX, "openvino"),
+}
+
+
+@dataclass(frozen=True)
+class Export(JsonResult):
+    """What `export_model` wrote, and how it answers."""
+
+    model: str
+    to: Form
+    files: tuple[Path, ...]
+    """The model first."""
+    split: str
+    photographs: int
+    """Of that split, which it was judged on."""
+    opset: int | None
+    forms: tuple[Judged, ...]
+    """The original, then each form that was made."""
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def export_model(
+    model: str,
+    out: str | os.PathLike[str],
+    *,
+    to: str = "onnx",
+    int8: bool = False,
+    tolerance: Tolerance = DEFAULT,
+    data: str | Path | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Export:
+    """Write a model package as one graph, from decoded images to calibrated probabilities.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        out: the file to write.
+        to: `onnx`, `torch-export` or `openvino`.
+        int8: 8-bit weights and activations, calibrated on training photographs.
+        tolerance: how far its answers on the blend photographs may be from the original's.
+        data: the model's data set, where it isn't where its study had it.
+        runs: the runs folder.
+        progress: shows how far the photographs are.
+
+    Raises:
+        ConfigError: `to` or `out` is none that can be written, or a library is missing.
+        RecordError: there is no such model.
+        DataError: its photographs are gone.
+        ExportError: the answers differ; nothing is left at `out`.
+    """
+    start, target = time.monotonic(), Path(out)
+    form = _checked(to, target, int8)
+    package = find_package(RunsFolder.at(runs), model)
+    card = Card.read(package / "card.json")
+    manifest = find_data(RunsFolder.at(runs), card, data)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".carray-", dir=target.parent) as folder:
+        judges = _Judges(held_photographs(manifest), tolerance, progress)
+        aside = Path(folder) / target.name
+        _write(form, load_model(package, "cpu"), aside, manifest if int8 else None, judges)
+        files = _published(aside, target)
+    return Export(
+        *(card.name, form, files, judges.held.split, len(judges.held)),
+        None if form == "torch-export" else OPSET,
+        tuple(judges.rows),
+        _notes(card),
+        time.monotonic() - start,
+    )
+
+
+def _checked(to: str, out: Path, int8: bool) -> Form:
+    """Return the form that is asked for, once it is clear that it can be written."""
+    form: Form | None = next((each for each in SUFFIXES if each == to), None)
+    if form is None:
+        hint = did_you_mean(to, SUFFIXES) or f": it is one of {', '.join(SUFFIXES)}"
+        raise ConfigError(f"--to {to!r} is no form of a model{hint}")
+    if int8 and form == "torch-export":
+        raise ConfigError("--int8 needs --to onnx or openvino: drop it, or choose one of them")
+    if out.suffix != SUFFIXES[form]:
+        raise ConfigError(f"--out {out} must end in {SUFFIXES[form]} for --to {form}")
+    check_target(out)
+    for library in NEEDS[form]:
+        check_installed(library, "openvino" if library == "openvino" else "export")
+    return form
+
+
+class _Judges:
+    """Compare each form that is made with the original, and refuse one that differs."""
+
+    def __init__(self, held: Photographs, bound: Tolerance, progress: Progress) -> None:
+        self.held, self.bound, self.progress = held, bound, progress
+        self.rows: list[Judged] = []
+        self.side = 0
+        self._original: Answered | None = None
+
+    def hear(self, model: Model) -> None:
+        """Keep the original's answers; it is a row of its own."""
+        self.side = max(store_side(size) for size, _ in (m.geometry for m in model.members))
+        self._original = ask_original(model, self.held, self.progress)
+        parameters = sum(
+            p.numel() for member in model.members for p in member.classifier.state_dict().values()
+        )
+        self._add("original", self._original, 4 * parameters / MB)
+
+    def judge(self, name: str, form: Form, *files: Path) -> None:
+        """Compare a form; raises ExportError where it differs."""
+        answered = ask_form(open_form(form, files[0]), self.held, self.side, name, self.progress)
+        self._add(name, answered, sum(file.stat().st_size for file in files) / MB)
+        check(self.rows[-1], self.rows[0], self.held, self.bound)
+
+    def _add(self, name: str, answered: Answered, mb: float) -> None:
+        assert self._original is not None
+        self.rows.append(judge(name, answered, self._original, self.held.labels, mb))
+
+
+def _write(
+    form: Form, model: Model, file: Path, quantised_on: Manifest | None, judges: _Judges
+) -> None:
+    """Write `file`, in steps that are judged one by one."""
+    judges.hear(model)
+    with judges.progress("tracing the graph", 1) as advance:
+        program = trace(ModelGraph(model))
+        advance(1)
+    about = metadata_of(model.card, judges.side)
+    if form == "torch-export":
+        write_torch_export(program, about, file)
+        judges.judge(form, form, file)
+        return
+    plain = file.with_name("float32.onnx")
+    write_onnx(program, about, plain)
+    judges.judge("onnx", "onnx", plain)
+    if quantised_on:
+        training = some_training(quantised_on, CALIBRATION_IMAGES)
+        plain, source = file.with_name("int8.onnx"), plain
+        write_int8(source, plain, training, judges.side, judges.progress)
+        judges.judge("onnx, int8", "onnx", plain)
+    if form == "onnx":
+        plain.replace(file)
+        return
+    write_openvino(plain, file)
+    name = "openvino, int8" if quantised_on else "openvino"
+    judges.judge(name, form, file, file.with_suffix(".bin"))
+
+
+def _published(aside: Path, target: Path) -> tuple[Path, ...]:
+    """Move what has been judged to where it was asked for; return the files."""
+    weights = aside.with_suffix(".bin")
+    if weights.exists():
+        weights.replace(target.with_suffix(".bin"))
+    aside.replace(target)
+    if target.suffix == ".onnx":
+        return target, write_example(target)
+    return (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,)
+
+
+def _notes(card: Card) -> tuple[str, ...]:
+    if card.crop != "box":
+        return ()
+    grown = f", grown by {card.margin:g} of its sides" if card.margin else ""
+    return (f"it was trained on images cut to their boxes{grown}: cut images before you ask it",)

@@ -1,0 +1,108 @@
+"""A model package as one module: decoded images in, calibrated probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from carray.data.pixels.augmentation import View
+from carray.data.pixels.store import store_side
+from carray.export.resampling import Square, ViewTaps
+from carray.inference.predictor import Geometry, Member, Model
+from carray.predictions.averaging import TINY, AverageOf
+from carray.predictions.combination import Combination
+
+
+class ModelGraph(nn.Module):
+    """Images (N, H, W, 3), uint8 RGB of one size, to probabilities (N, classes).
+
+    Resizing, views, normalisation, weights, the average and the temperature are all inside.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.combination = model.card.combination
+        self.geometries: list[Geometry] = list(
+            dict.fromkeys(member.geometry for member in model.members)
+        )
+        self.squares = nn.ModuleList(Square(store_side(s), fit) for s, fit in self.geometries)
+        self.members = nn.ModuleList(
+            _MemberGraph(member, self.combination) for member in model.members
+        )
+        self.square_of = [self.geometries.index(member.geometry) for member in model.members]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probabilities."""
+        squares = [square(images) for square in self.squares]
+        log_ps = [
+            member(squares[place])
+            for member, place in zip(self.members, self.square_of, strict=True)
+        ]
+        average = self.combination.average
+        merged = _averaged(log_ps, average.weights, average.space)
+        return torch.softmax(merged / average.temperature, dim=1)
+
+
+class _MemberGraph(nn.Module):
+    """Squares (N, 3, side, side) to log-probabilities (N, classes), merged over the views."""
+
+    def __init__(self, member: Member, combination: Combination) -> None:
+        super().__init__()
+        self.tta = combination.views
+        size, _ = member.geometry
+        self.views = nn.ModuleList(_ViewGraph(size, view, member) for view in self.tta.views)
+        self.classifier = member.classifier
+        for module in self.classifier.modules():
+            _fix_counts(module)
+
+    def forward(self, square: Tensor) -> Tensor:
+        log_ps = [torch.log_softmax(self.classifier(view(square)), dim=1) for view in self.views]
+        return _averaged(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.tta.space)
+
+
+class _ViewGraph(nn.Module):
+    """One view of squares (N, 3, side, side), normalised: (N, 3, size, size)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, size: int, view: View, member: Member) -> None:
+        super().__init__()
+        self.taps = ViewTaps(store_side(size), size, view)
+        self.register_buffer("scale", member.numerics.scale)
+        self.register_buffer("shift", member.numerics.shift)
+
+    def forward(self, square: Tensor) -> Tensor:
+        normalised: Tensor = self.taps(square) * self.scale + self.shift
+        return normalised
+
+
+def _fix_counts(module: nn.Module) -> None:
+    """Make a fitted head's counts part of the graph: how deep trees are, how many neighbours."""
+    for name, value in list(module.named_buffers(recurse=False)):
+        if name in ("depth", "neighbours") and value.ndim == 0:
+            delattr(module, name)
+            setattr(module, name, int(value))
+
+
+def _averaged(log_ps: Sequence[Tensor], weights: Sequence[float], space: AverageOf) -> Tensor:
+    """Return what `carray.predictions.averaging.average_log_p` returns, of tensors."""
+    if len(log_ps) == 1:
+        return log_ps[0]
+    if space == "logit":
+        return torch.log_softmax(_summed(log_ps, weights), dim=1)
+    total = _summed([log_p.exp() for log_p in log_ps], weights)
+    if space == "vote":
+        classes = log_ps[0].shape[1]
+        votes = [nn.functional.one_hot(log_p.argmax(dim=1), classes) for log_p in log_ps]
+        total = (total + len(log_ps) * _summed(votes, weights)) / (len(log_ps) + 1)
+    return total.clamp(min=float(TINY)).log()
+
+
+def _summed(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total = total + value * weight
+    return total

@@ -1,0 +1,119 @@
+"""An export gives the model's answers, says so with figures, and runs without carray or torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carray.errors import ConfigError, ExportError, RecordError
+from carray.export.export import export_model
+from carray.export.graph import ModelGraph
+from carray.export.photographs import find_data, held_photographs
+from carray.export.verify import Answered, Tolerance, check, judge
+from carray.inference.package import write_package
+from carray.inference.predictor import load_model
+from carray.predictions.averaging import AverageOf, WeightedAverage
+from carray.predictions.combination import Combination
+from carray.predictions.views import Tta, parse_views
+from carray.reports.export import export_lines
+from carray.runs_folder import RunsFolder
+from tests.trained import Trained
+
+WITHOUT_TORCH = """
+import runpy, sys
+sys.modules |= dict.fromkeys(("torch", "carray", "onnx"))  # None: importing them fails
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def package_of(trained: Trained, folder: Path, space: AverageOf, views: str | None) -> Path:
+    trials = [trained.study.trial(number) for number in (0, 1)]
+    tta = Tta(views, "logit", parse_views(views)) if views else None
+    average = WeightedAverage((0, 1), (0.7, 0.3), space, temperature=1.3)
+    write_package(folder, trained.study.record(), trials, Combination(average, "toy", tta))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("space", "views"), [("probability", None), ("logit", "flip"), ("vote", "five_scales")]
+)
+def test_the_graph_is_the_model(
+    trained: Trained, tmp_path: Path, space: AverageOf, views: str | None
+) -> None:
+    model = load_model(package_of(trained, tmp_path / "toy", space, views), "cpu")
+    manifest = find_data(RunsFolder.at(trained.runs), model.card, None)
+    held = held_photographs(manifest)
+    images = list(held.read(10**6))
+    expected = model.predict(images)
+    graph = ModelGraph(model).eval()
+    with torch.inference_mode():
+        own = [graph(torch.tensor(image)[None]).numpy() for image in images]
+    assert np.abs(np.concatenate(own) - expected).max() < 0.01
+
+
+def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:
+    package = tmp_path / "toy"
+    write_package(package, trained.study.record(), [trained.study.trial(0)])
+    out = tmp_path / "there" / "toy.onnx"
+    done = export_model(str(package), out, runs=trained.runs)
+    original, onnx = done.forms
+    assert onnx.agreement == 1.0
+    assert onnx.largest < 0.01
+    assert abs(onnx.log_loss - original.log_loss) < 0.005
+    assert sorted(file.name for file in out.parent.iterdir()) == ["toy.onnx", "toy_example.py"]
+    photograph = held_photographs(trained.manifest).paths[0]
+    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1]), str(photograph)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    model = load_model(package, "cpu")
+    p = model.predict(photograph)[0]
+    path, name, best = said.splitlines()[0].split("\t")
+    assert (path, name) == (str(photograph), model.classes[int(p.argmax())])
+    assert float(best) == pytest.approx(p.max(), abs=0.01)
+    assert str(trained.data).encode() not in out.read_bytes()
+    text = "\n".join(export_lines(done))
+    assert "opset 20" in text
+    assert f"python {done.files[1]}" in text
+    assert json.dumps(done.as_dict())
+
+
+def answered(p: list[list[float]]) -> Answered:
+    return Answered(np.array(p, np.float32), (0.001,) * len(p))
+
+
+def test_an_export_that_differs_is_refused(trained: Trained) -> None:
+    held = held_photographs(trained.manifest)
+    two = replace(held, rows=held.rows[:2])
+    original = answered([[0.6, 0.4], [0.3, 0.7]])
+    labels = np.array([0, 1])
+    first = judge("original", original, original, labels, 1.0)
+    near = judge("onnx", answered([[0.601, 0.399], [0.3, 0.7]]), original, labels, 1.0)
+    check(near, first, two, Tolerance())
+    turned = judge("onnx, int8", answered([[0.4, 0.6], [0.3, 0.7]]), original, labels, 0.3)
+    with pytest.raises(ExportError, match=r"of 2 blend photographs 1 have another .*0\.2000"):
+        check(turned, first, two, Tolerance())
+    check(turned, first, two, Tolerance(agreement=0.5, log_loss=1.0))
+    shifted = judge("onnx", answered([[0.9, 0.1], [0.3, 0.7]]), original, labels, 1.0)
+    with pytest.raises(ExportError, match=r"log-loss 0\.\d+ for "):
+        check(shifted, first, two, Tolerance())
+
+
+def test_what_can_not_be_written_is_told_before_the_work(trained: Trained, tmp_path: Path) -> None:
+    def export(out: str, to: str, int8: bool = False, model: str = "single/0000") -> None:
+        export_model(model, tmp_path / out, to=to, int8=int8, runs=trained.runs)
+
+    with pytest.raises(ConfigError, match=r"must end in \.onnx for --to onnx"):
+        export("toy.pt", "onnx")
+    with pytest.raises(ConfigError, match="did you mean 'onnx'"):
+        export("toy.onnx", "onxx")
+    with pytest.raises(ConfigError, match="--int8 needs --to onnx or openvino"):
+        export("toy.pt2", "torch-export", int8=True)
+    with pytest.raises(RecordError, match="there is no model 'nosuch'"):
+        export("toy.onnx", "onnx", model="nosuch")
