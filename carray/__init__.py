@@ -23,6 +23,7 @@ _HOMES = {
     "compare_sides": "carray.analysis.compare_pair",
     "compare_trials": "carray.analysis.compare_trials",
     "draw_confusion": "carray.reports.confusion",
+    "evaluate": "carray.analysis.evaluation",
     "explain": "carray.analysis.explain",
     "export_features": "carray.inference.features",
     "load_model": "carray.inference.predictor",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from carray.analysis.compare_pair import compare_sides as compare_sides
     from carray.analysis.compare_trials import compare_trials as compare_trials
     from carray.analysis.cross_validation import assemble_folds as assemble_folds
+    from carray.analysis.evaluation import evaluate as evaluate
     from carray.analysis.explain import explain as explain
     from carray.analysis.label_errors import write_label_issues as write_label_issues
     from carray.api import Study as Study

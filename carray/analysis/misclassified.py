@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from carray.data.label_parts import LabelParts
 from carray.data.manifest import Manifest
 from carray.json_file import JsonResult
+from carray.predictions.levels import LevelScore, level_scores, mistake_kind
 from carray.predictions.statistics import Interval, accuracy_interval
 from carray.typing import Float32s, Labels, Rows
 
 COLUMNS = ("image", "true", "predicted", "confidence", "true_probability", "true_rank", "path")
+WRONG_IN = "wrong_in"  # a further column, where class names have parts
 SHOWN_PAIRS = 10
 
 
@@ -32,6 +35,8 @@ class MisclassifiedImage:
     true_probability: float
     true_rank: int
     """1-based place of the true class."""
+    wrong_in: str = ""
+    """The coarsest part of the name that is wrong, as in `make`; "" where names have no parts."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,22 @@ class ErrorAnalysis(JsonResult):
     pairs: tuple[ConfusedPair, ...]
     """Most frequent first."""
     models_that_opened_test: int
+    levels: tuple[LevelScore, ...] = ()
+    """By make, model and so on; () where class names don't tell."""
+    wrong_otherwise: int = 0
+    """Mistakes between names that differ in no part, or couldn't be read."""
+    notes: tuple[str, ...] = ()
     sheet: Path | None = None
     table: Path | None = None
 
 
 def find_misclassified(
-    model: str, manifest: Manifest, split: str, log_p: Float32s, opened: int
+    model: str,
+    manifest: Manifest,
+    split: str,
+    log_p: Float32s,
+    opened: int,
+    parts: LabelParts | None = None,
 ) -> ErrorAnalysis:
     """Return the mistakes in log-probabilities (images of the split, classes)."""
     rows = manifest.rows(split)
@@ -73,24 +88,33 @@ def find_misclassified(
     counts = Counter(zip(labels[wrong].tolist(), picks[wrong].tolist(), strict=True))
     of = np.bincount(labels, minlength=len(manifest.classes))
     names = manifest.classes
+    levels, otherwise = level_scores(parts, picks, labels) if parts else ((), 0)
     return ErrorAnalysis(
         model=model,
         split=split,
         images=len(rows),
         accuracy=accuracy_interval(picks == labels),
         mistakes=tuple(
-            _misclassified(manifest, rows, labels, log_p, place) for place in order.tolist()
+            _misclassified(manifest, rows, labels, log_p, place, parts) for place in order.tolist()
         ),
         pairs=tuple(
             ConfusedPair(names[true], names[taken_for], count, int(of[true]))
             for (true, taken_for), count in sorted(counts.items(), key=lambda item: -item[1])
         ),
         models_that_opened_test=opened,
+        levels=levels,
+        wrong_otherwise=otherwise,
+        notes=tuple(parts.notes()) if parts else (),
     )
 
 
 def _misclassified(
-    manifest: Manifest, rows: Rows, labels: Labels, log_p: Float32s, place: int
+    manifest: Manifest,
+    rows: Rows,
+    labels: Labels,
+    log_p: Float32s,
+    place: int,
+    parts: LabelParts | None,
 ) -> MisclassifiedImage:
     own, predicted = log_p[place], int(log_p[place].argmax())
     true = int(labels[place])
@@ -104,4 +128,5 @@ def _misclassified(
         confidence=float(np.exp(own[predicted])),
         true_probability=float(np.exp(own[true])),
         true_rank=int((own > own[true]).sum()) + 1,
+        wrong_in=mistake_kind(parts, true, predicted) if parts else "",
     )

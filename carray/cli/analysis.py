@@ -12,6 +12,7 @@ from carray.cli.log import log_on_stdout
 from carray.cli.shared import (
     DataArgument,
     JsonOption,
+    LabelPartsOption,
     ModelArgument,
     RunsOption,
     StudyOption,
@@ -95,12 +96,14 @@ def errors(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("errors"),
     split: Annotated[str, typer.Option(help="Whose images: test, blend, val or train.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="Mistakes on the sheet.")] = 12,
+    label_parts: LabelPartsOption = "auto",
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model gets wrong, each image beside examples of both classes: a PNG and a CSV.
 
-    The most confident mistakes come first. Looking at test is recorded.
+    The most confident mistakes come first, told apart as wrong make, model, body or year where
+    class names say these. Looking at test is recorded.
 
     [dim]Examples:[/]
 
@@ -112,7 +115,14 @@ def errors(
     from carray.reports.misclassified import misclassified_lines, write_misclassified
 
     found = write_misclassified(
-        model, data, out, split=split, shown=count, runs=runs, progress=progress
+        model,
+        data,
+        out,
+        split=split,
+        shown=count,
+        label_parts=label_parts,
+        runs=runs,
+        progress=progress,
     )
     emit(found, misclassified_lines, as_json)
 

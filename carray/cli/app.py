@@ -16,6 +16,7 @@ from carray.cli import (
     demo,
     doctor,
     ensemble,
+    evaluate,
     folds,
     look,
     pictures,
@@ -47,8 +48,7 @@ GUESSES = {
     "best": "`carray leaderboard --top 1`",
     "prepare": "`carray data prepare SOURCE --out DIR`",
     "check": "`carray doctor` looks a machine or a cluster over, `carray space check FILE` a space",
-    "test": "`carray ensemble` measures a study's best on test, `carray compare` its models",
-    "evaluate": "`carray ensemble` measures a study's best on test, `carray compare` its models",
+    "test": "`carray evaluate MODEL --split test` judges a model, `carray compare` several",
 }
 
 
@@ -166,6 +166,7 @@ app.command(rich_help_panel=LOOK)(pictures.explain)
 app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(rich_help_panel=MODELS)(serving.export)
+app.command(rich_help_panel=MODELS)(evaluate.evaluate)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
 app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)

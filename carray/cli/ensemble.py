@@ -9,6 +9,7 @@ import typer
 
 from carray.cli.shared import (
     JsonOption,
+    LabelPartsOption,
     ModelArgument,
     RunsOption,
     StudyOption,
@@ -149,6 +150,17 @@ def predict(
             help="A sample submission: its columns (a category, or one a class), ids and order."
         ),
     ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer by make, model, generation, body or year; auto: as deep as is sure."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Calibrated probability from which a level is sure; default: 0.8."),
+    ] = None,
+    label_parts: LabelPartsOption = "auto",
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,7 +173,10 @@ def predict(
       carray predict autumn/0007 a.jpg b.jpg
 
       carray predict autumn-top3 test/ --sample sample_submission.csv --out submission.csv
+
+      carray predict autumn-top3 photos/ --level auto --threshold 0.8
     """
+    from carray.inference.level_answers import LevelRequest
     from carray.inference.predict import predict_to_csv
     from carray.progress import progress
     from carray.reports.ensemble import prediction_lines
@@ -174,6 +189,7 @@ def predict(
         submission=submission,
         probabilities=probabilities,
         sample=sample,
+        level=LevelRequest(level, threshold, label_parts) if level else None,
         runs=runs,
         progress=progress,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
 
 TrackOption = Annotated[
     bool,
@@ -16,8 +16,15 @@ TrackOption = Annotated[
 
 
 def confusion(
-    trial: Annotated[str, typer.Argument(help="STUDY/NUMBER, or a trial's folder.")],
+    trial: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="STUDY/NUMBER, or a model package (name or folder)."),
+    ],
     split: Annotated[str, typer.Option(help="val or blend.")] = "val",
+    by: Annotated[
+        str | None, typer.Option(help="make, model, generation, body or year; default: by class.")
+    ] = None,
+    label_parts: LabelPartsOption = "auto",
     out: Annotated[
         Path | None, typer.Option(help="The picture; default: in the trial's folder.")
     ] = None,
@@ -25,19 +32,23 @@ def confusion(
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a trial's confusion matrix: counts, shares, and the most frequent mistakes.
+    """Draw a confusion matrix: counts, shares, and the most frequent mistakes.
 
-    Made from the logits that the trial left, in a second. It goes to the trial's MLflow run too.
+    Made from the logits that trials left, in a second. A trial's goes to its MLflow run too.
 
     [dim]Examples:[/]
 
       carray confusion autumn/0017
 
       carray confusion single/0003 --split blend --out confusion.png
+
+      carray confusion autumn-top3 --by make
     """
     from carray.reports.confusion import draw_confusion
 
-    drawn = draw_confusion(trial, split=split, out=out, runs=runs, track=track)
+    drawn = draw_confusion(
+        trial, split=split, by=by, label_parts=label_parts, out=out, runs=runs, track=track
+    )
     lines = [f"{split} top-1 {drawn.top1:.4f}", f"picture: {drawn.picture}", drawn.note]
     emit(drawn, lambda _: filter(None, lines), as_json)
 

@@ -53,6 +53,14 @@ ModelArgument = Annotated[
     str, typer.Argument(help="A model package (name or folder), or a trial: STUDY/NUMBER.")
 ]
 
+LabelPartsOption = Annotated[
+    str,
+    typer.Option(
+        help="How class names are read: auto, a pattern such as "
+        r"'{make} {model}\[ {body}] {year}', or a table of class, make, model, body, year."
+    ),
+]
+
 
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
     """Read `NAME=VALUE` pairs; values as YAML 1.2 reads them (3e-4 is a float, `no` is text).

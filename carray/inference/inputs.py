@@ -43,8 +43,13 @@ def find_package(runs: RunsFolder, model: str) -> Path:
         return runs.whole(found)
     if "/" in model or (Path(model) / "record.json").exists():
         return _package_trial(runs, model)
+    raise unknown_model(runs, model)
+
+
+def unknown_model(runs: RunsFolder, model: str) -> RecordError:
+    """Return the error that nothing of this name predicts."""
     names = [package.name for package in packages(runs)]
-    raise RecordError(
+    return RecordError(
         f"there is no model {model!r} under {runs.shown}/models{did_you_mean(model, names)}; give "
         "a package's name or folder, or a trial as STUDY/NUMBER"
     )

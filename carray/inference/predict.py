@@ -15,6 +15,12 @@ from carray.errors import ConfigError, DataError
 from carray.files import check_target, write_csv
 from carray.inference.card import Card
 from carray.inference.inputs import ImageList, find_images, find_package
+from carray.inference.level_answers import (
+    LevelRequest,
+    level_answers,
+    level_rows,
+    temperature_of,
+)
 from carray.inference.package import is_measured
 from carray.inference.predictor import load_model
 from carray.inference.submission import (
@@ -69,6 +75,7 @@ def predict_to_csv(
     submission: bool = False,
     probabilities: bool = False,
     sample: str | Path | None = None,
+    level: LevelRequest | None = None,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> PredictedFile:
@@ -83,11 +90,12 @@ def predict_to_csv(
         probabilities: write a column for each class.
         sample: a sample submission: its columns, its ids, its order; with a column for each class
             (under the name that it had before merging, too) probabilities are written.
+        level: answer by make, model and so on, as deep as the model is sure.
         runs: the runs folder.
         progress: shows how far the images are.
 
     Raises:
-        ConfigError: `out` can't be written.
+        ConfigError: `out` can't be written, or class names don't tell the level.
         RecordError: there is no such model.
         DataError: there are no images or none can be read, an id of `sample` has none, or one of
             its columns is no class of the model, or the reverse.
@@ -104,6 +112,9 @@ def predict_to_csv(
         found = template.matched(found)
     card = Card.read(package / "card.json")
     columns = _columns(template, card, probabilities)
+    if level and (columns or submission or template):
+        raise ConfigError("--level goes without --submission, --probabilities and --sample")
+    reader = level.reader(card.classes) if level else None
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress, found.boxes)
     if not predicted.places:
@@ -111,12 +122,16 @@ def predict_to_csv(
         raise DataError(
             f"none of the {len(found.paths)} images can be read; {found.names[place]}: {why}"
         )
+    temperature, calibrated = temperature_of(runs_folder, package) if reader else (1.0, "")
     identity = template.identity if template else CATEGORY_COLUMNS[0]
     if columns:
         rows = probability_rows(found, predicted, identity, columns)
     elif submission or template:
         category = template.columns[0] if template else CATEGORY_COLUMNS[1]
         rows = category_rows(found, predicted, loaded.classes, (identity, category))
+    elif reader:
+        answers = level_answers(reader, predicted.probabilities, temperature)
+        rows = level_rows(found, predicted, loaded.classes, answers)
     else:
         rows = _top_rows(found, predicted, loaded.classes, min(top_k, len(loaded.classes)))
     write_csv(Path(out), list(rows[0]), (row.values() for row in rows))
@@ -131,6 +146,7 @@ def predict_to_csv(
             *_merge_notes(card),
             *_notes(card.crop, found),
             *found.readings,
+            *([calibrated, *reader.parts.notes()] if reader else []),
         ),
         time.monotonic() - start,
         tuple(rows),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from carray.data.label_parts import AUTO, LabelParts, read_label_parts
 from carray.drawing import font_file, matplotlib, save_png
 from carray.errors import ConfigError, RecordError
+from carray.inference.held_predictions import find_held_model, package_of
 from carray.predictions.logits import read_logits
 from carray.records import StudyFolder, TrialFolder
 from carray.reports.panels import GRID, INK, MUTED
 from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
+from carray.typing import Labels
 
 Counts = npt.NDArray[np.int64]  # (true class, predicted class)
 SPLITS = ("val", "blend")  # `test` is opened by what records it
@@ -36,6 +40,13 @@ class Confusion:
     classes: tuple[str, ...]
     counts: Counts
 
+    @classmethod
+    def count(cls, title: str, classes: Sequence[str], labels: Labels, answers: Labels) -> Self:
+        """Count answers, class indices, by the class that is true."""
+        counts = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(counts, (labels, answers), 1)
+        return cls(title, tuple(classes), counts)
+
     @property
     def shares(self) -> npt.NDArray[np.float64]:
         """Each row over its sum; a class without images has zeros."""
@@ -47,6 +58,22 @@ class Confusion:
     def top1(self) -> float:
         """Share of the images on the diagonal."""
         return float(np.trace(self.counts) / max(1, self.counts.sum()))
+
+    def grouped(self, parts: LabelParts | None, level: str) -> Confusion:
+        """Return how often each make, say, was taken for each.
+
+        Raises:
+            ConfigError: class names don't tell the level.
+        """
+        if parts is None or level not in parts.levels:
+            there = ", ".join(parts.levels) if parts else "no make, model or year"
+            raise ConfigError(
+                f"--by {level!r}: class names tell {there}; --label-parts says how they are read"
+            )
+        group_of, names = parts.groups(level)
+        counts = np.zeros((len(names), len(names)), np.int64)
+        np.add.at(counts, (np.asarray(group_of)[:, None], np.asarray(group_of)), self.counts)
+        return Confusion(f"{self.title}, by {level}", tuple(names), counts)
 
     def worst_block(self, size: int = BLOCK) -> list[int]:
         """Return the classes that are most confused with each other, in class order.
@@ -81,11 +108,7 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
         ConfigError: the split is none of `SPLITS`.
         RecordError: the trial left no logits on it, or its study no labels.
     """
-    if split not in SPLITS:
-        raise ConfigError(
-            f"--split {split!r} must be one of {', '.join(SPLITS)}; test is opened by "
-            "`carray errors`, `carray compare` and `carray ensemble`, which record it"
-        )
+    _check_split(split)
     record = trial.record()
     study = StudyFolder(trial.path.parent.parent)
     labels, classes = study.labels(split), study.record().classes
@@ -97,10 +120,16 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
         )
     if not len(labels):
         raise RecordError(f"study {record.study!r} has no {split} images to count")
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
     title = f"{record.name}, {record.config.backbone}: {len(labels)} {split} images"
-    return Confusion(title, classes, counts)
+    return Confusion.count(title, classes, labels, logits.argmax(axis=1))
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ConfigError(
+            f"--split {split!r} must be one of {', '.join(SPLITS)}; test is opened by "
+            "`carray errors`, `carray compare` and `carray ensemble`, which record it"
+        )
 
 
 @dataclass(frozen=True)
@@ -117,19 +146,23 @@ def draw_confusion(
     trial: str,
     *,
     split: str = "val",
+    by: str | None = None,
+    label_parts: str = AUTO,
     out: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] | None = None,
     track: bool = True,
 ) -> ConfusionPicture:
-    """Draw a trial's confusion matrix as one PNG, and put it beside the trial's run.
+    """Draw a model's confusion matrix as one PNG, and put it beside a trial's run.
 
     Up to `MOST_LABELLED` classes have names and numbers; of more, first words (makes) are marked,
     and the classes most confused with each other are drawn again, enlarged, with both.
 
     Args:
-        trial: `STUDY/NUMBER`, or a trial's folder.
+        trial: `STUDY/NUMBER`, a trial's folder, or a package's name or folder.
         split: val or blend.
-        out: a .png file; default: in the trial's folder.
+        by: `make`, `model` or another level that class names tell; None: by class.
+        label_parts: how class names are read, as `carray.data.label_parts` takes it.
+        out: a .png file; default: in the trial's, or the package's, folder.
         runs: the runs folder.
         track: put it beside the trial's run, where the tracking store has one.
 
@@ -138,15 +171,31 @@ def draw_confusion(
         RecordError: there is no such trial, or it left no logits on the split.
     """
     where = RunsFolder.at(runs)
-    folder = where.find_trial(trial)
-    file = Path(out).expanduser() if out else folder.path / f"confusion-{split}.png"
+    package = package_of(where, trial)
+    folder = package or where.find_trial(trial).path
+    name = f"confusion-{split}{f'-by-{by}' if by else ''}.png"
+    file = Path(out).expanduser() if out else folder / name
     if file.suffix.lower() != ".png":
         raise ConfigError(f"--out {file} must be a .png file")
-    found = read_confusion(folder, split)
+    if package:
+        found = _confusion_of_package(where, package, split)
+    else:
+        found = read_confusion(TrialFolder(folder), split)
+    if by:
+        found = found.grouped(read_label_parts(found.classes, label_parts), by)
     save_picture(found, file)
-    record = folder.record()
-    note = attach_or_warn(where, record.study, record.number, [file]) if track else ""
+    if package or not track:
+        return ConfusionPicture(file, found.top1, "")
+    record = TrialFolder(folder).record()
+    note = attach_or_warn(where, record.study, record.number, [file])
     return ConfusionPicture(file, found.top1, note)
+
+
+def _confusion_of_package(where: RunsFolder, package: Path, split: str) -> Confusion:
+    _check_split(split)
+    found = find_held_model(where, str(package)).predictions(split)
+    title = f"{found.model}: {len(found.labels)} {split} images"
+    return Confusion.count(title, found.classes, found.labels, found.log_p.argmax(axis=1))
 
 
 def save_picture(found: Confusion, file: Path) -> None:

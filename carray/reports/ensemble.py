@@ -169,7 +169,7 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
 
 def _shown(column: str, value: str) -> str:
     """Return a cell as a person reads it: the end of a long path, a probability's first digits."""
-    return f"{float(value):.3f}" if value and column.startswith("probability_") else value[-40:]
+    return f"{float(value):.3f}" if value and column.startswith("probability") else value[-40:]
 
 
 def prediction_lines(done: PredictedFile) -> list[str]:

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw, ImageOps
 
 from carray.analysis.misclassified import (
     COLUMNS,
+    WRONG_IN,
     ConfusedPair,
     ErrorAnalysis,
     MisclassifiedImage,
     find_misclassified,
 )
+from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.manifest import Manifest
 from carray.drawing import Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError
@@ -24,6 +26,7 @@ from carray.files import write_csv
 from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
+from carray.reports.levels import level_lines
 from carray.reports.sample_sheet import whole_image
 from carray.reports.table import interval_text, table
 from carray.runs_folder import RunsFolder
@@ -150,6 +153,7 @@ def write_misclassified(
     *,
     split: str = "test",
     shown: int = 12,
+    label_parts: str = AUTO,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> ErrorAnalysis:
@@ -161,6 +165,7 @@ def write_misclassified(
         out: the folder to write to.
         split: whose images; looking at `test` is recorded.
         shown: mistakes on the sheet, most confident first.
+        label_parts: how class names are read, as `carray.data.label_parts` takes it.
         runs: the runs folder.
         progress: shows how far the images are.
 
@@ -187,7 +192,8 @@ def write_misclassified(
     check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
     log_p = predict_rows(loaded, manifest, rows, progress)
     opened = record_model_access(where, loaded.card, manifest) if split == "test" else 0
-    found = find_misclassified(loaded.card.name, manifest, split, log_p, opened)
+    parts = read_label_parts(manifest.classes, label_parts)
+    found = find_misclassified(loaded.card.name, manifest, split, log_p, opened, parts)
     return _write(found, manifest, Path(out), shown)
 
 
@@ -197,10 +203,11 @@ def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> E
         (
             *(one.image, one.true, one.predicted, f"{one.confidence:.6f}"),
             *(f"{one.true_probability:.6f}", one.true_rank, one.path),
+            *([one.wrong_in] if found.levels else []),
         )
         for one in found.mistakes
     )
-    write_csv(table, COLUMNS, rows)
+    write_csv(table, (*COLUMNS, *([WRONG_IN] if found.levels else [])), rows)
     if not found.mistakes:
         return replace(found, table=table)
     sheet = out / "errors.png"
@@ -219,6 +226,8 @@ def misclassified_lines(found: ErrorAnalysis) -> list[str]:
         lines += ["", *table(PAIRS, islice(shown, SHOWN_PAIRS))]
         more = len(found.pairs) - SHOWN_PAIRS
         lines += [f"and {more} more pairs"] if more > 0 else []
+    if found.levels:
+        lines += ["", *level_lines(found.levels, found.wrong_otherwise), *found.notes]
     if found.models_that_opened_test:
         lines += ["", access_text(found.models_that_opened_test)]
     lines += [f"sheet: {found.sheet}"] if found.sheet else []
