@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 TRAIN_LOSS = "train/loss"
+TRAIN_TOP1 = "train/top1"  # of the images as they are trained on: augmented, with dropout
 VAL_LOG_LOSS = "val/log_loss"
 VAL_TOP1 = "val/top1"
 VAL_TOP5 = "val/top5"
 VAL_MACRO_F1 = "val/macro_f1"
 VAL_BALANCED_ACCURACY = "val/balanced_accuracy"  # mean over classes of the share that is right
+VAL_WORST_CLASS = "val/worst_class"  # share that is right of the class that is recognised least
 TRAIN_SKILL = "train/skill"  # 1 - loss over that of always saying the classes' shares; 0: chance
 VAL_SKILL = "val/skill"  # 1 - log-loss over that of always saying the classes' shares; 0: chance
 VAL_SPREAD = "val/prediction_spread"  # entropy of the predicted classes over the labels', from 0
@@ -25,12 +27,14 @@ LR = "lr"  # the first parameter group's learning rate at the end of the epoch
 
 EPOCH_METRICS = (
     TRAIN_LOSS,
+    TRAIN_TOP1,
     TRAIN_SKILL,
     VAL_LOG_LOSS,
     VAL_TOP1,
     VAL_TOP5,
     VAL_MACRO_F1,
     VAL_BALANCED_ACCURACY,
+    VAL_WORST_CLASS,
     VAL_SKILL,
     VAL_SPREAD,
     VAL_LOGIT_STD,

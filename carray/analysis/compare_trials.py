@@ -44,6 +44,10 @@ class ModelRow:
     top1: Interval
     images_per_second: float
     """In training, all ranks together; the median of its epochs. Compare on one machine only."""
+    seconds: float
+    """Of its training."""
+    peak_memory_gib: float
+    """Of the device; of the process where there is none. NaN in records without it."""
     only_right: int
     """Images that it got right and every other model wrong."""
     only_wrong: int
@@ -170,12 +174,21 @@ def _row(
         val_top1=record.best(metrics.VAL_TOP1),
         log_loss=scores.log_loss,
         top1=scores.top1,
-        images_per_second=_speed(record),
+        images_per_second=median_speed(record),
+        seconds=record.trained_seconds,
+        peak_memory_gib=peak_memory_gib(record),
         only_right=int((right & ~others.any(axis=0)).sum()),
         only_wrong=int((~right & others.all(axis=0)).sum()),
     )
 
 
-def _speed(record: TrialRecord) -> float:
+def peak_memory_gib(record: TrialRecord) -> float:
+    """Return the most of its epochs; NaN where none measured it."""
+    peaks = [row.get(metrics.PEAK_MEMORY_GIB, 0.0) for row in record.epochs]
+    return max(peaks, default=0.0) or math.nan
+
+
+def median_speed(record: TrialRecord) -> float:
+    """Return the median of its epochs' images a second; NaN without any."""
     speeds = [row.get(metrics.IMAGES_PER_SECOND, math.nan) for row in record.epochs]
     return float(np.median(speeds)) if speeds else math.nan

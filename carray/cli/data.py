@@ -127,6 +127,7 @@ def show(
     """Print images per class and split, and what was excluded and why."""
     from carray.data.manifest import Manifest
     from carray.data.summary import summarise
+    from carray.reports.class_statistics import statistics_lines
 
     manifest = Manifest.load(folder)
     if sheet is not None:
@@ -139,6 +140,7 @@ def show(
         lambda found: [
             *_head_lines(found),
             *_class_lines(found, all_classes),
+            *statistics_lines(found.class_statistics),
             *_flaw_lines(found, all_classes),
             *(["", f"sample sheet: {sheet}"] if sheet else []),
         ],

@@ -1,7 +1,8 @@
-"""`carray list`, `status`, `show`, `leaderboard`: what there is, without running anything."""
+"""`carray list`, `status`, `show`, `leaderboard`, `experiments`: what there is."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,10 +48,17 @@ def status(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOpti
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A study, a trial (STUDY/NUMBER), or a model.")],
+    name: Annotated[
+        str, typer.Argument(help="A study, a trial (STUDY/NUMBER), a model, or a backbone.")
+    ],
+    size: Annotated[
+        int | None, typer.Option(help="Side of a backbone's images, in pixels.")
+    ] = None,
     runs: RunsOption = None,
 ) -> None:
     """Show a study, a trial or a model: what it is made of and what it is worth.
+
+    Of a backbone: its layers, parameters and multiply-adds.
 
     [dim]Examples:[/]
 
@@ -59,11 +67,13 @@ def show(
       carray show autumn/0017
 
       carray show autumn-top3
+
+      carray show resnet50 --size 256
     """
     from carray.reports.listing import show_lines
     from carray.runs_folder import RunsFolder
 
-    for line in show_lines(RunsFolder.at(runs), name):
+    for line in show_lines(RunsFolder.at(runs), name, size):
         print(line)
 
 
@@ -89,3 +99,41 @@ def leaderboard(
         as_json,
         lambda folder: frame_of(folder).head(top).to_dict("records"),
     )
+
+
+def experiments(
+    study: StudyOption = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="text, csv or markdown; default: as --out ends, else text."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to a file (.csv, .md, .txt), not to the screen.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the table of experiments: cost, overfitting, and what each change brought.
+
+    Each trial is held against the earlier one whose configuration is nearest, image by image.
+
+    [dim]Examples:[/]
+
+      carray experiments autumn
+
+      carray experiments autumn --out experiments.md
+
+      carray experiments single --format csv
+    """
+    from carray.analysis.experiments import experiments_of
+    from carray.files import write_text
+    from carray.reports.experiments import FORMATS, format_of
+    from carray.runs_folder import RunsFolder
+
+    lines_of = FORMATS[format_of(form, out)]
+    found = experiments_of(RunsFolder.at(runs).find_study(study))
+    if out is not None:
+        write_text(out, "\n".join(lines_of(found)) + "\n")
+        print(f"{len(found.rows)} experiments: {out}")
+        return
+    emit(found, lines_of, as_json)

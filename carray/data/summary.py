@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel
 
 from carray.data.manifest import SPLITS, Manifest
+
+BARS = 8  # of the histogram, at most
+IMBALANCED = 3.0  # images of the largest class over those of the smallest
 
 
 class ClassCount(BaseModel):
@@ -27,6 +33,25 @@ class Exclusion(BaseModel):
     reason: str
 
 
+class ClassStatistics(BaseModel):
+    """How many images classes have, all splits together."""
+
+    mean: float
+    median: float
+    smallest: int
+    """Images of the class that has fewest."""
+    largest: int
+    ratio: float
+    """The largest over the smallest, in training; infinity where a class has no training image."""
+    histogram: list[tuple[int, int, int]]
+    """(from, to, classes): how many classes have that many images, both ends included."""
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """Say whether rare classes want attention."""
+        return self.ratio >= IMBALANCED
+
+
 class DataSummary(BaseModel):
     """A data folder in numbers; what `carray data show --json` prints."""
 
@@ -45,6 +70,7 @@ class DataSummary(BaseModel):
     """Groups of two or more included images, near-duplicates or boxes of one file; each is in one
     split and one fold."""
     classes: list[ClassCount]
+    class_statistics: ClassStatistics
     excluded: list[Exclusion]
     excluded_by_reason: dict[str, int]
     merged: dict[str, str]
@@ -72,11 +98,32 @@ def summarise(manifest: Manifest) -> DataSummary:
         folds=settings.folds,
         near_duplicate_groups=int((manifest.included["group"].value_counts() > 1).sum()),
         classes=classes,
+        class_statistics=class_statistics(classes),
         excluded=[Exclusion(image_id=i, label=label, reason=why) for i, label, why in rows],
         excluded_by_reason=dict(Counter(why.partition(":")[0] for _, _, why in rows)),
         merged=settings.merge,
         reading=settings.reading,
         notes=settings.notes,
+    )
+
+
+def class_statistics(classes: Sequence[ClassCount]) -> ClassStatistics:
+    """Return the statistics of classes, of which there is at least one."""
+    totals = np.array([one.total for one in classes])
+    trained = np.array([one.splits["train"] for one in classes])
+    width = max(1, -(-int(np.ptp(totals) + 1) // BARS))
+    lows = range(int(totals.min()), int(totals.max()) + 1, width)
+    bars = [
+        (low, low + width - 1, int(((totals >= low) & (totals < low + width)).sum()))
+        for low in lows
+    ]
+    return ClassStatistics(
+        mean=float(totals.mean()),
+        median=float(np.median(totals)),
+        smallest=int(totals.min()),
+        largest=int(totals.max()),
+        ratio=float(trained.max() / trained.min()) if trained.min() else math.inf,
+        histogram=bars,
     )
 
 

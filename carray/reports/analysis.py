@@ -12,6 +12,7 @@ from carray.analysis.cross_validation import CrossValidation
 from carray.ensemble.result import CHOSE_EPOCHS
 from carray.incremental.evaluate import AddedClass
 from carray.predictions.test_access import access_text
+from carray.progress import seconds_text
 from carray.reports.hints import runs_option, shown_path
 from carray.reports.table import table, table_row
 
@@ -20,7 +21,7 @@ SIDES = (":<4", ":<20.19", "trials:>7", "train images:>14", "top-1:>27.3f", "log
 CHANGES = ("<45", ">+27.3f", ">+27.3f")
 MODELS = ("trial:<6", "model:<23.22", "params:>8", "val loss:>10.4f", "top-1:>7.3f")
 ALONE = (
-    *("trial:<6", "model:<40.38", "images/s:>12,.0f"),
+    *("trial:<6", "model:<26.25", "time:>8", "GiB:>7.2f", "images/s:>10,.0f"),
     *("only it was right:>20", "only it was wrong:>20"),
 )
 FOLDS = (
@@ -73,7 +74,10 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
         for row in found.rows
     )
     alone = (
-        (row.trial[-4:], row.model, row.images_per_second, row.only_right, row.only_wrong)
+        (
+            *(row.trial[-4:], row.model, seconds_text(row.seconds), row.peak_memory_gib),
+            *(row.images_per_second, row.only_right, row.only_wrong),
+        )
         for row in found.rows
     )
     lines = [

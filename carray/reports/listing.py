@@ -83,8 +83,10 @@ def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def show_lines(runs: RunsFolder, name: str) -> list[str]:
-    """Return what `name` is: a trial (`STUDY/NUMBER`), a model package, or a study.
+def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> list[str]:
+    """Return what `name` is: a trial (`STUDY/NUMBER`), a model package, a study, or a backbone.
+
+    `image_size` is a backbone's alone.
 
     Raises:
         RecordError: it is none of these; the nearest name is told.
@@ -96,13 +98,27 @@ def show_lines(runs: RunsFolder, name: str) -> list[str]:
         other = f"there is a study of this name too: carray status --study {name}"
         return [*model_lines(package), *([other] if is_study else [])]
     if is_study:
-        return study_lines(runs.study(name))
+        return study_lines(runs.study(name), wide=False)
+    if lines := _backbone_lines(name, image_size):
+        return lines
     known = [study.path.name for study in runs.studies()]
     known += [folder.name for folder in packages(runs)]
     raise RecordError(
         f"there is no study and no model {name!r} under {runs.path}{did_you_mean(name, known)}; "
         "`carray list` names them, a trial is STUDY/NUMBER"
     )
+
+
+def _backbone_lines(name: str, image_size: int | None) -> list[str]:
+    """Return what a backbone is made of; nothing of a name that is none."""
+    from carray.models.registry import known_backbones, present_name  # imports torch
+
+    if present_name(name).partition(".")[0] not in known_backbones():
+        return []
+    from carray.models.summary import summarise_model
+    from carray.reports.model_summary import summary_lines
+
+    return summary_lines(summarise_model(name, image_size))
 
 
 def trial_lines(record: TrialRecord) -> list[str]:

@@ -27,6 +27,7 @@ BACKBONE_WIDTH = 17
 SHORT_HEADS = {metrics.VAL_BALANCED_ACCURACY: "balanced"}  # where a name is too wide
 INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
 MONEY_WIDTH = 9
+BY_CLASS = ("F1:>7.3f", "bal.:>7.3f", "worst:>6.3f")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class TrialRow:
     top5: float = math.nan
     macro_f1: float = math.nan
     balanced_accuracy: float = math.nan
+    worst_class: float = math.nan
+    """Share that is right of the class that is recognised least; NaN in records of before 0.2."""
 
     def value_in(self, metric: str) -> float:
         """Return the value of an objective, as in `val/top1`."""
@@ -97,14 +100,18 @@ def row_of(record: TrialRecord) -> TrialRow:
         top5=record.best(metrics.VAL_TOP5),
         macro_f1=record.best(metrics.VAL_MACRO_F1),
         balanced_accuracy=record.best(metrics.VAL_BALANCED_ACCURACY),
+        worst_class=record.best(metrics.VAL_WORST_CLASS),
     )
 
 
-def study_lines(folder: StudyFolder, rows: int = ROWS) -> list[str]:
-    """Return the study's table: how it ended, its best trials, and what to type next."""
+def study_lines(folder: StudyFolder, rows: int = ROWS, *, wide: bool = True) -> list[str]:
+    """Return the study's table: how it ended, its best trials, and what to type next.
+
+    `wide`: with the scores by class, in 100 columns and not 80.
+    """
     study, table = study_now(folder), study_table(folder)
     lines = [headline(study, table), ""]
-    lines += table_lines(table[:rows], study.metric)
+    lines += table_lines(table[:rows], study.metric, wide=wide)
     if len(table) > rows:
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
@@ -167,8 +174,8 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     return f"study {study.name} {stands}: {', '.join(counts) or 'no trials'}{took}{cost}"
 
 
-def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
-    """Return aligned lines, header first."""
+def table_lines(rows: Sequence[TrialRow], metric: str, *, wide: bool = True) -> list[str]:
+    """Return aligned lines, header first; `wide`: with the scores by class."""
     if not rows:
         return ["no trial has been recorded yet"]
     first = metric if metric != metrics.VAL_TOP1 else metrics.VAL_LOG_LOSS
@@ -180,18 +187,18 @@ def table_lines(rows: Sequence[TrialRow], metric: str) -> list[str]:
     width = BACKBONE_WIDTH - (MONEY_WIDTH if currency else 0)
     columns = (
         *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>8.2g", "best/epochs:>12"),
-        *(f"{left}:>10.4f", f"{top1}:>8.4f", "time:>7"),
+        *(f"{left}:>10.4f", f"{top1}:>8.4f", *(BY_CLASS if wide else ()), "time:>7"),
         *([f"{currency}:>{MONEY_WIDTH}.3f"] if currency else []),
     )
     cells = (
-        _cells(row, first, width) + ((row.cost and row.cost.money,) if currency else ())
+        _cells(row, first, width, wide) + ((row.cost and row.cost.money,) if currency else ())
         for row in rows
     )
     header, *lines = table(columns, cells)
     return [header, "-" * len(header), *lines]
 
 
-def _cells(row: TrialRow, metric: str, width: int) -> tuple[object, ...]:
+def _cells(row: TrialRow, metric: str, width: int, wide: bool) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
@@ -200,7 +207,9 @@ def _cells(row: TrialRow, metric: str, width: int) -> tuple[object, ...]:
         backbone = backbone[: width - 2] + "…"
     return (
         *(f"{row.number:04d}", state, backbone, row.lr, f"{row.best_epoch or '-'}/{row.epochs}"),
-        *(_short(row.value_in(metric)), _short(row.top1), seconds_text(row.seconds)),
+        *(_short(row.value_in(metric)), _short(row.top1)),
+        *((row.macro_f1, row.balanced_accuracy, row.worst_class) if wide else ()),
+        seconds_text(row.seconds),
     )
 
 

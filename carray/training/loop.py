@@ -35,6 +35,8 @@ class EpochTrainStats:
     """What one epoch of training was, over all ranks."""
 
     loss: float
+    top1: float
+    """Of the images as they were trained on; of mixed ones, for the class that weighs most."""
     images: int
     steps: int
     """Of the optimizer."""
@@ -68,15 +70,16 @@ def train_one_epoch(
     watch = _LossWatch(live.numerics.device, ranks, epoch)
     for index, batch in enumerate(loader):
         set_lr(live.optimizer, steps.lr_factor(index))
-        loss = _forward_backward(live, model, batch, steps, index)
+        loss, right = _forward_backward(live, model, batch, steps, index)
         if steps.ends_window(index):
             _optimizer_step(live)
-        watch.add(loss, len(batch), float(live.optimizer.param_groups[0]["lr"]))
+        watch.add(loss, right, len(batch), float(live.optimizer.param_groups[0]["lr"]))
         memory.sample()
         on_batch(len(batch) * ranks.world_size)
-    mean_loss, images = watch.finish()
+    mean_loss, top1, images = watch.finish()
     return EpochTrainStats(
         loss=mean_loss,
+        top1=top1,
         images=images,
         steps=steps.per_epoch,
         seconds=time.perf_counter() - start,
@@ -193,8 +196,8 @@ class _Steps:
 
 def _forward_backward(
     live: LiveTrial, model: nn.Module, batch: Batch | FeatureBatch, steps: _Steps, index: int
-) -> Tensor:
-    """Add one batch's gradient; return its loss, a scalar on the device."""
+) -> tuple[Tensor, Tensor]:
+    """Add one batch's gradient; return its loss and its right answers, scalars on the device."""
     inputs, targets = _inputs(live, batch)
     no_sync = None if steps.ends_window(index) else getattr(model, "no_sync", None)
     with no_sync() if no_sync else nullcontext():
@@ -203,7 +206,8 @@ def _forward_backward(
         loss = live.loss(logits, targets)
         share = live.scaler.scale(loss / steps.window_size(index))
         share.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+    right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
+    return loss.detach(), right
 
 
 def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
@@ -235,14 +239,16 @@ class _LossWatch:
 
     def __init__(self, device: torch.device, ranks: Ranks, epoch: int) -> None:
         self._device, self._ranks, self._epoch = device, ranks, epoch
-        self._sum = torch.zeros(2, dtype=torch.float64, device=device)  # loss x images, images
+        # loss x images, images, right
+        self._sum = torch.zeros(3, dtype=torch.float64, device=device)
         self._recent: list[Tensor] = []
         self._lrs: list[float] = []
         self._checked = 0
 
-    def add(self, loss: Tensor, images: int, lr: float) -> None:
+    def add(self, loss: Tensor, right: Tensor, images: int, lr: float) -> None:
         self._sum[0] += loss.double() * images
         self._sum[1] += images
+        self._sum[2] += right
         self._recent.append(loss)
         self._lrs.append(lr)
         if len(self._recent) == CHECK_EVERY_STEPS:
@@ -262,9 +268,9 @@ class _LossWatch:
         self._checked += len(self._recent)
         self._recent, self._lrs = [], []
 
-    def finish(self) -> tuple[float, int]:
-        """Return the mean loss over all ranks' images, and how many these are."""
+    def finish(self) -> tuple[float, float, int]:
+        """Return mean loss and top-1 over all ranks' images, and how many these are."""
         if self._recent:
             self._check()
-        total, images = self._ranks.all_sum(self._sum).tolist()
-        return total / images, int(images)
+        total, images, right = self._ranks.all_sum(self._sum).tolist()
+        return total / images, right / images, int(images)

@@ -352,6 +352,7 @@ def _row_of(
 ) -> EpochRow:
     return {
         metrics.TRAIN_LOSS: trained.loss,
+        metrics.TRAIN_TOP1: trained.top1,
         metrics.TRAIN_SKILL: 1 - trained.loss / live.chance_loss,
         **scores,
         metrics.IMAGES_PER_SECOND: trained.images / trained.seconds,

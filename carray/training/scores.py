@@ -63,6 +63,7 @@ class ScoreSums:
             metrics.VAL_TOP5: top5 / images,
             metrics.VAL_MACRO_F1: self._macro_f1(),
             metrics.VAL_BALANCED_ACCURACY: self._balanced_accuracy(),
+            metrics.VAL_WORST_CLASS: self._worst_class(),
             metrics.VAL_SKILL: 1 - log_loss / images / there,
             metrics.VAL_SPREAD: _entropy(self._by_class(1)) / there,
             metrics.VAL_LOGIT_STD: self._logit_std(),
@@ -76,9 +77,14 @@ class ScoreSums:
 
     def _balanced_accuracy(self) -> float:
         """Average over the classes that are there the share of their images that is right."""
+        return float(self._recalls().mean())
+
+    def _worst_class(self) -> float:
+        return float(self._recalls().min())
+
+    def _recalls(self) -> Tensor:
         right, there = self._by_class(0), self._by_class(2)
-        seen = there > 0
-        return float((right[seen] / there[seen]).mean())
+        return right[there > 0] / there[there > 0]
 
     def _logit_std(self) -> float:
         """Average over classes the standard deviation over images: 0 if images make no odds."""

@@ -185,9 +185,11 @@ def _row(
     scores = ScoreSums(num_classes, torch.device("cpu"))
     scores.add(logits["val"], torch.from_numpy(labels["val"]))
     train = F.cross_entropy(logits["train"].float(), torch.from_numpy(labels["train"]))
+    right = logits["train"].argmax(dim=1) == torch.from_numpy(labels["train"])
     images = sum(map(len, labels.values()))
     return {
         metrics.TRAIN_LOSS: float(train),
+        metrics.TRAIN_TOP1: float(right.float().mean()),
         **scores.reduced(SoloRanks()),
         metrics.IMAGES_PER_SECOND: images / seconds,
         metrics.EPOCH_SECONDS: seconds,

@@ -1,0 +1,36 @@
+"""How many images classes have, as lines: mean, ends, a histogram, and whether it is uneven."""
+
+from __future__ import annotations
+
+import math
+
+from carray.data.summary import ClassStatistics
+
+BAR = 40  # letters of the longest
+CURE = (
+    "loss.class_weights, class_sampling or loss.logit_adjustment give rare classes more weight, "
+    "and val/macro_f1 or val/balanced_accuracy judge all alike"
+)
+
+
+def statistics_lines(found: ClassStatistics) -> list[str]:
+    """Return what a person should know, as lines of at most 100 columns."""
+    most = max(count for _, _, count in found.histogram)
+    lines = [
+        "",
+        f"images a class: mean {found.mean:.1f}, median {found.median:g}, from {found.smallest} to "
+        f"{found.largest}",
+    ]
+    for low, high, count in found.histogram:
+        bar = "#" * -(-BAR * count // most)
+        lines.append(f"  {low if low == high else f'{low}-{high}':>11}  {count:>4}  {bar}".rstrip())
+    if found.is_imbalanced:
+        ratio = "no training image" if math.isinf(found.ratio) else f"{found.ratio:.1f} : 1"
+        lines += [f"the classes are imbalanced in training ({ratio}):", *_wrapped(CURE)]
+    return lines
+
+
+def _wrapped(text: str) -> list[str]:
+    from textwrap import wrap
+
+    return wrap(text, 96, initial_indent="  ", subsequent_indent="  ")

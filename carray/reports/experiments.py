@@ -1,0 +1,125 @@
+"""The table of experiments as text, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from carray.analysis.experiments import Experiment, Experiments
+from carray.errors import ConfigError
+from carray.progress import seconds_text
+from carray.reports.table import interval_text, table
+
+WIDTH = 100
+TRIALS = (
+    *("trial:<6", "backbone:<19.17", "time:>7", "params:>8", "GiB:>6.2f", "img/s:>7,.0f"),
+    *("loss train:>11.3f", "val:>7.3f", "top-1 train:>12.3f", "val:>6.3f", "gap:>+7.3f"),
+)
+COLUMNS = (
+    *("trial", "state", "backbone", "epochs", "seconds", "parameters", "peak_memory_gib"),
+    *("images_per_second", "train_loss", "val_loss", "train_top1", "val_top1", "gap", "macro_f1"),
+    *("balanced_accuracy", "worst_class", "against", "changes", "gain", "gain_low", "gain_high"),
+    "verdict",
+)
+NOTE = (
+    "gap: top-1 in training (of augmented images) less that on val. Each trial is held against the "
+    "earlier one whose configuration is nearest: log-loss on the same val images, 95 %; what "
+    "another seed would change is not in it"
+)
+
+
+def experiment_lines(found: Experiments) -> list[str]:
+    """Return two lines a trial: its figures, then what changed and whether that helped."""
+    heads = table(TRIALS, (_cells(row) for row in found.rows))
+    lines = [heads[0], "-" * len(heads[0])]
+    for line, row in zip(heads[1:], found.rows, strict=True):
+        lines.append(line)
+        if row.against:
+            lines += wrap(_told(row), WIDTH, initial_indent="      ", subsequent_indent="        ")
+    return [*lines, "", *wrap(NOTE, WIDTH)]
+
+
+def _cells(row: Experiment) -> tuple[object, ...]:
+    millions = None if row.parameters is None else f"{row.parameters / 1e6:.2f} M"
+    return (
+        *(row.trial[-4:], row.backbone, seconds_text(row.seconds), millions, row.peak_memory_gib),
+        *(row.images_per_second, row.train_loss, row.val_loss, row.train_top1, row.val_top1),
+        row.gap,
+    )
+
+
+def _told(row: Experiment) -> str:
+    gain = f"{interval_text(row.gain, '+.3f')}, {row.verdict}: " if row.gain else ""
+    return f"{gain}against {row.against[-4:]}: {changes_text(row.changes)}"
+
+
+def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return `optimizer.lr 0.001 -> 0.0003, ...`."""
+    words = (f"{name} {_text(then)} -> {_text(now)}" for name, (then, now) in changes.items())
+    return ", ".join(words) or "nothing"
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def experiment_rows(found: Experiments) -> list[list[object]]:
+    """Return a row a trial, in the order of `COLUMNS`; what is unknown is empty."""
+    return [[_plain(_value(row, name)) for name in COLUMNS] for row in found.rows]
+
+
+def _value(row: Experiment, name: str) -> object:
+    if name == "changes":
+        return changes_text(row.changes) if row.against else ""
+    if name.startswith("gain"):
+        part = name.removeprefix("gain").lstrip("_") or "value"
+        return getattr(row.gain, part) if row.gain else ""
+    return getattr(row, name)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.5g}"
+    return "" if value is None else value
+
+
+def experiments_csv(found: Experiments) -> list[str]:
+    """Return the table as lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *experiment_rows(found)])
+    return text.getvalue().splitlines()
+
+
+def experiments_markdown(found: Experiments) -> list[str]:
+    """Return the table as lines of Markdown."""
+    rule = ["---" for _ in COLUMNS]
+    return [_bars(row) for row in (COLUMNS, rule, *experiment_rows(found))]
+
+
+def _bars(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+FORMATS = {
+    "text": experiment_lines,
+    "csv": experiments_csv,
+    "markdown": experiments_markdown,
+}
+ENDINGS = {".csv": "csv", ".md": "markdown", ".txt": "text"}
+
+
+def format_of(asked: str | None, out: Path | None) -> str:
+    """Return the format that a person asked for, or that a file's ending tells.
+
+    Raises:
+        ConfigError: it is none of `FORMATS`.
+    """
+    found = asked or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
+    if found not in FORMATS:
+        raise ConfigError(f"--format {found!r} must be one of {', '.join(FORMATS)}")
+    return found
