@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
+from carray.compute import Compute as Compute
+from carray.compute import Hardware as Hardware
+from carray.compute import InputSpec as InputSpec
+from carray.compute import Part as Part
 from carray.errors import ConfigError, describe, did_you_mean
 from carray.typing import OPTIMIZERS
 
@@ -27,7 +29,12 @@ HeadKind = Literal[
     "linear", "bn_linear", "mlp", "ml_decoder", "linear_probe", "random_forest", "knn"
 ]
 ClassSampling = Literal["natural", "sqrt", "balanced"]
-CLASSICAL_HEADS = ("linear_probe", "random_forest", "knn")
+CLASSICAL_SETTINGS = {  # names of `HeadConfig` that each of the fitted heads reads
+    "linear_probe": ("C", "max_iter"),
+    "random_forest": ("n_estimators", "max_depth", "min_samples_leaf", "max_features"),
+    "knn": ("n_neighbors", "sharpness"),
+}
+CLASSICAL_HEADS = tuple(CLASSICAL_SETTINGS)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 BestMetric = Literal[
@@ -46,14 +53,6 @@ CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
 )
 
 
-class Part(BaseModel):
-    """Base of every configuration: frozen, and unknown keys, NaN and infinity are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
 class HeadConfig(Part):
     """The layers on top of the backbone's features."""
 
@@ -70,6 +69,22 @@ class HeadConfig(Part):
     """ML-Decoder's embedding width."""
     decoder_heads: Literal[1, 2, 4, 8] = 8
     """ML-Decoder's heads of attention; its paper has 8."""
+    n_estimators: int = Field(300, ge=1, le=10000)
+    """The forest's trees; this and what follows are scikit-learn's names."""
+    max_depth: int = Field(0, ge=0)
+    """Most steps from a tree's root to a leaf; 0: as many as it takes."""
+    min_samples_leaf: int = Field(1, ge=1)
+    """Training images that a leaf must have."""
+    max_features: Literal["sqrt", "log2", "all"] = "sqrt"
+    """Features that a split chooses among."""
+    C: float | None = Field(None, gt=0)
+    """The linear probe's inverse strength of regularisation; unset: chosen on `val`."""
+    max_iter: int = Field(300, ge=1, le=100000)
+    """The linear probe's steps."""
+    n_neighbors: int | None = Field(None, ge=1)
+    """Neighbours that vote; unset, as `sharpness`: chosen on `val`."""
+    sharpness: float | None = Field(None, ge=0)
+    """A neighbour's weight is exp(sharpness x cosine)."""
 
 
 class ScratchConfig(Part):
@@ -111,7 +126,7 @@ class OptimizerConfig(Part):
     """The head's lr over the backbone's."""
     clip_grad_norm: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0: not clipped."""
-    args: dict[str, float | bool | str] = {}
+    args: dict[str, float | bool | str] = Field(default_factory=dict)
     """The optimizer's own arguments by timm's names, each written `optimizer.args.NAME`."""
 
 
@@ -283,49 +298,6 @@ class TrialConfig(Part):
                 "or nothing is ever unfrozen"
             )
         return self
-
-
-class Compute(Part):
-    """How a trial computes its steps: decided once, before the first, and kept in its record."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the forward pass; weights and optimizer are float32."""
-    channels_last: bool = False
-    """Whether images and weights lie in memory as (B, H, W, C)."""
-    compiled: bool = False
-    """Whether training steps run through `torch.compile`."""
-    graphs: bool = False
-    """Whether a GPU replays its steps as CUDA graphs: one launch in place of hundreds."""
-
-    def __str__(self) -> str:
-        order = "channels last" if self.channels_last else "channels first"
-        compiled, graphs = ", compiled" * self.compiled, ", CUDA graphs" * self.graphs
-        return f"{self.precision}, {order}{compiled}{graphs}"
-
-
-class Hardware(Part):
-    """What a trial's sums were added up by: with another, the last digits differ, then all."""
-
-    device: str
-    """A GPU's name; of a CPU, the instructions that torch uses, as in `cpu AVX512`."""
-    threads: int = Field(ge=1)
-    """Torch's, of each rank."""
-    ranks: int = Field(1, ge=1)
-
-    def __str__(self) -> str:
-        ranks, threads = "s" * (self.ranks > 1), "s" * (self.threads > 1)
-        return f"{self.ranks} rank{ranks} of {self.threads} thread{threads}, {self.device}"
-
-
-class InputSpec(Part):
-    """What a backbone expects of its input: side in pixels, mean and standard deviation of RGB.
-
-    Pixels are in [0, 1] before `(x - mean) / std`.
-    """
-
-    size: int = Field(ge=16)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 def _part_of(annotation: Any) -> type[Part] | None:

@@ -64,9 +64,13 @@ def train(
       carray train cars --config recipe.yaml --set epochs=30 --set augment.strength=0.6
 
       carray train cars --classifier random_forest --features-of autumn/0007
+
+      carray train cars --classifier random_forest --features-of autumn/0007
+      --set head.n_estimators=100
     """
     if classifier or features_of:
-        _train_classical(data, classifier, features_of, set_ or config, runs, as_json)
+        settings = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
+        _train_classical(data, classifier, features_of, settings, runs, as_json)
         return
     from carray.progress import progress
     from carray.training.cross_validation import train_folds
@@ -120,7 +124,7 @@ def _train_classical(
     data: Path,
     classifier: str | None,
     features_of: str | None,
-    other: object,
+    settings: Mapping[str, Any],
     runs: str | None,
     as_json: bool,
 ) -> None:
@@ -129,9 +133,9 @@ def _train_classical(
 
     if not classifier or not features_of:
         raise ConfigError("--classifier and --features-of need each other")
-    if other:
-        raise ConfigError("--classifier takes its configuration from --features-of: drop --set")
-    record = train_feature_classifier(data, classifier, features_of, runs=runs, progress=progress)
+    record = train_feature_classifier(
+        data, classifier, features_of, settings=settings, runs=runs, progress=progress
+    )
     chosen = [f"{name} {value}" for name, value in record.params.items() if name != "head.kind"]
     head = f"trial {record.name}: {classifier}, {', '.join(chosen)}"
     emit(record, lambda record: [head, *_end_lines(record, 1, runs)], as_json)

@@ -19,7 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carray import metrics
-from carray.config import CLASSICAL_HEADS, HeadConfig, InputSpec, TrialConfig
+from carray.config import (
+    CLASSICAL_HEADS,
+    CLASSICAL_SETTINGS,
+    HeadConfig,
+    InputSpec,
+    TrialConfig,
+    build_config,
+)
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError, WeightsError, did_you_mean
 from carray.models.backbones import stored_input_spec
@@ -46,6 +53,7 @@ def train_feature_classifier(
     features_of: str,
     *,
     runs: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
     progress: Progress = silent,
 ) -> TrialRecord:
@@ -53,14 +61,16 @@ def train_feature_classifier(
 
     Args:
         data: the folder that the trial was trained on.
-        classifier: one of `CLASSICAL_HEADS`; its settings are chosen on `val`.
+        classifier: one of `CLASSICAL_HEADS`.
         features_of: the trial, `STUDY/NUMBER` or its folder; its weights must be there.
         runs: the runs folder.
+        settings: dotted names and values, `head.n_estimators` and the like, or `seed`; of those
+            without a default, what they leave open is chosen on `val`.
         seed: of the forest; None takes the trial's own.
         progress: shows how far the features are.
 
     Raises:
-        ConfigError: the classifier is unknown.
+        ConfigError: the classifier is unknown, or has no such setting.
         DataError: the trial was trained on other data.
         RecordError: there is no such trial, or a search is running in its study.
         WeightsError: the disk budget has taken its weights.
@@ -73,18 +83,29 @@ def train_feature_classifier(
     source = RunsFolder.at(runs).find_trial(features_of)
     record = source.record()
     _check_source(source, record, Manifest.load(os.fspath(data)))
-    config = record.config.model_copy(
-        update={
-            "head": HeadConfig.model_validate({"kind": classifier}),
-            "seed": record.config.seed if seed is None else seed,
-        }
+    bare = record.config.model_copy(
+        update={"head": HeadConfig.model_validate({"kind": classifier})}
     )
+    seeded = {} if seed is None else {"seed": seed}
+    config = build_config({**seeded, **_checked_settings(classifier, settings or {})}, bare)
     study = StudyFolder(source.path.parent.parent)
     start = time.time()
     trial_data = open_data(os.fspath(data), config, progress)
     fitted = _fit(source.weights_file, record.config, config, trial_data, progress)
     with study.locked(), claim_trial_number(study) as number:
         return _leave(study, number, record.name, record.manifest_hash, config, fitted, start)
+
+
+def _checked_settings(classifier: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse what the classifier doesn't read: the rest of its configuration is the trial's."""
+    known = [*(f"head.{name}" for name in CLASSICAL_SETTINGS[classifier]), "seed"]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(
+                f"--classifier takes its configuration from --features-of: drop --set {name}"
+                f"{did_you_mean(name, known)}; {classifier} has {', '.join(known)}"
+            )
+    return settings
 
 
 def refit_feature_classifier(
@@ -166,7 +187,7 @@ def _fit(
     known = FeatureDataset(
         features["train"], labels["train"], features["val"], labels["val"], num_classes
     )
-    tensors, chosen = FITS[config.head.kind](known, config.seed)
+    tensors, chosen = FITS[config.head.kind](known, config.seed, config.head)
     model.cpu().eval().head.load_state_dict(tensors)
     logits = {split: _head(model, own) for split, own in features.items()}
     row = _row(logits, labels, num_classes, time.monotonic() - start)

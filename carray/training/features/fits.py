@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from carray.config import HeadConfig
 from carray.models.fitted_heads import NeighbourHead
 from carray.training.features.pooled import Features
 from carray.typing import Labels
 
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C
-PROBE_STEPS = 300
 NEIGHBOURS = (3, 10, 30)
 SHARPNESS = (5.0, 20.0, 80.0)
-TREES = 300
 NEVER = -20.0  # bias of a class without a training image
 
+DEFAULTS = HeadConfig()
 Fit = tuple[dict[str, Tensor], dict[str, Any]]  # the head's tensors, and what was chosen
 
 
@@ -40,14 +40,14 @@ class FeatureDataset:
     num_classes: int
 
 
-def _fit_probe(known: FeatureDataset, seed: int) -> Fit:
+def _fit_probe(known: FeatureDataset, seed: int, head: HeadConfig = DEFAULTS) -> Fit:
     """Multinomial logistic regression on standardised features; the scaling is folded in."""
     from sklearn.linear_model import LogisticRegression
 
     mean, std = known.train.mean(0), known.train.std(0) + 1e-6
     scaled, best = (known.train - mean) / std, None
-    for strength in PROBE_STRENGTHS:
-        probe = LogisticRegression(C=strength, max_iter=PROBE_STEPS, tol=1e-3)
+    for strength in (head.C,) if head.C else PROBE_STRENGTHS:
+        probe = LogisticRegression(C=strength, max_iter=head.max_iter, tol=1e-3)
         with _without_warnings():
             probe.fit(scaled, known.train_labels)
         weight, bias = _full(probe, known.num_classes)
@@ -80,22 +80,29 @@ def _without_warnings() -> Any:
     return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
 
 
-def _fit_forest(known: FeatureDataset, seed: int) -> Fit:
+def _fit_forest(known: FeatureDataset, seed: int, head: HeadConfig = DEFAULTS) -> Fit:
     from sklearn.ensemble import RandomForestClassifier
 
-    forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=-1)
+    forest = RandomForestClassifier(
+        head.n_estimators,
+        max_depth=head.max_depth or None,
+        min_samples_leaf=head.min_samples_leaf,
+        max_features=None if head.max_features == "all" else head.max_features,
+        random_state=seed,
+        n_jobs=-1,
+    )
     forest.fit(known.train, known.train_labels)
     trees = [estimator.tree_ for estimator in forest.estimators_]
     nodes = max(tree.node_count for tree in trees)
     tensors = {
-        name: torch.zeros(TREES, nodes, dtype=torch.int32)
+        name: torch.zeros(len(trees), nodes, dtype=torch.int32)
         for name in ("feature", "left", "right", "vote")
     }
-    tensors["threshold"] = torch.zeros(TREES, nodes)
+    tensors["threshold"] = torch.zeros(len(trees), nodes)
     for number, tree in enumerate(trees):
         _plant(tensors, number, tree, forest.classes_)
     depth = max(tree.max_depth for tree in trees)
-    return {**tensors, "depth": torch.tensor(depth, dtype=torch.int32)}, {"trees": TREES}
+    return {**tensors, "depth": torch.tensor(depth, dtype=torch.int32)}, {"trees": len(trees)}
 
 
 def _plant(tensors: dict[str, Tensor], number: int, tree: Any, classes: Any) -> None:
@@ -113,21 +120,21 @@ def _plant(tensors: dict[str, Tensor], number: int, tree: Any, classes: Any) -> 
         tensors[name][number, :count] = torch.from_numpy(column).to(tensors[name].dtype)
 
 
-def _fit_neighbours(known: FeatureDataset, seed: int) -> Fit:
+def _fit_neighbours(known: FeatureDataset, seed: int, head: HeadConfig = DEFAULTS) -> Fit:
     bank = F.normalize(torch.from_numpy(known.train), dim=1).half()
     labels = torch.from_numpy(known.train_labels).int()
     best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
-    for count in NEIGHBOURS:
-        for sharpness in SHARPNESS:
+    for count in (head.n_neighbors,) if head.n_neighbors else NEIGHBOURS:
+        for sharpness in SHARPNESS if head.sharpness is None else (head.sharpness,):
             tensors = {
                 "bank": bank,
                 "bank_labels": labels,
                 "neighbours": torch.tensor(count, dtype=torch.int32),
                 "sharpness": torch.tensor(sharpness),
             }
-            head = NeighbourHead(known.num_classes, bank.shape[1])
-            head.fill(tensors)
-            loss = _val_loss(head(torch.from_numpy(known.val)), known)
+            voting = NeighbourHead(known.num_classes, bank.shape[1])
+            voting.fill(tensors)
+            loss = _val_loss(voting(torch.from_numpy(known.val)), known)
             if best is None or loss < best[0]:
                 best = loss, tensors, {"neighbours": count, "sharpness": sharpness}
     assert best is not None
@@ -138,8 +145,9 @@ def _val_loss(logits: Tensor, known: FeatureDataset) -> float:
     return float(F.cross_entropy(logits.float(), torch.from_numpy(known.val_labels)))
 
 
-FITS: dict[str, Callable[[FeatureDataset, int], Fit]] = {
+FITS: dict[str, Callable[..., Fit]] = {
     "linear_probe": _fit_probe,
     "random_forest": _fit_forest,
     "knn": _fit_neighbours,
 }
+"""By kind of head: a function of the data, the seed and the head's settings."""

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from carray.analysis.explain import explain
 from carray.cli.app import app
-from carray.config import CLASSICAL_HEADS, TrialConfig, build_config
+from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.ensemble import build_ensemble
 from carray.errors import ConfigError, DataError, RecordError, WeightsError
@@ -61,11 +61,19 @@ def test_the_forest_as_tensors_votes_as_scikit_learns() -> None:
     tensors, _ = fits.FITS["random_forest"](data, 3)
     head = ForestHead(4)
     head.fill(tensors)
-    forest = RandomForestClassifier(fits.TREES, random_state=3)
+    forest = RandomForestClassifier(300, random_state=3)
     forest.fit(data.train, data.train_labels)
     said = head(torch.from_numpy(data.val)).exp().numpy()
     assert np.allclose(said.sum(axis=1), 1, atol=1e-5)
     assert np.abs(said - forest.predict_proba(data.val)).max() < 0.01
+
+
+def test_settings_are_scikit_learns_and_what_is_set_is_not_chosen() -> None:
+    data, head = known(), HeadConfig(n_estimators=7, max_depth=2, C=3.0, n_neighbors=4)
+    tensors, chosen = fits.FITS["random_forest"](data, 3, head)
+    assert (len(tensors["vote"]), int(tensors["depth"]), chosen) == (7, 2, {"trees": 7})
+    assert fits.FITS["linear_probe"](data, 3, head)[1] == {"strength": 3.0}
+    assert fits.FITS["knn"](data, 3, head)[1]["neighbours"] == 4
 
 
 def test_neighbours_vote_by_nearness() -> None:
@@ -163,6 +171,9 @@ def test_what_cannot_be_is_refused(own: Trained, toy_manifest: Manifest, tmp_pat
 
     with pytest.raises(ConfigError, match="did you mean 'random_forest'"):
         call(own.data, "random_forrest")
+    with pytest.raises(ConfigError, match=r"drop --set head\.hidden.*; knn has head\.n_neighbors"):
+        settings = {"head.hidden": 9}
+        train_feature_classifier(own.data, "knn", "single/0000", settings=settings, runs=own.runs)
     with pytest.raises(DataError, match="the features of single/0000 are of the data set"):
         call(toy_manifest.folder)
     with pytest.raises(RecordError, match="has no trial 99"):

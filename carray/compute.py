@@ -1,0 +1,58 @@
+"""How and by what a trial is computed, and what its backbone expects of images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """Base of every configuration: frozen, and unknown keys, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Compute(Part):
+    """How a trial computes its steps: decided once, before the first, and kept in its record."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward pass; weights and optimizer are float32."""
+    channels_last: bool = False
+    """Whether images and weights lie in memory as (B, H, W, C)."""
+    compiled: bool = False
+    """Whether training steps run through `torch.compile`."""
+    graphs: bool = False
+    """Whether a GPU replays its steps as CUDA graphs: one launch in place of hundreds."""
+
+    def __str__(self) -> str:
+        order = "channels last" if self.channels_last else "channels first"
+        compiled, graphs = ", compiled" * self.compiled, ", CUDA graphs" * self.graphs
+        return f"{self.precision}, {order}{compiled}{graphs}"
+
+
+class Hardware(Part):
+    """What a trial's sums were added up by: with another, the last digits differ, then all."""
+
+    device: str
+    """A GPU's name; of a CPU, the instructions that torch uses, as in `cpu AVX512`."""
+    threads: int = Field(ge=1)
+    """Torch's, of each rank."""
+    ranks: int = Field(1, ge=1)
+
+    def __str__(self) -> str:
+        ranks, threads = "s" * (self.ranks > 1), "s" * (self.threads > 1)
+        return f"{self.ranks} rank{ranks} of {self.threads} thread{threads}, {self.device}"
+
+
+class InputSpec(Part):
+    """What a backbone expects of its input: side in pixels, mean and standard deviation of RGB.
+
+    Pixels are in [0, 1] before `(x - mean) / std`.
+    """
+
+    size: int = Field(ge=16)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
