@@ -26,11 +26,20 @@ class Compute(Part):
     """Whether training steps run through `torch.compile`."""
     graphs: bool = False
     """Whether a GPU replays its steps as CUDA graphs: one launch in place of hundreds."""
+    halved: bool = False
+    """Whether each device batch is taken in two halves, whose gradients are added up: memory had
+    run out. The global batch is the same."""
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a device batch is taken."""
+        return 2 if self.halved else 1
 
     def __str__(self) -> str:
         order = "channels last" if self.channels_last else "channels first"
         compiled, graphs = ", compiled" * self.compiled, ", CUDA graphs" * self.graphs
-        return f"{self.precision}, {order}{compiled}{graphs}"
+        halved = ", each batch in two halves for want of memory" * self.halved
+        return f"{self.precision}, {order}{compiled}{graphs}{halved}"
 
 
 class Hardware(Part):

@@ -55,7 +55,8 @@ def build_backbone(config: TrialConfig) -> nn.Module:
     Drop path is given to backbones that take it, the image size to those with a fixed one.
 
     Raises:
-        ConfigError: the backbone is unknown or does not take the image size.
+        ConfigError: the backbone is unknown, does not take the image size, or has no gradient
+            checkpointing and is to have it.
     """
     kwargs = {"num_classes": 0, **scratch_arguments(config.backbone, config.scratch)}
     if source_config(config.backbone).get("fixed_input_size"):
@@ -63,9 +64,22 @@ def build_backbone(config: TrialConfig) -> nn.Module:
     if config.drop_path > 0:
         kwargs["drop_path_rate"] = config.drop_path
     try:
-        return _create(present_name(config.backbone), kwargs)
+        backbone = _create(present_name(config.backbone), kwargs)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise size_error(config, error) from None
+    if config.grad_checkpointing:
+        _checkpoint_gradients(backbone, config.backbone)
+    return backbone
+
+
+def _checkpoint_gradients(backbone: nn.Module, name: str) -> None:
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError):
+        raise ConfigError(
+            f"grad_checkpointing=True: the backbone {name!r} has none; take a smaller "
+            "device_batch_size and a larger accumulation"
+        ) from None
 
 
 def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:

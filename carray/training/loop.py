@@ -103,7 +103,7 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
     return TrainPlan(
         images=live.data.images,
         rows=rows,
-        batch_size=batch_size,
+        batch_size=batch_size // live.compute.parts,
         image_size=config.image_size,
         augment=config.augment,
         seeds=(config.seed, epoch, ranks.rank),
@@ -157,7 +157,7 @@ def _computing(live: LiveTrial, plan: TrainPlan, ranks: Ranks) -> nn.Module:
     No graphs where gradients are kept from step to step, and for a head alone, which may have its
     features from the store.
     """
-    keeps_gradients = live.config.accumulation > 1 or ranks.world_size > 1
+    keeps_gradients = live.config.accumulation * live.compute.parts > 1 or ranks.world_size > 1
     graphs = live.compute.graphs and not keeps_gradients and not live.classifier.backbone_frozen
     compute = live.compute.model_copy(update={"graphs": graphs})
     return compile_step(live.classifier, compute, plan.batch_size, plan.image_size)
@@ -173,7 +173,7 @@ class _Steps:
 
     @property
     def window(self) -> int:
-        return self.live.config.accumulation
+        return self.live.config.accumulation * self.live.compute.parts
 
     @property
     def per_epoch(self) -> int:

@@ -141,8 +141,10 @@ def compiled_ways(eager: Compute, config: TrialConfig, device: torch.device) -> 
 
 
 def _as_graphs(way: Compute, config: TrialConfig, device: torch.device) -> list[Compute]:
-    """Return `way` as CUDA graphs where there can be any: none of steps that add up gradients."""
-    possible = device.type == "cuda" and config.accumulation == 1
+    """Return `way` as CUDA graphs where there can be any: none of steps that add up gradients, or
+    that compute activations again."""
+    keeps = config.accumulation > 1 or config.grad_checkpointing
+    possible = device.type == "cuda" and not keeps
     return [way.model_copy(update={"graphs": True})] if possible else []
 
 

@@ -56,8 +56,8 @@ def _one_epoch(config: TrialConfig, num_classes: int, device: torch.device) -> f
 
 def _largest(config: TrialConfig, device: torch.device, classifier: Classifier) -> Compute:
     """Return the way of computing that takes most: CUDA graphs share no memory with evaluation."""
-    usual = default_compute(config, classifier, device)
-    return usual.model_copy(update={"graphs": device.type == "cuda"})
+    usual, on_gpu = default_compute(config, classifier, device), device.type == "cuda"
+    return usual.model_copy(update={"graphs": on_gpu and not config.grad_checkpointing})
 
 
 def _blank(config: TrialConfig, num_classes: int) -> TrialData:

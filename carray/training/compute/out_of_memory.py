@@ -39,12 +39,18 @@ def is_crowded(device: torch.device) -> bool:
     return (total - free) / GIB > CONTEXT_GIB
 
 
-def infeasible_message(config: TrialConfig, device: torch.device) -> str:
-    """Say what was too much, and the cure."""
+def can_be_halved(config: TrialConfig) -> bool:
+    """Say whether two halves make up a device batch, each of at least two images."""
+    return config.device_batch_size >= 4 and config.device_batch_size % 2 == 0
+
+
+def infeasible_message(config: TrialConfig, device: torch.device, halved: bool = False) -> str:
+    """Say what was too much, and the cure; `halved`: batches were taken in two halves already."""
+    tried = "; it was tried with half the batch and twice the accumulation" if halved else ""
     return (
         f"out of memory on {device}: backbone {config.backbone!r} with device_batch_size="
         f"{config.device_batch_size} at image_size={config.image_size}; lower device_batch_size "
-        "and raise accumulation to keep the global batch"
+        f"and raise accumulation to keep the global batch, or set grad_checkpointing{tried}"
     )
 
 
