@@ -88,7 +88,8 @@ class HeadConfig(Part):
 
 
 class ScratchConfig(Part):
-    """For carray's own backbones alone: `small_car_cnn`; the cars CNNs take `dropout` only."""
+    """For carray's own backbones alone: `small_car_cnn` takes all of it; the cars CNNs take
+    `dropout`, `depth`, `residual_blocks` and `attention`."""
 
     filters: int = Field(32, ge=4, le=512)
     """Of the first block; the next two have twice and four times as many."""
@@ -98,6 +99,14 @@ class ScratchConfig(Part):
     squeeze_excite: bool = False
     dropout: float = Field(0.5, ge=0, lt=1)
     """Before the dense layer; in the cars CNNs it falls from this to 0.6 times this."""
+    depth: int = Field(0, ge=0, le=10)
+    """Blocks; 0: the net's own, 3 or 5. Further ones keep the map's size."""
+    residual_blocks: Literal["own", "none", "early", "late", "all"] = "own"
+    """Which blocks are followed by a residual one: `early` the first half, `late` the second;
+    the improved cars CNN's own are its second and third, the others' none."""
+    attention: Literal["none", "squeeze_excite", "self_attention"] = "none"
+    """Squeeze-and-excitation after each block, as `squeeze_excite` has it for `small_car_cnn`; or
+    self-attention over the last map's positions."""
 
 
 def _known_optimizer(name: str) -> str:

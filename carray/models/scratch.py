@@ -5,13 +5,20 @@ One factory builds everything: `small_car_cnn`, `baseline_cars_cnn`, `improved_c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SqueezeExcite
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
 from torch import Tensor, nn
 
 from carray.config import ScratchConfig
@@ -20,7 +27,10 @@ SMALL, BASELINE, IMPROVED = "small_car_cnn", "baseline_cars_cnn", "improved_cars
 CARS_CHANNELS = (16, 32, 64, 128, 256)
 CARS_DENSE = (8192, 1024, 512, 256)
 CARS_MAP_SIDE = 7  # 224 px halved five times: 256 x 7 x 7 are the 12,544 inputs of the first
-RESIDUAL_CHANNELS = (32, 64)
+OWN_RESIDUAL = (1, 2)  # blocks of the improved net, on its 32- and 64-channel maps
+MOST_DOUBLINGS = 4  # further blocks are as wide as the fifth
+SMALL_DEPTH = 3
+SQUEEZE_EXCITE, SELF_ATTENTION = "squeeze_excite", "self_attention"
 LAST_DROPOUT = 0.6  # of the first dense layer's: 0.5 falls to 0.3
 
 
@@ -28,7 +38,16 @@ def scratch_arguments(backbone: str, scratch: ScratchConfig) -> dict[str, Any]:
     """Return what `scratch` adds to the making of `backbone`; nothing where it is not ours."""
     if backbone == SMALL:
         return scratch.model_dump()
-    return {"dropout": scratch.dropout} if backbone in (BASELINE, IMPROVED) else {}
+    taken = ("dropout", "depth", "residual_blocks", "attention")
+    return scratch.model_dump(include=set(taken)) if backbone in (BASELINE, IMPROVED) else {}
+
+
+def wider(backbone: str, scratch: ScratchConfig, factor: int = 4) -> ScratchConfig | None:
+    """Return what makes a net of ours `factor` times as wide; None where that isn't a setting."""
+    most = 512
+    if backbone != SMALL or scratch.filters >= most:
+        return None
+    return scratch.model_copy(update={"filters": min(most, factor * scratch.filters)})
 
 
 class ScratchNet(nn.Module):
@@ -40,6 +59,7 @@ class ScratchNet(nn.Module):
     """Channels of the feature map."""
     head_hidden_size: int
     """Width of the pooled features."""
+    grad_checkpointing = False
 
     def _finish(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -64,9 +84,14 @@ class ScratchNet(nn.Module):
         """Group the parameters: each block, then the dense layers above them all."""
         return {"stem": r"^blocks\.0\.", "blocks": [(r"^blocks\.(\d+)\.", None), (r"^neck", (99,))]}
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each block's activations again for the gradient, or keep them."""
+        self.grad_checkpointing = enable
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the feature map (B, num_features, H, W)."""
-        maps: Tensor = self.blocks(images)
+        again = self.grad_checkpointing and torch.is_grad_enabled()
+        maps: Tensor = checkpoint_seq(self.blocks, images) if again else self.blocks(images)
         return maps
 
     def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
@@ -80,7 +105,7 @@ class ScratchNet(nn.Module):
 
 
 class SmallCarCNN(ScratchNet):
-    """Three conv blocks, global average pooling, dropout and one dense layer."""
+    """Three conv blocks or more, global average pooling, dropout and one dense layer."""
 
     def __init__(
         self,
@@ -92,15 +117,15 @@ class SmallCarCNN(ScratchNet):
         batch_norm: bool = True,
         squeeze_excite: bool = False,
         dropout: float = 0.5,
+        depth: int = 0,
+        residual_blocks: str = "own",
+        attention: str = "none",
     ) -> None:
         super().__init__()
-        widths = (in_chans, filters, 2 * filters, 4 * filters)
-        self.blocks = nn.Sequential(
-            *(
-                _conv_block(inside, outside, kernel_size, batch_norm, squeeze_excite)
-                for inside, outside in pairwise(widths)
-            )
-        )
+        widths = (in_chans, *_widths(filters, depth or SMALL_DEPTH))
+        block = _Block(kernel_size, batch_norm, squeeze_excite or attention == SQUEEZE_EXCITE)
+        residual = _residual_places(residual_blocks, len(widths) - 1, own=())
+        self.blocks = _stack(widths, block, residual, SMALL_DEPTH, attention)
         self.num_features, self.head_hidden_size = widths[-1], dense_units
         self.neck = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -113,7 +138,7 @@ class SmallCarCNN(ScratchNet):
 
 
 class CarsCNN(ScratchNet):
-    """Five conv blocks to 256 maps of 7 x 7, then a wide perceptron; for images in [-1, 1].
+    """Five conv blocks or more to maps of 7 x 7, then a wide perceptron; for images in [-1, 1].
 
     Other sizes than 224 px are averaged (or repeated) to 7 x 7 before the perceptron.
     """
@@ -124,40 +149,78 @@ class CarsCNN(ScratchNet):
         in_chans: int = 3,
         residual: bool = False,
         dropout: float = 0.5,
+        depth: int = 0,
+        residual_blocks: str = "own",
+        attention: str = "none",
     ) -> None:
         super().__init__()
-        widths = (in_chans, *CARS_CHANNELS)
-        blocks = []
-        for inside, outside in zip(widths, CARS_CHANNELS, strict=False):
-            block = _conv_block(inside, outside, 3, batch_norm=True, squeeze_excite=False)
-            if residual and outside in RESIDUAL_CHANNELS:
-                block.append(ResidualBlock(outside))
-            blocks.append(block)
-        self.blocks = nn.Sequential(*blocks)
-        self.num_features, self.head_hidden_size = CARS_CHANNELS[-1], CARS_DENSE[-1]
-        self.neck = _perceptron(dropout)
+        widths = (in_chans, *_widths(CARS_CHANNELS[0], depth or len(CARS_CHANNELS)))
+        block = _Block(squeeze_excite=attention == SQUEEZE_EXCITE)
+        own = OWN_RESIDUAL if residual else ()
+        places = _residual_places(residual_blocks, len(widths) - 1, own)
+        self.blocks = _stack(widths, block, places, len(CARS_CHANNELS), attention)
+        self.num_features, self.head_hidden_size = widths[-1], CARS_DENSE[-1]
+        self.neck = _perceptron(widths[-1], dropout)
         self._finish(num_classes)
 
 
-def _conv_block(
-    inside: int, outside: int, kernel_size: int, batch_norm: bool, squeeze_excite: bool
+def _widths(first: int, depth: int) -> list[int]:
+    return [first * 2 ** min(place, MOST_DOUBLINGS) for place in range(depth)]
+
+
+def _residual_places(which: str, depth: int, own: Sequence[int]) -> list[int]:
+    """Return the blocks that a residual one follows."""
+    half = -(-depth // 2)
+    places = {
+        "own": list(own),
+        "none": [],
+        "early": list(range(half)),
+        "late": list(range(half, depth)),
+        "all": list(range(depth)),
+    }
+    return [place for place in places[which] if place < depth]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What the conv blocks of a net have in common."""
+
+    kernel_size: int = 3
+    batch_norm: bool = True
+    squeeze_excite: bool = False
+
+    def build(self, inside: int, outside: int, halves: bool) -> nn.Sequential:
+        """Return convolution, norm, ReLU, halving, channel attention (Hu et al., CVPR 2018)."""
+        size, has_bias = self.kernel_size, not self.batch_norm
+        layers: list[nn.Module] = [
+            nn.Conv2d(inside, outside, size, padding=size // 2, bias=has_bias)
+        ]
+        layers += [nn.BatchNorm2d(outside)] if self.batch_norm else []
+        layers += [nn.ReLU(inplace=True)]
+        layers += [nn.MaxPool2d(2)] if halves else []
+        layers += [SqueezeExcite(outside)] if self.squeeze_excite else []
+        return nn.Sequential(*layers)
+
+
+def _stack(
+    widths: Sequence[int], block: _Block, residual: Sequence[int], halvings: int, attention: str
 ) -> nn.Sequential:
-    """Return convolution, norm, ReLU, halving, and channel attention (Hu et al., CVPR 2018)."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(inside, outside, kernel_size, padding=kernel_size // 2, bias=not batch_norm)
-    ]
-    if batch_norm:
-        layers.append(nn.BatchNorm2d(outside))
-    layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    if squeeze_excite:
-        layers.append(SqueezeExcite(outside))
-    return nn.Sequential(*layers)
+    """Return the blocks from the image's channels on; the first `halvings` halve the map."""
+    blocks = []
+    for place, (inside, outside) in enumerate(pairwise(widths)):
+        built = block.build(inside, outside, halves=place < halvings)
+        if place in residual:
+            built.append(ResidualBlock(outside, block.batch_norm))
+        blocks.append(built)
+    if attention == SELF_ATTENTION:
+        blocks[-1].append(SelfAttention(widths[-1]))
+    return nn.Sequential(*blocks)
 
 
-def _perceptron(dropout: float) -> nn.Sequential:
+def _perceptron(channels: int, dropout: float) -> nn.Sequential:
     side = CARS_MAP_SIDE
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(side), nn.Flatten()]
-    widths = (CARS_CHANNELS[-1] * side * side, *CARS_DENSE)
+    widths = (channels * side * side, *CARS_DENSE)
     fall = (1 - LAST_DROPOUT) / (len(CARS_DENSE) - 1)
     for place, (inside, outside) in enumerate(pairwise(widths)):
         layers += [
@@ -172,17 +235,40 @@ def _perceptron(dropout: float) -> nn.Sequential:
 class ResidualBlock(nn.Module):
     """Two convolutions beside the identity (He et al., CVPR 2016)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, batch_norm: bool = True) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm)
+        self.norm1: nn.Module = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm)
+        self.norm2: nn.Module = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps of the same shape."""
         inner = torch.relu(self.norm1(self.conv1(maps)))
         return torch.relu(maps + self.norm2(self.conv2(inner)))
+
+
+class SelfAttention(nn.Module):
+    """Every position of a map looks at all others, by a share that begins at 0.
+
+    Zhang et al., "Self-Attention Generative Adversarial Networks", ICML 2019.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = max(1, width // 8)
+        self.query, self.key = nn.Conv2d(width, inner, 1), nn.Conv2d(width, inner, 1)
+        self.value = nn.Conv2d(width, width, 1)
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps of the same shape, (B, width, H, W)."""
+        query, key, value = (
+            layer(maps).flatten(2).transpose(1, 2)  # (B, positions, channels)
+            for layer in (self.query, self.key, self.value)
+        )
+        seen = nn.functional.scaled_dot_product_attention(query, key, value)
+        return maps + self.share * seen.transpose(1, 2).reshape(maps.shape)
 
 
 def _build(net: type[ScratchNet], name: str, pretrained: bool, kwargs: Any) -> ScratchNet:

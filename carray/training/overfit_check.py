@@ -19,6 +19,7 @@ from carray.data.manifest import Manifest
 from carray.errors import ConfigError, TrialFailed
 from carray.models.classifier import check_backbone
 from carray.models.recipes import complete_config
+from carray.models.scratch import wider
 from carray.progress import silent
 from carray.training.compute.out_of_memory import infeasible_message, is_out_of_memory
 from carray.training.dataset import TrialData, open_data
@@ -263,16 +264,23 @@ def _with_cure(
     seconds: float,
     overfit: Callable[..., OverfitResult],
 ) -> OverfitResult:
-    """Add to a failure whether a tenth of the lr, or ten times as much, passes."""
+    """Add to a failure whether another lr passes, and where none does whether a wider net."""
+    larger = wider(config.backbone, config.scratch)
+    share = seconds / (2 if larger is None else 3)
     for factor in _factors(config.optimizer.lr):
         other = min(10.0, config.optimizer.lr * factor)
         changed = build_config({"optimizer.lr": other}, config)
-        tried = overfit(changed, seconds=seconds / 2)
-        if tried.passed:
+        if overfit(changed, seconds=share).passed:
             cure = f"; optimizer.lr={changed.optimizer.lr:g} passes"
             return replace(verdict, reason=verdict.reason + cure)
     tried_too = " and ".join(f"{config.optimizer.lr * f:g}" for f in _factors(config.optimizer.lr))
-    return replace(verdict, reason=f"{verdict.reason}; nor does it pass with {tried_too}")
+    reason = f"{verdict.reason}; nor does it pass with {tried_too}"
+    if larger and overfit(config.model_copy(update={"scratch": larger}), seconds=share).passed:
+        reason += (
+            f"; the net is too small for the task: scratch.filters={larger.filters} passes where "
+            f"{config.scratch.filters} doesn't"
+        )
+    return replace(verdict, reason=reason)
 
 
 def _factors(lr: float) -> tuple[float, float]:

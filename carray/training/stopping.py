@@ -37,6 +37,7 @@ NEARLY_DEAD = 0.02  # no growth below it counts
 EVEN_PAIR = math.log(2)  # chance of two equal classes, in nats; a cheaper one exaggerates skill
 WAKES = 2.0  # growth of val/logit_std over the window
 NEEDED = {metrics.TRAIN_SKILL, metrics.VAL_SKILL, metrics.VAL_SPREAD, metrics.VAL_LOGIT_STD}
+SMALL_NET, FEW_FILTERS = "small_car_cnn", 16  # half of its own width
 SMALL_CROP = 0.4  # of the image's area: a smaller crop may lose the object
 
 
@@ -191,6 +192,11 @@ def _crop_cause(config: TrialConfig) -> str:
         return f"crops that lose the object (augment.{dials}"
     if config.fit == "crop":
         return "a crop that loses the object (fit=crop cuts off both ends); use squash or pad"
+    if config.backbone == SMALL_NET and config.scratch.filters < FEW_FILTERS:
+        return (
+            f"a net too small for the task (scratch.filters={config.scratch.filters}): "
+            "`carray sanity` tells whether a wider one passes"
+        )
     return (
         f"none stands out; try another optimizer.lr than {config.optimizer.lr:g}, batch norm, "
         "and `carray sanity`"

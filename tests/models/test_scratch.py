@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import SqueezeExcite
 from torch import nn
 
 from carray.config import build_config
 from carray.models.backbones import build_backbone, input_spec
 from carray.models.classifier import Classifier, build_classifier, check_backbone
 from carray.models.freezing import block_groups
+from carray.models.scratch import ResidualBlock, SelfAttention
 
 OWN = ("small_car_cnn", "baseline_cars_cnn", "improved_cars_cnn")
 
@@ -70,6 +72,32 @@ def test_the_cars_nets_have_the_assignments_layers() -> None:
 
     assert convs(baseline) == [16, 32, 64, 128, 256]
     assert convs(improved) == [16, 32, 32, 32, 64, 64, 64, 128, 256]
+
+
+def test_depth_residual_blocks_and_attention_are_parameters_of_all_three() -> None:
+    for name, own in zip(OWN, (3, 5, 5), strict=True):
+        for depth, side in ((2, 8), (own + 2, 32 // 2**own)):
+            params = {"scratch.depth": depth, "scratch.residual_blocks": "late"}
+            net = on_meta(backbone=name, **params, **{"scratch.attention": "self_attention"})
+            maps = net.forward_features(torch.empty(2, 3, 32, 32, device="meta"))
+            assert maps.shape[2:] == (side, side)  # further blocks keep the map's size
+            followed = [any(isinstance(m, ResidualBlock) for m in block) for block in net.blocks]
+            half = -(-depth // 2)
+            assert followed == [False] * half + [True] * (depth - half)
+            assert isinstance(net.blocks[-1][-1], SelfAttention)
+        excited = on_meta(backbone=name, **{"scratch.attention": "squeeze_excite"})
+        assert sum(isinstance(m, SqueezeExcite) for m in excited.modules()) == own
+
+
+def test_attention_begins_as_the_identity_and_learns() -> None:
+    attention, maps = SelfAttention(16), torch.randn(2, 16, 3, 4)
+    assert torch.equal(attention(maps), maps)
+    (attention(maps) * torch.randn(2, 16, 3, 4)).sum().backward()
+    assert attention.share.grad is not None and attention.share.grad.abs() > 0
+    attention.share.data.fill_(1.0)
+    moved = maps.clone()
+    moved[..., 0, 0] += 1
+    assert (attention(moved) - attention(maps))[..., 2, 3].abs().max() > 1e-4  # far from there
 
 
 def test_the_cars_nets_see_images_from_minus_one_to_one() -> None:

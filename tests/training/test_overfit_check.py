@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from carray.config import build_config
+from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError
 from carray.search.preflight import preflight, typical_configs
 from carray.search.space.yaml_reader import parse_space
 from carray.training.dataset import open_data
-from carray.training.overfit_check import OverfitResult, _few, sanity
+from carray.training.overfit_check import OverfitResult, _few, _with_cure, sanity
 
 NET = {
     "backbone": "small_car_cnn",
@@ -53,6 +54,20 @@ def test_a_step_too_small_to_learn_is_told(toy_data: Path) -> None:
     assert not verdict.passed
     assert "nothing is learned with optimizer.lr=3e-05" in verdict.reason
     assert "optimizer.lr=0.0003 passes" in verdict.reason
+
+
+def test_a_net_is_too_small_where_a_wider_one_passes_and_no_lr_helps() -> None:
+    failed = OverfitResult("small_car_cnn", False, "slow", False, 32, 80, 1.0, (2.0,), 2.0, 0.1)
+
+    def overfit(config: TrialConfig, seconds: float) -> OverfitResult:
+        return replace(failed, passed=config.scratch.filters >= 16)
+
+    small = build_config({**NET, "scratch.filters": 4})
+    told = _with_cure(failed, small, 30.0, overfit).reason
+    assert "nor does it pass with 0.001 and 0.0001; the net is too small for the task: " in told
+    assert told.endswith("scratch.filters=16 passes where 4 doesn't")
+    other = build_config({"backbone": "resnet18"})
+    assert "too small" not in _with_cure(failed, other, 30.0, overfit).reason
 
 
 def test_no_time_proves_nothing(toy_data: Path) -> None:

@@ -220,6 +220,8 @@ def test_causes_are_told_apart() -> None:
     assert "crops that lose the object" in cause(flat, augment__strength=0.9)
     assert "fit=crop" in cause(flat, fit="crop", augment__strength=0.2)
     assert "none stands out" in cause(flat, augment__strength=0.2)
+    narrow = {"backbone": "small_car_cnn", "scratch__filters": 4, "augment__strength": 0.2}
+    assert "a net too small for the task (scratch.filters=4)" in cause(flat, **narrow)
 
 
 def test_a_plateau_that_cut_the_lr_first_is_named() -> None:
