@@ -48,6 +48,19 @@ def test_the_mistakes_are_those_of_the_trials_own_logits(trained: Trained, tmp_p
     assert all(one.true_rank > 1 and one.true != one.predicted for one in found.mistakes)
 
 
+def test_mistakes_are_told_apart_where_names_have_parts(trained: Trained, tmp_path: Path) -> None:
+    pattern = "{make} {model}"
+    found = write_misclassified(
+        "single/0000", trained.data, tmp_path, split="val", label_parts=pattern, runs=trained.runs
+    )
+    for one in found.mistakes:
+        same_make = one.true.split()[0] == one.predicted.split()[0]
+        assert one.wrong_in == ("model" if same_make else "make")
+    assert sum(level.wrong for level in found.levels) == len(found.mistakes)
+    assert any(line.startswith("make ") for line in misclassified_lines(found))
+    assert (tmp_path / "errors.csv").read_text().splitlines()[0].endswith(",path,wrong_in")
+
+
 def test_the_sheet_shows_every_mistake_beside_both_classes(
     trained: Trained, tmp_path: Path
 ) -> None:

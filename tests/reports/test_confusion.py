@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from carray.data.label_parts import read_label_parts
 from carray.errors import ConfigError, RecordError
 from carray.records import TrialState
 from carray.reports.confusion import (
@@ -49,6 +50,16 @@ def runs(tmp_path: Path) -> RunsFolder:
     tracker.trial_ended(record, folder.trial(0))
     tracker.close()
     return runs
+
+
+def test_makes_are_taken_for_makes() -> None:
+    found = confusion_of(8, {(0, 5): 3, (0, 1): 2})
+    parts = read_label_parts(found.classes, "{make} model {model}")
+    by_make = found.grouped(parts, "make")
+    assert by_make.classes == ("Make0", "Make1")
+    assert by_make.counts.tolist() == [[42, 3], [0, 40]]
+    with pytest.raises(ConfigError, match="--by 'year': class names tell make, model; --label"):
+        found.grouped(parts, "year")
 
 
 def test_counts_are_true_by_predicted(runs: RunsFolder) -> None:
