@@ -21,6 +21,7 @@ from carray.cli import (
     pictures,
     portfolio,
     sanity,
+    soup,
     space,
     trial,
     tune,
@@ -152,6 +153,7 @@ app.command(rich_help_panel=LOOK)(pictures.confusion)
 app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
 app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
+app.command(cls=_OfAStudy, rich_help_panel=MODELS)(soup.soup)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
