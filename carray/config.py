@@ -85,6 +85,9 @@ class HeadConfig(Part):
     """Neighbours that vote; unset, as `sharpness`: chosen on `val`."""
     sharpness: float | None = Field(None, ge=0)
     """A neighbour's weight is exp(sharpness x cosine)."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its first weights, which the trials of a study share, so that their weights can be
+    averaged; None: the trial's own seed, as in records of before 0.2."""
 
 
 class ScratchConfig(Part):
