@@ -10,6 +10,7 @@ ensemble.predict(["a.jpg", "b.jpg"])
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from carray.search.request import StudyRequest
 
 PathLike = str | os.PathLike[str]
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool 
     from carray.search.run import run_study
 
     done = Study(run_study(request, open_board(as_json)), RunsFolder.at(request.runs))
+    _send_weights(done)
     best = done.best if pictures else None
     if best is not None:
         from carray.drawing import drawn_or_none
@@ -152,6 +155,16 @@ def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool 
         if picture := drawn_or_none(lambda: study_picture(done.folder)):
             attach_or_warn(done.runs, done.record.name, STUDY_ITSELF, [picture])
     return done
+
+
+def _send_weights(study: Study) -> None:
+    """Put the best trials' weights at a tracking server, where there is one."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        from carray.ensemble.sent_weights import send_best_weights
+
+        _, trouble = send_best_weights(study.runs, study.folder)
+        if trouble:
+            _logger.warning(trouble)
 
 
 def toy_data(

@@ -63,8 +63,14 @@ def ensemble(
     test: TestOption = True,
     from_tracking: Annotated[
         bool,
-        typer.Option("--from-tracking", help="Fetch the study from the tracking server first."),
+        typer.Option(
+            "--from-tracking",
+            help="Fetch the study from the tracking server first; its URL may follow.",
+        ),
     ] = False,
+    tracking: Annotated[
+        str | None, typer.Option(help="That server's URL; default: $MLFLOW_TRACKING_URI.")
+    ] = None,
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the model to MLflow.")
     ] = True,
@@ -106,11 +112,17 @@ def ensemble(
       carray ensemble --studies autumn winter --folds --top 3 --tta flip
 
       carray ensemble --logits-only --no-test --json
+
+      carray ensemble --study autumn --from-tracking http://HOST:5000 --runs fresh
     """
+    import os
+
     from carray.ensemble import build_ensemble
     from carray.progress import progress
     from carray.reports.ensemble import ensemble_lines
 
+    if tracking:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking
     made = build_ensemble(
         study,
         top=top,

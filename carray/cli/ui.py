@@ -33,13 +33,17 @@ def sync(
     study: StudyOption = None,
     runs: RunsOption = None,
 ) -> None:
-    """Send a study's records to the tracking server again; nothing is doubled.
+    """Send a study's records and best weights to the tracking server again; nothing is doubled.
 
     For a server that didn't answer while the study ran, or a new one (MLFLOW_TRACKING_URI).
     """
+    from carray.ensemble.sent_weights import send_best_weights
     from carray.runs_folder import RunsFolder
     from carray.tracking import sync_study
 
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
     print(f"{sync_study(where, folder)} trials of study {folder.path.name} are in MLflow")
+    weights, trouble = send_best_weights(where, folder)
+    if weights or trouble:
+        print(trouble or f"with the weights of {weights}")

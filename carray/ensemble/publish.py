@@ -8,6 +8,7 @@ from typing import Any
 
 from carray import inference
 from carray.ensemble.result import Ensemble
+from carray.ensemble.sent_weights import send_best_weights
 from carray.errors import TrackingError
 from carray.inference.card import Card
 from carray.inference.package import is_measured, write_version
@@ -46,9 +47,12 @@ def publish(runs: RunsFolder, study: StudyRecord, ensemble: Ensemble, *, track: 
     if not track:
         return written
     try:
-        return replace(written, model_uri=_log(runs, study, written))
+        written = replace(written, model_uri=_log(runs, study, written))
     except TrackingError as error:
         return replace(written, notes=(*written.notes, f"the model is not in MLflow: {error}"))
+    members = [int(member.trial.rpartition("/")[2]) for member in ensemble.chosen]
+    _, trouble = send_best_weights(runs, runs.study(study.name), members)
+    return replace(written, notes=(*written.notes, trouble)) if trouble else written
 
 
 def _results(ensemble: Ensemble) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from carray.errors import PlanError
 from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
 from carray.records import TrialRecord
-from carray.search.placement.node_checks import Cluster, NodeChecks, left_files
+from carray.search.placement.node_checks import LEFT, Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
@@ -55,6 +55,8 @@ def travelling_files(setup: StudySetup) -> Iterator[StudyPlaces | None]:
         return
     study, manifest = setup.folder.path, setup.manifest
     remove_left(study)
+    for left in study.glob(f"{LEFT}*"):  # by a driver that was killed
+        left.unlink(missing_ok=True)
     with left_files([study]) as nonce:
         data, stores = str(manifest.folder), str(store_place(manifest))
         yield StudyPlaces(str(study), nonce, data, stores, manifest.hash)

@@ -93,7 +93,7 @@ class MlflowTracker(Tracker):
         self._news: dict[int, _News] = {}  # by trial number; the study is -1
         self._wake = threading.Condition()
         self._closing = False
-        self._busy = False
+        self._busy = 0  # threads at work
         self._called_at = self._told_at = 0.0  # when the store was called and answered, monotonic
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name="carray-tracking", daemon=True)
@@ -133,7 +133,9 @@ class MlflowTracker(Tracker):
                 "`carray sync` sends them from their records"
             )
 
-    def tell_all(self, patience_seconds: float, show: UnitProgress = silent) -> int:
+    def tell_all(
+        self, patience_seconds: float, show: UnitProgress = silent, writers: int = 1
+    ) -> int:
         """Wait until everything is told, and take no more; return how many runs are not told.
 
         Args:
@@ -141,20 +143,28 @@ class MlflowTracker(Tracker):
                 `FAILING_SECONDS` since it last answered, a single call `SLOW_SECONDS`. Infinite
                 patience leaves how long a call may take to the library.
             show: `progress` or `silent`.
+            writers: threads that tell, each of another trial.
         """
         with self._wake:
             self._closing = True
             self._told_at = start = time.monotonic()
             self._wake.notify_all()
+        threads = [self._thread, *(self._another_writer() for _ in range(writers - 1))]
         left, is_over = self._left(), False
         with show("sending to MLflow", left, "runs") as advance:
             while not is_over:
-                is_over = not self._thread.is_alive() or self._is_vain(start + patience_seconds)
+                at_work = next((each for each in threads if each.is_alive()), None)
+                is_over = at_work is None or self._is_vain(start + patience_seconds)
                 before, left = left, self._left()
                 advance(before - left)
-                if not is_over:
-                    self._thread.join(0.05)
+                if at_work and not is_over:
+                    at_work.join(0.05)
         return left
+
+    def _another_writer(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name="carray-tracking-more", daemon=True)
+        thread.start()
+        return thread
 
     def _left(self) -> int:
         with self._wake:
@@ -164,7 +174,7 @@ class MlflowTracker(Tracker):
         """Say whether to give up on a store: sooner on one that fails than on one that is busy."""
         now = time.monotonic()
         is_hurried = math.isfinite(deadline)
-        is_slow = is_hurried and self._busy and now - self._called_at > SLOW_SECONDS
+        is_slow = is_hurried and self._busy > 0 and now - self._called_at > SLOW_SECONDS
         has_failed = self._failures > 0 and now - self._told_at > FAILING_SECONDS
         return is_slow or has_failed or now > deadline
 
@@ -187,11 +197,12 @@ class MlflowTracker(Tracker):
                     return
                 key = next(iter(self._news))
                 news = self._news.pop(key)
-                self._busy, self._called_at = True, time.monotonic()
+                called_at = self._called_at = time.monotonic()
+                self._busy += 1
             failed = not self._told(news)
-            spent = time.monotonic() - self._called_at
+            spent = time.monotonic() - called_at
             with self._wake:
-                self._busy = False
+                self._busy -= 1
                 in_turn = max(spent, ROUND_SECONDS / max(1, len(self._news)))
                 rest = min(REST * spent, MAX_REST_SECONDS, in_turn)
                 if not failed:  # what comes meanwhile is told together

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from carray import metrics
-from carray.errors import TrackingError
+from carray.errors import TrackingError, did_you_mean
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.storage.remote import is_url
 from carray.tracking.tracker import TrialRun, cost_metrics
@@ -46,7 +47,7 @@ class TrialRunState:
 
 @dataclass
 class StudyRun:
-    """The study's run and what is known of its children; used by one thread at a time."""
+    """The study's run and what is known of its children; threads may write different ones."""
 
     client: Any
     study: str
@@ -56,6 +57,7 @@ class StudyRun:
     """What the study optimises."""
     best_value: float = float("nan")
     trials: dict[int, TrialRunState] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
 
     @classmethod
     def find_or_make(cls, client: Any, study: StudyRecord, artifacts: Path | None) -> Self:
@@ -118,11 +120,13 @@ class StudyRun:
         run_id, done = self.trials[record.number].run_id, len(record.epochs)
         ended_ms = round(1000 * (record.ended_at or time.time()))
         known = self.trials[record.number]
-        if self.note_best(record):  # by how many have ended: trials end in another order
-            step = sum(trial.ended for trial in self.trials.values()) + (not known.ended)
-            self.client.log_metric(
-                self.run_id, f"best/{self.metric}", self.best_value, timestamp=ended_ms, step=step
-            )
+        with self.lock:
+            if self.note_best(record):  # by how many have ended: trials end in another order
+                step = sum(trial.ended for trial in self.trials.values()) + (not known.ended)
+                name = f"best/{self.metric}"
+                self.client.log_metric(
+                    self.run_id, name, self.best_value, timestamp=ended_ms, step=step
+                )
         for name, value in cost_metrics(record.cost).items():
             self.client.log_metric(run_id, name, value, timestamp=ended_ms, step=done)
         self.client.set_terminated(run_id, status=status, end_time=ended_ms)
@@ -152,16 +156,16 @@ class StudyRun:
         return self.trials[record.number]
 
     def _find_trials(self) -> None:
-        for run in child_runs(self.client, self.experiment_id, self.run_id):
+        found = runs_of_trials(self.client, self.experiment_id, self.run_id)
+        for number, run in found.items():
             tags = run.data.tags
-            if "carray.trial" in tags:
-                self.trials[int(tags["carray.trial"])] = TrialRunState(
-                    run.info.run_id,
-                    epochs_told=int(tags.get(EPOCHS_SENT, 0)),
-                    params_told=EPOCHS_SENT in tags,
-                    ended=run.info.status != "RUNNING",
-                    tags=tags,
-                )
+            self.trials[number] = TrialRunState(
+                run.info.run_id,
+                epochs_told=int(tags.get(EPOCHS_SENT, 0)),
+                params_told=EPOCHS_SENT in tags,
+                ended=run.info.status != "RUNNING",
+                tags=tags,
+            )
 
 
 def origin_tags(git_commit: str, source: str) -> dict[str, str]:
@@ -227,6 +231,32 @@ def child_runs(client: Any, experiment_id: str, parent_run_id: str) -> list[Any]
         token = page.token
         if not token:
             return runs
+
+
+def runs_of_trials(client: Any, experiment_id: str, parent_run_id: str) -> dict[int, Any]:
+    """Return the run of each trial below a study's run, by the trial's number."""
+    found = child_runs(client, experiment_id, parent_run_id)
+    tagged = [(run.data.tags.get("carray.trial"), run) for run in found]
+    return {int(number): run for number, run in tagged if number is not None}
+
+
+def find_study_run(client: Any, name: str) -> Any:
+    """Return the newest run of a study itself.
+
+    Raises:
+        TrackingError: the store has no such study.
+    """
+    experiment = client.get_experiment_by_name(name)
+    found = experiment and client.search_runs(
+        [experiment.experiment_id],
+        "tags.`carray.kind` = 'study'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not found:
+        names = [known.name for known in client.search_experiments()]
+        raise TrackingError(f"no study {name!r} in the tracking store{did_you_mean(name, names)}")
+    return found[0]
 
 
 def mlflow_key(name: str) -> str:

@@ -6,10 +6,11 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from carray.errors import TrackingError, did_you_mean
+from carray.errors import TrackingError
 from carray.progress import progress
 from carray.records import StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
@@ -23,8 +24,11 @@ from carray.tracking.mlflow_client import (
     translate_mlflow_errors,
 )
 from carray.tracking.mlflow_tracker import MlflowTracker
-from carray.tracking.study_run import child_runs
-from carray.typing import Advance
+from carray.tracking.study_run import find_study_run, runs_of_trials
+
+AT_ONCE = 8  # trials that are sent to, or fetched from, a server
+STUDY_FILES = ("study.json", "space.yaml", "labels.npz")
+TRIAL_FILES = ("logits.npz", "best.safetensors", "record.json")
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +69,7 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
             else:
                 tracker.epoch_ended(record)
         tracker.study_ended(study)
-        left = tracker.tell_all(math.inf, progress)
+        left = tracker.tell_all(math.inf, progress, _writers(runs))
     finally:
         close_store(tracking_uri(runs))
     if left:
@@ -76,8 +80,13 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
     return len(trials)
 
 
+def _writers(runs: RunsFolder) -> int:
+    """Return how many threads write at once: a file takes one after the other."""
+    return 1 if tracking_uri(runs).startswith("sqlite:") else AT_ONCE
+
+
 def download_study(runs: RunsFolder, name: str) -> StudyFolder:
-    """Fetch records, labels and logits of study `name` from the tracking store into `runs`.
+    """Fetch records, labels, logits and the weights that are there of study `name` into `runs`.
 
     What is already on disk stays as it is.
 
@@ -86,39 +95,26 @@ def download_study(runs: RunsFolder, name: str) -> StudyFolder:
     """
     folder = runs.study(name)
     with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
-        parent = _find_parent(client, name)
-        _fetch(client, parent.info.run_id, folder.path, ("study.json", "space.yaml", "labels.npz"))
-        children = child_runs(client, parent.info.experiment_id, parent.info.run_id)
-        with progress(f"fetching {name}", len(children), "trials") as advance:
-            for run in children:
-                _fetch_trial(client, run, folder, advance)
+        parent = find_study_run(client, name)
+        _fetch(client, parent.info.run_id, folder.path, STUDY_FILES)
+        trials = runs_of_trials(client, parent.info.experiment_id, parent.info.run_id)
+        with (
+            progress(f"fetching {name}", len(trials), "trials") as advance,
+            ThreadPoolExecutor(AT_ONCE) as pool,
+        ):
+            fetched = pool.map(lambda each: _fetch_trial(client, each, folder), trials.items())
+            for _ in fetched:
+                advance(1)
     StudyRecord.read(folder.record_file)
     return folder
 
 
-def _find_parent(client: Any, name: str) -> Any:
-    """Return the newest parent run of study `name`."""
-    experiment = client.get_experiment_by_name(name)
-    found = experiment and client.search_runs(
-        [experiment.experiment_id],
-        "tags.`carray.kind` = 'study'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
-    if not found:
-        names = [known.name for known in client.search_experiments()]
-        raise TrackingError(f"no study {name!r} in the tracking store{did_you_mean(name, names)}")
-    return found[0]
-
-
-def _fetch_trial(client: Any, run: Any, folder: StudyFolder, advance: Advance) -> None:
-    number = run.data.tags.get("carray.trial")
-    if number is not None:
-        trial = folder.trial(int(number))
-        _fetch(client, run.info.run_id, trial.path, ("logits.npz", "record.json"))
-        if trial.record_file.exists():
-            TrialRecord.read(trial.record_file)
-    advance(1)
+def _fetch_trial(client: Any, found: tuple[int, Any], folder: StudyFolder) -> None:
+    number, run = found
+    trial = folder.trial(number)
+    _fetch(client, run.info.run_id, trial.path, TRIAL_FILES)
+    if trial.record_file.exists():
+        TrialRecord.read(trial.record_file)
 
 
 def _fetch(client: Any, run_id: str, into: Path, names: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from carray.search.placement.ray_cluster import ClusterNode
 
 AGAIN_SECONDS = 60.0  # until a node that failed is asked again; twice as long each time after
 AGAIN_MOST_SECONDS = 3600.0
+LEFT = ".carray-"  # begins the names of files that a driver leaves for nodes to see
 
 Answer = NodeReport | str  # a text says why there is no report
 
@@ -137,7 +138,7 @@ class NodeChecks:
 @contextmanager
 def left_files(places: Sequence[Path]) -> Iterator[str]:
     """Leave a file in each place, for nodes that share it to see; yield its name."""
-    name = f".carray-{uuid.uuid4().hex}"
+    name = f"{LEFT}{uuid.uuid4().hex}"
     with ExitStack() as stack:
         for place in places:
             with suppress(OSError):  # where nothing can be written nothing is shared either
