@@ -8,6 +8,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PYTHON ?=
 TESTS ?= tests
+# other folders whose tests run after those that start a Ray: so both halves take as long
+BESIDE_RAY := $(if $(filter tests,$(TESTS)),tests/analysis tests/export tests/models)
 export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
@@ -57,11 +59,12 @@ unit: install  ## The tests; TESTS=tests/search runs some of them.
 	@$(MAKE) --no-print-directory -j2 unit-ray unit-rest
 
 unit-rest: install  # pytest ends with 5 where TESTS has none of a kind
-	@$(BIN)/pytest -m "not ray" $(TESTS) || [ $$? = 5 ]
+	@$(BIN)/pytest -m "not ray" $(TESTS) $(addprefix --ignore=,$(BESIDE_RAY)) || [ $$? = 5 ]
 
 unit-ray: install
 	@echo "make: tests that start a Ray run beside the others; what they say comes when they end"
 	@log=$$(mktemp); code=0; $(BIN)/pytest -m ray $(TESTS) >"$$log" 2>&1 || code=$$?; \
+	[ -z "$(BESIDE_RAY)" ] || $(BIN)/pytest -m "not ray" $(BESIDE_RAY) >>"$$log" 2>&1 || code=$$?; \
 	[ $$code = 5 ] && code=0 || cat "$$log"; rm "$$log"; exit $$code
 
 format: install  ## Mend format and what ruff can mend.
