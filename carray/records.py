@@ -66,6 +66,8 @@ class TrialRecord(JsonFile):
     was trained from the start."""
     fold_of: int | None = None
     """The trial whose configuration this one trained on the fold `config.fold`."""
+    soup_of: tuple[str, ...] = ()
+    """The trials whose weights were averaged, as `STUDY/0007`; (): it was trained."""
     sampler_number: int | None = None
     """The trial's number in Optuna's study."""
     manifest_hash: str = ""
@@ -226,6 +228,10 @@ class TrialFolder:
     def logits_file(self) -> Path:
         """Float16 logits of the best epoch on `HELD_SPLITS`; never deleted."""
         return self.path / "logits.npz"
+
+    def view_file(self, view: str, split: str) -> Path:
+        """Float16 logits of the best epoch on a held split, seen through a test-time view."""
+        return self.path / "views" / f"{view}-{split}.npy"
 
     @property
     def checkpoint(self) -> Path:

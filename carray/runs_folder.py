@@ -8,6 +8,7 @@ RUNS/
     study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
     trials/0007/                     `TrialFolder`
       record.json  epochs.jsonl  logits.npz  checkpoint/  best.safetensors
+      views/*.npy                      logits of test-time views, as they were looked through
 
 It may be at a URL. Then it is a folder of this machine's cache, into which comes what is asked for,
 and what is made in it is put at the URL.

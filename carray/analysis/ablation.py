@@ -85,7 +85,8 @@ def run_ablation(
         overrides: dotted names fixed for every step; a step that changes none of the rest is left
             out.
         tta: sets of views for a last step, as `carray.build_ensemble`; judged on `blend`.
-        folds: train what stands on every fold as the last step; judged on `blend`.
+        folds: train what stands on every fold as the last step; judged on `blend`. With `tta` too,
+            one more step looks through views with the trials on all folds.
         weights: a folder of pretrained weights.
         runs: the runs folder.
         on_step: told every step as it ends.
@@ -125,12 +126,15 @@ def run_ablation(
     if tta or folds:
         from carray.analysis.ablation_on_blend import folds_step, tta_step
 
-        where = (run.runs, name, stands.records[0])
+        where, one = (run.runs, name), stands.records[0]
         if tta:
-            steps.append(tta_step(*where, tta, progress))
+            steps.append(tta_step(*where, [one.name], tta, progress))
             on_step(steps[-1])
         if folds:
-            steps.append(folds_step(*where, folds, weights, on_epoch, progress))
+            steps.append(folds_step(*where, one, folds, weights, on_epoch, progress))
+            on_step(steps[-1])
+        if folds and tta:
+            steps.append(tta_step(*where, steps[-1].trials, tta, progress))
             on_step(steps[-1])
     means = tuple(float(loss) for loss in anchor.losses.mean(axis=1))
     return Ablation(name, seeds, means, tuple(steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from carray.analysis.cross_validation import assemble_folds, combine_folds
 from carray.data.manifest import Manifest
 from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
 from carray.ensemble.tta_views import TtaPredictor
-from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import Candidate
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
@@ -33,22 +33,29 @@ from carray.typing import Float32s, Labels, Progress
 
 
 def tta_step(
-    runs: RunsFolder, study: str, stands: TrialRecord, names: str | None, progress: Progress
+    runs: RunsFolder,
+    study: str,
+    trials: Sequence[str],
+    names: str | None,
+    progress: Progress,
 ) -> AblationStep:
-    """Measure sets of views with what stands on `blend`; the step is the best of them."""
-    folder = runs.study(study)
-    record, trial = folder.record(), folder.trial(stands.number)
+    """Measure sets of views with trials that vote on `blend`; the step is the best of them.
+
+    It is held against the same trials without views: what stands, or the trials on all folds.
+    """
+    record = runs.study(study).record()
     labels = _blend_labels(record)
     sets = (NONE, *parse_tta_sets(names or "auto"))
-    viewer = TtaPredictor.of_trials([trial], WeightedAverage((0,), (1.0,)), record, progress)
-    log_ps = viewer.log_ps("blend", sets)
+    folders = [runs.find_trial(name) for name in trials]
+    average = combine_folds("soft vote", len(trials)).average
+    log_ps = TtaPredictor.of_trials(folders, average, record, progress).log_ps("blend", sets)
     rows = evaluate_tta_sets(sets, log_ps, labels, make_folds(labels), 0)
     chosen = [row for row in rows[1:] if row.chosen]
     best = min(chosen or rows[1:], key=lambda row: row.log_loss)
-    log_p = log_ps[rows.index(best)] / np.float32(best.temperature)
-    return _step(
-        f"views: {best.name}", (stands.name,), log_softmax(log_p), labels, best.gain, _verdict(best)
-    )
+    log_p = log_softmax(log_ps[rows.index(best)] / np.float32(best.temperature))
+    views = f"views: {best.name}"
+    what = views if len(trials) == 1 else f"{len(trials)} folds x {best.views} {views}"
+    return _step(what, tuple(trials), log_p, labels, best.gain, _verdict(best))
 
 
 def _verdict(row: TtaRow) -> str:

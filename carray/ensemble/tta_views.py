@@ -1,56 +1,58 @@
-"""Predicts a split's images through test-time views, and selects the set that an ensemble uses."""
+"""An ensemble's answers through test-time views, and the set of views that it uses.
+
+Views are looked through once: their logits are kept beside the trials, and later calls load no
+model and import no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carray.data.manifest import Manifest
+from carray.data.pixels.augmentation import View
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import evaluate_tta_sets
-from carray.inference.card import MemberCard
-from carray.inference.package import member_input
-from carray.inference.predictor import (
-    BATCH_IMAGES,
-    Geometry,
-    Member,
-    Square,
-    load_member,
-    open_stores,
-)
-from carray.predictions.averaging import WeightedAverage, average_log_p
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.labels import study_manifest
-from carray.predictions.logits import log_softmax
+from carray.predictions.logits import NUM_THREADS, log_softmax
 from carray.predictions.scores import make_folds
+from carray.predictions.view_logits import store_view, stored_view
 from carray.predictions.views import NONE, Tta
 from carray.progress import silent
-from carray.records import StudyRecord, TrialFolder
-from carray.remote_studies import fetched_weights
-from carray.training.train import default_device
+from carray.records import Logits, StudyRecord, TrialFolder, TrialRecord
 from carray.typing import Float32s, Labels, Progress
+
+if TYPE_CHECKING:
+    from carray.ensemble.tta_models import TrialModel
+
+MERGED_IMAGES = 500  # merged at once: bounds the memory of many members and views
 
 
 @dataclass(frozen=True, eq=False)
 class TtaPredictor:
-    """An ensemble's members, loaded, and the pixels of the study's images in their geometries."""
+    """An ensemble's members, and the data set whose images they look at."""
 
-    members: tuple[Member, ...]
+    trials: tuple[TrialFolder, ...]
+    records: tuple[TrialRecord, ...]
     blend: WeightedAverage
-    pixels: dict[Geometry, Square]
-    rows: dict[str, Labels]
-    """Row numbers of each split."""
+    manifest: Manifest
     progress: Progress
+    _models: dict[int, TrialModel] = field(default_factory=dict)
+    """Those that had to be loaded, by member."""
 
     @classmethod
     def of(
         cls, ensemble: Ensemble, study: StudyRecord, progress: Progress = silent
     ) -> TtaPredictor:
-        """Load the members that have a weight, and open their pixel stores.
+        """Take the members that have a weight.
 
         Raises:
             RecordError: the study's data are gone or have changed.
-            WeightsError: a member's weights are gone.
         """
         trials = [TrialFolder(member.folder) for member in ensemble.chosen]
         return cls.of_trials(trials, ensemble.blend, study, progress)
@@ -63,44 +65,57 @@ class TtaPredictor:
         study: StudyRecord,
         progress: Progress = silent,
     ) -> TtaPredictor:
-        """Load trials that `blend` merges; raises as `of`."""
+        """Take trials that `blend` merges; raises as `of`."""
         manifest = study_manifest(study)
-        members = []
-        for trial in trials:
-            record = trial.record()
-            weights = fetched_weights(trial)
-            spec = member_input(record.config, weights)
-            card = MemberCard(trial=record.name, config=record.config, input=spec)
-            members.append(load_member(weights, card, len(study.classes), default_device()))
-        stores = open_stores(manifest, members, progress)
-        blend = replace(blend, members=tuple(range(len(members))), temperature=1.0)
-        rows = {split: manifest.rows(split) for split in ("val", "blend", "test")}
-        return cls(tuple(members), blend, stores, rows, progress)
+        records = tuple(trial.record() for trial in trials)
+        blend = replace(blend, members=tuple(range(len(trials))), temperature=1.0)
+        return cls(tuple(trials), records, blend, manifest, progress)
 
     def log_ps(self, split: str, ttas: Sequence[Tta]) -> list[Float32s]:
         """Return the ensemble's log-probabilities (images, classes) with each of `ttas`, at
-        temperature 1; no view is looked through twice."""
-        rows = self.rows[split]
-        views = dict.fromkeys(view for tta in ttas for view in tta.views)
-        parts: list[list[Float32s]] = [[] for _ in ttas]
-        total = len(rows) * len(views) * len(self.members)
-        with self.progress(f"views of {split}", total) as advance:
-            for start in range(0, len(rows), BATCH_IMAGES):
-                some = rows[start : start + BATCH_IMAGES]
-                answers = []
-                for member in self.members:
-                    squares = self.pixels[member.geometry][some]
-                    by_view = {}
-                    for view in views:
-                        by_view[view] = log_softmax(member.logits(squares, view))
-                        advance(len(some))
-                    answers.append(by_view)
-                for part, tta in zip(parts, ttas, strict=True):
-                    each = [
-                        tta.merged([by_view[view] for view in tta.views]) for by_view in answers
-                    ]
-                    part.append(average_log_p(each, self.blend.weights, self.blend.space))
-        return [np.concatenate(part) for part in parts]
+        temperature 1; no view is looked through twice.
+
+        Raises:
+            DataError: a pixel store can't be had.
+            RecordError: a view wasn't looked through yet, and a member's weights are gone.
+        """
+        views = tuple(dict.fromkeys(view for tta in ttas for view in tta.views))
+        seen = self._seen(split, views)
+
+        def merged(some: slice) -> list[Float32s]:
+            answers = [{v: log_softmax(own[v][some]) for v in views} for own in seen]
+            each = ([tta.merged([own[v] for v in tta.views]) for own in answers] for tta in ttas)
+            return [self.blend.merged(log_ps) for log_ps in each]
+
+        images = len(self.manifest.rows(split))
+        parts = [slice(n, n + MERGED_IMAGES) for n in range(0, images, MERGED_IMAGES)]
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            return [np.concatenate(own) for own in zip(*pool.map(merged, parts), strict=True)]
+
+    def _seen(self, split: str, views: Sequence[View]) -> list[dict[View, Logits]]:
+        """Return every member's logits of each view, looked through where none are kept."""
+        members = range(len(self.trials))
+        missing = [(m, v) for m in members for v in views if self._stored(m, v, split) is None]
+        if missing:
+            rows = self.manifest.rows(split)
+            with self.progress(f"views of {split}", len(rows) * len(missing)) as advance:
+                for member, view in missing:
+                    logits = self._model(member).logits(rows, view, advance)
+                    store_view(self.trials[member], view, split, logits)
+        found = [{v: self._stored(m, v, split) for v in views} for m in members]
+        return [{v: own for v, own in each.items() if own is not None} for each in found]
+
+    def _stored(self, member: int, view: View, split: str) -> Logits | None:
+        shape = len(self.manifest.rows(split)), len(self.manifest.classes)
+        return stored_view(self.trials[member], self.records[member], view, split, shape)
+
+    def _model(self, member: int) -> TrialModel:
+        if member not in self._models:
+            from carray.ensemble.tta_models import TrialModel  # imports torch
+
+            own = self.trials[member], self.manifest, self.progress
+            self._models[member] = TrialModel.load(*own)
+        return self._models[member]
 
 
 def select_tta(

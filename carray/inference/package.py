@@ -90,7 +90,7 @@ def write_version(
     """
     with _exclusive(models):
         known = versions_of(models, name)
-        hashes = tuple(sha256_of(_weights_of(trial, trial.record())) for trial in trials)
+        hashes = tuple(sha256_of(weights_of(trial, trial.record())) for trial in trials)
         content = (study.classes, hashes, combination)  # another one is another model
         for folder in known.values():
             card = Card.read(folder / "card.json")
@@ -136,6 +136,7 @@ def _write(
             rule=combination.rule,
             space=average.space,
             temperature=average.temperature,
+            stack=average.stack,
             tta=combination.tta,
             preprocessing=PREPROCESSING,
             **(study.cut or crop_fields(study.data)),
@@ -161,7 +162,7 @@ def _write_member(
     package: Path, place: int, trial: TrialFolder, record: TrialRecord, weight: float
 ) -> MemberEntry:
     folder = package / "members" / str(place)
-    weights = _weights_of(trial, record)
+    weights = weights_of(trial, record)
     folder.mkdir(parents=True)
     shutil.copyfile(weights, folder / "weights.safetensors")
     MemberCard(
@@ -178,7 +179,8 @@ def _write_member(
     )
 
 
-def _weights_of(trial: TrialFolder, record: TrialRecord) -> Path:
+def weights_of(trial: TrialFolder, record: TrialRecord) -> Path:
+    """Return a trial's weights file, fetched where need be; raises RecordError without one."""
     weights = fetched_weights(trial)
     if not weights.exists():
         raise RecordError(

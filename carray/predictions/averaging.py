@@ -15,27 +15,51 @@ TINY = np.finfo(np.float32).tiny
 GREEDY_ROUNDS = 50
 GREEDY_PATIENCE = 5  # rounds without a better log-loss
 POOL = 50  # of many members, those that the greedy ones are picked from: the best alone
-AverageOf = Literal["probability", "logit", "vote"]
+AverageOf = Literal["probability", "logit", "vote", "stack"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Logits that are sums of members' log-probabilities, each class with weights of its own."""
+
+    scales: tuple[tuple[float, ...], ...]
+    """Of each class's log-probability by each member, (members, classes)."""
+    offsets: tuple[float, ...]
+    """What each class's logit is besides."""
+
+    def widened(self, classes: int) -> Stack:
+        """Return the stack for further classes, which a member's mean weight is given to."""
+        more = classes - len(self.offsets)
+        scales = tuple((*own, *[sum(own) / len(own)] * more) for own in self.scales)
+        return Stack(scales, (*self.offsets, *[0.0] * more))
 
 
 @dataclass(frozen=True)
 class WeightedAverage:
     """A weighted mean of members' probabilities, logits or votes; weights add up to one.
 
-    Members are numbers into the candidates that it was fitted on.
+    Of a `stack` the weights say what part of it each member is. Members are numbers into the
+    candidates that it was fitted on.
     """
 
     members: tuple[int, ...]
     weights: tuple[float, ...]
     space: AverageOf = "probability"
     temperature: float = 1.0
+    stack: Stack | None = None
 
     def log_p(self, predictions: SplitPredictions, rows: Rows | None = None) -> Float32s:
         """Return log-probabilities, (images, classes), of all images or of `rows`."""
         picked = slice(None) if rows is None else rows
-        log_ps = [predictions.log_p(member)[picked] for member in self.members]
-        combined = average_log_p(log_ps, self.weights, self.space)
+        combined = self.merged([predictions.log_p(member)[picked] for member in self.members])
         return combined if self.temperature == 1.0 else log_softmax(combined / self.temperature)
+
+    def merged(self, log_ps: Sequence[Float32s]) -> Float32s:
+        """Return the mean of each member's log-probabilities (N, C), at temperature 1."""
+        if self.stack:
+            arrays = (self.stack.scales, self.stack.offsets)
+            return log_softmax(stacked(log_ps, *(np.asarray(a, np.float32) for a in arrays)))
+        return average_log_p(log_ps, self.weights, self.space)
 
     def with_temperature(self, temperature: float) -> WeightedAverage:
         """Return the blend with another temperature."""
@@ -60,6 +84,16 @@ def average_log_p(
     if space == "logit":
         return log_softmax(total)
     return np.log(np.maximum(total, TINY, out=total), out=total)
+
+
+def stacked(
+    log_ps: Sequence[Float32s] | Float32s, scale_MC: Float32s, offset_C: Float32s
+) -> Float32s:
+    """Return the sums of a `Stack`, (images, classes), of members' log-probabilities."""
+    total = np.tile(offset_C, (len(log_ps[0]), 1))
+    for log_p, scale_C in zip(log_ps, scale_MC, strict=True):
+        total += scale_C * log_p
+    return total
 
 
 def _voted(log_ps: Sequence[Float32s], weights: Sequence[float]) -> Float32s:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carray.predictions.averaging import WeightedAverage, average_log_p
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import log_softmax
 from carray.predictions.views import NONE, Tta
 from carray.typing import Float32s
@@ -31,9 +31,15 @@ class Combination:
         """The views that every image is seen in."""
         return self.tta or NONE
 
+    def widened(self, classes: int) -> Combination:
+        """Return it for a model of further classes, after those of before."""
+        stack = self.average.stack
+        stack = stack and stack.widened(classes)
+        return replace(self, average=replace(self.average, stack=stack))
+
     def log_p(self, log_ps: Sequence[Float32s]) -> Float32s:
         """Return the model's log-probabilities, (images, classes), of those of each member."""
-        merged = average_log_p(log_ps, self.average.weights, self.average.space)
+        merged = self.average.merged(log_ps)
         return log_softmax(merged / np.float32(self.average.temperature))
 
 

@@ -110,7 +110,8 @@ def test_every_step_is_a_trial_and_changes_one_factor_of_what_stands(
     assert names[:3] == ["anchor", "optimizer.lr 0.006", "loss.label_smoothing 0.9"]
     assert names[3].startswith("views: flip")
     assert names[4].startswith("2 folds")
-    assert [len(step.trials) for step in found.steps] == [3, 1, 1, 1, 2]
+    assert names[5].startswith("2 folds x 2 views: flip")
+    assert [len(step.trials) for step in found.steps] == [3, 1, 1, 1, 2, 2]
     study = own.runs / "studies" / "steps-data"
     anchor = [TrialRecord.read(study / f"trials/000{n}/record.json") for n in range(3)]
     assert [record.config.seed for record in anchor] == [0, 1, 2]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +26,13 @@ from carray.errors import ConfigError, RecordError
 from carray.inference.card import Card
 from carray.inference.predict import predict_to_csv
 from carray.inference.predictor import load_model
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
 from carray.predictions.views import NONE, Tta, parse_tta_sets, parse_views
 from carray.reports.ensemble import ensemble_lines
 from carray.runs_folder import RunsFolder
+from carray.typing import Advance
 from tests.trained import Trained
 
 
@@ -136,6 +141,34 @@ def test_the_view_of_the_whole_image_says_what_the_trials_left(trained: Trained)
     expected = sum(w * np.exp(p) for w, p in zip(made.blend.weights, predictions, strict=True))
     if made.blend.space == "probability":
         assert np.allclose(np.exp(seen), expected, atol=5e-3)
+
+
+def test_views_are_looked_through_once_and_then_need_no_weights(
+    trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.runs / "studies", tmp_path / "studies")
+    study = RunsFolder(tmp_path).study("single")
+    trials = [study.trial(0), study.trial(1)]
+    average, looked = WeightedAverage((0, 1), (0.5, 0.5)), []
+
+    @contextlib.contextmanager
+    def noted(what: str, total: int) -> Iterator[Advance]:
+        looked.append((what, total))
+        yield lambda count: None
+
+    def seen(*names: str) -> list[np.ndarray]:
+        viewer = TtaPredictor.of_trials(trials, average, study.record(), noted)
+        return viewer.log_ps("blend", parse_tta_sets(names))
+
+    first = seen("flip", "five_crop")
+    for trial in trials:
+        trial.weights_file.unlink()
+    images = len(trained.manifest.rows("blend"))
+    assert looked == [("views of blend", 2 * images * 6)], "the whole image was seen in training"
+    assert all(np.array_equal(*pair) for pair in zip(first, seen("flip", "five_crop"), strict=True))
+    assert len(looked) == 1
+    with pytest.raises(RecordError, match="has no weights any more"):
+        seen("three_scales")
 
 
 def test_a_package_with_views_predicts_with_their_mean(trained: Trained, tmp_path: Path) -> None:
