@@ -51,8 +51,8 @@ def ensemble(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="Soft vote, logit mean, hard vote, fitted weights, greedy selection or bagged "
-            "selection; default: the best."
+            help="Soft vote, logit mean, hard vote, fitted weights, stacking, greedy selection or "
+            "bagged selection; default: the best."
         ),
     ] = None,
     logits_only: Annotated[
@@ -89,8 +89,8 @@ def ensemble(
 ) -> None:
     """Combine the best trials of one or several studies into one model, with an honest number.
 
-    Members are the best by val; votes, means, fitted weights, greedy and bagged selection (which
-    may use every trial, pruned ones too) are judged on blend; test is opened once, and recorded.
+    Members are the best by val; votes, means, fitted weights, stacking, greedy and bagged selection
+    (which may use every trial, pruned ones too) are judged on blend; test is opened once, recorded.
 
     [dim]Examples:[/]
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from carray.ensemble.stacking import Stacking
 from carray.predictions.averaging import (
     TINY,
     AverageOf,
@@ -146,13 +147,13 @@ class BaggedGreedy:
 
 RULES = (
     *("soft vote", "logit mean", "hard vote"),
-    *("fitted weights", "greedy selection", "bagged selection"),
+    *("fitted weights", "stacking", "greedy selection", "bagged selection"),
 )
 
 
 def all_rules(members: tuple[int, ...], pool: tuple[int, ...]) -> tuple[Rule, ...]:
     """Return every rule, in the order of `RULES`: over chosen members, or over the whole pool."""
-    own = (SoftVote, LogitMean, HardVote, FittedWeights)
+    own = (SoftVote, LogitMean, HardVote, FittedWeights, Stacking)
     return *(kind(members) for kind in own), *(kind(pool) for kind in (Greedy, BaggedGreedy))
 
 

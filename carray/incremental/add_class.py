@@ -105,7 +105,8 @@ def add_class(
         study.trial(teacher.train(package / card.members[place].folder, member, place).number)
         for place, member in enumerate(members)
     ]
-    write_package(where.models / new_name, study.record(), trials, card.combination)
+    combination = card.combination.widened(len(card.classes) + 1)
+    write_package(where.models / new_name, study.record(), trials, combination)
     return evaluate_added_class(where, package, new_name, manifest, extended, trials, progress)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from carray.config import InputSpec, TrialConfig
 from carray.json_file import JsonFile
-from carray.predictions.averaging import AverageOf, WeightedAverage
+from carray.predictions.averaging import AverageOf, Stack, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.views import Tta
 
@@ -53,6 +53,8 @@ class Card(_CardFile):
     rule: str
     space: AverageOf = "probability"
     temperature: float = 1.0
+    stack: Stack | None = None
+    """Weights of each class, where `space` is `stack`."""
     tta: Tta | None = None
     """The views that every image is seen in; None where it is seen once, whole."""
     preprocessing: str
@@ -75,5 +77,5 @@ class Card(_CardFile):
         """How the members' predictions are combined."""
         weights = tuple(member.weight for member in self.members)
         members = tuple(range(len(weights)))
-        average = WeightedAverage(members, weights, self.space, self.temperature)
+        average = WeightedAverage(members, weights, self.space, self.temperature, self.stack)
         return Combination(average, self.rule, self.tta)

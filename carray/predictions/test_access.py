@@ -88,8 +88,10 @@ def fingerprint(trials: Sequence[str], combination: Combination) -> str:
 
     The temperature isn't part of it: it follows from the others.
     """
-    views = [combination.tta.label] if combination.tta else []
-    what = [list(trials), combination.average.weights, combination.rule, *views]
+    more: list[object] = [combination.tta.label] if combination.tta else []
+    if stack := combination.average.stack:
+        more += [stack.scales, stack.offsets]
+    what = [list(trials), combination.average.weights, combination.rule, *more]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -43,6 +43,7 @@ def test_the_newest_study_and_its_best_three_are_taken(tmp_path: Path) -> None:
         "hard vote",
         "bagged selection",
         "fitted weights",
+        "stacking",
         "greedy selection",
         "best single trial",
     }

@@ -18,13 +18,14 @@ from carray.ensemble.selection import (
     Rule,
     SoftVote,
 )
+from carray.ensemble.stacking import Stacking
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import read_trials
 from carray.predictions.logits import SplitPredictions
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 RULES: list[Callable[[tuple[int, ...]], Rule]] = [
-    *(SoftVote, LogitMean, HardVote, FittedWeights, Greedy, BaggedGreedy)
+    *(SoftVote, LogitMean, HardVote, FittedWeights, Stacking, Greedy, BaggedGreedy)
 ]
 SKILLS = (2.0, 1.6, 1.2, 0.4)
 
