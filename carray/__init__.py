@@ -28,6 +28,7 @@ _HOMES = {
     "load_model": "carray.inference.predictor",
     "load_space": "carray.search.space.loading",
     "load_study": "carray.api",
+    "make_soup": "carray.ensemble.soup",
     "predict_to_csv": "carray.inference.predict",
     "prepare": "carray.data.preparation.prepare",
     "render_toycars": "carray.data.synthetic",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from carray.data.synthetic import render_toycars as render_toycars
     from carray.ensemble import Ensemble as Ensemble
     from carray.ensemble import build_ensemble as build_ensemble
+    from carray.ensemble.soup import make_soup as make_soup
     from carray.errors import CarrayError as CarrayError
     from carray.incremental.add_class import add_class as add_class
     from carray.inference.features import export_features as export_features

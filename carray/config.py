@@ -70,6 +70,9 @@ class HeadConfig(Part):
     """ML-Decoder's embedding width."""
     decoder_heads: Literal[1, 2, 4, 8] = 8
     """ML-Decoder's heads of attention; its paper has 8."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its first weights, which the trials of a study share, so that their weights can be
+    averaged; None: the trial's own seed, as in records of before 0.2."""
 
 
 class ScratchConfig(Part):

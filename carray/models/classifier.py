@@ -39,13 +39,17 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = build_backbone(config)
         self.reads_map = config.head.kind == "ml_decoder"
-        self.head = build_head(
-            config.head,
-            feature_width(self.backbone),
-            map_width(self.backbone),
-            num_classes,
-            config.dropout,
-        )
+        seed = config.head.seed
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.head = build_head(
+                config.head,
+                feature_width(self.backbone),
+                map_width(self.backbone),
+                num_classes,
+                config.dropout,
+            )
         self.backbone_frozen = False  # then no graph is kept of the backbone: x4.5 on a CPU
 
     @property

@@ -191,7 +191,7 @@ def find_candidates(
     by_config: dict[str, Candidate] = {}
     for trial in trials:
         reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights, folds)
-        config = trial.record.config.model_dump_json()
+        config = trial.record.config.model_dump_json() + " ".join(trial.record.soup_of)
         if not reason and config in by_config:
             reason = SAME_CONFIG
         if reason:

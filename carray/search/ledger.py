@@ -296,11 +296,12 @@ class Ledger:
         return trial.number, params, config
 
     def _seed_of_next(self) -> dict[str, int]:
-        """Give each trial a seed of its own, unless the space has a say in it."""
+        """Give each trial a seed of its own, and all one head to begin with, unless the space has
+        a say in it: weights that began alike can be averaged."""
         blocks = [self.space.shared, *self.space.blocks.values()]
-        if any("seed" in block.fixed or "seed" in block.search for block in blocks):
-            return {}
-        return {"seed": self.study.seed + self._next_number()}
+        said = {name for block in blocks for name in (*block.fixed, *block.search)}
+        seeds = {"seed": self.study.seed + self._next_number(), "head.seed": self.study.seed}
+        return {name: seed for name, seed in seeds.items() if name not in said}
 
     def _begin(self, params: dict[str, Any], config: TrialConfig, **fields: Any) -> TrialRecord:
         """Begin the next trial: write its record."""

@@ -13,19 +13,19 @@ than are measured. `bench_batch_norms.py` told where either is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from carray.config import TrialConfig
-from carray.data.pixels.loader import Loader, to_device
+from carray.data.pixels.loader import EvalPlan, Loader, to_device
 from carray.models.classifier import Classifier
 from carray.models.freezing import BatchNorm
 from carray.training.evaluation import eval_plan
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor
-from carray.training.trial_state import LiveTrial
+from carray.training.trial_state import LiveTrial, Numerics
 from carray.typing import Rows
 
 MEASURED_SHARE = 1 / 16  # of an epoch's images: a fiftieth of its time, as nothing is learned
@@ -49,11 +49,12 @@ def recompute_batch_norm_statistics(
         ranks: that train it together.
         num_loaders: threads that make batches.
     """
-    moved = {name for name, norm in _norms(live.classifier) if norm.training}
+    moved = {name for name, norm in named_norms(live.classifier) if norm.training}
     trail = live.judged is not live.classifier or running_ones_trail(live.config, epoch, steps)
     if moved and trail and not live.classifier.backbone_frozen:
-        norms = [norm for name, norm in _norms(live.judged) if name in moved]
-        _measure(live, norms, _rows(live, ranks), num_loaders)
+        norms = [norm for name, norm in named_norms(live.judged) if name in moved]
+        plan = eval_plan(live.data, _rows(live, ranks), live.config, live.numerics.device)
+        measure_batch_norms(live.judged, norms, plan, live.numerics, num_loaders)
     for classifier in dict.fromkeys((live.classifier, live.judged)):
         _average(classifier, ranks)
 
@@ -67,7 +68,8 @@ def running_ones_trail(config: TrialConfig, epoch: int, steps: int) -> bool:
     return factor >= SETTLED_LR or 2 * (epoch - begun) <= end - begun
 
 
-def _norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:
+def named_norms(classifier: Classifier) -> Iterator[tuple[str, BatchNorm]]:
+    """Yield the batch norms that have running statistics, and their names."""
     for name, module in classifier.named_modules():
         if isinstance(module, BatchNorm) and module.running_mean is not None:
             yield name, module
@@ -82,22 +84,28 @@ def _rows(live: LiveTrial, ranks: Ranks) -> Rows:
 
 
 @torch.inference_mode()
-def _measure(live: LiveTrial, norms: list[BatchNorm], rows: Rows, num_loaders: int) -> None:
-    """Give the norms the mean and variance over `rows`, each batch by its number of images."""
+def measure_batch_norms(
+    classifier: Classifier,
+    norms: Sequence[BatchNorm],
+    plan: EvalPlan,
+    numerics: Numerics,
+    num_loaders: int,
+) -> None:
+    """Give norms the mean and variance over the images of `plan`, each batch by its images."""
     momenta = [norm.momentum for norm in norms]
-    live.judged.eval()
+    classifier.eval()
     for norm in norms:
         norm.train()
     seen = 0
-    for batch in Loader(eval_plan(live.data, rows, live.config, live.numerics.device), num_loaders):
+    for batch in Loader(plan, num_loaders):
         if len(batch) == 1:
             continue  # no variance; of many images one more or less is nothing
         seen += len(batch)
         for norm in norms:
             norm.momentum = len(batch) / seen
-        images, _ = to_device(batch, live.numerics.device)
-        with live.numerics.autocast():
-            live.judged(live.numerics.normalise(images))
+        images, _ = to_device(batch, numerics.device)
+        with numerics.autocast():
+            classifier(numerics.normalise(images))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -90,6 +90,11 @@ def reproduce(
     folder = RunsFolder.at(runs).find_trial(trial)
     record = folder.record()
     check_trained_by_steps(record.config.head)
+    if record.soup_of:
+        raise RecordError(
+            f"trial {record.name} wasn't trained: it is the mean of {', '.join(record.soup_of)}, "
+            "which can be replayed one by one"
+        )
     count = min(epochs, len(record.epochs))
     if count < 1:
         raise RecordError(f"trial {record.name} has no finished epoch to compare with")

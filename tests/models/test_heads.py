@@ -75,6 +75,16 @@ def test_the_same_seed_builds_the_same_classifier() -> None:
     assert all(torch.equal(v, first[k]) for k, v in second.classifier.state_dict().items())
 
 
+def test_heads_of_one_seed_begin_alike_in_trials_of_different_seeds() -> None:
+    own = {"backbone": "resnet10t", "pretrained": False, "head.kind": "mlp", "head.seed": 7}
+    configs = [build_config({**own, "seed": seed}) for seed in (1, 2)]
+    first, second = (build_classifier(each, 5).classifier.state_dict() for each in configs)
+    alike = {name.partition(".")[0] for name, v in first.items() if torch.equal(v, second[name])}
+    differing = {name for name, v in first.items() if not torch.equal(v, second[name])}
+    assert "head" in alike
+    assert differing and all(name.startswith("backbone.") for name in differing)
+
+
 def test_batch_norm_over_one_image_is_refused() -> None:
     config = build_config({"pretrained": False, "head.kind": "mlp", "device_batch_size": 1})
     with pytest.raises(ConfigError, match=r"device_batch_size=1 must be at least 2"):

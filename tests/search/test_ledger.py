@@ -77,6 +77,7 @@ def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
     assert first is not None and second is not None
     assert first.config.optimizer.lr == 3e-3
     assert first.config.seed != second.config.seed
+    assert first.config.head.seed == second.config.head.seed == ledger.study.seed
 
 
 def test_a_complete_trial_is_told_with_its_best_epochs_value(tmp_path: Path) -> None:

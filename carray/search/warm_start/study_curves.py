@@ -20,7 +20,10 @@ from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.warm_start.recipe_distance import Point
 from carray.typing import Float64s
 
-NOT_RECIPE = ("seed", "fold", "epochs", "best_metric", "early_stop_patience", "precision")
+NOT_RECIPE = (
+    *("seed", "head.seed", "fold", "epochs"),
+    *("best_metric", "early_stop_patience", "precision"),
+)
 USED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
