@@ -40,7 +40,6 @@ GUESSES = {
     "sweep": "`carray tune DIR`",
     "optimize": "`carray tune DIR`",
     "runs": "`carray list`",
-    "serve": "`mlflow models serve` answers with a model that `carray ensemble` has logged",
     "fit": "`carray train DIR`",
     "models": "`carray list`",
     "studies": "`carray list`",
@@ -170,6 +169,9 @@ app.command(cls=_OfAStudy, rich_help_panel=MODELS)(soup.soup)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(rich_help_panel=MODELS)(serving.export)
 app.command(rich_help_panel=MODELS)(evaluate.evaluate)
+app.command(rich_help_panel=MODELS)(serving.serve)
+app.command(rich_help_panel=MODELS)(serving.bench)
+app.command(rich_help_panel=MODELS)(serving.calibrate)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.folds)
 app.command(rich_help_panel=MODELS)(analysis.features)
 app.command("add-class", rich_help_panel=MODELS)(analysis.add_class)

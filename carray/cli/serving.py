@@ -1,4 +1,4 @@
-"""`carray export`: a model as something that others use."""
+"""`carray export`, `serve`, `bench`, `calibrate`: a model as something that others use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
 
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="The file to write: .onnx, .pt2 or .xml.")],
-    to: Annotated[str, typer.Option(help="onnx, torch-export or openvino.")] = "onnx",
+    out: Annotated[
+        Path, typer.Option(help="The file to write: .onnx, .pt2 or .xml; of hf-space a folder.")
+    ],
+    to: Annotated[str, typer.Option(help="onnx, torch-export, openvino or hf-space.")] = "onnx",
     int8: Annotated[
         bool,
         typer.Option(
@@ -49,6 +51,8 @@ def export(
       carray export autumn-top3 --out small.onnx --int8 --agreement 0.95 --tolerance 0.02
 
       carray export autumn/0007 --to openvino --out autumn.xml
+
+      carray export autumn-top3 --to hf-space --out my-space
     """
     from carray.export.export import export_model
     from carray.export.verify import Tolerance
@@ -66,3 +70,130 @@ def export(
         progress=progress,
     )
     emit(done, export_lines, as_json)
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model packages (names or folders), or trials: STUDY/NUMBER."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that others reach needs --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with the token that requests must send.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; default: the GPU where there is one.")
+    ] = None,
+    runs: RunsOption = None,
+) -> None:
+    """Answer with models over HTTP, and on a page where photographs are dropped.
+
+    POST /v1/predict takes images as multipart, base64 in JSON, or one as it is. /openapi.json tells
+    the rest; /healthz, /readyz and /metrics are for who operates it. A newer version of a model is
+    taken without dropping a request. Only this machine reaches it unless --host says otherwise.
+
+    [dim]Examples:[/]
+
+      carray serve autumn-top3
+
+      carray serve autumn-top3 small --port 8080
+
+      carray serve autumn-top3 --host 0.0.0.0 --token-file token.txt
+    """
+    from carray.cli.log import log_on_stdout
+    from carray.serving.server import serve_models
+
+    with log_on_stdout("carray.serving.server"):
+        serve_models(models, host=host, port=port, token_file=token_file, device=device, runs=runs)
+
+
+def bench(
+    model: ModelArgument,
+    forms: Annotated[
+        str, typer.Option(help="Of eager, compiled, onnx, int8, openvino; commas between.")
+    ] = "eager,compiled,onnx,int8",
+    batches: Annotated[str, typer.Option(help="Images answered at once, commas between.")] = (
+        "1,8,32"
+    ),
+    seconds: Annotated[float, typer.Option(help="Of each form at each batch size.")] = 3.0,
+    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0: torch's own choice.")] = 0,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a model on this machine's CPU: as PyTorch, compiled, as ONNX, in 8 bits.
+
+    Each form goes from decoded images to calibrated probabilities. How far the answers of the 8-bit
+    form are from the model's, `carray export --int8` says.
+
+    [dim]Examples:[/]
+
+      carray bench autumn-top3
+
+      carray bench autumn-top3 --forms eager,onnx,openvino --batches 1 --threads 1
+    """
+    from carray.cli.analysis import parse_numbers
+    from carray.export.bench import bench_model
+    from carray.reports.export import bench_lines
+
+    found = bench_model(
+        model,
+        forms=[form.strip() for form in forms.split(",") if form.strip()],
+        batches=parse_numbers("--batches", batches),
+        seconds=seconds,
+        threads=threads,
+        runs=runs,
+    )
+    emit(found, bench_lines, as_json)
+
+
+def calibrate(
+    model: ModelArgument,
+    coverage: Annotated[
+        float, typer.Option(help="How often a set of classes should hold the right one.")
+    ] = 0.95,
+    false_alarms: Annotated[
+        float, typer.Option(help="Share of known images that may be called unknown.")
+    ] = 0.05,
+    unknown: Annotated[
+        list[Path] | None,
+        typer.Option("--unknown", help="Images of other things, to judge it by; may be repeated."),
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Measure on test too; it is recorded.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The model's data, where they have moved.")
+    ] = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a model to say a set of classes, and "unknown", at rates that are measured.
+
+    Thresholds are chosen on blend: conformal sets (LAC or APS, the smaller) that hold the right
+    class as often as is asked, and an energy above which an image is like nothing trained on.
+    They are kept in the package; `carray serve` answers with both.
+
+    [dim]Examples:[/]
+
+      carray calibrate autumn-top3
+
+      carray calibrate autumn-top3 --coverage 0.9 --unknown photos/trucks
+    """
+    from carray.analysis.calibrate import calibrate_model
+    from carray.progress import progress
+    from carray.reports.calibration import calibration_lines
+
+    found = calibrate_model(
+        model,
+        coverage=coverage,
+        false_alarm_rate=false_alarms,
+        unknown=unknown or [],
+        open_test=test,
+        data=data,
+        runs=runs,
+        progress=progress,
+    )
+    emit(found, calibration_lines, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -16,7 +17,6 @@ from carray.export.forms import (
     OPSET,
     SUFFIXES,
     Form,
-    check_installed,
     metadata_of,
     open_form,
     trace,
@@ -25,8 +25,9 @@ from carray.export.forms import (
     write_torch_export,
 )
 from carray.export.graph import ModelGraph
+from carray.export.hf_space import MODEL, write_space
 from carray.export.int8 import CALIBRATION_IMAGES, write_int8
-from carray.export.photographs import Photographs, find_data, held_photographs, some_training
+from carray.export.photographs import Photographs, held_photographs, some_training
 from carray.export.verify import (
     DEFAULT,
     Answered,
@@ -37,8 +38,10 @@ from carray.export.verify import (
     check,
     judge,
 )
+from carray.extras import check_extra
 from carray.files import check_target
 from carray.inference.card import Card
+from carray.inference.dataset_predictions import find_data
 from carray.inference.inputs import find_package
 from carray.inference.predictor import Model, load_model
 from carray.json_file import JsonResult
@@ -47,11 +50,14 @@ from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 MB = 10**6
+
+_logger = logging.getLogger(__name__)
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 NEEDS: dict[Form, tuple[str, ...]] = {
     "onnx": ONNX,
     "torch-export": (),
     "openvino": (*ONNX, "openvino"),
+    "hf-space": ONNX,
 }
 
 
@@ -88,8 +94,8 @@ def export_model(
 
     Args:
         model: a package's name or folder, or a trial (`STUDY/NUMBER`).
-        out: the file to write.
-        to: `onnx`, `torch-export` or `openvino`.
+        out: the file to write; of `hf-space` a new folder.
+        to: `onnx`, `torch-export`, `openvino` or `hf-space`.
         int8: 8-bit weights and activations, calibrated on training photographs.
         tolerance: how far its answers on the blend photographs may be from the original's.
         data: the model's data set, where it isn't where its study had it.
@@ -130,12 +136,19 @@ def _checked(to: str, out: Path, int8: bool) -> Form:
         raise ConfigError(f"--to {to!r} is no form of a model{hint}")
     if int8 and form == "torch-export":
         raise ConfigError("--int8 needs --to onnx or openvino: drop it, or choose one of them")
-    if out.suffix != SUFFIXES[form]:
+    if form == "hf-space":
+        _check_new_folder(out)
+    elif out.suffix != SUFFIXES[form]:
         raise ConfigError(f"--out {out} must end in {SUFFIXES[form]} for --to {form}")
-    check_target(out)
-    for library in NEEDS[form]:
-        check_installed(library, "openvino" if library == "openvino" else "export")
+    else:
+        check_target(out)
+    check_extra(NEEDS[form], "openvino" if form == "openvino" else "export")
     return form
+
+
+def _check_new_folder(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"--out {out} is there already: name a new folder for --to hf-space")
 
 
 class _Judges:
@@ -172,9 +185,8 @@ def _write(
 ) -> None:
     """Write `file`, in steps that are judged one by one."""
     judges.hear(model)
-    with judges.progress("tracing the graph", 1) as advance:
-        program = trace(ModelGraph(model))
-        advance(1)
+    _logger.info("writing the graph: a minute for large models")
+    program = trace(ModelGraph(model))
     about = metadata_of(model.card, judges.side)
     if form == "torch-export":
         write_torch_export(program, about, file)
@@ -186,10 +198,16 @@ def _write(
     if quantised_on:
         training = some_training(quantised_on, CALIBRATION_IMAGES)
         plain, source = file.with_name("int8.onnx"), plain
-        write_int8(source, plain, training, judges.side, judges.progress)
+        images = training.read(judges.side)
+        write_int8(source, plain, images, len(training), judges.progress)
         judges.judge("onnx, int8", "onnx", plain)
     if form == "onnx":
         plain.replace(file)
+        return
+    if form == "hf-space":
+        file.mkdir()
+        plain.replace(file / MODEL)
+        write_space(file, model.card, judges.rows, judges.held.split, len(judges.held))
         return
     write_openvino(plain, file)
     name = "openvino, int8" if quantised_on else "openvino"
@@ -202,6 +220,8 @@ def _published(aside: Path, target: Path) -> tuple[Path, ...]:
     if weights.exists():
         weights.replace(target.with_suffix(".bin"))
     aside.replace(target)
+    if target.is_dir():
+        return tuple(sorted(target.iterdir()))
     if target.suffix == ".onnx":
         return target, write_example(target)
     return (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,)

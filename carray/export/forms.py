@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from carray.errors import ConfigError
 from carray.inference.card import Card
 from carray.typing import Float32s
 
@@ -22,28 +21,21 @@ if TYPE_CHECKING:
 
     from carray.export.graph import ModelGraph
 
-Form = Literal["onnx", "torch-export", "openvino"]
+Form = Literal["onnx", "torch-export", "openvino", "hf-space"]
 Answer = Callable[[npt.NDArray[np.uint8]], Float32s]
 """Images (N, H, W, 3), uint8 RGB, to probabilities (N, classes)."""
 
-SUFFIXES: dict[Form, str] = {"onnx": ".onnx", "torch-export": ".pt2", "openvino": ".xml"}
+SUFFIXES: dict[Form, str] = {
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "openvino": ".xml",
+    "hf-space": "",
+}
 OPSET = 20
 INPUT, OUTPUT = "images", "probabilities"
 CLASSIFIER = "classifier/"  # begins the names of the nodes that are not preprocessing
 MOST_IMAGES, MOST_SIDE = 4096, 65535
 EXAMPLE = (2, 96, 120, 3)
-
-
-def check_installed(module: str, extra: str) -> None:
-    """Refuse a library that isn't there.
-
-    Raises:
-        ConfigError: it isn't; how to install it is told.
-    """
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise ConfigError(f"this needs {module}: pip install 'carray[{extra}]'")
 
 
 def metadata_of(card: Card, side: int) -> dict[str, str]:
@@ -165,7 +157,7 @@ def _floats(found: Any) -> Float32s:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what exporters warn of and log about themselves to themselves."""
-    names = ("", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    names = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
     unheard = logging.NullHandler()  # with one, nothing sets the root logger up to print
     logging.getLogger().addHandler(unheard)
     loggers = [logging.getLogger(name) for name in names]

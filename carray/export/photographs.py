@@ -11,10 +11,7 @@ import numpy.typing as npt
 
 from carray.data.manifest import BOX_COLUMNS, Manifest
 from carray.data.pixels.decode import Box, UnreadableImage, open_image, read_whole, to_rgb
-from carray.errors import DataError, RecordError
-from carray.inference.card import Card
-from carray.inference.dataset_predictions import check_classes
-from carray.runs_folder import RunsFolder
+from carray.errors import DataError
 from carray.typing import Labels, Rows
 
 
@@ -63,23 +60,6 @@ class Photographs:
                 yield to_rgb(image)
             except (OSError, UnreadableImage) as error:
                 raise DataError(f"{path} can't be read ({error}): bring it back") from None
-
-
-def find_data(runs: RunsFolder, card: Card, data: str | Path | None) -> Manifest:
-    """Return the data set of a model: `data`, else where its study had it.
-
-    Raises:
-        RecordError: the study isn't there to say.
-        DataError: it isn't there any more, or its classes are others.
-    """
-    if data is None:
-        try:
-            data = runs.find_study(card.study).record().data
-        except RecordError as error:
-            raise RecordError(f"{error}; or say where its data are: --data DIR") from None
-    manifest = Manifest.load(data)
-    check_classes(card.classes, manifest.classes, card.name, str(data))
-    return manifest
 
 
 def held_photographs(manifest: Manifest) -> Photographs:

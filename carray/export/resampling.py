@@ -6,6 +6,7 @@ there) holds one direction of it, whatever the image's size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from carray.typing import Float32s, Float64s
 
 CUBIC = -0.75  # OpenCV's constant
 WHOLE = 2048  # what OpenCV's weights of integers add up to
-ROUNDING = 1e-4  # of float32: what is a whole number must not end below it
 
 
 class _Way(NamedTuple):
@@ -55,10 +55,12 @@ class Square(torch.nn.Module):
         down, across = self._ways(pixels)
         rows, columns = _matrices(down, across, self.side)
         square = rows @ (pixels @ columns.T)
-        if self.fit == "pad":
-            outside = 1 - _written(down, self.side)[:, None] * _written(across, self.side)
-            square = square + outside * self.border
-        return (square + _half_up(down, across)).round().clamp(0, 255)
+        square = (square + _half_up(down, across)).round().clamp(0, 255)
+        square = torch.where(
+            _is_mixed(down, across), _linear(pixels, down, across, self.side), square
+        )
+        inside = _written(down, self.side)[:, None] * _written(across, self.side)
+        return square * inside + self.border * (1 - inside)
 
     def _ways(self, pixels: Tensor) -> tuple[_Way, _Way]:
         places = [torch.arange(pixels.shape[axis], device=pixels.device).float() for axis in (2, 3)]
@@ -96,16 +98,23 @@ def _target(way: _Way, side: int) -> Tensor:
 
 
 def _matrices(down: _Way, across: _Way, side: int) -> tuple[Tensor, Tensor]:
-    """Return matrices (side, H) and (side, W) as `cv2.resize` chooses between its three ways."""
-    smaller = down.inner * across.inner < down.length * across.length
-    shrinks = (down.length >= down.inner) & (across.length >= across.inner)
+    """Return matrices (side, H) and (side, W): the area's mean where the image shrinks."""
+    smaller = _is_smaller(down, across)
 
     def chosen(way: _Way) -> Tensor:
-        enlarged = torch.where(smaller, _area_linear(way, side), _cubic(way, side))
-        matrix = torch.where(smaller & shrinks, _area(way, side), enlarged)
-        return matrix * _written(way, side)[:, None]
+        return torch.where(smaller, _area(way, side), _cubic(way, side))
 
     return chosen(down), chosen(across)
+
+
+def _is_smaller(down: _Way, across: _Way) -> Tensor:
+    return down.inner * across.inner < down.length * across.length
+
+
+def _is_mixed(down: _Way, across: _Way) -> Tensor:
+    """Say whether the area shrinks and one of the sides grows."""
+    grows = (down.length < down.inner) | (across.length < across.inner)
+    return _is_smaller(down, across) & grows
 
 
 def _area(way: _Way, side: int) -> Tensor:
@@ -116,13 +125,36 @@ def _area(way: _Way, side: int) -> Tensor:
     return (high - low).clamp(min=0) / scale
 
 
-def _area_linear(way: _Way, side: int) -> Tensor:
-    """Return what INTER_AREA does where one side shrinks and the other grows."""
-    scale, place = way.length / way.inner, _target(way, side)
-    base = (place * scale + ROUNDING).floor()
-    share = (place + 1) - (base + 1) / scale
-    share = (share - (share + ROUNDING).clamp(min=0).floor()).clamp(min=0)
-    return _taps(way, base, (1 - share, share))
+def _linear(pixels: Tensor, down: _Way, across: _Way, side: int) -> Tensor:
+    """Return what INTER_AREA does where one side grows: two pixels each, in integers."""
+    places, shares = _linear_taps(across, side)
+    wide = _weighted(pixels.index_select(3, places[0]), pixels.index_select(3, places[1]), shares)
+    places, shares = _linear_taps(down, side)
+    upper, lower = (wide.index_select(2, place) for place in places)
+    return _narrowed(upper * shares[0][:, None], lower * shares[1][:, None])
+
+
+def _linear_taps(way: _Way, side: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return two places and their weights, as OpenCV's doubles have them: one ulp moves a pixel."""
+    place, length = _target(way, side).double(), way.length.double()
+    inverse = way.inner.double() / length
+    base = (place * (1 / inverse)).floor().clamp(min=0)
+    share = ((place + 1) - (base + 1) * inverse).float().clamp(min=0)
+    share = ((share - share.floor()) * WHOLE).round() * (base < length - 1)
+    base = torch.minimum(base, length - 1)
+    places = [base, torch.minimum(base + 1, length - 1)]
+    return [(each - way.places[0]).long() for each in places], [WHOLE - share, share]
+
+
+def _weighted(first: Tensor, second: Tensor, shares: Sequence[Tensor]) -> Tensor:
+    """Return a sum of pixels with weights in 2048ths, as sixteenths of it are kept."""
+    return ((first * shares[0] + second * shares[1]) / 16).floor()
+
+
+def _narrowed(upper: Tensor, lower: Tensor) -> Tensor:
+    """Return pixels of two weighted rows, losing the digits that OpenCV loses."""
+    quarters = (upper / 2**16).floor() + (lower / 2**16).floor()
+    return ((quarters + 2) / 4).floor()
 
 
 def _cubic(way: _Way, side: int) -> Tensor:
@@ -176,19 +208,15 @@ class ViewTaps(torch.nn.Module):
     def forward(self, square: Tensor) -> Tensor:
         """Return the view."""
         left, right = (square.index_select(3, place) for place in self.across)
-        wide = left * self.across_shares[0] + right * self.across_shares[1]
         if self.is_crop:
-            wide = (wide / 16).floor()
+            wide = _weighted(left, right, self.across_shares.unbind())
+        else:
+            wide = left * self.across_shares[0] + right * self.across_shares[1]
         upper, lower = (
             wide.index_select(2, place) * share[:, None]
             for place, share in zip(self.down, self.down_shares, strict=True)
         )
-        if self.is_crop:
-            quarters = (upper / 2**16).floor() + (lower / 2**16).floor()
-            seen: Tensor = ((quarters + 2) / 4).floor()
-        else:
-            seen = ((upper + lower) / WHOLE**2).round()
-        return seen
+        return _narrowed(upper, lower) if self.is_crop else ((upper + lower) / WHOLE**2).round()
 
 
 def _resized(steps: npt.NDArray[np.int64], first: int, last: int, flip: bool) -> Float64s:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from carray.data.manifest import Manifest
-from carray.errors import DataError
+from carray.errors import DataError, RecordError
 from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model, open_stores
 from carray.predictions.test_access import record_access
@@ -24,18 +25,27 @@ def predict_rows(
     Raises:
         DataError: an image is gone or has changed since it was prepared.
     """
-    combination, parts = model.card.combination, [np.empty((0, len(model.classes)), np.float32)]
+    return answer_rows(model, manifest, rows, progress)[0]
+
+
+def answer_rows(
+    model: Model, manifest: Manifest, rows: Rows, progress: Progress = silent
+) -> tuple[Float32s, Float32s]:
+    """Return log-probabilities (rows, classes), and energies (rows,).
+
+    Raises:
+        DataError: an image is gone or has changed since it was prepared.
+    """
+    log_ps, energies = [np.empty((0, len(model.classes)), np.float32)], [np.empty(0, np.float32)]
     stores = open_stores(manifest, model.members, progress)
     with progress("predicting", len(rows)) as advance:
         for start in range(0, len(rows), BATCH_IMAGES):
             some = rows[start : start + BATCH_IMAGES]
-            log_ps = [
-                member.log_p(stores[member.geometry][some], combination.views)
-                for member in model.members
-            ]
-            parts.append(combination.log_p(log_ps))
+            log_p, energy = model.answer({name: store[some] for name, store in stores.items()})
+            log_ps.append(log_p)
+            energies.append(energy)
             advance(len(some))
-    return np.concatenate(parts)
+    return np.concatenate(log_ps), np.concatenate(energies)
 
 
 def check_classes(known: Sequence[str], found: Sequence[str], model: str, data: str) -> None:
@@ -57,6 +67,23 @@ def check_classes(known: Sequence[str], found: Sequence[str], model: str, data: 
         f"class {place} is {known[place]!r} in {model} and {found[place]!r} in {data} ({same}): "
         "use the data that it was trained on"
     )
+
+
+def find_data(runs: RunsFolder, card: Card, data: str | Path | None) -> Manifest:
+    """Return the data set of a model: `data`, else where its study had it.
+
+    Raises:
+        RecordError: the study isn't there to say.
+        DataError: it isn't there any more, or its classes are others.
+    """
+    if data is None:
+        try:
+            data = runs.find_study(card.study).record().data
+        except RecordError as error:
+            raise RecordError(f"{error}; or say where its data are: --data DIR") from None
+    manifest = Manifest.load(data)
+    check_classes(card.classes, manifest.classes, card.name, str(data))
+    return manifest
 
 
 def record_model_access(runs: RunsFolder, card: Card, manifest: Manifest) -> int:

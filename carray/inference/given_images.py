@@ -1,4 +1,4 @@
-"""Images as Python code has them: paths, folders, PIL images, arrays, or several of these."""
+"""Images as Python code has them: paths, folders, bytes, PIL images, arrays, or several of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from carray.errors import DataError
 from carray.inference.inputs import find_images
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-OneImage = str | Path | Image.Image | Pixels
+OneImage = str | Path | bytes | Image.Image | Pixels
 GivenImages = OneImage | Sequence[OneImage]
 
 
-def listed_images(given: GivenImages) -> list[Path | Pixels]:
+def listed_images(given: GivenImages) -> list[Path | bytes | Pixels]:
     """Return every image that is given, a folder's by name, PIL images as arrays.
 
     Raises:
@@ -28,11 +28,13 @@ def listed_images(given: GivenImages) -> list[Path | Pixels]:
     return [image for one in several for image in _images_of(one)]
 
 
-def _images_of(given: object) -> Iterator[Path | Pixels]:
+def _images_of(given: object) -> Iterator[Path | bytes | Pixels]:
     if isinstance(given, str | Path):
         # a file that can't be read is told by whoever reads it
         folder = Path(given)
         yield from find_images([folder]).paths if folder.is_dir() else (folder,)
+    elif isinstance(given, bytes):
+        yield given  # of a file; who reads it tells what is wrong with it
     elif isinstance(given, Image.Image):
         yield to_rgb(given)
     elif isinstance(given, np.ndarray) and given.ndim == 4:

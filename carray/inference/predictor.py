@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from carray.inference.card import Card, MemberCard
 from carray.inference.given_images import GivenImages, listed_images
 from carray.inference.versions import find_version
 from carray.models.classifier import Classifier, load_classifier
-from carray.predictions.logits import log_softmax
+from carray.predictions.logits import energy_of, log_softmax
 from carray.predictions.views import Tta
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
@@ -37,7 +37,7 @@ UNKNOWN = -1  # the label of an image that has none
 Geometry = tuple[int, Fit]  # what of a configuration decides how an image becomes a square
 Square = npt.NDArray[np.uint8]  # (side, side, 3), or (images, side, side, 3); RGB
 ImagePath = str | Path
-_Image = tuple[Path | Square, Box | None]
+_Image = tuple[Path | bytes | Square, Box | None]
 _Read = dict[Geometry, Square] | str  # an image's squares, or why there are none
 
 
@@ -93,7 +93,13 @@ class Member:
 
     def log_p(self, squares: Square, tta: Tta) -> Float32s:
         """Return log-probabilities (images, classes), merged over the views of `tta`."""
-        return tta.merged([log_softmax(self.logits(squares, view)) for view in tta.views])
+        return self.answer(squares, tta)[0]
+
+    def answer(self, squares: Square, tta: Tta) -> tuple[Float32s, Float32s]:
+        """Return `log_p`, and the mean energy of the views, (images,)."""
+        logits = [self.logits(squares, view) for view in tta.views]
+        energies = np.mean([energy_of(each) for each in logits], axis=0)
+        return tta.merged([log_softmax(each) for each in logits]), energies
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +119,8 @@ class Model:
         """Return probabilities, (images, classes).
 
         Args:
-            images: a file, a folder, a PIL image, an array (H, W, 3) or (N, H, W, 3) of uint8 RGB,
-                or a list of these.
+            images: a file, a folder, a file's bytes, a PIL image, an array (H, W, 3) or
+                (N, H, W, 3) of uint8 RGB, or a list of these.
 
         Raises:
             DataError: an image can't be read; the first is named.
@@ -122,7 +128,10 @@ class Model:
         given = listed_images(images)
         found = self._predict([(image, None) for image in given], silent)
         for place, why in found.unreadable.items():
-            raise DataError(f"{given[place]} can't be read: {why}")
+            image = given[place]
+            raise DataError(
+                f"{image if isinstance(image, Path) else f'image {place}'} can't be read: {why}"
+            )
         return found.probabilities
 
     def predict_files(
@@ -156,11 +165,29 @@ class Model:
 
     def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Float32s:
         """Return probabilities of images that are squares in each member's geometry."""
-        combination, log_ps = self.card.combination, []
-        for member in self.members:
-            squares = np.stack([image[member.geometry] for image in images])
-            log_ps.append(member.log_p(squares, combination.views))
-        return np.exp(combination.log_p(log_ps))
+        return np.exp(self.answer_squares(images)[0])
+
+    def answer_squares(self, images: Sequence[dict[Geometry, Square]]) -> tuple[Float32s, Float32s]:
+        """Return log-probabilities (images, classes), and energies (images,)."""
+        return self.answer(
+            {
+                geometry: np.stack([image[geometry] for image in images])
+                for geometry in dict.fromkeys(member.geometry for member in self.members)
+            }
+        )
+
+    def answer(self, squares: Mapping[Geometry, Square]) -> tuple[Float32s, Float32s]:
+        """Return log-probabilities (images, classes), and energies (images,): the members' mean.
+
+        `squares` holds the images in each member's geometry, (images, side, side, 3).
+        """
+        combination = self.card.combination
+        answers = [
+            member.answer(squares[member.geometry], combination.views) for member in self.members
+        ]
+        weights = combination.average.weights
+        energies = np.average([energy for _, energy in answers], axis=0, weights=weights)
+        return combination.log_p([log_p for log_p, _ in answers]), energies.astype(np.float32)
 
     def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
         """Yield each batch's places with their squares, or with why there are none."""
@@ -242,10 +269,11 @@ def squares_of(
 def _read(image: _Image, margin: float, geometries: set[Geometry]) -> _Read:
     """Return an image's squares, or why there are none."""
     source, box = image
-    if not isinstance(source, Path):
+    if isinstance(source, np.ndarray):
         return {(size, fit): make_square(source, store_side(size), fit) for size, fit in geometries}
     try:
-        return squares_of(source.read_bytes(), box, margin, geometries)
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        return squares_of(data, box, margin, geometries)
     except OSError as error:
         return error.strerror or str(error)
     except UnreadableImage as error:

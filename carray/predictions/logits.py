@@ -25,6 +25,17 @@ def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Float32s:
     return log_p
 
 
+def energy_of(logits_NC: npt.NDArray[np.floating]) -> Float32s:
+    """Return the energy of each row, minus its log-sum-exp; it is high for what is like nothing.
+
+    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020.
+    """
+    logits = np.asarray(logits_NC, np.float32)
+    top = logits.max(axis=1)
+    energy: Float32s = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
+    return energy
+
+
 def true_log_probability(logits_NC: npt.NDArray[np.floating], labels: Labels) -> Float32s:
     """Return each image's log-probability of its own class, (N,)."""
     shifted = np.array(logits_NC, np.float32)

@@ -1,7 +1,8 @@
-"""What `carray export` prints: each form beside the original, and how to run the file."""
+"""What `carray export` and `carray bench` print: forms beside one another, and what to do next."""
 
 from __future__ import annotations
 
+from carray.export.bench import Bench
 from carray.export.export import Export
 from carray.reports.hints import shown_path
 from carray.reports.table import table
@@ -9,6 +10,10 @@ from carray.reports.table import table
 COLUMNS = (
     *("form:<15", "agreement:>10.4f", "largest difference:>19.4f", "log-loss:>10.4f"),
     *("top-1:>8.4f", "ms:>8.1f", "MB:>8.1f"),
+)
+TIMES = (
+    *("form:<12", "batch:>6", "p50 ms:>10.1f", "p95 ms:>10.1f"),
+    *("images/s:>10.1f", "MB:>8.1f"),
 )
 
 
@@ -21,7 +26,7 @@ def export_lines(done: Export) -> list[str]:
         )
         for form in done.forms
     )
-    file = done.files[0]
+    file = done.files[0].parent if done.to == "hf-space" else done.files[0]
     opset = f", opset {done.opset}" if done.opset else ""
     lines = [
         f"{done.model} on {done.photographs} {done.split} photographs, one at a time, from file to "
@@ -34,4 +39,22 @@ def export_lines(done: Export) -> list[str]:
     if file.suffix == ".onnx":
         lines += ["next: " + f"python {shown_path(done.files[1])} PHOTO.jpg"]
         lines += ["", *done.files[1].read_text(encoding="utf-8").splitlines()]
+    if done.to == "hf-space":
+        lines += [f"next: python {shown_path(file / 'app.py')}  (pip install gradio onnxruntime)"]
+        lines += ["      or push the folder to a Space of your own on the Hugging Face hub"]
     return lines
+
+
+def bench_lines(found: Bench) -> list[str]:
+    """Return each form's times, and why others have none."""
+    rows = (
+        (*(each.form, each.batch, each.p50, each.p95), *(each.images_per_second, each.mb))
+        for each in found.timings
+    )
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    return [
+        f"{found.model} on this CPU, {threads}, from decoded images of {found.width} x "
+        f"{found.height} to probabilities:",
+        *table(TIMES, rows),
+        *(f"note: {form} isn't to be had here: {why}" for form, why in found.missing.items()),
+    ]

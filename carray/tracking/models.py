@@ -6,6 +6,8 @@ any pickle of ours.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ from carray.tracking.study_run import StudyRun, mlflow_key
 from carray.tracking.tracker import param_text
 
 PARENT = "mlflow.parentRunId"
+LONGEST_PATH = 1024  # longer text is base64; no system has such paths
+CHAMPION = "champion"  # alias of a study's newest model: `models:/STUDY@champion`
 
 
 def log_package(
@@ -40,6 +44,8 @@ def log_package(
     requirements: tuple[str, ...],
 ) -> str:
     """Log a model package as a run of its study and a loadable model; return the model's URI.
+
+    It is registered under the study's name, as a version that the alias `champion` moves to.
 
     Raises:
         TrackingError: the store doesn't answer or refuses.
@@ -66,7 +72,10 @@ def log_package(
                 artifacts={"package": str(package)},
                 pip_requirements=list(requirements),
             )
-            return str(model.model_uri or f"runs:/{started.info.run_id}/model")
+            uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
+            version = mlflow.register_model(uri, study.name)
+            client.set_registered_model_alias(study.name, CHAMPION, version.version)
+            return uri
 
 
 @contextmanager
@@ -87,22 +96,47 @@ def _fluent(runs: RunsFolder) -> Iterator[Any]:
 def serve(load: Callable[[Path], Any]) -> None:
     """Tell MLflow what to load: `load` takes a package's folder and returns a model.
 
-    The model's `predict(paths)` returns (images, classes) probabilities; `classes` names them.
+    The model's `predict` takes paths and files' bytes, and returns (images, classes) probabilities;
+    `classes` names them.
     """
     import mlflow
     import pandas as pd
 
     class ServedPackage(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        """Takes a frame of image paths, returns a frame of probabilities, one column a class."""
+        """Takes images as paths, base64 or bytes: a list, or a frame of one column.
+
+        Returns a frame of probabilities, one column a class.
+        """
 
         def load_context(self, context: Any) -> None:
             self._model = load(Path(context.artifacts["package"]))
 
-        # the type hint is what MLflow checks input against, and turns a frame into
-        def predict(self, context: Any, model_input: list[str], params: Any = None) -> pd.DataFrame:
+        # the type hint is what MLflow turns a frame into
+        def predict(
+            self, context: Any, model_input: list[str | bytes], params: Any = None
+        ) -> pd.DataFrame:
             if not len(model_input):
                 raise TrackingError("no image paths were given: pass a frame with one column")
-            probabilities = self._model.predict([Path(path) for path in model_input])
+            probabilities = self._model.predict([given_image(each) for each in model_input])
             return pd.DataFrame(probabilities, columns=list(self._model.classes))
 
     mlflow.models.set_model(ServedPackage())
+
+
+def given_image(given: str | bytes) -> Path | bytes:
+    """Return an image as a path or a file's bytes: text is a path that is there, or base64.
+
+    Raises:
+        TrackingError: text is neither.
+    """
+    if isinstance(given, bytes):
+        return given
+    text = given.partition(",")[2] if given.startswith("data:") else given
+    if len(given) < LONGEST_PATH and Path(given).exists():
+        return Path(given)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise TrackingError(
+            f"{given[:80]!r} is no file here and no base64: send a path, or its bytes as base64"
+        ) from None

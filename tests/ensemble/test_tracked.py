@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -37,11 +38,16 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
         mlflow.set_tracking_uri(f"sqlite:///{runs.tracking_file}")
         loaded = mlflow.pyfunc.load_model(made.model_uri)
         frame = loaded.predict(pd.DataFrame({"path": [str(image) for image in images]}))
+        champion = mlflow.pyfunc.load_model("models:/autumn@champion")
+        texts = [base64.b64encode(images[0].read_bytes()).decode(), images[1].read_bytes()]
+        sent = champion.predict(texts)
+        assert loaded.metadata.signature.inputs is not None
         experiment = client.get_experiment_by_name("autumn")
         run = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'model'")[0]
         mlflow.set_tracking_uri("")
     assert list(frame.columns) == list(made.classes)
     assert np.allclose(frame.to_numpy(), made.predict(images), atol=1e-6)
+    assert np.allclose(sent.to_numpy(), frame.to_numpy()[:2], atol=1e-6)
     assert made.test is not None
     assert run.data.metrics["test/top1"] == made.test.ensemble.top1.value
     assert run.data.params["rule"] == made.rule

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
 from carray.export.graph import ModelGraph
-from carray.export.photographs import find_data, held_photographs
+from carray.export.hf_space import write_space
+from carray.export.photographs import held_photographs
 from carray.export.verify import Answered, Tolerance, check, judge
+from carray.inference.dataset_predictions import find_data
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
 from carray.predictions.averaging import AverageOf, WeightedAverage
@@ -84,6 +87,18 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     assert json.dumps(done.as_dict())
 
 
+def test_a_space_has_all_that_it_runs(trained: Trained, tmp_path: Path) -> None:
+    package = tmp_path / "toy"
+    card = write_package(package, trained.study.record(), [trained.study.trial(0)])
+    original = answered([[0.6, 0.4], [0.3, 0.7]])
+    row = judge("onnx", original, original, np.array([0, 1]), 1.0)
+    write_space(tmp_path, card, [row], "blend", 2)
+    compile((tmp_path / "app.py").read_text(), "app.py", "exec")
+    front = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
+    assert (front["title"], front["sdk"], front["app_file"]) == ("toy", "gradio", "app.py")
+    assert "onnxruntime" in (tmp_path / "requirements.txt").read_text()
+
+
 def answered(p: list[list[float]]) -> Answered:
     return Answered(np.array(p, np.float32), (0.001,) * len(p))
 
@@ -115,5 +130,8 @@ def test_what_can_not_be_written_is_told_before_the_work(trained: Trained, tmp_p
         export("toy.onnx", "onxx")
     with pytest.raises(ConfigError, match="--int8 needs --to onnx or openvino"):
         export("toy.pt2", "torch-export", int8=True)
+    (tmp_path / "taken").write_text("kept")
+    with pytest.raises(ConfigError, match="is there already: name a new folder"):
+        export("taken", "hf-space")
     with pytest.raises(RecordError, match="there is no model 'nosuch'"):
         export("toy.onnx", "onnx", model="nosuch")

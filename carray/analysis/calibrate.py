@@ -1,0 +1,178 @@
+"""`calibrate_model`: when a model's sets hold the right class, and when it says "unknown"."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from carray.data.manifest import Manifest
+from carray.errors import ConfigError, DataError
+from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
+from carray.inference.inputs import find_images, find_package
+from carray.inference.predictor import BATCH_IMAGES, Model, load_model, squares_of
+from carray.inference.reliability import FILE, Reliability
+from carray.json_file import JsonResult
+from carray.predictions.conformal import (
+    METHODS,
+    Coverage,
+    choose,
+    coverage_of,
+    measure,
+    threshold,
+)
+from carray.predictions.scores import make_folds
+from carray.predictions.statistics import Interval, wilson
+from carray.predictions.unknowns import Separation, alarm_threshold, separation
+from carray.progress import silent
+from carray.runs_folder import RunsFolder
+from carray.typing import Float32s, Labels, Progress
+
+LEAST_IMAGES = 20  # fewer promise nothing at 95 %
+NUM_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Calibration(JsonResult):
+    """What `calibrate_model` found and wrote."""
+
+    model: str
+    file: Path
+    split: str
+    images: int
+    sets: tuple[Coverage, ...]
+    """Each method, on images of the split that its threshold was not chosen on."""
+    chosen: str
+    false_alarm_rate: float
+    false_alarms: Interval
+    """Share of known images called unknown, cross-fitted on the split."""
+    unknown: Separation | None
+    """How images of other things are told from the split's, where some were given."""
+    test: Coverage | None
+    """The chosen method on test, where that was opened."""
+    notes: tuple[str, ...]
+
+
+def calibrate_model(
+    model: str,
+    *,
+    coverage: float = 0.95,
+    false_alarm_rate: float = 0.05,
+    unknown: Sequence[str | Path] = (),
+    open_test: bool = False,
+    data: str | Path | None = None,
+    runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Calibration:
+    """Choose a model's thresholds on `blend`, measure what they do, write them into its package.
+
+    Args:
+        model: a package's name or folder, or a trial (`STUDY/NUMBER`).
+        coverage: how often a set should hold the right class.
+        false_alarm_rate: share of known images that may be called unknown.
+        unknown: files or folders of images of other things, to judge "unknown" by.
+        open_test: measure the sets on test too; the look is recorded.
+        data: the model's data set, where it isn't where its study had it.
+        runs: the runs folder.
+        progress: shows how far the images are.
+
+    Raises:
+        ConfigError: a share isn't between 0 and 1.
+        RecordError: there is no such model, or its study doesn't say where its data are.
+        DataError: the split is too small, or an image is gone.
+    """
+    for option, share in (("--coverage", coverage), ("--false-alarms", false_alarm_rate)):
+        if not 0 < share < 1:
+            raise ConfigError(f"{option} {share} must be above 0 and below 1")
+    where = RunsFolder.at(runs)
+    package = find_package(where, model)
+    loaded = load_model(package)
+    manifest = find_data(where, loaded.card, data)
+    split = "blend" if len(manifest.rows("blend")) else "val"
+    rows = manifest.rows(split)
+    if len(rows) < LEAST_IMAGES:
+        raise DataError(
+            f"{split} has {len(rows)} images and thresholds need at least {LEAST_IMAGES}: prepare "
+            "the data with a larger --blend"
+        )
+    log_p, energies = answer_rows(loaded, manifest, rows, progress)
+    p, labels = np.exp(log_p), manifest.labels[rows]
+    found = tuple(measure(p, labels, method, coverage) for method in METHODS)
+    best = choose(found).method
+    limit, alarm = threshold(p, labels, best, coverage), alarm_threshold(energies, false_alarm_rate)
+    alarms = _false_alarms(energies, labels, false_alarm_rate)
+    reliability = Reliability(
+        split=split,
+        images=len(rows),
+        coverage=coverage,
+        method=best,
+        set_limit=_finite(limit),
+        false_alarm_rate=false_alarm_rate,
+        energy_limit=_finite(alarm),
+        measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
+    )
+    reliability.write(package / FILE)
+    where.keep(package)
+    far = _energies_of(loaded, unknown, progress) if unknown else None
+    test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
+    return Calibration(
+        *(package.name, package / FILE, split, len(rows), found, best),
+        *(false_alarm_rate, alarms),
+        None if far is None else separation(energies, far, alarm),
+        test,
+        _notes(reliability),
+    )
+
+
+def _finite(limit: float) -> float | None:
+    return limit if np.isfinite(limit) else None
+
+
+def _false_alarms(energies: Float32s, labels: Labels, rate: float) -> Interval:
+    """Cross-fit the threshold; return the share of the images left out that it calls unknown."""
+    alarms = 0
+    for fold in make_folds(labels, num_folds=NUM_FOLDS):
+        others = np.setdiff1d(np.arange(len(labels)), fold)
+        alarms += int((energies[fold] > alarm_threshold(energies[others], rate)).sum())
+    return wilson(float(alarms), len(labels))
+
+
+def _energies_of(model: Model, sources: Sequence[str | Path], progress: Progress) -> Float32s:
+    geometries = {member.geometry for member in model.members}
+    paths = find_images(sources).paths
+    parts = []
+    with progress("unknown images", len(paths)) as advance:
+        for start in range(0, len(paths), BATCH_IMAGES):
+            some = paths[start : start + BATCH_IMAGES]
+            squares = [squares_of(path.read_bytes(), None, 0.0, geometries) for path in some]
+            parts.append(model.answer_squares(squares)[1])
+            advance(len(some))
+    return np.concatenate(parts)
+
+
+def _on_test(
+    runs: RunsFolder, model: Model, manifest: Manifest, found: Reliability, progress: Progress
+) -> Coverage:
+    record_model_access(runs, model.card, manifest)
+    rows = manifest.rows("test")
+    p = np.exp(answer_rows(model, manifest, rows, progress)[0])
+    return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
+
+
+def _notes(found: Reliability) -> tuple[str, ...]:
+    notes = []
+    if found.split == "val":
+        notes.append("there is no blend split: val, which steered training, makes sets too small")
+    if found.set_limit is None:
+        notes.append(
+            f"{found.images} images are too few for sets at {found.coverage:g}: all are in"
+        )
+    if found.energy_limit is None:
+        notes.append(
+            f"{found.images} images are too few to promise {found.false_alarm_rate:g} false "
+            "alarms: nothing is called unknown"
+        )
+    return tuple(notes)

@@ -1,0 +1,98 @@
+"""Conformal sets: classes among which the right one is, with a stated probability.
+
+Nothing is assumed but that images come as those did which the threshold was chosen on. LAC is
+Sadinle et al., "Least Ambiguous Set-Valued Classifiers", JASA 2019; APS is Romano et al.,
+"Classification with Valid and Adaptive Coverage", NeurIPS 2020, without its random part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from carray.json_file import JsonResult
+from carray.predictions.scores import make_folds
+from carray.predictions.statistics import Interval, wilson
+from carray.typing import Float32s, Float64s, Labels
+
+Method = Literal["lac", "aps"]
+METHODS: tuple[Method, ...] = ("lac", "aps")
+NUM_FOLDS = 10
+SLACK = 1e-6  # of sums in float32: the image that sets a threshold is inside of it
+
+
+@dataclass(frozen=True)
+class Coverage(JsonResult):
+    """How sets did on images that their threshold was not chosen on."""
+
+    method: Method
+    wanted: float
+    found: Interval
+    """Share of the images whose set holds the right class."""
+    mean_size: float
+    single: float
+    """Share of the sets that hold one class."""
+    images: int
+
+
+def nonconformity(p_NC: Float32s, method: Method) -> Float64s:
+    """Return how odd each class is for each image, (images, classes); sets take the least odd.
+
+    LAC: one minus its probability. APS: the probability of all classes down to it.
+    """
+    exact: Float64s = p_NC.astype(np.float64)
+    odd: Float64s = 1.0 - exact
+    if method == "lac":
+        return odd
+    order = np.argsort(-exact, axis=1, kind="stable")
+    sums = np.take_along_axis(exact, order, axis=1).cumsum(axis=1)
+    np.put_along_axis(odd, order, sums, axis=1)
+    return odd
+
+
+def threshold(p_NC: Float32s, labels: Labels, method: Method, coverage: float) -> float:
+    """Return how odd a class of a set may be; infinite where the images are too few to say."""
+    odd = np.sort(nonconformity(p_NC, method)[np.arange(len(labels)), labels])
+    rank = int(np.ceil((len(odd) + 1) * coverage))
+    return float(odd[rank - 1]) if rank <= len(odd) else float("inf")
+
+
+def sets_of(p_NC: Float32s, method: Method, limit: float) -> npt.NDArray[np.bool_]:
+    """Return which classes each image's set holds, (images, classes); the likeliest always."""
+    held: npt.NDArray[np.bool_] = nonconformity(p_NC, method) <= limit + SLACK
+    held[np.arange(len(held)), np.argmax(p_NC, axis=1)] = True
+    return held
+
+
+def measure(
+    p_NC: Float32s, labels: Labels, method: Method, coverage: float, seed: int = 0
+) -> Coverage:
+    """Cross-fit thresholds and return what sets cover on the images left out of each."""
+    held = np.empty(np.shape(p_NC), bool)
+    folds = make_folds(labels, seed, NUM_FOLDS)
+    for fold in folds:
+        others = np.setdiff1d(np.arange(len(labels)), fold)
+        limit = threshold(p_NC[others], labels[others], method, coverage)
+        held[fold] = sets_of(p_NC[fold], method, limit)
+    return coverage_of(held, labels, method, coverage)
+
+
+def coverage_of(
+    held: npt.NDArray[np.bool_], labels: Labels, method: Method, coverage: float
+) -> Coverage:
+    """Say how sets did; `held` is (images, classes)."""
+    right = held[np.arange(len(labels)), labels]
+    sizes = held.sum(axis=1)
+    return Coverage(
+        *(method, coverage, wilson(float(right.sum()), len(labels))),
+        *(float(sizes.mean()), float((sizes == 1).mean()), len(labels)),
+    )
+
+
+def choose(found: Sequence[Coverage]) -> Coverage:
+    """Return the method whose sets are smallest on average."""
+    return min(found, key=lambda each: each.mean_size)

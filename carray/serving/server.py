@@ -1,0 +1,125 @@
+"""`serve_models`: load, check who may ask, say where, and answer until Ctrl-C."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from carray.errors import ConfigError
+from carray.extras import check_extra
+from carray.runs_folder import RunsFolder
+from carray.serving.limits import Limits
+
+LEAST_TOKEN = 16
+DEFAULT = Limits()
+
+_logger = logging.getLogger(__name__)
+
+
+def serve_models(
+    models: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: str | os.PathLike[str] | None = None,
+    limits: Limits = DEFAULT,
+    device: str | None = None,
+    runs: str | os.PathLike[str] | None = None,
+) -> None:
+    """Answer for models at `http://HOST:PORT` until Ctrl-C.
+
+    Args:
+        models: package names or folders, or trials (`STUDY/NUMBER`); a name alone is served in its
+            newest version, a newer one is taken while requests come.
+        host: the address to listen on; one that others reach needs a token.
+        port: where to listen.
+        token_file: a file that holds the token which requests must send.
+        limits: what is refused.
+        device: a torch device; None takes the GPU where there is one.
+        runs: the runs folder.
+
+    Raises:
+        ConfigError: the address is taken, is open to others without a token, or a library is
+            missing.
+        RecordError: there is no such model.
+    """
+    check_extra(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve")
+    import uvicorn
+
+    from carray.serving.app import LOOPBACK, build_app
+    from carray.serving.gauges import Gauges
+    from carray.serving.served import ServedModel
+
+    token = read_token(token_file)
+    check_address(host, port, token)
+    gauges, where = Gauges(), RunsFolder.at(runs)
+    served = [ServedModel(where, name, limits, device, gauges.batched) for name in models]
+    by_name = {each.current.name: each for each in served}
+    hosts = LOOPBACK if is_loopback(host) else ("*",)
+    app = build_app(by_name, gauges, limits, token, hosts)
+    shown = f"[{host}]" if ":" in host else host
+    for each in served:
+        version = each.current
+        _logger.info(
+            f"model {version.name}, version {version.number}, {len(version.model.classes)} classes"
+        )
+    _logger.info(f"open http://{shown}:{port}/  (API: /v1/predict, /openapi.json; Ctrl-C ends it)")
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
+
+
+def read_token(file: str | os.PathLike[str] | None) -> str | None:
+    """Return the token of a file, without the space around it.
+
+    Raises:
+        ConfigError: the file can't be read, or what it holds is too short or no ASCII.
+    """
+    if file is None:
+        return None
+    try:
+        token = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {file} can't be read ({error}): write one") from None
+    if len(token) < LEAST_TOKEN or any(letter.isspace() for letter in token):
+        raise ConfigError(
+            f"--token-file {file} must hold one word of at least {LEAST_TOKEN} letters: "
+            f"python -c 'import secrets; print(secrets.token_urlsafe())' > {file}"
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_address(host: str, port: int, token: str | None) -> None:
+    """Refuse an address that others reach without a token, or that can't be listened on.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if not is_loopback(host) and token is None:
+        raise ConfigError(
+            f"--host {host} is reached by others: give --token-file FILE, or leave --host out"
+        )
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port {port} must be from 1 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"--host {host} --port {port} can't be listened on ({error.strerror}): choose "
+                "another --port"
+            ) from None

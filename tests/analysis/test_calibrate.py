@@ -1,0 +1,56 @@
+"""A calibrated package answers with a set and with "unknown"."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carray.analysis.calibrate import calibrate_model
+from carray.errors import ConfigError
+from carray.inference.package import write_package
+from carray.inference.reliability import Reliability
+from carray.reports.calibration import calibration_lines
+from carray.runs_folder import RunsFolder
+from carray.serving.answers import image_answer
+from carray.serving.limits import Limits
+from carray.serving.served import ServedModel
+from tests.trained import Trained
+
+
+def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.runs, tmp_path / "runs")
+    package = tmp_path / "runs" / "models" / "toy"
+    write_package(package, trained.study.record(), [trained.study.trial(0)])
+    assert Reliability.of_package(package) is None
+    grey = tmp_path / "grey.png"
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(grey)
+    found = calibrate_model(
+        "toy", coverage=0.8, false_alarm_rate=0.2, unknown=[grey], runs=tmp_path / "runs"
+    )
+    best = next(each for each in found.sets if each.method == found.chosen)
+    assert best.found.low < 0.8 < best.found.high + 0.1
+    assert found.unknown is not None
+    assert found.unknown.unknown == 1
+    text = "\n".join(calibration_lines(found))
+    assert "next: carray serve toy" in text
+    kept = Reliability.of_package(package)
+    assert kept is not None
+    assert kept.method == found.chosen
+    runs = RunsFolder(tmp_path / "runs")
+    served = ServedModel(runs, "toy", Limits(), "cpu", lambda images, seconds: None)
+    version = served.current
+    p = np.full(len(version.model.classes), 1 / len(version.model.classes), np.float32)
+    said = image_answer("a", p, 1e9, version.model.classes, 2, version.reliability)
+    assert (said.unknown, said.coverage) == (True, 0.8)
+    assert said.set is not None
+    assert said.classes[0].name in said.set
+    served.close()
+
+
+def test_shares_are_checked(trained: Trained) -> None:
+    with pytest.raises(ConfigError, match=r"--coverage 1\.5 must be above 0 and below 1"):
+        calibrate_model("single/0000", coverage=1.5, runs=trained.runs)

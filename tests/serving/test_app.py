@@ -1,0 +1,183 @@
+"""A server answers as the model does, and refuses strangers' files in one sentence."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from carray.errors import ConfigError
+from carray.inference.package import write_package
+from carray.inference.predictor import load_model
+from carray.runs_folder import RunsFolder
+from carray.serving.app import PAGE, build_app
+from carray.serving.gauges import Gauges
+from carray.serving.limits import Limits
+from carray.serving.served import ServedModel
+from carray.serving.server import check_address, read_token
+from tests.trained import Trained
+
+TOKEN = "a-token-of-this-test"
+LIMITS = Limits(image_bytes=50_000, request_bytes=200_000, images=3, pixels=10**6)
+
+
+@pytest.fixture(scope="module")
+def runs(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_package(folder / "models" / "toy", trained.study.record(), [trained.study.trial(0)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(runs: Path) -> Iterator[TestClient]:
+    gauges = Gauges()
+    served = ServedModel(RunsFolder(runs), "toy", LIMITS, "cpu", gauges.batched)
+    app = build_app({"toy": served}, gauges, LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture
+def photograph(trained: Trained) -> Path:
+    return Path(trained.manifest.included["path"][0])
+
+
+def test_an_answer_is_the_model_s(client: TestClient, runs: Path, photograph: Path) -> None:
+    data = photograph.read_bytes()
+    model = load_model(runs / "models" / "toy", "cpu")
+    p = model.predict(photograph)[0]
+    form = client.post("/v1/predict?top=2", files=[("images", ("a.png", data))] * 2).json()
+    assert (form["model"], form["version"], len(form["images"])) == ("toy", 1, 2)
+    first = form["images"][0]
+    assert first["image"] == "a.png"
+    assert [guess["name"] for guess in first["classes"]] == [
+        model.classes[place] for place in (-p).argsort()[:2]
+    ]
+    assert first["classes"][0]["probability"] == pytest.approx(p.max(), abs=1e-5)
+    text = base64.b64encode(data).decode()
+    encoded = client.post("/v1/predict?top=2", json={"images": [f"data:image/png;base64,{text}"]})
+    raw = client.post("/v1/predict?top=2", content=data, headers={"content-type": "image/png"})
+    assert encoded.json()["images"][0]["classes"] == raw.json()["images"][0]["classes"]
+    counted = client.get("/metrics").text
+    assert 'carray_requests_total{status="200"} 3.0' in counted
+
+
+def claimed_png(side: int) -> bytes:
+    """Return a small PNG that says it is `side` pixels wide and high."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def eps() -> bytes:
+    kept = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(kept, "EPS")
+    return kept.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "why"),
+    [
+        (b"hello", 415, "it is no image that can be read: send a JPEG"),
+        (b"", 422, "it is empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "it is no image that can be read"),
+        (eps(), 415, "it is no image that can be read"),
+        (claimed_png(30_000), 413, "it is 30000 x 30000 pixels, at most 1,000,000"),
+        (claimed_png(100), 422, "send it again, or another"),
+        (bytes(60_000), 413, "it is over 50,000 bytes"),
+        (bytes(300_000), 413, "the request is over 200,000 bytes"),
+    ],
+)
+def test_bad_files_are_refused_in_a_sentence(
+    client: TestClient, data: bytes, status: int, why: str
+) -> None:
+    answer = client.post("/v1/predict", files={"images": ("../../etc/passwd", data)})
+    assert (answer.status_code, why in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_bad_requests_are_refused_in_a_sentence(client: TestClient) -> None:
+    def said(status: int, path: str = "/v1/predict", **body: object) -> str:
+        answer = client.post(path, **body)  # type: ignore[arg-type]
+        assert answer.status_code == status, answer.text
+        return str(answer.json()["detail"])
+
+    assert "isn't base64" in said(422, json={"images": ["%"]})
+    assert "`images` must be a list" in said(422, json=["x"])
+    as_json = {"content-type": "application/json"}
+    assert "the body is no JSON" in said(400, content="[", headers=as_json)
+    assert "content type 'text/plain'" in said(415, headers={"content-type": "text/plain"})
+    assert "Missing boundary" in said(400, headers={"content-type": "multipart/form-data"})
+    assert "there is no image" in said(422, json={"images": []})
+    assert "4 images are more than the 3" in said(413, files=[("images", b"x")] * 4)
+    assert said(422, "/v1/predict?top=0").startswith("top='0': ")
+    assert "ask toy" in said(404, "/v1/predict?model=other", files={"images": b"x"})
+    assert client.get("/healthz", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_a_newer_version_takes_over(trained: Trained, tmp_path: Path, runs: Path) -> None:
+    shutil.copytree(runs / "models", tmp_path / "models")
+    served = ServedModel(RunsFolder(tmp_path), "toy", LIMITS, "cpu", lambda images, seconds: None)
+    first = served.current
+    assert not served.refresh()
+    write_package(tmp_path / "models" / "toy@2", trained.study.record(), [trained.study.trial(1)])
+    assert served.refresh()
+    assert (first.number, served.current.number) == (1, 2)
+    first.batcher.join(5)
+    served.close()
+
+
+def test_who_has_no_token_is_not_answered(runs: Path) -> None:
+    gauges = Gauges()
+    served = ServedModel(RunsFolder(runs), "toy", LIMITS, "cpu", gauges.batched)
+    with TestClient(build_app({"toy": served}, gauges, LIMITS, TOKEN, ["*"])) as client:
+        for path in ("/v1/models", "/metrics"):
+            assert client.get(path).status_code == 401
+        wrong = client.post("/v1/predict", headers={"authorization": "Bearer wrong"})
+        assert wrong.status_code == 401
+        assert wrong.headers["www-authenticate"] == "Bearer"
+        right = client.get("/v1/models", headers={"authorization": f"Bearer {TOKEN}"})
+        assert right.json()[0]["name"] == "toy"
+        assert client.get("/readyz").status_code == client.get("/").status_code == 200
+
+
+def test_the_page_and_the_interface_need_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", PAGE.read_text(encoding="utf-8"))
+    described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
+    assert set(described["requestBody"]["content"]) == {
+        "multipart/form-data",
+        "application/json",
+        "image/*",
+    }
+    assert "429" in described["responses"]
+
+
+def test_others_need_a_token(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --token-file FILE"):
+        check_address("0.0.0.0", 8000, None)
+    with pytest.raises(ConfigError, match="--port 0 must be from 1"):
+        check_address("127.0.0.1", 0, None)
+    file = tmp_path / "token"
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_token(file)
+    file.write_text("short\n")
+    with pytest.raises(ConfigError, match="at least 16 letters"):
+        read_token(file)
+    file.write_text(TOKEN + "\n")
+    assert read_token(file) == TOKEN
