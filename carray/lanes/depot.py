@@ -12,7 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from carray.config import Fit
+from carray.data.manifest import Manifest
+from carray.data.pixels.store import open_store
 from carray.disk import disk_error
 from carray.errors import ClusterError
 from carray.files import recover_folders, remove_folder, written_aside
@@ -49,6 +53,9 @@ class Depot:
         folder = self._path(below)
         if folder.is_file():
             return {below: stamp_of(folder)}
+        if below.startswith("data/store/") and not folder.exists():
+            self._build_store(folder.name)
+            folder = self._path(below)
         recover_folders(folder)
         return {f"{below}/{name}": stamp for name, stamp in stamps_below(folder).items()}
 
@@ -101,6 +108,12 @@ class Depot:
             remove_folder(path)
         else:
             path.unlink(missing_ok=True)
+
+    def _build_store(self, name: str) -> None:
+        """Build pixels of a size that nobody knew of before it was drawn."""
+        side, _, fit = name.partition("-")
+        image_size = int(side) * 7 // 8  # the largest that `store_side` gives this side
+        open_store(Manifest.load(self._rooms["data"]), image_size, cast("Fit", fit))
 
     def _path(self, name: str) -> Path:
         room, _, rest = name.partition("/")

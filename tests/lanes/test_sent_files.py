@@ -225,6 +225,9 @@ def test_the_pixels_travel_once_and_the_photographs_stay(
     store = open_store(manifest, 16, "squash")
     assert store.folder.is_relative_to(tmp_path / "cache")
     assert (store.pixels == there.pixels).all()
+    drawn = open_store(manifest, 21, "crop")  # a size that no driver has built before
+    assert drawn.folder.is_relative_to(tmp_path / "cache")
+    assert (drawn.pixels == open_store(toy_manifest, 21, "crop").pixels).all()
     shared = order_of(places, 1, data=str(toy_manifest.folder))
     assert NodeFolders(at_driver, LocalDepot(at_driver)).here(shared) == shared
 
