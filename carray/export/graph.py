@@ -21,9 +21,15 @@ class ModelGraph(nn.Module):
     Resizing, views, normalisation, weights, the average and the temperature are all inside.
     """
 
+    scales: Tensor
+    offsets: Tensor
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.combination = model.card.combination
+        if stack := self.combination.average.stack:
+            self.register_buffer("scales", torch.tensor(stack.scales))
+            self.register_buffer("offsets", torch.tensor(stack.offsets))
         self.geometries: list[Geometry] = list(
             dict.fromkeys(member.geometry for member in model.members)
         )
@@ -41,7 +47,10 @@ class ModelGraph(nn.Module):
             for member, place in zip(self.members, self.square_of, strict=True)
         ]
         average = self.combination.average
-        merged = _averaged(log_ps, average.weights, average.space)
+        if average.stack:
+            merged = (torch.stack(log_ps, dim=1) * self.scales).sum(dim=1) + self.offsets
+        else:
+            merged = _averaged(log_ps, average.weights, average.space)
         return torch.softmax(merged / average.temperature, dim=1)
 
 

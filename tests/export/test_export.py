@@ -22,7 +22,7 @@ from carray.export.verify import Answered, Tolerance, check, judge
 from carray.inference.dataset_predictions import find_data
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
-from carray.predictions.averaging import AverageOf, WeightedAverage
+from carray.predictions.averaging import AverageOf, Stack, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.views import Tta, parse_views
 from carray.reports.export import export_lines
@@ -40,13 +40,18 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def package_of(trained: Trained, folder: Path, space: AverageOf, views: str | None) -> Path:
     trials = [trained.study.trial(number) for number in (0, 1)]
     tta = Tta(views, "logit", parse_views(views)) if views else None
-    average = WeightedAverage((0, 1), (0.7, 0.3), space, temperature=1.3)
+    classes = len(trained.manifest.classes)
+    scales = np.linspace(0.2, 0.9, 2 * classes).reshape(2, classes)
+    own = Stack(tuple(map(tuple, scales.tolist())), tuple(scales[0].tolist()))
+    stack = own if space == "stack" else None
+    average = WeightedAverage((0, 1), (0.7, 0.3), space, temperature=1.3, stack=stack)
     write_package(folder, trained.study.record(), trials, Combination(average, "toy", tta))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("space", "views"), [("probability", None), ("logit", "flip"), ("vote", "five_scales")]
+    ("space", "views"),
+    [("probability", None), ("logit", "flip"), ("vote", "five_scales"), ("stack", None)],
 )
 def test_the_graph_is_the_model(
     trained: Trained, tmp_path: Path, space: AverageOf, views: str | None
