@@ -181,12 +181,15 @@ class _Kitchen:
         )
 
     def write(self, runs: RunsFolder, manifest: Manifest, places: Sequence[int]) -> TrialRecord:
-        """Write a soup as a trial of the study `STUDY-soup`, in place of the same one of before."""
-        self.averager.take(equal(places))
+        """Write a soup as a trial of the study `STUDY-soup`; one of before stays as it is."""
         study = open_single_study(runs, f"{self.pool.name}-soup", manifest)
         of = tuple(self.trials[place].record.name for place in places)
-        with claim_trial_number(study, _same(study, of)) as number:
+        known = _same(study, of)
+        if known and study.trial(known.number).weights_file.exists():
+            return known
+        with claim_trial_number(study, known.number if known else None) as number:
             folder = study.trial(number)
+            self.averager.take(equal(places))
             splits = [split for split in HELD_SPLITS if len(manifest.rows(split))]
             folder.write_logits({split: self.averager.logits(split) for split in splits})
             self.averager.save(folder.weights_file)
@@ -265,6 +268,6 @@ def equal(places: Sequence[int]) -> Shares:
     return {place: 1 / len(places) for place in places}
 
 
-def _same(study: StudyFolder, of: tuple[str, ...]) -> int | None:
-    """Return the number of the soup of these trials; None where there is none."""
-    return next((record.number for record in study.records() if record.soup_of == of), None)
+def _same(study: StudyFolder, of: tuple[str, ...]) -> TrialRecord | None:
+    """Return the soup of these trials; None where there is none."""
+    return next((record for record in study.records() if record.soup_of == of), None)

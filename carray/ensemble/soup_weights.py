@@ -47,14 +47,15 @@ class WeightAverager:
     def take(self, shares: Shares) -> None:
         """Give the classifier the average; its batch norms are measured anew on training images.
 
-        Statistics of single trials, or their mean, aren't those of averaged weights.
+        Statistics of single trials, or their mean, aren't those of averaged weights. The images
+        come in no order, since a batch of few classes has too little variance.
         """
         classifier = self.model.member.classifier
         averaged = average_states({read: self._state(read) for read in shares}, shares)
         classifier.load_state_dict(averaged)
         if len(shares) > 1 and (norms := [norm for _, norm in named_norms(classifier)]):
             train = np.random.default_rng(0).permutation(self.manifest.rows("train"))
-            plan = self.model.member.plan(self.model.pixels[np.sort(train[:MEASURED_MOST])])
+            plan = self.model.member.plan(self.model.pixels[train[:MEASURED_MOST]])
             measure_batch_norms(classifier, norms, plan, self.model.member.numerics, 1)
 
     def logits(self, split: str) -> Float32s:
