@@ -17,6 +17,7 @@ from carray.predictions.averaging import (
     AverageOf,
     WeightedAverage,
     best_alone,
+    pick_from_best,
     pick_greedily,
 )
 from carray.predictions.logits import SplitPredictions
@@ -100,7 +101,7 @@ class FittedWeights:
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedy selection with replacement from a pool, the best prefix kept.
+    """Greedy selection with replacement from the best of a pool, the best prefix kept.
 
     Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
     """
@@ -112,7 +113,7 @@ class Greedy:
     def fit(self, predictions: SplitPredictions, rows: Rows | None = None) -> WeightedAverage:
         """Return weights that are counts over picks."""
         p_MN = np.exp(_image_columns(predictions.true_log_p[list(self.pool)], rows))
-        picks = pick_greedily(p_MN)
+        picks = pick_from_best(p_MN)
         counts = np.bincount(picks, minlength=len(self.pool)) / len(picks)
         return _weighted_average(dict(zip(self.pool, counts.tolist(), strict=True)))
 

@@ -18,7 +18,12 @@ from carray.ensemble.selection import (
 )
 from carray.predictions.averaging import average_log_p, pick_greedily
 from carray.predictions.candidates import read_trials
-from carray.predictions.logits import SplitPredictions, log_softmax, true_log_probability
+from carray.predictions.logits import (
+    SplitPredictions,
+    are_finite,
+    log_softmax,
+    true_log_probability,
+)
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 
@@ -40,6 +45,18 @@ def test_the_right_class_alone_agrees_with_the_whole(seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 5, 40)
     whole = log_softmax(logits)[np.arange(40), labels]
     assert np.allclose(true_log_probability(logits, labels), whole, atol=1e-6)
+
+
+def test_many_images_are_worked_through_in_parts_and_checked_for_nan() -> None:
+    logits = np.random.default_rng(0).normal(0, 30, (1000, 7)).astype(np.float16)
+    labels = np.arange(1000) % 7
+    whole = log_softmax(logits)[np.arange(1000), labels]
+    assert np.allclose(true_log_probability(logits, labels), whole, atol=1e-5)
+    logits[0] = [65504, -65504, 6e-8, -0.0, 0, 1, 2]
+    assert are_finite(logits)
+    for value in (np.nan, np.inf, -np.inf):
+        logits[999, 6] = value
+        assert not are_finite(logits)
 
 
 def test_soft_vote_is_the_mean_of_probabilities() -> None:
