@@ -11,7 +11,7 @@ from carray.export.verify import Judged
 from carray.inference.card import Card
 
 MODEL = "model.onnx"
-GRADIO = "6"  # what `app.py` was tried with
+GRADIO = "6.31.0"  # what `app.py` was tried with
 REQUIREMENTS = "onnxruntime>=1.20\npillow>=11.0\nnumpy>=2.0\n"
 APP = '''"""Name the class of a photograph: `python app.py`, or as a Hugging Face Space."""
 
