@@ -38,6 +38,7 @@ from carray.search.placement.node_report import (
 )
 from carray.search.placement.ray_cluster import ClusterNode, connected, knock
 from carray.search.placement.ray_nodes import RayCluster
+from carray.search.sampling.storage import check_database, without_password
 from carray.storage.mirror import mirror_of
 from carray.storage.remote import RemoteFolder
 from carray.tracking.mlflow_client import check_server, is_default, tracking_uri
@@ -96,6 +97,8 @@ def look_over(
     yield _shared_memory()
     yield _weights()
     yield _tracking(runs)
+    if storage := os.environ.get("CARRAY_STORAGE"):
+        yield _storage(storage)
     yield _gpus()
     yield _instances()
     if address or os.environ.get("RAY_ADDRESS"):
@@ -124,6 +127,16 @@ def _url(remote: RemoteFolder) -> Finding:
         return Finding(name="url", state="fails", text=text, cure=cure)
     text = f"{remote} takes files ({time.monotonic() - start:.2f} s)"
     return Finding(name="url", state="ok", text=text)
+
+
+def _storage(url: str) -> Finding:
+    """Say whether Optuna's database answers."""
+    try:
+        check_database(url)
+    except CarrayError as error:
+        text, _, cure = str(error).rpartition(": ")
+        return Finding(name="storage", state="fails", text=text, cure=cure)
+    return Finding(name="storage", state="ok", text=f"{without_password(url)} answers")
 
 
 def _data(data: Path | str) -> Finding:

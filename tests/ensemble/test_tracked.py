@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from carray.analysis.explain import explain
+from carray.cli.app import app
 from carray.ensemble import build_ensemble
+from carray.ensemble.sent_weights import send_best_weights
+from carray.inference.predictor import load_model
 from carray.runs_folder import RunsFolder
 from carray.tracking import sync_study
 from carray.tracking.mlflow_client import client_of, quiet
@@ -106,3 +111,28 @@ def test_an_ensemble_can_be_built_from_the_store_alone(runs: RunsFolder, tmp_pat
     there = build_ensemble("autumn", runs=runs.path, logits_only=True, from_tracking=True)
     assert there.rules == here.rules
     assert there.test == here.test
+
+
+def test_a_server_has_what_a_package_takes_and_a_store_beside_the_runs_gets_no_weights(
+    runs: RunsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_real_study(runs.path)
+    sync_study(runs, folder)
+    assert send_best_weights(runs, folder) == (0, "")
+    shutil.move(runs.tracking_file, tmp_path / "server.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    assert send_best_weights(runs, folder) == (3, "")
+    fresh = tmp_path / "fresh"
+    url = os.environ.pop("MLFLOW_TRACKING_URI")
+    words = ["ensemble", "autumn", "--from-tracking", url, "--runs", str(fresh), "--no-test"]
+    done = CliRunner().invoke(app, [*words, "--no-track", "--json"])
+    assert done.exit_code == 0, done.output
+    made = Path(json.loads(done.output)["package"])
+    assert made.is_relative_to(fresh)
+    model = load_model(made)
+    assert model.predict(draw_images(tmp_path / "images", 2)).shape == (2, len(model.classes))
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:////nowhere/at/all.db"
+    count, trouble = send_best_weights(runs, folder)
+    assert count == 0
+    assert trouble.startswith("weights aren't in the tracking store: ")

@@ -23,7 +23,13 @@ NODE = ClusterNode("7", "10.0.0.7", {"CPU": 8.0, "GPU": 1.0})
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a network, on which nothing is set."""
     monkeypatch.setattr(doctor, "hub_error", lambda: "no network")
-    for name in ("RAY_ADDRESS", "CARRAY_WEIGHTS", "CARRAY_STORE", "MLFLOW_TRACKING_URI"):
+    for name in (
+        "RAY_ADDRESS",
+        "CARRAY_WEIGHTS",
+        "CARRAY_STORE",
+        "CARRAY_STORAGE",
+        "MLFLOW_TRACKING_URI",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -44,13 +50,14 @@ def test_a_fine_machine_fails_nothing_and_nothing_is_made(tmp_path: Path, toy_da
 def test_what_fails_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
+    monkeypatch.setenv("CARRAY_STORAGE", "postgresql://ada:secret@127.0.0.1:9/optuna")
     (tmp_path / "runs").touch()
     told = found(tmp_path, tmp_path / "cars", address="127.0.0.1:9")
     fails = {name: each for name, each in told.items() if each.state == "fails"}
-    assert sorted(fails) == ["cluster", "data", "runs", "tracking", "weights"]
+    assert sorted(fails) == ["cluster", "data", "runs", "storage", "tracking", "weights"]
     assert all(each.cure for each in fails.values())
     assert fails["weights"].line().startswith("FAILS  weights   CARRAY_WEIGHTS=")
-    assert "secret" not in fails["tracking"].line()
+    assert "secret" not in fails["tracking"].line() + fails["storage"].line()
     assert "no Ray cluster answers at '127.0.0.1:9'" in fails["cluster"].text
 
 

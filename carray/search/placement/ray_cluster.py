@@ -156,7 +156,7 @@ def _connect(where: str) -> None:
                 f"Ray can't open its sockets below {tempfile.gettempdir()}, whose path is too "
                 "long: set TMPDIR to a shorter path, as in TMPDIR=/tmp"
             ) from None
-        raise _nobody_at(where, error) from None
+        raise _nobody_at(where, error, is_heard=where != LOCAL) from None
     _ours[:] = filter(_is_daemon, psutil.Process().children())
 
 
@@ -216,8 +216,11 @@ def _refuse_silence(where: str) -> None:
         raise _nobody_at(where, error) from None
 
 
-def _nobody_at(where: str, error: Exception) -> PlanError:
+def _nobody_at(where: str, error: Exception, *, is_heard: bool = False) -> PlanError:
+    """Say that no Ray answers; where somebody listens, it may want a token: Ray keeps that back."""
     reason = str(error).splitlines()[0]
+    if is_heard and os.environ.get("RAY_AUTH_MODE") != "token":
+        reason += "; if it wants a token, export RAY_AUTH_MODE=token"
     if where == os.environ.get("RAY_ADDRESS"):
         return PlanError(
             f"no Ray cluster answers at {where!r}, which RAY_ADDRESS names ({reason}); unset "

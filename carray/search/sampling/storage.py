@@ -22,6 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
@@ -31,6 +32,7 @@ from carray.masking import masked
 FIXED_PARAMS = "fixed_params"  # under which Optuna keeps a point that a trial was given
 OUTAGE_SECONDS = 180.0  # for so long a server that is restarted is waited for
 RETRY_SECONDS = 2.0
+CHECK_SECONDS = 5  # a server that doesn't answer within this is refused by the doctor
 DRAWN_AGAIN = "drawn_again"  # marks a draw that is only repeated: nobody gave that point
 
 
@@ -236,6 +238,24 @@ def _may_come_back(error: BaseException) -> bool:
         isinstance(each, OperationalError | InterfaceError) and "sqlite" not in str(each)
         for each in found
     )
+
+
+def check_database(url: str) -> None:
+    """Connect to a database once.
+
+    Raises:
+        RecordError: it doesn't answer within seconds, refuses, or its driver isn't installed.
+    """
+    try:
+        name = "timeout" if url.startswith("sqlite") else "connect_timeout"
+        engine = create_engine(url, connect_args={name: CHECK_SECONDS})
+        with engine.connect():
+            engine.dispose(close=False)
+    except (SQLAlchemyError, ImportError) as error:
+        raise RecordError(
+            f"{without_password(url)} can't be used ({first_cause(error)}): start the server, or "
+            "mend CARRAY_STORAGE; Postgres needs `pip install 'carray[postgres]'`"
+        ) from None
 
 
 def without_password(url: str) -> str:
