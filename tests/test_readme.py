@@ -61,9 +61,11 @@ TYPED = [
 def test_each_carray_command_exists_with_its_options(folder: str, line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     node = typer.main.get_command(app)
+    commands = [node]
     while isinstance(node, TyperGroup):
         node = node.commands[words.pop(0)]
-    known = {option for param in node.params for option in param.opts}
+        commands = [node, commands[0].commands["tune"]] if node.name == "submit" else [node]
+    known = {option for each in commands for param in each.params for option in param.opts}
     given = {word for word in words if word.startswith("-")}
     assert given <= known
 

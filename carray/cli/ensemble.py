@@ -69,7 +69,7 @@ def ensemble(
         ),
     ] = False,
     tracking: Annotated[
-        str | None, typer.Option(help="That server's URL; default: $MLFLOW_TRACKING_URI.")
+        str | None, typer.Option(help="That server's URL; default: the environment's.")
     ] = None,
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the model to MLflow.")

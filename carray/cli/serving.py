@@ -48,7 +48,7 @@ def export(
 
       carray export autumn-top3 --out autumn.onnx
 
-      carray export autumn-top3 --out small.onnx --int8 --agreement 0.95 --tolerance 0.02
+      carray export autumn-top3 --out small.onnx --int8 --agreement 0.95
 
       carray export autumn/0007 --to openvino --out autumn.xml
 

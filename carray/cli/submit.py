@@ -30,7 +30,7 @@ def submit(
 
       carray submit http://HEAD:8265 s3://BUCKET/cars --runs s3://BUCKET/runs --trials 100
 
-      carray submit http://HEAD:8265 /ABS/CARS --space my.yaml --lanes 8 --min-lanes 2
+      carray submit http://HEAD:8265 /ABS/CARS --space my.yaml --lanes 8
     """
     from carray.search.placement.submission import follow_lines, packed
     from carray.search.placement.submission import submit as send

@@ -1,5 +1,7 @@
-"""A rank's work where the driver's folders may not be seen: what it needs is brought, and what a
-trial leaves is sent and acknowledged, before its order is answered.
+"""A rank's work where the driver's folders may not be seen.
+
+What it needs is brought, and what a trial leaves is sent and acknowledged before its order is
+answered.
 
 A node that shares the driver's folder is told by a file in it, not by the folder's name; there
 nothing travels. The driver's folder is the truth: whatever differs from it here is thrown away.
