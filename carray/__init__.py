@@ -35,7 +35,7 @@ _HOMES = {
     "render_toycars": "carray.data.synthetic",
     "reproduce": "carray.training.reproduce",
     "run_ablation": "carray.analysis.ablation",
-    "sample_sheet": "carray.reports.sample_sheet",
+    "sample_sheet": "carray.reports.pictures.sample_sheet",
     "sanity": "carray.training.overfit_check",
     "train": "carray.training.train",
     "train_feature_classifier": "carray.training.features.classifiers",
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from carray.inference.predictor import load_model as load_model
     from carray.reports.confusion import draw_confusion as draw_confusion
     from carray.reports.misclassified import write_misclassified as write_misclassified
-    from carray.reports.sample_sheet import sample_sheet as sample_sheet
+    from carray.reports.pictures.sample_sheet import sample_sheet as sample_sheet
     from carray.search.space.loading import load_space as load_space
     from carray.search.space.space import SearchSpace as SearchSpace
     from carray.training.cross_validation import train_folds as train_folds

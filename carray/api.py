@@ -148,7 +148,7 @@ def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool 
     if best is not None:
         from carray.drawing import drawn_or_none
         from carray.reports.confusion import draw_confusion
-        from carray.reports.plots import study_picture
+        from carray.reports.pictures.plots import study_picture
         from carray.tracking.artifacts import STUDY_ITSELF, attach_or_warn
 
         drawn_or_none(lambda: draw_confusion(best.name, runs=request.runs).picture)

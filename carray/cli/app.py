@@ -23,7 +23,6 @@ from carray.cli import (
     portfolio,
     sanity,
     serving,
-    soup,
     space,
     submit,
     trial,
@@ -165,7 +164,7 @@ app.command(rich_help_panel=LOOK)(pictures.confusion)
 app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
 app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
-app.command(cls=_OfAStudy, rich_help_panel=MODELS)(soup.soup)
+app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.soup)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(rich_help_panel=MODELS)(serving.export)
 app.command(rich_help_panel=MODELS)(evaluate.evaluate)

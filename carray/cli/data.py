@@ -132,7 +132,7 @@ def show(
     manifest = Manifest.load(folder)
     if sheet is not None:
         from carray.progress import progress
-        from carray.reports.sample_sheet import sample_sheet
+        from carray.reports.pictures.sample_sheet import sample_sheet
 
         sample_sheet(manifest, sheet, progress=progress)
     emit(

@@ -30,7 +30,7 @@ def demo(
     from carray.progress import progress, seconds_text
     from carray.reports.ensemble import ensemble_lines
     from carray.reports.hints import command
-    from carray.reports.plots import study_picture
+    from carray.reports.pictures.plots import study_picture
     from carray.reports.study import study_lines
 
     start = time.monotonic()

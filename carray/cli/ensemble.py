@@ -226,7 +226,7 @@ def report(
       carray report --study autumn --out autumn.png
     """
     from carray.drawing import drawn_or_none
-    from carray.reports.plots import study_picture
+    from carray.reports.pictures.plots import study_picture
     from carray.reports.study import study_json, study_lines
     from carray.runs_folder import RunsFolder
 

@@ -18,7 +18,7 @@ from carray.errors import ConfigError, RecordError
 from carray.inference.held_predictions import find_held_model, package_of
 from carray.predictions.logits import read_logits
 from carray.records import StudyFolder, TrialFolder
-from carray.reports.panels import GRID, INK, MUTED
+from carray.reports.pictures.panels import GRID, INK, MUTED
 from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
 from carray.typing import Labels

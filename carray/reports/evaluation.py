@@ -15,7 +15,7 @@ from carray.predictions.statistics import Interval
 from carray.predictions.test_access import access_text
 from carray.reports.ensemble import wrapped
 from carray.reports.levels import level_lines
-from carray.reports.panels import COLOURS, GRID, INK, MUTED
+from carray.reports.pictures.panels import COLOURS, GRID, INK, MUTED
 from carray.reports.table import table
 
 SCORES = ("(95 % intervals):<26", ":>28.4f")

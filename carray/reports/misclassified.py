@@ -27,7 +27,7 @@ from carray.inference.inputs import find_package
 from carray.predictions.test_access import access_text
 from carray.progress import silent
 from carray.reports.levels import level_lines
-from carray.reports.sample_sheet import whole_image
+from carray.reports.pictures.sample_sheet import whole_image
 from carray.reports.table import interval_text, table
 from carray.runs_folder import RunsFolder
 from carray.typing import Progress

@@ -21,8 +21,8 @@ from carray.predictions.candidates import find_candidates, read_trials
 from carray.predictions.logits import log_softmax
 from carray.predictions.test_access import accesses
 from carray.records import TrialRecord
-from carray.reports.cross_validation_plot import folds_picture
 from carray.reports.misclassified import write_misclassified
+from carray.reports.pictures.cross_validation_plot import folds_picture
 from carray.reports.study import study_lines
 from carray.runs_folder import RunsFolder
 from carray.search.setup import check_folds

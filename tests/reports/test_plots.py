@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from carray.errors import RecordError
-from carray.reports.plots import study_picture
+from carray.reports.pictures.plots import study_picture
 from tests.reports.studies import add_ensemble, make_study
 
 

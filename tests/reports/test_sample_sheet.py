@@ -14,8 +14,8 @@ from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.drawing import Fonts, fitted
 from carray.errors import DataError
-from carray.reports import sample_sheet as room
-from carray.reports.sample_sheet import sample_sheet
+from carray.reports.pictures import sample_sheet as room
+from carray.reports.pictures.sample_sheet import sample_sheet
 from tests.data.pictures import image_folder
 
 

@@ -12,7 +12,7 @@ from carray import metrics
 from carray.drawing import matplotlib, save_png
 from carray.errors import RecordError
 from carray.records import StudyFolder, TrialRecord
-from carray.reports.panels import COLOURS, INK, MUTED
+from carray.reports.pictures.panels import COLOURS, INK, MUTED
 
 PANELS = (
     (metrics.TRAIN_LOSS, metrics.VAL_LOG_LOSS, "loss"),

@@ -10,7 +10,7 @@ from carray.drawing import matplotlib, save_png
 from carray.errors import RecordError
 from carray.files import read_json
 from carray.records import StudyFolder
-from carray.reports.panels import (
+from carray.reports.pictures.panels import (
     COLOURS,
     GRID,
     INK,
