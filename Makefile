@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PYTHON ?=
 TESTS ?= tests
 # other folders whose tests run after those that start a Ray: so both halves take as long
-BESIDE_RAY := $(if $(filter tests,$(TESTS)),tests/analysis tests/export tests/models)
+BESIDE_RAY := $(if $(filter tests,$(TESTS)),tests/analysis tests/export tests/models tests/training)
 export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
