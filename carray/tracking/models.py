@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from carray.tracking.tracker import param_text
 
 PARENT = "mlflow.parentRunId"
 LONGEST_PATH = 1024  # longer text is base64; no system has such paths
-CHAMPION = "champion"  # alias of a study's newest model: `models:/STUDY@champion`
+CHAMPION = "champion"  # alias of a study's best model: `models:/STUDY@champion`
 
 
 def log_package(
@@ -45,7 +46,8 @@ def log_package(
 ) -> str:
     """Log a model package as a run of its study and a loadable model; return the model's URI.
 
-    It is registered under the study's name, as a version that the alias `champion` moves to.
+    It is registered under the study's name, as a version that the alias `champion` moves to if it
+    is no worse, by log-loss where it was judged, than the version that has it.
 
     Raises:
         TrackingError: the store doesn't answer or refuses.
@@ -74,8 +76,22 @@ def log_package(
             )
             uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
             version = mlflow.register_model(uri, study.name)
-            client.set_registered_model_alias(study.name, CHAMPION, version.version)
+            if _is_no_worse(client, study.name, values):
+                client.set_registered_model_alias(study.name, CHAMPION, version.version)
             return uri
+
+
+def _is_no_worse(client: Any, name: str, values: Mapping[str, float]) -> bool:
+    """Compare a model's log-loss on the split that judged it with the champion's, if any."""
+    version = client.get_registered_model(name).aliases.get(CHAMPION)
+    if version is None:
+        return True
+    known = client.get_run(client.get_model_version(name, str(version)).run_id).data.metrics
+    return all(
+        value <= known.get(mlflow_key(split_metric), math.inf)
+        for split_metric, value in values.items()
+        if split_metric in ("blend/log_loss", "val/log_loss")
+    )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from carray.analysis.explain import explain
 from carray.cli.app import app
 from carray.ensemble import build_ensemble
+from carray.ensemble.publish import tracked_values
 from carray.ensemble.sent_weights import send_best_weights
 from carray.inference.predictor import load_model
 from carray.runs_folder import RunsFolder
@@ -62,6 +63,15 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
     assert pictures == {f"pictures/{file.name}" for file in (tmp_path / "out").iterdir()}
     assert len(pictures) == len(images) + 1
+
+
+def test_the_champion_is_the_best_model_not_the_newest(runs: RunsFolder) -> None:
+    make_real_study(runs.path)
+    first = build_ensemble(runs=runs.path)
+    worse = build_ensemble(runs=runs.path, name="worse", rule="hard vote", open_test=False)
+    assert tracked_values(first)["blend/log_loss"] < tracked_values(worse)["blend/log_loss"]
+    champion = client_of(runs).get_model_version_by_alias("autumn", "champion")
+    assert str(champion.version) == "1"
 
 
 def test_a_model_that_0_1_logged_still_loads(
