@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,14 @@ def test_an_end_looks_at_no_other_trials_folder(
         end(runs, "a", number, loss=0.5)
     watched = budget(runs, 100, keep_best=1)
     watched.enforce(runs.study("a").trial(0))
-    looked_at: list[Path] = []
-    stat = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda p, **how: looked_at.append(p) or stat(p, **how))
+    looked_at: list[str] = []
+    stat = os.stat  # `Path.stat` comes to it; Python 3.13 tells of a folder without it
+    monkeypatch.setattr(os, "stat", lambda p, **how: looked_at.append(str(p)) or stat(p, **how))
     ended = end(runs, "a", 40, loss=0.5)
     looked_at.clear()
     watched.enforce(ended)
-    assert looked_at == [ended.weights_file, ended.checkpoint]
+    assert str(ended.weights_file) in looked_at
+    assert set(looked_at) <= {str(ended.weights_file), str(ended.checkpoint)}
 
 
 def test_checkpoints_of_ended_trials_go_before_any_weights_the_worst_first(
