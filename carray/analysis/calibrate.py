@@ -36,7 +36,7 @@ NUM_FOLDS = 10
 
 
 @dataclass(frozen=True)
-class Calibration(JsonResult):
+class CalibratedModel(JsonResult):
     """What `calibrate_model` found and wrote."""
 
     model: str
@@ -66,7 +66,7 @@ def calibrate_model(
     data: str | Path | None = None,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-) -> Calibration:
+) -> CalibratedModel:
     """Choose a model's thresholds on `blend`, measure what they do, write them into its package.
 
     Args:
@@ -91,7 +91,7 @@ def calibrate_model(
     package = find_package(where, model)
     loaded = load_model(package)
     manifest = find_data(where, loaded.card, data)
-    split = "blend" if len(manifest.rows("blend")) else "val"
+    split = manifest.judging_split
     rows = manifest.rows(split)
     if len(rows) < LEAST_IMAGES:
         raise DataError(
@@ -118,7 +118,7 @@ def calibrate_model(
     where.keep(package)
     far = _energies_of(loaded, unknown, progress) if unknown else None
     test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
-    return Calibration(
+    return CalibratedModel(
         *(package.name, package / FILE, split, len(rows), found, best),
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),

@@ -9,6 +9,10 @@ import typer
 
 from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
 
+MovedDataOption = Annotated[
+    Path | None, typer.Option("--data", help="The model's data, where they have moved.")
+]
+
 
 def export(
     model: ModelArgument,
@@ -31,9 +35,7 @@ def export(
     tolerance: Annotated[
         float, typer.Option(min=0, help="Most that the log-loss on blend may differ.")
     ] = 0.005,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The model's data, where they have moved.")
-    ] = None,
+    data: MovedDataOption = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,9 +166,7 @@ def calibrate(
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Measure on test too; it is recorded.")
     ] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The model's data, where they have moved.")
-    ] = None,
+    data: MovedDataOption = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -163,6 +163,11 @@ class Manifest:
         """Class index of each included row."""
         return self.included["class_index"].to_numpy(np.int64)
 
+    @property
+    def judging_split(self) -> str:
+        """What a model is judged on while test stays closed: `blend`, else `val`."""
+        return "blend" if len(self.rows("blend")) else "val"
+
     def rows(self, split: str) -> Rows:
         """Return the row numbers of a split, ascending; empty where there is no such split.
 

@@ -64,7 +64,7 @@ class Photographs:
 
 def held_photographs(manifest: Manifest) -> Photographs:
     """Return the photographs of `blend`, of `val` where there is no blend split."""
-    split = "blend" if len(manifest.rows("blend")) else "val"
+    split = manifest.judging_split
     return Photographs(manifest, split, manifest.rows(split))
 
 

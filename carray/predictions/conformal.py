@@ -56,9 +56,14 @@ def nonconformity(p_NC: Float32s, method: Method) -> Float64s:
 
 def threshold(p_NC: Float32s, labels: Labels, method: Method, coverage: float) -> float:
     """Return how odd a class of a set may be; infinite where the images are too few to say."""
-    odd = np.sort(nonconformity(p_NC, method)[np.arange(len(labels)), labels])
-    rank = int(np.ceil((len(odd) + 1) * coverage))
-    return float(odd[rank - 1]) if rank <= len(odd) else float("inf")
+    return conformal_limit(nonconformity(p_NC, method)[np.arange(len(labels)), labels], coverage)
+
+
+def conformal_limit(scores: npt.ArrayLike, coverage: float) -> float:
+    """Return what at least `coverage` of scores like these don't exceed; infinite for too few."""
+    known = np.sort(np.asarray(scores, np.float64))
+    rank = int(np.ceil((len(known) + 1) * coverage))
+    return float(known[rank - 1]) if rank <= len(known) else float("inf")
 
 
 def sets_of(p_NC: Float32s, method: Method, limit: float) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.json_file import JsonResult
+from carray.predictions.conformal import conformal_limit
 from carray.predictions.statistics import Interval, interval
 from carray.typing import Float64s
 
@@ -33,9 +34,7 @@ def alarm_threshold(known: npt.ArrayLike, false_alarm_rate: float) -> float:
 
     It is infinite where they are too few to promise that.
     """
-    scores = np.sort(np.asarray(known, np.float64))
-    rank = int(np.ceil((len(scores) + 1) * (1 - false_alarm_rate)))
-    return float(scores[rank - 1]) if rank <= len(scores) else float("inf")
+    return conformal_limit(known, 1 - false_alarm_rate)
 
 
 def separation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carray.analysis.calibrate import Calibration
+from carray.analysis.calibrate import CalibratedModel
 from carray.predictions.conformal import Coverage
 from carray.reports.hints import shown_path
 from carray.reports.table import interval_text, table
@@ -13,7 +13,7 @@ SETS = (
 )
 
 
-def calibration_lines(found: Calibration) -> list[str]:
+def calibration_lines(found: CalibratedModel) -> list[str]:
     """Return the sets' coverage, the false alarms, and what was written."""
     rows = [_row(each, each.method.upper()) for each in found.sets]
     if found.test:
