@@ -38,7 +38,12 @@ CLASSICAL_HEADS = tuple(CLASSICAL_SETTINGS)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 BestMetric = Literal[
-    "val/log_loss", "val/top1", "val/top5", "val/macro_f1", "val/balanced_accuracy"
+    "val/log_loss",
+    "val/calibrated_log_loss",
+    "val/top1",
+    "val/top5",
+    "val/macro_f1",
+    "val/balanced_accuracy",
 ]
 EXTRA = "optimizer.args."
 """Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
@@ -266,7 +271,7 @@ class TrialConfig(Part):
     compile: Compile = "auto"
     """`torch.compile` of the training step; `auto`: where a trial is long enough to win it back."""
     seed: int = Field(0, ge=0, lt=2**31)
-    best_metric: BestMetric = "val/log_loss"
+    best_metric: BestMetric = "val/calibrated_log_loss"
     """Picks the epoch whose weights and logits are kept; in a search, the study's `metric`
     unless the space says otherwise."""
     early_stop_patience: int = Field(0, ge=0)

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 TRAIN_LOSS = "train/loss"
 TRAIN_TOP1 = "train/top1"  # of the images as they are trained on: augmented, with dropout
 VAL_LOG_LOSS = "val/log_loss"
+VAL_CALIBRATED_LOG_LOSS = "val/calibrated_log_loss"  # at the temperature that lowers it most
 VAL_TOP1 = "val/top1"
 VAL_TOP5 = "val/top5"
 VAL_MACRO_F1 = "val/macro_f1"
@@ -30,6 +31,7 @@ EPOCH_METRICS = (
     TRAIN_TOP1,
     TRAIN_SKILL,
     VAL_LOG_LOSS,
+    VAL_CALIBRATED_LOG_LOSS,
     VAL_TOP1,
     VAL_TOP5,
     VAL_MACRO_F1,
@@ -47,6 +49,7 @@ EPOCH_METRICS = (
 
 OBJECTIVES = {
     VAL_LOG_LOSS: "minimize",
+    VAL_CALIBRATED_LOG_LOSS: "minimize",
     VAL_TOP1: "maximize",
     VAL_TOP5: "maximize",
     VAL_MACRO_F1: "maximize",
@@ -54,11 +57,18 @@ OBJECTIVES = {
 }
 SHORT_NAMES = {
     VAL_LOG_LOSS: "log-loss",
+    VAL_CALIBRATED_LOG_LOSS: "calibrated log-loss",
     VAL_TOP1: "top-1",
     VAL_TOP5: "top-5",
     VAL_MACRO_F1: "macro F1",
     VAL_BALANCED_ACCURACY: "balanced accuracy",
 }
+
+LOG_LOSSES = (VAL_LOG_LOSS, VAL_CALIBRATED_LOG_LOSS)
+DEFAULT_OBJECTIVE = VAL_CALIBRATED_LOG_LOSS
+
+TEMPERATURES = tuple(round(0.25 * 16 ** (step / 24), 3) for step in range(25))
+"""That logits are divided by to calibrate them, from 0.25 to 4; the middle one is exactly 1."""
 
 EpochRow = Mapping[str, float]  # metric name -> value, for one epoch
 

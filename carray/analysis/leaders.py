@@ -12,6 +12,7 @@ import numpy.typing as npt
 from carray import metrics
 from carray.config import TrialConfig
 from carray.predictions.logits import read_logits, true_log_probability
+from carray.predictions.scores import best_temperature
 from carray.predictions.statistics import Interval, bootstrap_means, interval, paired_gain
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.typing import Float32s, Labels
@@ -52,7 +53,7 @@ class Leaders:
     """A study's best trials, as far as `val` can tell them apart."""
 
     compared_by: str
-    """`val/log_loss`, or `val/top1` where a study optimises shares of images."""
+    """A log-loss as the study optimises it, or `val/top1` where that is a share of images."""
     images: int
     best: str
     behind: Mapping[str, Interval]
@@ -86,18 +87,19 @@ def leaders_of(folder: StudyFolder) -> Leaders | None:
     ][:MOST_TRIALS]
     if len(records) < 2:
         return None
-    is_loss = objective.metric == metrics.VAL_LOG_LOSS
+    is_loss = objective.metric in metrics.LOG_LOSSES
     labels = folder.labels("val")
-    on_val = [_read(folder, record, "val", labels) for record in records]
+    own = None if objective.metric == metrics.VAL_CALIBRATED_LOG_LOSS else 1.0
+    on_val = [_read(folder, record, "val", labels, own) for record in records]
     behind = [_behind(on_val[0], other, is_loss) for other in on_val[1:]]
     names = [record.name for record in records[1:]]
     return Leaders(
-        compared_by=metrics.VAL_LOG_LOSS if is_loss else metrics.VAL_TOP1,
+        compared_by=objective.metric if is_loss else metrics.VAL_TOP1,
         images=len(labels),
         best=records[0].name,
         behind=dict(zip(names, behind, strict=True)),
         repeated=_repeated(records, objective),
-        optimism=_optimism(folder, records, [each.losses.mean() for each in on_val]),
+        optimism=_optimism(folder, records, on_val),
     )
 
 
@@ -106,11 +108,19 @@ class _OnSplit(NamedTuple):
 
     losses: Float32s
     right: npt.NDArray[np.bool_]
+    temperature: float
+    """That its logits were divided by."""
 
 
-def _read(folder: StudyFolder, record: TrialRecord, split: str, labels: Labels) -> _OnSplit:
+def _read(
+    folder: StudyFolder, record: TrialRecord, split: str, labels: Labels, temperature: float | None
+) -> _OnSplit:
+    """Read a trial's logits at a temperature; None takes the one that suits these images best."""
     logits = read_logits(folder.trial(record.number), record.name, split, len(labels))
-    return _OnSplit(-true_log_probability(logits, labels), logits.argmax(axis=1) == labels)
+    if temperature is None:
+        temperature = best_temperature(logits, labels)
+    losses = -true_log_probability(logits / np.float32(temperature), labels)
+    return _OnSplit(losses, logits.argmax(axis=1) == labels, temperature)
 
 
 def _behind(best: _OnSplit, other: _OnSplit, is_loss: bool) -> Interval:
@@ -146,13 +156,17 @@ def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> t
 
 
 def _optimism(
-    folder: StudyFolder, records: Sequence[TrialRecord], on_val: Sequence[float]
+    folder: StudyFolder, records: Sequence[TrialRecord], on_val: Sequence[_OnSplit]
 ) -> Optimism | None:
     """Hold the best trial's loss on `blend` less that on `val` against the others' mean."""
     labels = folder.labels("blend")
     if len(labels) < FEWEST_IMAGES or len(records) < FEWEST_TRIALS:
         return None
-    on_blend = [_read(folder, record, "blend", labels).losses.mean() for record in records]
-    rises = np.subtract(on_blend, on_val, dtype=np.float64)
+    on_blend = [
+        _read(folder, record, "blend", labels, there.temperature)
+        for record, there in zip(records, on_val, strict=True)
+    ]
+    before, after = ([float(each.losses.mean()) for each in on] for on in (on_val, on_blend))
+    rises = np.subtract(after, before)
     value, deviation = rises[0] - rises[1:].mean(), rises[1:].std(ddof=1)
-    return Optimism(float(on_val[0]), float(on_blend[0]), float(value), float(deviation))
+    return Optimism(before[0], after[0], float(value), float(deviation))

@@ -91,7 +91,8 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
     gains = losses[1] - losses[0]
     means = bootstrap_means(gains[:, None])[:, 0]
-    on_val = [record.best(metrics.VAL_LOG_LOSS) for record in recipe]
+    spread_in = study.metric if study.metric in metrics.LOG_LOSSES else metrics.VAL_LOG_LOSS
+    on_val = [record.best(spread_in) for record in recipe]
     return SearchGain(
         split=split,
         images=len(labels),

@@ -234,7 +234,8 @@ def epoch_line(record: TrialRecord) -> str:
     mark = "*" if record.best_epoch == epoch else " "
     return (
         f"{epoch:>4}/{config.epochs} {mark} loss {row[metrics.TRAIN_LOSS]:.3f} | "
-        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f} "
+        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} (calibrated "
+        f"{row[metrics.VAL_CALIBRATED_LOG_LOSS]:.3f}) top-1 {row[metrics.VAL_TOP1]:.3f} "
         f"F1 {row[metrics.VAL_MACRO_F1]:.3f} | {row[metrics.IMAGES_PER_SECOND]:,.0f} images/s"
         + (f" | {seconds_text(left)} left" if left else "")
     )
@@ -254,7 +255,8 @@ def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[
     lines += [
         "",
         f"best epoch {best} of {len(record.epochs)}: val log-loss "
-        f"{row[metrics.VAL_LOG_LOSS]:.4f}, top-1 {row[metrics.VAL_TOP1]:.4f}, "
+        f"{row[metrics.VAL_LOG_LOSS]:.4f}, calibrated "
+        f"{row.get(metrics.VAL_CALIBRATED_LOG_LOSS, math.nan):.4f}, top-1 {row[metrics.VAL_TOP1]:.4f}, "
         f"top-5 {row[metrics.VAL_TOP5]:.4f}, macro F1 {row[metrics.VAL_MACRO_F1]:.4f}",
     ]
     if record.reason:

@@ -44,7 +44,10 @@ def tune(
             "continue its best trials."
         ),
     ] = None,
-    refit: Annotated[int, typer.Option(help="Train the best K again, longer.")] = 0,
+    refit: Annotated[
+        int | None,
+        typer.Option(help="Train the best K again, longer; default: none, of a budget 3."),
+    ] = None,
     refit_epochs: Annotated[
         int | None, typer.Option(help="Epochs of a refit; default: twice a trial's.")
     ] = None,

@@ -52,7 +52,7 @@ def score_rule(
     log_p = _held_out_log_p(rule, blend, predictions, folds)
     settled = cross_fit_temperature(log_p, predictions.labels, folds)
     loss = float(settled.losses.mean())  # at its temperature, which ranks no class anew
-    is_loss = metric == metrics.VAL_LOG_LOSS
+    is_loss = metric in metrics.LOG_LOSSES
     return RuleScore(
         rule.name,
         blend.with_temperature(settled.temperature),
@@ -85,7 +85,7 @@ def reason_for_single(
 
 def _is_shown_better(best: RuleScore, single: RuleScore, metric: str, seed: int) -> bool:
     """Say whether a paired test tells the rule from the trial: bootstrap, or McNemar's."""
-    if metric == metrics.VAL_LOG_LOSS:
+    if metric in metrics.LOG_LOSSES:
         gains = bootstrap_means((single.losses - best.losses)[:, None], seed)[:, 0]
         return bool(gains.mean() > 0) and two_sided_p(gains) < 1 - CONFIDENCE
     only = int((best.right & ~single.right).sum()), int((single.right & ~best.right).sum())

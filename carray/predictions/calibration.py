@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carray.predictions.scores import TEMPERATURES, temperature_losses
+from carray.predictions.scores import best_temperature
 from carray.predictions.statistics import CONFIDENCE, Interval, Right, wilson
 from carray.typing import Float32s, Float64s, Labels
 
@@ -66,4 +66,4 @@ def fitted_temperature(log_p: Float32s, labels: Labels) -> float:
     """Return what logits are best divided by; 1 where there are too few images to tell."""
     if len(labels) < FEWEST_IMAGES:
         return 1.0
-    return float(TEMPERATURES[temperature_losses(log_p, labels).sum(axis=0).argmin()])
+    return best_temperature(log_p, labels)

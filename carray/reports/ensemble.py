@@ -101,7 +101,7 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
         )
         for row in ensemble.rules
     ]
-    if ensemble.metric in (metrics.VAL_LOG_LOSS, metrics.VAL_TOP1):
+    if ensemble.metric in (*metrics.LOG_LOSSES, metrics.VAL_TOP1):
         return table((f"{head}:<48", *RULES), rows)
     name = metrics.SHORT_NAMES[ensemble.metric]
     own = [(*row, rule.value) for row, rule in zip(rows, ensemble.rules, strict=True)]

@@ -19,7 +19,7 @@ from carray.inference.versions import find_version, version_note
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.leaders import behind_text, leaders_lines
-from carray.reports.study import headline, study_lines, study_now, study_table
+from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
 from carray.reports.table import table
 from carray.runs_folder import RunsFolder
 
@@ -143,8 +143,10 @@ def trial_lines(record: TrialRecord) -> list[str]:
 
 def _epoch_lines(record: TrialRecord) -> list[str]:
     names = (metrics.TRAIN_LOSS, *metrics.OBJECTIVES, metrics.LR)
-    heads = ("train loss", "log-loss", "top-1", "top-5", "macro F1", "balanced", "lr")
-    columns = ("epoch:<8", *(f"{head}:>10.4f" for head in heads[:-1]), f"{heads[-1]}:>10.2g")
+    columns = (
+        *("epoch:<8", "train loss:>10.4f", "log-loss:>9.4f", "cal. loss:>10.4f", "top-1:>7.4f"),
+        *("top-5:>7.4f", "macro F1:>9.4f", "balanced:>9.4f", "lr:>9.2g"),
+    )
     rows = []
     for number, row in enumerate(record.epochs, start=1):
         mark = f"{number}{' *' if number == record.best_epoch else ''}"
@@ -225,7 +227,7 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
     if not rows:
         return ["no trial has been recorded yet"]
     records = {record.number: record for record in folder.records()}
-    name = metrics.SHORT_NAMES[metric]
+    name = SHORT_HEADS.get(metric, metrics.SHORT_NAMES[metric])
     leaders = leaders_of(folder)
     head = f"{name}:>{max(10, len(name) + 1)}.4f"
     columns = ("trial:<6", "state:<11", head, "  backbone:<24.23", "behind the best:<28")

@@ -24,7 +24,10 @@ from carray.reports.table import table
 WIDTH = 100
 ROWS = 10
 BACKBONE_WIDTH = 17
-SHORT_HEADS = {metrics.VAL_BALANCED_ACCURACY: "balanced"}  # where a name is too wide
+SHORT_HEADS = {  # where a name is too wide
+    metrics.VAL_BALANCED_ACCURACY: "balanced",
+    metrics.VAL_CALIBRATED_LOG_LOSS: "cal. loss",
+}
 INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
 MONEY_WIDTH = 9
 BY_CLASS = ("F1:>7.3f", "bal.:>7.3f", "worst:>6.3f")
@@ -51,6 +54,8 @@ class TrialRow:
     """What its epochs cost; None where no lane trained it."""
     fold: int | None = None
     """Judged on this fold, not on `val`: not to be compared with the others."""
+    calibrated_log_loss: float = math.nan
+    """NaN in records of before 0.2."""
     top5: float = math.nan
     macro_f1: float = math.nan
     balanced_accuracy: float = math.nan
@@ -92,6 +97,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         epochs=len(record.epochs),
         best_epoch=record.best_epoch,
         log_loss=record.best(metrics.VAL_LOG_LOSS),
+        calibrated_log_loss=record.best(metrics.VAL_CALIBRATED_LOG_LOSS),
         top1=record.best(metrics.VAL_TOP1),
         seconds=record.trained_seconds,
         refit_of=record.refit_of,

@@ -21,7 +21,7 @@ from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected
 from carray.search.plans import plan_study
-from carray.search.request import StudyRequest, check_budget, fold_trials
+from carray.search.request import StudyRequest, check_budget, fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.time_plan import Pace
@@ -178,7 +178,8 @@ def _estimate(
         return Estimate(left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
-    again = request.refit * setup.refit_epochs + fold_trials(request) * study.max_epochs + longer
+    again = refit_count(request) * setup.refit_epochs + longer
+    again += fold_trials(request) * study.max_epochs
     search = each * study.max_epochs * left / max(1, plan.lanes)
     return Estimate(left, search, each * again / max(1, plan.lanes), source)
 

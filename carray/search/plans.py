@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from carray.records import TrialRecord
 from carray.search.extension import worth_continuing
 from carray.search.placement.plan import Node, Plan, make_plan
-from carray.search.request import fold_trials
+from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.setup import StudySetup
 
@@ -42,7 +42,7 @@ def _plan_of(
 def again_count(setup: StudySetup, records: Sequence[TrialRecord]) -> int:
     """Return how many trials are trained again at once at most, after the search."""
     worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
-    return max(setup.request.refit, fold_trials(setup.request), len(worth))
+    return max(refit_count(setup.request), fold_trials(setup.request), len(worth))
 
 
 def refit_plan(

@@ -22,6 +22,7 @@ Goal = Literal["ensemble", "single"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 DEFAULT_TRIALS = 30
 REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
+BUDGET_REFITS = 3  # of a call with a budget that doesn't say how many
 
 MOST_SEED = 2**30  # each trial adds its number, and a trial's own ends at 2**31
 
@@ -67,7 +68,8 @@ class StudyRequest:
     """Open no more trials once the next five are expected to lower the ensemble's log-loss less."""
     command: str = ""
     """The command line that asks, so that the study can say how to go on; "" in Python."""
-    refit: int = 0
+    refit: int | None = None
+    """Train so many of the best again, longer; None: none, or `BUDGET_REFITS` within a budget."""
     refit_epochs: int | None = None
     folds: int = 0
     """Train the best configuration on every fold in the end; as many as the data have."""
@@ -127,6 +129,17 @@ def asked_folds(request: StudyRequest) -> tuple[int, ...]:
 def fold_trials(request: StudyRequest) -> int:
     """Return how many trials on folds there are to be."""
     return request.top_folds * len(asked_folds(request))
+
+
+def refit_count(request: StudyRequest) -> int:
+    """Return how many of the best are trained again, longer.
+
+    A budget keeps time for some unless it is told otherwise: where trials are short, longer ones of
+    the best lower an ensemble's loss by more than as much time of further trials does.
+    """
+    if request.refit is not None:
+        return request.refit
+    return BUDGET_REFITS if asked_budget(request) else 0
 
 
 def refit_epochs(request: StudyRequest, max_epochs: int) -> int:

@@ -28,7 +28,7 @@ from carray.search.nodes import Growth, travelling_files
 from carray.search.observers.console import Board
 from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
-from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials
+from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials, refit_count
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
 from carray.search.scheduling.time_plan import Pace
@@ -93,7 +93,7 @@ class Session:
     ) -> None:
         request = setup.request
         self._setup, self._request = setup, request
-        kept = request.refit + fold_trials(request)
+        kept = refit_count(request) + fold_trials(request)
         self._budget = DiskBudget(setup.runs, request.disk_budget_gib, max(3, kept))
         self._plan, self._refit_plan = plans
         self._ledger = ledger
@@ -222,7 +222,7 @@ class Session:
 
         A call that asks for no refits leaves all as they are.
         """
-        best = self._ledger.best()[: self._request.refit]
+        best = self._ledger.best()[: refit_count(self._request)]
         epochs = self._setup.refit_epochs
         count = self._count_that_fit(best, epochs)
         refits = [self._ledger.open_refit(record, epochs) for record in best[:count]]
@@ -238,15 +238,16 @@ class Session:
         More ranks for each aren't taken to make them faster, which nobody has measured.
         """
         request, epochs = self._request, self._setup.study.max_epochs
-        best = self._ledger.best()[: max(request.refit, 1)] or self._ledger.records
+        refits = refit_count(request)
+        best = self._ledger.best()[: max(refits, 1)] or self._ledger.records
         taken = self._ledger.taken_over
         longer = [pace.seconds(r.config, epochs - taken(r)) or 0.0 for r in self._worth]
-        if not (request.refit or fold_trials(request) or longer) or not best:
+        if not (refits or fold_trials(request) or longer) or not best:
             return 0.0
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
         each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
-        rounds = [(request.refit, each), (fold_trials(request), whole)]
+        rounds = [(refits, each), (fold_trials(request), whole)]
         rounds += [(len(longer), max(longer, default=0.0))]
         return start + sum(ceil(n / self._refit_plan.lanes) * seconds for n, seconds in rounds)
 

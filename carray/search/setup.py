@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -30,6 +29,7 @@ from carray.search.request import (
     StudyRequest,
     check_numbers,
     check_refits,
+    refit_count,
     refit_epochs,
     sampler_name,
 )
@@ -42,7 +42,7 @@ from carray.search.scheduling.schedulers import (
     default_grace_epochs,
 )
 from carray.search.space.space import SearchSpace
-from carray.search.study_space import resolve_space
+from carray.search.study_space import resolve_space, study_name
 from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.tracking import Tracker
 
@@ -173,18 +173,6 @@ def store_inputs(space: SearchSpace) -> list[tuple[int, Fit]]:
     return sorted(inputs)
 
 
-def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) -> str:
-    """Return the study's name: the request's, else the space's and the data's.
-
-    Raises:
-        ConfigError: no folder can have it.
-    """
-    name = request.name or f"{Path(space.name).stem}-{manifest.name}"
-    if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-        raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
-    return name
-
-
 def new_record(
     request: StudyRequest, name: str, manifest: Manifest, space: SearchSpace
 ) -> StudyRecord:
@@ -218,7 +206,7 @@ def check_setup(setup: StudySetup) -> None:
         DataError: the data set was cut into another number of folds.
     """
     request, study = setup.request, setup.study
-    if request.refit:
+    if refit_count(request):
         check_refits(setup.space, setup.refit_epochs)
     build_sampler(study.sampler, study.seed)
     scheduler_of(setup)
@@ -277,7 +265,7 @@ def extended_record(setup: StudySetup) -> StudyRecord:
         ConfigError: more refits are asked for than the study has trials.
         RecordError: the stored one is of other data or another space.
     """
-    folder, study, refit = setup.folder, setup.study, setup.request.refit
+    folder, study, refit = setup.folder, setup.study, setup.request.refit or 0
     study = _resumed(setup, folder.record()) if folder.record_file.exists() else study
     if refit > study.trials:
         raise ConfigError(f"--refit {refit} must be at most --trials {study.trials}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from carray.data.manifest import Manifest
 from carray.data.synthetic import MODELS
+from carray.errors import ConfigError
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest
@@ -43,7 +44,28 @@ def resolve_space(
     if request.max_epochs is not None:
         fixed["epochs"] = request.max_epochs
     space = checked(space.with_fixed(fixed)) if fixed else space
+    space = _as_begun(space, runs.study(study_name(request, space, manifest)))
     return replace(space, images=len(manifest.rows("train"))), note
+
+
+def _as_begun(space: SearchSpace, folder: StudyFolder) -> SearchSpace:
+    """Return the space with the objective that the study was begun with, where it names none."""
+    if space.names_metric or not folder.record_file.exists():
+        return space
+    begun = folder.record()
+    return replace(space, metric=begun.metric, direction=begun.direction)
+
+
+def study_name(request: StudyRequest, space: SearchSpace, manifest: Manifest) -> str:
+    """Return the study's name: the request's, else the space's and the data's.
+
+    Raises:
+        ConfigError: no folder can have it.
+    """
+    name = request.name or f"{Path(space.name).stem}-{manifest.name}"
+    if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ConfigError(f"--study {name!r} can't name a folder; use letters, digits, - and _")
+    return name
 
 
 def _begun_study(request: StudyRequest, manifest: Manifest, runs: RunsFolder) -> StudyFolder | None:

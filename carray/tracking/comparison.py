@@ -15,7 +15,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 SECTION = "carray-search"
 WIDE = {"columns": 1, "cardHeight": 420}  # one chart a row: axes need room
 MOST_AXES = 10
-SCORES = ("val/log_loss", "val/top1", "val/macro_f1")
+SCORES = ("val/log_loss", "val/calibrated_log_loss", "val/top1", "val/macro_f1")
 
 
 def write_comparison(client: Any, experiment_id: str, folder: StudyFolder) -> str:

@@ -13,21 +13,24 @@ from carray.training.ranks import Ranks
 
 TOP_K = 5
 TINY = 1e-12  # where all labels are of one class
+UNCALIBRATED = metrics.TEMPERATURES.index(1.0)
+LOG_LOSSES = slice(3, 3 + len(metrics.TEMPERATURES))  # in the vector of sums
+BY_CLASS = LOG_LOSSES.stop
 
 
 @dataclass
 class ScoreSums:
     """Sums over images, in one float64 vector.
 
-    Images, log-loss, top-1, top-5; then by class: right, predicted, there, sum of the logits and
-    of their squares.
+    Images, top-1, top-5; log-loss at each temperature; then by class: right, predicted, there, sum
+    of the logits and of their squares.
     """
 
     num_classes: int
     device: torch.device
 
     def __post_init__(self) -> None:
-        length = 4 + 5 * self.num_classes
+        length = BY_CLASS + 5 * self.num_classes
         self.sums = torch.zeros(length, dtype=torch.float64, device=self.device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
@@ -36,11 +39,10 @@ class ScoreSums:
         ranked = logits.topk(min(TOP_K, self.num_classes), 1).indices  # (B, min(5, C))
         predicted = ranked[:, 0]
         hits = ranked == labels[:, None]
-        log_loss = F.cross_entropy(logits, labels, reduction="none").to(self.sums.dtype)
         self.sums[0] += len(labels)
-        self.sums[1] += log_loss.sum()
-        self.sums[2] += hits[:, 0].sum()
-        self.sums[3] += hits.sum()
+        self.sums[1] += hits[:, 0].sum()
+        self.sums[2] += hits.sum()
+        self.sums[LOG_LOSSES].add_(_log_losses(logits, labels))
         for part, classes in enumerate((labels[hits[:, 0]], predicted, labels)):
             self._by_class(part).add_(torch.bincount(classes, minlength=self.num_classes))
         exact = logits.double()
@@ -49,16 +51,19 @@ class ScoreSums:
 
     def _by_class(self, part: int) -> Tensor:
         """Return sums by class: 0 right, 1 predicted, 2 there, 3 logits, 4 squared logits."""
-        start = 4 + part * self.num_classes
+        start = BY_CLASS + part * self.num_classes
         return self.sums[start : start + self.num_classes]
 
     def reduced(self, ranks: Ranks) -> dict[str, float]:
         """Return the metrics over all ranks' images."""
         self.sums = ranks.all_sum(self.sums)
-        images, log_loss, top1, top5 = self.sums[:4].tolist()
+        images, top1, top5 = self.sums[:3].tolist()
+        log_losses = self.sums[LOG_LOSSES]
+        log_loss = float(log_losses[UNCALIBRATED])
         there = max(_entropy(self._by_class(2)), TINY)
         return {
             metrics.VAL_LOG_LOSS: log_loss / images,
+            metrics.VAL_CALIBRATED_LOG_LOSS: float(log_losses.min()) / images,
             metrics.VAL_TOP1: top1 / images,
             metrics.VAL_TOP5: top5 / images,
             metrics.VAL_MACRO_F1: self._macro_f1(),
@@ -91,6 +96,15 @@ class ScoreSums:
         images = self.sums[0]
         variance = self._by_class(4) / images - (self._by_class(3) / images).square()
         return float(variance.clamp(min=0).sqrt().mean())
+
+
+def _log_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum of a batch's log-losses at each temperature."""
+    losses = [
+        F.cross_entropy(logits / temperature, labels, reduction="none").double().sum()
+        for temperature in metrics.TEMPERATURES
+    ]
+    return torch.stack(losses)
 
 
 def _entropy(counts: Tensor) -> float:

@@ -18,6 +18,7 @@ from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.data.synthetic import render_toycars
 from carray.errors import RecordError
+from carray.metrics import LOG_LOSSES
 from carray.predictions.test_access import accesses
 from carray.records import HELD_SPLITS, StudyRecord, TrialRecord, TrialState
 from carray.reports.analysis import paired_comparison_lines
@@ -65,7 +66,7 @@ def study_of(
                 number=seed,
                 state=TrialState.COMPLETE,
                 config=build_config({**params, "seed": seed}),
-                epochs=({"val/log_loss": 1.0, "val/top1": 0.5, "train/loss": 1.0},),
+                epochs=(dict.fromkeys(LOG_LOSSES, 1.0) | {"val/top1": 0.5, "train/loss": 1.0},),
                 manifest_hash=manifest.hash,
             )
         )

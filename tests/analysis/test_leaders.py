@@ -10,6 +10,7 @@ import pytest
 from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.config import build_config
+from carray.predictions.logits import read_logits
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.listing import leaderboard_lines
@@ -39,14 +40,14 @@ def add(folder: StudyFolder, number: int, skills: tuple[float, float], lr: float
     val = split_logits["val"].astype(np.float64)
     own = val[np.arange(IMAGES), LABELS] - np.log(np.exp(val).sum(axis=1))
     top1 = float((val.argmax(axis=1) == LABELS).mean())
-    row = {metrics.VAL_LOG_LOSS: float(-own.mean()), metrics.VAL_TOP1: top1}
+    row = {name: float(-own.mean()) for name in metrics.LOG_LOSSES} | {metrics.VAL_TOP1: top1}
     config = build_config({"optimizer.lr": lr, "seed": number})
     record = TrialRecord.begin("s", number, config, "hash")
     ended = {"state": TrialState.COMPLETE, "epochs": (row,), "best_epoch": 1}
     files.write_record(record.model_copy(update=ended))
 
 
-@pytest.mark.parametrize("metric", [metrics.VAL_LOG_LOSS, metrics.VAL_TOP1])
+@pytest.mark.parametrize("metric", [*metrics.LOG_LOSSES, metrics.VAL_TOP1])
 def test_what_images_cannot_tell_apart_is_a_tie(tmp_path: Path, metric: str) -> None:
     folder = study(tmp_path, metric)
     for number, skill in enumerate((2.0, 2.0, 0.3)):
@@ -61,6 +62,20 @@ def test_what_images_cannot_tell_apart_is_a_tie(tmp_path: Path, metric: str) -> 
     assert leaders_lines(found)[0].startswith("1 of 2 other trials can't be told from the best by")
     text = "\n".join(leaderboard_lines(folder, 5))
     assert "behind the best" in text and max(map(len, text.splitlines())) <= 80
+
+
+def test_an_overconfident_trial_is_compared_at_its_temperature(tmp_path: Path) -> None:
+    folder = study(tmp_path, metrics.VAL_CALIBRATED_LOG_LOSS)
+    for number in range(2):
+        add(folder, number, (2.0, 2.0), lr=1e-3 * (number + 1))
+    files = folder.trial(1)
+    loud = {name: read_logits(files, "s/0001", name, IMAGES) * 8 for name in ("val", "blend")}
+    before = leaders_of(folder)
+    files.write_logits({name: logits.astype(np.float16) for name, logits in loud.items()})
+    after = leaders_of(folder)
+    assert before is not None and after is not None
+    other = next(iter(before.behind))
+    assert after.behind[other].value == pytest.approx(before.behind[other].value, abs=0.02)
 
 
 def test_seeds_of_one_configuration_are_put_together(tmp_path: Path) -> None:

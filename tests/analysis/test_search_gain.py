@@ -38,7 +38,8 @@ def add(
     files = folder.trial(number)
     files.path.mkdir(parents=True)
     files.write_logits({name: logits.astype(np.float16) for name in ("val", "blend")})
-    row = {metrics.VAL_LOG_LOSS: loss, metrics.VAL_TOP1: 0.5, metrics.EPOCH_SECONDS: 60.0}
+    scores = dict.fromkeys(metrics.LOG_LOSSES, loss)
+    row = {**scores, metrics.VAL_TOP1: 0.5, metrics.EPOCH_SECONDS: 60.0}
     config = build_config({"optimizer.lr": lr, "seed": number})
     record = TrialRecord.begin("s", number, config, "hash")
     ended = {"state": TrialState(state), "epochs": (row,), "best_epoch": 1}

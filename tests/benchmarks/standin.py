@@ -25,7 +25,7 @@ from carray.config import TrialConfig
 from carray.data.manifest import Manifest, PrepareSettings
 from carray.lanes.mailbox_client import RayMailbox
 from carray.lanes.messages import Answer, LaneOrder
-from carray.metrics import EPOCH_METRICS, VAL_LOG_LOSS
+from carray.metrics import EPOCH_METRICS, LOG_LOSSES
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.search.disk_budget import DiskBudget
@@ -60,7 +60,7 @@ def epoch_metrics(config: TrialConfig, epoch: int, seconds: float) -> dict[str, 
     """Return a whole row: the loss falls from epoch to epoch, to what the drawn values allow."""
     off = (math.log10(config.optimizer.lr) + 2) ** 2 + config.augment.strength + config.dropout
     row = dict.fromkeys(EPOCH_METRICS, seconds + 0.001 * epoch)
-    return row | {VAL_LOG_LOSS: off + 2.0 / epoch}
+    return row | dict.fromkeys(LOG_LOSSES, off + 2.0 / epoch)
 
 
 class Desk:

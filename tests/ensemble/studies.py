@@ -89,9 +89,15 @@ def _write_trial(
     if trial.has_weights and trial.state is not TrialState.FAILED:
         place.weights_file.write_bytes(b"weights")
     loss, top1 = val_scores(logits["val"], val_labels)
+    losses = [loss * (2 - epoch / trial.epochs) for epoch in range(1, trial.epochs + 1)]
     rows = tuple(
-        {"val/log_loss": loss * (2 - epoch / trial.epochs), "val/top1": top1, "train/loss": 1.0}
-        for epoch in range(1, trial.epochs + 1)
+        {
+            "val/log_loss": loss,
+            "val/calibrated_log_loss": loss,
+            "val/top1": top1,
+            "train/loss": 1.0,
+        }
+        for loss in losses
     )
     place.write_record(
         TrialRecord(

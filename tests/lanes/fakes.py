@@ -51,6 +51,7 @@ def epoch_row(config: TrialConfig, epoch: int) -> dict[str, float]:
         metrics.TRAIN_LOSS: train,
         metrics.TRAIN_SKILL: 1 - train / CHANCE,
         metrics.VAL_LOG_LOSS: val,
+        metrics.VAL_CALIBRATED_LOG_LOSS: val,
         metrics.VAL_TOP1: math.exp(-val),
         metrics.VAL_TOP5: min(1.0, 5 * math.exp(-val)),
         metrics.VAL_MACRO_F1: math.exp(-val),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carray.config import build_config
-from carray.metrics import VAL_LOG_LOSS, VAL_TOP1
+from carray.metrics import VAL_CALIBRATED_LOG_LOSS, VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
 from carray.search.disk_budget import DiskBudget
@@ -27,7 +27,7 @@ def runs(tmp_path: Path) -> RunsFolder:
         StudyRecord(name=name, started_at=1.0).write(folder.record_file)
         for number, loss in enumerate((0.3, 0.1, 0.4, 0.2, 0.9)):
             state = TrialState.RUNNING if number == 4 else TrialState.COMPLETE
-            epochs = ({VAL_LOG_LOSS: loss, VAL_TOP1: 0.5},)
+            epochs = ({VAL_CALIBRATED_LOG_LOSS: loss, VAL_LOG_LOSS: loss, VAL_TOP1: 0.5},)
             record = TrialRecord(
                 study=name, number=number, state=state, config=build_config({}), epochs=epochs
             )
@@ -57,7 +57,7 @@ def end(runs: RunsFolder, name: str, number: int, loss: float) -> TrialFolder:
         number=number,
         state=TrialState.COMPLETE,
         config=build_config({}),
-        epochs=({VAL_LOG_LOSS: loss, VAL_TOP1: 0.5},),
+        epochs=({VAL_CALIBRATED_LOG_LOSS: loss, VAL_LOG_LOSS: loss, VAL_TOP1: 0.5},),
     )
     folder = runs.study(name).trial(number)
     folder.write_record(record)

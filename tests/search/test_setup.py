@@ -11,11 +11,12 @@ import pytest
 
 from carray.config import TrialConfig
 from carray.errors import ConfigError, RecordError
+from carray.metrics import DEFAULT_OBJECTIVE
 from carray.models.recipes import known_recipe
 from carray.records import TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
 from carray.search.plans import plan_study, refit_plan
-from carray.search.request import StudyRequest
+from carray.search.request import StudyRequest, refit_count
 from carray.search.sampling.samplers import BLIND
 from carray.search.scheduling.schedulers import RUNG_STEP, Asha
 from carray.search.setup import (
@@ -115,6 +116,26 @@ def test_a_study_of_that_name_is_extended_and_never_cut_short(resolve: Resolve) 
         resolve(trials=4, refit=13)
     with pytest.raises(RecordError, match="another search space"):
         resolve(max_epochs=3)
+
+
+def test_a_study_keeps_the_metric_that_it_was_begun_with_where_the_space_names_none(
+    resolve: Resolve,
+) -> None:
+    silent = "version: 1\nsearch: {optimizer.lr: {loguniform: [1e-4, 1e-2]}}\n"
+    setup = resolve(silent + "metric: val/log_loss\n")
+    setup.study.write(setup.folder.record_file)
+    assert resolve(silent).study.metric == "val/log_loss"
+    assert resolve(silent, name="other").study.metric == DEFAULT_OBJECTIVE
+    with pytest.raises(RecordError, match="another search space"):
+        resolve(silent + "metric: val/top1\n")
+
+
+def test_a_budget_keeps_time_for_refits_unless_told_otherwise() -> None:
+    within = StudyRequest(data="d", budget="5min")
+    assert refit_count(within) == 3
+    assert refit_count(StudyRequest(data="d", time_budget_seconds=60)) == 3
+    assert [refit_count(replace(within, refit=count)) for count in (0, 2)] == [0, 2]
+    assert refit_count(StudyRequest(data="d")) == 0
 
 
 OPEN = """

@@ -106,7 +106,7 @@ def past_study(
             params=params,
             config=build_config({"epochs": EPOCHS, "pretrained": False, **params, **fixed}),
             epochs=tuple(
-                {"val/log_loss": loss, "val/top1": math.exp(-loss)}
+                {"val/log_loss": loss, "val/calibrated_log_loss": loss, "val/top1": math.exp(-loss)}
                 for loss in losses[: 3 if stopped else EPOCHS]
             ),
         )

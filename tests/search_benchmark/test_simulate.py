@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
+from carray.metrics import LOG_LOSSES
 from carray.records import StudyFolder, StudyRecord, TrialState
 from carray.search.ledger import Ledger
 from carray.search.sampling.samplers import build_sampler
@@ -71,7 +72,7 @@ def test_optuna_is_told_what_the_ledger_tells_it(tmp_path: Path) -> None:
         stopped = trial.state == PRUNED
         epochs = max(trial.intermediate_values) if stopped else EPOCHS
         for epoch, loss in enumerate(HILL.curves([record.params])[0][:epochs], start=1):
-            ledger.report(record.number, epoch, {"val/log_loss": float(loss)}, {})
+            ledger.report(record.number, epoch, dict.fromkeys(LOG_LOSSES, float(loss)), {})
         ledger.end(record.number, TrialState.PRUNED if stopped else TrialState.COMPLETE)
     for theirs, ours in zip(ledger._optuna.trials, told, strict=True):
         assert (theirs.state, theirs.value, theirs.params, theirs.intermediate_values) == (

@@ -50,6 +50,16 @@ def test_scores_are_scikit_learns(num_classes: int) -> None:
     assert ours[metrics.VAL_BALANCED_ACCURACY] == pytest.approx(balanced)
 
 
+def test_calibrated_log_loss_knows_no_overconfidence() -> None:
+    logits, labels = sample(12)
+    plain = scored((logits, labels), num_classes=12)
+    loud = scored((2 * logits, labels), num_classes=12)
+    assert loud[metrics.VAL_LOG_LOSS] > 1.05 * plain[metrics.VAL_LOG_LOSS]
+    calibrated = [each[metrics.VAL_CALIBRATED_LOG_LOSS] for each in (plain, loud)]
+    assert calibrated[0] == pytest.approx(calibrated[1], abs=2e-3)
+    assert calibrated[0] <= plain[metrics.VAL_LOG_LOSS]
+
+
 @pytest.mark.parametrize("num_classes", [3, 12])
 def test_ensembles_are_scored_by_the_same_metrics_as_trials(num_classes: int) -> None:
     logits, labels = sample(num_classes)

@@ -13,6 +13,7 @@ from carray.records import StudyRecord, TrialRecord
 
 LABELS = {
     metrics.VAL_LOG_LOSS: "validation log-loss",
+    metrics.VAL_CALIBRATED_LOG_LOSS: "validation log-loss, calibrated",
     metrics.VAL_TOP1: "validation top-1",
     metrics.VAL_TOP5: "validation top-5",
     metrics.VAL_MACRO_F1: "validation macro F1",
@@ -156,7 +157,7 @@ def draw_ensemble(axes: Any, view: MetricAxis, ensemble: dict[str, Any] | None) 
     if ensemble is None or not test:
         _nothing(axes, "No ensemble has been measured on test yet\n(carray ensemble)")
         return
-    metric = "top1" if view.metric != metrics.VAL_LOG_LOSS else "log_loss"
+    metric = "log_loss" if view.metric in metrics.LOG_LOSSES else "top1"
     bars = (("best single trial", test["single"]), ("ensemble", test["ensemble"]))
     for place, (name, scores) in enumerate(bars):
         found = scores[metric]

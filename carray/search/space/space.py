@@ -68,6 +68,8 @@ class SearchSpace:
     """The first paragraph of the file's first comment."""
     text: str = ""
     """The file as it was read."""
+    names_metric: bool = True
+    """Whether the file says what trials are compared by; else a study keeps what it began with."""
     recipe: bool = True
     """Whether what a trial neither fixes nor draws is its backbone's known recipe."""
     images: int | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from carray.config import config_paths, is_parameter
 from carray.errors import ConfigError, did_you_mean
-from carray.metrics import OBJECTIVES, VAL_LOG_LOSS
+from carray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from carray.search.space.distributions import Distribution, Scalar, parse_distribution
 from carray.search.space.space import Block, SearchSpace
 from carray.search.space.validation import wrong_values, wrong_whole
@@ -97,6 +97,7 @@ def _read_fields(raw: Mapping[Any, Any], mistakes: FileErrors) -> dict[str, Any]
     _check_shared_only(shared, blocks, mistakes)
     return {
         **_read_objective(raw, mistakes),
+        "names_metric": raw.get("metric") is not None,
         "shared": shared,
         "blocks": blocks,
         "starts": _read_starts(raw.get("start"), mistakes),
@@ -133,7 +134,7 @@ def _one_of(raw: Mapping[Any, Any], key: str, known: tuple[str, ...], to: FileEr
 
 
 def _read_objective(raw: Mapping[Any, Any], to: FileErrors) -> dict[str, str]:
-    metric = _one_of(raw, "metric", tuple(OBJECTIVES), to) or VAL_LOG_LOSS
+    metric = _one_of(raw, "metric", tuple(OBJECTIVES), to) or DEFAULT_OBJECTIVE
     direction = _one_of(raw, "direction", ("minimize", "maximize"), to) or OBJECTIVES[metric]
     if direction != OBJECTIVES[metric]:
         to.add(("direction",), f"direction: {metric} must be {OBJECTIVES[metric]}d")

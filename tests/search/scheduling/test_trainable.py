@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 
 from carray.config import TrialConfig, build_config
 from carray.lanes.messages import LaneOrder
-from carray.metrics import VAL_LOG_LOSS
+from carray.metrics import VAL_CALIBRATED_LOG_LOSS, VAL_LOG_LOSS
 from carray.records import TrialFolder, TrialRecord
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.trainable import EPOCH, FACTS, ROW, STATE, LaneTrainable
@@ -117,7 +117,7 @@ def test_a_trial_killed_after_the_epoch_that_ended_it_ends_with_what_it_has(
 ) -> None:
     """It was to stop after two epochs without a better one, or had run them all."""
     config = build_config({"epochs": 4, "early_stop_patience": 2})
-    rows = tuple(epoch_row(config, 1) | {VAL_LOG_LOSS: loss} for loss in losses)
+    rows = tuple(epoch_row(config, 1) | {VAL_CALIBRATED_LOG_LOSS: loss} for loss in losses)
     trial = begin(config, rows)
     results = [trial.step() for _ in rows]
     assert [result.get("done", False) for result in results[:-1]] == [False] * (len(rows) - 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from carray.config import TrialConfig
 from carray.errors import ConfigError
-from carray.metrics import OBJECTIVES
+from carray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from carray.models.registry import known_backbones
 from carray.search.sampling.samplers import SAMPLERS as BUILT_SAMPLERS
 from carray.search.space.distributions import Range
@@ -250,6 +250,12 @@ class TestWithoutBlocks:
     def test_the_metric_brings_its_direction(self) -> None:
         assert space_of().direction == "minimize"
         assert space_of(metric="val/top1").direction == "maximize"
+
+    def test_without_one_trials_are_compared_as_ensembles_will_be_calibrated(self) -> None:
+        silent = parse_space("version: 1\nfixed: {epochs: 2}\n", "silent.yaml")
+        assert (silent.metric, silent.direction) == (DEFAULT_OBJECTIVE, "minimize")
+        assert silent.resolve({}) == TrialConfig(epochs=2)
+        assert space_of(metric="val/top1").names_metric and not silent.names_metric
 
     @pytest.mark.parametrize("metric", OBJECTIVES)
     def test_the_metric_keeps_the_epoch_that_it_is_best_in_unless_the_space_says_otherwise(
