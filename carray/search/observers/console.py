@@ -105,8 +105,8 @@ class Board:
         self._say(
             f"{_label(record)} epoch {len(record.epochs)}/{record.config.epochs}: "
             f"log-loss {row[metrics.VAL_LOG_LOSS]:.4f} "
-            f"(calibrated {row[metrics.VAL_CALIBRATED_LOG_LOSS]:.4f}), top-1 {row[metrics.VAL_TOP1]:.3f}, "
-            f"{row[metrics.IMAGES_PER_SECOND]:.0f} images/s"
+            f"(calibrated {row[metrics.VAL_CALIBRATED_LOG_LOSS]:.4f}), "
+            f"top-1 {row[metrics.VAL_TOP1]:.3f}, {row[metrics.IMAGES_PER_SECOND]:.0f} images/s"
         )
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
