@@ -15,7 +15,7 @@ from carray.files import (
     read_array,
     read_json_lines,
     recovered,
-    remove_folder,
+    remove,
     reserve_disk_space,
     written_aside,
 )
@@ -57,7 +57,7 @@ def test_a_writer_killed_at_any_rename_leaves_one_of_the_two(
             write(path, "two")
     assert (recovered(path) / "state").read_text() == ("two" if renames == 2 else "one")
     (tmp_path / ".checkpoint.77-0123abcd").mkdir()  # of a writer killed before its renames
-    remove_folder(path)
+    remove(path)
     assert not list(tmp_path.iterdir())
 
 

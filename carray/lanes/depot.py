@@ -19,7 +19,7 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.disk import disk_error
 from carray.errors import ClusterError
-from carray.files import recover_folders, remove_folder, written_aside
+from carray.files import recover_folders, remove, written_aside
 from carray.storage.remote import FileStamp
 
 ASIDE = ".sent-"
@@ -103,11 +103,7 @@ class Depot:
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, there or not."""
-        path = self._path(name)
-        if path.is_dir():
-            remove_folder(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(self._path(name))
 
     def _build_store(self, name: str) -> None:
         """Build pixels of a size that nobody knew of before it was drawn."""

@@ -19,7 +19,7 @@ from typing import Protocol
 from carray.data.manifest import Manifest
 from carray.data.remote_data import sent_manifest
 from carray.errors import CarrayError, ClusterError
-from carray.files import locked, remove_folder
+from carray.files import locked, remove
 from carray.lanes.depot import StudyPlaces, stamps_below
 from carray.lanes.depot_client import DepotClient, DriverFolder
 from carray.lanes.lane_rank import NOT_AT_DRIVER, Runner
@@ -162,7 +162,7 @@ class SendingRunner:
 
     def _forget(self, folders: Collection[Path]) -> None:
         for folder in list(folders):
-            remove_folder(folder)
+            remove(folder)
             self._used.discard(folder)
 
     def _bring(self, order: EpochOrder, here: EpochOrder) -> None:
@@ -204,13 +204,11 @@ class SendingRunner:
                 stamps = _part_of(there, each)
                 if _is_copy(folder / each, stamps):
                     continue
-                _remove(folder / each)
+                remove(folder / each)
                 if stamps and each in wanted:
-                    self._fetch(f"{name}/{each}", folder / each, is_folder="" not in stamps)
-
-    def _fetch(self, name: str, into: Path, *, is_folder: bool) -> None:
-        fetch = self._folders.study.fetch_folder if is_folder else self._folders.study.fetch
-        fetch(name, into)
+                    study = self._folders.study
+                    fetch = study.fetch if "" in stamps else study.fetch_folder
+                    fetch(f"{name}/{each}", folder / each)
 
     def _send(self, order: EpochOrder, here: EpochOrder) -> None:
         """Send what differs, weights before the checkpoint that counts on them."""
@@ -246,10 +244,3 @@ def _is_copy(path: Path, theirs: Stamps) -> bool:
     return set(ours) == theirs.keys() and all(
         is_same(path / each if each else path, stamp) for each, stamp in theirs.items()
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        remove_folder(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -181,10 +181,6 @@ class RemoteFolder:
             return False
         return True
 
-    def _opened(self, name: str) -> Any:
-        """Open a file that is read in small pieces, one after the other."""
-        return self._place[0].open_input_stream(self._path(name), buffer_size=CHUNK_BYTES)
-
     def remove(self, name: str) -> None:
         """Remove a file, there or not."""
         with self._translated():
