@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,12 @@ import numpy.typing as npt
 from carray.typing import Float32s, Labels
 
 RESAMPLES = 2000
-CHUNK = 250  # resamples at once: 250 x 10,000 float32 counts are 10 MB
+CHUNK = 250  # resamples at once, which divides them: 250 x 10,000 float32 counts are 10 MB
 CONFIDENCE = 0.95
 Z_SCORE = 1.959964  # of that confidence, two-sided
 ROUNDING = 1e-12
 NOT_BETTER = "not better"
+Verdict = Literal["better", "worse", "within noise"]
 
 Right = npt.NDArray[np.bool_]  # (images,)
 
@@ -84,6 +86,13 @@ def verdict_of(gain: Interval, p: float) -> str:
     return NOT_BETTER
 
 
+def gain_verdict(gain: Interval, noise: float = 0.0) -> Verdict:
+    """Judge a gain by its interval, and by the `noise` that it must pass as well."""
+    if abs(gain.value) <= noise or not gain.excludes_zero():
+        return "within noise"
+    return "better" if gain.value > 0 else "worse"
+
+
 def compare(single: Float32s, ensemble: Float32s, labels: Labels, seed: int = 0) -> Comparison:
     """Compare two sets of log-probabilities, (images, classes), on the same images."""
     rows = np.arange(len(labels))
@@ -128,10 +137,8 @@ def _loss_interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval
     return Interval(value, max(found.low, 0.0), found.high)
 
 
-def bootstrap_means(
-    values: npt.ArrayLike, seed: int = 0, resamples: int = RESAMPLES
-) -> npt.NDArray[np.float64]:
-    """Return the means of `resamples` draws of N images with replacement, (resamples, K).
+def bootstrap_means(values: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Return the means of `RESAMPLES` draws of N images with replacement, (resamples, K).
 
     A draw is a vector of counts, so all means of a chunk are one matrix product. Few images vary
     less when drawn than images do: the means are stretched around the actual one, by 1 % for 170
@@ -141,12 +148,11 @@ def bootstrap_means(
     values_NK = np.asarray(values, np.float64)
     num_images, actual = len(values_NK), values_NK.mean(axis=0)
     means = []
-    for start in range(0, resamples, CHUNK):
-        count = min(CHUNK, resamples - start)
-        drawn = rng.integers(0, num_images, (count, num_images), np.int32)
-        drawn += num_images * np.arange(count, dtype=np.int32)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=count * num_images)
-        means.append(counts.reshape(count, num_images) @ values_NK / num_images)
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = rng.integers(0, num_images, (CHUNK, num_images), np.int32)
+        drawn += num_images * np.arange(CHUNK, dtype=np.int32)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=CHUNK * num_images)
+        means.append(counts.reshape(CHUNK, num_images) @ values_NK / num_images)
     return np.asarray(actual + (np.concatenate(means) - actual) * _small_sample_factor(num_images))
 
 
@@ -165,6 +171,12 @@ def interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return Interval(value, float(low), float(high))
+
+
+def mean_interval(values: npt.ArrayLike) -> Interval:
+    """Return the mean of a value of each image, with its interval by bootstrap."""
+    values_N1 = np.asarray(values, np.float64)[:, None]
+    return interval(float(values_N1.mean()), bootstrap_means(values_N1)[:, 0])
 
 
 def accuracy_interval(right: npt.ArrayLike) -> Interval:
