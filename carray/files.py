@@ -227,7 +227,11 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below `folder`; 0 where there is none."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # gone meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def sha256_of(file: Path) -> str:

@@ -12,6 +12,7 @@ from carray.errors import RecordError
 from carray.files import (
     add_json_line,
     claimed,
+    folder_bytes,
     read_array,
     read_json_lines,
     recovered,
@@ -146,3 +147,12 @@ def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> 
         written_aside(tmp_path / "picture.png") as aside,
     ):
         raise PermissionError(13, "Permission denied", str(aside))
+
+
+def test_a_file_that_goes_while_a_folder_is_measured_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.pt").write_bytes(bytes(100))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)  # it was, just before
+    assert folder_bytes(tmp_path) == 100
