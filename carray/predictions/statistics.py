@@ -13,7 +13,7 @@ import numpy.typing as npt
 from carray.typing import Float32s, Labels
 
 RESAMPLES = 2000
-CHUNK = 250  # resamples at once, which divides them: 250 x 10,000 float32 counts are 10 MB
+CHUNK = 250  # resamples at once: 250 x 10,000 float32 counts are 10 MB
 CONFIDENCE = 0.95
 Z_SCORE = 1.959964  # of that confidence, two-sided
 ROUNDING = 1e-12
@@ -137,8 +137,10 @@ def _loss_interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval
     return Interval(value, max(found.low, 0.0), found.high)
 
 
-def bootstrap_means(values: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Return the means of `RESAMPLES` draws of N images with replacement, (resamples, K).
+def bootstrap_means(
+    values: npt.ArrayLike, seed: int = 0, resamples: int = RESAMPLES
+) -> npt.NDArray[np.float64]:
+    """Return the means of `resamples` draws of N images with replacement, (resamples, K).
 
     A draw is a vector of counts, so all means of a chunk are one matrix product. Few images vary
     less when drawn than images do: the means are stretched around the actual one, by 1 % for 170
@@ -148,11 +150,12 @@ def bootstrap_means(values: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.floa
     values_NK = np.asarray(values, np.float64)
     num_images, actual = len(values_NK), values_NK.mean(axis=0)
     means = []
-    for _ in range(0, RESAMPLES, CHUNK):
-        drawn = rng.integers(0, num_images, (CHUNK, num_images), np.int32)
-        drawn += num_images * np.arange(CHUNK, dtype=np.int32)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=CHUNK * num_images)
-        means.append(counts.reshape(CHUNK, num_images) @ values_NK / num_images)
+    for start in range(0, resamples, CHUNK):
+        count = min(CHUNK, resamples - start)
+        drawn = rng.integers(0, num_images, (count, num_images), np.int32)
+        drawn += num_images * np.arange(count, dtype=np.int32)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * num_images)
+        means.append(counts.reshape(count, num_images) @ values_NK / num_images)
     return np.asarray(actual + (np.concatenate(means) - actual) * _small_sample_factor(num_images))
 
 
