@@ -234,6 +234,15 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
+def by_last_use(marks: Iterable[Path]) -> list[Path]:
+    """Return the folders of files that are touched at each use, the one used longest ago first."""
+    times = {}
+    for mark in marks:
+        with suppress(FileNotFoundError):  # another process made room, too
+            times[mark.parent] = mark.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
+
+
 def sha256_of(file: Path) -> str:
     """Return a file's SHA-256, hexadecimal."""
     with file.open("rb") as opened:

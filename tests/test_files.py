@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from carray.errors import RecordError
 from carray.files import (
     add_json_line,
+    by_last_use,
     claimed,
     folder_bytes,
     read_array,
@@ -156,3 +158,15 @@ def test_a_file_that_goes_while_a_folder_is_measured_counts_nothing(
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(Path, "is_file", lambda self: True)  # it was, just before
     assert folder_bytes(tmp_path) == 100
+
+
+def test_a_folder_that_another_process_removes_is_not_asked_for_its_last_use(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("newer", "older")):
+        mark = tmp_path / name / "used"
+        mark.parent.mkdir()
+        mark.touch()
+        os.utime(mark, (1000 - number, 1000 - number))
+    marks = [tmp_path / name / "used" for name in ("newer", "removed", "older")]
+    assert [folder.name for folder in by_last_use(marks)] == ["older", "newer"]
