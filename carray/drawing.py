@@ -17,6 +17,8 @@ from carray.files import written_aside
 NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
 FONT_FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
 
+INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"  # of sheets
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _logger = logging.getLogger(__name__)

@@ -42,10 +42,7 @@ def written_aside(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the name that anybody knows
         raise
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
+        _remove(aside)
 
 
 def _swap(aside: Path, path: Path) -> None:
@@ -89,19 +86,23 @@ def check_target(path: Path) -> None:
         raise ConfigError(f"{path} can't be written: {parent} is no folder that you may write to")
 
 
-def remove_folder(path: Path) -> None:
-    """Remove folder `path`, and what killed writers may have left of it."""
-    shutil.rmtree(path, ignore_errors=True)
+def remove(path: Path) -> None:
+    """Remove a file or a folder, there or not, and what killed writers may have left of it."""
+    _remove(path)
     remove_leftovers(path)
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed writers left beside the file or folder `path`; nobody may write it now."""
     for each in path.parent.glob(f".{escape(path.name)}.*"):
-        if each.is_dir():
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            each.unlink(missing_ok=True)
+        _remove(each)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _previous(path: Path) -> Path:
@@ -226,7 +227,20 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below `folder`; 0 where there is none."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # gone meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def by_last_use(marks: Iterable[Path]) -> list[Path]:
+    """Return the folders of files that are touched at each use, the one used longest ago first."""
+    times = {}
+    for mark in marks:
+        with suppress(FileNotFoundError):  # another process made room, too
+            times[mark.parent] = mark.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
 
 
 def sha256_of(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from carray.errors import RecordError
 from carray.files import (
     add_json_line,
+    by_last_use,
     claimed,
+    folder_bytes,
     read_array,
     read_json_lines,
     recovered,
-    remove_folder,
+    remove,
     reserve_disk_space,
     written_aside,
 )
@@ -57,7 +60,7 @@ def test_a_writer_killed_at_any_rename_leaves_one_of_the_two(
             write(path, "two")
     assert (recovered(path) / "state").read_text() == ("two" if renames == 2 else "one")
     (tmp_path / ".checkpoint.77-0123abcd").mkdir()  # of a writer killed before its renames
-    remove_folder(path)
+    remove(path)
     assert not list(tmp_path.iterdir())
 
 
@@ -146,3 +149,24 @@ def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> 
         written_aside(tmp_path / "picture.png") as aside,
     ):
         raise PermissionError(13, "Permission denied", str(aside))
+
+
+def test_a_file_that_goes_while_a_folder_is_measured_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.pt").write_bytes(bytes(100))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)  # it was, just before
+    assert folder_bytes(tmp_path) == 100
+
+
+def test_a_folder_that_another_process_removes_is_not_asked_for_its_last_use(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("newer", "older")):
+        mark = tmp_path / name / "used"
+        mark.parent.mkdir()
+        mark.touch()
+        os.utime(mark, (1000 - number, 1000 - number))
+    marks = [tmp_path / name / "used" for name in ("newer", "removed", "older")]
+    assert [folder.name for folder in by_last_use(marks)] == ["older", "newer"]

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carray.analysis.ablation_step import (
-    BETTER,
-    NOISE,
-    WORSE,
-    AblationStep,
-    paired_gain,
-    step_of,
-    verdict_of,
-)
+from carray.analysis.ablation_step import AblationStep, step_of
 from carray.analysis.cross_validation import assemble_folds, combine_folds
 from carray.data.manifest import Manifest
 from carray.ensemble.tta import KEPT, TtaRow, evaluate_tta_sets
@@ -23,7 +15,7 @@ from carray.ensemble.tta_views import TtaPredictor
 from carray.predictions.candidates import Candidate
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import log_losses, make_folds
-from carray.predictions.statistics import Interval
+from carray.predictions.statistics import Interval, Verdict, gain_verdict, mean_interval
 from carray.predictions.views import NONE, parse_tta_sets
 from carray.records import StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
@@ -58,8 +50,10 @@ def tta_step(
     return _step(what, tuple(trials), log_p, labels, best.gain, _verdict(best))
 
 
-def _verdict(row: TtaRow) -> str:
-    return BETTER if row.verdict == KEPT else NOISE if row.gain.high > 0 else WORSE
+def _verdict(row: TtaRow) -> Verdict:
+    if row.verdict == KEPT:
+        return "better"
+    return "within noise" if row.gain.high > 0 else "worse"
 
 
 def _blend_labels(record: StudyRecord) -> Labels:
@@ -96,9 +90,9 @@ def folds_step(
     average = combine_folds(assembled.rule, len(records)).average
     alone = log_softmax(folder.trial(stands.number).logits("blend"))
     log_p = average.log_p(predictions)
-    gain = paired_gain(log_losses(alone, labels), log_losses(log_p, labels))
+    gain = mean_interval(log_losses(alone, labels) - log_losses(log_p, labels))
     names = tuple(one.name for one in records)
-    return _step(f"{folds} folds, {assembled.rule}", names, log_p, labels, gain, verdict_of(gain))
+    return _step(f"{folds} folds, {assembled.rule}", names, log_p, labels, gain, gain_verdict(gain))
 
 
 def _step(
@@ -107,7 +101,7 @@ def _step(
     log_p: Float32s,
     labels: Labels,
     gain: Interval,
-    verdict: str,
+    verdict: Verdict,
 ) -> AblationStep:
     losses, right = log_losses(log_p, labels), log_p.argmax(axis=1) == labels
-    return step_of(name, trials, losses, right, "blend", gain, verdict, stays=verdict == BETTER)
+    return step_of(name, trials, losses, right, "blend", gain, verdict, stays=verdict == "better")

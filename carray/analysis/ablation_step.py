@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from carray.predictions.statistics import Interval, bootstrap_means, interval, scores_of
+from carray.predictions.statistics import Interval, gain_verdict, mean_interval, scores_of
 from carray.records import TrialRecord
 from carray.search.space.distributions import Scalar
 
-BETTER, WORSE, NOISE = "better", "worse", "within noise"
 Keep = Literal["better", "all", "none"]
 KEEPS: tuple[Keep, ...] = ("better", "all", "none")
 ScoresSN = npt.NDArray[np.float64]
@@ -69,26 +68,13 @@ def compare_steps(
     name: str, stands: SeedRuns, tried: SeedRuns, anchor: SeedRuns, keep: Keep
 ) -> AblationStep:
     """Say whether `tried` is better than what stands, by more than the anchor's seeds differ."""
-    gain = paired_gain(stands.losses.mean(axis=0), tried.losses.mean(axis=0))
+    gain = mean_interval(stands.losses.mean(axis=0) - tried.losses.mean(axis=0))
     noise = seed_noise_bound(anchor.losses, len(stands.records), len(tried.records))
-    verdict = verdict_of(gain, noise)
-    stays = keep == "all" or (keep == "better" and verdict == BETTER)
+    verdict = gain_verdict(gain, noise)
+    stays = keep == "all" or (keep == "better" and verdict == "better")
     return step_of(
         name, tried.names, tried.losses, tried.right, "val", gain, verdict, noise, stays=stays
     )
-
-
-def paired_gain(before_N: LossesN, after_N: LossesN) -> Interval:
-    """Return by how much the log-loss of the same images has fallen."""
-    gains_N = np.asarray(before_N - after_N, np.float64)
-    return interval(float(gains_N.mean()), bootstrap_means(gains_N[:, None])[:, 0])
-
-
-def verdict_of(gain: Interval, noise: float = 0.0) -> str:
-    """Judge a gain: by its interval, and by what another seed alone may bring."""
-    if abs(gain.value) <= noise or not gain.excludes_zero():
-        return NOISE
-    return BETTER if gain.value > 0 else WORSE
 
 
 def seed_noise_bound(anchor_SN: ScoresSN, first: int, second: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from carray.predictions.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Interval,
+    Verdict,
     accuracy_interval,
     bootstrap_means,
     interval,
@@ -39,8 +40,6 @@ from carray.runs_folder import RunsFolder
 
 ScoresTN = npt.NDArray[np.float64]
 Image = tuple[str, str]  # its name and the hash of its content: a name alone may be another's
-
-Verdict = Literal["better", "worse", "within noise"]
 
 
 def compare_sides(

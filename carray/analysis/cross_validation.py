@@ -131,7 +131,7 @@ def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> lis
     sets: dict[str, dict[int, Candidate]] = {}
     asked_key = None
     for candidate in sorted(read_trials(folder), key=lambda found: found.record.number):
-        key = candidate.record.config.model_copy(update={"fold": None}).model_dump_json()
+        key = candidate.configuration
         if candidate.record.number == trial:
             asked_key = key
         if _is_usable(candidate, manifest):

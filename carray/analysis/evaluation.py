@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from carray.data.label_parts import AUTO, read_label_parts
-from carray.data.manifest import MANIFEST_FILE, Manifest
+from carray.data.manifest import MANIFEST_FILE
 from carray.errors import DataError
 from carray.inference.card import Card
-from carray.inference.held_predictions import HeldPredictions, find_held_model
+from carray.inference.held_predictions import HeldPredictions, find_held_model, predictions_on
 from carray.inference.inputs import find_package
 from carray.inference.labelled_images import read_labelled_images
 from carray.json_file import JsonResult
@@ -91,7 +91,7 @@ def evaluate(
         found = find_held_model(where, model).predictions(split or "val", progress)
         notes += [FLATTERS[found.split]] if found.split in FLATTERS else []
     elif (Path(source) / MANIFEST_FILE).exists():
-        found = _on_prepared(where, model, Path(source), split or "test", progress)
+        _, found = predictions_on(where, model, Path(source), split or "test", progress)
     else:
         found, more = _on_new(where, model, Path(source), split, label_column, progress)
         notes += more
@@ -119,28 +119,6 @@ def _judged(
         notes=(*notes, *(parts.notes() if parts else [NO_PARTS])),
         models_that_opened_test=found.models_that_opened_test,
     )
-
-
-def _on_prepared(
-    where: RunsFolder, model: str, data: Path, split: str, progress: Progress
-) -> HeldPredictions:
-    from carray.inference.dataset_predictions import (
-        check_classes,
-        predict_rows,
-        record_model_access,
-    )
-    from carray.inference.predictor import load_model
-
-    manifest, package = Manifest.load(data), find_package(where, model)
-    rows = manifest.rows(split)
-    if not len(rows):
-        raise DataError(f"{data} has no {split} images: name another with --split")
-    loaded = load_model(package)
-    check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
-    log_p = predict_rows(loaded, manifest, rows, progress)
-    opened = record_model_access(where, loaded.card, manifest) if split == "test" else 0
-    labels = manifest.labels[rows]
-    return HeldPredictions(loaded.card.name, split, loaded.classes, log_p, labels, opened)
 
 
 def _on_new(

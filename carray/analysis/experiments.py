@@ -14,12 +14,11 @@ from carray.analysis.compare_trials import median_speed, peak_memory_gib
 from carray.config import flatten
 from carray.json_file import JsonResult
 from carray.predictions.logits import read_logits, true_log_probability
-from carray.predictions.statistics import Interval, bootstrap_means, interval
+from carray.predictions.statistics import Interval, gain_verdict, mean_interval
 from carray.records import StudyFolder, TrialRecord
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.typing import Float32s
 
-BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", ""
 BESIDE = ("seed", "fold")  # names that are no change of the recipe
 
 
@@ -58,12 +57,8 @@ class Experiment:
 
     @property
     def verdict(self) -> str:
-        """Whether it is better than the trial that it is held against."""
-        if self.gain is None:
-            return UNKNOWN
-        if not self.gain.excludes_zero():
-            return NOISE
-        return BETTER if self.gain.value > 0 else WORSE
+        """Whether it is better than the trial that it is held against; "" where none can say."""
+        return gain_verdict(self.gain) if self.gain else ""
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,7 @@ def _val_losses(folder: StudyFolder, record: TrialRecord) -> Float32s | None:
 def _gain(earlier: Float32s | None, own: Float32s | None) -> Interval | None:
     if earlier is None or own is None or len(own) < 2:
         return None
-    lower = earlier - own
-    return interval(float(lower.mean()), bootstrap_means(lower[:, None])[:, 0])
+    return mean_interval(earlier - own)
 
 
 def _experiment(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from carray.data.pixels.decode import UnreadableImage, read_whole
-from carray.drawing import Fonts, fitted, save_png
+from carray.drawing import INK, MUTED, PAPER, Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
@@ -31,7 +31,6 @@ STRENGTH = 0.6  # of the colours over the image
 HIGH, GAP, MARGIN, CAPTION = 150, 4, 18, 44  # pixels of the sheet
 PAIRS_A_ROW = 3
 SCALE = 260  # pixels of the scale of colours
-INK, MUTED, PAPER = "#222222", "#6F6F6F", "#FFFFFF"
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 

@@ -13,7 +13,7 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.predictions.logits import read_logits, true_log_probability
 from carray.predictions.scores import best_temperature
-from carray.predictions.statistics import Interval, bootstrap_means, interval, paired_gain
+from carray.predictions.statistics import Interval, mean_interval, paired_gain
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.typing import Float32s, Labels
 
@@ -126,8 +126,7 @@ def _read(
 def _behind(best: _OnSplit, other: _OnSplit, is_loss: bool) -> Interval:
     if not is_loss:
         return paired_gain(other.right, best.right)
-    worse = other.losses - best.losses
-    return interval(float(worse.mean()), bootstrap_means(worse[:, None])[:, 0])
+    return mean_interval(other.losses - best.losses)
 
 
 def by_configuration(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:

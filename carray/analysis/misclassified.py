@@ -10,6 +10,7 @@ import numpy as np
 
 from carray.data.label_parts import LabelParts
 from carray.data.manifest import Manifest
+from carray.inference.held_predictions import HeldPredictions
 from carray.json_file import JsonResult
 from carray.predictions.levels import LevelScore, level_scores, mistake_kind
 from carray.predictions.statistics import Interval, accuracy_interval
@@ -73,16 +74,11 @@ class ErrorAnalysis(JsonResult):
 
 
 def find_misclassified(
-    model: str,
-    manifest: Manifest,
-    split: str,
-    log_p: Float32s,
-    opened: int,
-    parts: LabelParts | None = None,
+    manifest: Manifest, said: HeldPredictions, parts: LabelParts | None = None
 ) -> ErrorAnalysis:
-    """Return the mistakes in log-probabilities (images of the split, classes)."""
-    rows = manifest.rows(split)
-    labels, picks = manifest.labels[rows], log_p.argmax(axis=1)
+    """Return the mistakes in what a model said of a split."""
+    log_p, labels, rows = said.log_p, said.labels, manifest.rows(said.split)
+    picks = log_p.argmax(axis=1)
     wrong = np.flatnonzero(picks != labels)
     order = wrong[np.argsort(-log_p[wrong, picks[wrong]], kind="stable")]
     counts = Counter(zip(labels[wrong].tolist(), picks[wrong].tolist(), strict=True))
@@ -90,8 +86,8 @@ def find_misclassified(
     names = manifest.classes
     levels, otherwise = level_scores(parts, picks, labels) if parts else ((), 0)
     return ErrorAnalysis(
-        model=model,
-        split=split,
+        model=said.model,
+        split=said.split,
         images=len(rows),
         accuracy=accuracy_interval(picks == labels),
         mistakes=tuple(
@@ -101,7 +97,7 @@ def find_misclassified(
             ConfusedPair(names[true], names[taken_for], count, int(of[true]))
             for (true, taken_for), count in sorted(counts.items(), key=lambda item: -item[1])
         ),
-        models_that_opened_test=opened,
+        models_that_opened_test=said.models_that_opened_test,
         levels=levels,
         wrong_otherwise=otherwise,
         notes=tuple(parts.notes()) if parts else (),

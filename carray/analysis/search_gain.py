@@ -18,7 +18,14 @@ from carray.predictions.averaging import average_log_p
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import cross_fit_temperature, make_folds
-from carray.predictions.statistics import Interval, bootstrap_means, interval, two_sided_p
+from carray.predictions.statistics import (
+    Interval,
+    Verdict,
+    bootstrap_means,
+    gain_verdict,
+    interval,
+    two_sided_p,
+)
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.typing import Float32s, Labels, Rows
 
@@ -52,11 +59,9 @@ class SearchGain:
     recipe_seconds: float
 
     @property
-    def verdict(self) -> Literal["better", "worse", "within noise"]:
+    def verdict(self) -> Verdict:
         """Whether the difference is shown."""
-        if not self.gain.excludes_zero():
-            return "within noise"
-        return "better" if self.gain.value > 0 else "worse"
+        return gain_verdict(self.gain)
 
 
 def search_gain(folder: StudyFolder) -> SearchGain | None:

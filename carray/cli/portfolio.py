@@ -73,11 +73,9 @@ def replay_lab(
         runs=runs,
     )
     if ensembles:
-        judged = benchmark_ensembles(request, progress)
-        emit(judged, ensemble_lines, as_json, lambda judged: judged.as_json())
-        return
-    result = run_benchmark(request, progress)
-    emit(result, benchmark_lines, as_json, lambda result: result.as_json())
+        emit(benchmark_ensembles(request, progress), ensemble_lines, as_json)
+    else:
+        emit(run_benchmark(request, progress), benchmark_lines, as_json)
 
 
 def portfolio(

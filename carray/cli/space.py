@@ -117,19 +117,16 @@ def _summary_lines(space: SearchSpace) -> list[str]:
 
 
 def _trial_lines(index: int, space: SearchSpace, params: dict[str, Any]) -> list[str]:
+    from carray.reports.table import value_text
     from carray.search.space.space import BLOCK
 
     dotted = space.dotted(params)
     block = dotted.pop(BLOCK, None)
     backbone = space.resolve(params).backbone
     title = backbone if block in (None, backbone) else f"{block}  {backbone}"
-    cells = [f"{name} {_short(value)}".replace(" ", "\0") for name, value in dotted.items()]
+    cells = [f"{name} {value_text(value)}".replace(" ", "\0") for name, value in dotted.items()]
     body = _wrapped("   ", "   ".join(cells)).replace("\0", " ") if cells else "   nothing drawn"
     return [f"{index}  {title}", body]
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _wrapped(lead: str, text: str) -> str:

@@ -257,7 +257,8 @@ def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[
         f"best epoch {best} of {len(record.epochs)}: val log-loss "
         f"{row[metrics.VAL_LOG_LOSS]:.4f}, calibrated "
         f"{row.get(metrics.VAL_CALIBRATED_LOG_LOSS, math.nan):.4f}, "
-        f"top-1 {row[metrics.VAL_TOP1]:.4f}, top-5 {row[metrics.VAL_TOP5]:.4f}, macro F1 {row[metrics.VAL_MACRO_F1]:.4f}",
+        f"top-1 {row[metrics.VAL_TOP1]:.4f}, top-5 {row[metrics.VAL_TOP5]:.4f}, "
+        f"macro F1 {row[metrics.VAL_MACRO_F1]:.4f}",
     ]
     if record.reason:
         lines.append(f"ended early: {record.reason}")

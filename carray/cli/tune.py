@@ -252,7 +252,7 @@ def tune(
         from carray.search.dry_run import DryRun
         from carray.search.dry_run import dry_run as dry
 
-        emit(dry(request), DryRun.lines, as_json, DryRun.as_json)
+        emit(dry(request), DryRun.lines, as_json)
         return
     done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:

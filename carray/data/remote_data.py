@@ -7,7 +7,7 @@ were used longest ago once `$CARRAY_CACHE_GIB` is full.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 
@@ -130,9 +130,9 @@ def fetch_store(data: Path, store: Path, images: int, progress: Progress = silen
     return True
 
 
-def cached_stores(mirror: Mirror) -> list[Path]:
-    """Return the pixel stores of all data sets in this node's cache."""
-    return [file.parent for file in mirror.folder.parent.glob("*/store/[0-9]*/store.json")]
+def cached_stores(mirror: Mirror) -> Iterator[Path]:
+    """Yield `store.json` of the pixel stores of all data sets in this node's cache."""
+    return mirror.folder.parent.glob("*/store/[0-9]*/store.json")
 
 
 def cache_gib() -> float:

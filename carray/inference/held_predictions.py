@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from carray.errors import ConfigError, RecordError
-from carray.files import recovered
+from carray.data.manifest import Manifest
+from carray.errors import ConfigError, DataError, RecordError
 from carray.inference.card import Card
-from carray.inference.inputs import unknown_model
-from carray.inference.versions import find_version
+from carray.inference.inputs import find_package, package_of, unknown_model
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.predictions.labels import held_labels, study_manifest
 from carray.predictions.logits import log_softmax, read_logits
@@ -115,11 +114,32 @@ def find_held_model(runs: RunsFolder, model: str) -> HeldModel:
     )
 
 
-def package_of(runs: RunsFolder, model: str) -> Path | None:
-    """Return the folder of a package, by its name or path; None of anything else."""
-    if (recovered(Path(model)) / "card.json").exists():
-        return Path(model).resolve()
-    return find_version(runs.models, model)
+def predictions_on(
+    runs: RunsFolder, model: str, data: Path, split: str, progress: Progress
+) -> tuple[Manifest, HeldPredictions]:
+    """Return a prepared data set, and what a model answers on a split; a look at test is recorded.
+
+    Raises:
+        RecordError: there is no such model.
+        DataError: it is no data set, has other classes than the model, or no images in the split.
+    """
+    from carray.inference.dataset_predictions import (
+        check_classes,
+        predict_rows,
+        record_model_access,
+    )
+    from carray.inference.predictor import load_model
+
+    manifest, package = Manifest.load(data), find_package(runs, model)
+    rows = manifest.rows(split)
+    if not len(rows):
+        raise DataError(f"{data} has no {split} images: name another with --split")
+    loaded = load_model(package)
+    check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
+    log_p = predict_rows(loaded, manifest, rows, progress)
+    opened = record_model_access(runs, loaded.card, manifest) if split == "test" else 0
+    name, labels = loaded.card.name, manifest.labels[rows]
+    return manifest, HeldPredictions(name, split, loaded.classes, log_p, labels, opened)
 
 
 def _held_trial(runs: RunsFolder, model: str) -> HeldModel:

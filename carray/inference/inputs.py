@@ -36,14 +36,19 @@ def find_package(runs: RunsFolder, model: str) -> Path:
     Raises:
         RecordError: there is no such model; the nearest name is told.
     """
-    if (recovered(Path(model)) / "card.json").exists():
-        return Path(model).resolve()
     recover_folders(runs.models)
-    if found := find_version(runs.models, model):
+    if found := package_of(runs, model):
         return runs.whole(found)
     if "/" in model or (Path(model) / "record.json").exists():
         return _package_trial(runs, model)
     raise unknown_model(runs, model)
+
+
+def package_of(runs: RunsFolder, model: str) -> Path | None:
+    """Return the folder of a package, by its path or name; None of anything else."""
+    if (recovered(Path(model)) / "card.json").exists():
+        return Path(model).resolve()
+    return find_version(runs.models, model)
 
 
 def unknown_model(runs: RunsFolder, model: str) -> RecordError:

@@ -19,8 +19,11 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.disk import disk_error
 from carray.errors import ClusterError
-from carray.files import recover_folders, remove_folder, written_aside
+from carray.files import recover_folders, remove, written_aside
+from carray.storage.mirror import is_same
 from carray.storage.remote import FileStamp
+
+Stamps = Mapping[str, FileStamp]
 
 ASIDE = ".sent-"
 NS = 10**9
@@ -81,7 +84,7 @@ class Depot:
         except OSError as error:
             raise disk_error(error, aside.parent) or error from None
 
-    def place(self, transfer: str, target: str, stamps: Mapping[str, FileStamp]) -> None:
+    def place(self, transfer: str, target: str, stamps: Stamps) -> None:
         """Put what was taken aside in its place, at once, and so acknowledge it.
 
         Args:
@@ -92,22 +95,22 @@ class Depot:
             ClusterError: it isn't whole.
         """
         aside, into = self._aside(transfer), self._path(target)
+        is_file = list(stamps) == [into.name]
+        is_taken = any((aside / name).exists() for name in stamps)
+        if not is_taken and is_copy(into, {"": stamps[into.name]} if is_file else stamps):
+            return  # placed by one that died before it could answer, and asked for again
         for name, stamp in stamps.items():
             file = aside / name
             if not file.exists() or file.stat().st_size != stamp.size:
                 raise ClusterError(f"{target} came in pieces that aren't whole")
             set_time(file, stamp)
         with written_aside(into) as path:
-            (aside / into.name if list(stamps) == [into.name] else aside).replace(path)
+            (aside / into.name if is_file else aside).replace(path)
         shutil.rmtree(aside, ignore_errors=True)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, there or not."""
-        path = self._path(name)
-        if path.is_dir():
-            remove_folder(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(self._path(name))
 
     def _build_store(self, name: str) -> None:
         """Build pixels of a size that nobody knew of before it was drawn."""
@@ -147,6 +150,14 @@ def stamp_of(file: Path) -> FileStamp:
     """Return what tells a file's version."""
     found = file.stat()
     return FileStamp(found.st_size, found.st_mtime)
+
+
+def is_copy(path: Path, theirs: Stamps) -> bool:
+    """Say whether a file, of the name "" in `theirs`, or a folder is the one of these stamps."""
+    ours = stamps_below(path) if path.is_dir() else ({""} if path.exists() else set())
+    return set(ours) == theirs.keys() and all(
+        is_same(path / each if each else path, stamp) for each, stamp in theirs.items()
+    )
 
 
 def set_time(file: Path, stamp: FileStamp) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -19,19 +20,16 @@ from typing import Protocol
 from carray.data.manifest import Manifest
 from carray.data.remote_data import sent_manifest
 from carray.errors import CarrayError, ClusterError
-from carray.files import locked, remove_folder
-from carray.lanes.depot import StudyPlaces, stamps_below
+from carray.files import locked, remove
+from carray.lanes.depot import Stamps, StudyPlaces, is_copy
 from carray.lanes.depot_client import DepotClient, DriverFolder
 from carray.lanes.lane_rank import NOT_AT_DRIVER, Runner
 from carray.records import TrialFolder
 from carray.storage.cache import cache_folder
-from carray.storage.mirror import is_same
-from carray.storage.remote import FileStamp, is_url
+from carray.storage.remote import is_url
 from carray.training.checkpoint import take_over_checkpoint
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.ranks import Ranks
-
-Stamps = Mapping[str, FileStamp]
 
 CHECKPOINT = ("checkpoint",)
 ALL = ("best.safetensors", "logits.npz", *CHECKPOINT)
@@ -85,8 +83,9 @@ class NodeFolders:
         self._own.mkdir(parents=True, exist_ok=True)
         used.touch()
         for other in self._own.parent.glob("*/used"):
-            if time.time() - other.stat().st_mtime > LEFT_SECONDS:
-                shutil.rmtree(other.parent, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another rank was faster
+                if time.time() - other.stat().st_mtime > LEFT_SECONDS:
+                    shutil.rmtree(other.parent, ignore_errors=True)
 
     def _data_here(self, where: str) -> str:
         if where not in self._data:
@@ -162,7 +161,7 @@ class SendingRunner:
 
     def _forget(self, folders: Collection[Path]) -> None:
         for folder in list(folders):
-            remove_folder(folder)
+            remove(folder)
             self._used.discard(folder)
 
     def _bring(self, order: EpochOrder, here: EpochOrder) -> None:
@@ -185,7 +184,7 @@ class SendingRunner:
 
     def _is_current(self, here: EpochOrder, there: Stamps) -> bool:
         checkpoint = TrialFolder(Path(here.folder)).checkpoint
-        return self._runner.holds(here) and _is_copy(checkpoint, _part_of(there, checkpoint.name))
+        return self._runner.holds(here) and is_copy(checkpoint, _part_of(there, checkpoint.name))
 
     def _there(self, folder: str) -> Stamps:
         """Return what the driver has of a trial, by names in its folder."""
@@ -202,15 +201,13 @@ class SendingRunner:
             folder.mkdir(parents=True, exist_ok=True)
             for each in ALL:
                 stamps = _part_of(there, each)
-                if _is_copy(folder / each, stamps):
+                if is_copy(folder / each, stamps):
                     continue
-                _remove(folder / each)
+                remove(folder / each)
                 if stamps and each in wanted:
-                    self._fetch(f"{name}/{each}", folder / each, is_folder="" not in stamps)
-
-    def _fetch(self, name: str, into: Path, *, is_folder: bool) -> None:
-        fetch = self._folders.study.fetch_folder if is_folder else self._folders.study.fetch
-        fetch(name, into)
+                    study = self._folders.study
+                    fetch = study.fetch if "" in stamps else study.fetch_folder
+                    fetch(f"{name}/{each}", folder / each)
 
     def _send(self, order: EpochOrder, here: EpochOrder) -> None:
         """Send what differs, weights before the checkpoint that counts on them."""
@@ -224,7 +221,7 @@ class SendingRunner:
             raise ClusterError(f"what {order.trial} left {NOT_AT_DRIVER}: {error}") from error
 
     def _send_part(self, path: Path, name: str, theirs: Stamps) -> None:
-        if _is_copy(path, theirs):
+        if is_copy(path, theirs):
             return
         if path.is_dir():
             self._folders.study.put_folder(path, name)
@@ -238,18 +235,3 @@ def _part_of(there: Stamps, name: str) -> Stamps:
     """Return the stamps of a file, or of a folder's files, by names below it; "" is the file."""
     parts = {each: stamp for each, stamp in there.items() if f"{each}/".startswith(f"{name}/")}
     return {each.removeprefix(name).removeprefix("/"): stamp for each, stamp in parts.items()}
-
-
-def _is_copy(path: Path, theirs: Stamps) -> bool:
-    """Say whether a file or folder here is the driver's."""
-    ours = stamps_below(path) if path.is_dir() else ({""} if path.exists() else set())
-    return set(ours) == theirs.keys() and all(
-        is_same(path / each if each else path, stamp) for each, stamp in theirs.items()
-    )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        remove_folder(path)
-    else:
-        path.unlink(missing_ok=True)

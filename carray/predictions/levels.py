@@ -88,7 +88,8 @@ class LevelReader:
     def answers(self, p_NC: Float32s) -> list[LevelAnswer]:
         """Return an answer an image, of probabilities (images, classes)."""
         sums = {level: self._sums(p_NC, level) for level in self._asked}
-        return [self._answer({level: own[n] for level, own in sums.items()}) for n in _rows(p_NC)]
+        rows = range(len(p_NC))
+        return [self._answer({level: own[n] for level, own in sums.items()}) for n in rows]
 
     @property
     def _asked(self) -> tuple[str, ...]:
@@ -123,10 +124,6 @@ class LevelReader:
         known = [own for n in places if (own := self.parts.parts[n]) is not None]
         below = self.parts.levels[self.parts.levels.index(level) + 1 :]
         return [each for each in below if len({own.get(each, "") for own in known}) > 1]
-
-
-def _rows(p_NC: Float32s) -> range:
-    return range(len(p_NC))
 
 
 def _listed(words: Sequence[str]) -> str:

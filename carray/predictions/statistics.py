@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ CONFIDENCE = 0.95
 Z_SCORE = 1.959964  # of that confidence, two-sided
 ROUNDING = 1e-12
 NOT_BETTER = "not better"
+Verdict = Literal["better", "worse", "within noise"]
 
 Right = npt.NDArray[np.bool_]  # (images,)
 
@@ -82,6 +84,13 @@ def verdict_of(gain: Interval, p: float) -> str:
     if gain.excludes_zero() and p < 1 - CONFIDENCE:
         return "better" if gain.value > 0 else "worse"
     return NOT_BETTER
+
+
+def gain_verdict(gain: Interval, noise: float = 0.0) -> Verdict:
+    """Judge a gain by its interval, and by the `noise` that it must pass as well."""
+    if abs(gain.value) <= noise or not gain.excludes_zero():
+        return "within noise"
+    return "better" if gain.value > 0 else "worse"
 
 
 def compare(single: Float32s, ensemble: Float32s, labels: Labels, seed: int = 0) -> Comparison:
@@ -165,6 +174,12 @@ def interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return Interval(value, float(low), float(high))
+
+
+def mean_interval(values: npt.ArrayLike) -> Interval:
+    """Return the mean of a value of each image, with its interval by bootstrap."""
+    values_N1 = np.asarray(values, np.float64)[:, None]
+    return interval(float(values_N1.mean()), bootstrap_means(values_N1)[:, 0])
 
 
 def accuracy_interval(right: npt.ArrayLike) -> Interval:

@@ -6,21 +6,18 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from carray.errors import RecordError
-from carray.files import write_text
+from carray.json_file import JsonFile
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
 
 
-class AccessRecord(BaseModel):
+class AccessRecord(JsonFile):
     """Which model looked at a test split, and when; looking again adds a time to its record."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    broken: ClassVar[str] = "the opening {path} can't be read: {why}"
     model: str
     study: str
     manifest_hash: str
@@ -51,7 +48,7 @@ def record_access(
     """
     what = fingerprint(trials, combination)
     file = runs.openings / f"{manifest_hash[:12] or 'unknown'}-{what}.json"
-    before = _read(file).times if file.exists() else ()
+    before = AccessRecord.read(file).times if file.exists() else ()
     record = AccessRecord(
         model=model,
         study=study,
@@ -59,7 +56,7 @@ def record_access(
         fingerprint=what,
         times=(*before, time.time()),
     )
-    write_text(file, record.model_dump_json(indent=1) + "\n")
+    record.write(file)
     runs.keep(file)
     return len(accesses(runs, manifest_hash))
 
@@ -97,16 +94,9 @@ def fingerprint(trials: Sequence[str], combination: Combination) -> str:
 
 def accesses(runs: RunsFolder, manifest_hash: str) -> list[AccessRecord]:
     """Return the records of one data set's test split, oldest first."""
-    records = map(_read, sorted(runs.openings.glob("*.json")))
+    records = map(AccessRecord.read, sorted(runs.openings.glob("*.json")))
     found = [record for record in records if record.manifest_hash == manifest_hash]
     return sorted(found, key=lambda record: record.times[0])
-
-
-def _read(file: Path) -> AccessRecord:
-    try:
-        return AccessRecord.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise RecordError(f"the opening {file} can't be read: {error}") from None
 
 
 def access_text(models: int) -> str:

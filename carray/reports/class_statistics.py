@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import wrap
 
 from carray.data.summary import ClassStatistics
 
@@ -26,11 +27,6 @@ def statistics_lines(found: ClassStatistics) -> list[str]:
         lines.append(f"  {low if low == high else f'{low}-{high}':>11}  {count:>4}  {bar}".rstrip())
     if found.is_imbalanced:
         ratio = "no training image" if math.isinf(found.ratio) else f"{found.ratio:.1f} : 1"
-        lines += [f"the classes are imbalanced in training ({ratio}):", *_wrapped(CURE)]
+        lines.append(f"the classes are imbalanced in training ({ratio}):")
+        lines += wrap(CURE, 96, initial_indent="  ", subsequent_indent="  ")
     return lines
-
-
-def _wrapped(text: str) -> list[str]:
-    from textwrap import wrap
-
-    return wrap(text, 96, initial_indent="  ", subsequent_indent="  ")

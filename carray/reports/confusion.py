@@ -15,7 +15,8 @@ import numpy.typing as npt
 from carray.data.label_parts import AUTO, LabelParts, read_label_parts
 from carray.drawing import font_file, matplotlib, save_png
 from carray.errors import ConfigError, RecordError
-from carray.inference.held_predictions import find_held_model, package_of
+from carray.inference.held_predictions import find_held_model
+from carray.inference.inputs import package_of
 from carray.predictions.logits import read_logits
 from carray.records import StudyFolder, TrialFolder
 from carray.reports.pictures.panels import GRID, INK, MUTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from carray import metrics
@@ -63,8 +64,6 @@ def predict_hint(package: Path) -> str:
 
 def wrapped(line: str) -> list[str]:
     """Cut a sentence into lines of at most 100 columns; commands and paths are left alone."""
-    import textwrap
-
     if len(line) <= WIDTH or " " not in line or line.startswith("  carray "):
         return [line]
     return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False)

@@ -69,7 +69,7 @@ def evaluation_lines(found: Evaluation, all_classes: bool = False) -> list[str]:
     ]
     if found.levels:
         lines += ["", *level_lines(found.levels, found.wrong_otherwise)]
-    lines += ["", *calibration_lines(found.calibration, found.scores.top1)]
+    lines += ["", _calibration_text(found.calibration, found.scores.top1)]
     if found.models_that_opened_test:
         lines.append(access_text(found.models_that_opened_test))
     lines += [f"note: {note}" for note in found.notes]
@@ -100,17 +100,17 @@ def _share(share: Interval, images: int) -> str:
     return f"{round(share.value * images)} of {images}"
 
 
-def calibration_lines(found: Calibration, top1: Interval) -> list[str]:
+def _calibration_text(found: Calibration, top1: Interval) -> str:
     """Say how far confidences can be believed."""
     gap = found.confidence - top1.value
     word = "about right" if abs(gap) < CONFIDENT else "overconfident" if gap > 0 else "too modest"
     verdict = (
         "more than chance explains" if found.error > found.by_chance else "which chance explains"
     )
-    return [
+    return (
         f"calibration: mean confidence {found.confidence:.3f} ({word}), expected calibration error "
         f"{found.error:.4f}, {verdict} (up to {found.by_chance:.4f})"
-    ]
+    )
 
 
 def reliability_picture(found: Evaluation, file: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from carray.analysis.experiments import Experiment, Experiments
 from carray.errors import ConfigError
 from carray.progress import seconds_text
-from carray.reports.table import interval_text, table
+from carray.reports.table import interval_text, table, value_text
 
 WIDTH = 100
 TRIALS = (
@@ -60,12 +60,9 @@ def _told(row: Experiment) -> str:
 
 def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Return `optimizer.lr 0.001 -> 0.0003, ...`."""
-    words = (f"{name} {_text(then)} -> {_text(now)}" for name, (then, now) in changes.items())
+    values = ((name, *map(value_text, both)) for name, both in changes.items())
+    words = (f"{name} {then} -> {now}" for name, then, now in values)
     return ", ".join(words) or "nothing"
-
-
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def experiment_rows(found: Experiments) -> list[list[object]]:

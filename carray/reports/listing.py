@@ -20,8 +20,9 @@ from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
-from carray.reports.table import table
+from carray.reports.table import table, value_text
 from carray.runs_folder import RunsFolder
+from carray.tracking.tracker import drawn_params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +199,7 @@ def leaderboard(folder: StudyFolder) -> pd.DataFrame:
 
     records = {record.number: record for record in folder.records()}
     rows = [row for row in study_table(folder) if row.fold is None]
-    cells = [{**_scores(row), **drawn(records[row.number])} for row in rows]
+    cells = [{**_scores(row), **drawn_params(records[row.number])} for row in rows]
     return pd.DataFrame(cells, columns=list(dict.fromkeys(name for row in cells for name in row)))
 
 
@@ -207,17 +208,6 @@ def _scores(row: Any) -> dict[str, Any]:
     shown = ("trial", "kind", "state", "backbone")
     epochs = {"epochs": row.epochs, "best_epoch": row.best_epoch, "seconds": row.seconds}
     return {**{name: getattr(row, name) for name in shown}, **scores, **epochs}
-
-
-def drawn(record: TrialRecord) -> dict[str, Any]:
-    """Return what was drawn for a trial, by dotted names; a block's names lose its alias."""
-    alias = f"{record.params.get('backbone_block')}."
-    skipped = ("backbone", "backbone_block")
-    return {
-        name.removeprefix(alias): value
-        for name, value in record.params.items()
-        if name not in skipped
-    }
 
 
 def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
@@ -243,19 +233,15 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
     )
     lines = [scored[0]]
     for line, row in zip(scored[1:], rows, strict=True):
-        lines += [line, *_drawn_lines(drawn(records[row.number]))]
+        lines += [line, *_drawn_lines(drawn_params(records[row.number]))]
     for text in leaders_lines(leaders) if leaders else ():
         lines += ["", *wrap(text, WIDTH)]
     return lines
 
 
 def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:
-    words = [f"{name}={_text(value)}" for name, value in values.items()]
+    words = [f"{name}={value_text(value)}" for name, value in values.items()]
     yield from wrap("  ".join(words), WIDTH, initial_indent="      ", subsequent_indent="      ")
-
-
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def html(frame: pd.DataFrame, head: Sequence[str]) -> str:

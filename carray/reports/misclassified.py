@@ -20,10 +20,10 @@ from carray.analysis.misclassified import (
 )
 from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.manifest import Manifest
-from carray.drawing import Fonts, fitted, save_png
-from carray.errors import ConfigError, DataError
+from carray.drawing import EMPTY, INK, MUTED, PAPER, Fonts, fitted, save_png
+from carray.errors import ConfigError
 from carray.files import write_csv
-from carray.inference.inputs import find_package
+from carray.inference.held_predictions import predictions_on
 from carray.predictions.test_access import access_text
 from carray.progress import silent
 from carray.reports.levels import level_lines
@@ -38,7 +38,6 @@ BLOCKS_A_ROW = 2
 SHOWN_PAIRS = 8
 PAIRS = ("true class:<40.38", "taken for:<40.38", "images:>8", "of:>8")
 WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
-INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
 
 
 def draw_sheet(found: ErrorAnalysis, manifest: Manifest, shown: int) -> Image.Image:
@@ -176,24 +175,9 @@ def write_misclassified(
     """
     if shown < 1:
         raise ConfigError(f"--count {shown} must be at least 1")
-    from carray.inference.dataset_predictions import (
-        check_classes,
-        predict_rows,
-        record_model_access,
-    )
-    from carray.inference.predictor import load_model
-
-    where = RunsFolder.at(runs)
-    manifest, package = Manifest.load(Path(data)), find_package(where, model)
-    rows = manifest.rows(split)
-    if len(rows) == 0:
-        raise DataError(f"{data} has no {split} images: name another with --split")
-    loaded = load_model(package)
-    check_classes(loaded.classes, manifest.classes, f"the model {model}", str(data))
-    log_p = predict_rows(loaded, manifest, rows, progress)
-    opened = record_model_access(where, loaded.card, manifest) if split == "test" else 0
+    manifest, said = predictions_on(RunsFolder.at(runs), model, Path(data), split, progress)
     parts = read_label_parts(manifest.classes, label_parts)
-    found = find_misclassified(loaded.card.name, manifest, split, log_p, opened, parts)
+    found = find_misclassified(manifest, said, parts)
     return _write(found, manifest, Path(out), shown)
 
 

@@ -34,6 +34,11 @@ def interval_text(found: Interval, spec: str = ".4f", bounds: str | None = None)
     return f"{found.value:{spec}} [{low}, {high}]"
 
 
+def value_text(value: object) -> str:
+    """Return a value of a configuration as a table has room for it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def cells_of(text: str) -> int:
     """Return how many columns of a terminal `text` takes; a Korean letter takes two."""
     from rich.cells import cell_len

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from carray.errors import RecordError
-from carray.files import folder_bytes, remove_folder
+from carray.files import folder_bytes, remove
 from carray.records import StudyFolder, StudyRecord, TrialFolder
 from carray.runs_folder import RunsFolder
 from carray.typing import GIB
@@ -64,7 +64,7 @@ class DiskBudget:
         for _, folder in ranked:
             if over > 0 and folder.path in self._checkpoints:
                 over -= self._checkpoints.pop(folder.path)
-                remove_folder(folder.checkpoint)
+                remove(folder.checkpoint)
         for rank, folder in ranked:
             if over <= 0 or rank < self._keep_best:
                 break

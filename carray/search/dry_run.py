@@ -86,7 +86,7 @@ class DryRun:
             "nothing was run: the same command without --dry-run does",
         ]
 
-    def as_json(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """Return it for machines."""
         trials = [{"number": each.number, "params": each.params} for each in self.trials]
         return {

@@ -88,7 +88,7 @@ class BenchmarkResult:
     """Full trainings of the baseline; every other method had half."""
     lanes: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
         rows = [{"name": s.method.name, **asdict(s)} for s in self.scores]
         proposal = {"name": self.proposal.method.name, **asdict(self.proposal)}

@@ -32,7 +32,7 @@ class Mirror:
     def listing(self, below: str) -> dict[str, FileStamp]:
         """Return the files that the URL has below a folder, seen not long ago."""
         fresh = time.monotonic() - FRESH_SECONDS
-        for folder, (at, files) in self._seen.items():
+        for folder, (at, files) in list(self._seen.items()):
             if at > fresh and f"{below}/".startswith(f"{folder}/"):
                 return {name: files[name] for name in files if name.startswith(f"{below}/")}
         files = self.remote.files(below)
@@ -67,7 +67,7 @@ class Mirror:
     def has(self, file: Path) -> bool:
         """Say whether the URL was last seen to have the local path `file`."""
         name = self.name_of(file)
-        return any(name in files for _, files in self._seen.values())
+        return any(name in files for _, files in list(self._seen.values()))
 
     def fetch(self, file: Path) -> bool:
         """Fetch what belongs at the local path `file`; say whether the URL has it."""

@@ -147,6 +147,7 @@ class RemoteFolder:
 
     def fetch(self, name: str, into: Path, advance: Advance = lambda count: None) -> None:
         """Copy a file to `into`, which gets its time too; raises FileNotFoundError without one."""
+        stamp = self.stamp(name)  # of this version, or an older one: then it is fetched again
         with self._translated(), self._place[0].open_input_file(self._path(name)) as source:
             size = source.size()
 
@@ -162,7 +163,7 @@ class RemoteFolder:
                         list(pool.map(copy, range(0, size, CHUNK_BYTES)))
                 finally:
                     os.close(descriptor)
-        if stamp := self.stamp(name):
+        if stamp:
             os.utime(into, (stamp.changed_at, stamp.changed_at))
 
     def fetch_folder(self, name: str, into: Path) -> bool:
@@ -180,10 +181,6 @@ class RemoteFolder:
         except (FileNotFoundError, tarfile.TarError):
             return False
         return True
-
-    def _opened(self, name: str) -> Any:
-        """Open a file that is read in small pieces, one after the other."""
-        return self._place[0].open_input_stream(self._path(name), buffer_size=CHUNK_BYTES)
 
     def remove(self, name: str) -> None:
         """Remove a file, there or not."""

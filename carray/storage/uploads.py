@@ -30,6 +30,7 @@ class Uploads:
         self._busy = ""  # the task that is being carried out
         self._wake = threading.Condition()
         self._closing = False
+        self._dropped = False
         self._failures = 0
         self._worked_at = time.monotonic()  # when a task last succeeded
         self._thread = threading.Thread(target=self._work, name=f"uploads-{name}", daemon=True)
@@ -37,6 +38,8 @@ class Uploads:
     def put(self, name: str, task: Callable[[], None]) -> None:
         """Have `task` carried out after all that waits; one of that name keeps its place."""
         with self._wake:
+            if self._dropped:
+                return
             self._tasks[name] = task
             if not self._thread.is_alive() and not self._closing:
                 self._thread.start()
@@ -51,7 +54,7 @@ class Uploads:
         """Carry out nothing more; say why."""
         with self._wake:
             self._tasks.clear()
-            self._closing = True
+            self._closing = self._dropped = True
             self._wake.notify_all()
         if why:
             self._say(why)
@@ -79,9 +82,11 @@ class Uploads:
                 task = self._tasks.pop(self._busy)
             error = _failure(task)
             with self._wake:
+                self._busy, name = "", self._busy
+                if self._dropped:
+                    return
                 if error:  # first again: the order is part of the promise
-                    self._tasks = {self._busy: task, **self._tasks}
-                self._busy = ""
+                    self._tasks = {name: task, **self._tasks}
             self._note(error)
             if error:
                 self._pause()

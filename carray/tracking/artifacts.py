@@ -7,13 +7,7 @@ from pathlib import Path
 
 from carray.errors import TrackingError
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import (
-    is_default,
-    quiet,
-    store_of,
-    tracking_uri,
-    translate_mlflow_errors,
-)
+from carray.tracking.mlflow_client import is_default, store_of
 
 FOLDER = "pictures"  # among the run's artifacts
 STUDY_ITSELF = ""  # whose pictures are of all trials together
@@ -33,7 +27,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
     """
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
-    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client:
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""

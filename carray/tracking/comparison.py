@@ -8,7 +8,7 @@ from typing import Any
 
 from carray.records import StudyFolder, StudyRecord, TrialRecord
 from carray.tracking.study_run import mlflow_key
-from carray.tracking.tracker import run_of, shown_params
+from carray.tracking.tracker import drawn_params, run_of
 
 KEY = "carray"  # of the view, in the page's address
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
@@ -65,8 +65,7 @@ def _chart(kind: str, **fields: Any) -> dict[str, Any]:
 
 def drawn_names(records: Sequence[TrialRecord]) -> list[str]:
     """Return the names of what was drawn for any trial, the backbone first."""
-    names = dict.fromkeys(name for record in records for name in shown_params(record.params))
-    return ["backbone", *(name for name in names if name not in ("backbone", "backbone_block"))]
+    return ["backbone", *dict.fromkeys(name for record in records for name in drawn_params(record))]
 
 
 def varied(names: Sequence[str], records: Sequence[TrialRecord]) -> list[str]:

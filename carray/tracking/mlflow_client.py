@@ -41,6 +41,11 @@ def is_default(runs: RunsFolder) -> bool:
     return tracking_uri(runs) == f"sqlite:///{runs.tracking_file}"
 
 
+def artifacts_of(runs: RunsFolder) -> Path | None:
+    """Return where a new experiment's artifacts go; None lets the store choose."""
+    return runs.tracking_artifacts if is_default(runs) else None
+
+
 def check_server(runs: RunsFolder) -> None:
     """Make sure that the tracking store answers, within seconds; makes its schema once.
 
@@ -53,10 +58,14 @@ def check_server(runs: RunsFolder) -> None:
 
 @contextmanager
 def store_of(runs: RunsFolder) -> Iterator[Any]:
-    """Yield an `MlflowClient` as `client_of` does; its connections are closed in the end."""
+    """Yield an `MlflowClient` as `client_of` does; its connections are closed in the end.
+
+    What it raises becomes a TrackingError of one sentence.
+    """
     client = client_of(runs)
     try:
-        yield client
+        with translate_mlflow_errors(tracking_uri(runs)), quiet():
+            yield client
     finally:
         close_store(tracking_uri(runs))
 

@@ -241,7 +241,7 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Metric, Param, RunTag
 
         record, study = news.record, self._study_run()
-        shown = run_of(record, news.folder)
+        shown = run_of(record)
         sent = files_mark(news.folder) if news.folder else ""
         trial = study.trial_run(record, shown)
         if trial.ended and sent and trial.tags.get(FILES_SENT) == sent:

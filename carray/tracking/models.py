@@ -18,14 +18,7 @@ from typing import Any
 from carray.errors import TrackingError
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import (
-    environment,
-    is_default,
-    quiet,
-    store_of,
-    tracking_uri,
-    translate_mlflow_errors,
-)
+from carray.tracking.mlflow_client import artifacts_of, environment, store_of, tracking_uri
 from carray.tracking.study_run import StudyRun, mlflow_key
 from carray.tracking.tracker import param_text
 
@@ -52,9 +45,8 @@ def log_package(
     Raises:
         TrackingError: the store doesn't answer or refuses.
     """
-    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
-        artifacts = runs.tracking_artifacts if is_default(runs) else None
-        run = StudyRun.find_or_make(client, study, artifacts)
+    with store_of(runs) as client:
+        run = StudyRun.find_or_make(client, study, artifacts_of(runs))
         run.write(study, ())
         tags = {"carray.study": study.name, "carray.kind": "model", PARENT: run.run_id}
         with (

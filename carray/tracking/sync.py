@@ -15,13 +15,11 @@ from carray.progress import progress
 from carray.records import StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
+    artifacts_of,
     client_of,
     close_store,
-    is_default,
-    quiet,
     store_of,
     tracking_uri,
-    translate_mlflow_errors,
 )
 from carray.tracking.mlflow_tracker import MlflowTracker
 from carray.tracking.study_run import find_study_run, runs_of_trials
@@ -43,9 +41,7 @@ def open_tracker(
     Raises:
         TrackingError: the store doesn't answer within seconds.
     """
-    client = client_of(runs)
-    artifacts = runs.tracking_artifacts if is_default(runs) else None
-    return MlflowTracker(client, tracking_uri(runs), artifacts, on_trouble)
+    return MlflowTracker(client_of(runs), tracking_uri(runs), artifacts_of(runs), on_trouble)
 
 
 def study_files(folder: StudyFolder) -> tuple[Path, ...]:
@@ -94,7 +90,7 @@ def download_study(runs: RunsFolder, name: str) -> StudyFolder:
         TrackingError: the store doesn't answer, or has no such study.
     """
     folder = runs.study(name)
-    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client:
         parent = find_study_run(client, name)
         _fetch(client, parent.info.run_id, folder.path, STUDY_FILES)
         trials = runs_of_trials(client, parent.info.experiment_id, parent.info.run_id)

@@ -45,23 +45,21 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class TrialRun:
-    """What one trial shows: what was drawn, its tags, its curves by epoch, its best values."""
+    """What one trial shows beside its curves and files: its name, its tags, what was drawn."""
 
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    curves: tuple[Mapping[str, float], ...]
-    files: tuple[str, ...] = ()
 
 
-def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
+def run_of(record: TrialRecord) -> TrialRun:
     """Return what `record` shows.
 
     The whole configuration is params, so that a trial and its refit differ in them; the tag
-    `carray.drawn` names those that were drawn. Each curve row also holds `best/*`, the best epoch's
-    values so far, because a run table shows the last value of a curve.
+    `carray.drawn` names those that were drawn.
     """
-    drawn = shown_params(record.params)
+    drawn = {name: param_text(value) for name, value in dotted(record.params).items()}
+    whole = {name: param_text(value) for name, value in flatten(record.config).items()}
     tags = {
         "carray.study": record.study,
         "carray.trial": f"{record.number:04d}",
@@ -74,13 +72,10 @@ def run_of(record: TrialRecord, folder: TrialFolder | None = None) -> TrialRun:
         "carray.refit_of": "" if record.refit_of is None else f"{record.refit_of:04d}",
         "carray.drawn": ", ".join(drawn),
     }
-    files = (folder.record_file, folder.logits_file) if folder else ()
     return TrialRun(
         name=run_name(record),
         tags={name: value for name, value in tags.items() if value},
-        params={**shown_params(flatten(record.config)), **drawn},
-        curves=tuple(curve_row(record, epoch) for epoch in range(1, len(record.epochs) + 1)),
-        files=tuple(file.name for file in files if file.exists()),
+        params={**whole, **drawn},
     )
 
 
@@ -92,13 +87,19 @@ def run_name(record: TrialRecord) -> str:
     return name if record.config.fold is None else f"{name}, fold {record.config.fold}"
 
 
-def shown_params(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return what was drawn, as text; a block's own names lose its alias.
+def dotted(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was drawn for a trial; a block's own names lose its alias.
 
     `vit.optimizer.lr` and `resnet.optimizer.lr` are one axis when runs are compared.
     """
     alias = f"{params.get('backbone_block')}."
-    return {name.removeprefix(alias): param_text(value) for name, value in params.items()}
+    return {name.removeprefix(alias): value for name, value in params.items()}
+
+
+def drawn_params(record: TrialRecord) -> dict[str, Any]:
+    """Return what was drawn for a trial beside its backbone, by dotted names."""
+    found = dotted(record.params)
+    return {n: v for n, v in found.items() if n not in ("backbone", "backbone_block")}
 
 
 def param_text(value: Any) -> str:
@@ -107,9 +108,10 @@ def param_text(value: Any) -> str:
 
 
 def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
-    """Return the metrics of 1-based `epoch`, with `best/*` as it stood then.
+    """Return the metrics of 1-based `epoch`, with `best/*`, the best epoch's values until then.
 
-    That of the metric that chooses epochs comes first, since MLflow's comparison begins with it.
+    A run table shows the last value of a curve, so it shows the best so. That of the metric that
+    chooses epochs comes first, since MLflow's comparison begins with it.
     """
     rows, chosen_by = record.epochs[:epoch], record.config.best_metric
     best = metrics.best_epoch(rows, chosen_by)

@@ -12,7 +12,7 @@ from carray.errors import TrackingError
 from carray.masking import masked
 from carray.runs_folder import RunsFolder
 from carray.tracking.comparison import write_comparison
-from carray.tracking.mlflow_client import is_default, quiet, store_of, tracking_uri
+from carray.tracking.mlflow_client import is_default, store_of, tracking_uri
 
 HOST = "127.0.0.1"
 MOST_PORT = 65535
@@ -63,7 +63,7 @@ def _page(runs: RunsFolder) -> str:
     """Return the page of the newest study's trials; "" where there is none to show."""
     try:
         study = runs.find_study()
-        with store_of(runs) as client, quiet():
+        with store_of(runs) as client:
             found = client.get_experiment_by_name(study.record().name)
             return write_comparison(client, found.experiment_id, study) if found else ""
     except Exception:  # no study, or a store that the server itself will tell of

@@ -9,13 +9,7 @@ from typing import Any
 from carray.records import StudyFolder
 from carray.remote_studies import fetched_weights
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import (
-    is_default,
-    quiet,
-    store_of,
-    tracking_uri,
-    translate_mlflow_errors,
-)
+from carray.tracking.mlflow_client import is_default, store_of
 from carray.tracking.study_run import find_study_run, runs_of_trials
 
 AT_ONCE = 4  # uploads
@@ -31,7 +25,7 @@ def send_weights(runs: RunsFolder, folder: StudyFolder, trials: Collection[int])
     """
     if is_default(runs) or not trials:
         return 0
-    with store_of(runs) as client, translate_mlflow_errors(tracking_uri(runs)), quiet():
+    with store_of(runs) as client:
         parent = find_study_run(client, folder.path.name)
         there = runs_of_trials(client, parent.info.experiment_id, parent.info.run_id)
         wanted = [number for number in trials if number in there]

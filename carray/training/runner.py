@@ -20,7 +20,7 @@ import torch
 from carray import metrics
 from carray.config import Compute, Hardware, InputSpec, TrialConfig
 from carray.errors import RecordError, TrialFailed, TrialInfeasible
-from carray.files import remove_folder, remove_leftovers
+from carray.files import remove, remove_leftovers
 from carray.metrics import EpochRow
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
@@ -186,7 +186,7 @@ class TrialRunner:
                 folder.write_logits(logits)
                 remove_leftovers(folder.weights_file)
                 if not order.keeps_checkpoint:
-                    remove_folder(folder.checkpoint)
+                    remove(folder.checkpoint)
             self._ranks.barrier()
 
     def release(self) -> None:

@@ -11,14 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from carray.analysis.ablation import Ablation, ablation_points, run_ablation
-from carray.analysis.ablation_step import (
-    BETTER,
-    NOISE,
-    WORSE,
-    SeedRuns,
-    compare_steps,
-    seed_noise_bound,
-)
+from carray.analysis.ablation_step import SeedRuns, compare_steps, seed_noise_bound
 from carray.cli.app import app
 from carray.config import TrialConfig
 from carray.data.preparation.prepare import prepare
@@ -70,7 +63,7 @@ def test_noise_is_students_t_over_the_anchors_seeds() -> None:
 
 @pytest.mark.parametrize(
     ("level", "verdict", "stays"),
-    [(0.5, BETTER, True), (1.5, WORSE, False), (0.98, NOISE, False)],
+    [(0.5, "better", True), (1.5, "worse", False), (0.98, "within noise", False)],
 )
 def test_a_step_counts_only_beyond_the_noise(level: float, verdict: str, stays: bool) -> None:
     anchor = standing(1.0)
@@ -82,8 +75,8 @@ def test_a_step_counts_only_beyond_the_noise(level: float, verdict: str, stays: 
 def test_noisy_seeds_hide_what_quiet_ones_show() -> None:
     quiet, noisy = standing(1.0, spread=0.01), standing(1.0, spread=0.5)
     tried = standing(0.7, seeds=1)
-    assert compare_steps("x", quiet, tried, quiet, "better").verdict == BETTER
-    assert compare_steps("x", noisy, tried, noisy, "better").verdict == NOISE
+    assert compare_steps("x", quiet, tried, quiet, "better").verdict == "better"
+    assert compare_steps("x", noisy, tried, noisy, "better").verdict == "within noise"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +119,7 @@ def test_every_step_is_a_trial_and_changes_one_factor_of_what_stands(
 def test_the_table_fits_and_says_what_noise_is(found: Ablation) -> None:
     lines = ablation_lines(found)
     assert max(map(len, lines)) <= 100
-    assert all(step.verdict in (BETTER, WORSE, NOISE) for step in found.steps[1:])
+    assert all(step.verdict in ("better", "worse", "within noise") for step in found.steps[1:])
     json.dumps(found.as_dict())
 
 

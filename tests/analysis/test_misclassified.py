@@ -15,6 +15,7 @@ from carray.analysis.misclassified import find_misclassified
 from carray.cli.app import app
 from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import check_classes
+from carray.inference.held_predictions import HeldPredictions
 from carray.predictions.logits import log_softmax
 from carray.predictions.test_access import accesses
 from carray.reports.misclassified import (
@@ -109,7 +110,9 @@ def test_a_trial_and_its_package_are_one_opening(trained: Trained, tmp_path: Pat
 def test_a_model_without_mistakes_leaves_a_table_and_no_sheet(trained: Trained) -> None:
     manifest = trained.manifest
     labels = manifest.labels[manifest.rows("val")]
-    found = find_misclassified("good", manifest, "val", log_softmax(9 * np.eye(9)[labels]), 0)
+    log_p = log_softmax(9 * np.eye(9)[labels])
+    said = HeldPredictions("good", "val", manifest.classes, log_p, labels)
+    found = find_misclassified(manifest, said)
     assert found.mistakes == found.pairs == ()
     assert "0 wrong" in misclassified_lines(found)[0]
 

@@ -21,7 +21,7 @@ import numpy as np
 from carray import metrics
 from carray.config import TrialConfig
 from carray.errors import RecordError
-from carray.files import remove_folder, write_text
+from carray.files import remove, write_text
 from carray.lanes.depot import Depot, StudyPlaces
 from carray.lanes.lane import Lanes, LaneShape
 from carray.lanes.lane_rank import LaneRank, Runner
@@ -197,7 +197,7 @@ class FakeRunner:
             study = self._study or StudyFolder(folder.path.parents[1])
             folder.write_logits(_logits(study, order.config))
             if not order.keeps_checkpoint:
-                remove_folder(folder.checkpoint)
+                remove(folder.checkpoint)
 
     def _keep(self, order: EpochOrder) -> None:
         """Leave a checkpoint; of a trial that takes one over, its weights too."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from carray.lanes.mailbox import Mailbox
+from carray.lanes.mailbox_client import MailboxClient
 from carray.lanes.messages import Answer, LaneOrder
 
+NEEDED = ("retired", "lives", "fail", "close")  # raise where the mailbox is over
+LISTS = ("nodes", "release_lost", "drain", "unfit_nodes")
 
-class LocalMailbox:
+
+class LocalMailbox(MailboxClient):
     """The real `Mailbox` on an event loop in a thread; see `MailboxClient`."""
 
     def __init__(self, num_lanes: int) -> None:
@@ -32,20 +36,14 @@ class LocalMailbox:
         """Put an order in; as with Ray, whoever waits for its answer may ask for more then."""
         told: Future[Answer] = Future()
         asked = self._begin(self._box.call(order))
-        asked.add_done_callback(lambda asked: self._tell(asked, told))
+        asked.add_done_callback(lambda asked: self._settle(asked, told))
         return told
 
-    def _tell(self, asked: Future[Answer], told: Future[Answer]) -> None:
+    def _settle(self, asked: Future[Answer], told: Future[Answer]) -> None:
         if asked.cancelled():
             self._answers.submit(told.set_exception, MailboxOver("the mailbox has ended"))
         else:
             self._answers.submit(told.set_result, asked.result())
-
-    def call(self, order: LaneOrder) -> Answer:
-        return self.send(order).result()
-
-    def leave(self, trial: str) -> None:
-        self._ask(self._box.leave(trial), None)
 
     def take(self, lane: int, incarnation: str, after: int) -> tuple[int, LaneOrder]:
         home = after + 1, LaneOrder("exit")
@@ -55,64 +53,10 @@ class LocalMailbox:
                 return home
             return await self._box.take(lane, incarnation, after)
 
-        return self._ask(take(), home)
-
-    def answer(self, lane: int, sequence: int, answer: Answer) -> None:
-        self._ask(self._box.answer(lane, sequence, answer), None)
-
-    def add_lanes(self, count: int) -> None:
-        self._ask(self._box.add_lanes(count), None)
-
-    def place_on(self, nodes: Collection[str]) -> None:
-        self._ask(self._box.place_on(nodes), None)
-
-    def nodes(self) -> list[str]:
-        return list(self._ask(self._box.nodes(), []))
-
-    def arrive(self, lane: int, incarnation: str, node: str) -> None:
-        self._ask(self._box.arrive(lane, incarnation, node), None)
-
-    def release_lost(self, nodes: Collection[str]) -> list[int]:
-        return list(self._ask(self._box.release_lost(nodes), []))
-
-    def note(self, lane: int, reason: str) -> None:
-        self._ask(self._box.note(lane, reason), None)
-
-    def retire(self, lane: int, why: str) -> None:
-        self._ask(self._box.retire(lane, why), None)
-
-    def retired(self) -> list[str]:
-        return self._begin(self._box.retired()).result()
-
-    def reassign(self, lane: int, sequence: int, why: str) -> bool:
-        return self._ask(self._box.reassign(lane, sequence, why), False)
-
-    def hand_over(self, lane: int, sequence: int, why: str) -> bool:
-        return self._ask(self._box.hand_over(lane, sequence, why), False)
-
-    def depart(self, lane: int, why: str) -> None:
-        self._ask(self._box.depart(lane, why), None)
-
-    def drain(self, nodes: Collection[str], why: str) -> list[int]:
-        return list(self._ask(self._box.drain(nodes, why), []))
-
-    def unfit_nodes(self) -> list[tuple[list[str], str]]:
-        return list(self._ask(self._box.unfit_nodes(), []))
-
-    def departure_reason(self, lane: int) -> str:
-        return self._ask(self._box.departure_reason(lane), "")
-
-    def wait_needed(self, lane: int) -> bool:
-        return self._ask(self._box.wait_needed(lane), False)
-
-    def lives(self) -> list[int]:
-        return self._begin(self._box.lives()).result()
-
-    def fail(self, reason: str) -> None:
-        self._begin(self._box.fail(reason)).result()
-
-    def close(self) -> None:
-        self._begin(self._box.close()).result()
+        try:
+            return self._begin(take()).result()
+        except (CancelledError, MailboxOver):
+            return home
 
     def end(self) -> None:
         """Cut off whoever still waits for something, as an actor's end does."""
@@ -136,11 +80,16 @@ class LocalMailbox:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def _ask(self, question: Coroutine[Any, Any, Any], where_over: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        question = getattr(self._box, method)(*arguments)
+        if method in NEEDED:
+            return self._begin(question).result()
         try:
             return self._begin(question).result()
         except (CancelledError, MailboxOver):
-            return where_over
+            return () if method in LISTS else ""
+
+    _tell = _ask
 
     def _begin(self, question: Coroutine[Any, Any, Any]) -> Future[Any]:
         with self._lock:

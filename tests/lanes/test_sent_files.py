@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from carray.lanes.lane_rank import answer_to, node_fault
 from carray.lanes.messages import LaneOrder
 from carray.lanes.sent_files import NodeFolders, SendingRunner
 from carray.records import TrialFolder
+from carray.storage.remote import FileStamp
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.ranks import SoloRanks
 from tests.lanes.fakes import LocalDepot
@@ -243,3 +244,29 @@ def test_folders_of_sessions_long_gone_are_removed(
     runner, _ = apart(places, tmp_path)
     runner.run_epoch(order_of(places, 1))
     assert sorted(each.name for each in (tmp_path / "lanes").iterdir()) == ["busy", "not-here"]
+
+
+def test_a_folder_that_another_lane_removes_just_then_ends_no_trial(
+    places: StudyPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "cache" / "lanes" / "old"
+    old.mkdir(parents=True)
+    (old / "used").touch()
+    folders = NodeFolders(replace(places, nonce="unseen"), LocalDepot(places), tmp_path / "cache")
+
+    def removed_meanwhile() -> float:
+        shutil.rmtree(old.parent, ignore_errors=True)
+        return 0.0
+
+    monkeypatch.setattr(sent_files.time, "time", removed_meanwhile)
+    folders._use()
+    assert not old.exists()
+
+
+def test_what_is_in_place_is_acknowledged_again(places: StudyPlaces) -> None:
+    depot, stamps = Depot(places), {"best.safetensors": FileStamp(3, 1000.0)}
+    depot.write("transfer", "best.safetensors", 0, b"abc")
+    for _ in range(2):  # the depot died before it could answer, and is asked once more
+        depot.place("transfer", "study/trials/0003/best.safetensors", stamps)
+    with pytest.raises(ClusterError, match="aren't whole"):
+        depot.place("transfer", "study/trials/0003/logits.npz", {"logits.npz": FileStamp(1, 1.0)})

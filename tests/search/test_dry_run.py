@@ -35,7 +35,7 @@ def test_a_plan_its_first_trials_and_the_time_are_said_and_nothing_is_written(
     assert any("for 4 trials trained whole and" in line for line in lines)
     assert all(len(line) <= 100 for line in lines)
     assert not runs.exists()
-    trials = cast(list[dict[str, object]], run.as_json()["trials"])
+    trials = cast(list[dict[str, object]], run.as_dict()["trials"])
     assert trials[0] == {"number": 0, "params": {"optimizer.lr": 5e-3}}
     assert run.estimate.seconds is not None
     assert run.estimate.seconds > 0

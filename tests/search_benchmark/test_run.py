@@ -106,7 +106,7 @@ def test_the_command_line_replays_studies_in_processes_which_gives_the_same_figu
     assert told["scores"][0]["name"] == "random, no stopping"
     options = {"seeds": 1, "budget": 2, "lanes": 2, "runs": tmp_path}
     alone = run_benchmark(BenchmarkRequest(studies=("a", "b"), **options))
-    assert told == json.loads(json.dumps(alone.as_json()))
+    assert told == json.loads(json.dumps(alone.as_dict()))
 
 
 def test_the_newest_study_is_replayed_where_none_is_named(tmp_path: Path) -> None:

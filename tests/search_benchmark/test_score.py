@@ -120,7 +120,7 @@ def test_the_table_fits_100_columns_and_its_json_has_the_same_figures() -> None:
     result = scored(replays(4.0, noise=0.01))
     lines = benchmark_lines(result)
     assert max(map(len, lines)) <= 100
-    plain = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    plain = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert plain["scores"][2]["name"] == "tpe, median, grace 1"
     assert f"{plain['scores'][2]['regret']['10']:.3f}" in "\n".join(lines)
 

@@ -10,7 +10,8 @@ import pytest
 
 from carray.errors import ConfigError, StorageError
 from carray.storage.cache import folder_of
-from carray.storage.remote import CHUNK_BYTES, RemoteFolder, is_url
+from carray.storage.mirror import Mirror, is_same
+from carray.storage.remote import CHUNK_BYTES, FileStamp, RemoteFolder, is_url
 
 SECRET = "planted/secret+key0123"
 
@@ -118,3 +119,26 @@ def test_a_url_has_one_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     same = ["s3://bucket/team/runs/", "s3://bucket/team/runs/?region=eu-central-1"]
     assert {folder_of(url, "runs") for url in same} == {folder}
     assert folder_of("s3://bucket/team-runs", "runs") != folder
+
+
+def test_a_file_replaced_while_it_is_fetched_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
+    remote, here = RemoteFolder((tmp_path / "there").as_uri()), tmp_path / "study.json"
+    remote.write("study.json", b"before")
+    os.utime(tmp_path / "there" / "study.json", (1000, 1000))
+    remote.fetch("study.json", here, lambda count: remote.write("study.json", b"after!"))
+    assert here.read_bytes() == b"before"
+    now = remote.stamp("study.json")
+    assert now is not None
+    assert not is_same(here, now)
+
+
+def test_a_mirror_is_asked_while_an_upload_has_it_look_again(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, RemoteFolder((tmp_path / "there").as_uri()))
+
+    class Forgotten(dict[str, FileStamp]):
+        def __contains__(self, name: object) -> bool:
+            mirror.forget()  # as an upload's thread does
+            return False
+
+    mirror._seen = {"a": (0.0, Forgotten()), "b": (0.0, Forgotten())}
+    assert not mirror.has(tmp_path / "best.safetensors")

@@ -74,3 +74,24 @@ def test_a_file_that_is_gone_is_no_failure() -> None:
     queue.put("epochs.jsonl", gone)
     assert queue.close() == []
     assert said == []
+
+
+def test_what_is_dropped_while_it_fails_is_not_tried_again() -> None:
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def task() -> None:
+        if begun.is_set():
+            done.append("written over what another machine has")
+            return
+        begun.set()
+        go.wait(10)
+        raise StorageError("the store is away")
+
+    queue = Uploads("test", lambda text: None)
+    queue.put("record.json", task)
+    begun.wait(10)
+    queue.drop("another machine has gone on")
+    queue.put("epochs.jsonl", lambda: done.append("and more of it"))
+    go.set()
+    assert queue.close() == []
+    assert done == []

@@ -25,14 +25,13 @@ from carray.runs_folder import RunsFolder
 from carray.tracking import (
     SubprocessTracker,
     Tracker,
-    TrialRun,
     download_study,
     open_tracker,
     sync_study,
 )
 from carray.tracking.mlflow_client import client_of, quiet
 from carray.tracking.sync import study_files
-from tests.tracking.memory import MemoryTracker
+from tests.tracking.memory import MemoryTracker, ShownRun
 from tests.tracking.stores import with_store
 from tests.tracking.studies import end_trial, make_record, make_study
 
@@ -43,7 +42,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunsFolder:
     return with_store(tmp_path / "runs")
 
 
-def read_mlflow(runs: RunsFolder) -> dict[int, TrialRun]:
+def read_mlflow(runs: RunsFolder) -> dict[int, ShownRun]:
     """Read every trial's run back, as the store shows it."""
     client = client_of(runs)
     with quiet():
@@ -52,13 +51,13 @@ def read_mlflow(runs: RunsFolder) -> dict[int, TrialRun]:
         return {int(run.data.tags["carray.trial"]): read_run(client, run) for run in found}
 
 
-def read_run(client: Any, run: Any) -> TrialRun:
+def read_run(client: Any, run: Any) -> ShownRun:
     curves: dict[int, dict[str, float]] = {}
     for name in run.data.metrics:
         for point in client.get_metric_history(run.info.run_id, name):
             assert name not in curves.setdefault(point.step, {}), "a point was told twice"
             curves[point.step][name] = point.value
-    return TrialRun(
+    return ShownRun(
         run.info.run_name,
         run.data.tags,
         run.data.params,
@@ -89,9 +88,9 @@ class Told:
     runs: RunsFolder
     folder: StudyFolder
     memory: MemoryTracker = field(default_factory=MemoryTracker)
-    trials: dict[int, TrialRun] = field(default_factory=dict)
+    trials: dict[int, ShownRun] = field(default_factory=dict)
 
-    def tell(self) -> dict[int, TrialRun]:
+    def tell(self) -> dict[int, ShownRun]:
         """Tell it all, by a new tracker over the same store; return every trial's run."""
         tracker: Tracker = self.memory
         if self.kind != "memory":

@@ -30,7 +30,7 @@ from carray.data.parallel import map_images
 from carray.data.pixels.decode import Box, UnreadableImage, read_square
 from carray.data.remote_data import cache_gib, cached_stores, fetch_store
 from carray.errors import DataError, DiskError, UnsuitableData
-from carray.files import folder_bytes, locked, write_text
+from carray.files import by_last_use, folder_bytes, locked, write_text
 from carray.progress import silent
 from carray.storage.mirror import mirror_of
 from carray.typing import GIB, Progress
@@ -281,12 +281,13 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
         )
     shutil.rmtree(folder, ignore_errors=True)  # stale or corrupted
     mirror = mirror_of(manifest.folder)
-    others = [path.parent for path in folder.parent.glob("*/store.json")]
+    marks = folder.parent.glob("*/store.json")
     if mirror:
-        others, budget_gib = cached_stores(mirror), cache_gib()
-    others.sort(key=lambda path: (path / "store.json").stat().st_mtime)
+        marks, budget_gib = cached_stores(mirror), cache_gib()
+    others = by_last_use(marks)
     while others and sum(map(folder_bytes, others)) + need > budget_gib * GIB:
-        shutil.rmtree(others.pop(0))
+        with suppress(FileNotFoundError):  # another process makes room, too
+            shutil.rmtree(others.pop(0))
     begun = _aside(folder, manifest).glob("*")
     free = shutil.disk_usage(folder.parent).free + sum(512 * p.stat().st_blocks for p in begun)
     if need + SPARE_BYTES > free:

@@ -11,12 +11,11 @@ from PIL import Image, ImageDraw, ImageOps
 
 from carray.data.manifest import SPLITS, Manifest
 from carray.data.pixels.decode import UnreadableImage, read_whole
-from carray.drawing import Fonts, fitted, save_png
+from carray.drawing import EMPTY, INK, MUTED, PAPER, Fonts, fitted, save_png
 from carray.errors import DataError
 from carray.progress import silent
 from carray.typing import Progress
 
-INK, MUTED, PAPER, EMPTY = "#222222", "#6F6F6F", "#FFFFFF", "#EEEEEE"
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "blend": "#009E73", "test": "#CC79A7"}
 MARGIN, GAP, HEAD, NAME, BAR = 18, 4, 78, 21, 7  # pixels
 ASPECT = 1.4  # cars are wider than high

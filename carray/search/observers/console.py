@@ -23,6 +23,7 @@ from carray.costs import BUDGET_SPENT
 from carray.masking import masked
 from carray.progress import ON_BOARD, is_info_wanted, seconds_text
 from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.tracking.tracker import drawn_params
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -337,14 +338,9 @@ def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
 
 
 def _drawn(record: TrialRecord) -> dict[str, str]:
-    """Return what was drawn, as text, the learning rate first; a block's names lose its alias."""
-    alias = f"{record.params.get('backbone_block')}."
-    found = {
-        name.removeprefix(alias): f"{value:.2g}" if isinstance(value, float) else str(value)
-        for name, value in record.params.items()
-        if name not in ("backbone", "backbone_block")
-    }
-    return {name: found[name] for name in sorted(found, key=lambda name: name != LR)}
+    """Return what was drawn, as text, the learning rate first."""
+    found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
+    return {n: f"{value:.2g}" if isinstance(value, float) else str(value) for n, value in found}
 
 
 def _cells(record: TrialRecord) -> list[str]:

@@ -25,7 +25,14 @@ from torch import Tensor
 from carray.config import AugmentConfig, InputSpec, TrialConfig
 from carray.data.pixels.augmentation import DIALS
 from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
-from carray.files import folder_bytes, locked, reserve_disk_space, write_text, written_aside
+from carray.files import (
+    by_last_use,
+    folder_bytes,
+    locked,
+    reserve_disk_space,
+    write_text,
+    written_aside,
+)
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
 from carray.training.dataset import TrialData
@@ -179,8 +186,8 @@ def _read_done(file: Path, images: int) -> npt.NDArray[np.bool_]:
 
 def _make_room(folder: Path, need: int, budget_gib: float) -> None:
     """Remove the keys used longest ago until `need` bytes more fit the budget."""
-    others = [path.parent for path in folder.parent.glob("*/used") if path.parent != folder]
-    others.sort(key=lambda path: (path / "used").stat().st_mtime)
+    marks = folder.parent.glob("*/used")
+    others = [other for other in by_last_use(marks) if other != folder]
     taken = folder_bytes(folder.parent)
     while others and taken + need > budget_gib * GIB:
         gone = others.pop(0)
