@@ -230,6 +230,17 @@ class FinetuneConfig(Part):
     CutMix only."""
 
 
+class DistillConfig(Part):
+    """A teacher whose answers a trial learns besides the labels."""
+
+    teacher: str = ""
+    """The folder of a model package of the same data; "": labels alone."""
+    weight: float = Field(1.0, ge=0, le=1)
+    """The teacher's share of the loss; the labels have the rest."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Above 1 the classes that the teacher holds for unlikely say more."""
+
+
 class TrialConfig(Part):
     """One configuration, tried once; a pure function of this and the manifest is a trial."""
 
@@ -251,6 +262,7 @@ class TrialConfig(Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    distill: DistillConfig = DistillConfig()
     augment: AugmentConfig = AugmentConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     class_sampling: ClassSampling = "natural"

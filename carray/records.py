@@ -318,6 +318,11 @@ class StudyFolder:
         return self.path / "ensembles"
 
     @property
+    def costs_file(self) -> Path:
+        """What its networks cost on a machine, where that was measured."""
+        return self.path / "costs.json"
+
+    @property
     def labels_file(self) -> Path:
         """Class indices of the images of `HELD_SPLITS`: ensembling needs no image."""
         return self.path / "labels.npz"

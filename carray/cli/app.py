@@ -14,6 +14,7 @@ from carray.cli import (
     analysis,
     data,
     demo,
+    distill,
     doctor,
     ensemble,
     evaluate,
@@ -165,6 +166,7 @@ app.command(rich_help_panel=LOOK)(analysis.errors)
 app.command(rich_help_panel=LOOK)(pictures.explain)
 app.command(cls=_OfStudies, rich_help_panel=MODELS)(ensemble.ensemble)
 app.command(cls=_OfAStudy, rich_help_panel=MODELS)(folds.soup)
+app.command(rich_help_panel=MODELS)(distill.distill)
 app.command(rich_help_panel=MODELS)(ensemble.predict)
 app.command(rich_help_panel=MODELS)(serving.export)
 app.command(rich_help_panel=MODELS)(evaluate.evaluate)

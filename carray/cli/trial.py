@@ -77,7 +77,7 @@ def train(
     from carray.training.train import train as train_single
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
-    lines = _EpochLines(as_json)
+    lines = EpochLines(as_json)
     if folds:
         records = train_folds(
             data,
@@ -201,7 +201,7 @@ def _dotted(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-class _EpochLines:
+class EpochLines:
     """One line an epoch, as it ends, with what is left."""
 
     def __init__(self, quiet: bool) -> None:
@@ -209,7 +209,8 @@ class _EpochLines:
         self._stream = sys.stderr if quiet else sys.stdout
 
     def show(self, record: TrialRecord) -> None:
-        if self.seen == 0:
+        """Print the record's last epoch, after what is trained where it is the first."""
+        if self.seen == 0 or len(record.epochs) == 1:
             print(f"trial {record.name}: {_what(record)}", file=self._stream)
         self.seen += 1
         print(epoch_line(record), file=self._stream, flush=True)
@@ -218,9 +219,10 @@ class _EpochLines:
 def _what(record: TrialRecord) -> str:
     config = record.config
     parameters = (record.parameters or 0) / 1e6
+    taught = f", taught by {Path(config.distill.teacher).name}" * bool(config.distill.teacher)
     return (
         f"{config.backbone} ({parameters:.1f} M parameters, from {record.initialisation}), "
-        f"{config.image_size} px, {config.epochs} epochs"
+        f"{config.image_size} px, {config.epochs} epochs{taught}"
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +28,7 @@ from carray.export.forms import (
 from carray.export.graph import ModelGraph
 from carray.export.int8 import write_int8
 from carray.inference.inputs import find_package
+from carray.inference.measure_network import MB, call_seconds
 from carray.inference.predictor import Model, load_model
 from carray.json_file import JsonResult
 from carray.models.classifier import Classifier
@@ -40,10 +40,8 @@ Kind = Literal["eager", "compiled", "onnx", "int8", "openvino"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BATCHES = (1, 8, 32)
 SECONDS = 3.0
-LEAST_RUNS, MOST_RUNS, WARM_RUNS = 5, 300, 2
 WIDTH, HEIGHT = 640, 480
 CALIBRATION_IMAGES = 8  # noise will do: scales don't change the time
-MB = 10**6
 
 _logger = logging.getLogger(__name__)
 
@@ -197,19 +195,6 @@ def _timed(
     for batch in batches:
         images = np.stack(list(_noise(batch)))
         with quiet():
-            took = _run(lambda images=images: answer(images), seconds)  # type: ignore[misc]
+            took = call_seconds(lambda images=images: answer(images), seconds)  # type: ignore[misc]
         p50, p95 = (1000 * float(np.percentile(took, part)) for part in (50, 95))
         yield Timing(kind, batch, p50, p95, batch * len(took) / sum(took), mb)
-
-
-def _run(call: Callable[[], object], seconds: float) -> list[float]:
-    """Return the seconds of each call, the first ones left out."""
-    for _ in range(WARM_RUNS):
-        call()
-    took: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(took) < LEAST_RUNS or (time.perf_counter() < until and len(took) < MOST_RUNS):
-        start = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - start)
-    return took

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from carray.data.pixels.augmentation import View
 from carray.data.pixels.store import store_side
 from carray.export.resampling import Square, ViewTaps
 from carray.inference.predictor import Geometry, Member, Model
-from carray.predictions.averaging import TINY, AverageOf
+from carray.models.averaging import averaged_log_p, stacked_log_p
 from carray.predictions.combination import Combination
 
 
@@ -48,9 +46,9 @@ class ModelGraph(nn.Module):
         ]
         average = self.combination.average
         if average.stack:
-            merged = (torch.stack(log_ps, dim=1) * self.scales).sum(dim=1) + self.offsets
+            merged = stacked_log_p(log_ps, self.scales, self.offsets)
         else:
-            merged = _averaged(log_ps, average.weights, average.space)
+            merged = averaged_log_p(log_ps, average.weights, average.space)
         return torch.softmax(merged / average.temperature, dim=1)
 
 
@@ -68,7 +66,7 @@ class _MemberGraph(nn.Module):
 
     def forward(self, square: Tensor) -> Tensor:
         log_ps = [torch.log_softmax(self.classifier(view(square)), dim=1) for view in self.views]
-        return _averaged(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.tta.space)
+        return averaged_log_p(log_ps, (1.0 / len(log_ps),) * len(log_ps), self.tta.space)
 
 
 class _ViewGraph(nn.Module):
@@ -94,24 +92,3 @@ def _fix_counts(module: nn.Module) -> None:
         if name in ("depth", "neighbours") and value.ndim == 0:
             delattr(module, name)
             setattr(module, name, int(value))
-
-
-def _averaged(log_ps: Sequence[Tensor], weights: Sequence[float], space: AverageOf) -> Tensor:
-    """Return what `carray.predictions.averaging.average_log_p` returns, of tensors."""
-    if len(log_ps) == 1:
-        return log_ps[0]
-    if space == "logit":
-        return torch.log_softmax(_summed(log_ps, weights), dim=1)
-    total = _summed([log_p.exp() for log_p in log_ps], weights)
-    if space == "vote":
-        classes = log_ps[0].shape[1]
-        votes = [nn.functional.one_hot(log_p.argmax(dim=1), classes) for log_p in log_ps]
-        total = (total + len(log_ps) * _summed(votes, weights)) / (len(log_ps) + 1)
-    return total.clamp(min=float(TINY)).log()
-
-
-def _summed(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    total = values[0] * weights[0]
-    for value, weight in zip(values[1:], weights[1:], strict=True):
-        total = total + value * weight
-    return total

@@ -133,9 +133,11 @@ def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: 
 def check_classifiers(setup: StudySetup) -> None:
     """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
     from carray.models.classifier import check_backbone
+    from carray.training.teacher import check_teacher
 
     for config in _one_config_a_branch(setup.space):
         check_backbone(config, len(setup.manifest.classes), setup.weights)
+        check_teacher(config, setup.manifest)
 
 
 def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:

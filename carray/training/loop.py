@@ -19,7 +19,7 @@ from carray.models.freezing import set_train_mode, set_trainable
 from carray.training.compute.out_of_memory import PeakMemory, agree_on_memory
 from carray.training.evaluation import stored_features
 from carray.training.features.frozen import FeatureBatch, FeaturePlan, features_to_device
-from carray.training.losses import drawn_counts
+from carray.training.losses import drawn_counts, teacher_loss
 from carray.training.optimizer import start_momenta
 from carray.training.ranks import Ranks
 from carray.training.schedule import lr_factor, set_lr
@@ -127,7 +127,7 @@ def _on_features(
 ) -> FeaturePlan | None:
     """Return the plan over a frozen backbone's stored features; None where it has to run."""
     views, mixes = live.config.finetune.feature_views, plan.mixes and live.mixes
-    if mixes or not views:
+    if mixes or not views or live.teacher is not None:
         return None
     # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
     view = 0 if sees_whole_image(live.config.augment) else (epoch - 1) % views
@@ -197,17 +197,36 @@ class _Steps:
 def _forward_backward(
     live: LiveTrial, model: nn.Module, batch: Batch | FeatureBatch, steps: _Steps, index: int
 ) -> tuple[Tensor, Tensor]:
-    """Add one batch's gradient; return its loss and its right answers, scalars on the device."""
+    """Add one batch's gradient; return its loss and its right answers, scalars on the device.
+
+    The loss is that of the labels, also where a teacher has its share of the gradient: by it trials
+    are told that learn nothing, whoever teaches them.
+    """
     inputs, targets = _inputs(live, batch)
     no_sync = None if steps.ends_window(index) else getattr(model, "no_sync", None)
     with no_sync() if no_sync else nullcontext():
         with live.numerics.autocast():
             logits = model(inputs, isinstance(batch, FeatureBatch))
         loss = live.loss(logits, targets)
-        share = live.scaler.scale(loss / steps.window_size(index))
+        learned = _taught(live, loss, logits, inputs)
+        share = live.scaler.scale(learned / steps.window_size(index))
         share.backward()  # type: ignore[no-untyped-call]
     right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
     return loss.detach(), right
+
+
+def _taught(live: LiveTrial, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+    """Return what the gradient is of: the labels' loss, with the teacher's share where one teaches.
+
+    The teacher sees the very images that the student sees, augmented and mixed (Beyer et al.,
+    "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+    """
+    if live.teacher is None:
+        return loss
+    distill = live.config.distill
+    answers = live.teacher(live.numerics.pixels(images))
+    share = distill.weight * teacher_loss(logits, answers, distill.temperature)
+    return share + (1 - distill.weight) * loss
 
 
 def _inputs(live: LiveTrial, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,23 @@ def build_loss(config: LossConfig, counts: Tensor) -> Loss:
     return loss
 
 
+def teacher_loss(logits: Tensor, teacher_log_p: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence of a student's answers from its teacher's, times temperature^2.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the square keeps gradients
+    as large as those of the labels.
+
+    Args:
+        logits: the student's, (B, C).
+        teacher_log_p: log-probabilities of the same images, (B, C).
+        temperature: both are divided by it.
+    """
+    student = F.log_softmax(logits.float() / temperature, 1)
+    teacher = F.log_softmax(teacher_log_p.float() / temperature, 1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
+
+
 def class_weights(config: LossConfig, counts: Tensor) -> Tensor:
     """Return (C,) weights in float32 whose mean over images is 1; a class without images has 0.
 

@@ -51,6 +51,7 @@ from carray.training.features.frozen import FrozenBackbone
 from carray.training.loop import EpochTrainStats, train_one_epoch
 from carray.training.ranks import Ranks
 from carray.training.stopping import best_epoch, stop_reason
+from carray.training.teacher import load_teacher
 from carray.training.trial_state import (
     ComputePolicy,
     LiveTrial,
@@ -243,6 +244,7 @@ class TrialRunner:
         data = self._data_of(order.data, order.config)
         choose = self._chooser(order, meta, len(data.train))
         live = build_live(order.trial, order.config, data, self._device, choose, order.weights)
+        live.teacher = load_teacher(order.config, self._device)
         if order.epoch > 1 and meta is not None:
             load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
         return live

@@ -36,6 +36,7 @@ from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import Ranks, SoloRanks
 from carray.training.runner import TrialRunner
 from carray.training.stopping import stop_reason
+from carray.training.teacher import check_teacher
 from carray.training.trial_state import check_precision
 from carray.typing import Progress
 
@@ -86,6 +87,7 @@ def train(
     chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)
+    check_teacher(chosen, manifest)
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
     with claim_trial_number(folder, _unfinished(folder, chosen, manifest)) as number:

@@ -56,6 +56,10 @@ class Numerics:
             images = torch.addcmul(self.shift, images.float(), self.scale)
         return images.contiguous(memory_format=self.memory_format)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return float32 images in [0, 255] of normalised ones."""
+        return (images - self.shift) / self.scale
+
     def _normalise_in_cache(self, images: Tensor) -> Tensor:
         """Convert and scale a few rows at a time, so that the second pass finds them in the cache;
         rows of pixels side by side are long enough for vector instructions, three channels not.
@@ -75,6 +79,8 @@ class Numerics:
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 ComputePolicy = Callable[[Classifier], Compute]
+Answers = Callable[[Tensor], Tensor]
+"""Log-probabilities (B, C) of images (B, 3, side, side) in [0, 255]."""
 
 
 def build_numerics(spec: InputSpec, compute: Compute, device: torch.device) -> Numerics:
@@ -148,6 +154,8 @@ class LiveTrial:
     parameters: int
     chance_loss: float
     """The training loss of a classifier that always says the classes' shares."""
+    teacher: Answers | None = None
+    """What a teacher says of a batch; None where labels alone teach."""
     plateau: Plateau = field(default_factory=Plateau)
     rows: list[EpochRow] = field(default_factory=list)
     stamp: str = ""

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carray.config import ClassSampling, LossConfig
-from carray.training.losses import build_loss, chance_loss, class_weights, drawn_counts
+from carray.training.losses import (
+    build_loss,
+    chance_loss,
+    class_weights,
+    drawn_counts,
+    teacher_loss,
+)
 
 LOGITS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 4, 2])
@@ -112,3 +118,11 @@ def test_classes_drawn_alike_are_as_many() -> None:
     assert drawn_counts(LONG, "balanced").tolist() == pytest.approx([33.0] * 5)
     assert drawn_counts(LONG, "natural").tolist() == LONG.tolist()
     assert drawn_counts(torch.tensor([4, 0, 4]), "balanced").tolist() == [4, 0, 4]
+
+
+def test_a_teachers_loss_is_its_cross_entropy_less_its_entropy_times_temperature_squared() -> None:
+    teacher = F.log_softmax(LOGITS.flip(0), 1)
+    p = F.softmax(teacher / 2, 1)
+    wanted = 4 * (p * (p.log() - F.log_softmax(LOGITS / 2, 1))).sum(1).mean()
+    assert teacher_loss(LOGITS, teacher, 2.0).item() == pytest.approx(wanted.item(), abs=1e-5)
+    assert teacher_loss(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,81 @@
+"""How long a network takes on this machine for one image, and how large it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig
+from carray.models.classifier import Classifier
+from carray.predictions.network_costs import Device, NetworkCost, network_of
+from carray.training.runner import hardware_of
+from carray.training.trial_state import default_compute
+
+LEAST_RUNS, MOST_RUNS, WARM_RUNS = 5, 300, 2
+SECONDS = 0.5
+MB = 10**6
+
+
+def measure_network(
+    config: TrialConfig, num_classes: int, on: Device = "cpu", seconds: float = SECONDS
+) -> NetworkCost:
+    """Time the network of a configuration, with random weights, as predictions compute it.
+
+    Raises:
+        ConfigError: it can't be built, or `device` isn't here.
+    """
+    head = HeadConfig() if config.head.kind in CLASSICAL_HEADS else config.head
+    device = torch.device(on)
+    precision = "fp32" if on == "cpu" else config.precision
+    config = config.model_copy(update={"head": head, "precision": precision, "drop_path": 0.0})
+    classifier = Classifier(config, num_classes).eval()
+    compute = default_compute(config, classifier, device)
+    layout = torch.channels_last if compute.channels_last else torch.contiguous_format
+    # torch's stubs know no memory format in Module.to
+    classifier.to(device, memory_format=layout)  # type: ignore[call-overload]
+    image = torch.rand(1, 3, config.image_size, config.image_size, device=device)
+    image = image.contiguous(memory_format=layout)
+    is_half = compute.precision != "fp32"
+    kind = torch.float16 if compute.precision == "fp16" else torch.bfloat16
+
+    def answer() -> None:
+        with torch.inference_mode(), torch.autocast(on, kind, enabled=is_half):
+            classifier(image)
+        if on == "cuda":
+            torch.cuda.synchronize()
+
+    took = call_seconds(answer, seconds)
+    return NetworkCost(
+        network=network_of(config),
+        device=on,
+        hardware=str(hardware_of(device)),
+        milliseconds=1000 * median(took),
+        mb=4 * sum(value.numel() for value in classifier.state_dict().values()) / MB,
+        multiply_adds=_multiply_adds(classifier, image),
+    )
+
+
+@torch.no_grad()
+def _multiply_adds(classifier: Classifier, image: Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        classifier(image)
+    return int(counter.get_total_flops()) // 2
+
+
+def call_seconds(call: Callable[[], object], seconds: float) -> list[float]:
+    """Return the seconds of each call, for about `seconds`; the first ones are left out."""
+    for _ in range(WARM_RUNS):
+        call()
+    took: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(took) < LEAST_RUNS or (time.perf_counter() < until and len(took) < MOST_RUNS):
+        start = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - start)
+    return took

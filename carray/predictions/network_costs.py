@@ -1,0 +1,61 @@
+"""What the networks of a study cost on a machine, kept beside its trials; nothing is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig
+from carray.json_file import JsonFile
+from carray.records import StudyFolder
+
+Device = Literal["cpu", "cuda"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+class NetworkCost(JsonFile):
+    """One network at one image size, one image at a time."""
+
+    network: dict[str, Any]
+    """What decides it, of a trial's configuration: see `network_of`."""
+    device: Device
+    hardware: str
+    """As records have it, as in `1 rank of 2 threads, cpu AVX512`."""
+    milliseconds: float
+    """Half of all images take less, from a square on the device to logits."""
+    mb: float
+    """Of the weights, 10^6 bytes."""
+    multiply_adds: int
+    """For one image."""
+
+
+class NetworkCosts(JsonFile):
+    """`costs.json` of a study."""
+
+    cure: ClassVar[str] = "move it away, and `carray bench STUDY` measures anew"
+    networks: tuple[NetworkCost, ...] = ()
+
+    @classmethod
+    def of(cls, study: StudyFolder) -> NetworkCosts:
+        """Return what was measured of a study; nothing where it wasn't."""
+        return cls.read(study.costs_file) if study.costs_file.exists() else cls()
+
+    def find(self, config: TrialConfig, device: str = "cpu") -> NetworkCost | None:
+        """Return what a trial's network costs on `device`; None where it wasn't measured."""
+        network = network_of(config)
+        alike = (one for one in self.networks if one.network == network and one.device == device)
+        return next(alike, None)
+
+    def with_new(self, measured: Sequence[NetworkCost]) -> NetworkCosts:
+        """Return these with others, which take the place of the same network's."""
+        new = {(str(one.network), one.device) for one in measured}
+        kept = (one for one in self.networks if (str(one.network), one.device) not in new)
+        return NetworkCosts(networks=(*kept, *measured))
+
+
+def network_of(config: TrialConfig) -> dict[str, Any]:
+    """Return what of a configuration decides what its network costs: backbone, size and head."""
+    head = HeadConfig() if config.head.kind in CLASSICAL_HEADS else config.head
+    parts = {"head": head.model_copy(update={"seed": None}), "scratch": config.scratch}
+    changed = {name: part.model_dump(exclude_defaults=True) for name, part in parts.items()}
+    return {"backbone": config.backbone, "image_size": config.image_size, **changed}
