@@ -281,7 +281,7 @@ def _make_room(folder: Path, manifest: Manifest, side: int, budget_gib: float) -
         )
     shutil.rmtree(folder, ignore_errors=True)  # stale or corrupted
     mirror = mirror_of(manifest.folder)
-    marks = folder.parent.glob("*/store.json")
+    marks: Iterator[Path] = folder.parent.glob("*/store.json")
     if mirror:
         marks, budget_gib = cached_stores(mirror), cache_gib()
     others = by_last_use(marks)
