@@ -84,12 +84,12 @@ class StudyMirror(Tracker):
         trial = self._folder.trial(record.number)
         self._put_record(record)
         self._put(trial.epochs_file)
-        self._put_aside(record, "checkpoint", lambda: self._send_checkpoint(record.number))
+        self._put_aside(record, lambda: self._send_checkpoint(record.number))
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Carry all that it left; its checkpoint goes."""
         self._put_optuna()
-        self._put_aside(record, "checkpoint", lambda: self._send_ended(record.number))
+        self._put_aside(record, lambda: self._send_ended(record.number))
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Carry how the study stands."""
@@ -161,8 +161,8 @@ class StudyMirror(Tracker):
 
         self._small.put(name, send)
 
-    def _put_aside(self, record: TrialRecord, what: str, task: Callable[[], None]) -> None:
-        name = f"{self._mirror.name_of(self._folder.trial(record.number).path)}/{what}"
+    def _put_aside(self, record: TrialRecord, task: Callable[[], None]) -> None:
+        name = self._mirror.name_of(self._folder.trial(record.number).checkpoint)
         self._large[record.number % WEIGHT_QUEUES].put(name, task)
 
     def _put_optuna(self) -> None:
