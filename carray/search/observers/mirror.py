@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from carray.errors import RecordError, UploadError
+from carray.errors import RecordError, UploadError, some_of
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.remote_studies import (
     checkpoint_archive,
@@ -126,12 +126,10 @@ class StudyMirror(Tracker):
         if self._taken:
             raise UploadError(f"{self._taken}: what was found here since is in {self._folder.path}")
         if self._missing:
-            named = ", ".join(self._missing[:NAMED])
-            more = f" and {len(self._missing) - NAMED} more" if len(self._missing) > NAMED else ""
             raise UploadError(
                 f"{len(self._missing)} files of study {self._folder.path.name!r} aren't at "
-                f"{self._mirror.remote} ({named}{more}); they lie in {self._folder.path}, and the "
-                "same command carries them there"
+                f"{self._mirror.remote} ({some_of(self._missing, NAMED)}); they lie in "
+                f"{self._folder.path}, and the same command carries them there"
             )
 
     def _catch_up(self, trial: TrialFolder, record: TrialRecord, sizes: dict[str, int]) -> None:
