@@ -23,7 +23,7 @@ Messages give the value, the rule and the cure, in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -163,6 +163,12 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     near = [repr(each) for each in get_close_matches(word, list(known), n=most)]
     listed = ", ".join(near[:-1]) + " or " * (len(near) > 1) + "".join(near[-1:])
     return f"; did you mean {listed}?" if near else ""
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """Name the first of many, and say how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def describe(error: ValidationError) -> str:

@@ -1,8 +1,11 @@
-"""Libraries that only some commands need."""
+"""Libraries: those that only some commands need, and what they say about themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from carray.errors import ConfigError
@@ -17,3 +20,17 @@ def check_extra(libraries: Iterable[str], extra: str) -> None:
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         raise ConfigError(f"this needs {', '.join(missing)}: pip install 'carray[{extra}]'")
+
+
+@contextmanager
+def quieted(loggers: Iterable[str], level: int) -> Iterator[None]:
+    """Keep all warnings, and what these loggers say below `level`, off the screen."""
+    before = {logger: logger.level for logger in map(logging.getLogger, loggers)}
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            for logger in before:
+                logger.setLevel(level)
+            yield
+        finally:
+            for logger, own in before.items():
+                logger.setLevel(own)

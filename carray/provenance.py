@@ -28,6 +28,7 @@ def git_commit() -> str:
     """Return the commit of the checkout that carray runs from, "-dirty" if changed; "" if none."""
     folder = Path(__file__).resolve().parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # else it's another's
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from carray import provenance
 from carray.config import TrialConfig
 from carray.provenance import git_commit, versions
 from carray.records import StudyRecord, TrialRecord, TrialState
@@ -36,6 +38,20 @@ def test_a_trial_begins_with_what_it_is_made_by() -> None:
     assert record.started_at is not None
     assert before <= record.started_at <= time.time()
     assert (record.versions, record.git_commit) == (versions(), git_commit())
+
+
+def test_a_repository_around_an_installed_carray_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "venv" / "carray"
+    package.mkdir(parents=True)
+    (package / "provenance.py").touch()
+    (tmp_path / "own.py").touch()
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for call in (("init", "-q"), ("add", "own.py"), (*author, "commit", "-qm", "theirs")):
+        subprocess.run(["git", *call], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert git_commit.__wrapped__() == ""
 
 
 def test_a_trial_may_have_begun_before_its_record() -> None:

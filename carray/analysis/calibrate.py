@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from carray.data.manifest import Manifest
+from carray.data.pixels.decode import UnreadableImage
 from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
 from carray.inference.inputs import find_images, find_package
-from carray.inference.predictor import BATCH_IMAGES, Model, load_model, squares_of
+from carray.inference.predictor import (
+    BATCH_IMAGES,
+    Geometry,
+    Model,
+    Square,
+    load_model,
+    squares_of,
+)
 from carray.inference.reliability import FILE, Reliability
 from carray.json_file import JsonResult
 from carray.predictions.conformal import (
@@ -82,7 +90,7 @@ def calibrate_model(
     Raises:
         ConfigError: a share isn't between 0 and 1.
         RecordError: there is no such model, or its study doesn't say where its data are.
-        DataError: the split is too small, or an image is gone.
+        DataError: the split is too small, or an image is gone or can't be read.
     """
     for option, share in (("--coverage", coverage), ("--false-alarms", false_alarm_rate)):
         if not 0 < share < 1:
@@ -98,6 +106,7 @@ def calibrate_model(
             f"{split} has {len(rows)} images and thresholds need at least {LEAST_IMAGES}: prepare "
             "the data with a larger --blend"
         )
+    far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
     p, labels = np.exp(log_p), manifest.labels[rows]
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
@@ -116,7 +125,6 @@ def calibrate_model(
     )
     reliability.write(package / FILE)
     where.keep(package)
-    far = _energies_of(loaded, unknown, progress) if unknown else None
     test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
     return CalibratedModel(
         *(package.name, package / FILE, split, len(rows), found, best),
@@ -147,10 +155,17 @@ def _energies_of(model: Model, sources: Sequence[str | Path], progress: Progress
     with progress("unknown images", len(paths)) as advance:
         for start in range(0, len(paths), BATCH_IMAGES):
             some = paths[start : start + BATCH_IMAGES]
-            squares = [squares_of(path.read_bytes(), None, 0.0, geometries) for path in some]
+            squares = [_squares(path, geometries) for path in some]
             parts.append(model.answer_squares(squares)[1])
             advance(len(some))
     return np.concatenate(parts)
+
+
+def _squares(path: Path, geometries: set[Geometry]) -> dict[Geometry, Square]:
+    try:
+        return squares_of(path.read_bytes(), None, 0.0, geometries)
+    except (OSError, UnreadableImage) as error:
+        raise DataError(f"{path} can't be read ({error}): leave it out") from None
 
 
 def _on_test(

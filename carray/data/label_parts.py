@@ -15,13 +15,12 @@ from pathlib import Path
 from carray.data.preparation.sources.columns import LABEL_NAMES, unknown_column
 from carray.data.preparation.sources.listing import nfc
 from carray.data.preparation.sources.table_file import read_table
-from carray.errors import ConfigError, DataError, did_you_mean
+from carray.errors import ConfigError, DataError, did_you_mean, some_of
 
 LEVELS = ("make", "model", "generation", "body", "year")
 """From the coarsest on; two classes agree at a level if they agree in all up to it."""
 AUTO = "auto"
 FEWEST_READ = 0.5  # share of the classes; of fewer, a fit is an accident
-SHOWN = 3
 MAKES = (
     *("AM General", "Alfa Romeo", "Aston Martin", "Austin Healey", "De Tomaso", "Great Wall"),
     *("KG Mobility", "Land Rover", "Lynk & Co", "Mercedes Benz", "Renault Samsung"),
@@ -105,11 +104,11 @@ class LabelParts:
         read = len(self.classes) - len(self.unread)
         lines = [f"{read} of {len(self.classes)} class names read as {self.reading}"]
         if self.unread:
-            lines.append(f"not read, and a group of their own: {_few(self.unread)}")
+            lines.append(f"not read, and a group of their own: {some_of(self.unread)}")
         if "make" not in self.levels:
             lines.append("no name tells a make")
         without = ((level, self.without(level)) for level in self.levels)
-        lines += [f"without a {level} in the name: {_few(own)}" for level, own in without if own]
+        lines += [f"without a {level} in the name: {some_of(own)}" for level, own in without if own]
         return lines
 
 
@@ -208,8 +207,3 @@ def _by_table(classes: Sequence[str], file: Path) -> LabelParts:
             f"{classes[0]!r}: write them as the data set does"
         )
     return LabelParts(tuple(classes), parts, f"{file.name} has them ({', '.join(levels)})")
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -51,8 +51,8 @@ class WeightAverager:
         come in no order, since a batch of few classes has too little variance.
         """
         classifier = self.model.member.classifier
-        averaged = average_states({read: self._state(read) for read in shares}, shares)
-        classifier.load_state_dict(averaged)
+        states = {place: dict(read_weights(self.files[place])) for place in shares}
+        classifier.load_state_dict(average_states(states, shares))
         if len(shares) > 1 and (norms := [norm for _, norm in named_norms(classifier)]):
             train = np.random.default_rng(0).permutation(self.manifest.rows("train"))
             plan = self.model.member.plan(self.model.pixels[train[:MEASURED_MOST]])
@@ -66,9 +66,6 @@ class WeightAverager:
         """Write the classifier's weights as a trial's."""
         member = self.model.member
         save_classifier(member.classifier.state_dict(), file, member.card.input)
-
-    def _state(self, place: int) -> dict[str, Tensor]:
-        return dict(read_weights(self.files[place]))
 
 
 def average_states(states: Mapping[int, Mapping[str, Tensor]], shares: Shares) -> dict[str, Tensor]:

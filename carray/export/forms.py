@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from carray.extras import quieted
 from carray.inference.card import Card
 from carray.typing import Float32s
 
@@ -160,15 +160,8 @@ def quiet() -> Iterator[None]:
     names = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
     unheard = logging.NullHandler()  # with one, nothing sets the root logger up to print
     logging.getLogger().addHandler(unheard)
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
+    try:
+        with quieted(names, logging.ERROR):
             yield
-        finally:
-            logging.getLogger().removeHandler(unheard)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.getLogger().removeHandler(unheard)

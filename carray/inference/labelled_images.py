@@ -11,11 +11,9 @@ import numpy as np
 
 from carray.data.preparation.sources.detect import list_source
 from carray.data.preparation.sources.listing import Listing, SourceImage, nfc
-from carray.errors import DataError, did_you_mean
+from carray.errors import DataError, did_you_mean, some_of
 from carray.inference.inputs import ImageList
 from carray.typing import Labels
-
-SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +85,9 @@ def _notes(
     notes += listing.notes
     strange = sorted({one.label for one in chosen} - {one.label for one in known})
     if strange:
-        more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
         notes.append(
             f"{len(chosen) - len(known)} images are of classes that the model doesn't know, and "
-            f"were left out: {', '.join(strange[:SHOWN])}{more}"
+            f"were left out: {some_of(strange)}"
         )
     if broken := [one for one in listing.source_images if one.problem or not one.label]:
         why = broken[0].problem or "no label"

@@ -54,14 +54,13 @@ def write_package(
     study: StudyRecord,
     trials: Sequence[TrialFolder],
     combination: Combination = SINGLE_TRIAL,
-    results: Mapping[str, Any] | None = None,
 ) -> Card:
     """Write the package `folder` aside, then rename it over what was there; else `write_version`.
 
     Its name is the model's; the other arguments and errors are those of `write_version`.
     """
     with _exclusive(folder.parent):
-        return _write(folder, study, trials, combination, results or {})
+        return _write(folder, study, trials, combination, {})
 
 
 def write_version(

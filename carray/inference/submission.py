@@ -13,7 +13,7 @@ import numpy as np
 from carray.data.preparation.sources.columns import ID_NAMES
 from carray.data.preparation.sources.listing import nfc
 from carray.data.preparation.sources.table_file import read_table
-from carray.errors import DataError, did_you_mean
+from carray.errors import DataError, did_you_mean, some_of
 from carray.inference.inputs import ImageList
 
 if TYPE_CHECKING:
@@ -101,9 +101,8 @@ def class_columns(
     unknown = [column for column, name in becomes.items() if name not in index]
     if unknown:
         known = (*classes, *merge)
-        more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
         raise DataError(
-            f"{sample} has columns for {', '.join(map(repr, unknown[:MAX_NAMED]))}{more}, which "
+            f"{sample} has columns for {some_of(list(map(repr, unknown)), MAX_NAMED)}, which "
             f"are no classes of the model{did_you_mean(unknown[0], known)}; it knows "
             f"{len(classes)} classes, the sample {len(columns)}"
         )

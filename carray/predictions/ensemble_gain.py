@@ -33,16 +33,13 @@ class ExpectedGain:
     """Of it, between one set of trials and another."""
 
 
-def expected_gain(
-    p_MN: Float32s, trials: int, is_single: bool = False, seed: int = 0
-) -> ExpectedGain | None:
+def expected_gain(p_MN: Float32s, trials: int, is_single: bool = False) -> ExpectedGain | None:
     """Estimate what `trials` further trials like these bring.
 
     Args:
         p_MN: each trial's probability of the right class of each image.
         trials: how many further ones, 1 or more.
         is_single: whether the best single trial counts, not an ensemble.
-        seed: of the random orders.
 
     Returns:
         None where there are too few trials to say.
@@ -50,7 +47,7 @@ def expected_gain(
     total = len(p_MN)
     if total < FEWEST_TRIALS:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     left_out = min(trials, total // 2)
     whole = cross_fitted_loss(p_MN, is_single)
     gains = np.array(

@@ -29,7 +29,7 @@ SPLITS = ("val", "blend")  # `test` is opened by what records it
 MOST_LABELLED = 40  # classes whose names fit beside the matrix
 BLOCK = 14  # classes of the enlarged block
 NAME_LENGTH = 36
-MOST_TICKS = 45
+MOST_TICKS, MOST_MISTAKES = 45, 16
 USUAL_FONT = "DejaVu Sans"  # comes with matplotlib
 
 
@@ -250,9 +250,9 @@ def _draw(found: Confusion) -> Any:
         axes = figure.add_subplot(grid[1, 0])
         _matrix(axes, found, block, shares=False, named=True)
         axes.set_title(f"The {len(block)} classes most confused with each other", loc="left")
-        _mistakes(figure.add_subplot(grid[1, 1]), found, shown=16, columns=1)
+        _mistakes(figure.add_subplot(grid[1, 1]), found, columns=1)
     else:
-        _mistakes(figure.add_subplot(grid[1, :]), found, shown=16, columns=2)
+        _mistakes(figure.add_subplot(grid[1, :]), found, columns=2)
     figure.suptitle(
         f"{found.title}, top-1 {found.top1:.3f}", fontsize=13, fontweight="bold", x=0.01, ha="left"
     )
@@ -315,15 +315,15 @@ def _numbers(axes: Any, values: npt.NDArray[Any], shares: bool) -> None:
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
 
 
-def _mistakes(axes: Any, found: Confusion, shown: int, columns: int) -> None:
+def _mistakes(axes: Any, found: Confusion, columns: int) -> None:
     """List the most frequent mistakes in words, down the columns."""
     axes.set_axis_off()
     axes.set_title("Most frequent mistakes", loc="left", fontsize=11)
     off = found.counts.copy()
     np.fill_diagonal(off, 0)
     there = found.counts.sum(axis=1)
-    lines = shown // columns
-    for number, place in enumerate(np.argsort(-off, axis=None, kind="stable")[:shown]):
+    lines = MOST_MISTAKES // columns
+    for number, place in enumerate(np.argsort(-off, axis=None, kind="stable")[:MOST_MISTAKES]):
         true, taken = np.unravel_index(int(place), off.shape)
         if off[true, taken] == 0:
             break

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from carray import metrics
-from carray.ensemble.result import Ensemble, MemberRow
+from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
@@ -77,7 +77,9 @@ def _member_lines(ensemble: Ensemble) -> list[str]:
     columns = (f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS)
     rows = (
         (
-            *(name, one.backbone, _state_text(one), one.weight or "-"),
+            *(name, one.backbone),
+            one.state if one.fold is None else f"fold {one.fold}",
+            one.weight or "-",
             *(one.val_log_loss, one.val_top1, one.blend_log_loss),
         )
         for name, one in zip(names, ensemble.members, strict=True)
@@ -85,10 +87,6 @@ def _member_lines(ensemble: Ensemble) -> list[str]:
     if judged == "val":  # the last column would say the same again
         return table(columns, (row[:-1] for row in rows))
     return table((*columns, f"{judged} loss:>12.4f"), rows)
-
-
-def _state_text(member: MemberRow) -> str:
-    return member.state if member.fold is None else f"fold {member.fold}"
 
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:

@@ -22,7 +22,6 @@ def preflight(
     space: SearchSpace,
     data: str | os.PathLike[str],
     say: Callable[[str], None] = _logger.info,
-    seconds: float = 100.0,
     weights: str | os.PathLike[str] | None = None,
 ) -> list[OverfitResult]:
     """Try one typical configuration of each backbone; `say` is told each verdict; default: logged.
@@ -37,7 +36,7 @@ def preflight(
 
     verdicts = []
     for config in typical_configs(space):
-        verdict = sanity(data, config, seconds=seconds, weights=weights)
+        verdict = sanity(data, config, weights=weights)
         result = "pass" if verdict.passed else "too slow to tell" if verdict.out_of_time else "FAIL"
         say(f"preflight {verdict.backbone}: {result}, {verdict.reason}")
         verdicts.append(verdict)

@@ -137,15 +137,12 @@ class StudySource:
 
     def starts(self, past: Sequence[RecordedStudy], size: int) -> list[dict[str, Any]]:
         """Distill, then keep what lies in this study's space."""
-        from dataclasses import replace
-
         from carray.search.warm_start.portfolio import build_portfolio
         from carray.search.warm_start.starting_points import place
 
         recipes = build_portfolio(past, size).recipes() if past else []
         placed = [place(self._space, recipe)[0] for recipe in recipes]
-        points = tuple(point for point in placed if point is not None)
-        return replace(self._space, starts=points).start_points()
+        return [self._space.by_optuna_names(point) for point in placed if point is not None]
 
 
 def check_alike(metrics: Collection[str]) -> None:

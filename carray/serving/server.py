@@ -43,8 +43,8 @@ def serve_models(
         runs: the runs folder.
 
     Raises:
-        ConfigError: the address is taken, is open to others without a token, or a library is
-            missing.
+        ConfigError: the address is taken, is open to others without a token, a model is named
+            twice, or a library is missing.
         RecordError: there is no such model.
     """
     check_extra(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve")
@@ -59,6 +59,10 @@ def serve_models(
     gauges, where = Gauges(), RunsFolder.at(runs)
     served = [ServedModel(where, name, limits, device, gauges.batched) for name in models]
     by_name = {each.current.name: each for each in served}
+    if len(by_name) < len(served):
+        raise ConfigError(
+            f"{' '.join(models)} name one model twice, and requests ask by name: name it once"
+        )
     hosts = LOOPBACK if is_loopback(host) else ("*",)
     app = build_app(by_name, gauges, limits, token, hosts)
     shown = f"[{host}]" if ":" in host else host

@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,9 +55,9 @@ class FileStamp:
 class RemoteFolder:
     """A folder at a URL; files have names relative to it, as in `studies/s/study.json`.
 
-    A file is replaced at once or not at all. Every method raises StorageError where the URL can't
-    be reached or refuses; making one raises ConfigError where it holds keys, which would be written
-    down with it.
+    A reader finds the whole file, the one before, or none. Every method raises StorageError where
+    the URL can't be reached or refuses; making one raises ConfigError where it holds keys, which
+    would be written down with it.
     """
 
     def __init__(self, url: str) -> None:
@@ -194,7 +194,8 @@ class RemoteFolder:
     def _written(self, name: str) -> Iterator[Any]:
         """Yield a stream; what was written takes the file's place at its end.
 
-        A store of objects does that by itself; a process that is killed leaves the one before.
+        A store of objects does that by itself; a process that is killed leaves the one before. An
+        error leaves none: closing the stream, which can't be broken off, has made a file of a part.
         """
         filesystem, _ = self._place
         path, aside = self._path(name), ""
@@ -202,8 +203,13 @@ class RemoteFolder:
             if filesystem.type_name in WITH_FOLDERS:
                 filesystem.create_dir(path.rpartition("/")[0], recursive=True)
                 aside = f"{path}.{os.getpid()}.part"
-            with filesystem.open_output_stream(aside or path) as stream:
-                yield stream
+            try:
+                with filesystem.open_output_stream(aside or path) as stream:
+                    yield stream
+            except BaseException:
+                with suppress(OSError):
+                    filesystem.delete_file(aside or path)
+                raise
             if aside:
                 filesystem.move(aside, path)
 

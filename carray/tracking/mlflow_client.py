@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError, first_cause
+from carray.extras import quieted
 from carray.files import locked, written_aside
 from carray.runs_folder import RunsFolder
 
@@ -162,19 +162,8 @@ def environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Keep the library's own deprecations and its chatter off the screen."""
     # the import sets the level of `mlflow` itself, so what it says then has its own
     names = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.models.signature")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    return quieted(names, logging.WARNING)

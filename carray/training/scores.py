@@ -60,15 +60,15 @@ class ScoreSums:
         images, top1, top5 = self.sums[:3].tolist()
         log_losses = self.sums[LOG_LOSSES]
         log_loss = float(log_losses[UNCALIBRATED])
-        there = max(_entropy(self._by_class(2)), TINY)
+        there, recalls = max(_entropy(self._by_class(2)), TINY), self._recalls()
         return {
             metrics.VAL_LOG_LOSS: log_loss / images,
             metrics.VAL_CALIBRATED_LOG_LOSS: float(log_losses.min()) / images,
             metrics.VAL_TOP1: top1 / images,
             metrics.VAL_TOP5: top5 / images,
             metrics.VAL_MACRO_F1: self._macro_f1(),
-            metrics.VAL_BALANCED_ACCURACY: self._balanced_accuracy(),
-            metrics.VAL_WORST_CLASS: self._worst_class(),
+            metrics.VAL_BALANCED_ACCURACY: float(recalls.mean()),  # of the classes that are there
+            metrics.VAL_WORST_CLASS: float(recalls.min()),
             metrics.VAL_SKILL: 1 - log_loss / images / there,
             metrics.VAL_SPREAD: _entropy(self._by_class(1)) / there,
             metrics.VAL_LOGIT_STD: self._logit_std(),
@@ -80,14 +80,8 @@ class ScoreSums:
         seen = (predicted + there) > 0
         return float((2 * right[seen] / (predicted + there)[seen]).mean())
 
-    def _balanced_accuracy(self) -> float:
-        """Average over the classes that are there the share of their images that is right."""
-        return float(self._recalls().mean())
-
-    def _worst_class(self) -> float:
-        return float(self._recalls().min())
-
     def _recalls(self) -> Tensor:
+        """Return of each class that is there the share of its images that is right."""
         right, there = self._by_class(0), self._by_class(2)
         return right[there > 0] / there[there > 0]
 

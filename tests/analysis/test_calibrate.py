@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from carray.analysis.calibrate import calibrate_model
-from carray.errors import ConfigError
+from carray.errors import ConfigError, DataError
 from carray.inference.package import write_package
 from carray.inference.reliability import Reliability
 from carray.reports.calibration import calibration_lines
@@ -28,6 +28,11 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert Reliability.of_package(package) is None
     grey = tmp_path / "grey.png"
     Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(grey)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png can't be read \(.+\): leave it out"):
+        calibrate_model("toy", unknown=[broken], runs=tmp_path / "runs")
+    assert Reliability.of_package(package) is None
     found = calibrate_model(
         "toy", coverage=0.8, false_alarm_rate=0.2, unknown=[grey], runs=tmp_path / "runs"
     )

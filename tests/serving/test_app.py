@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -23,7 +24,7 @@ from carray.serving.app import PAGE, build_app
 from carray.serving.gauges import Gauges
 from carray.serving.limits import Limits
 from carray.serving.served import ServedModel
-from carray.serving.server import check_address, read_token
+from carray.serving.server import check_address, read_token, serve_models
 from tests.trained import Trained
 
 TOKEN = "a-token-of-this-test"
@@ -166,6 +167,12 @@ def test_the_page_and_the_interface_need_nothing_from_elsewhere(client: TestClie
         "image/*",
     }
     assert "429" in described["responses"]
+
+
+def test_two_versions_of_a_name_are_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
+    with pytest.raises(ConfigError, match="toy toy@1 name one model twice"):
+        serve_models(["toy", "toy@1"], port=8391, device="cpu", runs=runs)
 
 
 def test_others_need_a_token(tmp_path: Path) -> None:

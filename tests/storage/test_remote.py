@@ -111,6 +111,14 @@ def test_what_is_a_url() -> None:
     assert not any(map(is_url, ["runs", "/abs/runs", Path("a") / "b", "C:\\runs", ""]))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_what_breaks_off_leaves_no_part_of_a_file(remote: RemoteFolder, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1000))
+    with pytest.raises(ZeroDivisionError):
+        remote.put(tmp_path / "weights", "broken/weights", lambda count: print(count // 0))
+    assert remote.files("broken") == {}
+
+
 def test_a_url_has_one_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARRAY_CACHE", str(tmp_path))
     folder = folder_of("s3://bucket/team/runs", "runs")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from carray.data.manifest import SPLITS
-from carray.errors import DataError
+from carray.errors import DataError, some_of
 from carray.typing import Rows
 
 ENSEMBLE_IMAGES = 10  # with fewer on val or blend an ensemble is refused
@@ -63,12 +63,11 @@ def require_images(
     short = [f"{classes[k]!r} ({counts[k]})" for k in few]
     if not short:
         return
-    named = ", ".join(short[:MAX_NAMED])
-    more = f" and {len(short) - MAX_NAMED} more" if len(short) > MAX_NAMED else ""
     listed = ", ".join(parts[:MAX_NAMED]) + ", ..." * (len(parts) > MAX_NAMED)
     raise DataError(
         f"too few distinct images for {what} ({listed}: {len(parts)} are needed) in "
-        f"{named}{more}: add images, --merge or --exclude classes, or ask for fewer splits"
+        f"{some_of(short, MAX_NAMED)}: add images, --merge or --exclude classes, or ask for fewer "
+        "splits"
     )
 
 
@@ -210,8 +209,7 @@ def _note_absent(
         found = set(labels[splits == split].tolist())
         absent = [repr(name) for number, name in enumerate(classes) if number not in found]
         if found and absent:
-            more = f" and {len(absent) - MAX_NAMED} more" if len(absent) > MAX_NAMED else ""
-            notes.append(f"{split} has no image of {', '.join(absent[:MAX_NAMED])}{more}")
+            notes.append(f"{split} has no image of {some_of(absent, MAX_NAMED)}")
 
 
 def _without_blend(cut: Mapping[str, float], images: int) -> str:

@@ -21,7 +21,7 @@ PANELS = (
 THIN, THICK = 1.0, 2.6
 
 
-def folds_picture(folder: StudyFolder, trials: Sequence[str], out: Path | None = None) -> Path:
+def folds_picture(folder: StudyFolder, trials: Sequence[str]) -> Path:
     """Draw the curves of `trials` (`STUDY/NUMBER`), one line a fold, as a PNG; return its path.
 
     Raises:
@@ -41,7 +41,7 @@ def folds_picture(folder: StudyFolder, trials: Sequence[str], out: Path | None =
         *axes.get_legend_handles_labels(), loc="outside lower left", ncols=8, frameon=False
     )
     figure.suptitle(_headline(records), x=0.01, ha="left", fontweight="bold", color=INK)
-    out = out or folder.path / "folds" / f"{records[0].number:04d}.png"
+    out = folder.path / "folds" / f"{records[0].number:04d}.png"
     save_png(figure, out, dpi=120)
     return out
 

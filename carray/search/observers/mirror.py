@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from carray.errors import RecordError, UploadError
+from carray.errors import RecordError, UploadError, some_of
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.remote_studies import (
     checkpoint_archive,
@@ -84,12 +84,12 @@ class StudyMirror(Tracker):
         trial = self._folder.trial(record.number)
         self._put_record(record)
         self._put(trial.epochs_file)
-        self._put_aside(record, "checkpoint", lambda: self._send_checkpoint(record.number))
+        self._put_aside(record, lambda: self._send_checkpoint(record.number))
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
         """Carry all that it left; its checkpoint goes."""
         self._put_optuna()
-        self._put_aside(record, "checkpoint", lambda: self._send_ended(record.number))
+        self._put_aside(record, lambda: self._send_ended(record.number))
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Carry how the study stands."""
@@ -126,12 +126,10 @@ class StudyMirror(Tracker):
         if self._taken:
             raise UploadError(f"{self._taken}: what was found here since is in {self._folder.path}")
         if self._missing:
-            named = ", ".join(self._missing[:NAMED])
-            more = f" and {len(self._missing) - NAMED} more" if len(self._missing) > NAMED else ""
             raise UploadError(
                 f"{len(self._missing)} files of study {self._folder.path.name!r} aren't at "
-                f"{self._mirror.remote} ({named}{more}); they lie in {self._folder.path}, and the "
-                "same command carries them there"
+                f"{self._mirror.remote} ({some_of(self._missing, NAMED)}); they lie in "
+                f"{self._folder.path}, and the same command carries them there"
             )
 
     def _catch_up(self, trial: TrialFolder, record: TrialRecord, sizes: dict[str, int]) -> None:
@@ -161,8 +159,8 @@ class StudyMirror(Tracker):
 
         self._small.put(name, send)
 
-    def _put_aside(self, record: TrialRecord, what: str, task: Callable[[], None]) -> None:
-        name = f"{self._mirror.name_of(self._folder.trial(record.number).path)}/{what}"
+    def _put_aside(self, record: TrialRecord, task: Callable[[], None]) -> None:
+        name = self._mirror.name_of(self._folder.trial(record.number).checkpoint)
         self._large[record.number % WEIGHT_QUEUES].put(name, task)
 
     def _put_optuna(self) -> None:

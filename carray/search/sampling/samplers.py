@@ -42,8 +42,7 @@ def build_sampler(name: str, seed: int, trials: int | None = None) -> optuna.sam
     if name not in SAMPLERS:
         hint = did_you_mean(name, SAMPLERS)
         raise ConfigError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `group` is marked experimental
+    with warnings.catch_warnings(action="ignore"):  # `group` is marked experimental
         try:
             sampler = SAMPLERS[name](seed)
         except ImportError as error:

@@ -184,8 +184,7 @@ def open_optuna_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with ExitStack() as opened:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             try:
                 behind = get_storage(opened.enter_context(closing(Database(storage))))
                 stored = optuna.create_study(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +143,17 @@ class SearchSpace:
 
     def start_points(self) -> list[dict[str, Any]]:
         """Return the points to try first, by Optuna's names, for `study.enqueue_trial`."""
-        return self.by_optuna_names(self.starts)
+        return [self.by_optuna_names(point) for point in self.starts]
 
-    def by_optuna_names(self, points: Sequence[Mapping[str, Scalar]]) -> list[dict[str, Any]]:
-        """Return points that are given by dotted names."""
-        return [self._by_optuna_names(point) for point in points]
+    def by_optuna_names(self, point: Mapping[str, Scalar]) -> dict[str, Any]:
+        """Return a point that is given by dotted names."""
+        alias = point.get(BLOCK)
+        own = self._own(str(alias) if alias is not None else None).search
+        drawn = {**self.shared.search, **own, BLOCK: Choice(tuple(self.blocks) or (alias,))}
+        return {
+            f"{alias}.{name}" if name in own else name: drawn[name].admit(value)
+            for name, value in point.items()
+        }
 
     def backbones(self) -> tuple[str, ...]:
         """Return every backbone that a trial may have, as timm names them."""
@@ -208,15 +214,6 @@ class SearchSpace:
         """Return what a trial of block `alias` draws besides the block, by Optuna's names."""
         own = {f"{alias}.{name}": drawn for name, drawn in self._own(alias).search.items()}
         return {**self.shared.search, **own}
-
-    def _by_optuna_names(self, point: Mapping[str, Scalar]) -> dict[str, Any]:
-        alias = point.get(BLOCK)
-        own = self._own(str(alias) if alias is not None else None).search
-        drawn = {**self.shared.search, **own, BLOCK: Choice(tuple(self.blocks) or (alias,))}
-        return {
-            f"{alias}.{name}" if name in own else name: drawn[name].admit(value)
-            for name, value in point.items()
-        }
 
 
 def _plain(block: Block) -> list[dict[str, Any]]:

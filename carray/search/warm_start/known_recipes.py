@@ -51,7 +51,7 @@ def recipe_points(space: SearchSpace, images: int) -> tuple[list[dict[str, Any]]
             ranked.append((promise, point if alias is None else {BLOCK: alias, **point}))
             moved += [f"{backbone}: {each}" for each in own]
     ranked.sort(key=lambda each: each[0])
-    return space.by_optuna_names([point for _, point in ranked]), moved
+    return [space.by_optuna_names(point) for _, point in ranked], moved
 
 
 def _recipe_point(branch: Block, backbone: str, images: int) -> tuple[dict[str, Scalar], list[str]]:

@@ -78,7 +78,7 @@ def _placed(
             outside.append(reason)
         elif point not in inside:
             inside.append(point)
-    return replace(space, starts=tuple(inside)).start_points(), outside
+    return [space.by_optuna_names(point) for point in inside], outside
 
 
 def read_recipes(sources: Sequence[str], runs: RunsFolder) -> list[dict[str, Any]]:

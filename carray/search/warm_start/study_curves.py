@@ -103,8 +103,7 @@ def _extrapolated(curve: Float64s, full: Float64s, metric: str) -> Float64s:
     """Append what the median full-length curve does after as many epochs."""
     seen = len(curve)
     own, others = _distance(curve, metric), _distance(full, metric)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a mean of ratios of zeros
+    with warnings.catch_warnings(action="ignore"):  # a mean of ratios of zeros
         ratios = np.median(others[:, seen:] / np.maximum(others[:, seen - 1 : seen], 1e-9), axis=0)
     rest = own[-1] * np.nan_to_num(ratios, nan=1.0, posinf=1.0)
     return np.concatenate([curve, _distance(rest, metric)])

@@ -18,7 +18,7 @@ from carray.data.preparation.sources.listing import (
     visible_folders,
     walk_images,
 )
-from carray.errors import Complaints, DataError
+from carray.errors import Complaints, DataError, some_of
 
 TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
 MAX_NAMED = 8
@@ -195,8 +195,7 @@ def _label(path: Path, folder: Path, level: int) -> str:
 def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
     if not empty:
         return
-    names = ", ".join(repr(path.relative_to(source).as_posix()) for path in empty[:MAX_NAMED])
-    more = f" and {len(empty) - MAX_NAMED} more" if len(empty) > MAX_NAMED else ""
+    names = some_of([repr(path.relative_to(source).as_posix()) for path in empty], MAX_NAMED)
     files = [path for folder in empty for path in folder.rglob("*") if path.is_file()]
     endings = Counter(path.suffix or "nothing" for path in files if path.name[0] != ".")
     cure = "fill or remove it"
@@ -204,7 +203,7 @@ def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
         found = " and ".join(ending for ending, _ in endings.most_common(3))
         count = sum(endings.values())
         cure = f"the {count} files there end in {found}, which isn't read: save them as JPEG or PNG"
-    raise DataError(f"the class folder {names}{more} in {source} holds no image: {cure}")
+    raise DataError(f"the class folder {names} in {source} holds no image: {cure}")
 
 
 def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list[str]:

@@ -25,45 +25,15 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 # Words that stand beside a split's in the name of its folder, as in `cars_train`, `Test Images`.
-SPLIT_FILLERS = frozenset(
-    [
-        "set",
-        "sets",
-        "split",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photo",
-        "photos",
-        "picture",
-        "pictures",
-        "pics",
-        "files",
-        "folder",
-        "car",
-        "cars",
-    ]
-)
-SYSTEM_FOLDERS = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "lost+found",
-        "$recycle.bin",
-        "system volume information",
-        "#recycle",
-        "@recycle",
-        "@tmp",
-        "__pycache__",
-        "thumbs",
-        "thumbnails",
-        "_thumbs",
-        "_thumbnails",
-    }
-)  # small letters
+SPLIT_FILLERS = {
+    *("set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "photo"),
+    *("photos", "picture", "pictures", "pics", "files", "folder", "car", "cars"),
+}
+SYSTEM_FOLDERS = {  # in small letters
+    *("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
+    *("#recycle", "@recycle", "@tmp", "__pycache__"),
+    *("thumbs", "thumbnails", "_thumbs", "_thumbnails"),
+}
 
 
 def split_of(name: str, *, plain: bool = False) -> str:
