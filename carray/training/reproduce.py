@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions
 from carray.records import StudyFolder, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
+from carray.storage.remote import is_url
 from carray.training.epoch_order import EpochOrder
 from carray.training.rank_processes import run_on_ranks
 from carray.training.ranks import SoloRanks
@@ -109,7 +111,7 @@ def reproduce(
             EpochOrder(
                 trial=record.name,
                 folder=str(Path(aside) / "trial"),
-                data=str(source),
+                data=source,
                 config=record.config,
                 epoch=epoch,
                 compute=record.compute,
@@ -163,25 +165,26 @@ def attainable_hardware(
     return now.model_copy(update={"threads": then.threads, "ranks": ranks}), tuple(lacking)
 
 
-def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) -> Path:
-    """Return the data set's folder, checked to be the one that the trial saw."""
+def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) -> str:
+    """Return the data set's folder or URL, checked to be the one that the trial saw."""
     known = StudyFolder(folder.path.parent.parent)
     if data is None and known.record_file.exists():
         data = known.record().data
     if data is None:
         raise RecordError(f"trial {record.name} doesn't say where its data are; give --data DIR")
-    if not Path(data).exists():
+    if not (is_url(data) or Path(data).exists()):
         raise RecordError(
             f"trial {record.name} was trained on {data}, and nothing is there any more: say where "
             "it has moved with --data DIR"
         )
-    found = Manifest.load(Path(data)).hash
+    where = os.fspath(data)
+    found = Manifest.load(where).hash
     if found != record.manifest_hash:
         raise RecordError(
             f"{data} is data set {found[:12]}, but trial {record.name} was trained on "
             f"{record.manifest_hash[:12]}; give the right one with --data DIR"
         )
-    return Path(data)
+    return where
 
 
 def _taken_over(record: TrialRecord) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -238,6 +239,18 @@ def test_what_a_replay_cannot_have_is_said_before_its_first_epoch(
     assert heard == [(f"device: Abacus 3000 then, {record.hardware.device} now",), 1]
     _, lacking = attainable_hardware(None, torch.device("cpu"))
     assert "threads and ranks" in lacking[0]
+
+
+def test_a_replay_finds_data_that_are_at_a_url(
+    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    shutil.copytree(toy_data, tmp_path / "there")
+    study = RunsFolder.at(tmp_path).study(record.study)
+    there = study.record().model_copy(update={"data": (tmp_path / "there").as_uri()})
+    there.write(study.record_file)
+    assert reproduce(record.name, runs=tmp_path).agrees
 
 
 def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data: Path) -> None:
