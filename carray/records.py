@@ -385,11 +385,11 @@ class StudyFolder:
         return TrialFolder(self.path / "trials" / f"{number:04d}")
 
     def trials(self) -> Iterator[tuple[TrialFolder, TrialRecord]]:
-        """Yield every trial that left a readable record, by number."""
+        """Yield every trial with a record, by number; raises RecordError where one is broken."""
         for record_file in sorted((self.path / "trials").glob("[0-9]*/record.json")):
             folder = TrialFolder(record_file.parent)
             yield folder, folder.record()
 
     def records(self) -> list[TrialRecord]:
-        """Return every readable record of a trial, by number."""
+        """Return every record of a trial, by number."""
         return [record for _, record in self.trials()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -19,7 +20,7 @@ from carray.progress import silent
 from carray.storage.cache import cache_folder
 from carray.storage.mirror import Mirror, mirror_of, mirrored, mirrored_in
 from carray.storage.remote import RemoteFolder
-from carray.typing import Advance, Progress, UnitProgress
+from carray.typing import GIB, Advance, Progress, UnitProgress
 
 MANIFEST_FILES = ("images.csv", "manifest.json")  # the last one makes it a data folder
 STORE_FILES = ("pixels.u8", "checksums.u32", "store.json")  # the last one makes it a store
@@ -34,7 +35,7 @@ class PushResult(BaseModel):
     stores: tuple[str, ...]
     """As in `256-squash`: side and fit."""
     gib: float
-    """Of all stores there."""
+    """Of these stores."""
 
 
 def push_data(
@@ -61,7 +62,7 @@ def push_data(
     for name in MANIFEST_FILES:
         remote.put(folder / name, name)
     sides = tuple(sorted({Path(name).parent.name for name in files}))
-    return PushResult(url=str(remote), stores=sides, gib=sum(sizes.values()) / 2**30)
+    return PushResult(url=str(remote), stores=sides, gib=sum(sizes.values()) / GIB)
 
 
 def fetched_manifest(url: str) -> Path:
@@ -137,11 +138,11 @@ def cached_stores(mirror: Mirror) -> Iterator[Path]:
 
 def cache_gib() -> float:
     """Return what this node's cache may take; raises ConfigError where that is no number."""
-    given = os.environ.get("CARRAY_CACHE_GIB", "")
-    try:
-        return float(given) if given else DEFAULT_CACHE_GIB
-    except ValueError:
-        raise ConfigError(f"CARRAY_CACHE_GIB={given!r} must be a number of GiB") from None
+    given = os.environ.get("CARRAY_CACHE_GIB") or str(DEFAULT_CACHE_GIB)
+    with suppress(ValueError):
+        if (gib := float(given)) >= 0:
+            return gib
+    raise ConfigError(f"CARRAY_CACHE_GIB={given!r} must be a number of GiB, 0 or more")
 
 
 def of_bytes(advance: Advance, unit: int) -> Advance:

@@ -13,7 +13,7 @@ import pytest
 from carray.data import remote_data
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import build_store, open_store
-from carray.data.remote_data import fetch_store, of_bytes, push_data
+from carray.data.remote_data import cache_gib, fetch_store, of_bytes, push_data
 from carray.errors import ConfigError, DataError
 from carray.storage.remote import RemoteFolder
 from carray.typing import Advance
@@ -87,6 +87,9 @@ def test_the_cache_forgets_the_pixels_used_longest_ago(
     kept = open_store(Manifest.load(second), 32, "squash")
     assert kept.folder.exists()
     assert not first.folder.exists()
+    monkeypatch.setenv("CARRAY_CACHE_GIB", "-1")
+    with pytest.raises(ConfigError, match="CARRAY_CACHE_GIB='-1' must be a number of GiB"):
+        cache_gib()
     monkeypatch.setenv("CARRAY_CACHE_GIB", "much")
     with pytest.raises(ConfigError, match="CARRAY_CACHE_GIB='much' must be a number of GiB"):
         open_store(Manifest.load(there), 32, "squash")
