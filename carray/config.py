@@ -235,9 +235,9 @@ class DistillConfig(Part):
 
     teacher: str = ""
     """The folder of a model package of the same data; "": labels alone."""
-    weight: float = Field(1.0, ge=0, le=1)
+    weight: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss; the labels have the rest."""
-    temperature: float = Field(1.0, gt=0, le=100)
+    temperature: float = Field(2.0, gt=0, le=100)
     """Above 1 the classes that the teacher holds for unlikely say more."""
 
 

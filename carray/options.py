@@ -57,5 +57,8 @@ class EnsembleOptions(TypedDict, total=False):
     track: bool
     tta: str | Sequence[str] | None
     keep_best: bool | None
+    max_latency: str | None
+    max_size: str | None
+    on: str
     seed: int
     progress: Progress

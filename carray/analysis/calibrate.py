@@ -13,7 +13,7 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.decode import UnreadableImage
 from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
-from carray.inference.inputs import find_images, find_package
+from carray.inference.inputs import find_images, find_package, runs_of
 from carray.inference.predictor import (
     BATCH_IMAGES,
     Geometry,
@@ -95,8 +95,8 @@ def calibrate_model(
     for option, share in (("--coverage", coverage), ("--false-alarms", false_alarm_rate)):
         if not 0 < share < 1:
             raise ConfigError(f"{option} {share} must be above 0 and below 1")
-    where = RunsFolder.at(runs)
-    package = find_package(where, model)
+    package = find_package(RunsFolder.at(runs), model)
+    where = runs_of(package, runs)
     loaded = load_model(package)
     manifest = find_data(where, loaded.card, data)
     split = manifest.judging_split

@@ -17,7 +17,7 @@ from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
 from carray.errors import ConfigError, TrialFailed
 from carray.inference.dataset_predictions import find_data, predict_rows
-from carray.inference.inputs import find_package
+from carray.inference.inputs import find_package, runs_of
 from carray.inference.measure_network import measure_network
 from carray.inference.package import write_version
 from carray.inference.predictor import Model, load_model
@@ -139,8 +139,8 @@ def distill_model(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} must be at least 1")
-    where = RunsFolder.at(runs)
-    package = find_package(where, teacher)
+    package = find_package(RunsFolder.at(runs), teacher)
+    where = runs_of(package, runs)
     model = load_model(package, "cpu")
     manifest = find_data(where, model.card, data)
     name = checked_package_name(name, f"{package.name}-{into.rpartition('/')[2]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from carray.analysis.compare_trials import median_speed, peak_memory_gib
 from carray.config import flatten
 from carray.json_file import JsonResult
 from carray.predictions.logits import read_logits, true_log_probability
+from carray.predictions.network_costs import NetworkCosts
 from carray.predictions.statistics import Interval, gain_verdict, mean_interval
 from carray.records import StudyFolder, TrialRecord
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
@@ -49,6 +50,8 @@ class Experiment:
     """Name -> its value there and here."""
     gain: Interval | None
     """How much lower the log-loss is than there, paired by image of `val`; None without logits."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What its network costs by name, as in `ms_cpu`, where `carray bench STUDY` measured it."""
 
     @property
     def gap(self) -> float:
@@ -91,7 +94,12 @@ def experiments_of(folder: StudyFolder) -> Experiments:
         earlier = None if nearest is None else records[nearest]
         gain = None if nearest is None else _gain(losses[nearest], losses[place])
         rows.append(_experiment(record, earlier, gain))
-    return Experiments(folder.path.name, tuple(rows))
+    costs = NetworkCosts.of(folder)
+    measured = (
+        replace(row, costs=costs.figures(record.config))
+        for row, record in zip(rows, records, strict=True)
+    )
+    return Experiments(folder.path.name, tuple(measured))
 
 
 def _recipe(record: TrialRecord) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from carray.cli.shared import (
     TestOption,
     emit,
 )
+
+if TYPE_CHECKING:
+    from carray.predictions.network_costs import Device
 
 
 def ensemble(
@@ -90,6 +93,21 @@ def ensemble(
             show_default=False,
         ),
     ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(help="Milliseconds that its networks may take for one image: 15ms."),
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Megabytes that their weights may have: 200MB.")
+    ] = None,
+    on: Annotated[str, typer.Option(help="Where milliseconds are measured: cpu or cuda.")] = "cpu",
+    pareto: Annotated[
+        bool,
+        typer.Option(
+            "--pareto",
+            help="Only show what each further millisecond brings, from one trial to all.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and bootstrap.")] = 0,
     runs: RunsOption = None,
     as_json: JsonOption = False,
@@ -111,6 +129,10 @@ def ensemble(
 
       carray ensemble --studies autumn winter --folds --top 3 --tta flip
 
+      carray ensemble autumn --pareto
+
+      carray ensemble autumn --max-latency 15ms --max-size 200MB
+
       carray ensemble --logits-only --no-test --json
 
       carray ensemble --study autumn --from-tracking http://HOST:5000 --runs fresh
@@ -118,11 +140,15 @@ def ensemble(
     import os
 
     from carray.ensemble import build_ensemble
+    from carray.ensemble.budget import checked_device
     from carray.progress import progress
     from carray.reports.ensemble import ensemble_lines
 
     if tracking:
         os.environ["MLFLOW_TRACKING_URI"] = tracking
+    if pareto:
+        _show_front(study, checked_device(on), folds, metric, seed, runs, as_json)
+        return
     made = build_ensemble(
         study,
         top=top,
@@ -137,10 +163,47 @@ def ensemble(
         track=track,
         tta=tta,
         keep_best=keep_best,
+        max_latency=max_latency,
+        max_size=max_size,
+        on=on,
         seed=seed,
         progress=progress,
     )
     emit(made, ensemble_lines, as_json)
+
+
+def _show_front(
+    study: list[str] | None,
+    on: Device,
+    folds: bool,
+    metric: str | None,
+    seed: int,
+    runs: str | None,
+    as_json: bool,
+) -> None:
+    from carray.drawing import drawn_or_none
+    from carray.ensemble.front import find_front
+    from carray.progress import progress
+    from carray.reports.front import front_lines
+    from carray.reports.pictures.front import front_picture
+
+    found = find_front(
+        study,
+        on=on,
+        folds=folds,
+        metric=metric,
+        runs=runs,
+        seed=seed,
+        progress=progress,
+    )
+    picture = drawn_or_none(lambda: front_picture(found))
+    drawn = [f"picture: {picture}"] if picture else []
+    emit(
+        found,
+        lambda found: [*front_lines(found, folds), *drawn],
+        as_json,
+        lambda found: {**found.as_dict(), "picture": picture},
+    )
 
 
 def predict(

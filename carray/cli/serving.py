@@ -113,7 +113,13 @@ def serve(
 
 
 def bench(
-    model: ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model package (name or folder), a trial (STUDY/NUMBER), or a study: the "
+            "networks of its trials."
+        ),
+    ],
     forms: Annotated[
         str, typer.Option(help="Of eager, compiled, onnx, int8, openvino; commas between.")
     ] = "eager,compiled,onnx,int8",
@@ -122,24 +128,33 @@ def bench(
     ),
     seconds: Annotated[float, typer.Option(help="Of each form at each batch size.")] = 3.0,
     threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0: torch's own choice.")] = 0,
+    on: Annotated[str, typer.Option(help="Of a study: cpu or cuda.")] = "cpu",
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a model on this machine's CPU: as PyTorch, compiled, as ONNX, in 8 bits.
 
     Each form goes from decoded images to calibrated probabilities. How far the answers of the 8-bit
-    form are from the model's, `carray export --int8` says.
+    form are from the model's, `carray export --int8` says. Of a study each network is timed once,
+    as PyTorch, one image at a time; `carray leaderboard` and `experiments` show it from then on.
 
     [dim]Examples:[/]
 
       carray bench autumn-top3
 
+      carray bench autumn
+
       carray bench autumn-top3 --forms eager,onnx,openvino --batches 1 --threads 1
     """
     from carray.cli.analysis import parse_numbers
     from carray.export.bench import bench_model
+    from carray.inference.inputs import is_study
     from carray.reports.export import bench_lines
+    from carray.runs_folder import RunsFolder
 
+    if is_study(RunsFolder.at(runs), model):
+        _bench_study(model, on, threads, runs, as_json)
+        return
     found = bench_model(
         model,
         forms=[form.strip() for form in forms.split(",") if form.strip()],
@@ -149,6 +164,25 @@ def bench(
         runs=runs,
     )
     emit(found, bench_lines, as_json)
+
+
+def _bench_study(name: str, on: str, threads: int, runs: str | None, as_json: bool) -> None:
+    from carray.ensemble.budget import checked_device
+    from carray.inference.measure_network import measure_study
+    from carray.progress import progress
+    from carray.reports.network_costs import study_costs_json, study_costs_lines
+    from carray.runs_folder import RunsFolder
+
+    device, where = checked_device(on), RunsFolder.at(runs)
+    folder = where.find_study(name)
+    measure_study(folder, device, threads, progress)
+    where.keep(folder.costs_file)
+    emit(
+        folder,
+        lambda folder: study_costs_lines(folder, device),
+        as_json,
+        lambda folder: study_costs_json(folder, device),
+    )
 
 
 def calibrate(
@@ -184,7 +218,7 @@ def calibrate(
     """
     from carray.analysis.calibrate import calibrate_model
     from carray.progress import progress
-    from carray.reports.calibration import calibration_lines
+    from carray.reports.calibration import reliability_lines
 
     found = calibrate_model(
         model,
@@ -196,4 +230,4 @@ def calibrate(
         runs=runs,
         progress=progress,
     )
-    emit(found, calibration_lines, as_json)
+    emit(found, reliability_lines, as_json)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carray import metrics
+from carray.ensemble.budget import Budget, MeasuredPool, parse_budget
 from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
 from carray.ensemble.pool import Pool, find_studies
 from carray.ensemble.result import Ensemble, MemberRow, RuleRow
-from carray.ensemble.selection import RULES, SoftVote, all_rules
+from carray.ensemble.selection import RULES, Rule, SoftVote, all_rules
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import read_json, write_json
 from carray.inference.versions import version_name
@@ -56,6 +57,9 @@ def build_ensemble(
     track: bool = True,
     tta: str | Sequence[str] | None = None,
     keep_best: bool | None = None,
+    max_latency: str | None = None,
+    max_size: str | None = None,
+    on: str = "cpu",
     seed: int = 0,
     progress: Progress = silent,
 ) -> Ensemble:
@@ -81,24 +85,33 @@ def build_ensemble(
         keep_best: package the best single trial alone where the ensemble isn't shown to be better
             where the rules are judged; None: where it is worse there, unless `rule` is given;
             False: never.
+        max_latency: what its members' networks may take together for one image, as in `15ms`;
+            they are timed where they weren't, and members chosen among all trials, whatever `top`.
+        max_size: the same of their weights, as in `200MB`.
+        on: where they are timed, `cpu` or `cuda`.
         seed: of the folds and of the bootstrap.
         progress: shows how far the views are.
 
     Raises:
-        RecordError: no such study, too few trials with logits, logits or labels of other data;
-            studies of different data.
-        ConfigError: `top`, `metric`, `rule`, `tta` or `name` can't be.
+        RecordError: no such study, no trial within the budget, too few trials with logits, logits
+            or labels of other data; studies of different data.
+        ConfigError: `top`, `metric`, `rule`, `tta`, a budget or `name` can't be.
         TrackingError: `from_tracking`, and the server doesn't answer or has no such study.
     """
     start = time.perf_counter()
     where = RunsFolder.at(runs)
     folders = find_studies(where, study, from_tracking)
     pool = Pool.open(where, folders, metric, need_weights=not logits_only, folds=folds)
-    members = pool.candidates.best(top)
     _check_rule(rule)
+    within = None
+    if budget := parse_budget(max_latency, max_size, on):
+        _check_budget_alone(tta, rule)
+        within = measured_pool(pool, folders, budget, progress)
+        pool, top = within.pool, 1
+    members = pool.candidates.best(top)
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    ensemble = _judge(pool, members, rule, keep_best, seed)
+    ensemble = _judge(pool, members, rule, keep_best, seed, within)
     usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"
     ensemble = replace(ensemble, name=checked_package_name(name, usual))
     viewer = None
@@ -160,6 +173,31 @@ def checked_package_name(name: str | None, usual: str) -> str:
     return name
 
 
+def _check_budget_alone(tta: str | Sequence[str] | None, rule: str | None) -> None:
+    for option, value in (("--tta", tta), ("--rule", rule)):
+        if value:
+            raise ConfigError(
+                f"{option} {value} can't be had with --max-latency and --max-size: within a "
+                "budget trials vote with equal weights, and see an image once"
+            )
+
+
+def measured_pool(
+    pool: Pool, folders: Sequence[StudyFolder], budget: Budget, progress: Progress
+) -> MeasuredPool:
+    """Return what of a pool fits a budget; networks that weren't timed here are timed now.
+
+    Raises:
+        RecordError: nothing fits.
+        ConfigError: there is no such device.
+    """
+    from carray.inference.measure_network import measure_study
+
+    known = [measure_study(folder, budget.on, progress=progress) for folder in folders]
+    pool.runs.keep(*(folder.costs_file for folder in folders))
+    return MeasuredPool.of(pool, known, budget)
+
+
 def _check_rule(rule: str | None) -> None:
     if rule is not None and rule not in RULES:
         raise ConfigError(
@@ -181,12 +219,14 @@ def _judge(
     rule: str | None,
     keep_best: bool | None,
     seed: int,
+    within: MeasuredPool | None = None,
 ) -> Ensemble:
-    """Score every rule where it wasn't fitted, and take the best."""
+    """Score every rule where it wasn't fitted, and take the best; in a budget there is one."""
     labels, trials = pool.labels.of(pool.split), pool.candidates.trials
     predictions = SplitPredictions(trials, pool.split, labels)
     numbers = tuple(trials.index(member) for member in members)
-    rules = all_rules(numbers, tuple(range(len(trials))))
+    everyone = tuple(range(len(trials)))
+    rules: Sequence[Rule] = (within.rule(),) if within else all_rules(numbers, everyone)
     folds = make_folds(labels, seed)
     metric = pool.candidates.metric
     scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
@@ -203,7 +243,7 @@ def _judge(
     if kept and not pool.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""
-    return Ensemble(
+    ensemble = Ensemble(
         study=pool.candidates.study,
         name="",
         classes=pool.labels.classes,
@@ -223,6 +263,10 @@ def _judge(
         seconds=0.0,
         kept_single=kept,
     )
+    if not within:
+        return ensemble
+    cost = within.cost([member.trial for member in ensemble.packaged])
+    return replace(ensemble, budget=within.budget, milliseconds=cost[0], mb=cost[1])
 
 
 def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:

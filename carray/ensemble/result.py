@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from carray.ensemble.budget import Budget
 from carray.ensemble.tta import TtaRow
 from carray.errors import RecordError
 from carray.json_file import JsonResult
@@ -100,6 +101,11 @@ class Ensemble(JsonResult):
     """The set of views that earned its place; None where none did or none was measured."""
     tta_rows: tuple[TtaRow, ...] = ()
     """What each measured set of views was worth where the rules were judged."""
+    budget: Budget | None = None
+    """What it had to keep to; None where it might cost anything."""
+    milliseconds: float = math.nan
+    """Of the packaged members' networks, one image; NaN without a budget, as `mb`."""
+    mb: float = math.nan
 
     @property
     def chosen(self) -> tuple[MemberRow, ...]:

@@ -42,7 +42,7 @@ from carray.extras import check_extra
 from carray.files import check_target
 from carray.inference.card import Card
 from carray.inference.dataset_predictions import find_data
-from carray.inference.inputs import find_package
+from carray.inference.inputs import find_package, runs_of
 from carray.inference.predictor import Model, load_model
 from carray.json_file import JsonResult
 from carray.progress import silent
@@ -112,7 +112,7 @@ def export_model(
     form = _checked(to, target, int8)
     package = find_package(RunsFolder.at(runs), model)
     card = Card.read(package / "card.json")
-    manifest = find_data(RunsFolder.at(runs), card, data)
+    manifest = find_data(runs_of(package, runs), card, data)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".carray-", dir=target.parent) as folder:
         judges = _Judges(held_photographs(manifest), tolerance, progress)

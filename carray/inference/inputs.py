@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,20 @@ def package_of(runs: RunsFolder, model: str) -> Path | None:
     if (recovered(Path(model)) / "card.json").exists():
         return Path(model).resolve()
     return find_version(runs.models, model)
+
+
+def runs_of(package: Path, runs: str | os.PathLike[str] | None) -> RunsFolder:
+    """Return the runs folder of a package: the one asked for, else the one that it lies in."""
+    own = package.parents[1]
+    is_in_one = package.parent.name == "models" and (own / "studies").is_dir()
+    return RunsFolder.at(own if runs is None and is_in_one else runs)
+
+
+def is_study(runs: RunsFolder, name: str) -> bool:
+    """Say whether a name is a study's and no model package's."""
+    if "/" in name or package_of(runs, name):
+        return False
+    return runs.study(name).record_file.exists()
 
 
 def unknown_model(runs: RunsFolder, model: str) -> RecordError:

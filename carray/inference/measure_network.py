@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig
+from carray.errors import ConfigError
 from carray.models.classifier import Classifier
-from carray.predictions.network_costs import Device, NetworkCost, network_of
+from carray.predictions.network_costs import Device, NetworkCost, NetworkCosts, network_of
+from carray.progress import silent
+from carray.records import StudyFolder
 from carray.training.runner import hardware_of
 from carray.training.trial_state import default_compute
+from carray.typing import Progress
 
 LEAST_RUNS, MOST_RUNS, WARM_RUNS = 5, 300, 2
 SECONDS = 0.5
@@ -66,6 +70,34 @@ def _multiply_adds(classifier: Classifier, image: Tensor) -> int:
     with counter:
         classifier(image)
     return int(counter.get_total_flops()) // 2
+
+
+def measure_study(
+    folder: StudyFolder, on: Device = "cpu", threads: int = 0, progress: Progress = silent
+) -> NetworkCosts:
+    """Time the networks of a study's trials that weren't timed on this hardware; keep the times.
+
+    Raises:
+        ConfigError: there is no GPU, or a network can't be built.
+    """
+    if on == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--on cuda needs a GPU, and torch sees none here: leave it out")
+    if threads:
+        torch.set_num_threads(threads)
+    known, hardware = NetworkCosts.of(folder), str(hardware_of(torch.device(on)))
+    here = NetworkCosts(networks=tuple(o for o in known.networks if o.hardware == hardware))
+    trained = (record.config for record in folder.records() if record.epochs)
+    configs = {str(network_of(config)): config for config in trained}
+    missing = [config for config in configs.values() if here.find(config, on) is None]
+    classes, measured = len(folder.record().classes), []
+    with progress("timing networks", len(missing)) as advance:
+        for config in missing:
+            measured.append(measure_network(config, classes, on))
+            advance(1)
+    found = known.with_new(measured)
+    if measured:
+        found.write(folder.costs_file)
+    return found
 
 
 def call_seconds(call: Callable[[], object], seconds: float) -> list[float]:

@@ -52,6 +52,23 @@ class NetworkCosts(JsonFile):
         kept = (one for one in self.networks if (str(one.network), one.device) not in new)
         return NetworkCosts(networks=(*kept, *measured))
 
+    def figures(self, config: TrialConfig) -> dict[str, float]:
+        """Return a trial's figures by name, as in `ms_cpu`; nothing where it wasn't measured."""
+        found = [cost for on in DEVICES if (cost := self.find(config, on))]
+        figures: dict[str, float] = {f"ms_{cost.device}": cost.milliseconds for cost in found}
+        if found:
+            figures |= {"mb": found[0].mb, "multiply_adds": found[0].multiply_adds}
+        return figures
+
+    def texts(self, config: TrialConfig) -> list[str]:
+        """Return what a person reads of them, a line a device."""
+        return [
+            f"{cost.milliseconds:.1f} ms an image on {cost.device}, {cost.mb:.1f} MB, "
+            f"{cost.multiply_adds / 1e9:.3g} G multiply-adds"
+            for on in DEVICES
+            if (cost := self.find(config, on))
+        ]
+
 
 def network_of(config: TrialConfig) -> dict[str, Any]:
     """Return what of a configuration decides what its network costs: backbone, size and head."""

@@ -13,7 +13,7 @@ SETS = (
 )
 
 
-def calibration_lines(found: CalibratedModel) -> list[str]:
+def reliability_lines(found: CalibratedModel) -> list[str]:
     """Return the sets' coverage, the false alarms, and what was written."""
     rows = [_row(each, each.method.upper()) for each in found.sets]
     if found.test:

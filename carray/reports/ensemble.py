@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from carray import metrics
+from carray.ensemble.budget import Budget
 from carray.ensemble.result import Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
@@ -38,6 +39,8 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
     if ensemble.test is not None:
         lines += ["", *_test_lines(ensemble, ensemble.test)]
     lines += ["", ensemble.verdict, *(f"note: {note}" for note in ensemble.notes)]
+    if ensemble.budget is not None:
+        lines += ["", _budget_line(ensemble, ensemble.budget)]
     if ensemble.kept_single:
         lines += ["", _kept_line(ensemble)]
     if ensemble.package is not None:
@@ -45,6 +48,13 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
         lines += [f"in MLflow: {ensemble.model_uri}"] if ensemble.model_uri else []
         lines += ["next:", predict_hint(ensemble.package)]
     return [part for line in lines for part in wrapped(line)]
+
+
+def _budget_line(ensemble: Ensemble, budget: Budget) -> str:
+    return (
+        f"Within {budget}: the networks of its {len(ensemble.packaged)} take "
+        f"{ensemble.milliseconds:.1f} ms for one image and {ensemble.mb:.1f} MB."
+    )
 
 
 def _kept_line(ensemble: Ensemble) -> str:

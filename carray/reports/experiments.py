@@ -26,6 +26,7 @@ COLUMNS = (
     *("balanced_accuracy", "worst_class", "against", "changes", "gain", "gain_low", "gain_high"),
     "verdict",
 )
+COSTS = ("ms_cpu", "ms_cuda", "mb", "multiply_adds")  # where they were measured
 NOTE = (
     "gap: top-1 in training (of augmented images) less that on val. Each trial is held against the "
     "earlier one whose configuration is nearest: log-loss on the same val images, 95 %; what "
@@ -38,7 +39,7 @@ def experiment_lines(found: Experiments) -> list[str]:
     heads = table(TRIALS, (_cells(row) for row in found.rows))
     lines = [heads[0], "-" * len(heads[0])]
     for line, row in zip(heads[1:], found.rows, strict=True):
-        lines.append(line)
+        lines += [line, *_costs(row)]
         if row.against:
             lines += wrap(_told(row), WIDTH, initial_indent="      ", subsequent_indent="        ")
     return [*lines, "", *wrap(NOTE, WIDTH)]
@@ -53,6 +54,14 @@ def _cells(row: Experiment) -> tuple[object, ...]:
     )
 
 
+def _costs(row: Experiment) -> list[str]:
+    times = [f"{row.costs[on]:.1f} ms on {on[3:]}" for on in COSTS[:2] if on in row.costs]
+    if not times:
+        return []
+    size = f"{row.costs['mb']:.1f} MB, {row.costs['multiply_adds'] / 1e9:.3g} G multiply-adds"
+    return [f"      an image: {', '.join(times)}; {size}"]
+
+
 def _told(row: Experiment) -> str:
     gain = f"{interval_text(row.gain, '+.3f')}, {row.verdict}: " if row.gain else ""
     return f"{gain}against {row.against[-4:]}: {changes_text(row.changes)}"
@@ -65,9 +74,16 @@ def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(words) or "nothing"
 
 
+def columns_of(found: Experiments) -> tuple[str, ...]:
+    """Return the table's columns: `COLUMNS`, and what was measured of the networks' costs."""
+    measured = {name for row in found.rows for name in row.costs}
+    return *COLUMNS, *(name for name in COSTS if name in measured)
+
+
 def experiment_rows(found: Experiments) -> list[list[object]]:
-    """Return a row a trial, in the order of `COLUMNS`; what is unknown is empty."""
-    return [[_plain(_value(row, name)) for name in COLUMNS] for row in found.rows]
+    """Return a row a trial, in the order of `columns_of`; what is unknown is empty."""
+    columns = columns_of(found)
+    return [[_plain(_value(row, name)) for name in columns] for row in found.rows]
 
 
 def _value(row: Experiment, name: str) -> object:
@@ -76,7 +92,7 @@ def _value(row: Experiment, name: str) -> object:
     if name.startswith("gain"):
         part = name.removeprefix("gain").lstrip("_") or "value"
         return getattr(row.gain, part) if row.gain else ""
-    return getattr(row, name)
+    return row.costs.get(name, "") if name in COSTS else getattr(row, name)
 
 
 def _plain(value: object) -> object:
@@ -88,14 +104,15 @@ def _plain(value: object) -> object:
 def experiments_csv(found: Experiments) -> list[str]:
     """Return the table as lines of CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *experiment_rows(found)])
+    csv.writer(text, lineterminator="\n").writerows([columns_of(found), *experiment_rows(found)])
     return text.getvalue().splitlines()
 
 
 def experiments_markdown(found: Experiments) -> list[str]:
     """Return the table as lines of Markdown."""
-    rule = ["---" for _ in COLUMNS]
-    return [_bars(row) for row in (COLUMNS, rule, *experiment_rows(found))]
+    columns = columns_of(found)
+    rule = ["---" for _ in columns]
+    return [_bars(row) for row in (columns, rule, *experiment_rows(found))]
 
 
 def _bars(cells: Sequence[object]) -> str:

@@ -16,6 +16,7 @@ from carray.errors import RecordError, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
+from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.leaders import behind_text, leaders_lines
@@ -198,8 +199,16 @@ def leaderboard(folder: StudyFolder) -> pd.DataFrame:
     import pandas as pd
 
     records = {record.number: record for record in folder.records()}
+    costs = NetworkCosts.of(folder)
     rows = [row for row in study_table(folder) if row.fold is None]
-    cells = [{**_scores(row), **drawn_params(records[row.number])} for row in rows]
+    cells = [
+        {
+            **_scores(row),
+            **costs.figures(records[row.number].config),
+            **drawn_params(records[row.number]),
+        }
+        for row in rows
+    ]
     return pd.DataFrame(cells, columns=list(dict.fromkeys(name for row in cells for name in row)))
 
 
@@ -231,9 +240,12 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
             for row in rows
         ),
     )
+    costs = NetworkCosts.of(folder)
     lines = [scored[0]]
     for line, row in zip(scored[1:], rows, strict=True):
-        lines += [line, *_drawn_lines(drawn_params(records[row.number]))]
+        record = records[row.number]
+        lines += [line, *_drawn_lines(drawn_params(record))]
+        lines += [f"      {text}" for text in costs.texts(record.config)]
     for text in leaders_lines(leaders) if leaders else ():
         lines += ["", *wrap(text, WIDTH)]
     return lines

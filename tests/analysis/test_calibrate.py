@@ -13,7 +13,7 @@ from carray.analysis.calibrate import calibrate_model
 from carray.errors import ConfigError, DataError
 from carray.inference.package import write_package
 from carray.inference.reliability import Reliability
-from carray.reports.calibration import calibration_lines
+from carray.reports.calibration import reliability_lines
 from carray.runs_folder import RunsFolder
 from carray.serving.answers import image_answer
 from carray.serving.limits import Limits
@@ -40,7 +40,7 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert best.found.low < 0.8 < best.found.high + 0.1
     assert found.unknown is not None
     assert found.unknown.unknown == 1
-    text = "\n".join(calibration_lines(found))
+    text = "\n".join(reliability_lines(found))
     assert "next: carray serve toy" in text
     kept = Reliability.of_package(package)
     assert kept is not None

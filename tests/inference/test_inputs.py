@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from carray.errors import DataError
-from carray.inference.inputs import ImageList, find_images
+from carray.inference.inputs import ImageList, find_images, runs_of
 from carray.inference.submission import Sample
+from carray.runs_folder import RunsFolder
 from tests.data.pictures import picture, save
 
 
@@ -88,3 +89,11 @@ def test_brackets_in_names_stay_what_they_are(folder: Path) -> None:
     for number, name in enumerate(("car[1].jpg", "car1.jpg")):
         save(folder / "b" / name, picture(number, 16, 12))
     assert read(folder / "b", "path", "car[1]").paths[0].name == "car[1].jpg"
+
+
+def test_a_packages_own_runs_folder_is_the_one_that_it_lies_in(tmp_path: Path) -> None:
+    package = tmp_path / "mine" / "models" / "toy"
+    (tmp_path / "mine" / "studies").mkdir(parents=True)
+    assert runs_of(package, None).path == tmp_path / "mine"
+    assert runs_of(package, tmp_path / "other").path == tmp_path / "other"
+    assert runs_of(tmp_path / "copied" / "toy", None) == RunsFolder.at()
