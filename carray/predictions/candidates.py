@@ -178,18 +178,17 @@ def find_candidates(
 
     `metric` is what they are sorted by; None stands for the study's own.
 
-    A refit supersedes the trial that it refits, and of equal configurations one counts.
+    A refit supersedes the trial that it refits, unless it came out worse, and of equal
+    configurations one counts.
     `need_weights` leaves out trials that couldn't be packaged. Trials on folds join where `folds`
     asks for them. Trials of other studies may be among them, on the same data.
     """
-    refitted = {
-        (trial.record.study, trial.record.refit_of)
-        for trial in trials
-        if trial.is_complete and trial.folder.logits_file.exists()
-    }
+    refitted: set[tuple[str, int | None]] = set()  # by those refits that are better
     left_out: Counter[str] = Counter()
     by_config: dict[str, Candidate] = {}
     for trial in trials:
+        if trial.is_complete and trial.folder.logits_file.exists():
+            refitted.add((trial.record.study, trial.record.refit_of))
         reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights, folds)
         config = trial.record.config.model_dump_json() + " ".join(trial.record.soup_of)
         if not reason and config in by_config:

@@ -76,9 +76,14 @@ def test_stopped_trials_fill_up_where_too_few_are_complete(tmp_path: Path) -> No
 
 
 def test_a_refit_supersedes_the_trial_that_it_refits(tmp_path: Path) -> None:
-    found = candidates_of(tmp_path, [Trial(skill=5), Trial(skill=2), Trial(skill=1, refit_of=0)])
-    assert numbers(found) == [1, 2]
+    found = candidates_of(tmp_path, [Trial(skill=4), Trial(skill=2), Trial(skill=5, refit_of=0)])
+    assert numbers(found) == [2, 1]
     assert found.left_out == {SUPERSEDED: 1}
+
+
+def test_a_refit_that_came_out_worse_leaves_its_trial_in(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(skill=5), Trial(skill=2), Trial(skill=1, refit_of=0)])
+    assert numbers(found) == [0, 1, 2] and not found.left_out
 
 
 def test_a_failed_refit_supersedes_nothing(tmp_path: Path) -> None:
