@@ -58,6 +58,6 @@ def test_the_view_is_kept_with_the_experiment(
 def test_the_metric_that_chooses_epochs_comes_first() -> None:
     record = TRIALS[0]
     config = record.config.model_copy(update={"best_metric": "val/top1"})
-    assert next(iter(curve_row(record, 2))) == "best/val/log_loss"
+    assert next(iter(curve_row(record, 2))) == "best/val/calibrated_log_loss"
     by_top1 = record.model_copy(update={"config": config})
     assert next(iter(curve_row(by_top1, 2))) == "best/val/top1"

@@ -10,7 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from carray.config import TrialConfig, build_config
-from carray.metrics import IMAGES_PER_SECOND, VAL_LOG_LOSS, VAL_TOP1
+from carray.metrics import (
+    IMAGES_PER_SECOND,
+    VAL_CALIBRATED_LOG_LOSS,
+    VAL_LOG_LOSS,
+    VAL_TOP1,
+)
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.search.observers.console import Board, LiveBoard
 
@@ -105,7 +110,8 @@ def test_a_narrow_terminal_cuts_a_backbones_name_and_no_number(
     monkeypatch.setenv("COLUMNS", "80")
     board = LiveBoard(io.StringIO())
     config = build_config({"backbone": "convnextv2_nano.fcmae_ft_in22k_in1k_384", "epochs": 100})
-    row = {VAL_LOG_LOSS: 10.1234, VAL_TOP1: 0.123, IMAGES_PER_SECOND: 12345.0}
+    losses = dict.fromkeys((VAL_LOG_LOSS, VAL_CALIBRATED_LOG_LOSS), 10.1234)
+    row = {**losses, VAL_TOP1: 0.123, IMAGES_PER_SECOND: 12345.0}
     record = TrialRecord(
         study="autumn", number=7, config=config, state=TrialState.INFEASIBLE, epochs=(row,) * 100
     )
