@@ -24,7 +24,7 @@ from carray.errors import ConfigError, describe, did_you_mean
 from carray.typing import OPTIMIZERS
 
 Fit = Literal["squash", "crop", "pad"]
-Policy = Literal["full", "head_only", "unfreeze_at", "gradual"]
+Policy = Literal["full", "head_only", "unfreeze_at", "gradual", "lora"]
 HeadKind = Literal[
     "linear", "bn_linear", "mlp", "ml_decoder", "linear_probe", "random_forest", "knn"
 ]
@@ -204,9 +204,15 @@ class AugmentConfig(Part):
     """The dial for posterising, solarising and gamma alone."""
     erasing: Share = None
     """The dial for erased boxes alone."""
+    erase_boxes: int = Field(1, ge=1, le=16)
+    """Boxes of an image that has some erased."""
+    perspective: float = Field(0.0, ge=0, le=1)
+    """The dial for a camera's tilt, which `strength` leaves alone; 0: off."""
     flip: bool = True
     blur: float = Field(0.0, ge=0, le=1)
-    """Share of the images that are blurred (Gaussian, sigma 0.1 to 2 pixels); 0: off."""
+    """Share of the images that are blurred, with a sigma of 0.1 to 2 pixels; 0: off."""
+    blur_kind: Literal["gaussian", "motion", "median", "any"] = "gaussian"
+    """How: alike in all directions, along one, by the median of 3 x 3 pixels, or one of these."""
     mixup: float = Field(0.0, ge=0, le=10)
     """MixUp's alpha; 0: off."""
     cutmix: float = Field(0.0, ge=0, le=10)
@@ -222,8 +228,15 @@ class FinetuneConfig(Part):
 
     policy: Policy = "full"
     """`unfreeze_at` frees the backbone at `epoch`; `gradual` frees one more block group every
-    `epoch` epochs, from the top; frozen batch norms stay in eval mode."""
+    `epoch` epochs, from the top; frozen batch norms stay in eval mode. `lora` keeps the backbone
+    and trains the head and a low-rank addition to each weight, which is added in when saved."""
     epoch: int = Field(1, ge=1)
+    lora_rank: int = Field(8, ge=1, le=1024)
+    """Of the addition: the width of its two matrices."""
+    lora_alpha: float = Field(16.0, gt=0, le=1024)
+    """The addition is scaled by this over the rank."""
+    lora_layers: Literal["all", "attention", "others"] = "all"
+    """Which linear layers and convolutions have one: all, those of attention, or the others."""
     feature_views: int = Field(4, ge=0, le=64)
     """While the whole backbone is frozen: views of a training image whose features are computed
     once, for all trials, and taken in turn; 0 runs the backbone every time. Without MixUp and

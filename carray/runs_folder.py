@@ -4,6 +4,7 @@ RUNS/
   mlflow.db  mlartifacts/            the default tracking store
   models/NAME/                       model packages
   openings/*.json                    who looked at a locked test split, and when
+  probes/*.json                      how backbones rank by a probe, one for each data set
   studies/STUDY/
     study.json  space.yaml  optuna.db  labels.npz  ensembles/NAME.json
     trials/0007/                     `TrialFolder`
@@ -63,6 +64,12 @@ class RunsFolder:
         """One JSON file for each model that looked at a locked test split."""
         self._pull("openings")
         return self.path / "openings"
+
+    @property
+    def probes(self) -> Path:
+        """One JSON file for each data set whose backbones were probed."""
+        self._pull("probes")
+        return self.path / "probes"
 
     def whole(self, package: Path) -> Path:
         """Return the folder of a model package with its weights, fetched where they aren't here."""

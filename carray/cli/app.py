@@ -82,6 +82,13 @@ class _OnFolds(TyperCommand):
         return super().parse_args(ctx, _spread(args, ("--fold",), r"\d+"))
 
 
+class _OfBackbones(TyperCommand):
+    """Takes several names after one `--backbones`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args, ("--backbones",), r"[^-].*"))
+
+
 class _OfAStudy(TyperCommand):
     """Takes the study's name without `--study` too, as `carray show` does."""
 
@@ -153,6 +160,7 @@ app.command(
 )(submit.submit)
 app.command(rich_help_panel=SEARCH)(trial.train)
 app.command(rich_help_panel=SEARCH)(sanity.sanity)
+app.command(cls=_OfBackbones, rich_help_panel=SEARCH)(portfolio.probe)
 app.command("list", rich_help_panel=LOOK)(look.list_)
 app.command(cls=_OfAStudy, rich_help_panel=LOOK)(look.status)
 app.command(rich_help_panel=LOOK)(look.show)

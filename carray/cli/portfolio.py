@@ -1,4 +1,4 @@
-"""`carray replay-lab` and `carray portfolio`: learn from past studies how to run the next."""
+"""`carray probe`, `replay-lab` and `portfolio`: learn beforehand how to run the next study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, emit
+from carray.cli.shared import DataArgument, JsonOption, RunsOption, WeightsOption, emit
 
 
 def replay_lab(
@@ -102,3 +102,49 @@ def portfolio(
     else:
         studies_word = "study" if len(made.made_from) == 1 else "studies"
         print(f"{len(made.points)} recipes of {len(made.made_from)} {studies_word} are in {out}")
+
+
+def probe(
+    data: DataArgument,
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Candidates, timm's names, several after one --backbones; default: the space's."
+        ),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A search space, for its backbones and image size.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels of a side; default: the space's, else 224.")
+    ] = None,
+    weights: WeightsOption = None,
+    runs: RunsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank backbones by a linear probe on their frozen features, in minutes, before a search.
+
+    Features are stored beside the data, for the next probe and for trials that train a head alone.
+    Says how well the ranking foretells fine-tuning, as far as recorded studies know. `carray tune`
+    tries its starting points in the order that was found last.
+
+    [dim]Examples:[/]
+
+      carray probe cars --backbones resnet50 convnext_tiny.in12k_ft_in1k --size 128
+
+      carray probe cars --space backbones
+    """
+    from carray.analysis.probe import probe as rank
+    from carray.progress import progress
+    from carray.reports.probe import probe_lines
+
+    found = rank(
+        data,
+        backbones or (),
+        space=space,
+        image_size=size,
+        runs=runs,
+        weights=weights,
+        progress=progress,
+    )
+    emit(found, probe_lines, as_json)

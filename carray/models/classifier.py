@@ -19,6 +19,7 @@ from carray.files import written_aside
 from carray.models.backbones import build_backbone, feature_width, map_width, size_error
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
+from carray.models.lora import adapted_layers
 from carray.models.registry import check_name, full_name, present_name
 from carray.models.weights import (
     PathLike,
@@ -193,6 +194,8 @@ def check_backbone(
     _check_batch(config)
     with torch.device("meta"):
         classifier = Classifier(config, num_classes)
+        if config.finetune.policy == "lora":
+            adapted_layers(classifier.backbone, config.finetune, config.backbone)
         images = torch.empty(2, 3, config.image_size, config.image_size)
     try:
         classifier(images)

@@ -7,6 +7,7 @@ from torch import nn
 
 from carray.config import FinetuneConfig
 from carray.models.classifier import Classifier
+from carray.models.lora import lora_parameters
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # all that gather running statistics
 
@@ -42,6 +43,8 @@ def set_trainable(classifier: Classifier, finetune: FinetuneConfig, epoch: int) 
     groups = block_groups(classifier.backbone)
     free = free_groups(finetune, epoch, len(groups))
     trainable = {name for group in groups[len(groups) - free :] for name in group}
+    if finetune.policy == "lora":
+        trainable = lora_parameters(classifier.backbone)
     changed = False
     for name, parameter in classifier.backbone.named_parameters():
         trains = name in trainable

@@ -90,7 +90,7 @@ class StudySetup:
         """
         runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
         space, note = resolve_space(request, manifest, runs)
-        starts = resolve_starting_points(request, space, runs)
+        starts = resolve_starting_points(request, space, runs, manifest.hash)
         name = study_name(request, space, manifest)
         check_numbers(request)
         folder, study = runs.study(name), new_record(request, name, manifest, space)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carray.data.pixels.augmentation import sees_whole_image
+from carray.data.pixels.augment_ranges import sees_whole_image
 from carray.data.pixels.loader import Batch, Loader, TrainPlan, to_device, train_rows
 from carray.data.pixels.mixup import mix_images, mix_targets
 from carray.errors import TrialFailed

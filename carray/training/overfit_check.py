@@ -42,6 +42,7 @@ REGULARISATION_OFF: dict[str, Any] = {
     "augment.strength": 0.0,
     "augment.flip": False,
     "augment.blur": 0.0,
+    "augment.perspective": 0.0,
     "augment.mixup": 0.0,
     "augment.cutmix": 0.0,
     "augment.mix_off_epochs": 0,

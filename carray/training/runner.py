@@ -24,6 +24,7 @@ from carray.files import remove, remove_leftovers
 from carray.metrics import EpochRow
 from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
+from carray.models.lora import merged_state
 from carray.records import TrialFolder
 from carray.training.batch_norm import recompute_batch_norm_statistics
 from carray.training.checkpoint import (
@@ -292,7 +293,7 @@ class TrialRunner:
         live.stamp = self._ranks.broadcast_object(new_stamp())
         if self._ranks.rank == 0 and outcome.is_best:
             folder = TrialFolder(Path(order.folder))
-            save_classifier(live.judged.state_dict(), folder.weights_file, live.spec)
+            save_classifier(merged_state(live.judged), folder.weights_file, live.spec)
         return outcome
 
     def _held_logits(self, order: EpochOrder, folder: TrialFolder) -> dict[str, Any]:

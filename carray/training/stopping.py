@@ -179,7 +179,7 @@ def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None
 
 
 def _crop_cause(config: TrialConfig) -> str:
-    from carray.data.pixels.augmentation import ranges_of
+    from carray.data.pixels.augment_ranges import ranges_of
 
     augment = config.augment
     smallest = ranges_of(augment).crop_area_min

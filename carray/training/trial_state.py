@@ -18,6 +18,7 @@ from carray.metrics import EpochRow
 from carray.models.backbones import input_spec
 from carray.models.classifier import BuiltClassifier, Classifier, build_classifier
 from carray.models.depthwise import replace_depthwise_convolutions
+from carray.models.lora import add_lora
 from carray.models.weights import PathLike
 from carray.training.compute.cuda_graphs import GraphedClassifier
 from carray.training.dataset import TrialData
@@ -198,9 +199,12 @@ def build_live(
     """
     num_classes = len(data.classes)
     built: BuiltClassifier = build_classifier(config, num_classes, weights)
+    parameters = built.parameters  # as saved
     disable_inplace_activations(built.classifier)
     if device.type == "cuda":
         replace_depthwise_convolutions(built.classifier)
+    if config.finetune.policy == "lora":
+        add_lora(built.classifier.backbone, config.finetune, config.backbone, config.seed)
     spec = input_spec(config, weights)
     compute = (choose or partial(default_compute, config, device=device))(built.classifier)
     numerics = build_numerics(spec, compute, device)
@@ -221,7 +225,7 @@ def build_live(
         loss=build_loss(config.loss, counts.to(device)),
         averaged=AveragedWeights(classifier, config.ema_decay) if config.ema_decay else None,
         initialisation=built.initialisation,
-        parameters=built.parameters,
+        parameters=parameters,
         chance_loss=chance_loss(config.loss, counts),
     )
 

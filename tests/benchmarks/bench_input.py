@@ -36,7 +36,8 @@ from timm.data import (
 from timm.data.transforms_factory import transforms_imagenet_train
 
 from carray.config import Compute, InputSpec
-from carray.data.pixels.augmentation import AugmentRanges, ranges_for, sample_params
+from carray.data.pixels.augment_ranges import AugmentRanges, ranges_for
+from carray.data.pixels.augmentation import sample_params
 from carray.data.pixels.augmentation_backends import apply_opencv
 from carray.data.pixels.loader import Batch, Images, Loader, to_device
 from carray.data.pixels.store import open_store

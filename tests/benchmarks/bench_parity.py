@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.data.pixels.augmentation import ranges_for
+from carray.data.pixels.augment_ranges import ranges_for
 from carray.data.pixels.loader import EvalPlan, Loader, TrainPlan, to_device, train_rows
 from carray.files import add_json_line, read_json_lines
 from carray.models.freezing import BatchNorm

@@ -25,7 +25,8 @@ from limits import most_images_per_second
 from torch.nn import functional as F
 
 from carray.config import Compute, TrialConfig, build_config
-from carray.data.pixels.augmentation import ranges_for, sample_params
+from carray.data.pixels.augment_ranges import ranges_for
+from carray.data.pixels.augmentation import sample_params
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.store import store_side
 from carray.models.backbones import input_spec

@@ -1,4 +1,4 @@
-"""Augmentation, drawn: one dial becomes a row of ranges, and a seed becomes `AugmentParams`.
+"""Augmentation, drawn: a row of ranges and a seed become `AugmentParams`.
 
 Drawing is apart from applying (`augmentation_backends`): every geometric change of an image
 is one affine map, every change of colour one 3 x 4 matrix, every change of tone one table.
@@ -7,7 +7,7 @@ is one affine map, every change of colour one 3 x 4 matrix, every change of tone
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import log, radians
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carray.config import AugmentConfig
+from carray.data.pixels.augment_ranges import AugmentRanges
+from carray.data.pixels.blur import KINDS, sample_kinds, sample_sigmas
 from carray.typing import AnyFloats
 
 Rng = np.random.Generator
@@ -23,94 +24,10 @@ Rng = np.random.Generator
 CROP_TRIES = 10  # then the whole image, as RandomResizedCrop does
 PIXEL_TOLERANCE = 1e-3  # what float32 leaves of a whole pixel
 MID_GREY = 115.0  # what contrast turns around, brightened: the mean grey of photographs
-BLUR_SIGMA = 0.1, 2.0  # pixels of the output
 LUMA = np.array([0.299, 0.587, 0.114])
 GEOMETRIC, TONE = ("rotate", "shear_x", "shear_y", "translate"), ("posterize", "solarize", "gamma")
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
-
-
-@dataclass(frozen=True)
-class AugmentRanges:
-    """What one `strength` means: a row of the table in the documentation."""
-
-    crop_area_min: float
-    """Smallest crop, as a share of the image's area; the largest is all of it."""
-    crop_aspect_max: float
-    """Widest aspect ratio of the crop; the narrowest is its inverse."""
-    colour: float
-    """Brightness, contrast and saturation are scaled by 1 +- this."""
-    hue: float
-    """Largest turn of the hue, in circles, either way."""
-    geometric_share: float
-    """Share of the images with one of `GEOMETRIC`."""
-    rotate_degrees: float
-    shear: float
-    translate: float
-    """Largest shift, as a share of the crop's side."""
-    tone_share: float
-    """Share of the images with one of `TONE`."""
-    posterize_bits: int
-    """Fewest bits kept."""
-    solarize_from: int
-    """Lowest value from which pixels are inverted."""
-    gamma: float
-    """Largest exponent; the smallest is its inverse."""
-    erase_share: float
-    """Share of the images with one erased box (Zhong et al., "Random Erasing", AAAI 2020)."""
-    erase_area_max: float
-
-
-def ranges_for(strength: float) -> AugmentRanges:
-    """Return what `strength`, in [0, 1], means; 0 is the whole image, flipped at most.
-
-    Raises:
-        ValueError: the strength is outside [0, 1].
-    """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength={strength} must be in [0, 1]")
-    return AugmentRanges(
-        crop_area_min=1 - 0.92 * strength,
-        crop_aspect_max=(4 / 3) ** strength,
-        colour=0.4 * strength,
-        hue=0.1 * strength,
-        geometric_share=0.8 * strength,
-        rotate_degrees=30 * strength,
-        shear=0.3 * strength,
-        translate=0.2 * strength,
-        tone_share=0.4 * strength,
-        posterize_bits=8 - round(4 * strength),
-        solarize_from=256 - round(128 * strength),
-        gamma=2**strength,
-        erase_share=0.4 * strength,
-        erase_area_max=0.02 + 0.23 * strength,
-    )
-
-
-DIALS = {
-    "jitter": ("colour", "hue"),
-    "geometry": ("geometric_share", "rotate_degrees", "shear", "translate"),
-    "tone": ("tone_share", "posterize_bits", "solarize_from", "gamma"),
-    "erasing": ("erase_share", "erase_area_max"),
-}
-"""What of `AugmentRanges` each dial of its own turns."""
-
-
-def ranges_of(augment: AugmentConfig) -> AugmentRanges:
-    """Return what a configuration means: by its strength, and its own dials where it has some."""
-    own: dict[str, Any] = {}
-    if augment.crop_min_area is not None:
-        own["crop_area_min"] = augment.crop_min_area
-    for dial, names in DIALS.items():
-        if (value := getattr(augment, dial)) is not None:
-            ranges = ranges_for(value)
-            own |= {name: getattr(ranges, name) for name in names}
-    return replace(ranges_for(augment.strength), **own)
-
-
-def sees_whole_image(augment: AugmentConfig) -> bool:
-    """Say whether nothing is changed in training: each image is as it is evaluated."""
-    return ranges_of(augment) == ranges_for(0.0) and not augment.flip and not augment.blur
 
 
 @dataclass(frozen=True)
@@ -129,8 +46,16 @@ class AugmentParams:
     fill: npt.NDArray[np.uint8]
     """(B, 3): colour of the erased box."""
     blur: npt.NDArray[np.float64]
-    """(B,): sigma of a Gaussian blur in output pixels; 0 is none."""
+    """(B,): sigma of a blur in output pixels; 0 is none."""
     has_colour: bool = True
+    blur_kind: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(B,): number into `blur.KINDS`; like the next, empty where all are Gaussian."""
+    blur_angle: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(B,): direction of a motion, in radians."""
+    tilt: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """(B, 2): how much nearer the crop's right and lower sides are; empty where none is tilted."""
+    more_boxes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0, 4), np.int64))
+    """(B, n, 4): further erased boxes of the same colour; empty where each has one at most."""
 
     def __len__(self) -> int:
         return len(self.affine)
@@ -164,7 +89,26 @@ def concat(parts: Sequence[AugmentParams]) -> AugmentParams:
         fill=np.concatenate([part.fill for part in parts]),
         blur=np.concatenate([part.blur for part in parts]),
         has_colour=any(part.has_colour for part in parts),
+        **_concat_optional(parts),
     )
+
+
+OPTIONAL = ("blur_kind", "blur_angle", "tilt", "more_boxes")
+
+
+def _concat_optional(parts: Sequence[AugmentParams]) -> dict[str, Any]:
+    """Return what only some parts may have; a part without has zeros."""
+    found: dict[str, Any] = {}
+    for name in OPTIONAL:
+        arrays = [getattr(part, name) for part in parts]
+        shape = max((array.shape[1:] for array in arrays), default=())
+        empty = [
+            np.zeros((len(part), *shape), a.dtype) for part, a in zip(parts, arrays, strict=True)
+        ]
+        if any(len(array) for array in arrays):
+            chosen = (a if len(a) else e for a, e in zip(arrays, empty, strict=True))
+            found[name] = np.concatenate(list(chosen))
+    return found
 
 
 def sample_params(
@@ -182,16 +126,34 @@ def sample_params(
     tone, has_tone = _sample_tone(row, count, rng)
     maps, shifts = _sample_geometric(row, count, rng)
     boxes = _on_pixels(boxes + np.tile(shifts * (boxes[:, 2:] - boxes[:, :2]), 2), side_in)
-    return AugmentParams(
+    params = AugmentParams(
         affine=affine_of(boxes, flips, maps, side_in, side_out),
         colour=_sample_colour(row, count, rng),
         tone=tone,
         has_tone=has_tone,
         erase=_sample_erase(row, count, side_out, rng),
         fill=rng.integers(0, 256, (count, 3), np.uint8),
-        blur=_sample_blur(blur_share, count, rng),
+        blur=sample_sigmas(blur_share, count, rng),
         has_colour=row.colour > 0,
     )
+    return replace(params, **_sample_optional(row, params.erase, side_out, blur_share, rng))
+
+
+def _sample_optional(
+    row: AugmentRanges, erase: npt.NDArray[np.int64], side: int, blur_share: float, rng: Rng
+) -> dict[str, Any]:
+    """Draw what is off by default, after all else, so that nothing else moves where it is."""
+    count, found = len(erase), dict[str, Any]()
+    if blur_share and row.blur_kind != KINDS[0]:
+        found["blur_kind"], found["blur_angle"] = sample_kinds(row.blur_kind, count, rng)
+    if row.perspective_share:
+        tilted = rng.random((count, 1)) < row.perspective_share
+        found["tilt"] = np.where(tilted, rng.uniform(-row.tilt, row.tilt, (count, 2)), 0.0)
+    if row.erase_boxes > 1 and row.erase_share:
+        always = replace(row, erase_share=1.0)
+        boxes = [_sample_erase(always, count, side, rng) for _ in range(row.erase_boxes - 1)]
+        found["more_boxes"] = np.stack(boxes, 1) * (erase[:, 2] > erase[:, 0])[:, None, None]
+    return found
 
 
 def identity_params(count: int, side_in: int, side_out: int, view: View = WHOLE) -> AugmentParams:
@@ -273,6 +235,18 @@ def affine_of(
     return np.concatenate([linear * to_square, offset[:, :, None]], 2).astype(np.float32)
 
 
+def tilts_of(tilt: AnyFloats, side_out: int) -> npt.NDArray[np.float32]:
+    """Return what a tilt does to output pixels before they are mapped: (B, 3, 3), homogeneous.
+
+    The middle stays where it is; the side that is nearer is seen larger.
+    """
+    to_square, centred = np.diag([2 / side_out, 2 / side_out, 1.0]), 1 / side_out - 1
+    to_square[:2, 2] = centred
+    maps = np.tile(np.eye(3), (len(tilt), 1, 1))
+    maps[:, 2, :2] = tilt
+    return np.asarray(np.linalg.inv(to_square) @ maps @ to_square, np.float32)
+
+
 def crops_of(affine: npt.NDArray[np.float32], side_in: int, side_out: int) -> npt.NDArray[np.int64]:
     """Find the maps that only cut out whole pixels inside the image, flipped or not.
 
@@ -346,11 +320,3 @@ def _sample_erase(row: AugmentRanges, count: int, side: int, rng: Rng) -> npt.ND
     boxes: npt.NDArray[np.int64] = np.rint(shares * side).astype(np.int64)
     boxes[~erased] = 0
     return boxes
-
-
-def _sample_blur(share: float, count: int, rng: Rng) -> npt.NDArray[np.float64]:
-    """Draw (count,) sigmas, uniform as torchvision's GaussianBlur has them; 0 where none."""
-    if not share:
-        return np.zeros(count)  # and what is drawn next stays what it was
-    blurred, sigma = rng.random(count) < share, rng.uniform(*BLUR_SIGMA, count)
-    return np.where(blurred, sigma, 0.0)

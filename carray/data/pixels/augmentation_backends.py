@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from carray.data.pixels.augmentation import AugmentParams, crops_of
+from carray.data.pixels.augmentation import AugmentParams, crops_of, tilts_of
+from carray.data.pixels.blur_backends import blur_opencv, blur_torch
 
-BLUR_TAPS = 9, 9  # of the kernel: two of the largest sigmas either way
 FAR = 2**20  # pixels; no image is as large
 
 Pixels = npt.NDArray[np.uint8]  # (B, side, side, 3), RGB
@@ -26,19 +26,46 @@ def apply_opencv(images: Pixels | Sequence[Pixels], params: AugmentParams, side_
     if len(images) == 0:
         return out
     crops = crops_of(params.affine, len(images[0]), side_out).tolist()
-    erased, blur = params.erase.tolist(), params.blur.tolist()
+    boxes, blur = _boxes(params).tolist(), params.blur.tolist()
+    kinds, angles = _blur_kinds(params)
+    tilts = tilts_of(params.tilt, side_out)
     for index, (image, done) in enumerate(zip(images, out, strict=True)):
-        _place(image, params.affine[index], crops[index], done)
+        if len(tilts) and params.tilt[index].any():
+            _tilt(image, params.affine[index], tilts[index], done)
+        else:
+            _place(image, params.affine[index], crops[index], done)
         if params.has_colour:
             cv2.transform(done, params.colour[index], dst=done)
         if params.has_tone[index]:
             cv2.LUT(done, params.tone[index], dst=done)
         if blur[index]:
-            cv2.GaussianBlur(done, BLUR_TAPS, blur[index], done, borderType=cv2.BORDER_REFLECT_101)
-        x1, y1, x2, y2 = erased[index]
-        if x2 > x1:
+            blur_opencv(done, blur[index], int(kinds[index]), float(angles[index]))
+        for x1, y1, x2, y2 in boxes[index]:
             done[y1:y2, x1:x2] = params.fill[index]
     return out
+
+
+def _boxes(params: AugmentParams) -> npt.NDArray[np.int64]:
+    """Return all boxes that are erased, (B, n, 4)."""
+    first = params.erase[:, None]
+    return np.concatenate([first, params.more_boxes], 1) if len(params.more_boxes) else first
+
+
+def _blur_kinds(
+    params: AugmentParams,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    if len(params.blur_kind):
+        return params.blur_kind, params.blur_angle
+    return np.zeros(len(params), np.int64), np.zeros(len(params))
+
+
+def _tilt(
+    image: Pixels, affine: npt.NDArray[np.float32], tilt: npt.NDArray[np.float32], out: Pixels
+) -> None:
+    whole = np.concatenate([affine, [[0, 0, 1]]]) @ tilt
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REFLECT
+    cv2.warpPerspective(image, whole, out.shape[:2], dst=out, flags=flags, borderMode=border)
 
 
 def _place(image: Pixels, affine: npt.NDArray[np.float32], crop: list[int], out: Pixels) -> None:
@@ -76,9 +103,10 @@ def apply_torch(images: Tensor, params: AugmentParams, side_out: int) -> Tensor:
     if params.has_tone.any():
         out = _tone(out, params, device)
     if params.blur.any():
-        out = _blur(out, params, device)
-    if (params.erase[:, 2] > params.erase[:, 0]).any():
-        out = _erase(out, params, device)
+        out = blur_torch(out, params.blur, *_blur_kinds(params))
+    for boxes in _boxes(params).swapaxes(0, 1):
+        if (boxes[:, 2] > boxes[:, 0]).any():
+            out = _erase(out, boxes, params.fill, device)
     return out
 
 
@@ -97,8 +125,12 @@ def _grid(params: AugmentParams, side_in: int, side_out: int, device: torch.devi
     steps = torch.arange(side_out, dtype=torch.float32, device=device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3)  # (1, side * side, 3)
-    source = places @ _tensor(params.affine, device).transpose(1, 2)
     crops = crops_of(params.affine, side_in, side_out)
+    if len(params.tilt):
+        tilted = places @ _tensor(tilts_of(params.tilt, side_out), device).transpose(1, 2)
+        places = tilted / tilted[..., 2:]
+        crops[params.tilt.any(1)] = 0
+    source = places @ _tensor(params.affine, device).transpose(1, 2)
     crops[crops[:, 2] == 0] = [-FAR, -FAR, FAR, FAR]
     bounds = _tensor(crops, device)[:, None]  # (B, 1, 4)
     source = source.clamp(bounds[..., :2], bounds[..., 2:] - 1)
@@ -120,26 +152,16 @@ def _tone(out: Tensor, params: AugmentParams, device: torch.device) -> Tensor:
     return out
 
 
-def _blur(out: Tensor, params: AugmentParams, device: torch.device) -> Tensor:
-    rows = np.flatnonzero(params.blur)
-    half = BLUR_TAPS[0] // 2
-    taps = np.exp(-0.5 * (np.arange(-half, half + 1) / params.blur[rows, None]) ** 2)
-    taps /= taps.sum(1, keepdims=True)
-    kernel = _tensor(taps.astype(np.float32).repeat(3, 0), device)[:, None]  # (3 R, 1, taps)
-    where = _tensor(rows, device)
-    planes = out[where].flatten(0, 1)[None]  # (1, 3 R, side, side)
-    planes = F.pad(planes, (half,) * 4, mode="reflect")
-    planes = F.conv2d(planes, kernel[:, :, None], groups=len(kernel))
-    planes = F.conv2d(planes, kernel[:, :, :, None], groups=len(kernel))
-    out[where] = planes.view(len(rows), 3, *out.shape[2:])
-    return out
-
-
-def _erase(out: Tensor, params: AugmentParams, device: torch.device) -> Tensor:
-    box = _tensor(params.erase, device)
+def _erase(
+    out: Tensor,
+    boxes: npt.NDArray[np.int64],
+    colours: npt.NDArray[np.uint8],
+    device: torch.device,
+) -> Tensor:
+    box = _tensor(np.ascontiguousarray(boxes), device)
     steps = torch.arange(out.shape[-1], device=device)
     inside_x = (steps >= box[:, 0, None]) & (steps < box[:, 2, None])  # (B, side)
     inside_y = (steps >= box[:, 1, None]) & (steps < box[:, 3, None])
     inside = (inside_y[:, :, None] & inside_x[:, None, :]).unsqueeze(1)  # (B, 1, side, side)
-    fill = _tensor(params.fill, device).float()[:, :, None, None]
+    fill = _tensor(colours, device).float()[:, :, None, None]
     return torch.where(inside, fill, out)

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig
+from carray.data.pixels.augment_ranges import ranges_of
 from carray.data.pixels.augmentation import (
     WHOLE,
     AugmentParams,
     View,
     concat,
     identity_params,
-    ranges_of,
     sample_params,
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch

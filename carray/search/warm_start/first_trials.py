@@ -10,6 +10,7 @@ from carray.search.request import StudyRequest, sampler_name
 from carray.search.sampling.samplers import BLIND
 from carray.search.space.space import SearchSpace
 from carray.search.warm_start.known_recipes import recipe_points
+from carray.search.warm_start.probed import in_probe_order, read_probe
 from carray.search.warm_start.starting_points import NO_STARTS, shipped_points, start_points
 
 
@@ -32,21 +33,33 @@ class StartingPoints:
 
 
 def resolve_starting_points(
-    request: StudyRequest, space: SearchSpace, runs: RunsFolder
+    request: StudyRequest, space: SearchSpace, runs: RunsFolder, manifest_hash: str = ""
 ) -> StartingPoints:
     """Return what to try first: the request's points, else the space's, else the known recipes.
 
     A space that says where to start is believed, and a study that draws blindly is left alone. The
-    others try each backbone's known recipe, then the points of the shipped portfolio.
+    others try each backbone's known recipe, then the points of the shipped portfolio. Where the
+    backbones were probed on these data, points that nobody asked for come in the probe's order.
     """
     asked = request.start_from
     if asked == (NO_STARTS,):
         return StartingPoints()
     if asked:
         return StartingPoints(start_points(space, asked, runs), f"--start-from {' '.join(asked)}")
+    probe = read_probe(runs, manifest_hash)
+
+    def ordered(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return in_probe_order(space, points, probe) if probe else points
+
     if space.starts or sampler_name(request, space) in BLIND:
-        return StartingPoints(space.start_points(), "the space's own")
+        own = space.start_points()
+        return StartingPoints(ordered(own), f"the space's own{_by(ordered(own), own)}")
     known, moved = recipe_points(space, space.images or 0)
     shipped = [point for point in shipped_points(space) if point not in known]
+    points = [*ordered(known), *ordered(shipped)]
     whose = f"{len(known)} known recipes, {len(shipped)} shipped; --start-from none has none"
-    return StartingPoints([*known, *shipped], whose, moved)
+    return StartingPoints(points, f"{whose}{_by(points, [*known, *shipped])}", moved)
+
+
+def _by(points: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
+    return "" if points == before else "; in the order of `carray probe`"

@@ -41,10 +41,15 @@ class FeatureDataset:
 
 
 def _fit_probe(known: FeatureDataset, seed: int, head: HeadConfig = DEFAULTS) -> Fit:
-    """Multinomial logistic regression on standardised features; the scaling is folded in."""
+    """Multinomial logistic regression on standardised features; the scaling is folded in.
+
+    A feature that hardly varies is not blown up to vary like others: a few images of `val`, in
+    which it does, would be all that it says.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    mean, std = known.train.mean(0), known.train.std(0) + 1e-6
+    mean, std = known.train.mean(0), known.train.std(0)
+    std = np.maximum(std, std.mean()) + 1e-6
     scaled, best = (known.train - mean) / std, None
     for strength in (head.C,) if head.C else PROBE_STRENGTHS:
         probe = LogisticRegression(C=strength, max_iter=head.max_iter, tol=1e-3)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from carray.config import AugmentConfig, InputSpec, TrialConfig
-from carray.data.pixels.augmentation import DIALS
+from carray.data.pixels.augment_ranges import DIALS
 from carray.data.pixels.loader import BatchPlan, Loader, ViewPlan, to_device
 from carray.files import (
     by_last_use,
@@ -35,9 +35,10 @@ from carray.files import (
 )
 from carray.models.backbones import feature_width
 from carray.models.classifier import Classifier
+from carray.progress import silent
 from carray.training.dataset import TrialData
 from carray.training.trial_state import Numerics
-from carray.typing import GIB, Rows
+from carray.typing import GIB, Progress, Rows
 
 BATCH = 64  # images that the backbone takes at once
 
@@ -95,7 +96,9 @@ class FrozenBackbone:
     numerics: Numerics
     initialisation: str
 
-    def features(self, rows: Rows, view: int, num_loaders: int) -> Features | None:
+    def features(
+        self, rows: Rows, view: int, num_loaders: int, progress: Progress = silent
+    ) -> Features | None:
         """Return the features of one view, `rows` of them filled; None if they'd burst the budget.
 
         Of processes that ask at once one computes, the others wait.
@@ -116,7 +119,7 @@ class FrozenBackbone:
                 mode = "r+" if file.exists() and done.any() else "w+"
                 stored = np.memmap(file, dtype, mode, shape=(images, *shape))  # type: ignore[call-overload]
                 reserve_disk_space(file, need)
-                self._fill(stored, rows[~done[rows]], view, num_loaders)
+                self._fill(stored, rows[~done[rows]], view, num_loaders, progress)
                 stored.flush()
                 done[rows] = True
                 with written_aside(done_file) as aside:
@@ -125,19 +128,23 @@ class FrozenBackbone:
         return np.memmap(file, dtype, "r", shape=(images, *shape))
 
     @torch.inference_mode()
-    def _fill(self, stored: Features, rows: Rows, view: int, num_loaders: int) -> None:
+    def _fill(
+        self, stored: Features, rows: Rows, view: int, num_loaders: int, progress: Progress
+    ) -> None:
         self.classifier.backbone.eval()
         config, on_device = self.config, self.numerics.device.type != "cpu"
         plan = ViewPlan(
             self.data.images, rows, BATCH, config.image_size, config.augment, view, on_device
         )
         at = 0
-        for batch in Loader(plan, num_loaders):
-            images, _ = to_device(batch, self.numerics.device)
-            with self.numerics.autocast():
-                features = self.classifier.features(self.numerics.normalise(images))
-            stored[rows[at : at + len(batch)]] = features.float().cpu().numpy()
-            at += len(batch)
+        with progress(f"features of {config.backbone}", len(rows)) as advance:
+            for batch in Loader(plan, num_loaders):
+                images, _ = to_device(batch, self.numerics.device)
+                with self.numerics.autocast():
+                    features = self.classifier.features(self.numerics.normalise(images))
+                stored[rows[at : at + len(batch)]] = features.float().cpu().numpy()
+                at += len(batch)
+                advance(len(batch))
 
     def _shape(self, file: Path) -> tuple[int, ...]:
         """Return the shape of one image's features; of a map it is known once it was asked for."""
@@ -173,6 +180,9 @@ def _augment_key(augment: AugmentConfig) -> list[object]:
     """Return what a view depends on; dials of their own are named where they are set."""
     dials = "crop_min_area", *DIALS
     own = {name: value for name in dials if (value := getattr(augment, name)) is not None}
+    off = AugmentConfig()
+    later = "erase_boxes", "perspective", "blur_kind"  # keys of before know nothing of them
+    own |= {name: v for name in later if (v := getattr(augment, name)) != getattr(off, name)}
     return [augment.strength, augment.flip, augment.blur, *([own] if own else [])]
 
 

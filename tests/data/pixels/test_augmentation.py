@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,18 +14,22 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.functional import gaussian_blur
 
 from carray.config import AugmentConfig
-from carray.data.pixels.augmentation import (
+from carray.data.pixels.augment_ranges import (
     DIALS,
-    AugmentParams,
     AugmentRanges,
-    affine_of,
-    crops_of,
-    identity_params,
     ranges_for,
     ranges_of,
+    sees_whole_image,
+)
+from carray.data.pixels.augmentation import (
+    AugmentParams,
+    affine_of,
+    concat,
+    crops_of,
+    identity_params,
     sample_crops,
     sample_params,
-    sees_whole_image,
+    tilts_of,
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 
@@ -297,7 +302,46 @@ def test_a_dial_of_its_own_turns_its_own_ranges_alone() -> None:
         assert all(vars(ranges)[name] == vars(wild)[name] for name in names)
     assert ranges_of(AugmentConfig(crop_min_area=0.5)).crop_area_min == 0.5
     turned = [name for names in DIALS.values() for name in names]
-    assert {*turned, "crop_area_min", "crop_aspect_max"} == set(vars(calm))
+    off = {"erase_boxes", "perspective_share", "tilt", "blur_kind"}  # strength leaves these alone
+    assert all(vars(calm)[name] == vars(wild)[name] for name in off)
+    assert {*turned, "crop_area_min", "crop_aspect_max", *off} == set(vars(calm))
+
+
+@pytest.mark.parametrize(
+    "own", [{"perspective": 1.0}, {"blur_kind": "motion"}, {"blur_kind": "median"}]
+)
+def test_opencv_and_torch_tilt_and_blur_alike(own: dict[str, Any]) -> None:
+    row = ranges_of(AugmentConfig.model_validate({"strength": 0.0, **own}))
+    params = sample_params(row, False, 8, SIDE, OUT, numbers(4), 1.0 if "blur_kind" in own else 0)
+    plain = identity_params(8, SIDE, OUT)
+    cpu, device = both_ways(params)
+    assert np.abs(cpu - device).mean() < 0.6
+    assert np.quantile(np.abs(cpu - device), 0.99) < 2.5
+    assert np.abs(cpu - both_ways(plain)[0]).max() >= 1
+
+
+def test_a_tilt_enlarges_the_nearer_side_about_the_middle() -> None:
+    x = np.array([[0.0, 31.5, 63.0], [31.5, 31.5, 31.5], [1.0, 1.0, 1.0]])
+    left, middle, right = (tilts_of(np.array([[0.2, 0.0]]), OUT)[0] @ x).T
+    seen = [own[0] / own[2] for own in (left, middle, right)]
+    assert seen[1] == pytest.approx(31.5, abs=1e-3)
+    assert seen[2] - seen[1] < 31.5 < seen[1] - seen[0]  # fewer pixels fill the right half
+
+
+def test_several_boxes_are_erased_where_one_is_and_what_is_off_moves_no_draw() -> None:
+    augment = AugmentConfig(strength=1.0, erase_boxes=3, perspective=1.0, blur=0.5, blur_kind="any")
+    on = sample_params(ranges_of(augment), True, 400, SIDE, OUT, numbers(), 0.5)
+    off = sample_params(ranges_for(1.0), True, 400, SIDE, OUT, numbers(), 0.5)
+    for name in ("affine", "colour", "tone", "erase", "fill", "blur"):
+        assert np.array_equal(getattr(on, name), getattr(off, name))
+    erased = on.erase[:, 2] > on.erase[:, 0]
+    assert on.more_boxes.shape == (400, 2, 4)
+    assert np.array_equal(erased, on.more_boxes[:, :, 2].any(1))
+    assert set(on.blur_kind) == {0, 1, 2}
+    cpu, device = both_ways(replace(on, has_tone=np.zeros(400, bool)))
+    assert np.abs(cpu - device).mean() < 1.0
+    both = concat([off, on])
+    assert len(both.tilt) == 800 and not both.tilt[:400].any()
 
 
 def test_whether_nothing_is_changed_is_known() -> None:
