@@ -21,7 +21,7 @@ from carray.compute import Hardware as Hardware
 from carray.compute import InputSpec as InputSpec
 from carray.compute import Part as Part
 from carray.errors import ConfigError, describe, did_you_mean
-from carray.typing import OPTIMIZERS
+from carray.typing import OPTIMIZERS, BestMetric, Compile, Precision
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual", "lora"]
@@ -35,16 +35,6 @@ CLASSICAL_SETTINGS = {  # names of `HeadConfig` that each of the fitted heads re
     "knn": ("n_neighbors", "sharpness"),
 }
 CLASSICAL_HEADS = tuple(CLASSICAL_SETTINGS)
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Compile = Literal["auto", "on", "off"]
-BestMetric = Literal[
-    "val/log_loss",
-    "val/calibrated_log_loss",
-    "val/top1",
-    "val/top5",
-    "val/macro_f1",
-    "val/balanced_accuracy",
-]
 EXTRA = "optimizer.args."
 """Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,17 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.prog
 UnitProgress = Callable[[str, int, str], AbstractContextManager[Advance]]  # of another unit
 
 GIB = 2**30
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
+BestMetric = Literal[
+    "val/log_loss",
+    "val/calibrated_log_loss",
+    "val/top1",
+    "val/top5",
+    "val/macro_f1",
+    "val/balanced_accuracy",
+]
 
 OPTIMIZERS = (
     *("adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad"),

@@ -22,7 +22,6 @@ from carray.cli import (
     look,
     pictures,
     portfolio,
-    sanity,
     serving,
     space,
     submit,
@@ -159,7 +158,7 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(submit.submit)
 app.command(rich_help_panel=SEARCH)(trial.train)
-app.command(rich_help_panel=SEARCH)(sanity.sanity)
+app.command(rich_help_panel=SEARCH)(trial.sanity)
 app.command(cls=_OfBackbones, rich_help_panel=SEARCH)(portfolio.probe)
 app.command("list", rich_help_panel=LOOK)(look.list_)
 app.command(cls=_OfAStudy, rich_help_panel=LOOK)(look.status)

@@ -184,7 +184,7 @@ def _show_front(
     from carray.drawing import drawn_or_none
     from carray.ensemble.front import find_front
     from carray.progress import progress
-    from carray.reports.front import front_lines
+    from carray.reports.network_costs import front_lines
     from carray.reports.pictures.front import front_picture
 
     found = find_front(

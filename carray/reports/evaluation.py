@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from carray.analysis.evaluation import Evaluation
 from carray.drawing import drawn_or_none, matplotlib, save_png
 from carray.files import write_csv
 from carray.predictions.calibration import Calibration
+from carray.predictions.levels import LevelScore
 from carray.predictions.per_class import ClassScore
 from carray.predictions.statistics import Interval
 from carray.predictions.test_access import access_text
 from carray.reports.ensemble import wrapped
-from carray.reports.levels import level_lines
 from carray.reports.pictures.panels import COLOURS, GRID, INK, MUTED
 from carray.reports.table import table
 
@@ -32,6 +33,7 @@ COLUMNS = (
 )
 SHOWN_CLASSES = 10
 CONFIDENT = 0.02  # mean confidence over top-1 that is worth a word
+LEVELS = ("right up to:<26", "of:>6", "accuracy:>28.4f", "wrong in it:>14")
 
 
 def write_evaluation(found: Evaluation, out: Path) -> Evaluation:
@@ -163,3 +165,10 @@ def _draw_bins(axes: Any, found: Calibration) -> None:
         color=INK,
     )
     axes.legend(frameon=False, loc="upper left", fontsize=9)
+
+
+def level_lines(levels: Sequence[LevelScore], otherwise: int) -> list[str]:
+    """Return accuracy by make, model and so on, and the mistakes told apart."""
+    rows = ((one.level, one.groups, one.accuracy, one.wrong) for one in levels)
+    lines = table(LEVELS, rows)
+    return [*lines, f"wrong otherwise: {otherwise}"] if otherwise else lines

@@ -26,7 +26,7 @@ from carray.files import write_csv
 from carray.inference.held_predictions import predictions_on
 from carray.predictions.test_access import access_text
 from carray.progress import silent
-from carray.reports.levels import level_lines
+from carray.reports.evaluation import level_lines
 from carray.reports.pictures.sample_sheet import whole_image
 from carray.reports.table import interval_text, table
 from carray.runs_folder import RunsFolder

@@ -1,4 +1,4 @@
-"""What `carray bench STUDY` prints: what each network of a study costs beside its best trial."""
+"""What networks cost beside what they are worth: `bench STUDY` and `ensemble --pareto`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from shlex import quote
 from typing import Any
 
 from carray import metrics
+from carray.ensemble.front import Front
 from carray.predictions.network_costs import Device, NetworkCosts, network_of
 from carray.records import StudyFolder
+from carray.reports.ensemble import wrapped
 from carray.reports.hints import runs_option
 from carray.reports.table import table
 
 COLUMNS = (
     *("network:<38.37", "px:>5", "ms:>8.1f", "MB:>8.1f", "G multiply-adds:>16.3f"),
     *("trials:>7", "best:>9.4f"),
+)
+FRONT_COLUMNS = (
+    "members:<9",
+    "ms:>8.1f",
+    "MB:>8.1f",
+    "log-loss:>26.4f",
+    "top-1:>26.4f",
+    "  trials:<0",
 )
 
 
@@ -59,3 +69,31 @@ def study_costs_lines(folder: StudyFolder, on: Device) -> list[str]:
 def _name(network: dict[str, Any]) -> str:
     parts = {**network["head"], **network["scratch"]}
     return " ".join([network["backbone"], *(f"{name}={value}" for name, value in parts.items())])
+
+
+def front_lines(found: Front, folds: bool = False) -> list[str]:
+    """Return the table, the quickest ensemble first, and the command that packages each."""
+    rows = [
+        (
+            *(str(len(point.trials)), point.milliseconds, point.mb, point.log_loss, point.top1),
+            "  " + " ".join(trial.rpartition("/")[2] for trial in point.trials),
+        )
+        for point in found.points
+    ]
+    names = " ".join(quote(name) for name in found.studies)
+    options = " --folds" * folds + f" --on {found.device}" * (found.device != "cpu")
+    runs = runs_option(found.folder.parents[1])
+    commands = [
+        f"  carray ensemble {names} --max-latency {point.max_latency:g}ms{options}{runs}"
+        for point in found.points
+    ]
+    lines = [
+        f"{' + '.join(found.studies)} on {found.images} images of {found.split}, each judged by "
+        "members that it didn't choose (95 %):",
+        "",
+        *table(FRONT_COLUMNS, rows),
+        "",
+        f"ms: one image through the networks, one after the other ({found.hardware})",
+        *(["--pareto shows one point: nothing slower was better"] * (len(found.points) == 1)),
+    ]
+    return [*(part for line in lines for part in wrapped(line)), "next, one of:", *commands]

@@ -22,8 +22,8 @@ from carray.predictions.network_costs import NetworkCost, NetworkCosts, network_
 from carray.records import StudyFolder
 from carray.reports.ensemble import ensemble_lines
 from carray.reports.experiments import experiment_lines, experiments_csv
-from carray.reports.front import front_lines
 from carray.reports.listing import leaderboard, leaderboard_lines
+from carray.reports.network_costs import front_lines
 from carray.reports.pictures.front import front_picture
 from carray.runs_folder import RunsFolder
 from carray.training.runner import hardware_of
