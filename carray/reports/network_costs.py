@@ -76,7 +76,7 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
     rows = [
         (
             *(str(len(point.trials)), point.milliseconds, point.mb, point.log_loss, point.top1),
-            "  " + " ".join(trial.rpartition("/")[2] for trial in point.trials),
+            "  " + " ".join(_trial_name(trial, found) for trial in point.trials),
         )
         for point in found.points
     ]
@@ -97,3 +97,8 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
         *(["--pareto shows one point: nothing slower was better"] * (len(found.points) == 1)),
     ]
     return [*(part for line in lines for part in wrapped(line)), "next, one of:", *commands]
+
+
+def _trial_name(trial: str, found: Front) -> str:
+    """Return a trial's number; of several studies, its whole name."""
+    return trial if len(found.studies) > 1 else trial.rpartition("/")[2]
