@@ -130,7 +130,7 @@ def probe(
 
     [dim]Examples:[/]
 
-      carray probe cars --backbones resnet50 convnext_tiny.in12k_ft_in1k --size 128
+      carray probe cars --backbones resnet50 convnext_tiny --size 128
 
       carray probe cars --space backbones
     """

@@ -103,9 +103,9 @@ class Ensemble(JsonResult):
     """What each measured set of views was worth where the rules were judged."""
     budget: Budget | None = None
     """What it had to keep to; None where it might cost anything."""
-    milliseconds: float = math.nan
-    """Of the packaged members' networks, one image; NaN without a budget, as `mb`."""
-    mb: float = math.nan
+    milliseconds: float | None = None
+    """Of the packaged members' networks, one image; None without a budget, as `mb`."""
+    mb: float | None = None
 
     @property
     def chosen(self) -> tuple[MemberRow, ...]:

@@ -311,7 +311,8 @@ def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
 
     run_study(request(toy_data, tmp_path, concurrent=1, budget="1h"), Listener())
     check_left(folder)
-    assert [r.state for r in folder.records()] == ["pruned", *["complete"] * 3]
+    assert [r.state for r in folder.records()] == ["pruned", *["complete"] * 6]
+    assert [r.kind for r in folder.records()][4:] == ["refit"] * 3, "within a budget"
     assert folder.record().standing == "complete"
     more = folder.record().cost
     assert more is not None
