@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -202,7 +203,7 @@ class RemoteFolder:
         with self._translated():
             if filesystem.type_name in WITH_FOLDERS:
                 filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-                aside = f"{path}.{os.getpid()}.part"
+                aside = f"{path}.{os.getpid()}-{threading.get_ident()}.part"
             try:
                 with filesystem.open_output_stream(aside or path) as stream:
                     yield stream

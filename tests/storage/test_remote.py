@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,16 @@ def test_a_refusal_is_one_sentence_with_the_cure_and_no_secret(s3: str) -> None:
     assert SECRET not in str(refused.value)
     with pytest.raises(StorageError, match="Unrecognized filesystem type in URI"):
         RemoteFolder("odd://bucket/runs").files()
+
+
+def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
+    remote = RemoteFolder((tmp_path / "bucket").as_uri())
+    contents = [bytes([65 + number]) * 200_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            list(pool.map(lambda content: remote.write("optuna.db", content), contents))
+            assert remote.read("optuna.db") in contents
+    assert [file.name for file in (tmp_path / "bucket").iterdir()] == ["optuna.db"]
 
 
 def test_what_is_a_url() -> None:

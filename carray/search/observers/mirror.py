@@ -11,9 +11,10 @@ import errno
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,6 +61,7 @@ class StudyMirror(Tracker):
         self._mirror, self._folder, self._has_optuna_file = mirror, folder, has_optuna_file
         self._small = Uploads("records", say)
         self._large = [Uploads(f"weights-{number}", say) for number in range(WEIGHT_QUEUES)]
+        self._optuna = threading.Lock()  # an older copy must not replace a newer one
         self._sent: dict[int, tuple[int, int]] = {}  # which weights of a trial are there
         self._missing: list[str] = []
         self._taken = ""
@@ -172,7 +174,7 @@ class StudyMirror(Tracker):
         file = self._folder.optuna_file
         if not self._has_optuna_file or not file.exists():
             return
-        with TemporaryDirectory(prefix="carray-optuna-") as aside:
+        with self._optuna, TemporaryDirectory(prefix="carray-optuna-") as aside:
             copy = Path(aside) / "optuna.db"
             with (
                 closing(sqlite3.connect(file)) as source,
@@ -195,13 +197,14 @@ class StudyMirror(Tracker):
 
     def _send_ended(self, number: int) -> None:
         trial, remote = self._folder.trial(number), self._mirror.remote
-        if trial.weights_file.exists():
-            self._send_weights(number, trial.weights_file)
-        if trial.logits_file.exists():
-            remote.put(trial.logits_file, self._mirror.name_of(trial.logits_file))
         archive = self._mirror.name_of(checkpoint_archive(trial))
+        with suppress(FileNotFoundError):  # a disk budget may delete it at any time
+            self._send_weights(number, trial.weights_file)
+        with suppress(FileNotFoundError):
+            remote.put(trial.logits_file, self._mirror.name_of(trial.logits_file))
         if trial.checkpoint.exists():  # of one that may be continued
-            remote.put_folder(trial.checkpoint, archive)
+            with suppress(FileNotFoundError):
+                remote.put_folder(trial.checkpoint, archive)
         else:
             remote.remove(archive)
         self._send_optuna()
