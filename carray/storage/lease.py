@@ -50,9 +50,9 @@ class Lease:
         except ValidationError:
             return None  # torn by whoever was killed
 
-    def is_alive(self, holder: Holder, lost_seconds: float = LOST_SECONDS) -> bool:
+    def is_alive(self, holder: Holder, lost_seconds: float | None = None) -> bool:
         """Wait for a sign of life of `holder`; False where it gave the lease back, or has gone."""
-        deadline = time.monotonic() + lost_seconds
+        deadline = time.monotonic() + (LOST_SECONDS if lost_seconds is None else lost_seconds)
         while not holder.has_ended and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
             now = self.holder()
