@@ -236,7 +236,7 @@ def epoch_line(record: TrialRecord) -> str:
     mark = "*" if record.best_epoch == epoch else " "
     return (
         f"{epoch:>4}/{config.epochs} {mark} loss {row[metrics.TRAIN_LOSS]:.3f} | "
-        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.3f} "
+        f"val loss {row[metrics.VAL_LOG_LOSS]:.3f} "
         f"cal. {row[metrics.VAL_CALIBRATED_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f} "
         f"F1 {row[metrics.VAL_MACRO_F1]:.3f} | {row[metrics.IMAGES_PER_SECOND]:,.0f} images/s"
         + (f" | {seconds_text(left)} left" if left else "")

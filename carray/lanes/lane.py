@@ -229,6 +229,8 @@ class Lanes:
                 self._groups.run(lane)
         except Exception as error:
             self.errors[lane] = error
+            with contextlib.suppress(Exception):  # a mailbox that is gone has no order either
+                self.mailbox.end_lane(lane, str(error))
 
     def _wait_needed(self, lane: int) -> bool:
         """Wait until the lane is wanted again; raises PlanError where it has left for good."""

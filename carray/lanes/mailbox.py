@@ -200,6 +200,14 @@ class Mailbox:
         async with self._changed:
             self._part(self._lanes[lane], why)
 
+    async def end_lane(self, lane: int, why: str) -> None:
+        """Let others carry out what a lane had whose worker group can't be started again."""
+        mine = self._lanes[lane]
+        async with self._changed:
+            mine.left = mine.left or why
+            self._orphan(mine)
+            self._changed.notify_all()
+
     async def drain(self, nodes: Collection[str], why: str) -> list[int]:
         """Let the lanes on nodes leave for good, after the order that they are at; return them."""
         async with self._changed:

@@ -102,6 +102,10 @@ class MailboxClient(ABC):
         """Let a lane leave for good before its first order: its node can't train."""
         self._ask("depart", lane, why)
 
+    def end_lane(self, lane: int, why: str) -> None:
+        """Let others carry out what a lane had whose worker group can't be started again."""
+        self._ask("end_lane", lane, why)
+
     def drain(self, nodes: Collection[str], why: str) -> list[int]:
         """Let the lanes on nodes leave, after the order that they are at; return them."""
         return list(self._ask("drain", list(nodes), why))

@@ -445,10 +445,24 @@ def test_a_trial_whose_node_is_lost_goes_on_on_the_other_lane(
     assert len({record.state for record in folder.records()}) == 1
 
 
+@pytest.mark.parametrize("lanes", [2, 1])
+def test_a_trial_whose_lane_ends_for_good_goes_on_on_another_that_is_there_or_added(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    if lanes == 1:
+        monkeypatch.setattr(watchdog.Watch, "has_ended_search", lambda self: False)  # too late
+    local.fakes.faults.raises(LaneGone("its node is gone"), trial=1, epoch=2)
+    folder = run_study(request(toy_data, tmp_path, concurrent=lanes), Listener())
+    check_left(folder)
+    assert local.fakes.faults.trained().count((1, 2)) == 2, "its epoch was begun again, elsewhere"
+
+
 def test_a_study_that_loses_its_last_lane_is_not_done_and_goes_on_later(
     local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(nodes, "has_started_ray", lambda: True)  # so that no lane is added
     wanted = request(toy_data, tmp_path, concurrent=1)
     local.fakes.faults.raises(LaneGone("its node is gone"), trial=1, epoch=2)
     board = Listener()
