@@ -31,6 +31,9 @@ from pydantic import ValidationError
 
 from carray.masking import masked
 
+EXIT_USAGE = 2  # exit code of everything a user can mend
+EXIT_GOES_ON = 3  # a cluster or a URL left it undone, not the user: the same command goes on
+EXIT_INTERRUPTED = 130
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
 
 

@@ -10,11 +10,15 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 from carray.cli.log import log_on_stderr
-from carray.errors import CarrayError, ClusterError, UploadError
+from carray.errors import (
+    EXIT_GOES_ON,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    CarrayError,
+    ClusterError,
+    UploadError,
+)
 
-USAGE_ERROR = 2  # exit code of everything a user can mend
-GOES_ON = 3  # a cluster or a URL left it undone, not the user: the same command goes on
-INTERRUPTED = 130
 REFUSED = {  # what the system says of a path, and the cure
     errno.EACCES: "choose one that you may read and write",
     errno.EPERM: "choose one that you may read and write",
@@ -48,7 +52,7 @@ def run(command: Callable[[], None]) -> None:
             command()
     except CarrayError as error:
         goes_on = isinstance(error, ClusterError | UploadError)
-        _refuse(str(error), GOES_ON if goes_on else USAGE_ERROR)
+        _refuse(str(error), EXIT_GOES_ON if goes_on else EXIT_USAGE)
     except OSError as error:
         if error.errno not in REFUSED:
             raise
@@ -58,7 +62,7 @@ def run(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave()
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        if ended.code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             _leave()
         raise
 
@@ -70,7 +74,7 @@ def _replace_unknown_letters() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _refuse(why: str, exit_code: int = USAGE_ERROR) -> NoReturn:
+def _refuse(why: str, exit_code: int = EXIT_USAGE) -> NoReturn:
     from rich.console import Console
 
     Console(stderr=True, width=None).print(
@@ -84,5 +88,5 @@ def _leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if "ray" in sys.modules:
-        os._exit(INTERRUPTED)
-    sys.exit(INTERRUPTED)
+        os._exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_INTERRUPTED)

@@ -256,10 +256,10 @@ def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[
     lines = [] if epochs_seen else [f"trial {record.name} was trained already"]
     lines += [
         "",
-        f"best epoch {best} of {len(record.epochs)}: val log-loss "
-        f"{row[metrics.VAL_LOG_LOSS]:.4f}, calibrated "
-        f"{row.get(metrics.VAL_CALIBRATED_LOG_LOSS, math.nan):.4f}, "
-        f"top-1 {row[metrics.VAL_TOP1]:.4f}, top-5 {row[metrics.VAL_TOP5]:.4f}, "
+        f"best epoch {best} of {len(record.epochs)}: "
+        f"val log-loss {row[metrics.VAL_LOG_LOSS]:.4f}, "
+        f"{row.get(metrics.VAL_CALIBRATED_LOG_LOSS, math.nan):.4f} calibrated",
+        f"  top-1 {row[metrics.VAL_TOP1]:.4f}, top-5 {row[metrics.VAL_TOP5]:.4f}, "
         f"macro F1 {row[metrics.VAL_MACRO_F1]:.4f}",
     ]
     if record.reason:

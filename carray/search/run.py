@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from carray.disk import disk_error
-from carray.errors import RESUMES, ClusterError
+from carray.errors import EXIT_GOES_ON, EXIT_INTERRUPTED, RESUMES, ClusterError
 from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
@@ -25,7 +25,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
-from carray.search.placement.ray_cluster import connected, is_lost, memory_error
+from carray.search.placement.ray_cluster import connected, memory_error
 from carray.search.placement.ray_nodes import RayCluster
 from carray.search.plans import refit_plan
 from carray.search.preflight import preflight
@@ -39,7 +39,7 @@ from carray.search.setup import (
     open_ledger,
     write_files,
 )
-from carray.search.signals import Interrupts
+from carray.search.signals import Interrupts, end_at_once
 from carray.search.space.validation import check_backbone_names
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import LANES_ENDED
@@ -54,9 +54,7 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         KeyboardInterrupt: it was interrupted; what had finished is kept and used by the next call.
     """
     board = board or open_board()
-    interrupts = Interrupts(
-        is_lost, lambda name: board.note(f"{name}: Ray has ended too; {RESUMES}")
-    )
+    interrupts = Interrupts()
     try:
         with interrupts.handled():
             return _run(request, board, interrupts)
@@ -88,7 +86,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         records = setup.folder.records()  # of earlier calls
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
-        checked = _join_cluster(setup, stack, board)
+        checked = _join_cluster(setup, stack, board, lambda: _end_without_ray(board, interrupts))
         interrupts.take()
         cluster = RayCluster(request.env)
         checks = study_checks(setup, cluster, board.note)
@@ -154,14 +152,25 @@ def _gpu_share_once(setup: StudySetup, board: Board) -> Callable[[Sequence[Node]
     return resolve
 
 
-def _join_cluster(setup: StudySetup, stack: ExitStack, board: Board) -> Future[None]:
+def _end_without_ray(board: Board, interrupts: Interrupts) -> NoReturn:
+    name = interrupts.awaited()
+    if name:
+        board.note(f"{name}: Ray has ended too; {RESUMES}")
+        end_at_once(EXIT_INTERRUPTED)
+    board.note(f"the study is not done: Ray has died on this machine; {RESUMES}")
+    end_at_once(EXIT_GOES_ON)
+
+
+def _join_cluster(
+    setup: StudySetup, stack: ExitStack, board: Board, on_lost: Callable[[], None]
+) -> Future[None]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
     named = checker.submit(check_backbone_names, setup.space)
     checked = checker.submit(check_classifiers, setup)
     try:
         with waiting_for("Ray to start", board.note):
-            stack.enter_context(connected(setup.request.address))
+            stack.enter_context(connected(setup.request.address, on_lost))
     finally:
         named.result()  # a misspelt name is told first, whatever a cluster says
     return checked

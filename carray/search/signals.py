@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import psutil
 
-EXIT_CODE = 130
+from carray.errors import EXIT_INTERRUPTED
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHOW_CURSOR = b"\x1b[?25h\n"
-WATCH_SECONDS = 0.5
+PATIENCE_SECONDS = 0.2
 
 
 class Interrupts:
@@ -26,16 +27,12 @@ class Interrupts:
     in the middle of any call to Ray; in a phase without one it raises KeyboardInterrupt. The second
     one ends the process and the Ray that it started.
 
-    A signal to all processes of a job, as Slurm and `timeout` send it, ends that Ray as well, and
-    whatever is asked of it then waits a minute for nothing: where `is_lost` says so, `on_lost` is
-    called with the signal's name and the process ends.
+    A signal to all processes of a job, as Slurm and `timeout` send it, ends that Ray as well.
     """
 
-    def __init__(self, is_lost: Callable[[], bool], on_lost: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.name = ""  # of the signal that came first
-        self._is_lost = is_lost
-        self._on_lost = on_lost
-        self._is_over = threading.Event()
+        self._came = threading.Event()
         self._stop: Callable[[str], None] | None = None
         self._in_main = threading.current_thread() is threading.main_thread()
 
@@ -50,7 +47,6 @@ class Interrupts:
         try:
             yield
         finally:
-            self._is_over.set()
             for number, handler in handlers:
                 signal.signal(number, handler)
 
@@ -71,24 +67,24 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name:
-            _end_at_once()
+            end_at_once(EXIT_INTERRUPTED)
         self.name = signal.Signals(number).name
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._came.set()
         if self._stop is None:
             raise KeyboardInterrupt(self.name)
         threading.Thread(target=self._stop, args=(self.name,), daemon=True).start()
 
-    def _watch(self) -> None:
-        while not self._is_over.wait(WATCH_SECONDS):
-            if self._is_lost():
-                self._on_lost(self.name)
-                _end_at_once()
+    def awaited(self) -> str:
+        """Return the name of the signal that came, or comes in a moment; else nothing."""
+        self._came.wait(PATIENCE_SECONDS)
+        return self.name
 
 
-def _end_at_once() -> NoReturn:
+def end_at_once(exit_code: int) -> NoReturn:
+    """End this process and all below it."""
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), SHOW_CURSOR)
     for each in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             each.kill()
-    os._exit(EXIT_CODE)
+    os._exit(exit_code)

@@ -6,14 +6,17 @@ import contextlib
 import logging
 import os
 import re
+import select
 import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
 import ray
 import ray.exceptions
+from ray._private import worker
 from ray._private.state import state
 from ray.tune import PlacementGroupFactory
 
@@ -39,6 +42,7 @@ ENVIRONMENT = {
 }
 ACCELERATOR = "accelerator_type:"  # and the kind, the name of one of Ray's resources
 DAEMONS = ("gcs_server", "raylet")
+WATCH_MILLISECONDS = 200  # how late a watch notices that it is over
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,14 @@ _ours: list[psutil.Process] = []  # of the Ray that this process has started
 
 
 @contextlib.contextmanager
-def connected(address: str | None = None) -> Iterator[None]:
+def connected(
+    address: str | None = None, on_lost: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
 
-    A Ray that the caller has already started is used and left running.
+    A Ray that the caller has already started is used and left running. If the Ray of this node dies
+    before that, `on_lost` is called in a thread, and has no time to lose: the next object that this
+    process asks of its store ends it, with exit code 1 and not a word.
 
     Raises:
         PlanError: nothing answers at the address.
@@ -80,16 +88,48 @@ def connected(address: str | None = None) -> Iterator[None]:
         yield
         return
     _connect(where)
+    is_over = threading.Event()
+    watch = threading.Thread(target=watch_daemons, args=(_daemons(), is_over, on_lost), daemon=True)
+    watch.start()
     try:
         yield
     finally:
+        is_over.set()
+        watch.join()
         _ours.clear()
         ray.shutdown()
 
 
-def is_lost() -> bool:
-    """Say whether the Ray that this process has started has died under it."""
-    return not all(map(_is_alive, _ours))
+def _daemons() -> Sequence[psutil.Process]:
+    """Return what this process can't do without: all daemons that are its own, else the raylet."""
+    node = worker._global_node
+    if _ours or node is None:  # a client's cluster has no daemon here
+        return _ours
+    socket_name = f"--raylet_socket_name={node.raylet_socket_name}"
+    return [each for each in psutil.process_iter() if socket_name in _words(each)]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+def watch_daemons(
+    processes: Sequence[psutil.Process], is_over: threading.Event, on_lost: Callable[[], None]
+) -> None:
+    """Call `on_lost` once one of `processes` has ended before `is_over`."""
+    with contextlib.ExitStack() as stack:
+        ends = select.poll()
+        for each in processes:
+            file = os.pidfd_open(each.pid)
+            stack.callback(os.close, file)
+            ends.register(file, select.POLLIN)
+        while not ends.poll(WATCH_MILLISECONDS):
+            if is_over.is_set():
+                return
+        if not is_over.is_set():
+            on_lost()
 
 
 def memory_error(error: BaseException) -> PlanError | None:
@@ -200,12 +240,6 @@ def token_error(where: str) -> PlanError:
 def _is_daemon(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):  # gone meanwhile
         return process.name() in DAEMONS
-    return False
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

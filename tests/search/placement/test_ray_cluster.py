@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 
+import psutil
 import pytest
 import ray
 from ray.exceptions import OutOfMemoryError
 
 from carray.errors import PlanError
-from carray.search.placement.ray_cluster import connected, memory_error
+from carray.search.placement.ray_cluster import connected, memory_error, watch_daemons
 
 SAID = """9 worker(s) were killed due to the node running low on memory. Memory on the node \
 (IP: 192.0.2.2, ID: 3942c4f8f7b3) was 23.27GB used / 23.54GB limit (0.988669)
@@ -73,3 +75,22 @@ def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.Monk
     assert first.poll() is not None
     second.kill()
     second.wait()
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "left-alone"])
+def test_the_end_of_a_daemon_is_told_at_once_and_none_once_the_watch_is_over(
+    is_killed: bool,
+) -> None:
+    is_over, lost = threading.Event(), threading.Event()
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        watched = [psutil.Process(), psutil.Process(daemon.pid)]
+        watch = threading.Thread(target=watch_daemons, args=(watched, is_over, lost.set))
+        watch.start()
+        if is_killed:
+            daemon.kill()
+            assert lost.wait(10)
+        is_over.set()
+        watch.join(10)
+        daemon.kill()
+    assert lost.is_set() == is_killed
+    assert not watch.is_alive()
