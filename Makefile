@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format-check types layers unit unit-ray unit-rest format lock bench clean
+.PHONY: help install demo test lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTHON ?=
 TESTS ?= tests
-# other folders whose tests run after those that start a Ray: so both halves take as long
-BESIDE_RAY := $(if $(filter tests,$(TESTS)),tests/analysis tests/export tests/models tests/training)
+# the other tests run in two halves that take as long
+HALF := $(if $(filter tests,$(TESTS)),$(addprefix tests/,analysis ensemble export models tracking training))
 export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
@@ -56,16 +56,21 @@ layers: install  ## Imports go down only.
 	@$(BIN)/lint-imports
 
 unit: install  ## The tests; TESTS=tests/search runs some of them.
-	@$(MAKE) --no-print-directory -j2 unit-ray unit-rest
+	@echo "make: three runs side by side; what the other two say comes when they end"
+	@$(MAKE) --no-print-directory -j3 unit-ray unit-half unit-rest
 
-unit-rest: install  # pytest ends with 5 where TESTS has none of a kind
-	@$(BIN)/pytest -m "not ray" $(TESTS) $(addprefix --ignore=,$(BESIDE_RAY)) || [ $$? = 5 ]
+# pytest ends with 5 where TESTS has none of a kind
+collected = log=$$(mktemp); code=0; $(1) >"$$log" 2>&1 || code=$$?; \
+	  [ $$code = 5 ] && code=0 || cat "$$log"; rm "$$log"; exit $$code
 
-unit-ray: install
-	@echo "make: tests that start a Ray run beside the others; what they say comes when they end"
-	@log=$$(mktemp); code=0; $(BIN)/pytest -m ray $(TESTS) >"$$log" 2>&1 || code=$$?; \
-	[ -z "$(BESIDE_RAY)" ] || $(BIN)/pytest -m "not ray" $(BESIDE_RAY) >>"$$log" 2>&1 || code=$$?; \
-	[ $$code = 5 ] && code=0 || cat "$$log"; rm "$$log"; exit $$code
+unit-ray: install  # they mostly wait, and say so if they wait too long: the others give way
+	@$(call collected,RAY_worker_niceness=0 $(BIN)/pytest -m ray $(TESTS))
+
+unit-half: install
+	@$(if $(HALF),$(call collected,nice $(BIN)/pytest -m "not ray" $(HALF)))
+
+unit-rest: install
+	@nice $(BIN)/pytest -m "not ray" $(TESTS) $(addprefix --ignore=,$(HALF)) || [ $$? = 5 ]
 
 format: install  ## Mend format and what ruff can mend.
 	@$(BIN)/ruff check --fix

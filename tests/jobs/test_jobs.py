@@ -105,6 +105,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "PATH": f"{BIN}:{environment['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+        "RAY_worker_niceness": "0",  # else beside other tests its trials starve
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "CARRAY_RUNS": str(folder / "runs"),
     }
