@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from carray.config import Fit
 from carray.typing import AnyFloats
@@ -123,11 +124,34 @@ def to_rgb(image: Image.Image) -> Pixels:
         UnreadableImage: the file is truncated or broken.
     """
     try:
+        image = _deep_colours(image) or image
         image.load()
         image = ImageOps.exif_transpose(image)
         return np.asarray(_flat(image), np.uint8)
     except Exception as error:
         raise UnreadableImage(_reason(error)) from None
+
+
+def _deep_colours(image: Image.Image) -> Image.Image | None:
+    """Return colours of 16 bits scaled to 8; None for others.
+
+    PIL keeps their upper byte, which leaves the 12 bits of a camera nearly black.
+    """
+    if not isinstance(image, ImageFile) or image.mode not in ("RGB", "RGBA"):
+        return None
+    if image.fp is None or not image.tile or ";16" not in str(image.tile[0]):
+        return None
+    image.fp.seek(0)
+    deep = cv2.imdecode(np.frombuffer(image.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is None:
+        return None
+    order = [2, 1, 0, 3][: deep.shape[2]]
+    values = deep[..., order].astype(np.float64)
+    clear = values[..., 3:] / 257  # opacity has all of its bits
+    pixels = np.concatenate([_bytes_of_integers(values[..., :3]), clear.astype(np.uint8)], -1)
+    scaled = Image.fromarray(pixels)
+    scaled.getexif().update(image.getexif())  # how it is turned
+    return scaled
 
 
 def _flat(image: Image.Image) -> Image.Image:

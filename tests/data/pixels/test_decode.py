@@ -1,8 +1,11 @@
 """What any file becomes: a square of RGB."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -71,6 +74,31 @@ def test_exif_rotation_is_honoured(kind: str) -> None:
     square = read_square(data, 32, "squash")
     assert square[4, 16, 0] > 200, "left becomes top"
     assert square[28, 16, 2] > 200
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_colours_of_more_than_8_bits_are_scaled_by_as_many_as_they_use(
+    kind: str, bits: int
+) -> None:
+    blue_green_red = np.empty((20, 30, 3), np.uint16)
+    blue_green_red[:] = np.array([50, 100, 250]) << (bits - 8)
+    data = cv2.imencode(kind, blue_green_red)[1].tobytes()
+    assert (read_square(data, 16, "squash") == (250, 100, 50)).all()
+
+
+def test_deep_colours_keep_their_transparency_and_their_turn() -> None:
+    half = np.zeros((20, 20, 4), np.uint16)
+    half[..., 2] = 200 << 4
+    half[:10, :, 3] = 2**16 - 1
+    data = cv2.imencode(".png", half)[1].tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    turned = to_rgb(open_image(data[:33] + chunk + data[33:]))  # behind the header
+    assert (turned[:, 10:] == (200, 0, 0)).all()
+    assert (turned[:, :10] == 255).all()
 
 
 def test_a_large_jpeg_decoded_small_looks_as_decoded_whole() -> None:
