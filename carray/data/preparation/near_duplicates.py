@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
+from carray.data.parallel import num_workers
 from carray.data.pixels.decode import Pixels
 from carray.data.preparation.hamming import near_pairs
 from carray.data.preparation.scan_cache import ImageScan
-from carray.typing import Rows
+from carray.progress import silent
+from carray.typing import Progress, Rows
 
 MIN_CORRELATION = 0.9  # of the thumbnails, each colour about its own mean
 MIN_MIDDLE = 0.85  # of the thumbnails' middles, past which a second look is worth its time
@@ -18,6 +22,7 @@ MIDDLE = 8  # cells of a side of the middle
 MIDDLE_ROWS = 512  # compared with all the others at once
 MAX_MISSES = 2  # second looks in vain at one image; a rig's photographs would never end otherwise
 MAX_CHAIN = 8  # images of a group; past it two groups join only if their first images match, too
+AHEAD = 64  # pairs of which the second looks are done side by side
 CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 
 # This limit and `hamming.MAX_BITS` were measured on 866 photographs: among distinct ones, cut to
@@ -28,20 +33,23 @@ CONFIRMED_AT_ONCE = 1024  # pairs of thumbnails, some 50 MiB
 Look = Callable[[int, int, bool], bool]  # two rows, whether the second is mirrored: one picture?
 
 
-def near_duplicate_groups(seen: Sequence[ImageScan], look: Look | None = None) -> Rows:
+def near_duplicate_groups(
+    seen: Sequence[ImageScan], look: Look | None = None, progress: Progress = silent
+) -> Rows:
     """Return a group number per image; images of one group are near-duplicates (or linked by
     others of the group). Unreadable images get a group each.
 
     Without `look` the groups are those that comparing all pairs of thumbnails would give. With it
     each suspected pair is confirmed by it, and copies that are mirrored or have another background
-    are suspected, too.
+    are suspected, too. Threads call it; the groups don't depend on how many.
     """
-    groups = _Groups(seen, look)
-    groups.link_equal()
-    for block in near_pairs(groups.hashes):
-        groups.confirm(block)
-    if look is not None:
-        groups.confirm_middles()
+    with ThreadPoolExecutor(num_workers()) as pool:
+        groups = _Groups(seen, look, pool)
+        groups.link_equal()
+        for block in near_pairs(groups.hashes):
+            groups.confirm(block)
+        if look is not None:
+            groups.confirm_middles(progress)
     return np.unique(groups.roots(), return_inverse=True)[1].astype(np.int64)
 
 
@@ -49,7 +57,9 @@ class _Groups:
     """Images joined so far; what is joined already is compared no more, so that many copies of
     few pictures cost little."""
 
-    def __init__(self, seen: Sequence[ImageScan], look: Look | None = None) -> None:
+    def __init__(
+        self, seen: Sequence[ImageScan], look: Look | None, pool: ThreadPoolExecutor
+    ) -> None:
         rows = np.array([row for row, one in enumerate(seen) if one.thumb is not None], np.int64)
         values = np.array([int(seen[row].perceptual_hash, 16) for row in rows], np.uint64)
         self.hashes, owners = np.unique(values, return_inverse=True)
@@ -57,7 +67,9 @@ class _Groups:
         self._look = look
         self._misses = np.zeros(len(seen), np.int64)
         self._sizes = np.ones(len(seen), np.int64)  # of the group that a root begins
+        self._pool = pool
         self._looked: dict[tuple[int, int, bool], bool] = {}
+        self._ahead: dict[tuple[int, int, bool], bool] = {}  # looked at, perhaps in vain
         self._parents = np.arange(len(seen))
         self._rows = rows[np.argsort(owners, kind="stable")]
         self._starts = np.searchsorted(np.sort(owners), np.arange(len(self.hashes)))
@@ -126,18 +138,41 @@ class _Groups:
             same[part] = _same_pictures(
                 [self._seen[row] for row in ones[part]], [self._seen[row] for row in others[part]]
             )
+        self._look_ahead(ones[same].tolist(), others[same].tolist(), mirrored=False)
         for place in np.flatnonzero(same).tolist():
             same[place] = self._settled(int(ones[place]), int(others[place]), mirrored=False)
         if same.any():
             self._spans = None
         return same
 
-    def confirm_middles(self) -> None:
+    def confirm_middles(self, progress: Progress) -> None:
         """Join images whose middles are alike, as they are or mirrored, after a second look."""
-        for mirrored in (False, True):
-            for one, other in _alike_middles(self._seen, self._rows, mirrored):
-                if self._root(one) != self._root(other):
-                    self._settled(one, other, mirrored=mirrored)
+        with progress("comparing images", 2 * len(self._rows)) as advance:
+            for mirrored in (False, True):
+                for pairs, num_rows in _alike_middles(self._seen, self._rows, mirrored):
+                    for start in range(0, len(pairs), AHEAD):
+                        some = pairs[start : start + AHEAD].T.tolist()
+                        self._look_ahead(*some, mirrored=mirrored)
+                        for one, other in zip(*some, strict=True):
+                            if self._root(one) != self._root(other):
+                                self._settled(one, other, mirrored=mirrored)
+                    advance(num_rows)
+
+    def _look_ahead(self, ones: Sequence[int], others: Sequence[int], *, mirrored: bool) -> None:
+        """Look at the pairs in threads, but at no image more often than if all were in vain."""
+        if self._look is None:
+            return
+        misses, asked = Counter[int](), []
+        for one, other in zip(ones, others, strict=True):
+            pair = min(one, other), max(one, other), mirrored
+            if self._root(one) == self._root(other) or pair in self._looked:
+                continue
+            if all(self._misses[row] + misses[row] < MAX_MISSES for row in pair[:2]):
+                misses.update(pair[:2])
+                asked.append(pair)
+        self._ahead = dict(
+            zip(asked, self._pool.map(self._look, *zip(*asked, strict=True)), strict=True)
+        )
 
     def _settled(self, one: int, other: int, *, mirrored: bool) -> bool:
         """Join two images, unless the second look finds two pictures; say whether they are one."""
@@ -162,7 +197,7 @@ class _Groups:
         if pair not in self._looked:
             if max(self._misses[one], self._misses[other]) >= MAX_MISSES:
                 return False
-            self._looked[pair] = self._look(*pair)
+            self._looked[pair] = self._ahead[pair] if pair in self._ahead else self._look(*pair)
             if not self._looked[pair]:
                 self._misses[[one, other]] += 1
         return self._looked[pair]
@@ -184,8 +219,9 @@ def _equal(one: ImageScan, other: ImageScan) -> bool:
 
 def _alike_middles(
     seen: Sequence[ImageScan], rows: Rows, mirrored: bool
-) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows whose thumbnails' middles correlate, block by block, the best first."""
+) -> Iterator[tuple[Rows, int]]:
+    """Yield, block by block, pairs of rows whose thumbnails' middles correlate, (K, 2), the best
+    first, and how many rows were compared."""
     thumbs = [thumb for row in rows if (thumb := seen[row].thumb) is not None]
     if not thumbs:
         return
@@ -198,8 +234,7 @@ def _alike_middles(
         pairs = np.argwhere(alike >= MIN_MIDDLE)
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
         order = np.argsort(-alike[pairs[:, 0], pairs[:, 1]], kind="stable")
-        for one, other in (pairs[order] + start).tolist():
-            yield int(rows[one]), int(rows[other])
+        yield rows[pairs[order] + start], len(alike)
 
 
 def _middles(thumbs: Pixels) -> npt.NDArray[np.float32]:

@@ -126,7 +126,7 @@ def prepare(
     candidates = quality.exclude_small_classes(candidates, min_images, notes)
     near = np.arange(len(candidates))
     if near_duplicates != "off":
-        near = quality.group_images(candidates, crop == "box")
+        near = quality.group_images(candidates, crop == "box", progress)
     groups = quality.with_whole_files(candidates, near)
     pairs = quality.near_pairs_of(candidates, near)
     if near_duplicates != "report":

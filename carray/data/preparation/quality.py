@@ -12,7 +12,8 @@ from carray.data.preparation.near_duplicates import near_duplicate_groups
 from carray.data.preparation.scan_cache import ImageScan
 from carray.data.preparation.second_look import same_picture
 from carray.data.preparation.sources import SourceImage
-from carray.typing import Rows
+from carray.progress import silent
+from carray.typing import Progress, Rows
 
 PRIORITY = {"test": 3, "val": 2, "blend": 1, "train": 0, "": 0}  # the split whose copy is kept
 
@@ -90,7 +91,9 @@ def exclude_leaks(images: Sequence[LabelledImage], groups: Rows) -> list[Labelle
     return out
 
 
-def group_images(images: Sequence[LabelledImage], crop: bool = False) -> Rows:
+def group_images(
+    images: Sequence[LabelledImage], crop: bool = False, progress: Progress = silent
+) -> Rows:
     """Return the near-duplicate group of each image; excluded ones stand alone.
 
     Suspected pairs are looked at again, the files laid over each other; with `crop` their boxes.
@@ -106,7 +109,8 @@ def group_images(images: Sequence[LabelledImage], crop: bool = False) -> Rows:
         differ = first.label != second.label
         return same_picture(*files, mirrored=mirrored, labels_differ=differ)
 
-    return near_duplicate_groups([blank if one.excluded else one.seen for one in images], look)
+    seen = [blank if one.excluded else one.seen for one in images]
+    return near_duplicate_groups(seen, look, progress)
 
 
 def with_whole_files(images: Sequence[LabelledImage], groups: Rows) -> Rows:

@@ -42,7 +42,8 @@ class Counted:
 
     @contextmanager
     def __call__(self, what: str, total: int) -> Iterator[Advance]:
-        self.totals.append(total)
+        if what == "reading images":
+            self.totals.append(total)
         yield lambda count: None
 
 
