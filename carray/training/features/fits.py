@@ -48,8 +48,8 @@ def _fit_probe(known: FeatureDataset, seed: int, head: HeadConfig = DEFAULTS) ->
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, std = known.train.mean(0), known.train.std(0)
-    std = np.maximum(std, std.mean()) + 1e-6
+    mean, spread = known.train.mean(0), known.train.std(0)
+    std = np.maximum(spread, spread.mean()) + 1e-6
     scaled, best = (known.train - mean) / std, None
     for strength in (head.C,) if head.C else PROBE_STRENGTHS:
         probe = LogisticRegression(C=strength, max_iter=head.max_iter, tol=1e-3)
