@@ -10,13 +10,14 @@ from carray.data.pixels.store import store_place
 from carray.errors import PlanError
 from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
+from carray.provenance import module_hash
 from carray.records import TrialRecord
 from carray.search.placement.node_checks import LEFT, Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
-from carray.search.setup import StudySetup, sources_of_weights, store_inputs
+from carray.search.setup import StudySetup, own_transforms, sources_of_weights, store_inputs
 from carray.storage.mirror import mirror_of
 
 ANY = 0.001  # of a kind's resource, of which a node has 1
@@ -39,6 +40,7 @@ def study_question(setup: StudySetup) -> NodeQuestion:
         runs=str(setup.folder.path),
         weights=tuple(sources_of_weights(setup.space)),
         weights_folder=setup.weights,
+        transforms=tuple((name, module_hash(name)) for name in own_transforms(setup.space)),
         sends_runs=True,
         sends_images=0 if mirror_of(setup.manifest.folder) else len(setup.manifest.included),
     )

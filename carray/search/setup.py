@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from carray.config import Fit, TrialConfig, build_config
+from carray.config import AugmentConfig, Fit, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
@@ -49,6 +49,8 @@ from carray.tracking import Tracker
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from ray.tune.schedulers import TrialScheduler
+
+TRANSFORM = "augment.transform"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +132,28 @@ def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: 
     return space.grace_epochs or default_grace_epochs(max_epochs)
 
 
-def check_classifiers(setup: StudySetup) -> None:
-    """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
+def check_classifiers(setup: StudySetup) -> list[str]:
+    """Refuse a backbone that can't be built, weights that aren't there, a transform that fails.
+
+    Returns:
+        What the user's own transforms cost, as sentences.
+    """
+    from carray.data.pixels.own_transform import transform_note
     from carray.models.classifier import check_backbone
     from carray.training.teacher import check_teacher
 
     for config in _one_config_a_branch(setup.space):
         check_backbone(config, len(setup.manifest.classes), setup.weights)
         check_teacher(config, setup.manifest)
+    side = max(size for size, _ in store_inputs(setup.space))
+    named = (AugmentConfig(transform=name) for name in own_transforms(setup.space))
+    return [transform_note(augment, side) for augment in named]
+
+
+def own_transforms(space: SearchSpace) -> list[str]:
+    """Return the names of the user's own transforms that a trial may have."""
+    names = (name for _, block in space.branches() for name in block.values_of(TRANSFORM))
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:

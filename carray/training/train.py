@@ -15,6 +15,7 @@ import torch
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
+from carray.data.pixels.own_transform import transform_note
 from carray.disk import disk_error
 from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import absolute, claimed, locked
@@ -88,6 +89,7 @@ def train(
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)
     check_teacher(chosen, manifest)
+    transform_note(chosen.augment, chosen.image_size)
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
     with claim_trial_number(folder, _unfinished(folder, chosen, manifest)) as number:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from carray.data.pixels.augmentation import (
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.mixup import MixParams, sample_mix
+from carray.data.pixels.own_transform import load_transform
 from carray.errors import DataError
 from carray.typing import AnyFloats, Rows
 
@@ -104,7 +105,7 @@ class TrainPlan:
     """(seed, epoch, rank)."""
     mixes: bool
     on_device: bool
-    """Whether the augmentation is left to the device."""
+    """Whether the augmentation is left to the device; never where a transform comes after it."""
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -115,7 +116,11 @@ class TrainPlan:
         rng = np.random.default_rng((*self.seeds, _AUGMENT, index))
         params = _drawn(self.augment, len(rows), self.images.side, self.image_size, rng)
         mix = sample_mix(self.augment, self.image_size, rng) if self.mixes else None
-        return _batch(self.images, rows, params, self.image_size, self.on_device, mix)
+        batch = _batch(self.images, rows, params, self.image_size, self.on_device, mix)
+        if not self.augment.transform:
+            return batch
+        seed, own = int(rng.integers(2**31)), load_transform(self.augment.transform)
+        return replace(batch, images=torch.from_numpy(own(batch.images.numpy(), seed)))
 
 
 @dataclass(frozen=True)
