@@ -181,6 +181,8 @@ class AugmentConfig(Part):
     """One dial for crop scale, colour jitter, RandAugment and erasing together."""
     crop_min_area: Share = None
     """Smallest crop, as a share of the image's area; unset, as those below: by `strength`."""
+    crop_keeps_box: bool = False
+    """Crops hold the image's box where the data have one, or lie in it where they are smaller."""
     jitter: Share = None
     """The dial for brightness, contrast, saturation and hue alone."""
     geometry: Share = None

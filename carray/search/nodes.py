@@ -12,12 +12,13 @@ from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
 from carray.provenance import module_hash
 from carray.records import TrialRecord
+from carray.search.augment_notes import own_transforms
 from carray.search.placement.node_checks import LEFT, Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
-from carray.search.setup import StudySetup, own_transforms, sources_of_weights, store_inputs
+from carray.search.setup import StudySetup, sources_of_weights, store_inputs
 from carray.storage.mirror import mirror_of
 
 ANY = 0.001  # of a kind's resource, of which a node has 1

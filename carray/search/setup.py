@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from carray.config import AugmentConfig, Fit, TrialConfig, build_config
+from carray.config import Fit, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
@@ -21,6 +21,7 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
+from carray.search.augment_notes import augment_notes
 from carray.search.extension import asks_for_more_epochs
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO
@@ -49,8 +50,6 @@ from carray.tracking import Tracker
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from ray.tune.schedulers import TrialScheduler
-
-TRANSFORM = "augment.transform"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +135,8 @@ def check_classifiers(setup: StudySetup) -> list[str]:
     """Refuse a backbone that can't be built, weights that aren't there, a transform that fails.
 
     Returns:
-        What the user's own transforms cost, as sentences.
+        What is to be said of the augmentation: `augment_notes`.
     """
-    from carray.data.pixels.own_transform import transform_note
     from carray.models.classifier import check_backbone
     from carray.training.teacher import check_teacher
 
@@ -146,14 +144,7 @@ def check_classifiers(setup: StudySetup) -> list[str]:
         check_backbone(config, len(setup.manifest.classes), setup.weights)
         check_teacher(config, setup.manifest)
     side = max(size for size, _ in store_inputs(setup.space))
-    named = (AugmentConfig(transform=name) for name in own_transforms(setup.space))
-    return [transform_note(augment, side) for augment in named]
-
-
-def own_transforms(space: SearchSpace) -> list[str]:
-    """Return the names of the user's own transforms that a trial may have."""
-    names = (name for _, block in space.branches() for name in block.values_of(TRANSFORM))
-    return list(dict.fromkeys(filter(None, names)))
+    return augment_notes(setup.space, setup.manifest, side)
 
 
 def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:

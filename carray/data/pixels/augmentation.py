@@ -128,9 +128,13 @@ def sample_params(
     side_out: int,
     rng: Rng,
     blur_share: float = 0.0,
+    kept: AnyFloats | None = None,
 ) -> AugmentParams:
-    """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
-    boxes = sample_crops(row, count, rng)
+    """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels.
+
+    `kept` are boxes that crops keep, as in `sample_crops`.
+    """
+    boxes = sample_crops(row, count, rng, kept)
     flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
     tone, has_tone = _sample_tone(row, count, rng)
     maps, shifts = _sample_geometric(row, count, rng)
@@ -186,9 +190,12 @@ def identity_params(count: int, side_in: int, side_out: int, view: View = WHOLE)
     )
 
 
-def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> AnyFloats:
+def sample_crops(
+    row: AugmentRanges, count: int, rng: Rng, kept: AnyFloats | None = None
+) -> AnyFloats:
     """Draw crop boxes (count, 4): x1, y1, x2, y2 as shares of the side.
 
+    Each holds its box of `kept` (count, 4), or lies within it where it is smaller; NaN: no box.
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015: area and log aspect uniform; the
     whole image where ten tries don't fit.
     """
@@ -200,9 +207,21 @@ def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> AnyFloats:
     first = np.arange(count), fits.argmax(1)
     ok = fits.any(1)
     width, height = np.where(ok, width[first], 1.0), np.where(ok, height[first], 1.0)
-    x1 = rng.random(count) * (1 - width)
-    y1 = rng.random(count) * (1 - height)
+    x1 = _crop_starts(width, rng, None if kept is None else kept[:, [0, 2]])
+    y1 = _crop_starts(height, rng, None if kept is None else kept[:, [1, 3]])
     return np.stack([x1, y1, x1 + width, y1 + height], 1)
+
+
+def _crop_starts(lengths: AnyFloats, rng: Rng, kept: AnyFloats | None) -> AnyFloats:
+    """Draw where crops (count,) start in one direction, by what they keep of it, (count, 2)."""
+    low, high = np.zeros(len(lengths)), 1 - lengths
+    if kept is not None:
+        first, last = kept[:, 0], kept[:, 1] - lengths
+        known = np.isfinite(first)
+        low = np.where(known, np.clip(np.minimum(first, last), 0, high), low)
+        high = np.where(known, np.clip(np.maximum(first, last), 0, high), high)
+    starts: AnyFloats = low + rng.random(len(lengths)) * (high - low)
+    return starts
 
 
 def _on_pixels(boxes: AnyFloats, side: int) -> AnyFloats:

@@ -50,6 +50,8 @@ class Images:
     """(N, side, side, 3) RGB, memory-mapped."""
     labels: Rows
     """(N,) class indices."""
+    boxes: AnyFloats | None = None
+    """(N, 4) as shares of the side, NaN where an image has none: `known_boxes.square_boxes`."""
 
     @property
     def side(self) -> int:
@@ -85,10 +87,11 @@ class BatchPlan(Protocol[T]):
 
 
 def _drawn(
-    augment: AugmentConfig, count: int, side_in: int, side_out: int, rng: np.random.Generator
+    augment: AugmentConfig, images: Images, rows: Rows, side: int, rng: np.random.Generator
 ) -> AugmentParams:
-    row = ranges_of(augment)
-    return sample_params(row, augment.flip, count, side_in, side_out, rng, augment.blur)
+    row, flip, blur = ranges_of(augment), augment.flip, augment.blur
+    kept = images.boxes[rows] if augment.crop_keeps_box and images.boxes is not None else None
+    return sample_params(row, flip, len(rows), images.side, side, rng, blur, kept)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class TrainPlan:
         """Return batch `index`, augmented or with its augmentation drawn."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         rng = np.random.default_rng((*self.seeds, _AUGMENT, index))
-        params = _drawn(self.augment, len(rows), self.images.side, self.image_size, rng)
+        params = _drawn(self.augment, self.images, rows, self.image_size, rng)
         mix = sample_mix(self.augment, self.image_size, rng) if self.mixes else None
         batch = _batch(self.images, rows, params, self.image_size, self.on_device, mix)
         if not self.augment.transform:
@@ -146,12 +149,12 @@ class ViewPlan:
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         params = identity_params(len(rows), self.images.side, self.image_size)
         if self.view:
-            params = concat([self._drawn(int(row)) for row in rows])
+            params = concat([self._drawn(rows[[place]]) for place in range(len(rows))])
         return _batch(self.images, rows, params, self.image_size, self.on_device, None)
 
-    def _drawn(self, row: int) -> AugmentParams:
-        rng = np.random.default_rng((self.view, row, _VIEW))
-        return _drawn(self.augment, 1, self.images.side, self.image_size, rng)
+    def _drawn(self, row: Rows) -> AugmentParams:
+        rng = np.random.default_rng((self.view, int(row[0]), _VIEW))
+        return _drawn(self.augment, self.images, row, self.image_size, rng)
 
 
 @dataclass(frozen=True)
