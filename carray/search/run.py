@@ -113,6 +113,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
         observers += [mirror] if mirror else []
         ledger = stack.enter_context(open_ledger(setup, records, observers))
+        ledger.say = board.note
         _start(setup, ledger, observers, tracker)
         for line in [] if ledger.records else setup.starts.lines():
             board.note(line)
