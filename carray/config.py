@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from carray.compute import Compute as Compute
 from carray.compute import Hardware as Hardware
@@ -186,6 +181,8 @@ class AugmentConfig(Part):
     """One dial for crop scale, colour jitter, RandAugment and erasing together."""
     crop_min_area: Share = None
     """Smallest crop, as a share of the image's area; unset, as those below: by `strength`."""
+    crop_keeps_box: bool = False
+    """Crops hold the image's box where the data have one, or lie in it where they are smaller."""
     jitter: Share = None
     """The dial for brightness, contrast, saturation and hue alone."""
     geometry: Share = None
@@ -209,6 +206,8 @@ class AugmentConfig(Part):
     """CutMix's alpha; 0: off. With both, each batch draws one of them."""
     mix_prob: float = Field(1.0, ge=0, le=1)
     """Share of the batches that are mixed."""
+    transform: str = ""
+    """One of the user's own, as `package.module:function`, after all else but MixUp and CutMix."""
     mix_off_epochs: int = Field(0, ge=0)
     """The last epochs, trained without MixUp and CutMix; of a continued training, before it too."""
 

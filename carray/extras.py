@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from carray.errors import ConfigError
 
@@ -20,6 +22,12 @@ def check_extra(libraries: Iterable[str], extra: str) -> None:
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         raise ConfigError(f"this needs {', '.join(missing)}: pip install 'carray[{extra}]'")
+
+
+def import_from_here() -> None:
+    """Let modules beside where a command runs be imported, as `python -m` does."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
 
 
 @contextmanager

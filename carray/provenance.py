@@ -6,7 +6,11 @@ import hashlib
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
+
+from carray.config import TrialConfig
+from carray.extras import import_from_here
 
 PACKAGES = ("carray", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 
@@ -21,6 +25,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def versions_for(config: TrialConfig) -> dict[str, str]:
+    """Return `versions`, and of the transform that `config` names 8 hex digits of its file."""
+    own = module_hash(config.augment.transform)
+    return versions() | ({"augment.transform": own} if own else {})
+
+
+def module_hash(entry: str) -> str:
+    """Return 8 hex digits of the file of `package.module:function`; "" where there is none."""
+    import_from_here()
+    try:
+        spec = find_spec(entry.partition(":")[0])
+        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:8]  # type: ignore
+    except (ImportError, ValueError, AttributeError, TypeError, OSError):
+        return ""
 
 
 @cache

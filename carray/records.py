@@ -22,7 +22,7 @@ from carray.errors import RecordError
 from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
 from carray.json_file import JsonFile
 from carray.masking import MaskedText
-from carray.provenance import git_commit, versions
+from carray.provenance import git_commit, versions_for
 
 RECORD_VERSION = 1
 Logits = npt.NDArray[np.float16]  # (images, classes), rows in the manifest's order of the split
@@ -92,7 +92,8 @@ class TrialRecord(JsonFile):
         cls, study: str, number: int, config: TrialConfig, manifest_hash: str, **fields: Any
     ) -> Self:
         """Return the record of a trial that begins now, by the code and packages at work."""
-        now = {"started_at": time.time(), "versions": versions(), "git_commit": git_commit()}
+        now = {"started_at": time.time(), "git_commit": git_commit()}
+        now["versions"] = versions_for(config)
         known = {"study": study, "number": number, "config": config, "manifest_hash": manifest_hash}
         return cls(**{**known, **now, **fields})
 

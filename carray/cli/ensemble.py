@@ -81,7 +81,8 @@ def ensemble(
         str | None,
         typer.Option(
             help="Views to measure, kept if they pay: auto, or, with commas between, flip, "
-            "five_crop, ten_crop, three_scales, five_scales, random:N or random:N:AREA."
+            "five_crop, ten_crop, three_scales, five_scales, rotation, colour, blur, perspective, "
+            "random:N or random:N:AREA."
         ),
     ] = None,
     keep_best: Annotated[

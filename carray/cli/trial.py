@@ -210,8 +210,12 @@ class EpochLines:
 
     def show(self, record: TrialRecord) -> None:
         """Print the record's last epoch, after what is trained where it is the first."""
+        from carray.data.pixels.own_transform import transform_note
+
         if self.seen == 0 or len(record.epochs) == 1:
             print(f"trial {record.name}: {_what(record)}", file=self._stream)
+            if own := transform_note(record.config.augment, record.config.image_size):
+                print(own, file=self._stream)
         self.seen += 1
         print(epoch_line(record), file=self._stream, flush=True)
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from carray.data.pixels.augmentation import View
 from carray.data.pixels.store import store_side
-from carray.export.resampling import Square, ViewTaps
+from carray.export.resampling import Square
+from carray.export.seen_view import SeenView
 from carray.inference.predictor import Geometry, Member, Model
 from carray.models.averaging import averaged_log_p, stacked_log_p
 from carray.predictions.combination import Combination
@@ -77,12 +78,12 @@ class _ViewGraph(nn.Module):
 
     def __init__(self, size: int, view: View, member: Member) -> None:
         super().__init__()
-        self.taps = ViewTaps(store_side(size), size, view)
+        self.seen = SeenView(store_side(size), size, view)
         self.register_buffer("scale", member.numerics.scale)
         self.register_buffer("shift", member.numerics.shift)
 
     def forward(self, square: Tensor) -> Tensor:
-        normalised: Tensor = self.taps(square) * self.scale + self.shift
+        normalised: Tensor = self.seen(square) * self.scale + self.shift
         return normalised
 
 

@@ -201,7 +201,7 @@ class ViewTaps(torch.nn.Module):
         if self.is_crop:
             sources = [_resized(steps, x1, x2, view.flip), _resized(steps, y1, y2, False)]
         for name, source in zip(("across", "down"), sources, strict=True):
-            places, shares = _two_taps(source, side, self.is_crop)
+            places, shares = two_taps(source, side, self.is_crop)
             self.register_buffer(name, torch.from_numpy(places))
             self.register_buffer(f"{name}_shares", torch.from_numpy(shares))
 
@@ -226,10 +226,13 @@ def _resized(steps: npt.NDArray[np.int64], first: int, last: int, flip: bool) ->
     return source[::-1] if flip else source
 
 
-def _two_taps(
+def two_taps(
     source: Float64s, side: int, in_integers: bool
 ) -> tuple[npt.NDArray[np.int64], Float32s]:
-    """Return two places (2, size) and their weights in 2048ths; past the edge is its mirror."""
+    """Return two places of each of `source` (n,) and their weights in 2048ths, both (2, n).
+
+    Past the edge is its mirror.
+    """
     base = np.floor(source)
     share = (source - base) * WHOLE
     shares = np.rint(share) if in_integers else share

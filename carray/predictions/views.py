@@ -17,8 +17,19 @@ SCALES = {
     "three_scales": (0.85, 1.0, 1.15),
     "five_scales": (0.75, 0.85, 1.0, 1.15, 1.3),
 }
-AUTO = ("flip", "five_crop", "ten_crop", "three_scales", "five_scales", "random:8")
-NAMES = ("none", *AUTO[:-1], "random:N", "random:N:AREA")
+CHANGED = {  # beside the whole image as it is
+    "rotation": (View(rotate=-5.0), View(rotate=5.0)),
+    "colour": (
+        View(brightness=0.8),
+        View(brightness=1.25),
+        View(contrast=0.8),
+        View(contrast=1.25),
+    ),
+    "blur": (View(blur=1.0),),
+    "perspective": (View(tilt=-0.1), View(tilt=0.1)),
+}
+AUTO = ("flip", "five_crop", "ten_crop", "three_scales", "five_scales", "random:8", *CHANGED)
+NAMES = ("none", *(name for name in AUTO if ":" not in name), "random:N", "random:N:AREA")
 RANDOM_AREA = 0.5  # smallest area of a random view, as a share of the image's
 MOST_VIEWS = 64
 
@@ -69,8 +80,10 @@ def parse_views(name: str) -> tuple[View, ...]:
     """Return the views of a set.
 
     `five_crop` are four corners and the middle at 7/8 of the side; `ten_crop` those and their
-    mirror images; the scales see less or more than the image. `random:N` are N boxes of at least
-    `RANDOM_AREA` of the image, `random:N:AREA` of at least that share: always the same ones.
+    mirror images; the scales see less or more than the image. `rotation` turns it by 5 degrees
+    either way, `colour` has brightness and contrast lower and higher, `blur` a sigma of a pixel,
+    `perspective` a tenth nearer on either side. `random:N` are N boxes of at least `RANDOM_AREA`
+    of the image, `random:N:AREA` of at least that share: always the same ones.
 
     Raises:
         ConfigError: the name is unknown, or its numbers are out of range.
@@ -85,6 +98,8 @@ def parse_views(name: str) -> tuple[View, ...]:
         return (*five, *mirrored)
     if name in SCALES:
         return tuple(_centred(scale) for scale in SCALES[name])
+    if name in CHANGED:
+        return (WHOLE, *CHANGED[name])
     if name.startswith("random"):
         return _random_views(name)
     raise ConfigError(

@@ -108,7 +108,7 @@ def dry_run(request: StudyRequest) -> DryRun:
     """
     setup = StudySetup.resolve(request)
     check_backbone_names(setup.space)
-    check_classifiers(setup)
+    own = check_classifiers(setup)
     records = setup.folder.records()
     with _cluster(request) as cluster:
         notes: list[str] = []
@@ -122,6 +122,7 @@ def dry_run(request: StudyRequest) -> DryRun:
     lines = [
         *filter(None, [setup.space_note, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
+        *own,
         *setup.starts.lines(),
     ]
     estimate = _estimate(setup, plan, trials, len(records), len(worth))

@@ -21,6 +21,7 @@ from carray.errors import ConfigError
 from carray.masking import masked
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.memory_limits import memory_varies, too_large, too_large_text
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
@@ -29,6 +30,7 @@ from carray.tracking import Tracker
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
 UNFIT_DRAWS = 4  # draws in a row that the budget has no room for before no more are opened
+LARGE_DRAWS = 10  # draws in a row that can't fit in memory before one is tried nevertheless
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 
 
@@ -52,6 +54,9 @@ class Ledger:
         self.members = EnsembleMembers(folder)
         self.study = study
         self.space = space
+        self.say: Callable[[str], None] = lambda text: None  # hears of draws that can't fit
+        self._infeasible: dict[int, TrialRecord] = {}  # of this call: the next may have more memory
+        self._avoided: set[int] = set()  # those of them that draws were refused for
         self.stopped = ""  # why no more trials are opened; "" while they are
         self._clock = clock
         self.heard_at = clock()  # when a trial last began, brought an epoch or ended
@@ -208,6 +213,8 @@ class Ledger:
             record = record.model_copy(update=changes)
             if record.sampler_number is not None:
                 self._tell(record)
+            if state is TrialState.INFEASIBLE and memory_varies(self.space):
+                self._infeasible[number] = record
             return self._store(record)
 
     def leave(self, number: int) -> None:
@@ -291,7 +298,17 @@ class Ledger:
                 self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:
-        trial, params, config = draw_valid(self._optuna, self.space, self._seed_of_next())
+        """Draw again what is certain not to fit, unless `LARGE_DRAWS` in a row are."""
+        for left in reversed(range(LARGE_DRAWS)):
+            trial, params, config = draw_valid(self._optuna, self.space, self._seed_of_next())
+            limit = too_large(config, self._infeasible.values(), self.records)
+            if limit is None or not left:
+                break
+            if limit.number not in self._avoided:
+                self._avoided.add(limit.number)
+                self.say(too_large_text(limit))
+            trial.set_constraint(OUT_OF_MEMORY, 1.0)
+            self._optuna.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
         flush(trial)
         return trial.number, params, config
 

@@ -10,7 +10,9 @@ from carray.data.pixels.store import store_place
 from carray.errors import PlanError
 from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
+from carray.provenance import module_hash
 from carray.records import TrialRecord
+from carray.search.augment_notes import own_transforms
 from carray.search.placement.node_checks import LEFT, Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
@@ -39,6 +41,7 @@ def study_question(setup: StudySetup) -> NodeQuestion:
         runs=str(setup.folder.path),
         weights=tuple(sources_of_weights(setup.space)),
         weights_folder=setup.weights,
+        transforms=tuple((name, module_hash(name)) for name in own_transforms(setup.space)),
         sends_runs=True,
         sends_images=0 if mirror_of(setup.manifest.folder) else len(setup.manifest.included),
     )

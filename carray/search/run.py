@@ -104,13 +104,16 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             begun = running_lanes(plan, setup, checks, lambda: bool(interrupts.name))
             lanes = stack.enter_context(begun)
         with waiting_for("the check of backbones and their weights", board.note):
-            checked.result()
+            own = checked.result()
+        for line in own:
+            board.note(line)
         with waiting_for("the tracking store", board.note):
             tracker.wait_open()
         write_files(setup)
         observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
         observers += [mirror] if mirror else []
         ledger = stack.enter_context(open_ledger(setup, records, observers))
+        ledger.say = board.note
         _start(setup, ledger, observers, tracker)
         for line in [] if ledger.records else setup.starts.lines():
             board.note(line)
@@ -163,7 +166,7 @@ def _end_without_ray(board: Board, interrupts: Interrupts) -> NoReturn:
 
 def _join_cluster(
     setup: StudySetup, stack: ExitStack, board: Board, on_lost: Callable[[], None]
-) -> Future[None]:
+) -> Future[list[str]]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
     named = checker.submit(check_backbone_names, setup.space)

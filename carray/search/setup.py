@@ -21,6 +21,7 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
+from carray.search.augment_notes import augment_notes
 from carray.search.extension import asks_for_more_epochs
 from carray.search.ledger import Ledger, lacks_logits
 from carray.search.placement.plan import AUTO
@@ -130,14 +131,20 @@ def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: 
     return space.grace_epochs or default_grace_epochs(max_epochs)
 
 
-def check_classifiers(setup: StudySetup) -> None:
-    """Refuse a backbone that can't be built, and weights that aren't there or don't fit."""
+def check_classifiers(setup: StudySetup) -> list[str]:
+    """Refuse a backbone that can't be built, weights that aren't there, a transform that fails.
+
+    Returns:
+        What is to be said of the augmentation: `augment_notes`.
+    """
     from carray.models.classifier import check_backbone
     from carray.training.teacher import check_teacher
 
     for config in _one_config_a_branch(setup.space):
         check_backbone(config, len(setup.manifest.classes), setup.weights)
         check_teacher(config, setup.manifest)
+    side = max(size for size, _ in store_inputs(setup.space))
+    return augment_notes(setup.space, setup.manifest, side)
 
 
 def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:

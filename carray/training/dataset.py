@@ -8,6 +8,7 @@ import numpy as np
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
+from carray.data.pixels.known_boxes import square_boxes
 from carray.data.pixels.loader import Images
 from carray.data.pixels.store import open_store
 from carray.errors import UnsuitableData
@@ -48,7 +49,11 @@ def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> 
     store = open_store(manifest, config.image_size, config.fit, progress)
     held = {"val": val, "blend": manifest.rows("blend"), "test": manifest.rows("test")}
     return TrialData(
-        images=Images(store.pixels, np.asarray(manifest.labels, np.int64)),
+        images=Images(
+            store.pixels,
+            np.asarray(manifest.labels, np.int64),
+            square_boxes(manifest, config.fit),
+        ),
         classes=tuple(manifest.classes),
         manifest_hash=manifest.hash,
         train=train,

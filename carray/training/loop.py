@@ -61,9 +61,10 @@ def train_one_epoch(
     plan = _train_plan(live, epoch, ranks)
     model = _prepared(live, epoch, plan, ranks)
     start_momenta(live.optimizer)
-    loader: Loader[Batch | FeatureBatch] = Loader(
-        _on_features(live, plan, epoch, num_loaders) or plan, num_loaders
-    )
+    on_features = _on_features(live, plan, epoch, num_loaders)
+    if plan.augment.transform and live.numerics.device.type == "cpu":
+        num_loaders = 0  # its random numbers are seeded, and dropout's drawn, in one generator
+    loader: Loader[Batch | FeatureBatch] = Loader(on_features or plan, num_loaders)
     # three numbers in one; dropout and drop path draw from it
     torch.manual_seed((live.config.seed * 1_000_003 + epoch) * 1_009 + ranks.rank)
     steps = _Steps(live, epoch, len(loader))
@@ -108,7 +109,7 @@ def _train_plan(live: LiveTrial, epoch: int, ranks: Ranks) -> TrainPlan:
         augment=config.augment,
         seeds=(config.seed, epoch, ranks.rank),
         mixes=epoch <= config.cycle_end(epoch) - config.augment.mix_off_epochs,
-        on_device=live.numerics.device.type != "cpu",
+        on_device=live.numerics.device.type != "cpu" and not config.augment.transform,
     )
 
 
@@ -127,7 +128,7 @@ def _on_features(
 ) -> FeaturePlan | None:
     """Return the plan over a frozen backbone's stored features; None where it has to run."""
     views, mixes = live.config.finetune.feature_views, plan.mixes and live.mixes
-    if mixes or not views or live.teacher is not None:
+    if mixes or not views or live.teacher is not None or plan.augment.transform:
         return None
     # the first view is the whole image, as it is evaluated; then the augmented ones, in turn
     view = 0 if sees_whole_image(live.config.augment) else (epoch - 1) % views

@@ -43,6 +43,7 @@ REGULARISATION_OFF: dict[str, Any] = {
     "augment.flip": False,
     "augment.blur": 0.0,
     "augment.perspective": 0.0,
+    "augment.transform": "",
     "augment.mixup": 0.0,
     "augment.cutmix": 0.0,
     "augment.mix_off_epochs": 0,

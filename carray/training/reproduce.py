@@ -17,7 +17,7 @@ from carray.data.manifest import Manifest
 from carray.errors import RecordError
 from carray.files import absolute
 from carray.models.fitted_heads import check_trained_by_steps
-from carray.provenance import git_commit, versions
+from carray.provenance import git_commit, versions_for
 from carray.records import StudyFolder, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.storage.remote import is_url
@@ -195,7 +195,7 @@ def _taken_over(record: TrialRecord) -> tuple[str, ...]:
 
 
 def _changes_since(record: TrialRecord) -> tuple[str, ...]:
-    now = versions()
+    now = versions_for(record.config)
     changed = [
         f"{package} {then} then, {now.get(package, 'missing')} now"
         for package, then in record.versions.items()

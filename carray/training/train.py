@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,8 @@ import torch
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
+from carray.data.pixels.known_boxes import boxes_note
+from carray.data.pixels.own_transform import transform_note
 from carray.disk import disk_error
 from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInfeasible
 from carray.files import absolute, claimed, locked
@@ -40,6 +43,7 @@ from carray.training.teacher import check_teacher
 from carray.training.trial_state import check_precision
 from carray.typing import Progress
 
+_logger = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 OnEpoch = Callable[[TrialRecord], None]
 OnBatch = Callable[[int], None]
@@ -88,6 +92,9 @@ def train(
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)
     check_teacher(chosen, manifest)
+    transform_note(chosen.augment, chosen.image_size)
+    if note := boxes_note(chosen.augment, manifest):
+        _logger.warning(note)
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)
     with claim_trial_number(folder, _unfinished(folder, chosen, manifest)) as number:

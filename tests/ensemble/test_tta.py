@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from carray.cli.app import app
 from carray.data.pixels.augmentation import WHOLE, View, identity_params
-from carray.data.pixels.augmentation_backends import apply_opencv
+from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.decode import read_square
 from carray.data.pixels.store import store_side
 from carray.ensemble import build_ensemble
@@ -29,7 +30,7 @@ from carray.inference.predictor import load_model
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
-from carray.predictions.views import NONE, Tta, parse_tta_sets, parse_views
+from carray.predictions.views import CHANGED, NONE, Tta, parse_tta_sets, parse_views
 from carray.reports.ensemble import ensemble_lines
 from carray.runs_folder import RunsFolder
 from carray.typing import Advance
@@ -47,12 +48,36 @@ def test_a_view_shows_its_part_of_the_image_and_mirrors_it() -> None:
     assert np.array_equal(apply_opencv(image, identity_params(1, 64, 64), 64), image)
 
 
+def test_views_are_turned_tilted_recoloured_and_blurred_alike_on_all_devices() -> None:
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[:, 8:24, 4:14] = 100
+    plain = apply_opencv(image, identity_params(1, 32, 32), 32)[0].astype(int)
+    for name in CHANGED:
+        for view in parse_views(name)[1:]:
+            params = identity_params(1, 32, 32, view)
+            seen = apply_opencv(image, params, 32)[0]
+            on_device = apply_torch(torch.from_numpy(image), params, 32)[0].permute(1, 2, 0)
+            assert np.abs(seen - on_device.numpy()).max() < 2, view
+            assert (seen != plain).any(), view
+
+    def shown(view: View) -> np.ndarray:
+        return apply_opencv(image, identity_params(1, 32, 32, view), 32)[0].astype(int)
+
+    assert np.array_equal(shown(View(brightness=1.25))[10, 6], [125] * 3)
+    assert np.array_equal(shown(View(contrast=0.8))[0, 0], [23] * 3)  # towards a mid grey of 115
+    turned = shown(View(rotate=90.0))
+    assert any(np.array_equal(turned, np.rot90(plain, k)) for k in (1, 3))
+    left, right = (shown(View(tilt=tilt))[:, :16].sum() for tilt in (-0.3, 0.3))
+    assert left > plain.sum() > right  # the box on the left is larger where that side is nearer
+
+
 def test_sets_have_the_views_that_their_names_say() -> None:
     counts = {"none": 1, "flip": 2, "five_crop": 5, "ten_crop": 10}
     counts |= {"three_scales": 3, "five_scales": 5, "random:7": 7, "random:4:0.02": 4}
     assert {name: len(parse_views(name)) for name in counts} == counts
     assert len(set(parse_views("ten_crop"))) == 10
     assert parse_views("random:6") == parse_views("random:6")
+    assert [len(parse_views(name)) for name in CHANGED] == [3, 5, 2, 3]
     areas = [(v.x2 - v.x1) * (v.y2 - v.y1) for v in parse_views("random:64:0.5")]
     assert 0.45 < min(areas) < max(areas) <= 1
 

@@ -51,7 +51,7 @@ def package_of(trained: Trained, folder: Path, space: AverageOf, views: str | No
 
 @pytest.mark.parametrize(
     ("space", "views"),
-    [("probability", None), ("logit", "flip"), ("vote", "five_scales"), ("stack", None)],
+    [("probability", "colour"), ("logit", "blur"), ("vote", "five_scales"), ("stack", None)],
 )
 def test_the_graph_is_the_model(
     trained: Trained, tmp_path: Path, space: AverageOf, views: str | None
@@ -69,7 +69,9 @@ def test_the_graph_is_the_model(
 
 def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:
     package = tmp_path / "toy"
-    write_package(package, trained.study.record(), [trained.study.trial(0)])
+    views = Tta("perspective", "logit", parse_views("perspective"))
+    merged = Combination(WeightedAverage((0,), (1.0,)), "one, tilted too", views)
+    write_package(package, trained.study.record(), [trained.study.trial(0)], merged)
     out = tmp_path / "there" / "toy.onnx"
     done = export_model(str(package), out, runs=trained.runs)
     original, onnx = done.forms

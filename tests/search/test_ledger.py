@@ -40,8 +40,9 @@ def open_ledger(
     trials: int = 4,
     sampler_name: str = "random",
     clock: Callable[[], float] = time.monotonic,
+    text: str = SPACE,
 ) -> tuple[Ledger, MemoryTracker]:
-    space = parse_space(SPACE, "space.yaml")
+    space = parse_space(text, "space.yaml")
     study = StudyRecord(name="s", trials=trials, manifest_hash="m", max_epochs=3)
     files = StudyFolder(folder / "studies" / "s")
     files.path.mkdir(parents=True, exist_ok=True)

@@ -101,4 +101,5 @@ def ranges_of(augment: AugmentConfig) -> AugmentRanges:
 def sees_whole_image(augment: AugmentConfig) -> bool:
     """Say whether nothing is changed in training: each image is as it is evaluated."""
     plain = augment.model_copy(update={"erase_boxes": 1, "blur_kind": "gaussian"})
-    return ranges_of(plain) == ranges_for(0.0) and not augment.flip and not augment.blur
+    others = augment.flip or augment.blur or augment.transform
+    return ranges_of(plain) == ranges_for(0.0) and not others

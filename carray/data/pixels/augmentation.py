@@ -63,9 +63,9 @@ class AugmentParams:
 
 @dataclass(frozen=True)
 class View:
-    """What of an image is seen, as shares of its side, and whether it is mirrored.
+    """What of an image is seen, as shares of its side, and how.
 
-    A box that reaches past the image shows its reflection there.
+    Past the image's edge its reflection is shown.
     """
 
     x1: float = 0.0
@@ -73,6 +73,15 @@ class View:
     x2: float = 1.0
     y2: float = 1.0
     flip: bool = False
+    rotate: float = 0.0
+    """Degrees that the box is turned by, about its middle."""
+    tilt: float = 0.0
+    """How much nearer its right side is, as in `AugmentParams`."""
+    brightness: float = 1.0
+    """Factor of all values, as the next is of how far they are from a mid grey."""
+    contrast: float = 1.0
+    blur: float = 0.0
+    """Sigma of a Gaussian blur in output pixels; 0 is none."""
 
 
 WHOLE = View()
@@ -119,9 +128,13 @@ def sample_params(
     side_out: int,
     rng: Rng,
     blur_share: float = 0.0,
+    kept: AnyFloats | None = None,
 ) -> AugmentParams:
-    """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels."""
-    boxes = sample_crops(row, count, rng)
+    """Draw what happens to `count` images of `side_in` pixels that become `side_out` pixels.
+
+    `kept` are boxes that crops keep, as in `sample_crops`.
+    """
+    boxes = sample_crops(row, count, rng, kept)
     flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
     tone, has_tone = _sample_tone(row, count, rng)
     maps, shifts = _sample_geometric(row, count, rng)
@@ -161,21 +174,28 @@ def identity_params(count: int, side_in: int, side_out: int, view: View = WHOLE)
     boxes = np.tile([view.x1, view.y1, view.x2, view.y2], (count, 1))
     none = np.zeros(count, bool)
     flips = np.full(count, view.flip)
+    maps = _rotations(np.full(count, radians(view.rotate)))
+    factors = np.full((2, count, 1, 1), [[[[view.brightness]]], [[[view.contrast]]]])
+    colour = np.concatenate(_brightened(*factors), 2)
     return AugmentParams(
-        affine=affine_of(boxes, flips, np.tile(np.eye(2), (count, 1, 1)), side_in, side_out),
-        colour=np.tile(np.eye(3, 4, dtype=np.float32), (count, 1, 1)),
+        affine=affine_of(boxes, flips, maps, side_in, side_out),
+        colour=colour.astype(np.float32),
         tone=np.tile(np.arange(256, dtype=np.uint8), (count, 1)),
         has_tone=none,
         erase=np.zeros((count, 4), np.int64),
         fill=np.zeros((count, 3), np.uint8),
-        blur=np.zeros(count),
-        has_colour=False,
+        blur=np.full(count, view.blur),
+        has_colour=(view.brightness, view.contrast) != (1.0, 1.0),
+        tilt=np.tile([view.tilt, 0.0], (count if view.tilt else 0, 1)),
     )
 
 
-def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> AnyFloats:
+def sample_crops(
+    row: AugmentRanges, count: int, rng: Rng, kept: AnyFloats | None = None
+) -> AnyFloats:
     """Draw crop boxes (count, 4): x1, y1, x2, y2 as shares of the side.
 
+    Each holds its box of `kept` (count, 4), or lies within it where it is smaller; NaN: no box.
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015: area and log aspect uniform; the
     whole image where ten tries don't fit.
     """
@@ -187,9 +207,21 @@ def sample_crops(row: AugmentRanges, count: int, rng: Rng) -> AnyFloats:
     first = np.arange(count), fits.argmax(1)
     ok = fits.any(1)
     width, height = np.where(ok, width[first], 1.0), np.where(ok, height[first], 1.0)
-    x1 = rng.random(count) * (1 - width)
-    y1 = rng.random(count) * (1 - height)
+    x1 = _crop_starts(width, rng, None if kept is None else kept[:, [0, 2]])
+    y1 = _crop_starts(height, rng, None if kept is None else kept[:, [1, 3]])
     return np.stack([x1, y1, x1 + width, y1 + height], 1)
+
+
+def _crop_starts(lengths: AnyFloats, rng: Rng, kept: AnyFloats | None) -> AnyFloats:
+    """Draw where crops (count,) start in one direction, by what they keep of it, (count, 2)."""
+    low, high = np.zeros(len(lengths)), 1 - lengths
+    if kept is not None:
+        first, last = kept[:, 0], kept[:, 1] - lengths
+        known = np.isfinite(first)
+        low = np.where(known, np.clip(np.minimum(first, last), 0, high), low)
+        high = np.where(known, np.clip(np.maximum(first, last), 0, high), high)
+    starts: AnyFloats = low + rng.random(len(lengths)) * (high - low)
+    return starts
 
 
 def _on_pixels(boxes: AnyFloats, side: int) -> AnyFloats:
@@ -211,12 +243,18 @@ def _sample_geometric(row: AugmentRanges, count: int, rng: Rng) -> tuple[AnyFloa
     kind[rng.random(count) >= row.geometric_share] = -1
     size, size_2 = rng.uniform(-1, 1, (2, count))
     angle = np.where(kind == 0, radians(row.rotate_degrees) * size, 0.0)
-    maps = np.empty((count, 2, 2))
-    maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle)
-    maps[:, 0, 1] = -np.sin(angle) + np.where(kind == 1, row.shear * size, 0.0)
-    maps[:, 1, 0] = np.sin(angle) + np.where(kind == 2, row.shear * size, 0.0)
+    maps = _rotations(angle)
+    maps[:, 0, 1] += np.where(kind == 1, row.shear * size, 0.0)
+    maps[:, 1, 0] += np.where(kind == 2, row.shear * size, 0.0)
     shifts = np.where(kind == 3, row.translate, 0.0)[:, None] * np.stack([size, size_2], 1)
     return maps, shifts
+
+
+def _rotations(angles: AnyFloats) -> AnyFloats:
+    """Return (B, 2, 2) maps that turn by angles in radians."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    turned: AnyFloats = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+    return turned
 
 
 def affine_of(
@@ -269,12 +307,17 @@ def _sample_colour(row: AugmentRanges, count: int, rng: Rng) -> npt.NDArray[np.f
     brightness, contrast, saturation = rng.uniform(1 - row.colour, 1 + row.colour, (3, count))
     angle = 2 * np.pi * rng.uniform(-row.hue, row.hue, count)
     eye = np.eye(3)
-    scale = (brightness * contrast)[:, None, None] * eye
+    scale, offset = _brightened(brightness[:, None, None], contrast[:, None, None])
     saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * LUMA
     matrix = reduce(np.matmul, (_hue_turn(angle), saturate, scale))
-    middle = (1 - contrast) * brightness * MID_GREY
-    offset = np.broadcast_to(middle[:, None, None], (count, 3, 1))
     return np.concatenate([matrix, offset], 2).astype(np.float32)
+
+
+def _brightened(brightness: AnyFloats, contrast: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
+    """Return (B, 3, 3) matrices and (B, 3, 1) offsets of factors (B, 1, 1)."""
+    scale: AnyFloats = brightness * contrast * np.eye(3)
+    offset: AnyFloats = (1 - contrast) * brightness * np.full((3, 1), MID_GREY)
+    return scale, offset
 
 
 def _hue_turn(angle: AnyFloats) -> AnyFloats:

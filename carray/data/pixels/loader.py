@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from carray.data.pixels.augmentation import (
 )
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.mixup import MixParams, sample_mix
+from carray.data.pixels.own_transform import load_transform
 from carray.errors import DataError
 from carray.typing import AnyFloats, Rows
 
@@ -49,6 +50,8 @@ class Images:
     """(N, side, side, 3) RGB, memory-mapped."""
     labels: Rows
     """(N,) class indices."""
+    boxes: AnyFloats | None = None
+    """(N, 4) as shares of the side, NaN where an image has none: `known_boxes.square_boxes`."""
 
     @property
     def side(self) -> int:
@@ -84,10 +87,11 @@ class BatchPlan(Protocol[T]):
 
 
 def _drawn(
-    augment: AugmentConfig, count: int, side_in: int, side_out: int, rng: np.random.Generator
+    augment: AugmentConfig, images: Images, rows: Rows, side: int, rng: np.random.Generator
 ) -> AugmentParams:
-    row = ranges_of(augment)
-    return sample_params(row, augment.flip, count, side_in, side_out, rng, augment.blur)
+    row, flip, blur = ranges_of(augment), augment.flip, augment.blur
+    kept = images.boxes[rows] if augment.crop_keeps_box and images.boxes is not None else None
+    return sample_params(row, flip, len(rows), images.side, side, rng, blur, kept)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class TrainPlan:
     """(seed, epoch, rank)."""
     mixes: bool
     on_device: bool
-    """Whether the augmentation is left to the device."""
+    """Whether the augmentation is left to the device; never where a transform comes after it."""
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -113,9 +117,13 @@ class TrainPlan:
         """Return batch `index`, augmented or with its augmentation drawn."""
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         rng = np.random.default_rng((*self.seeds, _AUGMENT, index))
-        params = _drawn(self.augment, len(rows), self.images.side, self.image_size, rng)
+        params = _drawn(self.augment, self.images, rows, self.image_size, rng)
         mix = sample_mix(self.augment, self.image_size, rng) if self.mixes else None
-        return _batch(self.images, rows, params, self.image_size, self.on_device, mix)
+        batch = _batch(self.images, rows, params, self.image_size, self.on_device, mix)
+        if not self.augment.transform:
+            return batch
+        seed, own = int(rng.integers(2**31)), load_transform(self.augment.transform)
+        return replace(batch, images=torch.from_numpy(own(batch.images.numpy(), seed)))
 
 
 @dataclass(frozen=True)
@@ -141,12 +149,12 @@ class ViewPlan:
         rows = self.rows[index * self.batch_size :][: self.batch_size]
         params = identity_params(len(rows), self.images.side, self.image_size)
         if self.view:
-            params = concat([self._drawn(int(row)) for row in rows])
+            params = concat([self._drawn(rows[[place]]) for place in range(len(rows))])
         return _batch(self.images, rows, params, self.image_size, self.on_device, None)
 
-    def _drawn(self, row: int) -> AugmentParams:
-        rng = np.random.default_rng((self.view, row, _VIEW))
-        return _drawn(self.augment, 1, self.images.side, self.image_size, rng)
+    def _drawn(self, row: Rows) -> AugmentParams:
+        rng = np.random.default_rng((self.view, int(row[0]), _VIEW))
+        return _drawn(self.augment, self.images, row, self.image_size, rng)
 
 
 @dataclass(frozen=True)

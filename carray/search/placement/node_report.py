@@ -19,7 +19,7 @@ from carray.data.pixels.store import SPARE_BYTES, is_stored, store_bytes, store_
 from carray.data.remote_data import sent_folder
 from carray.disk import existing
 from carray.errors import CarrayError
-from carray.provenance import source_hash, versions
+from carray.provenance import module_hash, source_hash, versions
 from carray.storage.cache import cache_folder
 from carray.storage.mirror import mirror_of
 from carray.typing import GIB
@@ -44,6 +44,8 @@ class NodeQuestion:
     weights: tuple[tuple[str, bool | str], ...] = ()
     """(backbone, pretrained) of every source of weights that a trial may have."""
     weights_folder: str | None = None
+    transforms: tuple[tuple[str, str], ...] = ()
+    """(name, hash of its file) of every transform of the user's own that a trial may have."""
     gpus: float = 0.0
     """GPUs that Ray says the node has."""
     sends_runs: bool = False
@@ -70,6 +72,7 @@ class NodeReport(BaseModel):
     cache: str = ""
     store: str = ""
     weights: str = ""
+    transforms: str = ""
     gpus_seen: int | None = None
     """GPUs that torch sees; None where Ray says that there are none."""
     clock: float
@@ -95,6 +98,7 @@ def node_report(question: NodeQuestion) -> NodeReport:
         cache=_cache() if is_sent or not shares_runs else "",
         store=_store(manifest, question) if manifest else _sent_store(question) * is_sent,
         weights=_weights(question),
+        transforms=_transforms(question),
         gpus_seen=_gpus_seen() if question.gpus >= 1 else None,
         clock=time.time(),
     )
@@ -116,7 +120,7 @@ def problems(report: NodeReport, question: NodeQuestion) -> list[str]:
     data = "" if question.sends_images else report.data
     runs = report.runs if report.shares_runs or not question.sends_runs else ""
     cache = report.cache if question.sends_runs else ""
-    found += filter(None, (data, runs, cache, report.store, report.weights))
+    found += filter(None, (data, runs, cache, report.store, report.weights, report.transforms))
     if report.gpus_seen is not None and report.gpus_seen < question.gpus:
         found.append(f"torch sees {report.gpus_seen} of its {question.gpus:g} GPUs")
     return found
@@ -220,6 +224,20 @@ def _weights(question: NodeQuestion) -> str:
         return ""
     why = next(iter(lacking.values())).partition(";")[0]
     return why if len(lacking) == 1 else f"no weights for {', '.join(lacking)}"
+
+
+def _transforms(question: NodeQuestion) -> str:
+    """Say which transform can't be imported here, or is another one than the driver's."""
+    for name, wanted in question.transforms:
+        from carray.data.pixels.own_transform import load_transform
+
+        try:
+            load_transform(name)
+        except CarrayError as error:
+            return str(error)
+        if (found := module_hash(name)) != wanted:
+            return f"augment.transform={name!r} is other code there ({found}, here {wanted})"
+    return ""
 
 
 def _gpus_seen() -> int:

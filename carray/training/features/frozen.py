@@ -181,7 +181,12 @@ def _augment_key(augment: AugmentConfig) -> list[object]:
     dials = "crop_min_area", *DIALS
     own = {name: value for name in dials if (value := getattr(augment, name)) is not None}
     off = AugmentConfig()
-    later = "erase_boxes", "perspective", "blur_kind"  # keys of before know nothing of them
+    later = (
+        "erase_boxes",
+        "perspective",
+        "blur_kind",
+        "crop_keeps_box",
+    )  # keys of before know nothing of them
     own |= {name: v for name in later if (v := getattr(augment, name)) != getattr(off, name)}
     return [augment.strength, augment.flip, augment.blur, *([own] if own else [])]
 

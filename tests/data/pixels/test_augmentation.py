@@ -349,3 +349,23 @@ def test_whether_nothing_is_changed_is_known() -> None:
     assert sees_whole_image(AugmentConfig(strength=0, flip=False, jitter=0.0))
     assert not sees_whole_image(AugmentConfig(strength=0, flip=False, jitter=0.1))
     assert not sees_whole_image(AugmentConfig(strength=0))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_crops_hold_a_box_or_lie_in_it_and_are_as_before_where_there_is_none(
+    strength: float,
+) -> None:
+    row, kept = ranges_for(strength), np.tile([0.1, 0.3, 0.5, 0.9], (2000, 1))
+    kept[::2] = np.nan
+    crops, before = sample_crops(row, 2000, numbers(), kept), sample_crops(row, 2000, numbers())
+    assert np.array_equal(crops[::2], before[::2])
+    assert np.allclose(crops[:, 2:] - crops[:, :2], before[:, 2:] - before[:, :2])
+    assert crops.min() >= 0
+    assert crops.max() <= 1 + 1e-9
+    crops, kept = crops[1::2], kept[1::2]
+    holds = (crops[:, :2] <= kept[:, :2] + 1e-9) & (crops[:, 2:] >= kept[:, 2:] - 1e-9)
+    within = (crops[:, :2] >= kept[:, :2] - 1e-9) & (crops[:, 2:] <= kept[:, 2:] + 1e-9)
+    larger = crops[:, 2:] - crops[:, :2] >= kept[:, 2:] - kept[:, :2]
+    assert np.where(larger, holds, within).all()
+    assert 0.1 < holds.all(1).mean() <= 1
+    assert np.unique(crops[:, 0]).size > 500  # and they still vary
