@@ -18,6 +18,7 @@ class TuneOptions(TypedDict, total=False):
     accelerator: str | None
     gpus_per_trial: float | str | None
     cpus_per_worker: float | None
+    objectives: tuple[str, ...]
     sampler: str | None
     goal: Literal["ensemble", "single"]
     stop_when_gain_below: float | None

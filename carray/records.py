@@ -68,6 +68,8 @@ class TrialRecord(JsonFile):
     """The trial whose configuration this one trained on the fold `config.fold`."""
     soup_of: tuple[str, ...] = ()
     """The trials whose weights were averaged, as `STUDY/0007`; (): it was trained."""
+    network_cost: dict[str, float] = Field(default_factory=dict)
+    """Of the study's objectives, those of its network: `latency` in ms, `size` in MB."""
     sampler_number: int | None = None
     """The trial's number in Optuna's study."""
     manifest_hash: str = ""
@@ -155,6 +157,8 @@ class StudyRecord(JsonFile):
     manifest_hash: str = ""
     classes: tuple[str, ...] = ()
     metric: str = metrics.VAL_LOG_LOSS
+    objectives: tuple[str, ...] = ()
+    """Where there are several: the metric, then costs of `TrialRecord.network_cost`."""
     space_file: str = ""
     space_hash: str = ""
     sampler: str = "tpe"
@@ -236,8 +240,7 @@ class TrialFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder with what the next epoch needs; gone once the trial has ended, but for one that
-        can be continued, which keeps it under the disk budget."""
+        """Folder with what the next epoch needs; gone once the trial ends, unless it can go on."""
         return self.path / "checkpoint"
 
     @property
@@ -324,6 +327,11 @@ class StudyFolder:
         return self.path / "costs.json"
 
     @property
+    def front_file(self) -> Path:
+        """Its trials that none beats in all objectives, where it has several."""
+        return self.path / "front.json"
+
+    @property
     def labels_file(self) -> Path:
         """Class indices of the images of `HELD_SPLITS`: ensembling needs no image."""
         return self.path / "labels.npz"
@@ -338,10 +346,7 @@ class StudyFolder:
         return self.path / "driver.lock"
 
     def state(self) -> str:
-        """Return how the study stands now.
-
-        The record of one whose driver was killed says `running` for ever, its lock doesn't.
-        """
+        """Return how it stands now: a killed driver's record says `running`, its lock doesn't."""
         record = self.record()
         if record.state != "running" or record.kind == "single":
             return record.state

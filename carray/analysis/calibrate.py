@@ -14,6 +14,7 @@ from carray.data.pixels.decode import UnreadableImage
 from carray.errors import ConfigError, DataError
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
 from carray.inference.inputs import find_images, find_package, runs_of
+from carray.inference.neighbours import write_neighbours
 from carray.inference.predictor import (
     BATCH_IMAGES,
     Geometry,
@@ -71,6 +72,7 @@ def calibrate_model(
     false_alarm_rate: float = 0.05,
     unknown: Sequence[str | Path] = (),
     open_test: bool = False,
+    neighbours: bool = False,
     data: str | Path | None = None,
     runs: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
@@ -83,6 +85,7 @@ def calibrate_model(
         false_alarm_rate: share of known images that may be called unknown.
         unknown: files or folders of images of other things, to judge "unknown" by.
         open_test: measure the sets on test too; the look is recorded.
+        neighbours: keep small pictures of the training images, so that a server shows the nearest.
         data: the model's data set, where it isn't where its study had it.
         runs: the runs folder.
         progress: shows how far the images are.
@@ -121,9 +124,11 @@ def calibrate_model(
         set_limit=_finite(limit),
         false_alarm_rate=false_alarm_rate,
         energy_limit=_finite(alarm),
+        train_counts=_train_counts(manifest),
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )
     reliability.write(package / FILE)
+    kept = write_neighbours(package, loaded, manifest, progress) if neighbours else 0
     where.keep(package)
     test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
     return CalibratedModel(
@@ -131,8 +136,13 @@ def calibrate_model(
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
-        _notes(reliability),
+        _notes(reliability, kept),
     )
+
+
+def _train_counts(manifest: Manifest) -> tuple[int, ...]:
+    labels = manifest.labels[manifest.rows("train")]
+    return tuple(np.bincount(labels, minlength=len(manifest.classes)).tolist())
 
 
 def _finite(limit: float) -> float | None:
@@ -177,8 +187,9 @@ def _on_test(
     return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
 
 
-def _notes(found: Reliability) -> tuple[str, ...]:
-    notes = []
+def _notes(found: Reliability, kept: int) -> tuple[str, ...]:
+    shown = f"small pictures of {kept} training images are kept: a server shows the nearest"
+    notes = [shown] if kept else []
     if found.split == "val":
         notes.append("there is no blend split: val, which steered training, makes sets too small")
     if found.set_limit is None:

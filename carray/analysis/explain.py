@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from carray.data.pixels.decode import UnreadableImage, read_whole
 from carray.drawing import INK, MUTED, PAPER, Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
+from carray.inference.heat import has_gradient, heat_maps, overlaid
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from carray.inference.predictor import Geometry, Member, Model
 
 BATCH = 8  # images whose gradients are held at once
-MAP_SIDE = 224
-STRENGTH = 0.6  # of the colours over the image
 HIGH, GAP, MARGIN, CAPTION = 150, 4, 18, 44  # pixels of the sheet
 PAIRS_A_ROW = 3
 SCALE = 260  # pixels of the scale of colours
@@ -143,7 +142,7 @@ def explain(
     save_png(_sheet(loaded.card.name, shown), sheet)
     rows = tuple(one.row for one in shown)
     files = [sheet, *(row.overlay for row in rows)]
-    cells = [cells_note(member) for member in loaded.members if _has_gradient(member)]
+    cells = [cells_note(member) for member in loaded.members if has_gradient(member)]
     notes = (
         blind,
         *dict.fromkeys(cells),
@@ -158,7 +157,7 @@ def _blind(model: Model) -> str:
     Raises:
         ConfigError: none has.
     """
-    blind = [member.card.trial for member in model.members if not _has_gradient(member)]
+    blind = [member.card.trial for member in model.members if not has_gradient(member)]
     if len(blind) == len(model.members):
         raise ConfigError(
             f"{model.card.name} is a random forest, whose answers have no gradient: explain the "
@@ -178,10 +177,6 @@ def cells_note(member: Member) -> str:
     if taken > last:
         return f"{coarse}; the overlay is of an earlier one of {taken}x{taken}"
     return f"{coarse}, and no finer one can be used: places are rough"
-
-
-def _has_gradient(member: Member) -> bool:
-    return member.card.config.head.kind != "random_forest"
 
 
 def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -> str:
@@ -234,12 +229,7 @@ def _explain_batch(
     probabilities = model.predict_squares([squares for _, _, squares in batch])
     predicted = probabilities.argmax(axis=1)
     targets = predicted if target is None else np.full(len(batch), target)
-    maps = np.zeros(1, np.float32)
-    for member, weight in zip(model.members, model.card.combination.average.weights, strict=True):
-        if not _has_gradient(member):
-            continue
-        seen = np.stack([squares[member.geometry] for _, _, squares in batch])
-        maps = maps + weight * _resized(_member_maps(member, seen, targets))
+    maps = heat_maps(model, [squares for _, _, squares in batch], targets)
     one_fit = {member.card.config.fit for member in model.members}
     for row, (place, whole, squares) in enumerate(batch):
         image = whole if one_fit == {"squash"} else next(iter(squares.values()))
@@ -255,30 +245,8 @@ def _explain_batch(
                 has_evidence=bool(maps[row].max() > 0),
             ),
             plain,
-            _overlaid(plain, maps[row] / max(float(maps[row].max()), 1e-9)),
+            overlaid(plain, maps[row]),
         )
-
-
-def _member_maps(
-    member: Member, squares: Pixels, targets: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Return (images, side, side), each from 0 to 1, of squares (images, side, side, 3)."""
-    import torch
-
-    from carray.data.pixels.loader import to_device
-    from carray.models.gradcam import grad_cam
-
-    pixels, _ = to_device(member.plan(squares).make(0), member.numerics.device)  # all in one batch
-    classes = torch.from_numpy(np.asarray(targets, np.int64)).to(member.numerics.device)
-    return grad_cam(member.classifier, member.numerics.normalise(pixels), classes).numpy()
-
-
-def _resized(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return maps of one size, whatever their member's: (images, MAP_SIDE, MAP_SIDE)."""
-    import cv2
-
-    size = (MAP_SIDE, MAP_SIDE)
-    return np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in maps])
 
 
 def _scaled(image: Pixels) -> Pixels:
@@ -286,20 +254,6 @@ def _scaled(image: Pixels) -> Pixels:
     high, wide = image.shape[:2]
     size = (max(1, round(2 * HIGH * wide / high)), 2 * HIGH)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
-
-def _overlaid(image: Pixels, strength: npt.NDArray[np.float32]) -> Pixels:
-    """Return the image, greyed, with warm colours where much speaks for the class."""
-    import cv2
-
-    high, wide = image.shape[:2]
-    over = cv2.resize(np.ascontiguousarray(strength), (wide, high), interpolation=cv2.INTER_LINEAR)
-    level = over.clip(0, 1)
-    heat = cv2.applyColorMap((255 * (0.35 + 0.65 * level)).astype(np.uint8), cv2.COLORMAP_TURBO)
-    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    share = STRENGTH * np.clip(1.6 * level - 0.1, 0, 1)[..., None]
-    mixed = (1 - share) * (0.2 * image + 0.8 * grey) + share * heat[..., ::-1]
-    return np.asarray(mixed.clip(0, 255), np.uint8)
 
 
 def _sheet(name: str, shown: list[_Shown]) -> Image.Image:
@@ -332,7 +286,7 @@ def _draw_scale(
     x, y = corner
     level = np.linspace(0, 1, SCALE, dtype=np.float32)[None].repeat(12, axis=0)
     bar = np.full((12, SCALE, 3), 200, np.uint8)
-    sheet.paste(Image.fromarray(_overlaid(bar, level)), (x, y))
+    sheet.paste(Image.fromarray(overlaid(bar, level)), (x, y))
     pen.text((x, y + 16), "0", MUTED, fonts.small)
     most = "most evidence for the class, in each image"
     width = round(pen.textlength(most, fonts.small))

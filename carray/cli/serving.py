@@ -200,6 +200,14 @@ def calibrate(
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Measure on test too; it is recorded.")
     ] = False,
+    neighbours: Annotated[
+        bool,
+        typer.Option(
+            "--neighbours",
+            help="Keep small pictures of the training images in the model: a server shows the "
+            "nearest.",
+        ),
+    ] = False,
     data: MovedDataOption = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
@@ -215,6 +223,8 @@ def calibrate(
       carray calibrate autumn-top3
 
       carray calibrate autumn-top3 --coverage 0.9 --unknown photos/trucks
+
+      carray calibrate autumn-top3 --neighbours
     """
     from carray.analysis.calibrate import calibrate_model
     from carray.progress import progress
@@ -226,6 +236,7 @@ def calibrate(
         false_alarm_rate=false_alarms,
         unknown=unknown or [],
         open_test=test,
+        neighbours=neighbours,
         data=data,
         runs=runs,
         progress=progress,

@@ -72,7 +72,16 @@ def tune(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="tpe, tpe-univariate, tpe-local, random, qmc, gp, cmaes.", rich_help_panel=SEARCH
+            help="tpe, tpe-univariate, tpe-local, random, qmc, gp, cmaes, nsga2.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="A metric, then what networks cost: val/log_loss,latency (or size). Draws for "
+            "the front; stops trials by the metric.",
+            rich_help_panel=SEARCH,
         ),
     ] = None,
     goal: Annotated[
@@ -203,6 +212,8 @@ def tune(
 
       carray tune cars --space my.yaml --folds 3 --top-folds 3
 
+      carray tune cars --space my.yaml --objectives val/log_loss,latency
+
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
     from carray import api
@@ -223,6 +234,7 @@ def tune(
         accelerator=accelerator,
         cpus_per_worker=cpus_per_worker,
         sampler=sampler,
+        objectives=tuple(name.strip() for name in objectives.split(",")) if objectives else (),
         goal=cast("Goal", goal),  # an unknown one is refused with all the others
         stop_when_gain_below=stop_when_gain_below,
         scheduler=scheduler,

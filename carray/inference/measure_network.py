@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 
 import torch
@@ -84,19 +84,37 @@ def measure_study(
         raise ConfigError("--on cuda needs a GPU, and torch sees none here: leave it out")
     if threads:
         torch.set_num_threads(threads)
+    trained = [record.config for record in folder.records() if record.epochs]
+    return measure_networks(folder, trained, len(folder.record().classes), on, progress)
+
+
+def measure_networks(
+    folder: StudyFolder,
+    configs: Iterable[TrialConfig],
+    num_classes: int,
+    on: Device = "cpu",
+    progress: Progress = silent,
+) -> NetworkCosts:
+    """Time the networks of configurations that a study's folder has no times of on this hardware.
+
+    They are kept there, and returned with those that it has.
+
+    Raises:
+        ConfigError: a network can't be built.
+    """
     known, hardware = NetworkCosts.of(folder), str(hardware_of(torch.device(on)))
     here = NetworkCosts(networks=tuple(o for o in known.networks if o.hardware == hardware))
-    trained = (record.config for record in folder.records() if record.epochs)
-    configs = {str(network_of(config)): config for config in trained}
-    missing = [config for config in configs.values() if here.find(config, on) is None]
-    classes, measured = len(folder.record().classes), []
+    alone = {str(network_of(config)): config for config in configs}
+    missing = [config for config in alone.values() if here.find(config, on) is None]
+    if not missing:
+        return known
+    measured = []
     with progress("timing networks", len(missing)) as advance:
         for config in missing:
-            measured.append(measure_network(config, classes, on))
+            measured.append(measure_network(config, num_classes, on))
             advance(1)
     found = known.with_new(measured)
-    if measured:
-        found.write(folder.costs_file)
+    found.write(folder.costs_file)
     return found
 
 

@@ -37,6 +37,8 @@ class Reliability(JsonFile):
     """Share of known images that may be called unknown."""
     energy_limit: float | None
     """Above it an image is unknown; None where the images were too few: then none is."""
+    train_counts: tuple[int, ...] = ()
+    """Training images of each class, in the model's order; () in files of before 0.2."""
     measured: dict[str, Any] = Field(default_factory=dict)
     """What `carray calibrate` found: coverage, sizes, false alarms."""
 

@@ -91,6 +91,15 @@ class LevelReader:
         rows = range(len(p_NC))
         return [self._answer({level: own[n] for level, own in sums.items()}) for n in rows]
 
+    def likeliest(self, p_C: Float32s) -> list[LevelAnswer]:
+        """Return the likeliest group at each level, the coarsest first, whatever the threshold."""
+        sums = {level: self._sums(p_C[None], level)[0] for level in self._asked}
+        places = {level: int(own.argmax()) for level, own in sums.items()}
+        return [
+            LevelAnswer(self._groups[level][1][place], level, float(sums[level][place]))
+            for level, place in places.items()
+        ]
+
     @property
     def _asked(self) -> tuple[str, ...]:
         levels = self.parts.levels

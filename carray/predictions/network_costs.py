@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig
 from carray.json_file import JsonFile
-from carray.records import StudyFolder
+from carray.records import StudyFolder, TrialState
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
+COSTS = {"latency": "milliseconds", "size": "mb"}  # an objective -> the figure that it is
+
+ENDED_WELL = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class NetworkCost(JsonFile):
@@ -68,6 +72,34 @@ class NetworkCosts(JsonFile):
             for on in DEVICES
             if (cost := self.find(config, on))
         ]
+
+
+def front_rows(folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return the trials that none beats in all objectives of their study, the cheapest first.
+
+    A row has the trial's name, backbone, state and objectives. Those that were stopped count with
+    their best epoch; folds don't count, since they are judged on other images. Nothing where the
+    study has one objective.
+    """
+    study, rows = folder.record(), []
+    for record in folder.records():
+        value = record.best(study.metric)
+        is_judged = record.config.fold is None and record.state in ENDED_WELL
+        if is_judged and math.isfinite(value) and record.network_cost:
+            name = {"trial": record.name, "backbone": record.config.backbone}
+            values = {study.metric: value, **record.network_cost}
+            rows.append({**name, "state": str(record.state), **values})
+    sign = study.objective.sign
+
+    def losses(row: dict[str, Any]) -> tuple[float, ...]:
+        return (*(row[name] for name in study.objectives[1:]), sign * row[study.metric])
+
+    front: list[dict[str, Any]] = []
+    for row in sorted(rows, key=losses):  # whatever beats a row in all comes before it
+        own = losses(row)
+        if not any(all(a <= b for a, b in zip(losses(o), own, strict=True)) for o in front):
+            front.append(row)
+    return front
 
 
 def network_of(config: TrialConfig) -> dict[str, Any]:

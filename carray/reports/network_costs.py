@@ -7,7 +7,7 @@ from typing import Any
 
 from carray import metrics
 from carray.ensemble.front import Front
-from carray.predictions.network_costs import Device, NetworkCosts, network_of
+from carray.predictions.network_costs import Device, NetworkCosts, front_rows, network_of
 from carray.records import StudyFolder
 from carray.reports.ensemble import wrapped
 from carray.reports.hints import runs_option
@@ -64,6 +64,26 @@ def study_costs_lines(folder: StudyFolder, on: Device) -> list[str]:
         f"  carray leaderboard {name}{runs}",
         f"  carray ensemble {name} --pareto{where}{runs}",
     ]
+
+
+def study_front_lines(folder: StudyFolder) -> list[str]:
+    """Return the front of a study of several objectives as a table; nothing where it has one."""
+    rows = front_rows(folder)
+    if not rows:
+        return []
+    objectives = folder.record().objectives
+    heads = {**metrics.SHORT_NAMES, "latency": "ms", "size": "MB"}
+    columns = ["trial:<6", "state:<12", "backbone:<38.37"]
+    columns += [f"{heads[objectives[0]]}:>20.4f", *(f"{heads[n]}:>10.1f" for n in objectives[1:])]
+    cells = [
+        (
+            *(row["trial"].rpartition("/")[2], row["state"], row["backbone"]),
+            *(row[name] for name in objectives),
+        )
+        for row in rows
+    ]
+    head = f"the front: {len(rows)} trials that no other beats in {' and '.join(objectives)}"
+    return [head, *table(columns, cells)]
 
 
 def _name(network: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ from carray.analysis.leaders import leaders_of
 from carray.analysis.search_gain import SearchGain, search_gain
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.json_file import to_jsonable
+from carray.predictions.network_costs import front_rows
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option
 from carray.reports.leaders import leaders_lines
+from carray.reports.network_costs import study_front_lines
 from carray.reports.table import table
 
 WIDTH = 100
@@ -122,6 +124,8 @@ def study_lines(folder: StudyFolder, rows: int = ROWS, *, wide: bool = True) -> 
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
         lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if front := study_front_lines(folder):
+        lines += ["", *front]
     if leaders := leaders_of(folder):
         lines += ["", *(line for text in leaders_lines(leaders) for line in _wrapped(text))]
     if gain := search_gain(folder):
@@ -261,6 +265,7 @@ def study_json(folder: StudyFolder) -> dict[str, Any]:
             "study": study_now(folder),
             "folder": folder.path,
             "trials": study_table(folder),
+            "front": front_rows(folder),
             "search_gain": search_gain(folder),
             "leaders": leaders_of(folder),
         }

@@ -16,6 +16,7 @@ from carray.progress import seconds_text
 from carray.records import TrialRecord
 from carray.search.extension import worth_continuing
 from carray.search.ledger import draw_valid
+from carray.search.objectives import directions
 from carray.search.observers.console import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
@@ -146,7 +147,7 @@ def first_trials(setup: StudySetup, known: int) -> list[TrialRecord]:
         return []
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = build_sampler(study.sampler, study.seed, study.trials)
-    drawing = optuna.create_study(direction=study.direction, sampler=sampler)
+    drawing = optuna.create_study(directions=directions(study), sampler=sampler)
     for point in setup.starts.points:
         drawing.enqueue_trial(point)
     found: list[TrialRecord] = []

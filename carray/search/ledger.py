@@ -37,7 +37,8 @@ BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the stud
 class Ledger:
     """Trials of one study, each in exactly one state; safe to call from several threads.
 
-    `records` are those of the folder, where it has been read already.
+    `records` are those of the folder, where it has been read already; `network_cost` says what of a
+    trial's network is told to Optuna beside its value.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Ledger:
         optuna_study: optuna.Study,
         observers: Sequence[Tracker] = (),
         records: Sequence[TrialRecord] | None = None,
+        network_cost: Callable[[TrialConfig], dict[str, float]] = lambda config: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
@@ -58,6 +60,7 @@ class Ledger:
         self._infeasible: dict[int, TrialRecord] = {}  # of this call: the next may have more memory
         self._avoided: set[int] = set()  # those of them that draws were refused for
         self.stopped = ""  # why no more trials are opened; "" while they are
+        self._network_cost = network_cost
         self._clock = clock
         self.heard_at = clock()  # when a trial last began, brought an epoch or ended
         self.longest_epoch_seconds = 0.0
@@ -323,7 +326,7 @@ class Ledger:
     def _begin(self, params: dict[str, Any], config: TrialConfig, **fields: Any) -> TrialRecord:
         """Begin the next trial: write its record."""
         study, number = self.study, self._next_number()
-        more = {"params": params, **fields}
+        more = {"params": params, "network_cost": self._network_cost(config), **fields}
         return self._store(
             TrialRecord.begin(study.name, number, config, study.manifest_hash, **more)
         )
@@ -346,8 +349,12 @@ class Ledger:
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
         if storage.get_trial(trial_id).state.is_finished():
             return  # told by a process that was killed before its record said so
-        if record.state is TrialState.COMPLETE:
-            self._optuna.tell(number, record.best(self.study.metric))
+        best = record.best(self.study.metric)
+        costs = [record.network_cost[name] for name in self.study.objectives[1:]]
+        # what was stopped has no value of its own in Optuna where there are several objectives
+        was_stopped = record.state is TrialState.PRUNED and costs and math.isfinite(best)
+        if record.state is TrialState.COMPLETE or was_stopped:
+            self._optuna.tell(number, [best, *costs])
             return
         if record.state is TrialState.FAILED:
             self._optuna.tell(number, state=states.FAIL)
@@ -355,8 +362,7 @@ class Ledger:
         if record.state is TrialState.INFEASIBLE:
             # Told as FAIL, TPE forgets it and proposes the same point again.
             optuna.Trial(self._optuna, trial_id).set_constraint(OUT_OF_MEMORY, 1.0)
-        best = record.best(self.study.metric)
-        if math.isfinite(best):
+        if math.isfinite(best) and not costs:
             # An `optuna.Trial` would do, but making one draws from the sampler again.
             storage.set_trial_intermediate_value(trial_id, len(record.epochs), best)
         self._optuna.tell(number, state=states.PRUNED)

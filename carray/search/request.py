@@ -13,7 +13,7 @@ from carray.errors import ConfigError
 from carray.masking import is_secret_name
 from carray.search.budget import Budget, Price, held_by_lane
 from carray.search.placement.plan import Plan, check_counts
-from carray.search.sampling.samplers import DEFAULT_SAMPLER
+from carray.search.sampling.samplers import DEFAULT_SAMPLER, FOR_SEVERAL
 from carray.search.scheduling.schedulers import DEFAULT_REDUCTION_FACTOR
 from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
@@ -52,6 +52,8 @@ class StudyRequest:
     gpus_per_trial: float | str | None = None
     """Of all its ranks; `auto` shares a GPU among as many trials as its memory holds."""
     cpus_per_worker: float | None = None
+    objectives: tuple[str, ...] = ()
+    """A metric, then `latency` or `size`; (): the space's metric, or as the study was begun."""
     sampler: str | None = None
     goal: Goal = "ensemble"
     """What trials are drawn for: the ensemble of all, or the best `single` one."""
@@ -118,7 +120,8 @@ def check_budget(request: StudyRequest, plan: Plan) -> None:
 
 def sampler_name(request: StudyRequest, space: SearchSpace) -> str:
     """Return who draws: whom the request names, or the space, or what did best in the lab."""
-    return request.sampler or space.sampler or DEFAULT_SAMPLER
+    default = FOR_SEVERAL[0] if request.objectives else DEFAULT_SAMPLER
+    return request.sampler or space.sampler or default
 
 
 def asked_folds(request: StudyRequest) -> tuple[int, ...]:

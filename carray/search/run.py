@@ -19,6 +19,7 @@ from carray.records import StudyFolder
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
 from carray.search.nodes import awaited_plan, study_checks
+from carray.search.objectives import NetworkTimer, write_front
 from carray.search.observers.console import Board, open_board
 from carray.search.observers.mirror import mirrored_study
 from carray.search.observers.prometheus import StudyGauges
@@ -84,6 +85,10 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             mirrored_study(setup.folder, setup.has_optuna_file, board.note)
         )
         records = setup.folder.records()  # of earlier calls
+        folder, study = setup.folder, setup.study
+        if study.objectives and has_pending_trials(setup, records):
+            check_backbone_names(setup.space)
+            NetworkTimer(folder, len(study.classes), study.objectives).time_before(setup.space)
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board, lambda: _end_without_ray(board, interrupts))
@@ -200,10 +205,11 @@ def _end(
     """Write how the study stands, and let the observers know."""
     seconds = (setup.study.seconds or 0.0) + call_seconds
     study = setup.study.model_copy(update={**outcome, "seconds": seconds})
-    file = setup.folder.record_file
+    file, files = setup.folder.record_file, [setup.folder.record_file]
     try:
         study.write(file)
+        files += write_front(setup.folder)
     finally:
         for observer in observers:
-            observer.study_ended(study, (file,))
+            observer.study_ended(study, files)
             observer.close()

@@ -24,6 +24,7 @@ from carray.runs_folder import RunsFolder
 from carray.search.augment_notes import augment_notes
 from carray.search.extension import asks_for_more_epochs
 from carray.search.ledger import Ledger, lacks_logits
+from carray.search.objectives import NetworkTimer, directions, with_objectives
 from carray.search.placement.plan import AUTO
 from carray.search.request import (
     DEFAULT_TRIALS,
@@ -91,10 +92,12 @@ class StudySetup:
         """
         runs, manifest = RunsFolder.at(request.runs), Manifest.load(request.data)
         space, note = resolve_space(request, manifest, runs)
-        starts = resolve_starting_points(request, space, runs, manifest.hash)
         name = study_name(request, space, manifest)
+        folder = runs.study(name)
+        request, space = with_objectives(request, space, folder)
+        starts = resolve_starting_points(request, space, runs, manifest.hash)
         check_numbers(request)
-        folder, study = runs.study(name), new_record(request, name, manifest, space)
+        study = new_record(request, name, manifest, space)
         setup = cls(
             request=request,
             runs=runs,
@@ -193,6 +196,7 @@ def new_record(
         manifest_hash=manifest.hash,
         classes=manifest.classes,
         metric=space.metric,
+        objectives=request.objectives,
         space_file=space.name,
         space_hash=space.hash,
         sampler=sampler_name(request, space),
@@ -342,10 +346,11 @@ def open_ledger(
     folder, study, storage = setup.folder, setup.study, setup.storage
     # a resumed one must not repeat what it drew
     sampler = build_sampler(study.sampler, study.seed + len(records), study.trials)
-    with open_optuna_study(study.name, study.direction, storage, sampler) as optuna_study:
+    with open_optuna_study(study.name, directions(study), storage, sampler) as optuna_study:
         trials = optuna_study.get_trials(deepcopy=False)
         _check_optuna_trials(folder, records, trials, storage)
-        ledger = Ledger(folder, study, setup.space, optuna_study, observers, records)
+        timer = NetworkTimer(folder, len(study.classes), study.objectives)
+        ledger = Ledger(folder, study, setup.space, optuna_study, observers, records, timer)
         if isinstance(sampler, LocalSampler) and setup.request.goal == "ensemble":
             sampler.anchors = lambda: ledger.members.weights(ledger.records)
         if not records:  # and perhaps some points that a process killed here has left

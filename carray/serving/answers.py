@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from carray.inference.reliability import Reliability
-from carray.typing import Float32s
+from carray.inference.neighbours import Neighbour, looker
+from carray.serving.served import Said, Version
 
 
 class Guess(BaseModel):
@@ -16,6 +17,32 @@ class Guess(BaseModel):
 
     name: str = Field(description="The class, as the training data name it.")
     probability: float = Field(description="Calibrated, from 0 to 1.")
+
+
+class Level(BaseModel):
+    """What is likeliest at one level of the classes' names."""
+
+    level: str = Field(description="make, model, generation, body or year.")
+    name: str = Field(description="Down to this level, as in `Audi TT`.")
+    probability: float = Field(description="The sum of its classes' own.")
+
+
+class Similar(BaseModel):
+    """A training image that the model finds like the one sent."""
+
+    name: str = Field(description="Its class.")
+    similarity: float = Field(description="The cosine of both images' features, at most 1.")
+    picture: str = Field(description="A small JPEG, as a data URL.")
+
+
+class Heat(BaseModel):
+    """Where the model looked."""
+
+    picture: str = Field(
+        description="A square JPEG, as a data URL: what the model saw, coloured where it speaks "
+        "for the likeliest class."
+    )
+    squashed: bool = Field(description="Whether that is the whole image, squashed to a square.")
 
 
 class ImageAnswer(BaseModel):
@@ -30,6 +57,12 @@ class ImageAnswer(BaseModel):
     unknown: bool | None = Field(
         None, description="Whether the image is like nothing that the model was trained on."
     )
+    sure_of: str | None = Field(
+        None, description="No deeper than the model is sure: `Audi TT, year unsure`."
+    )
+    levels: list[Level] | None = Field(None, description="Where class names tell them.")
+    neighbours: list[Similar] | None = Field(None, description="The nearest, where asked for.")
+    heat: Heat | None = Field(None, description="Where asked for.")
 
 
 class Answer(BaseModel):
@@ -48,6 +81,8 @@ class ModelCard(BaseModel):
     version: int
     classes: list[str]
     what: str = Field(description="What it is made of.")
+    knows_unknown: bool = Field(description="Whether it can say that an image is like no class.")
+    has_neighbours: bool = Field(description="Whether it can show the nearest training images.")
 
 
 class Problem(BaseModel):
@@ -56,26 +91,44 @@ class Problem(BaseModel):
     detail: str
 
 
-def image_answer(
-    image: str,
-    p_C: Float32s,
-    energy: float,
-    classes: Sequence[str],
-    top: int,
-    reliability: Reliability | None,
-) -> ImageAnswer:
-    """Return the `top` likeliest classes of an image; a set and "unknown" of a calibrated model."""
-    order = np.argsort(-p_C, kind="stable")
-    guesses = [
-        Guess(name=classes[place], probability=float(p_C[place])) for place in order[:top].tolist()
-    ]
-    if reliability is None:
-        return ImageAnswer(image=image, classes=guesses)
-    held = reliability.sets(p_C[None])[0]
-    return ImageAnswer(
+def image_answer(image: str, said: Said, version: Version, top: int) -> ImageAnswer:
+    """Return the `top` likeliest classes of an image, and all else that the version can say."""
+    p_C, classes = said.probabilities, version.model.classes
+    order = np.argsort(-p_C, kind="stable").tolist()
+    answer = ImageAnswer(
         image=image,
-        classes=guesses,
-        set=[classes[place] for place in order.tolist() if held[place]],
-        coverage=reliability.coverage,
-        unknown=bool(reliability.unknown(np.array([energy], np.float32))[0]),
+        classes=[
+            Guess(name=classes[place], probability=float(p_C[place])) for place in order[:top]
+        ],
+        heat=_heat(said.heat, version),
+        neighbours=[_similar(each, classes) for each in said.neighbours] or None,
     )
+    if version.levels:
+        (sure,) = version.levels.answers(p_C[None])
+        answer.sure_of = sure.text
+        answer.levels = [
+            Level(level=each.level, name=each.text, probability=each.probability)
+            for each in version.levels.likeliest(p_C)
+        ]
+    if reliability := version.reliability:
+        held = reliability.sets(p_C[None])[0]
+        answer.set = [classes[place] for place in order if held[place]]
+        answer.coverage = reliability.coverage
+        answer.unknown = bool(reliability.unknown(np.array([said.energy], np.float32))[0])
+    return answer
+
+
+def _similar(found: Neighbour, classes: Sequence[str]) -> Similar:
+    name = classes[found.label]
+    return Similar(name=name, similarity=found.similarity, picture=_data_url(found.picture))
+
+
+def _heat(picture: bytes | None, version: Version) -> Heat | None:
+    if picture is None:
+        return None
+    _, fit = looker(version.model).geometry
+    return Heat(picture=_data_url(picture), squashed=fit == "squash")
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

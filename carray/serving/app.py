@@ -20,7 +20,7 @@ from carray.errors import CarrayError
 from carray.serving.answers import Answer, ModelCard, Problem, image_answer
 from carray.serving.gauges import Gauges
 from carray.serving.limits import Limits, Refused
-from carray.serving.served import Image, Said, ServedModel, Version
+from carray.serving.served import Asked, Said, ServedModel, Version
 from carray.serving.uploads import Upload, decode, read_body, uploads_of
 
 PAGE = Path(__file__).with_name("page.html")
@@ -122,6 +122,10 @@ def build_app(
         request: Request,
         model: Annotated[str | None, Query(description="Default: the first.")] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="Classes an image.")] = 5,
+        heat: Annotated[bool, Query(description="Show where the model looked.")] = False,
+        neighbours: Annotated[
+            int, Query(ge=0, le=12, description="Nearest training images, where they are kept.")
+        ] = 0,
     ) -> Answer:
         """Name the classes of one or several images."""
         start, status = time.perf_counter(), 500
@@ -130,11 +134,11 @@ def build_app(
             length = request.headers.get("content-length")
             body = await read_body(request.stream(), length, limits.request_bytes)
             uploads = await uploads_of(body, request.headers, limits)
-            version, answers = await _ask(served, uploads, limits)
-            classes, name = version.model.classes, version.name
+            version, answers = await _ask(served, uploads, limits, heat, neighbours)
+            name = version.name
             said = [
-                image_answer(upload.name, p_C, energy, classes, top, version.reliability)
-                for upload, (p_C, energy) in zip(uploads, answers, strict=True)
+                image_answer(upload.name, each, version, top)
+                for upload, each in zip(uploads, answers, strict=True)
             ]
             for each in said:
                 gauges.answered(name, each.classes[0].name, bool(each.unknown))
@@ -161,6 +165,8 @@ def build_app(
                 version=each.number,
                 classes=list(each.model.classes),
                 what=each.model.card.what,
+                knows_unknown=bool(each.reliability and each.reliability.energy_limit is not None),
+                has_neighbours=each.neighbours is not None,
             )
             for each in found
         ]
@@ -195,7 +201,7 @@ def build_app(
 
 
 async def _ask(
-    served: ServedModel, uploads: Sequence[Upload], limits: Limits
+    served: ServedModel, uploads: Sequence[Upload], limits: Limits, heat: bool, neighbours: int
 ) -> tuple[Version, list[Said]]:
     """Return the version that answered, and what it said of each image.
 
@@ -203,11 +209,11 @@ async def _ask(
     """
     while True:
         version = served.current
-        decoded: list[Image] = [
+        squares = [
             await run_in_threadpool(decode, upload, version.model, limits) for upload in uploads
         ]
         try:
-            futures = version.batcher.submit(decoded)
+            futures = version.batcher.submit([Asked(each, heat, neighbours) for each in squares])
         except Refused:
             if version is served.current:
                 raise

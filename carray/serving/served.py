@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
+from carray.data.label_parts import read_label_parts
 from carray.data.pixels.store import store_side
+from carray.inference.heat import heat_maps, overlaid
 from carray.inference.inputs import find_package
+from carray.inference.level_answers import SURE
+from carray.inference.neighbours import Neighbour, Neighbours, looker, unit_features
 from carray.inference.predictor import Geometry, Model, Square, load_model
 from carray.inference.reliability import Reliability
 from carray.inference.versions import split_version
+from carray.predictions.levels import LevelReader
 from carray.runs_folder import RunsFolder
 from carray.serving.batcher import Batcher
 from carray.serving.limits import Limits
 from carray.typing import Float32s
 
-Image = dict[Geometry, Square]
-Said = tuple[Float32s, float]  # probabilities (classes,), and the energy
+Squares = dict[Geometry, Square]
 OnBatch = Callable[[int, float], None]
+HEAT_SIDE = 448  # pixels of the picture that shows where a model looked
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One image, and what is asked of it beside its classes."""
+
+    squares: Squares
+    heat: bool = False
+    """Where the model looked."""
+    neighbours: int = 0
+    """How many of the nearest training images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of one image."""
+
+    probabilities: Float32s
+    """(classes,)."""
+    energy: float
+    heat: bytes | None = None
+    """A JPEG of what the model saw, coloured where it speaks for the likeliest class."""
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +62,11 @@ class Version:
     model: Model
     reliability: Reliability | None
     """None where the package was never calibrated."""
-    batcher: Batcher[Image, Said]
+    neighbours: Neighbours | None
+    """None where the package keeps no pictures of training images."""
+    levels: LevelReader | None
+    """None where class names tell no make, model or year."""
+    batcher: Batcher[Asked, Said]
 
     @property
     def name(self) -> str:
@@ -79,15 +113,46 @@ class ServedModel:
     def _load(self, folder: Path) -> Version:
         model = load_model(folder, self._device)
 
-        def answer(images: Sequence[Image]) -> Sequence[Said]:
-            log_p, energies = model.answer_squares(images)
-            return list(zip(np.exp(log_p), energies.tolist(), strict=True))
+        neighbours = Neighbours.of_package(folder)
+        parts = read_label_parts(model.classes)
 
-        answer([_blank(model)])  # the first pass is slow: nobody should wait for it
-        batcher = Batcher(answer, self._limits, self._on_batch)
-        return Version(folder, model, Reliability.of_package(folder), batcher)
+        def answer(images: Sequence[Asked]) -> Sequence[Said]:
+            log_p, energies = model.answer_squares([image.squares for image in images])
+            said = zip(images, np.exp(log_p), energies.tolist(), strict=True)
+            return [_said(model, neighbours, *each) for each in said]
+
+        answer([Asked(_blank(model))])  # the first pass is slow: nobody should wait for it
+        return Version(
+            folder,
+            model,
+            Reliability.of_package(folder),
+            neighbours,
+            LevelReader(parts, SURE) if parts and parts.levels else None,
+            Batcher(answer, self._limits, self._on_batch),
+        )
 
 
-def _blank(model: Model) -> Image:
+def _said(
+    model: Model, neighbours: Neighbours | None, asked: Asked, p_C: Float32s, energy: float
+) -> Said:
+    nearest: list[Neighbour] = []
+    if neighbours and asked.neighbours:
+        member = looker(model)
+        feature = unit_features(member, asked.squares[member.geometry][None])[0]
+        nearest = neighbours.nearest(feature, asked.neighbours)
+    heat = _heat(model, asked.squares, int(p_C.argmax())) if asked.heat else None
+    return Said(p_C, energy, heat, tuple(nearest))
+
+
+def _heat(model: Model, squares: Squares, target: int) -> bytes:
+    (strength,) = heat_maps(model, [squares], np.array([target]))
+    seen = PIL.Image.fromarray(squares[looker(model).geometry])
+    large = np.asarray(seen.resize((HEAT_SIDE, HEAT_SIDE), PIL.Image.Resampling.BICUBIC))
+    kept = io.BytesIO()
+    PIL.Image.fromarray(overlaid(large, strength)).save(kept, "JPEG", quality=85)
+    return kept.getvalue()
+
+
+def _blank(model: Model) -> Squares:
     sides = {member.geometry: store_side(member.geometry[0]) for member in model.members}
     return {geometry: np.zeros((side, side, 3), np.uint8) for geometry, side in sides.items()}

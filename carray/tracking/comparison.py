@@ -33,7 +33,8 @@ def write_comparison(client: Any, experiment_id: str, folder: StudyFolder) -> st
 def comparison(study: StudyRecord, records: Sequence[TrialRecord]) -> dict[str, Any]:
     """Return the view of a study as MLflow's screens keep one."""
     best = f"best/{study.metric}"
-    scores = dict.fromkeys([best, *(f"best/{name}" for name in SCORES)])
+    costs = [f"network/{name}" for name in study.objectives[1:]]
+    scores = dict.fromkeys([best, *costs, *(f"best/{name}" for name in SCORES)])
     drawn = drawn_names(records)
     return {
         "searchFilter": "tags.`carray.kind` = 'search'",
@@ -51,7 +52,9 @@ def comparison(study: StudyRecord, records: Sequence[TrialRecord]) -> dict[str, 
             {"uuid": SECTION, "name": "search", "display": True, "isReordered": True, **WIDE}
         ],
         "compareRunCharts": [
-            _chart("PARALLEL", selectedParams=varied(drawn, records), selectedMetrics=[best])
+            _chart(
+                "PARALLEL", selectedParams=varied(drawn, records), selectedMetrics=[best, *costs]
+            )
             | {"showAllRuns": True},
             _chart("LINE", metricKey=study.metric, selectedMetricKeys=[study.metric]),
         ],

@@ -127,7 +127,8 @@ class StudyRun:
                 self.client.log_metric(
                     self.run_id, name, self.best_value, timestamp=ended_ms, step=step
                 )
-        for name, value in cost_metrics(record.cost).items():
+        network = {f"network/{name}": value for name, value in record.network_cost.items()}
+        for name, value in (cost_metrics(record.cost) | network).items():
             self.client.log_metric(run_id, name, value, timestamp=ended_ms, step=done)
         self.client.set_terminated(run_id, status=status, end_time=ended_ms)
         self.trials[record.number] = replace(known, ended=True)

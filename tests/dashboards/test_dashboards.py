@@ -71,7 +71,7 @@ def run_three_trials(folder: StudyFolder) -> None:
     folder.path.mkdir()
     storage, sampler = f"sqlite:///{folder.optuna_file}", RandomSampler(seed=0)
     row = dict.fromkeys(metrics.EPOCH_METRICS, 0.5) | {metrics.EPOCH_SECONDS: 60.0}
-    with open_optuna_study(STUDY, study.direction, storage, sampler) as seeded:
+    with open_optuna_study(STUDY, [study.direction], storage, sampler) as seeded:
         ledger = Ledger(folder, study, space, seeded, observers=[StudyGauges(study)])
         for state in (TrialState.COMPLETE, TrialState.FAILED, None):
             record = ledger.ask()

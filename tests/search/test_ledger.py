@@ -49,7 +49,7 @@ def open_ledger(
     study.write(files.record_file)
     sampler = build_sampler(sampler_name, 0)
     storage = make_optuna_file(files.optuna_file)
-    optuna_study = OPENED.enter_context(open_optuna_study("s", "minimize", storage, sampler))
+    optuna_study = OPENED.enter_context(open_optuna_study("s", ["minimize"], storage, sampler))
     if not optuna_study.trials:
         for point in space.start_points():
             optuna_study.enqueue_trial(point)

@@ -89,7 +89,7 @@ def open_ledger(folder: Path, trials: int) -> Ledger:
     files.path.mkdir(parents=True)
     sampler = build_sampler("random", 0)
     storage = f"sqlite:///{files.optuna_file}"
-    optuna_study = OPENED.enter_context(open_optuna_study("s", "minimize", storage, sampler))
+    optuna_study = OPENED.enter_context(open_optuna_study("s", ["minimize"], storage, sampler))
     return Ledger(files, study, parse_space(SPACE, "space.yaml"), optuna_study)
 
 

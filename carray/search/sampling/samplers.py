@@ -11,6 +11,7 @@ from carray.errors import ConfigError, did_you_mean
 from carray.search.sampling.local import LocalSampler
 
 STARTUP_TRIALS = 3  # random ones before univariate TPE learns; Optuna's ten are half a short study
+POPULATION = 10  # of a generation; Optuna's fifty are more than most studies' trials
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # group: each backbone's own block is modelled jointly too, not only what all trials share
@@ -25,7 +26,11 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
 }
+
+FOR_SEVERAL = ("tpe", "tpe-univariate", "nsga2", "random", "qmc")
+"""Those that take several objectives, the default first."""
 
 BLIND = ("random", "qmc")  # what learns nothing from trials is wanted for its own draws
 

@@ -173,7 +173,7 @@ class Database(RDBStorage):  # type: ignore[misc]
 
 @contextmanager
 def open_optuna_study(
-    name: str, direction: str, storage: str, sampler: optuna.samplers.BaseSampler
+    name: str, directions: Sequence[str], storage: str, sampler: optuna.samplers.BaseSampler
 ) -> Iterator[optuna.Study]:
     """Open the stored Optuna study `name`, or make it; its storage is a `WriteBehindStorage`.
 
@@ -188,7 +188,7 @@ def open_optuna_study(
             try:
                 behind = get_storage(opened.enter_context(closing(Database(storage))))
                 stored = optuna.create_study(
-                    study_name=name, direction=direction, storage=behind, load_if_exists=True
+                    study_name=name, directions=directions, storage=behind, load_if_exists=True
                 )
                 kept = WriteBehindStorage(behind)
                 kept.read(stored)

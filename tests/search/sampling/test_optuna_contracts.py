@@ -10,11 +10,11 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.testing.pytest_samplers import BasicSamplerTestCase
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial
 
-from carray.search.sampling.samplers import build_sampler
+from carray.search.sampling.samplers import FOR_SEVERAL, build_sampler
 from carray.search.sampling.storage import Database, WriteBehindStorage
 from tests.search.stores import make_optuna_file
 
@@ -69,6 +69,15 @@ class TestBuiltSamplers(BasicSamplerTestCase):
     """As every sampler of Optuna's."""
 
     @pytest.fixture(params=["tpe", "tpe-univariate"])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return partial(build_sampler, request.param, 0)
+
+
+class TestSamplersOfSeveralObjectives(MultiObjectiveSamplerTestCase):
+    """As every sampler of Optuna's that takes several objectives."""
+
+    @pytest.fixture(params=FOR_SEVERAL)
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return partial(build_sampler, request.param, 0)

@@ -1,0 +1,119 @@
+"""What a server says beside the classes: levels, sets, nearest training images, where it looked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from carray.analysis.calibrate import calibrate_model
+from carray.errors import RecordError
+from carray.inference.card import Card
+from carray.inference.level_answers import SURE
+from carray.inference.neighbours import FILE, Neighbours
+from carray.inference.package import write_package
+from carray.runs_folder import RunsFolder
+from carray.serving.app import build_app
+from carray.serving.gauges import Gauges
+from carray.serving.limits import Limits
+from carray.serving.served import ServedModel
+from tests.trained import Trained
+
+
+@pytest.fixture(scope="module")
+def package(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated package that keeps pictures of its training images."""
+    root = tmp_path_factory.mktemp("calibrated")
+    folder = root / "models" / "toy"
+    write_package(folder, trained.study.record(), [trained.study.trial(0)])
+    found = calibrate_model(str(folder), data=trained.data, runs=root, neighbours=True)
+    assert f"of {len(trained.manifest.rows('train'))} training images are kept" in found.notes[0]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(package: Path) -> Iterator[TestClient]:
+    with served(package.parents[1], "toy") as client:
+        yield client
+
+
+def served(runs: Path, name: str) -> TestClient:
+    gauges = Gauges()
+    model = ServedModel(RunsFolder(runs), name, Limits(), "cpu", gauges.batched)
+    return TestClient(build_app({name: model}, gauges, Limits()), base_url="http://localhost")
+
+
+def ask(client: TestClient, data: bytes, query: str = "") -> dict[str, Any]:
+    answer = client.post(f"/v1/predict{query}", files=[("images", ("a.png", data))])
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()["images"][0]
+    return found
+
+
+def picture_of(url: str) -> Image.Image:
+    head, _, text = url.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_a_training_image_is_nearest_to_itself(client: TestClient, trained: Trained) -> None:
+    rows = trained.manifest.rows("train")[:3]
+    for row in rows.tolist():
+        entry = trained.manifest.included.iloc[row]
+        said = ask(client, Path(entry["path"]).read_bytes(), "?neighbours=4")
+        first, *others = said["neighbours"]
+        assert (first["name"], len(others)) == (entry["label"], 3)
+        assert first["similarity"] == pytest.approx(1.0, abs=2e-3)
+        assert first["similarity"] >= max(each["similarity"] for each in others)
+        assert picture_of(first["picture"]).size == (128, 128)
+
+
+def test_the_heat_is_the_photograph_coloured_and_comes_only_when_asked_for(
+    client: TestClient, trained: Trained
+) -> None:
+    data = Path(trained.manifest.included["path"][0]).read_bytes()
+    plain, asked = ask(client, data), ask(client, data, "?heat=1")
+    assert (plain["heat"], plain["neighbours"]) == (None, None)
+    assert plain["classes"] == asked["classes"]
+    with picture_of(asked["heat"]["picture"]) as picture:
+        assert picture.size == (448, 448)
+        assert np.asarray(picture).std(axis=2).max() > 20  # it has colours
+    assert asked["heat"]["squashed"] is True
+
+
+def test_levels_add_up_and_the_answer_is_no_deeper_than_is_sure(
+    package: Path, trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(package, tmp_path / "models" / "cars")
+    card = Card.read(package / "card.json")
+    names = [f"{'Audi' if n < 4 else 'BMW'} {n // 2} {2000 + n}" for n in range(len(card.classes))]
+    named = card.model_copy(update={"classes": tuple(names)})
+    named.write(tmp_path / "models" / "cars" / "card.json")
+    data = Path(trained.manifest.included["path"][0]).read_bytes()
+    with served(tmp_path, "cars") as client:
+        said, (model,) = ask(client, data, "?top=20"), client.get("/v1/models").json()
+    p = {guess["name"]: guess["probability"] for guess in said["classes"]}
+    assert sum(p.values()) == pytest.approx(1, abs=1e-4)
+    assert [each["level"] for each in said["levels"]] == ["make", "model", "year"]
+    for level in said["levels"]:
+        own = sum(value for name, value in p.items() if name.startswith(level["name"]))
+        assert level["probability"] == pytest.approx(own, abs=1e-4)
+    sure = [each for each in said["levels"] if each["probability"] >= SURE]
+    assert said["sure_of"].startswith(sure[-1]["name"] if sure else "unsure")
+    assert (model["knows_unknown"], model["has_neighbours"]) == (True, True)
+    assert isinstance(said["unknown"], bool)
+
+
+def test_pictures_that_are_broken_are_refused(package: Path, tmp_path: Path) -> None:
+    assert Neighbours.of_package(tmp_path) is None
+    (tmp_path / FILE).write_bytes((package / FILE).read_bytes()[:-500])
+    with pytest.raises(RecordError, match="move it away"):
+        Neighbours.of_package(tmp_path)
