@@ -62,8 +62,7 @@ class TrialRecord(JsonFile):
     """One row a finished epoch, from the first; names of `carray.metrics`."""
     refit_of: int | None = None
     continued_epochs: int = 0
-    """The first ones, taken over with their checkpoint from the trial that it is a refit of; 0: it
-    was trained from the start."""
+    """The first ones, taken over with their checkpoint from the trial that it is a refit of."""
     fold_of: int | None = None
     """The trial whose configuration this one trained on the fold `config.fold`."""
     soup_of: tuple[str, ...] = ()
