@@ -108,9 +108,9 @@ def run_ablation(
     read = load_space(space)
     read = checked(read.with_fixed(overrides)) if overrides else read
     points = ablation_points(read)
-    manifest = Manifest.load(Path(data))
+    manifest = Manifest.load(data)
     _check_views_and_folds(manifest, tta, folds)
-    name = study or f"{Path(str(space)).stem}-{manifest.folder.name}"
+    name = study or f"{Path(str(space)).stem}-{manifest.name}"
     on_step = on_step or (lambda step: None)
     run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
     stands = anchor = run.train_seeds(points[0], seeds)

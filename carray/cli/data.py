@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, DataOrUrlArgument, JsonOption, emit
+from carray.cli.shared import DataArgument, JsonOption, emit
 
 if TYPE_CHECKING:
     from carray.data.summary import DataSummary
@@ -117,7 +117,7 @@ def prepare(
 
 @app.command()
 def show(
-    folder: DataOrUrlArgument,
+    folder: DataArgument,
     all_classes: Annotated[bool, typer.Option("--all", help="Show every class and image.")] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Also draw a few images of every class: a .png file.")
@@ -151,7 +151,7 @@ def show(
 
 @app.command()
 def warm(
-    folder: DataOrUrlArgument,
+    folder: DataArgument,
     size: Annotated[int, typer.Option(help="Side that the backbone will see, in pixels.")] = 224,
     fit: Annotated[str, typer.Option(help="How an image becomes a square.")] = "squash",
     verify: Annotated[bool, typer.Option(help="Check every stored image's checksum.")] = False,
@@ -174,7 +174,7 @@ def warm(
 
 @app.command()
 def push(
-    folder: DataArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `prepare` made.")],
     url: Annotated[str, typer.Argument(help="Where to: s3://BUCKET/cars, say.")],
     size: Annotated[
         list[int] | None,

@@ -26,9 +26,6 @@ RunsOption = Annotated[
     ),
 ]
 DataArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A folder made by `data prepare`.")
-]
-DataOrUrlArgument = Annotated[
     str, typer.Argument(metavar="DIR", help="A folder made by `data prepare`, or its URL.")
 ]
 StudyOption = Annotated[

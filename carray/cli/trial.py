@@ -121,7 +121,7 @@ def _print_folds(records: list[TrialRecord], as_json: bool, runs: str | None) ->
 
 
 def _train_classical(
-    data: Path,
+    data: str,
     classifier: str | None,
     features_of: str | None,
     settings: Mapping[str, Any],

@@ -111,14 +111,14 @@ class Manifest:
         return cls(folder, tuple(classes), _typed(images), digest, settings)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Manifest:
+    def load(cls, folder: str | os.PathLike[str]) -> Manifest:
         """Read a data folder; one at a URL is fetched into this node's cache.
 
         Raises:
             StorageError: the URL can't be reached or refuses.
             DataError: it is no data folder, of another version, or was edited by hand.
         """
-        folder = fetched_manifest(str(folder)) if is_url(folder) else Path(folder).resolve()
+        folder = fetched_manifest(os.fspath(folder)) if is_url(folder) else Path(folder).resolve()
         file = _read_file(folder)
         images = _read_images(folder / IMAGES_FILE)
         root = _images_root(folder, file.settings)

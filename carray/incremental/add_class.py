@@ -30,6 +30,7 @@ from carray.models.weights import read_weights
 from carray.progress import silent
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
+from carray.storage.remote import is_url
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 from carray.typing import Progress
@@ -89,7 +90,7 @@ def add_class(
     members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
     for member in members:  # what can't be trained so is refused before anything is written
         _tuned(member.config, member.config.head, package, epochs, lr, seed)
-    manifest = Manifest.load(Path(data or _data_of(where, card)))
+    manifest = Manifest.load(data or _data_of(where, card))
     check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
     extended = extend_manifest(
         manifest,
@@ -126,7 +127,7 @@ def _data_of(runs: RunsFolder, card: Card) -> str:
         raise RecordError(
             f"nothing under {runs.path} tells which data {card.name} was trained on: give --data"
         )
-    if not Path(found).exists():
+    if not (is_url(found) or Path(found).exists()):
         raise RecordError(
             f"{card.name} was trained on {found}, and nothing is there any more: say where it has "
             "moved with --data DIR"

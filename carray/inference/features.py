@@ -63,7 +63,7 @@ def export_features(
     from carray.data.pixels.store import open_store
     from carray.inference.predictor import BATCH_IMAGES, load_model
 
-    manifest = Manifest.load(Path(data))
+    manifest = Manifest.load(data)
     loaded = load_model(find_package(RunsFolder.at(runs), model))
     columns = []
     total = len(manifest.included)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def find_held_model(runs: RunsFolder, model: str) -> HeldModel:
 
 
 def predictions_on(
-    runs: RunsFolder, model: str, data: Path, split: str, progress: Progress
+    runs: RunsFolder, model: str, data: str | os.PathLike[str], split: str, progress: Progress
 ) -> tuple[Manifest, HeldPredictions]:
     """Return a prepared data set, and what a model answers on a split; a look at test is recorded.
 

@@ -175,7 +175,7 @@ def write_misclassified(
     """
     if shown < 1:
         raise ConfigError(f"--count {shown} must be at least 1")
-    manifest, said = predictions_on(RunsFolder.at(runs), model, Path(data), split, progress)
+    manifest, said = predictions_on(RunsFolder.at(runs), model, data, split, progress)
     parts = read_label_parts(manifest.classes, label_parts)
     found = find_misclassified(manifest, said, parts)
     return _write(found, manifest, Path(out), shown)

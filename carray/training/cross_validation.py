@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from carray.config import TrialConfig
@@ -41,7 +40,7 @@ def train_folds(
         DataError: the data were cut into another number of folds.
         ConfigError, WeightsError, RecordError: as `carray.train`.
     """
-    manifest = Manifest.load(Path(data))
+    manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
     if folds < 2 or folds != manifest.num_folds:
         raise DataError(

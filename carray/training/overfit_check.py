@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ def sanity(
     """
     if images < 2 or seconds <= 0:
         raise ConfigError(f"{images} images in {seconds:g} s: give at least 2, and time above 0")
-    manifest = Manifest.load(Path(data))
+    manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)

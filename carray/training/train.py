@@ -87,7 +87,7 @@ def train(
         ConfigError, DataError, WeightsError: the trial can't start; nothing was written.
         RecordError: `study` is a search, or of another data set.
     """
-    manifest = Manifest.load(Path(data))
+    manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
     check_backbone(chosen, len(manifest.classes), weights)

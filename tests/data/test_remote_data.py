@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import carray
 from carray.data import remote_data
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import build_store, open_store
 from carray.data.remote_data import cache_gib, fetch_store, of_bytes, push_data
 from carray.errors import ConfigError, DataError
+from carray.records import StudyFolder
 from carray.storage.remote import RemoteFolder
 from carray.typing import Advance
 
@@ -55,6 +57,16 @@ def test_a_node_fetches_the_pixels_once_and_they_are_those_of_the_photographs(
     assert sorted(fetched) == sorted(f"store/40-squash/{n}" for n in remote_data.STORE_FILES)
     assert told == [(f"pixel store 40-squash from {there}", len(mine.included))]
     assert Manifest.load(there).hash == mine.hash
+
+
+def test_a_single_trial_and_what_comes_of_it_take_data_at_a_url(there: str, tmp_path: Path) -> None:
+    named = {"backbone": "test_resnet", "image_size": 32, "epochs": 1, "pretrained": False}
+    record = carray.train(there, named, runs=tmp_path / "runs")
+    assert record.state == "complete"
+    assert StudyFolder(tmp_path / "runs" / "studies" / "single").record().data == there
+    replayed = carray.reproduce("single/0000", runs=tmp_path / "runs")
+    assert replayed.agrees
+    assert carray.sanity(there, named, images=8, seconds=1).images == 8
 
 
 def test_what_is_not_there_is_said_with_the_command_that_puts_it_there(
