@@ -37,6 +37,8 @@ def masked(text: str) -> str:
     A secret is known by where it stands (in an URL, after `password=`), by its shape (an AWS key),
     or because a variable of the environment holds it.
     """
+    if not text:
+        return ""  # as most reasons of records are: hundreds are read at once
     for value in sorted(_secrets_of_environment(), key=len, reverse=True):
         text = text.replace(value, MASK)
     for pattern, shown in _IN_TEXT:

@@ -21,9 +21,12 @@ NUM_THREADS = 4  # numpy frees Python's lock; more threads only fight for memory
 
 def log_softmax(logits_NC: npt.NDArray[np.floating]) -> Float32s:
     """Return log-probabilities, float32: softmax overflows in float16."""
-    log_p = np.array(logits_NC, np.float32)
-    log_p -= log_p.max(axis=1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+    log_p = np.empty(logits_NC.shape, np.float32)
+    for start in range(0, len(log_p), CACHED_ROWS):
+        some = log_p[start : start + CACHED_ROWS]
+        some[:] = logits_NC[start : start + CACHED_ROWS]
+        some -= some.max(axis=1, keepdims=True)
+        some -= np.log(np.exp(some).sum(axis=1, keepdims=True))
     return log_p
 
 
