@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
+.PHONY: help install demo test test-e2e lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -13,13 +13,26 @@ HALF := $(if $(filter tests,$(TESTS)),$(addprefix tests/,analysis ensemble expor
 export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: install  ## Render toy cars, search, refit, ensemble, draw the picture of the study.
 	@$(BIN)/carray demo
 
 test: install lint format-check types layers unit  ## Everything that must hold before a change goes in.
 	@echo "make test: all is well"
+
+test-e2e: install  ## The page in a headless Chromium, Debian's where apt may install it.
+	@if [ -z "$${CHROMIUM:-}" ] && ! command -v chromium >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update; then \
+	    echo "make: installing Chromium from Debian's packages (about 100 MB, once)"; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium \
+	      >/dev/null || echo "make: apt can't install Chromium: the tests of the page are skipped" >&2; \
+	  else \
+	    echo "make: no Chromium, and apt may not be used: the tests of the page are skipped;" \
+	      "install it, or name one: make test-e2e CHROMIUM=/path" >&2; \
+	  fi; \
+	fi
+	@$(BIN)/pytest -m e2e tests/e2e
 
 install: $(STAMP)  ## Make .venv from requirements.lock (about 6 GB, once).
 
@@ -67,10 +80,10 @@ unit-ray: install  # they mostly wait, and say so if they wait too long: the oth
 	@$(call collected,RAY_worker_niceness=0 $(BIN)/pytest -m ray $(TESTS))
 
 unit-half: install
-	@$(if $(HALF),$(call collected,nice $(BIN)/pytest -m "not ray" $(HALF)))
+	@$(if $(HALF),$(call collected,nice $(BIN)/pytest -m "not ray and not e2e" $(HALF)))
 
 unit-rest: install
-	@nice $(BIN)/pytest -m "not ray" $(TESTS) $(addprefix --ignore=,$(HALF)) || [ $$? = 5 ]
+	@nice $(BIN)/pytest -m "not ray and not e2e" $(TESTS) $(addprefix --ignore=,$(HALF)) || [ $$? = 5 ]
 
 format: install  ## Mend format and what ruff can mend.
 	@$(BIN)/ruff check --fix

@@ -86,6 +86,10 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that requests must send.")
     ] = None,
+    rate: Annotated[
+        int,
+        typer.Option(min=0, help="Requests a minute that one client may send; 0: any number."),
+    ] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; default: the GPU where there is one.")
     ] = None,
@@ -106,10 +110,19 @@ def serve(
       carray serve autumn-top3 --host 0.0.0.0 --token-file token.txt
     """
     from carray.cli.log import log_on_stdout
+    from carray.serving.limits import Limits
     from carray.serving.server import serve_models
 
     with log_on_stdout("carray.serving.server"):
-        serve_models(models, host=host, port=port, token_file=token_file, device=device, runs=runs)
+        serve_models(
+            models,
+            host=host,
+            port=port,
+            token_file=token_file,
+            limits=Limits(rate_per_minute=rate),
+            device=device,
+            runs=runs,
+        )
 
 
 def bench(

@@ -12,7 +12,6 @@ from pathlib import Path
 from carray.config import TrialConfig
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import write_json
-from carray.inference.measure_network import measure_networks
 from carray.metrics import OBJECTIVES, Objective
 from carray.predictions.network_costs import COSTS, NetworkCosts, front_rows, network_of
 from carray.progress import progress
@@ -105,6 +104,8 @@ class NetworkTimer:
         return {name: float(getattr(cost, COSTS[name])) for name in self._costs}
 
     def _measure(self, *configs: TrialConfig) -> NetworkCosts:
+        from carray.inference.measure_network import measure_networks  # torch
+
         return measure_networks(self._folder, configs, self._num_classes, progress=progress)
 
 

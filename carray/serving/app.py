@@ -20,6 +20,7 @@ from carray.errors import CarrayError
 from carray.serving.answers import Answer, ModelCard, Problem, image_answer
 from carray.serving.gauges import Gauges
 from carray.serving.limits import Limits, Refused
+from carray.serving.rate import Rate
 from carray.serving.served import Asked, Said, ServedModel, Version
 from carray.serving.uploads import Upload, decode, read_body, uploads_of
 
@@ -113,7 +114,7 @@ def build_app(
             raise Refused(404, f"there is no model {model!r} here: ask {', '.join(models)}")
         return models[model]
 
-    known = [Depends(allow)]
+    known, rate = [Depends(allow)], Rate(limits.rate_per_minute)
 
     @app.post(
         "/v1/predict", openapi_extra=BODY, responses=PROBLEMS, dependencies=known, tags=["Predict"]
@@ -130,6 +131,7 @@ def build_app(
         """Name the classes of one or several images."""
         start, status = time.perf_counter(), 500
         try:
+            rate.take(request.client.host if request.client else "")
             served = chosen(model)
             length = request.headers.get("content-length")
             body = await read_body(request.stream(), length, limits.request_bytes)
@@ -175,7 +177,10 @@ def build_app(
     async def metrics() -> Response:
         """Give Prometheus its counters."""
         for name, served in models.items():
-            gauges.waits(name, served.current.batcher.waiting)
+            version = served.current
+            gauges.waits(name, version.batcher.waiting)
+            if version.reliability:
+                gauges.drifts(name, version.model.classes, version.reliability.train_counts)
         return Response(gauges.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/healthz", tags=["Operate"])

@@ -23,6 +23,8 @@ class Limits:
     batch_wait_seconds: float = 0.004
     """How long the first image of a batch waits for others."""
     retry_after_seconds: int = 1
+    rate_per_minute: int = 0
+    """Requests to predict of one client's address; 0: as many as come."""
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")

@@ -8,11 +8,15 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carray.errors import ConfigError
 from carray.extras import check_extra
 from carray.runs_folder import RunsFolder
 from carray.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 LEAST_TOKEN = 16
 DEFAULT = Limits()
@@ -50,12 +54,44 @@ def serve_models(
     check_extra(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve")
     import uvicorn
 
+    token = read_token(token_file)
+    check_address(host, port, token)
+    is_open = not is_loopback(host)
+    app = build_service(
+        models, limits=limits, token=token, is_open=is_open, device=device, runs=runs
+    )
+    shown = f"[{host}]" if ":" in host else host
+    _logger.info(f"open http://{shown}:{port}/  (API: /v1/predict, /openapi.json; Ctrl-C ends it)")
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
+
+
+def build_service(
+    models: Sequence[str],
+    *,
+    limits: Limits,
+    token: str | None,
+    is_open: bool,
+    device: str | None,
+    runs: str | os.PathLike[str] | None,
+) -> FastAPI:
+    """Load models, and return the application that answers for them.
+
+    Args:
+        models: as for `serve_models`, and so are all others.
+        limits: what is refused.
+        token: what requests must send; None: nothing.
+        is_open: whether it may be called by any host's name, not only by those of this machine.
+        device: a torch device.
+        runs: the runs folder.
+
+    Raises:
+        ConfigError: a model is named twice.
+        RecordError: there is no such model.
+    """
     from carray.serving.app import LOOPBACK, build_app
     from carray.serving.gauges import Gauges
     from carray.serving.served import ServedModel
 
-    token = read_token(token_file)
-    check_address(host, port, token)
     gauges, where = Gauges(), RunsFolder.at(runs)
     served = [ServedModel(where, name, limits, device, gauges.batched) for name in models]
     by_name = {each.current.name: each for each in served}
@@ -63,16 +99,12 @@ def serve_models(
         raise ConfigError(
             f"{' '.join(models)} name one model twice, and requests ask by name: name it once"
         )
-    hosts = LOOPBACK if is_loopback(host) else ("*",)
-    app = build_app(by_name, gauges, limits, token, hosts)
-    shown = f"[{host}]" if ":" in host else host
     for each in served:
         version = each.current
         _logger.info(
             f"model {version.name}, version {version.number}, {len(version.model.classes)} classes"
         )
-    _logger.info(f"open http://{shown}:{port}/  (API: /v1/predict, /openapi.json; Ctrl-C ends it)")
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
+    return build_app(by_name, gauges, limits, token, ("*",) if is_open else LOOPBACK)
 
 
 def read_token(file: str | os.PathLike[str] | None) -> str | None:

@@ -24,7 +24,14 @@ def documents(name: str) -> list[dict[str, Any]]:
 def cluster_of(name: str) -> dict[str, Any]:
     (document,) = documents(f"kubernetes/{name}.yaml")
     assert document["apiVersion"] == "ray.io/v1"
-    found: dict[str, Any] = document["spec"].get("rayClusterSpec", document["spec"])
+    found: dict[str, Any] = next(
+        (
+            document["spec"][key]
+            for key in ("rayClusterSpec", "rayClusterConfig")
+            if key in document["spec"]
+        ),
+        document["spec"],
+    )
     return found
 
 
@@ -33,7 +40,7 @@ def pods_of(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups]
 
 
-@pytest.mark.parametrize("name", ["rayjob", "raycluster"])
+@pytest.mark.parametrize("name", ["rayjob", "raycluster", "rayservice"])
 def test_a_cluster_has_the_ray_of_the_lock_and_pods_that_have_all_they_name(name: str) -> None:
     cluster = cluster_of(name)
     locked = re.search(r"^ray==(\S+)", (JOBS.parent / "requirements.lock").read_text(), re.M)

@@ -14,29 +14,19 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from carray.analysis.calibrate import calibrate_model
 from carray.errors import RecordError
 from carray.inference.card import Card
 from carray.inference.level_answers import SURE
 from carray.inference.neighbours import FILE, Neighbours
-from carray.inference.package import write_package
 from carray.runs_folder import RunsFolder
 from carray.serving.app import build_app
 from carray.serving.gauges import Gauges
 from carray.serving.limits import Limits
 from carray.serving.served import ServedModel
+from tests.serving.calibrated import package
 from tests.trained import Trained
 
-
-@pytest.fixture(scope="module")
-def package(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibrated package that keeps pictures of its training images."""
-    root = tmp_path_factory.mktemp("calibrated")
-    folder = root / "models" / "toy"
-    write_package(folder, trained.study.record(), [trained.study.trial(0)])
-    found = calibrate_model(str(folder), data=trained.data, runs=root, neighbours=True)
-    assert f"of {len(trained.manifest.rows('train'))} training images are kept" in found.notes[0]
-    return folder
+__all__ = ["package"]
 
 
 @pytest.fixture(scope="module")

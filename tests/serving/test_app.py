@@ -156,6 +156,17 @@ def test_who_has_no_token_is_not_answered(runs: Path) -> None:
         assert client.get("/readyz").status_code == client.get("/").status_code == 200
 
 
+def test_a_client_that_asks_too_often_is_told_when_to_come_again(runs: Path) -> None:
+    gauges, limits = Gauges(), Limits(rate_per_minute=2)
+    served = ServedModel(RunsFolder(runs), "toy", limits, "cpu", gauges.batched)
+    app = build_app({"toy": served}, gauges, limits)
+    with TestClient(app, base_url="http://localhost") as client:
+        said = [client.post("/v1/predict", content=b"x") for _ in range(3)]
+        assert [answer.status_code for answer in said] == [415, 415, 429]
+        assert 1 <= int(said[-1].headers["retry-after"]) <= 30
+        assert client.get("/metrics").status_code == 200
+
+
 def test_the_page_and_the_interface_need_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
