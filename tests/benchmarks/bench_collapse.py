@@ -1,9 +1,11 @@
-"""False and missed alarms of the collapse verdict, on nets trained from scratch on toy cars.
+"""False and missed alarms of the collapse verdict, on nets trained on toy cars or photographs.
 
     python tests/benchmarks/bench_collapse.py [--epochs 10] [--seeds 1]
+    python tests/benchmarks/bench_collapse.py --photos FOLDER [--pretrained mobilenetv2_100=2e-3]
 
-Each net is trained whole on even classes, a long tail and uneven pairs, at learning rates that suit
-it and at some that kill it, with the verdict off; then the verdict is asked after every epoch. An
+The second form takes photographs, of at least 12 classes, and nets with their weights, too. Each
+net is trained whole on even classes, long tails and uneven pairs, at learning rates that suit it
+and at some that kill it, with the verdict off; then the verdict is asked after every epoch. An
 alarm on a net that learns in the end is false; none on one that never does, at a killing rate, is
 missed. Nets that learn nothing though their rate suits them count as slow.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -26,13 +28,11 @@ from carray.training.train import train
 
 NETS = {"test_resnet": 3e-3, "test_vit": 1e-3}  # and a rate that suits each
 KILLING = (100, 1000)  # times that
-LEARNED, DEAD = (
-    0.1,
-    0.02,
-)  # the best val/skill of a net that learned at least; of a dead one at most
+LEARNED, DEAD = 0.1, 0.02  # the best val/skill of a net that learned, at least; of a dead one
 IMAGES = 50  # of each of the 12 models
 SHARES = {  # images of each model, and the class that it is put into
     "even": [(IMAGES, model) for model in range(12)],
+    "tail 50:1": [(max(3, round(IMAGES * 50 ** (-model / 11))), model) for model in range(12)],
     "tail 10:1": [(round(IMAGES * 10 ** (-model / 11)), model) for model in range(12)],
     "pair 50:50": [(IMAGES, model % 2) for model in range(12)],
     "pair 95:5": [(IMAGES, 0)] * 11 + [(29, 1)],
@@ -44,14 +44,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", nargs="+", choices=SHARES, default=list(SHARES))
+    parser.add_argument("--photos", type=Path, help="A folder of class folders; default: toy cars.")
+    parser.add_argument("--pretrained", nargs="+", default=[], metavar="NET=LR")
     asked = parser.parse_args()
+    weighted = {net: float(lr) for net, _, lr in (text.partition("=") for text in asked.pretrained)}
+    NETS.update(weighted)
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # by outcome: alarms, nets
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cars = render_toycars(folder / "cars", images_per_class=IMAGES)
+        cars = asked.photos or render_toycars(folder / "cars", images_per_class=IMAGES)
         for number, which in enumerate(asked.sets):
             data = cut(cars, which, folder / str(number))
-            for record in trained(data, asked.epochs, asked.seeds, folder / f"runs{number}"):
+            runs = folder / f"runs{number}"
+            for record in trained(data, asked.epochs, asked.seeds, weighted, runs):
                 outcome, at = outcome_of(record), alarm_of(record)
                 counts[outcome][0] += at > 0
                 counts[outcome][1] += 1
@@ -64,21 +69,24 @@ def main() -> None:
 
 def cut(cars: Path, which: str, folder: Path) -> Path:
     """Link as many images of each model as `which` has, below its classes; return the data."""
-    models = sorted(each for each in cars.iterdir() if each.is_dir())
+    models = sorted(each for each in cars.iterdir() if each.is_dir())[:12]
     for model, (count, label) in zip(models, SHARES[which], strict=True):
         target = folder / "cars" / f"class {label}"
         target.mkdir(parents=True, exist_ok=True)
         for image in sorted(model.iterdir())[:count]:
-            (target / f"{model.name} {image.name}").symlink_to(image)
+            (target / f"{model.name} {image.name}").symlink_to(image.resolve())
     prepare(folder / "cars", folder / "data", val=0.3, blend=0, test=0, near_duplicates="off")
     return folder / "data"
 
 
-def trained(data: Path, epochs: int, seeds: int, runs: Path) -> Iterator[TrialRecord]:
-    """Train every net at every rate, with the verdict off."""
-    fixed = {"epochs": epochs, "image_size": 32, "pretrained": False, "stop_collapsed": False}
+def trained(
+    data: Path, epochs: int, seeds: int, weighted: Collection[str], runs: Path
+) -> Iterator[TrialRecord]:
+    """Train every net at every rate, with the verdict off; those of `weighted` pretrained."""
+    fixed = {"epochs": epochs, "stop_collapsed": False}
     for (net, lr), factor, seed in product(NETS.items(), (1, *KILLING), range(seeds)):
         drawn = {"backbone": net, "optimizer.lr": lr * factor, "seed": seed}
+        drawn |= {"pretrained": net in weighted, "image_size": 64 if net in weighted else 32}
         yield train(data, {**fixed, **drawn}, runs=runs)
 
 
