@@ -64,7 +64,7 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
                 tracker.trial_ended(record, trial_folder)
             else:
                 tracker.epoch_ended(record)
-        tracker.study_ended(study)
+        tracker.study_ended(study, (folder.costs_file, folder.front_file))
         left = tracker.tell_all(math.inf, progress, _writers(runs))
     finally:
         close_store(tracking_uri(runs))

@@ -88,7 +88,7 @@ def open_ledger(folder: Path, sampler: str) -> Ledger:
     )
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
 def test_every_end_of_a_trial_can_be_told_and_learned_from(tmp_path: Path, sampler: str) -> None:
     ledger = open_ledger(tmp_path, sampler)
     ends = [TrialState.COMPLETE, TrialState.PRUNED, *TrialState][:7]

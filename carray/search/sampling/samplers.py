@@ -29,7 +29,7 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
 }
 
-FOR_SEVERAL = ("tpe", "tpe-univariate", "nsga2", "random", "qmc")
+FOR_SEVERAL = ("tpe", "tpe-univariate", "nsga2", "gp", "random", "qmc")
 """Those that take several objectives, the default first."""
 
 BLIND = ("random", "qmc")  # what learns nothing from trials is wanted for its own draws
