@@ -17,7 +17,7 @@ from carray.reports.calibration import reliability_lines
 from carray.runs_folder import RunsFolder
 from carray.serving.answers import image_answer
 from carray.serving.limits import Limits
-from carray.serving.served import ServedModel
+from carray.serving.served import Said, ServedModel
 from tests.trained import Trained
 
 
@@ -49,7 +49,7 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     served = ServedModel(runs, "toy", Limits(), "cpu", lambda images, seconds: None)
     version = served.current
     p = np.full(len(version.model.classes), 1 / len(version.model.classes), np.float32)
-    said = image_answer("a", p, 1e9, version.model.classes, 2, version.reliability)
+    said = image_answer("a", Said(p, 1e9), version, 2)
     assert (said.unknown, said.coverage) == (True, 0.8)
     assert said.set is not None
     assert said.classes[0].name in said.set
