@@ -58,7 +58,7 @@ class Head:
     def submit(self, *words: str) -> str:
         """Run `ray job submit WORDS` to its end; return its log."""
         with self.start(*words) as process:
-            log = process.communicate(timeout=300)[0]
+            log = process.communicate(timeout=600)[0]
         assert process.returncode == 0, log
         return log
 
