@@ -29,6 +29,7 @@ FEW_CLASSES = 0.25  # entropy of the predictions over that of the labels; slow s
 LEARNS = 0.003  # train/skill above which a net is learning, whatever it says on `val`
 LEARNED = 0.05  # val/skill that a trial must never have had
 FALLS = 0.01  # share by which a training loss that started high falls in each epoch
+FALLS_FAR = 0.1  # the same, after an explosion
 EXPLODED = -0.2  # train/skill; val/skill below five times this says the same
 DEAD = 1e-3  # val/logit_std: images make no odds
 NUMB = 0.05  # val/logit_std: images make hardly any odds; healthy nets that start slowly: over 0.08
@@ -66,10 +67,10 @@ def find_collapse(rows: Sequence[EpochRow], config: TrialConfig) -> Collapse | N
     ever_learned = any(row[metrics.VAL_SKILL] > LEARNED for row in rows)
     if counted < needed or ever_learned or not _looks_collapsed(rows[-window:]):
         return None
-    if not acute and (_falls(rows[-window - 1 :]) or _wakes(rows[-window:])):
-        return None
     still_exploded = min(_train_skill(rows[-1]), _val_skill(rows[-1])) < 5 * EXPLODED
-    if not (still_exploded or _is_numb(rows[-window:])):
+    rises = not acute and _wakes(rows[-window:])
+    recovers = rises or _falls(rows[-window - 1 :], FALLS_FAR if acute else FALLS)
+    if not still_exploded and (recovers or not _is_numb(rows[-window:])):
         return None
     return Collapse(_cause(rows, config), _evidence(rows))
 
@@ -82,10 +83,10 @@ def _looks_collapsed(rows: Sequence[EpochRow]) -> bool:
     )
 
 
-def _falls(rows: Sequence[EpochRow]) -> bool:
-    """Say whether the training loss fell in every epoch."""
+def _falls(rows: Sequence[EpochRow], share: float) -> bool:
+    """Say whether the training loss fell by so much of it in every epoch."""
     losses = [row[metrics.TRAIN_LOSS] for row in rows]
-    return all(after < (1 - FALLS) * before for before, after in pairwise(losses))
+    return all(after < (1 - share) * before for before, after in pairwise(losses))
 
 
 def _dead(rows: Sequence[EpochRow]) -> bool:

@@ -82,6 +82,15 @@ COLLAPSED: dict[str, Measured] = {
 
 
 UNEVEN_HEALTHY: dict[str, tuple[float, Measured]] = {  # by the entropy of the labels
+    "550 and 29 photographs, a transformer that recovers": (
+        0.1967,
+        [
+            (-0.8794, 0.0, 0.0116, 0.5094),
+            (-0.2965, 0.0, 0.0105, 0.3312),
+            (-0.0075, 0.0, 0.0200, 0.2231),
+            (-0.1234, 1.08, 0.6482, 0.1950),
+        ],
+    ),
     "570 and 30 images, lr 1e-2": (
         0.21,
         [
