@@ -67,7 +67,7 @@ _ours: list[psutil.Process] = []  # of the Ray that this process has started
 
 @contextlib.contextmanager
 def connected(
-    address: str | None = None, on_lost: Callable[[], None] = lambda: None
+    address: str | None = None, on_lost: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
 
@@ -88,6 +88,17 @@ def connected(
         yield
         return
     _connect(where)
+    try:
+        with _watched(on_lost) if on_lost else contextlib.nullcontext():
+            yield
+    finally:
+        _ours.clear()
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _watched(on_lost: Callable[[], None]) -> Iterator[None]:
+    """Call `on_lost`, in a thread, if a daemon dies meanwhile."""
     is_over = threading.Event()
     watch = threading.Thread(target=watch_daemons, args=(_daemons(), is_over, on_lost), daemon=True)
     watch.start()
@@ -96,8 +107,6 @@ def connected(
     finally:
         is_over.set()
         watch.join()
-        _ours.clear()
-        ray.shutdown()
 
 
 def _daemons() -> Sequence[psutil.Process]:
