@@ -34,4 +34,4 @@ def boxes_note(augment: AugmentConfig, manifest: Manifest) -> str:
         return ""
     cut = "its images are cut to their boxes already"
     why = cut if manifest.crop == "box" else "its images have no boxes"
-    return f"augment.crop_keeps_box changes nothing on {manifest.folder.name}: {why}"
+    return f"augment.crop_keeps_box changes nothing on {manifest.name}: {why}"
