@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.data.remote_data import fetched_manifest
-from carray.errors import DataError, describe
+from carray.errors import DataError, RecordError, describe
 from carray.files import write_text, written_aside
 from carray.storage.mirror import mirror_of
 from carray.storage.remote import is_url
@@ -234,6 +234,18 @@ class Manifest:
             shown = box.tolist() if self.crop == "box" else ""
             digest.update(f"{content} {shown}\n".encode())
         return digest.hexdigest()
+
+
+def check_still_there(data: str | os.PathLike[str], trained: str) -> None:
+    """Refuse a folder, named by what was `trained` on it, where nothing is; raises RecordError.
+
+    Whether something is at a URL is seen when it is fetched.
+    """
+    if not (is_url(data) or Path(data).exists()):
+        raise RecordError(
+            f"{trained} was trained on {os.fspath(data)}, and nothing is there any more: say where "
+            "it has moved with --data DIR"
+        )
 
 
 def check_overwritable(folder: Path) -> None:

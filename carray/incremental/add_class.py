@@ -14,7 +14,7 @@ from torch import Tensor
 
 from carray import metrics
 from carray.config import HeadConfig, TrialConfig, build_config
-from carray.data.manifest import Manifest
+from carray.data.manifest import Manifest, check_still_there
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, RecordError, TrialFailed
 from carray.incremental.data import extend_manifest
@@ -30,7 +30,6 @@ from carray.models.weights import read_weights
 from carray.progress import silent
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
-from carray.storage.remote import is_url
 from carray.training.features.classifiers import refit_feature_classifier
 from carray.training.train import default_device, train
 from carray.typing import Progress
@@ -127,11 +126,7 @@ def _data_of(runs: RunsFolder, card: Card) -> str:
         raise RecordError(
             f"nothing under {runs.path} tells which data {card.name} was trained on: give --data"
         )
-    if not (is_url(found) or Path(found).exists()):
-        raise RecordError(
-            f"{card.name} was trained on {found}, and nothing is there any more: say where it has "
-            "moved with --data DIR"
-        )
+    check_still_there(found, card.name)
     return found
 
 

@@ -13,14 +13,13 @@ import torch
 
 from carray import metrics
 from carray.config import Hardware
-from carray.data.manifest import Manifest
+from carray.data.manifest import Manifest, check_still_there
 from carray.errors import RecordError
 from carray.files import absolute
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions_for
 from carray.records import StudyFolder, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.storage.remote import is_url
 from carray.training.epoch_order import EpochOrder
 from carray.training.rank_processes import run_on_ranks
 from carray.training.ranks import SoloRanks
@@ -172,11 +171,7 @@ def _data_of(folder: TrialFolder, record: TrialRecord, data: PathLike | None) ->
         data = known.record().data
     if data is None:
         raise RecordError(f"trial {record.name} doesn't say where its data are; give --data DIR")
-    if not (is_url(data) or Path(data).exists()):
-        raise RecordError(
-            f"trial {record.name} was trained on {data}, and nothing is there any more: say where "
-            "it has moved with --data DIR"
-        )
+    check_still_there(data, f"trial {record.name}")
     where = os.fspath(data)
     found = Manifest.load(where).hash
     if found != record.manifest_hash:
