@@ -1,11 +1,13 @@
 """Whether a search beats seeds of a known recipe: bench_search_or_seeds.py DATA SPACE [--trials N].
 
-Three studies that cost as many trainings over one prepared data set: `search`, carray's defaults
-and refits, each of which counts for two; `seeds`, the first known recipe of the space again and
-again with other seeds; `random`, blind draws, never stopped. Of each the best three by val vote,
-with a temperature fitted to val; the table has their log-loss and top-1 on test, the best single
-trial's, and the difference to `seeds`, paired by image.
-A study that is there already is gone on with, so the same command repeats the table.
+Studies that cost as many trainings over one prepared data set: `search`, carray's defaults and
+refits, each of which counts for two; `seeds`, the first known recipe of the space again and again
+with other seeds; `random`, blind draws, never stopped. Of each the best three by val vote, with a
+temperature fitted to val, and beside it the greedy ensemble of all by val; the table has their
+log-loss and top-1 on test, the best single trial's, and the differences to `seeds`, paired by
+image. Fewer seeds and draws are the first of the most that are asked for; a search knows how many
+trials it has, so each is a study of its own. A study that is there already is gone on with, so the
+same command repeats the table.
 """
 
 from __future__ import annotations
@@ -16,15 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import carray
 from carray.api import Study
 from carray.cli.shared import parse_sets
 from carray.data.manifest import Manifest
-from carray.predictions.averaging import average_log_p
+from carray.ensemble.selection import Greedy, SoftVote
 from carray.predictions.candidates import candidate_of
-from carray.predictions.logits import SplitPredictions, log_softmax
+from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import TEMPERATURES, log_losses, temperature_losses
 from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
@@ -40,49 +40,44 @@ MEMBERS = 3
 
 @dataclass(frozen=True)
 class Result:
-    """What one study reached on test: log-losses of each image, and shares right."""
+    """What a study reached on test: log-losses of each image, and shares right, by what voted."""
 
-    single: Float32s
-    ensemble: Float32s
-    single_top1: float
-    ensemble_top1: float
+    losses: dict[str, Float32s]
+    top1: dict[str, float]
     epochs: int
     minutes: float
 
 
-def result_of(study: Study) -> Result:
-    """Read what a study's best trials say of test; the look is recorded."""
+def result_of(study: Study, first: int) -> Result:
+    """Read what a study's trials, of drawn ones the `first`, say of test; the look is recorded."""
     record = study.record
-    usable = [t for t in study.trials if _has_logits(study, t)]
+    trials = [t for t in study.trials if t.kind == "refit" or t.number < first]
+    usable = [t for t in trials if study.folder.trial(t.number).logits_file.exists()]
     longer = {t.refit_of for t in usable if t.kind == "refit"}
-    usable = [t for t in usable if t.kind == "refit" or t.number not in longer]
-    best = sorted(usable, key=lambda t: (_is_stopped(t), record.objective.key_of(t)))[:MEMBERS]
-    record_trial_accesses(study.runs, record, [trial.name for trial in best])
-    losses, shares = [], []
-    for members in (best[:1], best):
-        log_p, labels = _voted(study, members, "val"), study.folder.labels("val")
+    single = [t for t in usable if t.kind == "refit" or t.number not in longer]
+    best = sorted(single, key=lambda t: (_is_stopped(t), record.objective.key_of(t)))[:MEMBERS]
+    record_trial_accesses(study.runs, record, [trial.name for trial in usable])
+    losses, top1 = {}, {}
+    for name, members in (("single", best[:1]), ("three", best), ("greedy", usable)):
+        val, test = (_predictions(study, members, split) for split in ("val", "test"))
+        pool = tuple(range(len(members)))
+        average = (Greedy if name == "greedy" else SoftVote)(pool).fit(val)
+        log_p, labels = average.log_p(val), study.folder.labels("val")
         chosen = TEMPERATURES[temperature_losses(log_p, labels).sum(axis=0).argmin()]
-        test, own = _voted(study, members, "test"), study.folder.labels("test")
-        losses.append(log_losses(log_softmax(test / np.float32(chosen)), own))
-        shares.append(float((test.argmax(axis=1) == own).mean()))
-    epochs = sum(len(trial.epochs) for trial in study.trials)
-    minutes = sum(trial.trained_seconds for trial in study.trials) / 60
-    return Result(*losses, *shares, epochs, minutes)
-
-
-def _has_logits(study: Study, trial: TrialRecord) -> bool:
-    return study.folder.trial(trial.number).logits_file.exists()
+        log_p, labels = average.with_temperature(chosen).log_p(test), study.folder.labels("test")
+        losses[name] = log_losses(log_p, labels)
+        top1[name] = float((log_p.argmax(axis=1) == labels).mean())
+    epochs = sum(len(trial.epochs) for trial in trials)
+    return Result(losses, top1, epochs, sum(trial.trained_seconds for trial in trials) / 60)
 
 
 def _is_stopped(trial: TrialRecord) -> bool:
     return trial.state is not TrialState.COMPLETE
 
 
-def _voted(study: Study, members: Sequence[TrialRecord], split: str) -> Float32s:
+def _predictions(study: Study, members: Sequence[TrialRecord], split: str) -> SplitPredictions:
     candidates = [candidate_of(study.folder, member) for member in members]
-    read = SplitPredictions(candidates, split, study.folder.labels(split))
-    log_ps = [read.log_p(member) for member in range(len(members))]
-    return average_log_p(log_ps, [1 / len(log_ps)] * len(log_ps), "probability")
+    return SplitPredictions(candidates, split, study.folder.labels(split))
 
 
 def write_seeds_space(data: Path, space: str, sets: dict[str, Any], folder: Path) -> Path:
@@ -109,18 +104,18 @@ def write_seeds_space(data: Path, space: str, sets: dict[str, Any], folder: Path
 
 def lines_of(results: dict[str, Result]) -> list[str]:
     """Return the table."""
-    head = (
-        f"{'study':<10}{'epochs':>8}{'minutes':>9}{'single':>9}{'top-1':>8}{'three':>9}{'top-1':>8}"
-    )
-    lines = [head + "   three less seeds'"]
-    for name, found in results.items():
-        gain = found.ensemble - results["seeds"].ensemble
-        between = interval(float(gain.mean()), bootstrap_means(gain[:, None])[:, 0])
-        lines.append(
-            f"{name:<10}{found.epochs:>8}{found.minutes:>9.1f}{found.single.mean():>9.3f}"
-            f"{found.single_top1:>8.3f}{found.ensemble.mean():>9.3f}{found.ensemble_top1:>8.3f}"
-            f"   {between.value:+.3f} [{between.low:+.3f}, {between.high:+.3f}]"
-        )
+    voted = ("single", "three", "greedy")
+    head = f"{'study':<8}{'epochs':>8}{'minutes':>9}"
+    head += "".join(f"{name:>9}{'top-1':>8}" for name in voted)
+    lines = [head + "".join(f"   {name + chr(32) + 'less seeds':<25}" for name in voted[1:])]
+    for study, found in results.items():
+        line = f"{study:<8}{found.epochs:>8}{found.minutes:>9.1f}"
+        line += "".join(f"{found.losses[n].mean():>9.3f}{found.top1[n]:>8.3f}" for n in voted)
+        for name in voted[1:]:
+            gain = found.losses[name] - results["seeds"].losses[name]
+            between = interval(float(gain.mean()), bootstrap_means(gain[:, None])[:, 0])
+            line += f"   {between.value:+.3f} [{between.low:+.3f}, {between.high:+.3f}]  "
+        lines.append(line.rstrip())
     return lines
 
 
@@ -134,31 +129,31 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--concurrent", type=int, default=1, help="Trials at once.")
     given = parser.parse_args()
     sets = parse_sets(given.sets)
     common: dict[str, Any] = {"runs": given.runs, "weights": given.weights, "pictures": False}
+    common |= {"concurrent": given.concurrent, "cpus_per_worker": 1}
     seeds_space = write_seeds_space(given.data, given.space, sets, given.runs)
+    blind = {"sampler": "random", "scheduler": "none", "trials": max(given.trials)}
     kinds: dict[str, dict[str, Any]] = {
         "search": {"space": given.space, "overrides": sets},
-        "seeds": {"space": str(seeds_space), "sampler": "random", "scheduler": "none"},
-        "random": {
-            "space": given.space,
-            "overrides": sets,
-            "sampler": "random",
-            "scheduler": "none",
-        },
+        "seeds": {"space": str(seeds_space), **blind},
+        "random": {"space": given.space, "overrides": sets, **blind},
     }
-    for trials in given.trials:
-        for seed in given.seeds:
+    for seed in given.seeds:
+        for trials in given.trials:
             results = {}
             for kind, options in kinds.items():
-                name = f"{kind}-{given.data.resolve().name}-{seed}-{trials}"
-                asked = {**common, **options, "name": name, "trials": trials, "seed": seed}
+                asked = {**common, **options, "seed": seed}
                 if kind == "search":
                     refits = min(MEMBERS, trials // 5)
                     asked |= {"refit": refits, "trials": trials - REFIT_LENGTH * refits}
-                results[kind] = result_of(carray.tune(given.data, **asked))
-            print("\n".join([f"{trials} trials, seed {seed}", *lines_of(results)]), flush=True)
+                name = f"{kind}-{given.data.resolve().name}-{seed}"
+                name += f"-{trials}" if kind == "search" else ""
+                results[kind] = result_of(carray.tune(given.data, name=name, **asked), trials)
+            title = f"{given.data.resolve().name}, {trials} trainings, seed {seed}"
+            print("\n".join([title, *lines_of(results)]), flush=True)
 
 
 if __name__ == "__main__":

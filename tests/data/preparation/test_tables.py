@@ -187,6 +187,18 @@ def test_paths_of_this_machine_are_not_another_machines(photos: Path, tmp_path: 
         list_source(table_of(tmp_path, "image,label", *rows), photos.parent / "twins")
 
 
+def test_absolute_paths_that_are_there_name_their_own_folder(photos: Path, tmp_path: Path) -> None:
+    own = image_folder(tmp_path / "elsewhere" / "own", {"x": 1, "y": 1})
+    rows = (f"{own}/x/00.jpg,a", f"{own}/y/00.jpg,b", f"{own}/y/99.jpg,b")
+    (tmp_path / "lists").mkdir()
+    table = table_of(tmp_path / "lists", "image,label", *rows)
+    listing = list_source(table)
+    assert {one.image_id for one in listing.source_images} == {"x/00.jpg", "y/00.jpg", rows[2][:-2]}
+    assert listing.images_folder == own
+    with pytest.raises(DataError, match="no image of"):
+        list_source(table, photos)  # what a person says goes first
+
+
 def test_endings_differ_by_case_alone_where_there_is_no_choice(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
         save(tmp_path / name, picture(number, *SMALL))

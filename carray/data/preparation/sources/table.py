@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class TableOptions:
     """What a person says of a table."""
 
     images: Path | None = None
-    """The image folder; the table's own folder if None."""
+    """The image folder; if None, that of absolute paths which are there, else the table's own."""
     id_column: str | None = None
     label_column: str | None = None
     """One, or several with commas between them: `make,model`."""
@@ -72,7 +73,7 @@ def list_table(source: Path, options: TableOptions) -> Listing:
             f"the first line of {source} names an image ({', '.join(first)}), no columns: put a "
             "header above it, such as image,label"
         )
-    folder = (options.images or source.parent).resolve()
+    folder = (options.images or _folder_of_paths(table) or source.parent).resolve()
     reading = _read_columns(table, folder, options)
     _require_images(table, folder, reading)
     parts = {
@@ -84,6 +85,16 @@ def list_table(source: Path, options: TableOptions) -> Listing:
     notes = reading_sentence(table, parts) + reading.found.sentence(folder)
     images = _source_images(table, folder, reading)
     return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), notes)
+
+
+def _folder_of_paths(table: Table) -> Path | None:
+    """Return the folder around absolute paths of files that are there, but not below the table."""
+    for column in table.columns:
+        cells = table.cells(column)
+        if cells and all(map(os.path.isabs, cells)) and any(map(os.path.isfile, cells)):
+            folder = Path(os.path.commonpath(list(map(os.path.dirname, cells)))).resolve()
+            return None if folder.is_relative_to(table.file.parent.resolve()) else folder
+    return None
 
 
 def _read_columns(table: Table, folder: Path, options: TableOptions) -> _Reading:
