@@ -22,6 +22,7 @@ VAL_SPREAD = "val/prediction_spread"  # entropy of the predicted classes over th
 VAL_LOGIT_STD = "val/logit_std"  # of each class's logit over images, mean over classes
 IMAGES_PER_SECOND = "images_per_second"  # training images over all ranks, evaluation not counted
 EPOCH_SECONDS = "epoch_seconds"  # training and evaluation of one epoch
+ENERGY_JOULES = "energy_joules"  # that its GPUs drew in it; only where NVML counts that
 DATA_WAIT = "data_wait"  # share of the training time spent waiting for batches, in [0, 1]
 PEAK_MEMORY_GIB = "peak_memory_gib"  # of the device; of the process where there is no device
 LR = "lr"  # the first parameter group's learning rate at the end of the epoch

@@ -94,9 +94,8 @@ class TrialRecord(JsonFile):
     ) -> Self:
         """Return the record of a trial that begins now, by the code and packages at work."""
         now = {"started_at": time.time(), "git_commit": git_commit()}
-        now["versions"] = versions_for(config)
         known = {"study": study, "number": number, "config": config, "manifest_hash": manifest_hash}
-        return cls(**{**known, **now, **fields})
+        return cls(**{**known, **now, "versions": versions_for(config), **fields})
 
     @property
     def name(self) -> str:
@@ -107,7 +106,8 @@ class TrialRecord(JsonFile):
     @property
     def cost(self) -> Cost | None:
         """What its epochs cost; written for readers of the file."""
-        return self.held.cost(self.trained_seconds) if self.held else None
+        joules, ranks = self._summed(metrics.ENERGY_JOULES), getattr(self.hardware, "ranks", 1)
+        return self.held.cost(self.trained_seconds, joules, ranks) if self.held else None
 
     @property
     def refit_text(self) -> str:
@@ -121,14 +121,15 @@ class TrialRecord(JsonFile):
     @property
     def trained_seconds(self) -> float:
         """Seconds that its own epochs took."""
-        own = self.epochs[self.continued_epochs :]
-        return sum(row.get(metrics.EPOCH_SECONDS, 0.0) for row in own)
+        return self._summed(metrics.EPOCH_SECONDS)
+
+    def _summed(self, name: str) -> float:
+        return sum(row.get(name, 0.0) for row in self.epochs[self.continued_epochs :])
 
     @property
     def can_be_continued(self) -> bool:
         """Say whether its training came to the end of its schedule, and to no other before."""
-        restart = self.config.schedule.restart_after
-        is_whole = len(self.epochs) == self.config.epochs and not restart
+        is_whole = len(self.epochs) == self.config.epochs and not self.config.schedule.restart_after
         return self.kind == "search" and self.state is TrialState.COMPLETE and is_whole
 
     @property
@@ -273,8 +274,7 @@ class TrialFolder:
 
     def write_logits(self, logits: dict[str, npt.NDArray[Any]]) -> None:
         """Write {split: (images, classes)} as float16."""
-        arrays = {split: np.asarray(values, np.float16) for split, values in logits.items()}
-        write_npz(self.logits_file, arrays)
+        write_npz(self.logits_file, {name: np.asarray(v, np.float16) for name, v in logits.items()})
 
     def logits(self, split: str) -> Logits:
         """Read the float16 logits on `split`, (images, classes); raises RecordError without any."""

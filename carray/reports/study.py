@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ SHORT_HEADS = {  # where a name is too wide
     metrics.VAL_CALIBRATED_LOG_LOSS: "cal. loss",
 }
 INTERRUPTED = "interrupted"  # a trial that runs no more, in a study that can go on
-MONEY_WIDTH = 9
+COST_WIDTH = 9
 BY_CLASS = ("F1:>7.3f", "bal.:>7.3f", "worst:>6.3f")
 
 
@@ -193,17 +194,19 @@ def table_lines(rows: Sequence[TrialRow], metric: str, *, wide: bool = True) -> 
         f"{SHORT_HEADS.get(spelt, metrics.SHORT_NAMES[spelt])}{'*' if metric == spelt else ''}"
         for spelt in (first, metrics.VAL_TOP1)
     )
-    currency = next((row.cost.currency for row in rows if row.cost), "")  # of those with a price
-    width = BACKBONE_WIDTH - (MONEY_WIDTH if currency else 0)
+    costs = [row.cost or Cost() for row in rows]
+    currency = next((cost.currency for cost in costs), "")  # of those with a price
+    further = {currency: [cost.money for cost in costs]} if currency else {}
+    if wide and any(cost.energy_kwh for cost in costs):
+        further["kWh"] = [cost.energy_kwh for cost in costs]
+    width = BACKBONE_WIDTH - (COST_WIDTH if further else 0)
     columns = (
         *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>8.2g", "best/epochs:>12"),
         *(f"{left}:>10.4f", f"{top1}:>8.4f", *(BY_CLASS if wide else ()), "time:>7"),
-        *([f"{currency}:>{MONEY_WIDTH}.3f"] if currency else []),
+        *(f"{name}:>{COST_WIDTH}.3f" for name in further),
     )
-    cells = (
-        _cells(row, first, width, wide) + ((row.cost and row.cost.money,) if currency else ())
-        for row in rows
-    )
+    own = zip(*further.values(), strict=True) if further else itertools.repeat(())
+    cells = (_cells(row, first, width, wide) + more for row, more in zip(rows, own, strict=False))
     header, *lines = table(columns, cells)
     return [header, "-" * len(header), *lines]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from carray.costs import BUDGET_SPENT, TIME_BUDGET
+from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.errors import PlanError
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape
 from carray.lanes.ray_groups import ray_lanes
@@ -134,8 +134,8 @@ class Session:
     def _spent_text(self) -> str:
         """Say how many trials were finished, stopped and not even opened."""
         records = self._ledger.records
-        finished = sum(record.state is TrialState.COMPLETE for record in records)
-        by_budget = sum(record.reason == TIME_BUDGET for record in records)
+        finished = sum(each.state is TrialState.COMPLETE for each in records)
+        by_budget = sum(each.reason == TIME_BUDGET for each in records)
         return (
             f"{BUDGET_SPENT}: {finished} trials finished, {by_budget} stopped by the budget, "
             f"{self._ledger.study.trials - len(records)} never opened"
@@ -145,21 +145,20 @@ class Session:
         """Return what the study's record says of how it stands, and of what it has cost."""
         is_done = self._has_ended and not _unfinished(self._ledger.records)
         held = held_by_lane(self._plan, self._price).cost(self._lane_seconds())
-        before = self._setup.study.cost
+        spent = (self._setup.study.cost or Cost()) + held
+        drawn = sum(record.cost.energy_kwh for record in self._ledger.records if record.cost)
         return {
             "state": "complete" if is_done else "interrupted",
             "budget_spent": is_done and self._is_budget_spent(),
             "ended_at": time.time(),
-            "cost": before + held if before else held,
+            "cost": spent.model_copy(update={"energy_kwh": drawn}),
         }
 
-    def _seconds(self) -> float:
-        """Return for how long lanes have been held; none are where nothing was left to do."""
-        return time.monotonic() - self._began_at if self._has_held else 0.0
-
     def _lane_seconds(self) -> float:
+        """Return for how long lanes have been held; none are where nothing was left to do."""
+        seconds = time.monotonic() - self._began_at if self._has_held else 0.0
         added = self._lanes.added_seconds() if self._lanes else 0.0
-        return self._plan.lanes * self._seconds() + added
+        return self._plan.lanes * seconds + added
 
     def _is_budget_spent(self) -> bool:
         cut = any(record.reason == TIME_BUDGET for record in self._ledger.records)

@@ -123,9 +123,11 @@ def curve_row(record: TrialRecord, epoch: int) -> dict[str, float]:
 
 
 def cost_metrics(cost: Cost | None) -> dict[str, float]:
-    """Return a cost as metrics: seconds of GPUs, of CPUs where there are none, and money."""
+    """Return a cost as metrics: seconds of GPUs, or of CPUs, energy and money."""
     if cost is None:
         return {}
     is_gpu = cost.gpu_seconds > 0
     found = {f"cost/{'gpu' if is_gpu else 'cpu'}_seconds": cost.gpu_seconds or cost.cpu_seconds}
+    if cost.energy_kwh:
+        found["cost/energy_kwh"] = cost.energy_kwh
     return found | ({f"cost/{cost.currency}": cost.money} if cost.currency else {})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -37,6 +36,7 @@ from carray.training.checkpoint import (
 )
 from carray.training.compute.autotune import choose_compute
 from carray.training.compute.collector import set_libraries_aside
+from carray.training.compute.energy import EpochMeter
 from carray.training.compute.malloc import keep_freed_memory, trim
 from carray.training.compute.out_of_memory import (
     AgreedInfeasible,
@@ -145,7 +145,7 @@ class TrialRunner:
             if meta and meta.epoch >= order.epoch and meta.config == order.config:
                 return outcome_of(meta.rows[: order.epoch], meta, self._hardware)
             live = self._live_for(order, meta)
-            start = time.perf_counter()
+            meter = EpochMeter(self._device)
             trained = train_one_epoch(
                 live, order.epoch, self._ranks, self._num_loaders, self._on_batch
             )
@@ -153,7 +153,7 @@ class TrialRunner:
                 live, order.epoch, trained.steps, self._ranks, self._num_loaders
             )
             with checkpointed(checkpoint, live) if self._ranks.rank == 0 else nullcontext():
-                live.rows.append(self._row(live, order.epoch, trained, start))
+                live.rows.append(self._row(live, order.epoch, trained, meter))
                 outcome = self._keep(live, order)
             self._ranks.barrier()
             return outcome
@@ -272,8 +272,10 @@ class TrialRunner:
 
         return choose
 
-    def _row(self, live: LiveTrial, epoch: int, trained: EpochTrainStats, start: float) -> EpochRow:
-        """Judge the epoch begun at `start`; return its metrics, the same on all ranks."""
+    def _row(
+        self, live: LiveTrial, epoch: int, trained: EpochTrainStats, meter: EpochMeter
+    ) -> EpochRow:
+        """Judge the epoch; return its metrics, the same on all ranks."""
         scores = evaluate(live, self._ranks, self._num_loaders)
         log_loss = scores[metrics.VAL_LOG_LOSS]
         if not abs(log_loss) < float("inf"):
@@ -281,7 +283,9 @@ class TrialRunner:
                 f"{metrics.VAL_LOG_LOSS} is {log_loss} after epoch {epoch} with lr "
                 f"{trained.lr:.3g}; lower optimizer.lr"
             )
-        row = _row_of(live, trained, scores, time.perf_counter() - start)
+        row = dict(_row_of(live, trained, scores, meter.seconds))
+        if (joules := meter.joules(self._ranks)) is not None:
+            row[metrics.ENERGY_JOULES] = joules
         shared: EpochRow = self._ranks.broadcast_object(row)
         objective = live.config.best_metric
         live.plateau = live.plateau.after(live.config.schedule, objective, shared[objective])

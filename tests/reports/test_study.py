@@ -58,16 +58,19 @@ def test_where_there_is_a_price_each_trial_has_its_money(tmp_path: Path) -> None
     folder = make_study(tmp_path)
     lane = Held(gpus=2.0, cpus=8.0, hourly=7.2, currency="eur")
     for files, record in folder.trials():
-        rows = tuple({**row, "epoch_seconds": 1000.0} for row in record.epochs)
+        measured = {"epoch_seconds": 1000.0, "energy_joules": 1e5}  # of two GPUs, by one rank
+        rows = tuple({**row, **measured} for row in record.epochs)
         files.write_record(record.model_copy(update={"epochs": rows, "held": lane}))
     head, ruler, best, *_ = study_lines(folder)[2:]
-    assert head.endswith("time      eur")
-    assert best.endswith("5:00:00   36.000")  # 18 epochs
-    assert len(head) == len(ruler) == len(best) <= 100
+    assert head.endswith("time      eur      kWh")
+    assert best.endswith("5:00:00   36.000    0.500")  # 18 epochs
+    assert len(head) == len(ruler) == len(best) <= 110
+    assert study_lines(folder, wide=False)[2].endswith("time      eur")
     (row, *_) = study_json(folder)["trials"]
     assert row["cost"] == {
         "gpu_seconds": 36000.0,
         "cpu_seconds": 144000.0,
+        "energy_kwh": 0.5,
         "money": 36.0,
         "currency": "eur",
     }
