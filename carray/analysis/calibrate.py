@@ -130,13 +130,14 @@ def calibrate_model(
     reliability.write(package / FILE)
     kept = write_neighbours(package, loaded, manifest, progress) if neighbours else 0
     where.keep(package)
-    test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
+    opens = open_test and manifest.rows("test").size > 0
+    test = _on_test(where, loaded, manifest, reliability, progress) if opens else None
     return CalibratedModel(
         *(package.name, package / FILE, split, len(rows), found, best),
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
-        _notes(reliability, kept),
+        _notes(reliability, kept, lacks_test=open_test and test is None),
     )
 
 
@@ -187,9 +188,11 @@ def _on_test(
     return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
 
 
-def _notes(found: Reliability, kept: int) -> tuple[str, ...]:
+def _notes(found: Reliability, kept: int, *, lacks_test: bool) -> tuple[str, ...]:
     shown = f"small pictures of {kept} training images are kept: a server shows the nearest"
     notes = [shown] if kept else []
+    if lacks_test:
+        notes.append("there is no test split to open")
     if found.split == "val":
         notes.append("there is no blend split: val, which steered training, makes sets too small")
     if found.set_limit is None:

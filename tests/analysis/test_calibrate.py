@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from carray.analysis.calibrate import calibrate_model
+from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError
 from carray.inference.package import write_package
 from carray.inference.reliability import Reliability
@@ -54,6 +55,21 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert said.set is not None
     assert said.classes[0].name in said.set
     served.close()
+
+
+def test_a_test_split_that_is_not_there_stays_closed(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = shutil.copytree(trained.runs, tmp_path / "runs")
+    write_package(runs / "models" / "toy", trained.study.record(), [trained.study.trial(0)])
+    rows = Manifest.rows
+    none = np.empty(0, np.int64)
+    monkeypatch.setattr(
+        Manifest, "rows", lambda m, split: none if split == "test" else rows(m, split)
+    )
+    found = calibrate_model("toy", open_test=True, runs=runs)
+    assert found.test is None
+    assert "there is no test split to open" in found.notes
 
 
 def test_shares_are_checked(trained: Trained) -> None:

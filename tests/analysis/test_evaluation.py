@@ -41,6 +41,7 @@ def test_a_trial_is_judged_from_its_logits_and_a_look_at_test_is_recorded(
 
 def test_a_package_is_judged_as_its_trial_is(trained: Trained, tmp_path: Path) -> None:
     runs = shutil.copytree(trained.runs, tmp_path / "runs")
+    shutil.rmtree(runs / "models", ignore_errors=True)  # what other tests have packaged
     words = ["evaluate", "single-0000", "--out", str(tmp_path / "e"), "--runs", str(runs)]
     with pytest.raises(RecordError, match="there is no model 'single-0000'"):
         evaluate("single-0000", runs=runs)  # it isn't packaged yet
