@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +26,7 @@ from carray.storage.remote import FileStamp
 Stamps = Mapping[str, FileStamp]
 
 ASIDE = ".sent-"
+WEIGHTS = "weights"
 NS = 10**9
 
 
@@ -42,6 +43,8 @@ class StudyPlaces:
     stores: str
     """The folder of its pixel stores, where they aren't in it."""
     manifest_hash: str
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """The file of pretrained weights of each backbone that has one in the driver's own folder."""
 
 
 class Depot:
@@ -50,6 +53,7 @@ class Depot:
     def __init__(self, places: StudyPlaces) -> None:
         self._rooms = {"study": Path(places.study), "data": Path(places.data)}
         self._stores = Path(places.stores)
+        self._weights = places.weights
 
     def files(self, below: str) -> dict[str, FileStamp]:
         """Return every file below a folder, by name; a file alone, if it is one."""
@@ -120,6 +124,8 @@ class Depot:
 
     def _path(self, name: str) -> Path:
         room, _, rest = name.partition("/")
+        if room == WEIGHTS:
+            return Path(self._weights[rest])
         path = self._rooms[room] / rest
         if room == "data" and rest.startswith("store/") and not path.exists():
             return self._stores / rest.removeprefix("store/")

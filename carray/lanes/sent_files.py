@@ -19,13 +19,15 @@ from typing import Protocol
 
 from carray.data.manifest import Manifest
 from carray.data.remote_data import sent_manifest
-from carray.errors import CarrayError, ClusterError
+from carray.errors import CarrayError, ClusterError, WeightsError
 from carray.files import locked, remove
-from carray.lanes.depot import Stamps, StudyPlaces, is_copy
+from carray.lanes.depot import WEIGHTS, Stamps, StudyPlaces, is_copy
 from carray.lanes.depot_client import DepotClient, DriverFolder
 from carray.lanes.lane_rank import NOT_AT_DRIVER, Runner
+from carray.models.registry import full_name
+from carray.models.weights import find_weights
 from carray.records import TrialFolder
-from carray.storage.cache import cache_folder
+from carray.storage.cache import cache_folder, folder_of
 from carray.storage.remote import is_url
 from carray.training.checkpoint import take_over_checkpoint
 from carray.training.epoch_order import EpochOrder, EpochOutcome
@@ -57,6 +59,7 @@ class NodeFolders:
         self._own = (cache or cache_folder()) / "lanes" / places.nonce.lstrip(".")
         self.study = DriverFolder(depot, "study", f"driver:/{places.study}")
         self._data: dict[str, str] = {}
+        self._weights: dict[str, str] = {}
 
     @cached_property
     def is_shared(self) -> bool:
@@ -65,7 +68,7 @@ class NodeFolders:
 
     def here(self, order: EpochOrder) -> EpochOrder:
         """Return the order with the paths of this node."""
-        changes: dict[str, str] = {"data": self._data_here(order.data)}
+        changes = {"data": self._data_here(order.data), "weights": self._weights_here(order)}
         if not self.is_shared:
             self._use()
             changes["folder"] = str(self._own / self.name(order.folder))
@@ -91,6 +94,31 @@ class NodeFolders:
         if where not in self._data:
             self._data[where] = self._found_data(where)
         return self._data[where]
+
+    def _weights_here(self, order: EpochOrder) -> str | None:
+        """Return where the trial's pretrained weights are looked for: as ordered, or the driver's.
+
+        The driver's own go before a hub's, which may be others.
+        """
+        backbone, pretrained = order.config.backbone, order.config.pretrained
+        theirs = self._places.weights.get(backbone)
+        if pretrained is not True or not theirs or find_weights(backbone, True, order.weights):
+            return order.weights
+        if backbone not in self._weights:
+            self._weights[backbone] = self._fetched_weights(backbone, Path(theirs))
+        return self._weights[backbone]
+
+    def _fetched_weights(self, backbone: str, theirs: Path) -> str:
+        source = DriverFolder(self._depot, WEIGHTS, f"driver:/{theirs.parent}")
+        stamp = source.stamp(backbone)
+        if stamp is None:
+            raise WeightsError(f"the driver's weights of {backbone!r}, {theirs}, are gone")
+        folder = folder_of(f"driver:/{theirs}:{stamp.size}:{stamp.changed_at}", WEIGHTS)
+        file = folder / f"{full_name(backbone)}{theirs.suffix}"
+        with locked(folder.with_name(f".lock-{folder.name}")):
+            if not is_copy(file, {"": stamp}):
+                source.fetch(backbone, file)
+        return str(folder)
 
     def _found_data(self, where: str) -> str:
         if is_url(where) or has_data(where, self._places.manifest_hash):

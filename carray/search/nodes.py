@@ -10,6 +10,7 @@ from carray.data.pixels.store import store_place
 from carray.errors import PlanError
 from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
+from carray.models.weights import find_weights
 from carray.provenance import module_hash
 from carray.records import TrialRecord
 from carray.search.augment_notes import own_transforms
@@ -41,10 +42,18 @@ def study_question(setup: StudySetup) -> NodeQuestion:
         runs=str(setup.folder.path),
         weights=tuple(sources_of_weights(setup.space)),
         weights_folder=setup.weights,
+        sends_weights=() if has_started_ray() else tuple(own_weights(setup)),
         transforms=tuple((name, module_hash(name)) for name in own_transforms(setup.space)),
         sends_runs=True,
         sends_images=0 if mirror_of(setup.manifest.folder) else len(setup.manifest.included),
     )
+
+
+def own_weights(setup: StudySetup) -> dict[str, str]:
+    """Return the file of weights of each backbone that this machine has one of in its folder."""
+    wanted = (backbone for backbone, source in sources_of_weights(setup.space) if source is True)
+    found = {backbone: find_weights(backbone, True, setup.weights) for backbone in wanted}
+    return {backbone: str(file.absolute()) for backbone, file in found.items() if file}
 
 
 @contextmanager
@@ -62,7 +71,7 @@ def travelling_files(setup: StudySetup) -> Iterator[StudyPlaces | None]:
         left.unlink(missing_ok=True)
     with left_files([study]) as nonce:
         data, stores = str(manifest.folder), str(store_place(manifest))
-        yield StudyPlaces(str(study), nonce, data, stores, manifest.hash)
+        yield StudyPlaces(str(study), nonce, data, stores, manifest.hash, own_weights(setup))
     remove_left(study)
 
 

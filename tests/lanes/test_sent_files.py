@@ -14,13 +14,14 @@ import pytest
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
-from carray.errors import ClusterError, DiskError
+from carray.errors import ClusterError, DiskError, WeightsError
 from carray.lanes import depot_client, sent_files
 from carray.lanes.depot import Depot, StudyPlaces, remove_left
 from carray.lanes.depot_client import DriverFolder
 from carray.lanes.lane_rank import answer_to, node_fault
 from carray.lanes.messages import LaneOrder
 from carray.lanes.sent_files import NodeFolders, SendingRunner
+from carray.models.weights import find_weights
 from carray.records import TrialFolder
 from carray.storage.remote import FileStamp
 from carray.training.epoch_order import EpochOrder, EpochOutcome
@@ -159,6 +160,38 @@ def test_real_training_goes_on_elsewhere_as_if_it_had_never_moved(
     left = TrialFolder(Path(places.study) / "trials" / "0003")
     assert left.logits("val").shape == (len(toy_manifest.rows("val")), 12)
     assert not left.checkpoint.exists()
+
+
+def test_a_node_without_weights_gets_the_drivers(
+    places: StudyPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CARRAY_WEIGHTS", raising=False)
+    theirs = tmp_path / "own" / "test_resnet.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_bytes(bytes(3500))
+    has = replace(places, weights={"test_resnet": str(theirs)})
+    config = small_config().model_copy(update={"pretrained": True})
+    order = order_of(places, 1, config=config, data=str(tmp_path))
+    monkeypatch.setattr(sent_files, "has_data", lambda *which: True)
+
+    def node() -> NodeFolders:
+        return NodeFolders(has, LocalDepot(has), tmp_path / "a")
+
+    first = node().here(order).weights
+    found = find_weights("test_resnet", True, first)
+    assert found is not None
+    assert found.read_bytes() == theirs.read_bytes()
+    assert first != str(theirs.parent)
+    monkeypatch.setattr(DriverFolder, "fetch", None)  # another rank finds it there
+    assert node().here(order).weights == first
+    named = order.model_copy(update={"weights": str(theirs.parent)})
+    assert node().here(named).weights == str(theirs.parent), "its own go first"
+    scratch = order_of(places, 1, data=str(tmp_path))
+    assert node().here(scratch).weights is None
+    theirs.unlink()
+    with pytest.raises(WeightsError, match=r"the driver's weights of 'test_resnet', .+, are gone"):
+        node().here(order)
 
 
 def test_what_the_driver_has_no_room_for_leaves_the_order_undone(

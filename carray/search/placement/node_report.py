@@ -44,6 +44,8 @@ class NodeQuestion:
     weights: tuple[tuple[str, bool | str], ...] = ()
     """(backbone, pretrained) of every source of weights that a trial may have."""
     weights_folder: str | None = None
+    sends_weights: tuple[str, ...] = ()
+    """Backbones whose weights the driver sends to nodes without them."""
     transforms: tuple[tuple[str, str], ...] = ()
     """(name, hash of its file) of every transform of the user's own that a trial may have."""
     gpus: float = 0.0
@@ -216,6 +218,8 @@ def _weights(question: NodeQuestion) -> str:
 
     lacking = {}
     for backbone, source in wanted:
+        if source is True and backbone in question.sends_weights:
+            continue
         try:
             check_obtainable(backbone, source, question.weights_folder)
         except CarrayError as error:

@@ -183,4 +183,6 @@ def test_weights_that_a_node_lacks_are_named(
     assert report.weights == "no weights for resnet18, resnet34"
     for name in ("resnet18.a1_in1k", "resnet34"):
         (tmp_path / f"{name}.safetensors").touch()
+    sent = NodeQuestion(weights=asked, sends_weights=("resnet18",))
+    assert node_report(sent).weights == "no weights for backbone 'resnet34' (no network)"
     assert node_report(NodeQuestion(weights=asked, weights_folder=str(tmp_path))).weights == ""
