@@ -1,12 +1,14 @@
-"""A study that asks for more epochs than it had: which of its trials are worth them."""
+"""Which trials of a study are worth more epochs: the best of them, where it asks for more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from carray.data.manifest import Manifest
 from carray.errors import RecordError
+from carray.metrics import Objective
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest
@@ -37,6 +39,17 @@ def asks_for_more_epochs(
             f"complete: let it end first, with --max-epochs {stored.max_epochs}"
         )
     return True
+
+
+def best_first(records: Sequence[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Return a search's trials that have a value, the best first, complete ones before pruned."""
+    ranked = [
+        (record.state is TrialState.PRUNED, objective.key_of(record), record)
+        for record in records
+        if record.kind == "search" and record.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
+    ranked.sort(key=lambda row: row[:2])
+    return [record for _, key, record in ranked if math.isfinite(key)]
 
 
 def worth_continuing(

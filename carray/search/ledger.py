@@ -21,6 +21,7 @@ from carray.errors import ConfigError
 from carray.masking import masked
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
+from carray.search.extension import best_first
 from carray.search.memory_limits import memory_varies, too_large, too_large_text
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
@@ -248,14 +249,7 @@ class Ledger:
 
         Complete ones come before pruned ones, which were judged on fewer epochs.
         """
-        objective = self.study.objective
-        ranked = [
-            (record.state is TrialState.PRUNED, objective.key_of(record), record)
-            for record in self.records
-            if record.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        ]
-        ranked.sort(key=lambda row: row[:2])
-        return [record for _, key, record in ranked if math.isfinite(key)]
+        return best_first(self.records, self.study.objective)
 
     def _all(self) -> list[TrialRecord]:
         return [self._records[number] for number in sorted(self._records)]

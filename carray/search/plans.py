@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from carray.records import TrialRecord
-from carray.search.extension import worth_continuing
+from carray.search.extension import best_first, worth_continuing
 from carray.search.placement.plan import Node, Plan, make_plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
-from carray.search.setup import StudySetup
+from carray.search.setup import StudySetup, has_pending_trials
 
 
 def plan_study(
@@ -37,6 +37,18 @@ def _plan_of(
         concurrent=request.concurrent,
         min_lanes=request.min_lanes,
     )
+
+
+def has_nothing_left(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
+    """Say whether a study is complete, and is asked for nothing that it doesn't have already."""
+    study, file = setup.study, setup.folder.record_file
+    if not file.exists() or setup.folder.record().state != "complete":
+        return False
+    if has_pending_trials(setup, records) or fold_trials(setup.request) or study.extended_from:
+        return False  # folds and longer trainings: the ledger knows
+    best = best_first(records, study.objective)[: refit_count(setup.request)]
+    refits = [r for r in records if r.kind == "refit" and r.config.epochs == setup.refit_epochs]
+    return {each.number for each in best} <= {r.refit_of for r in refits if r.state.is_finished()}
 
 
 def again_count(setup: StudySetup, records: Sequence[TrialRecord]) -> int:

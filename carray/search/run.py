@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from carray.disk import disk_error
 from carray.errors import EXIT_GOES_ON, EXIT_INTERRUPTED, RESUMES, ClusterError
-from carray.records import StudyFolder
+from carray.records import StudyFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.search.ledger import Ledger
 from carray.search.nodes import awaited_plan, study_checks
@@ -28,7 +28,7 @@ from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
 from carray.search.placement.ray_cluster import connected, memory_error
 from carray.search.placement.ray_nodes import RayCluster
-from carray.search.plans import refit_plan
+from carray.search.plans import has_nothing_left, refit_plan
 from carray.search.preflight import preflight
 from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
@@ -86,6 +86,9 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         )
         records = setup.folder.records()  # of earlier calls
         folder, study = setup.folder, setup.study
+        if has_nothing_left(setup, records):
+            _show_complete(folder, records, board)
+            return folder
         if study.objectives and has_pending_trials(setup, records):
             check_backbone_names(setup.space)
             NetworkTimer(folder, len(study.classes), study.objectives).time_before(setup.space)
@@ -139,6 +142,13 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     if ledger.stopped == LANES_ENDED:
         raise ClusterError(f"study {setup.study.name!r} is not done: {LANES_ENDED}; {RESUMES}")
     return setup.folder
+
+
+def _show_complete(folder: StudyFolder, records: Sequence[TrialRecord], board: Board) -> None:
+    study = folder.record()
+    board.study_started(study)
+    board.known(records)
+    board.study_ended(study)
 
 
 def _forget_request(cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.study import study_lines
-from carray.search import nodes, session, watchdog
+from carray.search import nodes, run, session, watchdog
 from carray.search.placement.node_report import NodeQuestion, node_report
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
@@ -94,6 +95,25 @@ def test_nodes_that_share_no_folder_train_and_a_trial_goes_on_on_another(
     assert local.fakes.faults.trained().count((0, 2)) == 2, "on both nodes"
     assert not list(folder.path.glob(".*sent*"))
     assert not list(tmp_path.glob("node-*/lanes/*/trials/[0-9]*"))
+
+
+def test_a_complete_study_that_is_asked_for_nothing_more_starts_nothing(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = request(toy_data, tmp_path, trials=2, refit=1)
+    folder = run_study(wanted, Listener())
+    check_left(folder)
+    before, ended = folder.record(), []
+    monkeypatch.setattr(Listener, "study_ended", lambda board, study: ended.append(study))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "connected", None)
+        assert run_study(wanted, Listener()) == folder
+        assert ended == [before]
+        with pytest.raises(TypeError):  # another refit needs Ray
+            run_study(replace(wanted, refit=2), Listener())
+    monkeypatch.undo()
+    run_study(replace(wanted, refit=2), Listener())
+    assert sum(record.kind == "refit" for _, record in folder.trials()) == 2
 
 
 @pytest.fixture
