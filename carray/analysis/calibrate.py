@@ -25,6 +25,7 @@ from carray.inference.predictor import (
 )
 from carray.inference.reliability import FILE, Reliability
 from carray.json_file import JsonResult
+from carray.predictions.calibration import fitted_temperature
 from carray.predictions.conformal import (
     METHODS,
     Coverage,
@@ -33,6 +34,7 @@ from carray.predictions.conformal import (
     measure,
     threshold,
 )
+from carray.predictions.logits import log_softmax
 from carray.predictions.scores import make_folds
 from carray.predictions.statistics import Interval, wilson
 from carray.predictions.unknowns import Separation, alarm_threshold, separation
@@ -50,6 +52,8 @@ class CalibratedModel(JsonResult):
 
     model: str
     file: Path
+    temperature: float
+    """What its logits are divided by from now on; 1 leaves them."""
     split: str
     images: int
     sets: tuple[Coverage, ...]
@@ -111,7 +115,9 @@ def calibrate_model(
         )
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
-    p, labels = np.exp(log_p), manifest.labels[rows]
+    labels = manifest.labels[rows]
+    temperature = fitted_temperature(log_p, labels)
+    p = np.exp(log_softmax(log_p / np.float32(temperature)))
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
     best = choose(found).method
     limit, alarm = threshold(p, labels, best, coverage), alarm_threshold(energies, false_alarm_rate)
@@ -124,6 +130,7 @@ def calibrate_model(
         set_limit=_finite(limit),
         false_alarm_rate=false_alarm_rate,
         energy_limit=_finite(alarm),
+        temperature=temperature,
         train_counts=_train_counts(manifest),
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )
@@ -132,7 +139,7 @@ def calibrate_model(
     where.keep(package)
     test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
     return CalibratedModel(
-        *(package.name, package / FILE, split, len(rows), found, best),
+        *(package.name, package / FILE, temperature, split, len(rows), found, best),
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
@@ -183,7 +190,7 @@ def _on_test(
 ) -> Coverage:
     record_model_access(runs, model.card, manifest)
     rows = manifest.rows("test")
-    p = np.exp(answer_rows(model, manifest, rows, progress)[0])
+    p = np.exp(found.calibrated(answer_rows(model, manifest, rows, progress)[0]))
     return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
 
 

@@ -97,7 +97,8 @@ def serve(
 ) -> None:
     """Answer with models over HTTP, and on a page where photographs are dropped.
 
-    POST /v1/predict takes images as multipart, base64 in JSON, or one as it is. /openapi.json tells
+    POST /v1/predict takes images as multipart, base64 in JSON, or one as it is; `?level=model`
+    answers for make and model, `?level=auto` as deep as the model is sure. /openapi.json tells
     the rest; /healthz, /readyz and /metrics are for who operates it. A newer version of a model is
     taken without dropping a request. Only this machine reaches it unless --host says otherwise.
 
@@ -113,7 +114,7 @@ def serve(
     from carray.serving.limits import Limits
     from carray.serving.server import serve_models
 
-    with log_on_stdout("carray.serving.server"):
+    with log_on_stdout("carray.serving"):
         serve_models(
             models,
             host=host,
