@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from carray.inference.predictor import (
 )
 from carray.inference.reliability import FILE, Reliability
 from carray.json_file import JsonResult
-from carray.predictions.calibration import fitted_temperature
 from carray.predictions.conformal import (
     METHODS,
     Coverage,
@@ -35,7 +34,7 @@ from carray.predictions.conformal import (
     threshold,
 )
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import make_folds
+from carray.predictions.scores import cross_fit_temperature, make_folds
 from carray.predictions.statistics import Interval, wilson
 from carray.predictions.unknowns import Separation, alarm_threshold, separation
 from carray.progress import silent
@@ -53,7 +52,7 @@ class CalibratedModel(JsonResult):
     model: str
     file: Path
     temperature: float
-    """What its logits are divided by from now on; 1 leaves them."""
+    """What its logits are divided by, in every form of it from now on."""
     split: str
     images: int
     sets: tuple[Coverage, ...]
@@ -82,6 +81,8 @@ def calibrate_model(
     progress: Progress = silent,
 ) -> CalibratedModel:
     """Choose a model's thresholds on `blend`, measure what they do, write them into its package.
+
+    A model without a temperature gets one, so that its probabilities are true.
 
     Args:
         model: a package's name or folder, or a trial (`STUDY/NUMBER`).
@@ -116,8 +117,8 @@ def calibrate_model(
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
     labels = manifest.labels[rows]
-    temperature = fitted_temperature(log_p, labels)
-    p = np.exp(log_softmax(log_p / np.float32(temperature)))
+    loaded, log_p = _at_temperature(loaded, log_p, labels)
+    p = np.exp(log_p)
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
     best = choose(found).method
     limit, alarm = threshold(p, labels, best, coverage), alarm_threshold(energies, false_alarm_rate)
@@ -130,21 +131,33 @@ def calibrate_model(
         set_limit=_finite(limit),
         false_alarm_rate=false_alarm_rate,
         energy_limit=_finite(alarm),
-        temperature=temperature,
         train_counts=_train_counts(manifest),
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )
     reliability.write(package / FILE)
+    loaded.card.write(package / "card.json")
     kept = write_neighbours(package, loaded, manifest, progress) if neighbours else 0
     where.keep(package)
     test = _on_test(where, loaded, manifest, reliability, progress) if open_test else None
     return CalibratedModel(
-        *(package.name, package / FILE, temperature, split, len(rows), found, best),
+        *(package.name, package / FILE, loaded.card.temperature, split, len(rows), found, best),
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
         _notes(reliability, kept),
     )
+
+
+def _at_temperature(model: Model, log_p: Float32s, labels: Labels) -> tuple[Model, Float32s]:
+    """Give a model that has no temperature the one that lowers the loss, where it wins by enough.
+
+    It is a single trial's, or an ensemble's that didn't earn one.
+    """
+    if model.card.temperature != 1:
+        return model, log_p
+    found = cross_fit_temperature(log_p, labels, make_folds(labels, num_folds=NUM_FOLDS))
+    card = model.card.model_copy(update={"temperature": found.temperature})
+    return replace(model, card=card), log_softmax(log_p / np.float32(found.temperature))
 
 
 def _train_counts(manifest: Manifest) -> tuple[int, ...]:
@@ -190,7 +203,7 @@ def _on_test(
 ) -> Coverage:
     record_model_access(runs, model.card, manifest)
     rows = manifest.rows("test")
-    p = np.exp(found.calibrated(answer_rows(model, manifest, rows, progress)[0]))
+    p = np.exp(answer_rows(model, manifest, rows, progress)[0])
     return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
 
 

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from carray.json_file import JsonFile
 from carray.predictions.conformal import Method, sets_of
-from carray.predictions.logits import log_softmax
 from carray.typing import Float32s
 
 FILE = "reliability.json"
@@ -38,8 +37,6 @@ class Reliability(JsonFile):
     """Share of known images that may be called unknown."""
     energy_limit: float | None
     """Above it an image is unknown; None where the images were too few: then none is."""
-    temperature: float = 1.0
-    """What the logits of the package's answers are divided by; 1 in files of before 0.2."""
     train_counts: tuple[int, ...] = ()
     """Training images of each class, in the model's order; () in files of before 0.2."""
     measured: dict[str, Any] = Field(default_factory=dict)
@@ -51,14 +48,8 @@ class Reliability(JsonFile):
         file = package / FILE
         return cls.read(file) if file.exists() else None
 
-    def calibrated(self, log_p_NC: Float32s) -> Float32s:
-        """Return the package's log-probabilities, (images, classes), at the fitted temperature."""
-        if self.temperature == 1:
-            return log_p_NC
-        return log_softmax(log_p_NC / np.float32(self.temperature))
-
     def sets(self, p_NC: Float32s) -> npt.NDArray[np.bool_]:
-        """Return which classes each image's set holds, of calibrated p, both (images, classes)."""
+        """Return which classes each image's set holds, (images, classes)."""
         limit = float("inf") if self.set_limit is None else self.set_limit
         return sets_of(p_NC, self.method, limit)
 

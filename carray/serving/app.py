@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,9 +73,16 @@ def build_app(
             reach a server on this machine by a name of its own.
     """
 
+    def measure() -> None:
+        for name, served in models.items():
+            version = served.current
+            gauges.waits(name, version.batcher.waiting)
+            if version.reliability:
+                gauges.drifts(name, version.model.classes, version.reliability.train_counts)
+
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(list(models.values())))
+        watching = asyncio.create_task(_watch(list(models.values()), measure))
         yield
         watching.cancel()
         for served in models.values():
@@ -199,11 +206,7 @@ def build_app(
     @app.get("/metrics", dependencies=known, response_class=Response, tags=["Operate"])
     async def metrics() -> Response:
         """Give Prometheus its counters."""
-        for name, served in models.items():
-            version = served.current
-            gauges.waits(name, version.batcher.waiting)
-            if version.reliability:
-                gauges.drifts(name, version.model.classes, version.reliability.train_counts)
+        measure()
         return Response(gauges.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/healthz", tags=["Operate"])
@@ -249,7 +252,7 @@ async def _ask(
         return version, [await asyncio.wrap_future(future) for future in futures]
 
 
-async def _watch(models: Sequence[ServedModel]) -> None:
+async def _watch(models: Sequence[ServedModel], measure: Callable[[], None]) -> None:
     """Look now and then whether there is a newer version; one that can't be read is passed over.
 
     Why it can't is logged, once for each reason.
@@ -257,6 +260,7 @@ async def _watch(models: Sequence[ServedModel]) -> None:
     told = set()
     while True:
         await asyncio.sleep(WATCH_SECONDS)
+        measure()
         for served in models:
             try:
                 if await run_in_threadpool(served.refresh):

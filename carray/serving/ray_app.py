@@ -36,7 +36,8 @@ class ServeOptions(BaseModel):
     device: str | None = None
     """A torch device; None takes the GPU where a replica has one."""
     rate: int = Field(0, ge=0)
-    """Requests a minute that a replica takes of one client; 0: as many as come."""
+    """Requests a minute that each replica takes of one client's address: all take as many times
+    more as there are replicas. 0: as many as come. Behind an ingress all clients are one."""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -62,6 +63,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
     def application() -> FastAPI:
         from carray.serving.limits import Limits
+        from carray.serving.ray_meters import RayMeters
         from carray.serving.server import build_service, read_token
 
         file, limits = options.token_file, Limits(rate_per_minute=options.rate)
@@ -72,6 +74,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             is_open=file is not None,
             device=options.device,
             runs=options.runs,
+            meters=RayMeters(),
         )
 
     deployed = serve.deployment(name=NAME, max_ongoing_requests=ONGOING)

@@ -138,20 +138,19 @@ class ServedModel:
         model, limits = load_model(folder, self._device), self._limits
         if model.device.type == "cpu":
             limits = replace(limits, batch=min(limits.batch, limits.batch_on_cpu))
-        neighbours, reliability = Neighbours.of_package(folder), Reliability.of_package(folder)
+        neighbours = Neighbours.of_package(folder)
         parts = read_label_parts(model.classes)
 
         def answer(images: Sequence[Asked]) -> Sequence[Said]:
             log_p, energies = model.answer_squares([image.squares for image in images])
-            p = np.exp(reliability.calibrated(log_p) if reliability else log_p)
-            said = zip(images, p, energies.tolist(), strict=True)
+            said = zip(images, np.exp(log_p), energies.tolist(), strict=True)
             return [_said(model, neighbours, *each) for each in said]
 
         answer([Asked(_blank(model))])  # the first pass is slow: nobody should wait for it
         return Version(
             folder,
             model,
-            reliability,
+            Reliability.of_package(folder),
             neighbours,
             LevelReader(parts, SURE) if parts and parts.levels else None,
             Batcher(answer, limits, self._on_batch),

@@ -18,6 +18,8 @@ from carray.serving.limits import Limits
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from carray.serving.gauges import Meters
+
 LEAST_TOKEN = 16
 DEFAULT = Limits()
 
@@ -73,6 +75,7 @@ def build_service(
     is_open: bool,
     device: str | None,
     runs: str | os.PathLike[str] | None,
+    meters: Meters | None = None,
 ) -> FastAPI:
     """Load models, and return the application that answers for them.
 
@@ -83,6 +86,7 @@ def build_service(
         is_open: whether it may be called by any host's name, not only by those of this machine.
         device: a torch device.
         runs: the runs folder.
+        meters: what keeps the figures that Prometheus reads; None: this process.
 
     Raises:
         ConfigError: a model is named twice.
@@ -92,7 +96,7 @@ def build_service(
     from carray.serving.gauges import Gauges
     from carray.serving.served import ServedModel
 
-    gauges, where = Gauges(), RunsFolder.at(runs)
+    gauges, where = Gauges(meters), RunsFolder.at(runs)
     served = [ServedModel(where, name, limits, device, gauges.batched) for name in models]
     by_name = {each.current.name: each for each in served}
     if len(by_name) < len(served):

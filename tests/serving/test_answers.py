@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from carray.inference.card import Card
 from carray.inference.level_answers import SURE
 from carray.inference.neighbours import FILE, Neighbours
 from carray.inference.predictor import load_model
-from carray.inference.reliability import Reliability
 from carray.runs_folder import RunsFolder
 from carray.serving.app import build_app
 from carray.serving.gauges import Gauges
@@ -136,13 +136,16 @@ def test_an_answer_at_a_level_is_the_one_asked_for(
 def test_probabilities_are_at_the_temperature_that_calibrate_fitted(
     client: TestClient, package: Path, trained: Trained
 ) -> None:
-    fitted = Reliability.of_package(package)
-    assert fitted is not None and fitted.temperature != 1
+    calibrated = load_model(package, "cpu")
+    plain = replace(calibrated, card=calibrated.card.model_copy(update={"temperature": 1.0}))
+    temperature = calibrated.card.temperature
+    assert temperature != 1
     row = trained.manifest.rows("test")[0]
     path = Path(trained.manifest.included["path"][int(row)])
-    sharpened = load_model(package, "cpu").predict(path)[0] ** (1 / fitted.temperature)
+    sharpened = plain.predict(path)[0] ** (1 / temperature)
     (guess,) = ask(client, path.read_bytes(), "?top=1")["classes"]
     assert guess["probability"] == pytest.approx(sharpened.max() / sharpened.sum(), abs=1e-4)
+    assert client.get("/v1/models").json()[0]["is_calibrated"]
 
 
 def test_pictures_that_are_broken_are_refused(package: Path, tmp_path: Path) -> None:
