@@ -1,6 +1,6 @@
 """What many write to serve a model: FastAPI, Pillow, torch, one image at a time.
 
-    python tests/benchmarks/plain_server.py PACKAGE PORT
+    python tests/benchmarks/serving/plain_server.py PACKAGE PORT
 
 The other side of `bench_serving.py`: the same weights at the same size, no batches, no limits, no
 calibrated sets. FastAPI runs each request in a thread of its own.
