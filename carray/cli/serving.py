@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
 
 MovedDataOption = Annotated[
     Path | None, typer.Option("--data", help="The model's data, where they have moved.")
@@ -90,6 +90,7 @@ def serve(
         int,
         typer.Option(min=0, help="Requests a minute that one client may send; 0: any number."),
     ] = 0,
+    label_parts: LabelPartsOption = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; default: the GPU where there is one.")
     ] = None,
@@ -122,6 +123,7 @@ def serve(
             token_file=token_file,
             limits=Limits(rate_per_minute=rate),
             device=device,
+            label_parts=label_parts,
             runs=runs,
         )
 

@@ -86,7 +86,11 @@ class Version:
             raise Refused(
                 422,
                 f"level={level} isn't told by the class names of {self.name!r}: "
-                + (f"ask for {AUTO} or {', '.join(known)}" if known else "leave it out"),
+                + (
+                    f"ask for {AUTO} or {', '.join(known)}"
+                    if known
+                    else "leave it out, or have it served with --label-parts"
+                ),
             )
         if level == AUTO:
             return self.levels if threshold is None else replace(self.levels, threshold=threshold)
@@ -107,10 +111,16 @@ class ServedModel:
     """A model that is asked by name; a newer version of the name takes over between requests."""
 
     def __init__(
-        self, runs: RunsFolder, asked: str, limits: Limits, device: str | None, on_batch: OnBatch
+        self,
+        runs: RunsFolder,
+        asked: str,
+        limits: Limits,
+        device: str | None,
+        on_batch: OnBatch,
+        label_parts: str = AUTO,
     ) -> None:
         self._runs, self._asked, self._limits = runs, asked, limits
-        self._device, self._on_batch = device, on_batch
+        self._device, self._on_batch, self._label_parts = device, on_batch, label_parts
         self._loading = threading.Lock()
         self.current = self._load(find_package(runs, asked))
 
@@ -139,7 +149,7 @@ class ServedModel:
         if model.device.type == "cpu":
             limits = replace(limits, batch=min(limits.batch, limits.batch_on_cpu))
         neighbours = Neighbours.of_package(folder)
-        parts = read_label_parts(model.classes)
+        parts = read_label_parts(model.classes, self._label_parts)
 
         def answer(images: Sequence[Asked]) -> Sequence[Said]:
             log_p, energies = model.answer_squares([image.squares for image in images])

@@ -37,9 +37,9 @@ def client(package: Path) -> Iterator[TestClient]:
         yield client
 
 
-def served(runs: Path, name: str) -> TestClient:
+def served(runs: Path, name: str, label_parts: str = "auto") -> TestClient:
     gauges = Gauges()
-    model = ServedModel(RunsFolder(runs), name, Limits(), "cpu", gauges.batched)
+    model = ServedModel(RunsFolder(runs), name, Limits(), "cpu", gauges.batched, label_parts)
     return TestClient(build_app({name: model}, gauges, Limits()), base_url="http://localhost")
 
 
@@ -50,12 +50,13 @@ def ask(client: TestClient, data: bytes, query: str = "") -> dict[str, Any]:
     return found
 
 
-def named_cars(package: Path, runs: Path) -> Path:
+def named_cars(package: Path, runs: Path, sign: str = " ") -> Path:
     """Write the package as `cars`, its classes named by make, model and year."""
     folder = runs / "models" / "cars"
     shutil.copytree(package, folder)
     card = Card.read(folder / "card.json")
-    names = [f"{'Audi' if n < 4 else 'BMW'} {n // 2} {2000 + n}" for n in range(len(card.classes))]
+    makes = ["Audi" if n < 4 else "BMW" for n in range(len(card.classes))]
+    names = [sign.join([make, f"{n // 2}", f"{2000 + n}"]) for n, make in enumerate(makes)]
     card.model_copy(update={"classes": tuple(names)}).write(folder / "card.json")
     return runs
 
@@ -131,6 +132,22 @@ def test_an_answer_at_a_level_is_the_one_asked_for(
         assert client.post("/v1/predict?level=years", content=b"").status_code == 422
         described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
         assert {"level", "threshold"} <= {each["name"] for each in described["parameters"]}
+
+
+def test_a_pattern_of_the_user_s_reads_names_that_nobody_knows(
+    package: Path, trained: Trained, tmp_path: Path
+) -> None:
+    data = Path(trained.manifest.included["path"][0]).read_bytes()
+    runs = named_cars(package, tmp_path, "#")
+    with served(runs, "cars") as client:
+        (model,) = client.get("/v1/models").json()
+        refused = client.post("/v1/predict?level=auto", content=data)
+    assert (model["levels"], refused.status_code) == ([], 422)
+    assert refused.json()["detail"].endswith(
+        "of 'cars': leave it out, or have it served with --label-parts"
+    )
+    with served(runs, "cars", "{make}#{model}#{year}") as client:
+        assert ask(client, data, "?level=make")["answer"]["name"] in ("Audi", "BMW")
 
 
 def test_probabilities_are_at_the_temperature_that_calibrate_fitted(

@@ -1,6 +1,6 @@
 """`carray serve` under load, against a plain FastAPI + torch loop of the same model.
 
-    python tests/benchmarks/serving/bench_serving.py [PACKAGE] [--photos DIR] [--clients 64] [--seconds 60]
+    python tests/benchmarks/serving/bench_serving.py [PACKAGE] [--photos DIR] [--clients 64]
 
 PACKAGE is a model's folder with one member, PHOTOS any images; toy cars where none are given. Each
 round serves the model both ways, in turn and on the same cores, to clients that send one image,

@@ -1,6 +1,6 @@
 """Which score tells images of unknown classes best, by leaving classes out.
 
-    python tests/benchmarks/serving/bench_unknown.py IMAGES... [--weights DIR] [--out 4] [--rounds 3]
+    python tests/benchmarks/serving/bench_unknown.py IMAGES... [--weights DIR] [--rounds 3]
 
 Each of IMAGES is a folder of splits of classes (train/CLASS/...). In each round four other classes
 are left out, a network is trained on the rest, and each score says how unlike those classes an
