@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ from carray.predictions.conformal import (
     measure,
     threshold,
 )
-from carray.predictions.scores import make_folds
+from carray.predictions.logits import log_softmax
+from carray.predictions.scores import cross_fit_temperature, make_folds
 from carray.predictions.statistics import Interval, wilson
 from carray.predictions.unknowns import Separation, alarm_threshold, separation
 from carray.progress import silent
@@ -50,6 +51,8 @@ class CalibratedModel(JsonResult):
 
     model: str
     file: Path
+    temperature: float
+    """What its logits are divided by, in every form of it from now on."""
     split: str
     images: int
     sets: tuple[Coverage, ...]
@@ -78,6 +81,8 @@ def calibrate_model(
     progress: Progress = silent,
 ) -> CalibratedModel:
     """Choose a model's thresholds on `blend`, measure what they do, write them into its package.
+
+    A model without a temperature gets one, so that its probabilities are true.
 
     Args:
         model: a package's name or folder, or a trial (`STUDY/NUMBER`).
@@ -111,7 +116,9 @@ def calibrate_model(
         )
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
-    p, labels = np.exp(log_p), manifest.labels[rows]
+    labels = manifest.labels[rows]
+    loaded, log_p = _at_temperature(loaded, log_p, labels)
+    p = np.exp(log_p)
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
     best = choose(found).method
     limit, alarm = threshold(p, labels, best, coverage), alarm_threshold(energies, false_alarm_rate)
@@ -128,17 +135,30 @@ def calibrate_model(
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )
     reliability.write(package / FILE)
+    loaded.card.write(package / "card.json")
     kept = write_neighbours(package, loaded, manifest, progress) if neighbours else 0
     where.keep(package)
     opens = open_test and manifest.rows("test").size > 0
     test = _on_test(where, loaded, manifest, reliability, progress) if opens else None
     return CalibratedModel(
-        *(package.name, package / FILE, split, len(rows), found, best),
+        *(package.name, package / FILE, loaded.card.temperature, split, len(rows), found, best),
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
         _notes(reliability, kept, lacks_test=open_test and test is None),
     )
+
+
+def _at_temperature(model: Model, log_p: Float32s, labels: Labels) -> tuple[Model, Float32s]:
+    """Give a model that has no temperature the one that lowers the loss, where it wins by enough.
+
+    It is a single trial's, or an ensemble's that didn't earn one.
+    """
+    if model.card.temperature != 1:
+        return model, log_p
+    found = cross_fit_temperature(log_p, labels, make_folds(labels, num_folds=NUM_FOLDS))
+    card = model.card.model_copy(update={"temperature": found.temperature})
+    return replace(model, card=card), log_softmax(log_p / np.float32(found.temperature))
 
 
 def _train_counts(manifest: Manifest) -> tuple[int, ...]:

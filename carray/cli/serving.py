@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
 
 MovedDataOption = Annotated[
     Path | None, typer.Option("--data", help="The model's data, where they have moved.")
@@ -90,6 +90,7 @@ def serve(
         int,
         typer.Option(min=0, help="Requests a minute that one client may send; 0: any number."),
     ] = 0,
+    label_parts: LabelPartsOption = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...; default: the GPU where there is one.")
     ] = None,
@@ -97,7 +98,8 @@ def serve(
 ) -> None:
     """Answer with models over HTTP, and on a page where photographs are dropped.
 
-    POST /v1/predict takes images as multipart, base64 in JSON, or one as it is. /openapi.json tells
+    POST /v1/predict takes images as multipart, base64 in JSON, or one as it is; `?level=model`
+    answers for make and model, `?level=auto` as deep as the model is sure. /openapi.json tells
     the rest; /healthz, /readyz and /metrics are for who operates it. A newer version of a model is
     taken without dropping a request. Only this machine reaches it unless --host says otherwise.
 
@@ -113,7 +115,7 @@ def serve(
     from carray.serving.limits import Limits
     from carray.serving.server import serve_models
 
-    with log_on_stdout("carray.serving.server"):
+    with log_on_stdout("carray.serving"):
         serve_models(
             models,
             host=host,
@@ -121,6 +123,7 @@ def serve(
             token_file=token_file,
             limits=Limits(rate_per_minute=rate),
             device=device,
+            label_parts=label_parts,
             runs=runs,
         )
 

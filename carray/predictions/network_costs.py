@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from carray.config import CLASSICAL_HEADS, HeadConfig, TrialConfig
@@ -100,6 +100,11 @@ def front_rows(folder: StudyFolder) -> list[dict[str, Any]]:
         if not any(all(a <= b for a, b in zip(losses(o), own, strict=True)) for o in front):
             front.append(row)
     return front
+
+
+def is_as_cheap(cost: Mapping[str, float], than: Mapping[str, float]) -> bool:
+    """Say whether a network costs at most as much in all that `than` says; True of nothing."""
+    return all(cost.get(name, math.inf) <= limit for name, limit in than.items())
 
 
 def network_of(config: TrialConfig) -> dict[str, Any]:

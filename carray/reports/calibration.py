@@ -25,6 +25,7 @@ def reliability_lines(found: CalibratedModel) -> list[str]:
         *table(SETS, rows),
         "",
         f"sets are made by {found.chosen.upper()}, whose are the smallest",
+        f"probabilities are at temperature {found.temperature:.2f}, in whatever it is exported to",
         f"called unknown by mistake: {alarms}, {found.false_alarm_rate:g} allowed",
     ]
     if far := found.unknown:

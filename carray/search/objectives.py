@@ -1,7 +1,8 @@
 """Several objectives of a study: a metric on `val`, then what a network costs on this machine.
 
 Optuna is told the metric and the costs of each trial, and draws towards the front of those that
-nothing beats in all. All else goes by the metric alone: what stops trials, refits, folds.
+nothing beats in all. ASHA, and what ends hopeless trials, hold a trial against those whose networks
+cost at most as much. All else goes by the metric alone: other schedulers, refits, folds.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class SimTrial:
     status: str = TuneTrial.PENDING
     epochs_done: int = 0
     is_saving: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
     last_result: dict[str, Any] = field(default_factory=dict)
 
 

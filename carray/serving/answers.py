@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from carray.inference.neighbours import Neighbour, looker
+from carray.predictions.levels import LevelAnswer, LevelReader
 from carray.serving.served import Said, Version
 
 
@@ -16,7 +17,7 @@ class Guess(BaseModel):
     """One class and how likely it is."""
 
     name: str = Field(description="The class, as the training data name it.")
-    probability: float = Field(description="Calibrated, from 0 to 1.")
+    probability: float = Field(description="From 0 to 1, calibrated where the model is.")
 
 
 class Level(BaseModel):
@@ -57,6 +58,11 @@ class ImageAnswer(BaseModel):
     unknown: bool | None = Field(
         None, description="Whether the image is like nothing that the model was trained on."
     )
+    answer: Level | None = Field(
+        None,
+        description="At the `level` asked for, or at the deepest that is sure, as in `Audi TT, "
+        "year unsure`; where nothing is, `name` is `unsure` and `level` empty.",
+    )
     sure_of: str | None = Field(
         None, description="No deeper than the model is sure: `Audi TT, year unsure`."
     )
@@ -82,6 +88,8 @@ class ModelCard(BaseModel):
     classes: list[str]
     what: str = Field(description="What it is made of.")
     knows_unknown: bool = Field(description="Whether it can say that an image is like no class.")
+    levels: tuple[str, ...] = Field(description="Of its classes' names, the coarsest first.")
+    is_calibrated: bool = Field(description="Whether its probabilities were fitted to photographs.")
     has_neighbours: bool = Field(description="Whether it can show the nearest training images.")
 
 
@@ -91,8 +99,13 @@ class Problem(BaseModel):
     detail: str
 
 
-def image_answer(image: str, said: Said, version: Version, top: int) -> ImageAnswer:
-    """Return the `top` likeliest classes of an image, and all else that the version can say."""
+def image_answer(
+    image: str, said: Said, version: Version, top: int, reader: LevelReader | None = None
+) -> ImageAnswer:
+    """Return the `top` likeliest classes of an image, and all else that the version can say.
+
+    `reader` answers at the level that was asked for.
+    """
     p_C, classes = said.probabilities, version.model.classes
     order = np.argsort(-p_C, kind="stable").tolist()
     answer = ImageAnswer(
@@ -106,16 +119,19 @@ def image_answer(image: str, said: Said, version: Version, top: int) -> ImageAns
     if version.levels:
         (sure,) = version.levels.answers(p_C[None])
         answer.sure_of = sure.text
-        answer.levels = [
-            Level(level=each.level, name=each.text, probability=each.probability)
-            for each in version.levels.likeliest(p_C)
-        ]
+        answer.levels = [_level(each) for each in version.levels.likeliest(p_C)]
+    if reader:
+        answer.answer = _level(reader.answers(p_C[None])[0])
     if reliability := version.reliability:
         held = reliability.sets(p_C[None])[0]
         answer.set = [classes[place] for place in order if held[place]]
         answer.coverage = reliability.coverage
         answer.unknown = bool(reliability.unknown(np.array([said.energy], np.float32))[0])
     return answer
+
+
+def _level(said: LevelAnswer) -> Level:
+    return Level(level=said.level, name=said.text, probability=said.probability)
 
 
 def _similar(found: Neighbour, classes: Sequence[str]) -> Similar:

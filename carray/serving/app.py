@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -16,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from carray.errors import CarrayError
+from carray.inference.level_answers import SURE
 from carray.serving.answers import Answer, ModelCard, Problem, image_answer
 from carray.serving.gauges import Gauges
 from carray.serving.limits import Limits, Refused
@@ -24,8 +25,11 @@ from carray.serving.rate import Rate
 from carray.serving.served import Asked, Said, ServedModel, Version
 from carray.serving.uploads import Upload, decode, read_body, uploads_of
 
+_logger = logging.getLogger(__name__)
+
 PAGE = Path(__file__).with_name("page.html")
 WATCH_SECONDS = 5.0
+AskedLevel = Literal["auto", "make", "model", "generation", "body", "year"]
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -69,9 +73,16 @@ def build_app(
             reach a server on this machine by a name of its own.
     """
 
+    def measure() -> None:
+        for name, served in models.items():
+            version = served.current
+            gauges.waits(name, version.batcher.waiting)
+            if version.reliability:
+                gauges.drifts(name, version.model.classes, version.reliability.train_counts)
+
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(list(models.values())))
+        watching = asyncio.create_task(_watch(list(models.values()), measure))
         yield
         watching.cancel()
         for served in models.values():
@@ -127,19 +138,36 @@ def build_app(
         neighbours: Annotated[
             int, Query(ge=0, le=12, description="Nearest training images, where they are kept.")
         ] = 0,
+        level: Annotated[
+            AskedLevel | None,
+            Query(
+                description="Answer at this level of the classes' names; `auto`: at the deepest "
+                "that is sure."
+            ),
+        ] = None,
+        threshold: Annotated[
+            float | None,
+            Query(
+                ge=0,
+                le=1,
+                description=f"From which probability on a level is sure; default: {SURE:g} of "
+                "`auto`, else any.",
+            ),
+        ] = None,
     ) -> Answer:
         """Name the classes of one or several images."""
         start, status = time.perf_counter(), 500
         try:
             rate.take(request.client.host if request.client else "")
             served = chosen(model)
+            served.current.reader(level, threshold)  # before the images are looked at
             length = request.headers.get("content-length")
             body = await read_body(request.stream(), length, limits.request_bytes)
             uploads = await uploads_of(body, request.headers, limits)
             version, answers = await _ask(served, uploads, limits, heat, neighbours)
-            name = version.name
+            name, reader = version.name, version.reader(level, threshold)
             said = [
-                image_answer(upload.name, each, version, top)
+                image_answer(upload.name, each, version, top, reader)
                 for upload, each in zip(uploads, answers, strict=True)
             ]
             for each in said:
@@ -169,6 +197,8 @@ def build_app(
                 what=each.model.card.what,
                 knows_unknown=bool(each.reliability and each.reliability.energy_limit is not None),
                 has_neighbours=each.neighbours is not None,
+                levels=each.levels.parts.levels if each.levels else (),
+                is_calibrated=each.is_calibrated,
             )
             for each in found
         ]
@@ -176,11 +206,7 @@ def build_app(
     @app.get("/metrics", dependencies=known, response_class=Response, tags=["Operate"])
     async def metrics() -> Response:
         """Give Prometheus its counters."""
-        for name, served in models.items():
-            version = served.current
-            gauges.waits(name, version.batcher.waiting)
-            if version.reliability:
-                gauges.drifts(name, version.model.classes, version.reliability.train_counts)
+        measure()
         return Response(gauges.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/healthz", tags=["Operate"])
@@ -226,12 +252,21 @@ async def _ask(
         return version, [await asyncio.wrap_future(future) for future in futures]
 
 
-async def _watch(models: Sequence[ServedModel]) -> None:
-    """Look now and then whether there is a newer version; one that can't be read is passed over."""
+async def _watch(models: Sequence[ServedModel], measure: Callable[[], None]) -> None:
+    """Look now and then whether there is a newer version; one that can't be read is passed over.
+
+    Why it can't is logged, once for each reason.
+    """
+    told = set()
     while True:
         await asyncio.sleep(WATCH_SECONDS)
+        measure()
         for served in models:
             try:
-                await run_in_threadpool(served.refresh)
-            except (CarrayError, OSError):
-                continue
+                if await run_in_threadpool(served.refresh):
+                    version = served.current
+                    _logger.info(f"model {version.name}, version {version.number} answers now")
+            except Exception as error:  # of a file that somebody wrote anything may be said
+                if str(error) not in told:
+                    told.add(str(error))
+                    _logger.warning(f"a newer {served.current.name} isn't taken: {error}")

@@ -35,8 +35,11 @@ class ServeOptions(BaseModel):
     """The file with the token, on every node; None answers only who calls it by a loopback name."""
     device: str | None = None
     """A torch device; None takes the GPU where a replica has one."""
+    label_parts: str = "auto"
+    """How make, model and year are read from class names; a file is one on every node."""
     rate: int = Field(0, ge=0)
-    """Requests a minute that a replica takes of one client; 0: as many as come."""
+    """Requests a minute that each replica takes of one client's address: all take as many times
+    more as there are replicas. 0: as many as come. Behind an ingress all clients are one."""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -62,6 +65,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
     def application() -> FastAPI:
         from carray.serving.limits import Limits
+        from carray.serving.ray_meters import RayMeters
         from carray.serving.server import build_service, read_token
 
         file, limits = options.token_file, Limits(rate_per_minute=options.rate)
@@ -71,7 +75,9 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             token=read_token(None if file is None else Path(file)),
             is_open=file is not None,
             device=options.device,
+            label_parts=options.label_parts,
             runs=options.runs,
+            meters=RayMeters(),
         )
 
     deployed = serve.deployment(name=NAME, max_ongoing_requests=ONGOING)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
-from carray.data.label_parts import read_label_parts
+from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.pixels.store import store_side
 from carray.inference.heat import heat_maps, overlaid
 from carray.inference.inputs import find_package
@@ -23,7 +23,7 @@ from carray.inference.versions import split_version
 from carray.predictions.levels import LevelReader
 from carray.runs_folder import RunsFolder
 from carray.serving.batcher import Batcher
-from carray.serving.limits import Limits
+from carray.serving.limits import Limits, Refused
 from carray.typing import Float32s
 
 Squares = dict[Geometry, Square]
@@ -69,6 +69,34 @@ class Version:
     batcher: Batcher[Asked, Said]
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted to photographs that trained nothing."""
+        return self.reliability is not None or self.model.card.temperature != 1
+
+    def reader(self, level: str | None, threshold: float | None) -> LevelReader | None:
+        """Return what answers at a level, `auto` for the deepest that is sure; None for None.
+
+        Raises:
+            Refused: 422 where class names don't tell the level.
+        """
+        if level is None:
+            return None
+        known = self.levels.parts.levels if self.levels else ()
+        if self.levels is None or level not in (AUTO, *known):
+            raise Refused(
+                422,
+                f"level={level} isn't told by the class names of {self.name!r}: "
+                + (
+                    f"ask for {AUTO} or {', '.join(known)}"
+                    if known
+                    else "leave it out, or have it served with --label-parts"
+                ),
+            )
+        if level == AUTO:
+            return self.levels if threshold is None else replace(self.levels, threshold=threshold)
+        return LevelReader(self.levels.parts, threshold or 0.0, level)
+
+    @property
     def name(self) -> str:
         """The model's name, without its version."""
         return split_version(self.folder.name)[0]
@@ -83,10 +111,16 @@ class ServedModel:
     """A model that is asked by name; a newer version of the name takes over between requests."""
 
     def __init__(
-        self, runs: RunsFolder, asked: str, limits: Limits, device: str | None, on_batch: OnBatch
+        self,
+        runs: RunsFolder,
+        asked: str,
+        limits: Limits,
+        device: str | None,
+        on_batch: OnBatch,
+        label_parts: str = AUTO,
     ) -> None:
         self._runs, self._asked, self._limits = runs, asked, limits
-        self._device, self._on_batch = device, on_batch
+        self._device, self._on_batch, self._label_parts = device, on_batch, label_parts
         self._loading = threading.Lock()
         self.current = self._load(find_package(runs, asked))
 
@@ -111,10 +145,11 @@ class ServedModel:
         self.current.batcher.join()
 
     def _load(self, folder: Path) -> Version:
-        model = load_model(folder, self._device)
-
+        model, limits = load_model(folder, self._device), self._limits
+        if model.device.type == "cpu":
+            limits = replace(limits, batch=min(limits.batch, limits.batch_on_cpu))
         neighbours = Neighbours.of_package(folder)
-        parts = read_label_parts(model.classes)
+        parts = read_label_parts(model.classes, self._label_parts)
 
         def answer(images: Sequence[Asked]) -> Sequence[Said]:
             log_p, energies = model.answer_squares([image.squares for image in images])
@@ -128,7 +163,7 @@ class ServedModel:
             Reliability.of_package(folder),
             neighbours,
             LevelReader(parts, SURE) if parts and parts.levels else None,
-            Batcher(answer, self._limits, self._on_batch),
+            Batcher(answer, limits, self._on_batch),
         )
 
 

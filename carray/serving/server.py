@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carray.data.label_parts import AUTO
 from carray.errors import ConfigError
 from carray.extras import check_extra
 from carray.runs_folder import RunsFolder
@@ -17,6 +18,8 @@ from carray.serving.limits import Limits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from carray.serving.gauges import Meters
 
 LEAST_TOKEN = 16
 DEFAULT = Limits()
@@ -32,6 +35,7 @@ def serve_models(
     token_file: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
     device: str | None = None,
+    label_parts: str = AUTO,
     runs: str | os.PathLike[str] | None = None,
 ) -> None:
     """Answer for models at `http://HOST:PORT` until Ctrl-C.
@@ -44,6 +48,7 @@ def serve_models(
         token_file: a file that holds the token which requests must send.
         limits: what is refused.
         device: a torch device; None takes the GPU where there is one.
+        label_parts: how make, model and year are read from class names, as for `predict`.
         runs: the runs folder.
 
     Raises:
@@ -58,7 +63,13 @@ def serve_models(
     check_address(host, port, token)
     is_open = not is_loopback(host)
     app = build_service(
-        models, limits=limits, token=token, is_open=is_open, device=device, runs=runs
+        models,
+        limits=limits,
+        token=token,
+        is_open=is_open,
+        device=device,
+        label_parts=label_parts,
+        runs=runs,
     )
     shown = f"[{host}]" if ":" in host else host
     _logger.info(f"open http://{shown}:{port}/  (API: /v1/predict, /openapi.json; Ctrl-C ends it)")
@@ -72,7 +83,9 @@ def build_service(
     token: str | None,
     is_open: bool,
     device: str | None,
+    label_parts: str = AUTO,
     runs: str | os.PathLike[str] | None,
+    meters: Meters | None = None,
 ) -> FastAPI:
     """Load models, and return the application that answers for them.
 
@@ -82,7 +95,9 @@ def build_service(
         token: what requests must send; None: nothing.
         is_open: whether it may be called by any host's name, not only by those of this machine.
         device: a torch device.
+        label_parts: as for `serve_models`.
         runs: the runs folder.
+        meters: what keeps the figures that Prometheus reads; None: this process.
 
     Raises:
         ConfigError: a model is named twice.
@@ -92,8 +107,10 @@ def build_service(
     from carray.serving.gauges import Gauges
     from carray.serving.served import ServedModel
 
-    gauges, where = Gauges(), RunsFolder.at(runs)
-    served = [ServedModel(where, name, limits, device, gauges.batched) for name in models]
+    gauges, where = Gauges(meters), RunsFolder.at(runs)
+    served = [
+        ServedModel(where, name, limits, device, gauges.batched, label_parts) for name in models
+    ]
     by_name = {each.current.name: each for each in served}
     if len(by_name) < len(served):
         raise ConfigError(

@@ -50,7 +50,7 @@ async def uploads_of(body: bytes, headers: Mapping[str, str], limits: Limits) ->
 
     Raises:
         Refused: 415 for another content type, 400 for a body that is none of its own, 422 without
-            images, 413 for too many or too large ones.
+            images or with a file's name that leads elsewhere, 413 for too many or too large ones.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -67,7 +67,16 @@ async def uploads_of(body: bytes, headers: Mapping[str, str], limits: Limits) ->
         raise Refused(422, "there is no image in the request: name the field or the key `images`")
     if len(found) > limits.images:
         raise Refused(413, f"{len(found)} images are more than the {limits.images} of a request")
+    for upload in found:
+        if not _is_harmless(upload.name):
+            raise _refused(422, upload, "its name leads elsewhere: send a file's name alone")
     return found
+
+
+def _is_harmless(name: str) -> bool:
+    """Say whether a name can't lead out of a folder, whoever reads the answer and writes to it."""
+    parts = name.replace("\\", "/").split("/")
+    return name.isprintable() and ".." not in parts and parts[0] != ""
 
 
 async def _of_multipart(body: bytes, headers: Mapping[str, str], limits: Limits) -> list[Upload]:

@@ -13,6 +13,8 @@ import torch
 from carray.ensemble.soup import make_soup
 from carray.ensemble.soup_weights import average_states
 from carray.errors import RecordError
+from carray.export.graph import ModelGraph
+from carray.export.photographs import held_photographs
 from carray.inference.predictor import load_model
 from carray.predictions.logits import log_softmax
 from carray.reports.soup import soup_lines
@@ -55,6 +57,10 @@ def test_fine_tunings_of_one_start_make_a_soup_that_is_one_model(kin: Trained) -
     left = log_softmax(RunsFolder(kin.runs).study("kin-soup").trial(0).logits("blend")[:8])
     expected = log_softmax(left / np.float32(made.temperature))
     assert np.allclose(np.log(model.predict(files)), expected, atol=2e-2)
+    squares = list(held_photographs(kin.manifest).read(10**6))[:4]
+    with torch.inference_mode():
+        exported = [ModelGraph(model).eval()(torch.tensor(each)[None]).numpy() for each in squares]
+    assert np.allclose(np.concatenate(exported), model.predict(squares), atol=0.01)
     again = make_soup("kin", runs=kin.runs)
     printed = "\n".join(soup_lines(again))
     assert "> greedy soup" in printed or "> uniform soup" in printed

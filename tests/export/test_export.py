@@ -15,6 +15,7 @@ import yaml
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
+from carray.export.forms import trace
 from carray.export.graph import ModelGraph
 from carray.export.hf_space import write_space
 from carray.export.photographs import held_photographs
@@ -27,7 +28,8 @@ from carray.predictions.combination import Combination
 from carray.predictions.views import Tta, parse_views
 from carray.reports.export import export_lines
 from carray.runs_folder import RunsFolder
-from tests.trained import Trained
+from carray.training.train import train
+from tests.trained import RECIPE, Trained
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -65,6 +67,20 @@ def test_the_graph_is_the_model(
     with torch.inference_mode():
         own = [graph(torch.tensor(image)[None]).numpy() for image in images]
     assert np.abs(np.concatenate(own) - expected).max() < 0.01
+
+
+def test_a_transformer_is_traced_for_any_image(trained: Trained, tmp_path: Path) -> None:
+    recipe = {**RECIPE, "backbone": "test_vit", "epochs": 1}
+    train(trained.data, recipe, runs=tmp_path, study="vit")
+    study = RunsFolder(tmp_path).study("vit")
+    write_package(tmp_path / "toy", study.record(), [study.trial(0)])
+    model = load_model(tmp_path / "toy", "cpu")
+    images = list(held_photographs(trained.manifest).read(10**6))[:4]
+    images.append(images[0][3:, :50])  # of another size
+    program = trace(ModelGraph(model)).module()
+    with torch.inference_mode():
+        own = [program(torch.tensor(image)[None]).numpy() for image in images]
+    assert np.abs(np.concatenate(own) - model.predict(images)).max() < 0.01
 
 
 def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ search:
 def test_a_study_of_several_objectives_is_searched_resumed_and_reported(
     toy_data: Path, tmp_path: Path, local: LocalCluster
 ) -> None:
-    asked = {"objectives": ("val/log_loss", "latency"), "scheduler": "none"}
+    asked = {"objectives": ("val/log_loss", "latency"), "scheduler": "asha"}
     run_study(request(toy_data, tmp_path, TWO_SIZES, trials=2, **asked), Listener())
     folder = run_study(
-        request(toy_data, tmp_path, TWO_SIZES, trials=3, scheduler="none"), Listener()
+        request(toy_data, tmp_path, TWO_SIZES, trials=3, scheduler="asha"), Listener()
     )
     study, records = folder.record(), folder.records()
     assert (study.objectives, study.metric) == (asked["objectives"], "val/log_loss")

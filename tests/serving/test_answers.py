@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from carray.errors import RecordError
 from carray.inference.card import Card
 from carray.inference.level_answers import SURE
 from carray.inference.neighbours import FILE, Neighbours
+from carray.inference.predictor import load_model
 from carray.runs_folder import RunsFolder
 from carray.serving.app import build_app
 from carray.serving.gauges import Gauges
@@ -35,9 +37,9 @@ def client(package: Path) -> Iterator[TestClient]:
         yield client
 
 
-def served(runs: Path, name: str) -> TestClient:
+def served(runs: Path, name: str, label_parts: str = "auto") -> TestClient:
     gauges = Gauges()
-    model = ServedModel(RunsFolder(runs), name, Limits(), "cpu", gauges.batched)
+    model = ServedModel(RunsFolder(runs), name, Limits(), "cpu", gauges.batched, label_parts)
     return TestClient(build_app({name: model}, gauges, Limits()), base_url="http://localhost")
 
 
@@ -46,6 +48,17 @@ def ask(client: TestClient, data: bytes, query: str = "") -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()["images"][0]
     return found
+
+
+def named_cars(package: Path, runs: Path, sign: str = " ") -> Path:
+    """Write the package as `cars`, its classes named by make, model and year."""
+    folder = runs / "models" / "cars"
+    shutil.copytree(package, folder)
+    card = Card.read(folder / "card.json")
+    makes = ["Audi" if n < 4 else "BMW" for n in range(len(card.classes))]
+    names = [sign.join([make, f"{n // 2}", f"{2000 + n}"]) for n, make in enumerate(makes)]
+    card.model_copy(update={"classes": tuple(names)}).write(folder / "card.json")
+    return runs
 
 
 def picture_of(url: str) -> Image.Image:
@@ -82,13 +95,8 @@ def test_the_heat_is_the_photograph_coloured_and_comes_only_when_asked_for(
 def test_levels_add_up_and_the_answer_is_no_deeper_than_is_sure(
     package: Path, trained: Trained, tmp_path: Path
 ) -> None:
-    shutil.copytree(package, tmp_path / "models" / "cars")
-    card = Card.read(package / "card.json")
-    names = [f"{'Audi' if n < 4 else 'BMW'} {n // 2} {2000 + n}" for n in range(len(card.classes))]
-    named = card.model_copy(update={"classes": tuple(names)})
-    named.write(tmp_path / "models" / "cars" / "card.json")
     data = Path(trained.manifest.included["path"][0]).read_bytes()
-    with served(tmp_path, "cars") as client:
+    with served(named_cars(package, tmp_path), "cars") as client:
         said, (model,) = ask(client, data, "?top=20"), client.get("/v1/models").json()
     p = {guess["name"]: guess["probability"] for guess in said["classes"]}
     assert sum(p.values()) == pytest.approx(1, abs=1e-4)
@@ -98,8 +106,63 @@ def test_levels_add_up_and_the_answer_is_no_deeper_than_is_sure(
         assert level["probability"] == pytest.approx(own, abs=1e-4)
     sure = [each for each in said["levels"] if each["probability"] >= SURE]
     assert said["sure_of"].startswith(sure[-1]["name"] if sure else "unsure")
+    assert said["answer"] is None
     assert (model["knows_unknown"], model["has_neighbours"]) == (True, True)
     assert isinstance(said["unknown"], bool)
+
+
+def test_an_answer_at_a_level_is_the_one_asked_for(
+    package: Path, trained: Trained, tmp_path: Path
+) -> None:
+    data = Path(trained.manifest.included["path"][0]).read_bytes()
+    with served(named_cars(package, tmp_path), "cars") as client:
+        for place, level in enumerate(("make", "model", "year")):
+            said = ask(client, data, f"?level={level}")
+            assert said["answer"] == said["levels"][place]
+        deepest = ask(client, data, "?level=auto&threshold=0")["answer"]
+        assert (deepest["level"], deepest["name"]) == ("year", said["classes"][0]["name"])
+        none = ask(client, data, "?level=auto&threshold=1")["answer"]
+        assert (none["level"], none["name"]) == ("", "unsure")
+        assert ask(client, data, "?level=auto")["answer"]["name"] == said["sure_of"]
+        wrong = client.post("/v1/predict?level=body", content=b"never looked at")
+        assert (wrong.status_code, wrong.json()["detail"]) == (
+            422,
+            "level=body isn't told by the class names of 'cars': ask for auto or make, model, year",
+        )
+        assert client.post("/v1/predict?level=years", content=b"").status_code == 422
+        described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
+        assert {"level", "threshold"} <= {each["name"] for each in described["parameters"]}
+
+
+def test_a_pattern_of_the_user_s_reads_names_that_nobody_knows(
+    package: Path, trained: Trained, tmp_path: Path
+) -> None:
+    data = Path(trained.manifest.included["path"][0]).read_bytes()
+    runs = named_cars(package, tmp_path, "#")
+    with served(runs, "cars") as client:
+        (model,) = client.get("/v1/models").json()
+        refused = client.post("/v1/predict?level=auto", content=data)
+    assert (model["levels"], refused.status_code) == ([], 422)
+    assert refused.json()["detail"].endswith(
+        "of 'cars': leave it out, or have it served with --label-parts"
+    )
+    with served(runs, "cars", "{make}#{model}#{year}") as client:
+        assert ask(client, data, "?level=make")["answer"]["name"] in ("Audi", "BMW")
+
+
+def test_probabilities_are_at_the_temperature_that_calibrate_fitted(
+    client: TestClient, package: Path, trained: Trained
+) -> None:
+    calibrated = load_model(package, "cpu")
+    plain = replace(calibrated, card=calibrated.card.model_copy(update={"temperature": 1.0}))
+    temperature = calibrated.card.temperature
+    assert temperature != 1
+    row = trained.manifest.rows("test")[0]
+    path = Path(trained.manifest.included["path"][int(row)])
+    sharpened = plain.predict(path)[0] ** (1 / temperature)
+    (guess,) = ask(client, path.read_bytes(), "?top=1")["classes"]
+    assert guess["probability"] == pytest.approx(sharpened.max() / sharpened.sum(), abs=1e-4)
+    assert client.get("/v1/models").json()[0]["is_calibrated"]
 
 
 def test_pictures_that_are_broken_are_refused(package: Path, tmp_path: Path) -> None:

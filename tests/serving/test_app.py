@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
 import shutil
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,13 @@ from carray.errors import ConfigError
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
 from carray.runs_folder import RunsFolder
+from carray.serving import app
 from carray.serving.app import PAGE, build_app
 from carray.serving.gauges import Gauges
-from carray.serving.limits import Limits
+from carray.serving.limits import Limits, Refused
 from carray.serving.served import ServedModel
 from carray.serving.server import check_address, read_token, serve_models
+from carray.serving.uploads import uploads_of
 from tests.trained import Trained
 
 TOKEN = "a-token-of-this-test"
@@ -42,8 +46,9 @@ def runs(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(runs: Path) -> Iterator[TestClient]:
     gauges = Gauges()
     served = ServedModel(RunsFolder(runs), "toy", LIMITS, "cpu", gauges.batched)
-    app = build_app({"toy": served}, gauges, LIMITS)
-    with TestClient(app, base_url="http://localhost") as client:
+    with TestClient(
+        build_app({"toy": served}, gauges, LIMITS), base_url="http://localhost"
+    ) as client:
         yield client
 
 
@@ -107,8 +112,31 @@ def eps() -> bytes:
 def test_bad_files_are_refused_in_a_sentence(
     client: TestClient, data: bytes, status: int, why: str
 ) -> None:
-    answer = client.post("/v1/predict", files={"images": ("../../etc/passwd", data)})
+    answer = client.post("/v1/predict", files={"images": ("a.jpg", data)})
     assert (answer.status_code, why in answer.json()["detail"]) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "/etc/a.png", "x/../../a.png", "..\\a.png", "a\x07.png"]
+)
+def test_a_name_that_leads_elsewhere_is_refused(photograph: Path, name: str) -> None:
+    form = uploads_of(*_form(name, photograph.read_bytes()), LIMITS)
+    with pytest.raises(Refused, match="its name leads elsewhere: send a file's name alone") as why:
+        asyncio.run(form)
+    assert why.value.status == 422
+
+
+def test_a_plain_name_is_taken(photograph: Path) -> None:
+    for name in ("기아 K5.png", "cars/a..b.png"):
+        (upload,) = asyncio.run(uploads_of(*_form(name, photograph.read_bytes()), LIMITS))
+        assert upload.name == name
+
+
+def _form(name: str, data: bytes) -> tuple[bytes, dict[str, str]]:
+    told = name.replace("\\", "\\\\")  # as a quoted string of a header
+    head = f'--x\r\nContent-Disposition: form-data; name="images"; filename="{told}"\r\n\r\n'
+    body = head.encode() + data + b"\r\n--x--\r\n"
+    return body, {"content-type": "multipart/form-data; boundary=x"}
 
 
 def test_bad_requests_are_refused_in_a_sentence(client: TestClient) -> None:
@@ -142,6 +170,29 @@ def test_a_newer_version_takes_over(trained: Trained, tmp_path: Path, runs: Path
     served.close()
 
 
+def test_a_version_that_cannot_be_read_is_told_and_the_old_one_answers(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs / "models", tmp_path / "models")
+    monkeypatch.setattr(app, "WATCH_SECONDS", 0.01)
+    gauges = Gauges()
+    served = ServedModel(RunsFolder(tmp_path), "toy", LIMITS, "cpu", gauges.batched)
+    with TestClient(build_app({"toy": served}, gauges, LIMITS), base_url="http://localhost") as one:
+        (tmp_path / "models" / "toy@2").mkdir()
+        (tmp_path / "models" / "toy@2" / "card.json").write_text("[")
+        wait_until(lambda: "a newer toy isn't taken" in caplog.text)
+        shutil.copytree(runs / "models" / "toy", tmp_path / "models" / "toy@3")
+        wait_until(lambda: one.get("/v1/models").json()[0]["version"] == 3)
+    assert caplog.text.count("a newer toy isn't taken") == 1
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def test_who_has_no_token_is_not_answered(runs: Path) -> None:
     gauges = Gauges()
     served = ServedModel(RunsFolder(runs), "toy", LIMITS, "cpu", gauges.batched)
@@ -159,8 +210,9 @@ def test_who_has_no_token_is_not_answered(runs: Path) -> None:
 def test_a_client_that_asks_too_often_is_told_when_to_come_again(runs: Path) -> None:
     gauges, limits = Gauges(), Limits(rate_per_minute=2)
     served = ServedModel(RunsFolder(runs), "toy", limits, "cpu", gauges.batched)
-    app = build_app({"toy": served}, gauges, limits)
-    with TestClient(app, base_url="http://localhost") as client:
+    with TestClient(
+        build_app({"toy": served}, gauges, limits), base_url="http://localhost"
+    ) as client:
         said = [client.post("/v1/predict", content=b"x") for _ in range(3)]
         assert [answer.status_code for answer in said] == [415, 415, 429]
         assert 1 <= int(said[-1].headers["retry-after"]) <= 30

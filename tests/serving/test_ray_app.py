@@ -17,7 +17,10 @@ with warnings.catch_warnings(action="ignore"):  # Ray's own, of pydantic
     from ray import serve
     from ray.serve.schema import ServeDeploySchema
 
+    from carray.serving.gauges import Gauges
+    from carray.serving.limits import Refused
     from carray.serving.ray_app import NAME, ServeOptions, build
+    from carray.serving.ray_meters import RayMeters
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -43,6 +46,18 @@ def test_a_config_file_tells_ray_serve_and_the_application_what_they_take(where:
     host = configs()[where]["http_options"]["host"]
     assert (options.token_file is None) == (host == "127.0.0.1")
     assert isinstance(build(application.args), serve.Application)
+
+
+def test_replicas_hand_their_figures_to_ray_and_none_gives_its_own() -> None:
+    gauges = Gauges(RayMeters())
+    gauges.requested(200, 0.1)
+    gauges.batched(3, 0.05)
+    for is_unknown in (False, True):
+        gauges.answered("m", "a", is_unknown)
+    gauges.waits("m", 0)
+    with pytest.raises(Refused, match="scrape each node's metrics port") as refused:
+        gauges.text()
+    assert refused.value.status == 404
 
 
 def test_words_of_a_command_are_read_and_others_are_refused() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from carray.config import TrialConfig
 from carray.metrics import Objective
+from carray.predictions.network_costs import is_as_cheap
 from carray.records import TrialRecord, TrialState
 
 LEAST_EPOCHS = 2
 LEAST_SHARE = 0.25  # of a trial's epochs, before which none is ended
 TIMES = 2  # as much as the complete trial that improved most from there on
 MARGIN = 0.2  # over the loss of the best trial
+
+NetworkCost = Mapping[str, float]  # `TrialRecord.network_cost`
+FREE: NetworkCost = {}
 
 
 class HopelessRule:
@@ -30,6 +34,9 @@ class HopelessRule:
     have come within 5 % of the best (0.16 % of the real ones); it saved 21 to 38 % of LCBench's
     epochs, 24 % of a wide space's and 0.5 % where all trials were alike. See the README of
     tests/benchmarks.
+
+    Where networks' costs are objectives too, the best complete trial is that of those which cost at
+    most as much: a small network needn't come near a large one.
     """
 
     def __init__(
@@ -38,18 +45,20 @@ class HopelessRule:
         self._objective = Objective(metric)
         self._least = least_epochs
         self._curves: dict[Hashable, list[list[float]]] = {}  # best so far, as losses
-        self._best = math.inf
+        self._ends: list[tuple[float, NetworkCost]] = []  # best losses, and what they cost
         for record in ended:
             self.learn_from(record)
 
-    def learn(self, kind: Hashable, values: Sequence[float]) -> None:
+    def learn(self, kind: Hashable, values: Sequence[float], cost: NetworkCost = FREE) -> None:
         """Learn the curve of a trial that was trained to its end."""
         curve = self._best_so_far(values)
         if curve and math.isfinite(curve[-1]):
             self._curves.setdefault(kind, []).append(curve)
-            self._best = min(self._best, curve[-1])
+            self._ends.append((curve[-1], cost))
 
-    def is_hopeless(self, kind: Hashable, values: Sequence[float], epochs: int) -> bool:
+    def is_hopeless(
+        self, kind: Hashable, values: Sequence[float], epochs: int, cost: NetworkCost = FREE
+    ) -> bool:
         """Say whether a trial of `epochs` epochs with these values so far is."""
         done = len(values)
         whole = [curve for curve in self._curves.get(kind, ()) if len(curve) > done]
@@ -57,16 +66,20 @@ class HopelessRule:
             return False
         own = self._best_so_far(values)[-1]
         gain = min(c[-1] / c[done - 1] if 0 < c[done - 1] < math.inf else 0.0 for c in whole)
-        return math.isfinite(own) and own * gain**TIMES > (1 + MARGIN) * self._best
+        best = min(
+            (loss for loss, other in self._ends if is_as_cheap(other, cost)), default=math.inf
+        )
+        return math.isfinite(own) and own * gain**TIMES > (1 + MARGIN) * best
 
     def learn_from(self, record: TrialRecord) -> None:
         """Learn the curve of a search's trial, if it is complete."""
         if record.state is TrialState.COMPLETE:
-            self.learn(_kind(record.config), self._values(record))
+            self.learn(_kind(record.config), self._values(record), record.network_cost)
 
     def ends(self, record: TrialRecord) -> bool:
         """Say whether a trial is hopeless."""
-        return self.is_hopeless(_kind(record.config), self._values(record), record.config.epochs)
+        kind, values = _kind(record.config), self._values(record)
+        return self.is_hopeless(kind, values, record.config.epochs, record.network_cost)
 
     def _values(self, record: TrialRecord) -> list[float]:
         return [row.get(self._objective.metric, math.nan) for row in record.epochs]

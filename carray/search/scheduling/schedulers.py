@@ -6,7 +6,8 @@ with empty rungs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,8 +21,9 @@ from ray.tune.schedulers import (
 )
 
 from carray.errors import ConfigError, did_you_mean
+from carray.predictions.network_costs import is_as_cheap
 from carray.records import TrialRecord
-from carray.search.scheduling.trainable import EPOCH
+from carray.search.scheduling.trainable import EPOCH, NETWORK_COST
 
 SCHEDULERS = ("asha", "median", "hyperband", "none")
 DEFAULT_SCHEDULER = "asha"
@@ -29,6 +31,8 @@ DEFAULT_REDUCTION_FACTOR = 3
 RUNG_STEP = 2  # from the epochs of one of ASHA's rungs to those of the next
 SHORT_EPOCHS = 15
 FEWEST_GRACE_EPOCHS = 5
+
+Cutoff = Callable[[Any, Mapping[str, float]], Any]  # of a bracket and what its rung recorded
 
 
 class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
@@ -43,12 +47,21 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
     long. A sampler that learns draws ever better trials, which pass among all that came before; so
     here a trial is asked again after as many epochs more, and one of `reduction_factor` passes each
     time.
+
+    Where a study's objectives are a metric and what a network costs, a trial is held against those
+    that cost at most as much. So one that none of these beats goes on, however much better slower
+    ones are: it may stand on the front in the end.
     """
 
     def __init__(self, *, reduction_factor: int, **options: Any) -> None:
         super().__init__(reduction_factor=RUNG_STEP, **options)
         for bracket in self._brackets:
             bracket.rf = reduction_factor
+            bracket.cutoff = partial(self._cutoff_of, type(bracket).cutoff, bracket)
+        self._network_costs: dict[
+            str, Mapping[str, float]
+        ] = {}  # of each trial, {} with one objective
+        self._judged_cost: Mapping[str, float] = {}  # of the trial that is being judged
         self._best: dict[str, float] = {}  # of each running trial, higher is better
 
     @property
@@ -56,8 +69,14 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         """The epochs after which trials may be stopped, the first one first."""
         return sorted(int(epochs) for epochs, _ in self._brackets[0]._rungs)
 
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Note what a trial's network costs."""
+        super().on_trial_add(tune_controller, trial)
+        self._network_costs[trial.trial_id] = trial.config.get(NETWORK_COST, {})
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Say whether a trial goes on."""
+        self._judged_cost = self._network_costs[trial.trial_id]
         judged = self._judged(trial.trial_id, result)
         return str(super().on_trial_result(tune_controller, trial, judged))
 
@@ -70,11 +89,19 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         """Fill the rungs with what trials of earlier calls reached."""
         for record in records:
             trial = SimpleNamespace(trial_id=record.name)
+            self._network_costs[record.name] = record.network_cost
             for epoch, row in enumerate(record.epochs, start=1):
                 if self._metric in row:
                     best = self._metric_op * self._judged(record.name, row)[self._metric]
                     self._brackets[0].on_result(trial, epoch, best)
             self._best.pop(record.name, None)
+
+    def _cutoff_of(self, cutoff: Cutoff, bracket: Any, recorded: Mapping[str, float]) -> Any:
+        costs, limit = self._network_costs, self._judged_cost
+        as_cheap = {
+            name: best for name, best in recorded.items() if is_as_cheap(costs[name], limit)
+        }
+        return cutoff(bracket, as_cheap)
 
     def _judged(self, trial_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return an epoch's numbers with the best so far for the metric, if they have it."""

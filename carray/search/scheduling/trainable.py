@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carray.lanes.mailbox_client import MailboxClient
 
 EPOCH = "epoch"  # Tune's time attribute; never `training_iteration`, which restarts
+NETWORK_COST = "network_cost"  # in the config: as records have it
 STATE = "carray_state"  # in the last result: how the trial ended by itself
 REASON = "carray_reason"
 FACTS = "carray_facts"

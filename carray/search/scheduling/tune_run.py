@@ -21,7 +21,15 @@ from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace
-from carray.search.scheduling.trainable import EPOCH, FACTS, REASON, ROW, STATE, LaneTrainable
+from carray.search.scheduling.trainable import (
+    EPOCH,
+    FACTS,
+    NETWORK_COST,
+    REASON,
+    ROW,
+    STATE,
+    LaneTrainable,
+)
 
 MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
 PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
@@ -97,6 +105,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             "number": record.number,
             "mailbox": self._driver.lanes.mailbox,
             "metric": self.metric,
+            NETWORK_COST: record.network_cost,
         }
 
     def on_trial_complete(

@@ -51,6 +51,16 @@ def test_a_trial_is_hopeless_if_twice_the_best_improvement_leaves_it_far_off(
     assert rule(WHOLE).is_hopeless("kind", values, 8) is is_hopeless
 
 
+def test_a_small_network_need_not_come_near_a_large_one() -> None:
+    made = HopelessRule(VAL_LOG_LOSS)
+    made.learn("kind", WHOLE, {"latency": 9.0})
+    lost = [2.4, 2.3, 2.3, 2.3]
+    assert made.is_hopeless("kind", lost, 8, {"latency": 9.0})
+    assert not made.is_hopeless("kind", lost, 8, {"latency": 3.0})
+    made.learn("kind", [value + 0.1 for value in WHOLE], {"latency": 3.0})
+    assert made.is_hopeless("kind", [9.0, 8.0], 8, {"latency": 3.0})
+
+
 def test_only_complete_curves_of_the_same_kind_and_longer_count() -> None:
     lost = [9.0, 9.0, 9.0, 9.0]
     assert not rule().is_hopeless("kind", lost, 8)

@@ -15,7 +15,7 @@ from carray.search.scheduling.schedulers import (
     build_scheduler,
     default_grace_epochs,
 )
-from carray.search.scheduling.trainable import EPOCH
+from carray.search.scheduling.trainable import EPOCH, NETWORK_COST
 from carray.search_benchmark.methods import methods_for, shipped_method
 
 LOSS = "val/log_loss"
@@ -40,8 +40,10 @@ def default_scheduler(max_epochs: int) -> TrialScheduler:
     )
 
 
-def _epochs(scheduler: Any, number: int, loss: Callable[[int], float], max_epochs: int) -> int:
-    trial = SimpleNamespace(trial_id=str(number))
+def _epochs(
+    scheduler: Any, number: int, loss: Callable[[int], float], max_epochs: int, **cost: float
+) -> int:
+    trial = SimpleNamespace(trial_id=str(number), config={NETWORK_COST: cost})
     scheduler.on_trial_add(None, trial)
     for epoch in range(1, max_epochs + 1):
         result = {EPOCH: epoch, LOSS: loss(epoch)}
@@ -83,10 +85,42 @@ def test_what_earlier_calls_reached_counts_by_its_best_epoch() -> None:
         direction="minimize",
         max_epochs=20,
         grace_epochs=5,
-        ended=[SimpleNamespace(name="0000", epochs=rows)],  # type: ignore[list-item]
+        ended=[SimpleNamespace(name="0000", epochs=rows, network_cost={})],  # type: ignore[list-item]
     )
     assert _epochs(scheduler, 1, lambda epoch: 1.0, 20) == 5
     assert _epochs(scheduler, 2, lambda epoch: 0.8, 20) == 20
+
+
+def test_a_trial_that_no_cheaper_one_beats_goes_on() -> None:
+    """Trials of the same network are held against each other and against faster ones."""
+    scheduler = default_scheduler(20)
+
+    def epochs(number: int, loss: float, latency: float) -> int:
+        return _epochs(scheduler, number, lambda epoch: loss, 20, latency=latency)
+
+    assert [epochs(number, 1.0, 9.0) for number in range(3)] == [20, 20, 20]
+    assert epochs(3, 2.0, 3.0) == 20, "worse than all, and faster than all"
+    assert epochs(4, 2.1, 3.0) == 5, "as fast as the one before, and worse"
+    assert epochs(5, 2.1, 6.0) == 5, "slower, and worse"
+    assert epochs(6, 1.5, 6.0) == 20, "none as fast is as good"
+    assert epochs(7, 1.1, 9.0) == 5
+
+
+def test_a_front_is_remembered_by_a_study_that_goes_on() -> None:
+    def ended(name: str, loss: float, latency: float) -> SimpleNamespace:
+        rows = tuple({LOSS: loss} for _ in range(20))
+        return SimpleNamespace(name=name, epochs=rows, network_cost={"latency": latency})
+
+    scheduler = build_scheduler(
+        "asha",
+        metric=LOSS,
+        direction="minimize",
+        max_epochs=20,
+        grace_epochs=5,
+        ended=[ended("0000", 1.0, 9.0), ended("0001", 2.0, 3.0)],  # type: ignore[list-item]
+    )
+    assert _epochs(scheduler, 2, lambda epoch: 1.9, 20, latency=3.0) == 20
+    assert _epochs(scheduler, 3, lambda epoch: 2.1, 20, latency=3.0) == 5
 
 
 @pytest.mark.parametrize("max_epochs", [1, 6, 8, 12, 14])
