@@ -46,10 +46,15 @@ def tune(
     ] = None,
     refit: Annotated[
         int | None,
-        typer.Option(help="Train the best K again, longer; default: none, of a budget 3."),
+        typer.Option(
+            help="Train the best K again, longer; default: none, of a budget all that fit."
+        ),
     ] = None,
     refit_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a refit; default: twice a trial's.")
+        int | None,
+        typer.Option(
+            help="Epochs of a refit; default: twice a trial's, within a budget up to 4 times."
+        ),
     ] = None,
     folds: Annotated[
         int, typer.Option(help="Train the best on every fold too; as many as the data have.")

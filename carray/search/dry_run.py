@@ -22,9 +22,16 @@ from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected
 from carray.search.plans import plan_study
-from carray.search.request import StudyRequest, check_budget, fold_trials, refit_count
+from carray.search.request import (
+    StudyRequest,
+    asked_budget,
+    check_budget,
+    fold_trials,
+    refit_count,
+)
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
+from carray.search.scheduling.refit_lengths import SHARE
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers
 from carray.search.space.validation import check_backbone_names
@@ -180,10 +187,13 @@ def _estimate(
         return Estimate(left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
-    again = refit_count(request) * setup.refit_epochs + longer
+    again = refit_count(request) * setup.refit_lengths[0] + longer
     again += fold_trials(request) * study.max_epochs
-    search = each * study.max_epochs * left / max(1, plan.lanes)
-    return Estimate(left, search, each * again / max(1, plan.lanes), source)
+    search, later = (each * n / max(1, plan.lanes) for n in (study.max_epochs * left, again))
+    if budget := asked_budget(request):
+        later = min(later, SHARE * budget.seconds(plan))
+        search = min(search, budget.seconds(plan) - later)
+    return Estimate(left, search, later, source)
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

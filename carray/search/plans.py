@@ -47,7 +47,7 @@ def has_nothing_left(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
     if has_pending_trials(setup, records) or fold_trials(setup.request) or study.extended_from:
         return False  # folds and longer trainings: the ledger knows
     best = best_first(records, study.objective)[: refit_count(setup.request)]
-    refits = [r for r in records if r.kind == "refit" and r.config.epochs == setup.refit_epochs]
+    refits = [r for r in records if r.kind == "refit" and r.config.epochs in setup.refit_lengths]
     return {each.number for each in best} <= {r.refit_of for r in refits if r.state.is_finished()}
 
 

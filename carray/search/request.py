@@ -21,8 +21,7 @@ from carray.search.space.validation import checked
 Goal = Literal["ensemble", "single"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 DEFAULT_TRIALS = 30
-REFIT_LENGTH = 2  # a refit's epochs over the search's, where none are given
-BUDGET_REFITS = 3  # of a call with a budget that doesn't say how many
+BUDGET_REFITS = 9  # the most that a call with a budget has, if it doesn't say how many
 
 MOST_SEED = 2**30  # each trial adds its number, and a trial's own ends at 2**31
 
@@ -71,7 +70,7 @@ class StudyRequest:
     command: str = ""
     """The command line that asks, so that the study can say how to go on; "" in Python."""
     refit: int | None = None
-    """Train so many of the best again, longer; None: none, or `BUDGET_REFITS` within a budget."""
+    """Train so many of the best again, longer; None: none, or as many as fit into a budget."""
     refit_epochs: int | None = None
     folds: int = 0
     """Train the best configuration on every fold in the end; as many as the data have."""
@@ -143,11 +142,6 @@ def refit_count(request: StudyRequest) -> int:
     if request.refit is not None:
         return request.refit
     return BUDGET_REFITS if asked_budget(request) else 0
-
-
-def refit_epochs(request: StudyRequest, max_epochs: int) -> int:
-    """Return the epochs of a refit: those asked for, else twice a trial's."""
-    return REFIT_LENGTH * max_epochs if request.refit_epochs is None else request.refit_epochs
 
 
 def check_numbers(request: StudyRequest) -> None:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
-from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,11 +15,10 @@ from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.errors import PlanError
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape
 from carray.lanes.ray_groups import ray_lanes
-from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
 from carray.search.budget import held_by_lane
 from carray.search.disk_budget import DiskBudget
-from carray.search.extension import continuation_text, worth_continuing
+from carray.search.extension import continuation_text
 from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.nodes import Growth, travelling_files
@@ -31,6 +28,8 @@ from carray.search.placement.plan import Plan
 from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials, refit_count
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
+from carray.search.scheduling.refit_lengths import leaves_refits_open
+from carray.search.scheduling.refit_time import RefitTime
 from carray.search.scheduling.time_plan import Pace
 from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
@@ -106,6 +105,9 @@ class Session:
         if budget:  # a time counts from the call, devices and money from the lanes
             start = called_at if budget.unit == "s" else self._began_at
             self._deadline = board.deadline = start + budget.seconds(plans[0])
+        self._refit_time = RefitTime(
+            setup, ledger, plans[1], self._began_at, self._deadline, board.note
+        )
         self._start_seconds = 0.0  # from asking for lanes to the first one that is up
         self._interrupts = interrupts
         self._checks = checks
@@ -205,15 +207,11 @@ class Session:
             f"on {self._refit_plan.lanes_text()}"
         )
 
-    @cached_property
-    def _worth(self) -> list[TrialRecord]:
-        """Trials that are worth more epochs; further ones of the search have as many already."""
-        return worth_continuing(self._setup.study, self._ledger.records, self._ledger.members)
-
     def _open_continuations(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the unfinished refits that bring trials to more epochs; none is given up."""
         epochs = self._setup.study.max_epochs
-        wanted = self._worth[: self._count_that_fit(self._worth, epochs, self._ledger.taken_over)]
+        worth = self._refit_time.worth
+        wanted = worth[: self._refit_time.count_that_fit(worth, epochs, self._ledger.taken_over)]
         return _unfinished([self._ledger.open_continuation(each, epochs) for each in wanted]), []
 
     def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -222,8 +220,11 @@ class Session:
         A call that asks for no refits leaves all as they are.
         """
         best = self._ledger.best()[: refit_count(self._request)]
-        epochs = self._setup.refit_epochs
-        count = self._count_that_fit(best, epochs)
+        if leaves_refits_open(self._request):
+            best = [record for record in best if record.state is TrialState.COMPLETE]
+        for epochs in self._setup.refit_lengths:
+            if count := self._refit_time.count_that_fit(best, epochs):
+                break
         refits = [self._ledger.open_refit(record, epochs) for record in best[:count]]
         waiting = {record.number for record in best[count:]}
         surpassed = _unfinished(self._ledger.refits, refits) if refits else []
@@ -232,54 +233,10 @@ class Session:
         ]
 
     def _reserved(self, pace: Pace) -> float:
-        """Return how long refits and folds will take, on the lanes that they get, in seconds.
-
-        More ranks for each aren't taken to make them faster, which nobody has measured.
-        """
-        request, epochs = self._request, self._setup.study.max_epochs
-        refits = refit_count(request)
-        best = self._ledger.best()[: max(refits, 1)] or self._ledger.records
-        taken = self._ledger.taken_over
-        longer = [pace.seconds(r.config, epochs - taken(r)) or 0.0 for r in self._worth]
-        if not (refits or fold_trials(request) or longer) or not best:
-            return 0.0
+        """Return how long refits and folds will take, on the lanes that they get, in seconds."""
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
-        each = max(pace.seconds(record.config, self._setup.refit_epochs) or 0.0 for record in best)
-        whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
-        rounds = [(refits, each), (fold_trials(request), whole)]
-        rounds += [(len(longer), max(longer, default=0.0))]
-        return start + sum(ceil(n / self._refit_plan.lanes) * seconds for n, seconds in rounds)
-
-    def _count_that_fit(
-        self,
-        best: Sequence[TrialRecord],
-        epochs: int,
-        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
-    ) -> int:
-        """Return how many of the best can be trained to `epochs` before the deadline, and say so.
-
-        `taken_over` says how many of those a trial has behind it.
-        """
-        if self._deadline is None:
-            return len(best)
-        pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
-        refits = [r for r in self._ledger.refits if r.config.epochs == epochs]
-        done = {refit.refit_of for refit in refits if refit.state.is_finished()}
-        needed = {
-            r.number: pace.seconds(r.config, epochs - taken_over(r))
-            for r in best
-            if r.number not in done
-        }
-        times = [needed.get(record.number) or 0.0 for record in best]
-        lanes = self._refit_plan.lanes
-        fitting = [n for n in range(1, len(best) + 1) if sum(times[:n:lanes]) <= left]
-        count = max(fitting, default=0)
-        if count < len(best):
-            self._board.note(
-                f"budget: {seconds_text(max(0.0, left))} left, enough for {count} of "
-                f"{len(best)} refits of {seconds_text(max(times))}"
-            )
-        return count
+        seconds = self._refit_time.reserved(pace)
+        return start + seconds if seconds else 0.0
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the same of the best configurations' trials, one a fold."""

@@ -32,12 +32,12 @@ from carray.search.request import (
     check_numbers,
     check_refits,
     refit_count,
-    refit_epochs,
     sampler_name,
 )
 from carray.search.sampling.local import LocalSampler
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study, without_password
+from carray.search.scheduling.refit_lengths import refit_lengths
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
     build_scheduler,
@@ -72,7 +72,7 @@ class StudySetup:
     """What is tried first."""
     grace_epochs: int
     """Epochs that every trial gets before the scheduler may stop it."""
-    refit_epochs: int
+    refit_lengths: tuple[int, ...]
     storage: str
     """Optuna's, a URL."""
     weights: str | None
@@ -108,7 +108,7 @@ class StudySetup:
             study=study,
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
-            refit_epochs=refit_epochs(request, study.max_epochs),
+            refit_lengths=refit_lengths(request, study.max_epochs),
             storage=storage_of(request, folder),
             weights=absolute(request.weights),
         )
@@ -220,7 +220,8 @@ def check_setup(setup: StudySetup) -> None:
     """
     request, study = setup.request, setup.study
     if refit_count(request):
-        check_refits(setup.space, setup.refit_epochs)
+        for epochs in setup.refit_lengths:
+            check_refits(setup.space, epochs)
     build_sampler(study.sampler, study.seed)
     scheduler_of(setup)
     check_folds(request.folds, setup.manifest)

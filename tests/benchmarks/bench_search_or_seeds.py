@@ -1,7 +1,7 @@
 """Whether a search beats seeds of a known recipe: bench_search_or_seeds.py DATA SPACE [--trials N].
 
 Studies that cost as many trainings over one prepared data set: `search`, carray's defaults and
-refits, each of which counts for two; `seeds`, the first known recipe of the space again and again
+refits within as large a budget; `seeds`, the first known recipe of the space again and again
 with other seeds; `random`, blind draws, never stopped. Of each the best three by val vote, with a
 temperature fitted to val, and beside it the greedy ensemble of all by val; the table has their
 log-loss and top-1 on test, the best single trial's, and the differences to `seeds`, paired by
@@ -29,7 +29,8 @@ from carray.predictions.scores import TEMPERATURES, log_losses, temperature_loss
 from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import TrialRecord, TrialState
-from carray.search.request import REFIT_LENGTH
+from carray.search.request import BUDGET_REFITS, StudyRequest
+from carray.search.scheduling.refit_lengths import SHARE, refit_lengths
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.warm_start.known_recipes import recipe_points
@@ -119,6 +120,16 @@ def lines_of(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def within_budget(trainings: int, epochs: int) -> dict[str, int]:
+    """Return the trials and refits that a budget of so many trainings of `epochs` has room for."""
+    for length in refit_lengths(StudyRequest(data="", budget="1h"), epochs):
+        refits = min(BUDGET_REFITS, int(SHARE * trainings * epochs / length))
+        if refits:
+            trials = trainings - refits * length // epochs
+            return {"trials": trials, "refit": refits, "refit_epochs": length}
+    return {"trials": trainings}
+
+
 def main() -> None:
     """Run what is missing of the studies; print a table for each seed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -141,14 +152,14 @@ def main() -> None:
         "seeds": {"space": str(seeds_space), **blind},
         "random": {"space": given.space, "overrides": sets, **blind},
     }
+    epochs = int(load_space(given.space).with_fixed(sets).fixed["epochs"])
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
             for kind, options in kinds.items():
                 asked = {**common, **options, "seed": seed}
                 if kind == "search":
-                    refits = min(MEMBERS, trials // 5)
-                    asked |= {"refit": refits, "trials": trials - REFIT_LENGTH * refits}
+                    asked |= within_budget(trials, epochs)
                 name = f"{kind}-{given.data.resolve().name}-{seed}"
                 name += f"-{trials}" if kind == "search" else ""
                 results[kind] = result_of(carray.tune(given.data, name=name, **asked), trials)

@@ -98,11 +98,16 @@ def test_a_request_is_resolved_without_a_trace(resolve: Resolve, tmp_path: Path)
     setup = resolve(max_epochs=4, seed=5, weights=Path("~") / "weights")
     assert setup.weights == str(Path.home() / "weights")
     assert setup.storage == f"sqlite:///{setup.folder.optuna_file}"
-    assert (setup.study.max_epochs, setup.refit_epochs, setup.study.seed) == (4, 8, 5)
+    assert (setup.study.max_epochs, setup.refit_lengths, setup.study.seed) == (4, (8,), 5)
     assert setup.space.shared.fixed["epochs"] == 4
     assert setup.study.manifest_hash == setup.manifest.hash
     assert not (tmp_path / "runs").exists()
-    assert resolve(refit_epochs=3, storage="sqlite:///x.db").refit_epochs == 3
+    assert resolve(refit_epochs=3, storage="sqlite:///x.db").refit_lengths == (3,)
+    assert resolve(budget="1h", max_epochs=8).refit_lengths == (32, 16)
+    assert resolve(budget="1h", max_epochs=20).refit_lengths == (60, 40)
+    assert resolve(budget="1h", max_epochs=30).refit_lengths == (60,)
+    assert resolve(budget="1h", max_epochs=30, refit=2).refit_lengths == (60,)
+    assert resolve(budget="1h", max_epochs=8, refit=2).refit_lengths == (16,)
     assert resolve(storage="sqlite:///x.db").storage == "sqlite:///x.db"
 
 
@@ -132,8 +137,8 @@ def test_a_study_keeps_the_metric_that_it_was_begun_with_where_the_space_names_n
 
 def test_a_budget_keeps_time_for_refits_unless_told_otherwise() -> None:
     within = StudyRequest(data="d", budget="5min")
-    assert refit_count(within) == 3
-    assert refit_count(StudyRequest(data="d", time_budget_seconds=60)) == 3
+    assert refit_count(within) == 9
+    assert refit_count(StudyRequest(data="d", time_budget_seconds=60)) == 9
     assert [refit_count(replace(within, refit=count)) for count in (0, 2)] == [0, 2]
     assert refit_count(StudyRequest(data="d")) == 0
 

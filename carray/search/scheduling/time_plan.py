@@ -15,9 +15,9 @@ from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
+from carray.search.scheduling.refit_lengths import SHARE
 
 RECENT = 50  # epochs that a mean is taken of: other work on the machine comes and goes
-MOST_RESERVED = 0.5  # of the search's time, at the most, is kept for refits and folds
 
 Shape = tuple[str, int, int]
 
@@ -79,7 +79,7 @@ class TimePlan:
         self._lanes = lanes
         self._reserved = reserved
         self._clock = clock
-        self._most_reserved = MOST_RESERVED * (deadline - clock())
+        self._most_reserved = SHARE * (deadline - clock())
         self._has_spoken = False
 
     @property

@@ -1,0 +1,102 @@
+"""`RefitTime`: what comes after a search takes time of its budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import ceil
+
+from carray.progress import seconds_text
+from carray.records import TrialRecord
+from carray.search.extension import worth_continuing
+from carray.search.ledger import Ledger
+from carray.search.placement.plan import Plan
+from carray.search.request import fold_trials, refit_count
+from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_seconds
+from carray.search.scheduling.time_plan import Pace
+from carray.search.setup import StudySetup
+
+
+class RefitTime:
+    """How long refits, folds and continued trials take, and how many fit before a deadline.
+
+    Args:
+        plan: of the lanes that they get.
+        begun: when the budget began, by the monotonic clock.
+        deadline: when it ends; None without one.
+        say: tells the user that not all fit.
+    """
+
+    def __init__(
+        self,
+        setup: StudySetup,
+        ledger: Ledger,
+        plan: Plan,
+        begun: float,
+        deadline: float | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._setup, self._ledger, self._lanes = setup, ledger, plan.lanes
+        self._begun, self._deadline = begun, deadline
+        self._say = say
+
+    @cached_property
+    def worth(self) -> list[TrialRecord]:
+        """Trials that are worth more epochs; further ones of the search have as many already."""
+        return worth_continuing(self._setup.study, self._ledger.records, self._ledger.members)
+
+    def reserved(self, pace: Pace) -> float:
+        """Return how long all of it will take, in seconds.
+
+        More ranks for each aren't taken to make them faster, which nobody has measured.
+        """
+        request, epochs = self._setup.request, self._setup.study.max_epochs
+        refits, folds = refit_count(request), fold_trials(request)
+        best = self._ledger.best()[: max(refits, 1)] or self._ledger.records
+        taken = self._ledger.taken_over
+        longer = [pace.seconds(r.config, epochs - taken(r)) or 0.0 for r in self.worth]
+        if not (refits or folds or longer) or not best:
+            return 0.0
+        lengths = self._setup.refit_lengths
+
+        def seconds(epochs: int) -> float:
+            return max(pace.seconds(record.config, epochs) or 0.0 for record in best)
+
+        again = ceil(refits / self._lanes) * seconds(lengths[0])
+        if leaves_refits_open(request) and self._deadline is not None:
+            budget = self._deadline - self._begun
+            again = refit_seconds(lengths, seconds, budget, ceil(refits / self._lanes))
+        whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
+        others = [(folds, whole), (len(longer), max(longer, default=0.0))]
+        return again + sum(ceil(n / self._lanes) * each for n, each in others)
+
+    def count_that_fit(
+        self,
+        best: Sequence[TrialRecord],
+        epochs: int,
+        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
+    ) -> int:
+        """Return how many of the best can be trained to `epochs` before the deadline, and say so.
+
+        `taken_over` says how many of those a trial has behind it.
+        """
+        if self._deadline is None:
+            return len(best)
+        pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
+        refits = [r for r in self._ledger.refits if r.config.epochs == epochs]
+        done = {refit.refit_of for refit in refits if refit.state.is_finished()}
+        needed = {
+            r.number: pace.seconds(r.config, epochs - taken_over(r))
+            for r in best
+            if r.number not in done
+        }
+        times = [needed.get(record.number) or 0.0 for record in best]
+        fitting = [n for n in range(1, len(best) + 1) if sum(times[: n : self._lanes]) <= left]
+        count = max(fitting, default=0)
+        if count < len(best):
+            self._say(
+                f"budget: {seconds_text(max(0.0, left))} left, enough for {count} of "
+                f"{len(best)} refits of {seconds_text(max(times))}"
+            )
+        return count

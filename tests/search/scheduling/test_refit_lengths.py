@@ -1,0 +1,25 @@
+"""What of a budget refits get."""
+
+from __future__ import annotations
+
+import pytest
+
+from carray.search.scheduling.refit_lengths import refit_seconds
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
+        (15, 8),  # trainings: two refits four times as long, and seven trials before them
+        (45, 32),
+        (99, 36),  # no more than nine
+        (5, 2),  # too small for one that is four times as long
+        (2, 0),  # or twice
+    ],
+)
+def test_as_many_of_the_longest_as_fit(budget: int, kept: int) -> None:
+    assert refit_seconds((32, 16), lambda epochs: epochs / 8, budget, 9) == kept
+
+
+def test_nothing_is_kept_before_the_first_epoch_is_timed() -> None:
+    assert refit_seconds((32, 16), lambda epochs: 0.0, 100.0, 9) == 0.0
