@@ -129,3 +129,9 @@ def cost_metrics(cost: Cost | None) -> dict[str, float]:
     is_gpu = cost.gpu_seconds > 0
     found = {f"cost/{'gpu' if is_gpu else 'cpu'}_seconds": cost.gpu_seconds or cost.cpu_seconds}
     return found | ({f"cost/{cost.currency}": cost.money} if cost.currency else {})
+
+
+def end_metrics(record: TrialRecord) -> dict[str, float]:
+    """Return what is known of a trial once it has ended: its cost, and its network's."""
+    network = {f"network/{name}": value for name, value in record.network_cost.items()}
+    return cost_metrics(record.cost) | network
