@@ -91,6 +91,7 @@ def _run(
     try:
         for number in range(1, NODES + 1):
             nodes.append(new_node(number))
+            nodes[-1].boot()
             nodes[-1].start_ray()
         say(f"Ray is up on {NODES} nodes")
         faults = Faults(seed, nodes, new_node, services, tune, postgres is not None, say)

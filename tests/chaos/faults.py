@@ -140,6 +140,7 @@ class Faults:
         if len(self._nodes) >= MOST_NODES:
             return ""
         self._nodes.append(self._new_node(len(self._nodes) + 1))
+        self._nodes[-1].boot()
         self._nodes[-1].start_ray()
         return f"{self._nodes[-1].name} joins"
 
@@ -169,7 +170,7 @@ class Faults:
         return f"the cache's disk of {node.name} full for {AWAY_SECONDS:.0f} s"
 
     def _back(self, node: Node) -> None:
-        for left in node.processes():  # of the Ray before, in case one outlives its raylet
+        for left in node.find("ray::", "site-packages/ray/"):  # one may outlive its raylet
             with suppress(psutil.NoSuchProcess):
                 left.kill()
         node.start_ray()

@@ -25,16 +25,16 @@ BOOT = f"""
 set -e
 hostname "$1"
 mount -t tmpfs -o size={SHARED_MEMORY_MIB}m none /dev/shm
-mount --bind "$2" /mnt
-mount -t tmpfs -o size={CACHE_MIB}m none /mnt/cache
-mount --bind /mnt/hosts /etc/hosts
+mount --bind "$2" /srv
+mount -t tmpfs -o size={CACHE_MIB}m none /srv/cache
+mount --bind /srv/hosts /etc/hosts
 exec "$3" -c "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.pause()"
 """
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {
-    "HOME": "/mnt/home",
-    "TMPDIR": "/mnt/tmp",
-    "CARRAY_CACHE": "/mnt/cache",
+    "HOME": "/srv/home",
+    "TMPDIR": "/srv/tmp",
+    "CARRAY_CACHE": "/srv/cache",
     "PYTHONPATH": str(REPOSITORY),
     "PYTHONDONTWRITEBYTECODE": "1",
     "OMP_NUM_THREADS": "1",
@@ -97,9 +97,10 @@ class Node:
         self.address = f"{SUBNET}.{10 + number}"
         self._folder = folder / self.name
         self._environment = ENVIRONMENT | environment
-        self._boot()
+        self._plug = f"chaos{number}"
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
+        """Switch it on."""
         for name in ("home", "tmp", "cache"):
             (self._folder / name).mkdir(parents=True)
         hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n"
@@ -115,7 +116,7 @@ class Node:
             if self._process.poll() is not None:
                 raise RuntimeError(f"{self.name} didn't boot")
             time.sleep(0.01)
-        self._plug, inner = f"chaos{self.number}", "eth0"
+        inner = "eth0"
         ip("link", "add", self._plug, "type", "veth", "peer", inner, "netns", str(self._first))
         ip("link", "set", self._plug, "master", BRIDGE, "up")
         self.run("ip", "link", "set", "lo", "up")
@@ -124,12 +125,12 @@ class Node:
 
     @property
     def disk(self) -> Path:
-        """Its /mnt, as seen from outside; below it are `cache` and `ray`."""
-        return Path(f"/proc/{self._first}/root/mnt")
+        """Its /srv, as seen from outside; below it are `cache` and `ray`."""
+        return Path(f"/proc/{self._first}/root/srv")
 
     def start(self, *words: str, log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         """Start a command there; it has the node's folder of temporary files, not this one's."""
-        inside = ["sh", "-c", 'cd /mnt && exec "$@"', "sh", *words]
+        inside = ["sh", "-c", 'cd /srv && exec "$@"', "sh", *words]
         return subprocess.Popen(
             ["nsenter", "--all", "--target", str(self._first), *inside],
             env=self._environment,
@@ -153,7 +154,7 @@ class Node:
         where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"]
         if self.number > 1:
             where = [f"--address={SUBNET}.11:{RAY_PORT}"]
-        own = [f"--node-ip-address={self.address}", "--temp-dir=/mnt/ray"]
+        own = [f"--node-ip-address={self.address}", "--temp-dir=/srv/ray"]
         size = [f"--num-cpus={CPUS}", f"--object-store-memory={STORE_BYTES}"]
         self.run(*command("ray"), "start", *where, *own, *size, "--disable-usage-stats")
 
@@ -184,9 +185,10 @@ class Node:
         ip("link", "set", self._plug, state)
 
     def end(self) -> None:
-        """Switch it off."""
+        """Switch it off; a namespace may outlive it for a while, and the link with it."""
         self._process.kill()
         self._process.wait()
+        subprocess.run(["ip", "link", "del", self._plug], capture_output=True)
 
 
 def command(name: str) -> Sequence[str]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
 
@@ -19,7 +19,7 @@ def main(host: str, port: str, failing: str) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     serves, fails = DomainDispatcherApplication(create_backend_app), Path(failing)
 
-    def answer(request: dict[str, Any], begin: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(request: dict[str, Any], begin: Callable[..., Any]) -> Any:
         if not fails.exists():
             return serves(request, begin)
         body = request["wsgi.input"]

@@ -15,7 +15,7 @@ from tests.chaos.nodes import RAY_PORT, SUBNET, Node, command
 from tests.chaos.services import BUCKET
 
 RUNS, DATA = f"s3://{BUCKET}/runs", f"s3://{BUCKET}/cars"
-LANES, EPOCHS, IMAGE_SIZE = 3, 8, 32
+LANES, EPOCHS, IMAGE_SIZE = 3, 20, 32
 SPACE = f"""
 version: 1
 metric: val/log_loss
@@ -52,7 +52,7 @@ class TuneCommand:
         (node.disk / "space.yaml").write_text(SPACE)
         where = ["--runs", RUNS, "--address", f"{SUBNET}.11:{RAY_PORT}", "--place-timeout", "120"]
         size = ["--lanes", str(LANES), "--min-lanes", "1", "--cpus-per-worker", "1"]
-        words = ["tune", DATA, "--space", "/mnt/space.yaml", "--scheduler", "none", "--no-pictures"]
+        words = ["tune", DATA, "--space", "/srv/space.yaml", "--scheduler", "none", "--no-pictures"]
         variables = [f"{name}={value}" for name, value in self._storage.items()]
         called = ["env", *variables, *command("carray"), *words, *where, *size, *self._options]
         with self._log(len(self.exit_codes) + 1).open("wb") as log:
