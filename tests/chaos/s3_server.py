@@ -22,9 +22,7 @@ def main(host: str, port: str, failing: str) -> None:
     def answer(request: dict[str, Any], begin: Callable[..., Any]) -> Any:
         if not fails.exists():
             return serves(request, begin)
-        body = request["wsgi.input"]
-        while body.read(1 << 20):
-            pass
+        request["wsgi.input"].read(int(request.get("CONTENT_LENGTH") or 0))
         begin("500 Internal Server Error", [("Content-Length", "0")])
         return [b""]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,31 @@ def test_a_refusal_is_one_sentence_with_the_cure_and_no_secret(s3: str) -> None:
     assert SECRET not in str(refused.value)
     with pytest.raises(StorageError, match="Unrecognized filesystem type in URI"):
         RemoteFolder("odd://bucket/runs").files()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers 500 to everything."""
+
+    def do_POST(self) -> None:
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_fails_is_not_blamed_on_the_keys(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carray.storage.remote.ATTEMPTS", 1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StorageError, match=r"HTTP status 500.*a fault of the server's own"):
+            RemoteFolder(f"{s3}?region=us-east-1").write("a", b"1")
+        server.shutdown()
 
 
 def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
