@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from carray.errors import ConfigError, StorageError
+from carray.errors import ConfigError, ServerFault, StorageError
 from carray.files import written_aside
 from carray.masking import masked
 from carray.typing import Advance
@@ -37,7 +37,7 @@ CURE = (
     "AWS_PROFILE) and, for a server of your own, AWS_ENDPOINT_URL"
 )
 
-SERVERS_OWN = "that is a fault of the server's own, mostly one that passes"
+LATER = "that is a fault of the server's own; type the same command later"
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -227,8 +227,9 @@ class RemoteFolder:
             raise
         except (OSError, pyarrow.ArrowException) as error:
             said = _said(error)
-            cure = SERVERS_OWN if re.search(r"HTTP status 5\d\d", said) else CURE
-            raise StorageError(f"{self} can't be used ({said}): {cure}") from error
+            if re.search(r"HTTP status 5\d\d", said):
+                raise ServerFault(f"{self} can't be used ({said}): {LATER}") from error
+            raise StorageError(f"{self} can't be used ({said}): {CURE}") from error
 
 
 def _stamp_of(info: Any) -> FileStamp:

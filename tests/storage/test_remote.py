@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from carray.errors import ConfigError, StorageError
+from carray.cli import run
+from carray.errors import EXIT_GOES_ON, ConfigError, StorageError
 from carray.storage.cache import folder_of
 from carray.storage.mirror import Mirror, is_same
 from carray.storage.remote import CHUNK_BYTES, FileStamp, RemoteFolder, is_url
@@ -122,16 +123,20 @@ class Failing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_server_that_fails_is_not_blamed_on_the_keys(
-    s3: str, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_fails_is_not_blamed_on_the_keys_nor_on_the_user(
+    s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("carray.storage.remote.ATTEMPTS", 1)
     with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(StorageError, match=r"HTTP status 500.*a fault of the server's own"):
-            RemoteFolder(f"{s3}?region=us-east-1").write("a", b"1")
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: RemoteFolder(f"{s3}?region=us-east-1").write("a", b"1"))
         server.shutdown()
+    assert ended.value.code == EXIT_GOES_ON
+    said = capsys.readouterr().err
+    assert "HTTP status 500" in said
+    assert "a fault of the server's own; type the same command later" in said
 
 
 def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
