@@ -107,7 +107,7 @@ def _run(
     left = left_at_url(name, asked.trials, folder / f"cache-{seed}", services.mlflow)
     kinds = sorted(set(faults.happened))
     counted = " ".join(f"{faults.happened.count(kind)} {kind}," for kind in kinds).rstrip(",")
-    lost = f"{tune.epochs_lost} ({tune.most_lost})"
+    lost, most = tune.epochs_lost()
     row = [
         seed,
         "Postgres" if postgres else "a file",
@@ -115,7 +115,7 @@ def _run(
         " ".join(map(str, tune.exit_codes)),
         f"{left.finished} of {asked.trials}",
         left.failed,
-        lost,
+        f"{lost} ({most})",
         tune.begun_again(),
         left.damaged,
         left.logits_missing,
@@ -141,7 +141,6 @@ def _search(
     while time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         faults.take_back()
-        tune.look()
         if tune.has_epochs() and strike_at == float("inf"):
             strike_at = time.monotonic() + faults.pause(asked.every)
         if tune.has_ended():
@@ -158,7 +157,7 @@ def _search(
             strike_at = time.monotonic() + faults.pause(asked.every)
     say("given up")
     tune.stop()
-    tune.exit_codes.append(tune.has_ended() or 1)
+    tune.has_ended()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import psutil
 
-from carray.records import TrialFolder
 from tests.chaos.nodes import RAY_PORT, SUBNET, Node, command
 from tests.chaos.services import BUCKET
 
@@ -30,6 +30,7 @@ fixed:
 search:
   optimizer.lr: {{loguniform: [1e-4, 3e-2]}}
 """
+EPOCH = re.compile(r"trial (\d{4}) epoch (\d+)/")
 AGAIN = ("its epoch was begun again", "has lost its node", "its trial goes on elsewhere")
 
 
@@ -42,10 +43,6 @@ class TuneCommand:
         self._options = ["--trials", str(trials), "--seed", str(seed), "--study", name]
         self.node: Node | None = None
         self.exit_codes: list[int] = []
-        self._most_epochs: Counter[str] = Counter()  # that a trial's record ever had
-        self.epochs_lost = 0  # that a record had and a later one had not
-        self.most_lost = 0  # of one trial, at once
-        self._is_new = True
 
     def start(self, node: Node) -> None:
         """Run it there."""
@@ -57,7 +54,7 @@ class TuneCommand:
         called = ["env", *variables, *command("carray"), *words, *where, *size, *self._options]
         with self._log(len(self.exit_codes) + 1).open("wb") as log:
             self._process = node.start(*called, log=log)
-        self.node, self._is_new = node, True
+        self.node = node
 
     def has_ended(self) -> bool:
         """Say whether it has; note its exit code."""
@@ -79,32 +76,29 @@ class TuneCommand:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
 
-    def look(self) -> None:
-        """Compare the epochs of its records with those that there ever were."""
-        for trial, epochs in self._epochs_here().items():
-            if self._is_new and epochs < (before := self._most_epochs[trial]):
-                self.epochs_lost += before - epochs
-                self.most_lost = max(self.most_lost, before - epochs)
-                self._most_epochs[trial] = epochs
-            self._most_epochs[trial] = max(epochs, self._most_epochs[trial])
-
     def has_epochs(self) -> bool:
-        return any(self._most_epochs.values())
+        """Say whether any trial has got through an epoch."""
+        return any(EPOCH.search(text) for text in self._said())
+
+    def epochs_lost(self) -> tuple[int, int]:
+        """Count epochs that a call said again after another; return also the most of a trial."""
+        known: set[tuple[str, str]] = set()
+        lost: list[Counter[str]] = []
+        for text in self._said():
+            told = {(found[1], found[2]) for found in EPOCH.finditer(text)}
+            lost.append(Counter(trial for trial, _ in told & known))
+            known |= told
+        total = sum(each.total() for each in lost)
+        return total, max((max(each.values(), default=0) for each in lost), default=0)
 
     def begun_again(self) -> int:
         """Count what its boards said of epochs that a rank's or a node's end cut short."""
+        return sum(said.count(text) for said in self._said() for text in AGAIN)
+
+    def _said(self) -> list[str]:
+        """Return what each call wrote, in turn."""
         logs = [self._log(number) for number in range(1, len(self.exit_codes) + 2)]
-        said = "".join(log.read_text(errors="replace") for log in logs if log.exists())
-        return sum(said.count(text) for text in AGAIN)
+        return [log.read_text(errors="replace") for log in logs if log.exists()]
 
     def _log(self, number: int) -> Path:
         return self._logs / f"{self.name}-call-{number}.log"
-
-    def _epochs_here(self) -> dict[str, int]:
-        """Return how many epochs each trial's record has, on the node where the command runs."""
-        assert self.node is not None
-        found = {}
-        for record in self.node.disk.glob(f"cache/runs/*/studies/{self.name}/trials/*/record.json"):
-            with suppress(Exception):  # between two renames
-                found[record.parent.name] = len(TrialFolder(record.parent).record().epochs)
-        return found
