@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-e2e lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
+.PHONY: help install demo test test-e2e chaos lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -33,6 +33,11 @@ test-e2e: install  ## The page in a headless Chromium, Debian's where apt may in
 	  fi; \
 	fi
 	@$(BIN)/pytest -m e2e tests/e2e
+
+SEEDS ?= 1
+TRIALS ?= 24
+chaos: install  ## A study under faults on nodes of namespaces, 8 minutes a seed; SEEDS="1 2" TRIALS=24
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --trials $(TRIALS)
 
 install: $(STAMP)  ## Make .venv from requirements.lock (about 6 GB, once).
 

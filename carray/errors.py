@@ -11,6 +11,7 @@
     ├── PlanError           a plan that the cluster can't place
     ├── ClusterError        the cluster lost what a study runs on; exit code 3
     ├── StorageError        a URL that can't be read or written
+    │   ├── ServerFault     a URL whose server fails, as HTTP's 500 says; exit code 3
     │   └── UploadError     results that aren't at their URL yet; exit code 3
     ├── DiskError           a disk that is full, over its quota or read-only
     ├── TrackingError       a tracking server that doesn't answer
@@ -87,6 +88,10 @@ class ClusterError(CarrayError):
 
 class StorageError(CarrayError):
     """What lies at a URL can't be read or written."""
+
+
+class ServerFault(StorageError):
+    """The server of a URL has failed, by its own word; no setting mends that, and time may."""
 
 
 class UploadError(StorageError):

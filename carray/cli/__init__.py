@@ -16,6 +16,7 @@ from carray.errors import (
     EXIT_USAGE,
     CarrayError,
     ClusterError,
+    ServerFault,
     UploadError,
 )
 
@@ -51,7 +52,7 @@ def run(command: Callable[[], None]) -> None:
         with log_on_stderr():
             command()
     except CarrayError as error:
-        goes_on = isinstance(error, ClusterError | UploadError)
+        goes_on = isinstance(error, ClusterError | ServerFault | UploadError)
         _refuse(str(error), EXIT_GOES_ON if goes_on else EXIT_USAGE)
     except OSError as error:
         if error.errno not in REFUSED:

@@ -26,7 +26,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
-from carray.search.placement.ray_cluster import connected, memory_error
+from carray.search.placement.ray_cluster import connected, lost_error, memory_error
 from carray.search.placement.ray_nodes import RayCluster
 from carray.search.plans import has_nothing_left, refit_plan
 from carray.search.preflight import preflight
@@ -65,9 +65,9 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
         raise
     except Exception as error:
         lacking = disk_error(error, RunsFolder.at(request.runs).path) or memory_error(error)
-        if lacking is None:
+        if (cause := lacking or lost_error(error)) is None:
             raise
-        raise type(lacking)(f"the study is not done: {lacking}; {RESUMES}") from error
+        raise type(cause)(f"the study is not done: {cause}; {RESUMES}") from error
     finally:
         board.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 FIRST_SECONDS = 3.0  # what takes less is not worth a line
 EVERY_SECONDS = 15.0
@@ -33,7 +33,10 @@ def waiting_for(
     def tell() -> None:
         pause = first_seconds
         while not ended.wait(pause):
-            so_far = f", {progress}" if (progress := detail()) else ""
+            progress = ""
+            with suppress(Exception):  # who waits will hear of it
+                progress = detail()
+            so_far = f", {progress}" if progress else ""
             say(f"waiting for {what}: {time.monotonic() - start:.0f} s{so_far}")
             pause = every_seconds
 

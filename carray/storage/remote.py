@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from carray.errors import ConfigError, StorageError
+from carray.errors import ConfigError, ServerFault, StorageError
 from carray.files import written_aside
 from carray.masking import masked
 from carray.typing import Advance
@@ -28,7 +28,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 KEYS = re.compile(r"://[^\s/:@]*:\S*@")
 CHUNK_BYTES = 8 * 2**20
 TAR_BYTES = 64 * 2**10  # its rest is copied at each small read
-SILENCE_SECONDS, CONNECT_SECONDS, ATTEMPTS = 60.0, 5.0, 4  # of a request to S3
+SILENCE_SECONDS, CONNECT_SECONDS, ATTEMPTS = 20.0, 5.0, 4  # of a request to S3
 RANGES_AT_ONCE = 8  # of one large file, read side by side
 WITH_FOLDERS = ("local", "hdfs", "mock")  # kinds of filesystems that want folders made
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -36,6 +36,8 @@ CURE = (
     "check the bucket's name, the keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
     "AWS_PROFILE) and, for a server of your own, AWS_ENDPOINT_URL"
 )
+
+LATER = "that is a fault of the server's own; type the same command later"
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -224,7 +226,10 @@ class RemoteFolder:
         except (FileNotFoundError, StorageError):
             raise
         except (OSError, pyarrow.ArrowException) as error:
-            raise StorageError(f"{self} can't be used ({_said(error)}): {CURE}") from error
+            said = _said(error)
+            if re.search(r"HTTP status 5\d\d", said):
+                raise ServerFault(f"{self} can't be used ({said}): {LATER}") from error
+            raise StorageError(f"{self} can't be used ({said}): {CURE}") from error
 
 
 def _stamp_of(info: Any) -> FileStamp:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 from carray.errors import CarrayError, first_cause
 
-RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # pauses after failures, then the last again and again
+# pauses after failures, then the last again and again: what isn't there when a machine is lost is
+# trained again, so a store that is back is used soon
+RETRY_SECONDS = (1.0, 2.0, 5.0)
 LAST_PAUSE_SECONDS = 2.0  # the same once all work is done
 FAILING_SECONDS = 20.0  # what closing waits for a URL that refuses everything
 
@@ -21,11 +23,16 @@ class Uploads:
     """One queue, one thread; a task has a name, under which it is said to be missing.
 
     Args:
+        name: of the queue.
         say: is told when the URL stops taking files, and when it takes them again.
+        failing: the names of queues that fail; those that share it say so once.
     """
 
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(
+        self, name: str, say: Callable[[str], None], failing: set[str] | None = None
+    ) -> None:
+        self._name, self._say = name, say
+        self._failing = set() if failing is None else failing
         self._tasks: dict[str, Callable[[], None]] = {}
         self._busy = ""  # the task that is being carried out
         self._wake = threading.Condition()
@@ -92,13 +99,16 @@ class Uploads:
                 self._pause()
 
     def _note(self, error: Exception | None) -> None:
+        is_first = not self._failing
         if error is None:
-            if self._failures:
+            self._failing.discard(self._name)
+            if not (is_first or self._failing):
                 self._say("uploads go on")
             self._failures, self._worked_at = 0, time.monotonic()
             return
         self._failures += 1
-        if self._failures == 1:
+        self._failing.add(self._name)
+        if is_first:
             self._say(f"an upload failed, and is tried again: {_told(error)}")
 
     def _pause(self) -> None:

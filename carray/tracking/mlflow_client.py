@@ -25,6 +25,7 @@ PATIENCE = {  # in the middle of a study, where the writer tries again anyway
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # what MLflow calls HTTP's 401 and 403
 SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -135,6 +136,8 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # the library raises its own, requests', urllib3's, sqlalchemy's
+        if getattr(error, "error_code", "") in REFUSALS:
+            raise TrackingError(f"the tracking server {uri} {_refusal(error)}") from error
         cure = (
             "where that file is broken, move it away: a new one is made, and `carray sync` fills it"
             if Path(uri.removeprefix("sqlite:///")).is_file()
@@ -144,6 +147,22 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
         raise TrackingError(
             f"the tracking store {uri} doesn't answer ({first_cause(error)}); {cure}"
         ) from error
+
+
+def _refusal(error: Any) -> str:
+    """Say why a server lets nobody in, or not this one, and what helps."""
+    named = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if error.error_code == "PERMISSION_DENIED":
+        return f"doesn't let {named or 'you'} do this; ask whoever keeps it for the permission EDIT"
+    if named:
+        return (
+            f"doesn't take the name {named!r} with its password; mend MLFLOW_TRACKING_USERNAME "
+            "and MLFLOW_TRACKING_PASSWORD"
+        )
+    return (
+        "wants a name and a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+        "or MLFLOW_TRACKING_TOKEN"
+    )
 
 
 @contextmanager

@@ -27,8 +27,14 @@ from carray.masking import masked
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.tracking.mlflow_client import close_store, quiet, translate_mlflow_errors
-from carray.tracking.study_run import EPOCHS_SENT, StudyRun, TrialRunState, mlflow_key
-from carray.tracking.tracker import Tracker, curve_row, run_of
+from carray.tracking.study_run import (
+    EPOCHS_SENT,
+    StudyRun,
+    TrialRunState,
+    mlflow_key,
+    trial_end_ms,
+)
+from carray.tracking.tracker import Tracker, curve_row, end_metrics, run_of
 from carray.typing import UnitProgress
 
 CLOSE_SECONDS = 60.0
@@ -252,6 +258,11 @@ class MlflowTracker(Tracker):
             at_ms = epoch_end_ms(record, epoch)
             row = curve_row(record, epoch)
             points += [Metric(mlflow_key(name), value, at_ms, epoch) for name, value in row.items()]
+        if news.folder is not None:
+            at_ms, done = trial_end_ms(record), len(record.epochs)
+            points += [
+                Metric(name, value, at_ms, done) for name, value in end_metrics(record).items()
+            ]
         while len(points) > METRICS_PER_CALL:
             self._client.log_batch(trial.run_id, metrics=points[:METRICS_PER_CALL])
             points = points[METRICS_PER_CALL:]

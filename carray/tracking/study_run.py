@@ -116,10 +116,8 @@ class StudyRun:
         return known
 
     def end(self, record: TrialRecord, status: str) -> None:
-        """End a trial's run, with its cost; draw the study's own curve, the best value so far."""
-        run_id, done = self.trials[record.number].run_id, len(record.epochs)
-        ended_ms = round(1000 * (record.ended_at or time.time()))
-        known = self.trials[record.number]
+        """End a trial's run; draw the study's own curve, the best value so far."""
+        known, ended_ms = self.trials[record.number], trial_end_ms(record)
         with self.lock:
             if self.note_best(record):  # by how many have ended: trials end in another order
                 step = sum(trial.ended for trial in self.trials.values()) + (not known.ended)
@@ -127,10 +125,7 @@ class StudyRun:
                 self.client.log_metric(
                     self.run_id, name, self.best_value, timestamp=ended_ms, step=step
                 )
-        network = {f"network/{name}": value for name, value in record.network_cost.items()}
-        for name, value in (cost_metrics(record.cost) | network).items():
-            self.client.log_metric(run_id, name, value, timestamp=ended_ms, step=done)
-        self.client.set_terminated(run_id, status=status, end_time=ended_ms)
+        self.client.set_terminated(known.run_id, status=status, end_time=ended_ms)
         self.trials[record.number] = replace(known, ended=True)
 
     def note_best(self, record: TrialRecord) -> bool:
@@ -167,6 +162,11 @@ class StudyRun:
                 ended=run.info.status != "RUNNING",
                 tags=tags,
             )
+
+
+def trial_end_ms(record: TrialRecord) -> int:
+    """Return when a trial ended, as MLflow counts time."""
+    return round(1000 * (record.ended_at or time.time()))
 
 
 def origin_tags(git_commit: str, source: str) -> dict[str, str]:

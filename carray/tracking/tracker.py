@@ -131,3 +131,9 @@ def cost_metrics(cost: Cost | None) -> dict[str, float]:
     if cost.energy_kwh:
         found["cost/energy_kwh"] = cost.energy_kwh
     return found | ({f"cost/{cost.currency}": cost.money} if cost.currency else {})
+
+
+def end_metrics(record: TrialRecord) -> dict[str, float]:
+    """Return what is known of a trial once it has ended: its cost, and its network's."""
+    network = {f"network/{name}": value for name, value in record.network_cost.items()}
+    return cost_metrics(record.cost) | network

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 
 from carray.ensemble.build import build_ensemble
 from carray.errors import ClusterError, DataError, PlanError, RecordError
@@ -25,6 +26,7 @@ from carray.search.placement.node_report import NodeQuestion, node_report
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
 from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
+from tests.lanes.local_mailbox import LocalMailbox
 from tests.opened import stored_trials
 from tests.search.studies import (
     FIXED,
@@ -440,6 +442,19 @@ def test_a_study_none_of_whose_lanes_can_start_says_why(
     local.fakes = Fakes(start=start)
     with pytest.raises(PlanError, match="no worker group could start: NCCL error: no such device"):
         run_study(request(toy_data, tmp_path), Listener())
+
+
+def test_a_mailbox_that_dies_while_lanes_come_up_is_the_clusters_fault(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: object) -> list[int]:
+        raise RayActorError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalMailbox, "lives", gone)
+        with pytest.raises(ClusterError, match=r"not done: the process that .* has ended; the sa"):
+            run_study(request(toy_data, tmp_path, trials=1), Listener())
+    check_left(run_study(request(toy_data, tmp_path, trials=1), Listener()))
 
 
 def test_a_trial_whose_node_is_lost_goes_on_on_the_other_lane(

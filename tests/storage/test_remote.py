@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from carray.errors import ConfigError, StorageError
+from carray.cli import run
+from carray.errors import EXIT_GOES_ON, ConfigError, StorageError
 from carray.storage.cache import folder_of
 from carray.storage.mirror import Mirror, is_same
 from carray.storage.remote import CHUNK_BYTES, FileStamp, RemoteFolder, is_url
@@ -105,6 +108,35 @@ def test_a_refusal_is_one_sentence_with_the_cure_and_no_secret(s3: str) -> None:
     assert SECRET not in str(refused.value)
     with pytest.raises(StorageError, match="Unrecognized filesystem type in URI"):
         RemoteFolder("odd://bucket/runs").files()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers 500 to everything."""
+
+    def do_POST(self) -> None:
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_fails_is_not_blamed_on_the_keys_nor_on_the_user(
+    s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("carray.storage.remote.ATTEMPTS", 1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: RemoteFolder(f"{s3}?region=us-east-1").write("a", b"1"))
+        server.shutdown()
+    assert ended.value.code == EXIT_GOES_ON
+    said = capsys.readouterr().err
+    assert "HTTP status 500" in said
+    assert "a fault of the server's own; type the same command later" in said
 
 
 def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -43,6 +44,30 @@ def test_order_is_kept_through_failures_and_both_ends_of_them_are_said() -> None
         "an upload failed, and is tried again: the store is away",
         "uploads go on",
     ]
+
+
+def test_queues_to_one_url_say_once_that_it_is_away_and_that_all_go_on() -> None:
+    said: list[str] = []
+    failing: set[str] = set()
+    back = threading.Event()
+
+    def task() -> None:
+        if not back.is_set():
+            raise StorageError("the store is away")
+
+    queues = [Uploads(str(number), said.append, failing) for number in range(3)]
+    for queue in queues:
+        queue.put("file", task)
+    wait_for(lambda: len(failing) == 3)
+    back.set()
+    assert [queue.close() for queue in queues] == [[], [], []]
+    assert said == ["an upload failed, and is tried again: the store is away", "uploads go on"]
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_what_is_asked_for_again_is_carried_once_and_keeps_its_place() -> None:

@@ -77,7 +77,8 @@ class Board:
             self._show(text)
 
     def _show(self, text: str) -> None:
-        self._say(text)
+        """Show it whole: what is wrong and its cure come last."""
+        self._print(text)
 
     def lanes(self, up: int, wanted: int, lost: int) -> None:
         """Show how many lanes are up, of those wanted, and how many have lost their node."""
@@ -126,8 +127,12 @@ class Board:
         """Nothing is waiting."""
 
     def _say(self, text: str) -> None:
+        """Show an event in a line that fits."""
+        self._print(text, WIDTH)
+
+    def _print(self, text: str, width: int | None = None) -> None:
         clock = seconds_text(time.monotonic() - self._start)
-        print(f"[{clock:>6}] {text}"[:WIDTH], file=self._stream, flush=True)
+        print(f"[{clock:>6}] {text}"[:width], file=self._stream, flush=True)
 
     def _add(self, record: TrialRecord) -> None:
         self._first_trial = self._first_trial or time.monotonic()

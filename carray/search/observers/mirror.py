@@ -59,8 +59,10 @@ class StudyMirror(Tracker):
         say: Callable[[str], None],
     ) -> None:
         self._mirror, self._folder, self._has_optuna_file = mirror, folder, has_optuna_file
-        self._small = Uploads("records", say)
-        self._large = [Uploads(f"weights-{number}", say) for number in range(WEIGHT_QUEUES)]
+        failing: set[str] = set()
+        self._small = Uploads("records", say, failing)
+        names = [f"weights-{number}" for number in range(WEIGHT_QUEUES)]
+        self._large = [Uploads(name, say, failing) for name in names]
         self._optuna = threading.Lock()  # an older copy must not replace a newer one
         self._sent: dict[int, tuple[int, int]] = {}  # which weights of a trial are there
         self._missing: list[str] = []

@@ -20,7 +20,8 @@ from ray._private import worker
 from ray._private.state import state
 from ray.tune import PlacementGroupFactory
 
-from carray.errors import PlanError, causes
+from carray.errors import ClusterError, PlanError, causes
+from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.lanes.messages import NODE_ID_LABEL
 from carray.search.placement.plan import Node
 
@@ -158,6 +159,13 @@ def memory_error(error: BaseException) -> PlanError | None:
                 f"{where} out of memory{used}{most}, and Ray ended the study's processes there; "
                 "free some, or run fewer trials at once (--concurrent)"
             )
+    return None
+
+
+def lost_error(error: BaseException) -> ClusterError | None:
+    """Return what `error` says of a process of the study's own that has ended; None of others."""
+    if any(isinstance(each, ray.exceptions.RayActorError) for each in causes(error)):
+        return ClusterError(MAILBOX_ENDED)
     return None
 
 

@@ -69,6 +69,8 @@ def _begun(
 def _answer(reference: ray.ObjectRef[NodeReport]) -> Answer:
     try:
         report: NodeReport = ray.get(reference)
+    except ray.exceptions.TaskUnschedulableError:
+        return "it has left the cluster, or is about to"
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines()
         return f"it can't be checked ({lines[-1].strip() if lines else type(error).__name__})"

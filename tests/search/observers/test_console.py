@@ -104,6 +104,14 @@ def test_lines_need_no_room() -> None:
     assert told == ["lanes come up", "decoding", "a line is no table", "on it goes"]
 
 
+def test_a_log_has_a_sentence_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """Why a node gets no lane, and the cure, came after what was cut."""
+    stream, sentence = io.StringIO(), "node 10.0.0.7: " + 30 * "reason " + "it gets no lane"
+    with caplog.at_level("INFO"):
+        Board(stream).note(sentence)
+    assert stream.getvalue().endswith(f"{sentence}\n")
+
+
 def test_a_narrow_terminal_cuts_a_backbones_name_and_no_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
