@@ -346,12 +346,12 @@ def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
 def test_refits_for_which_no_time_is_left_wait_for_the_next_call(
     local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"trials": 2, "refit": 2, "refit_epochs": 13, "concurrent": 1, "scheduler": "none"}
+    options = {"trials": 2, "refit": 2, "refit_epochs": 17, "concurrent": 1, "scheduler": "none"}
     monkeypatch.setattr(session.Pace, "seconds", lambda pace, config, epochs: 1000.0 * epochs)
     board = Listener()
-    folder = run_study(request(toy_data, tmp_path, budget="3h30", **options), board)
+    folder = run_study(request(toy_data, tmp_path, budget="4h30", **options), board)
     assert [r.kind for r in folder.records()] == ["search"] * 2
-    assert any("enough for 0 of 2 refits of 3:36:40" in note for note in board.notes)
+    assert any("enough for 0 of 2 refits of 4:43:20" in note for note in board.notes)
     run_study(request(toy_data, tmp_path, **options), Listener())
     assert [r.kind for r in folder.records()] == ["search"] * 2 + ["refit"] * 2
 

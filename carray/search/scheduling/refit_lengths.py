@@ -13,7 +13,7 @@ from carray.search.request import StudyRequest, asked_budget
 LENGTH = 2  # a refit's epochs over the search's, where none are given
 LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
 MOST_EPOCHS = 60  # of a refit over `LENGTH` times as long: none that were longer are measured
-SHARE = 0.75  # of a budget, for refits and folds: the most
+SHARE = 0.8  # of a budget, for refits and folds: the most
 
 
 def leaves_refits_open(request: StudyRequest) -> bool:

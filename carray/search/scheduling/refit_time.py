@@ -8,7 +8,7 @@ from functools import cached_property
 from math import ceil
 
 from carray.progress import seconds_text
-from carray.records import TrialRecord
+from carray.records import TrialRecord, TrialState
 from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger
 from carray.search.placement.plan import Plan
@@ -16,6 +16,8 @@ from carray.search.request import fold_trials, refit_count
 from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_seconds
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
+
+RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 
 
 class RefitTime:
@@ -65,8 +67,9 @@ class RefitTime:
 
         again = ceil(refits / self._lanes) * seconds(lengths[0])
         if leaves_refits_open(request) and self._deadline is not None:
-            budget = self._deadline - self._begun
-            again = refit_seconds(lengths, seconds, budget, ceil(refits / self._lanes))
+            alive = [r for r in self._ledger.records if r.state in (RUNNING, COMPLETE)]
+            most = ceil(min(refits, len(alive)) / self._lanes)  # trials that there aren't wait
+            again = refit_seconds(lengths, seconds, self._deadline - self._begun, most)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
         others = [(folds, whole), (len(longer), max(longer, default=0.0))]
         return again + sum(ceil(n / self._lanes) * each for n, each in others)

@@ -10,10 +10,11 @@ from carray.search.scheduling.refit_lengths import refit_seconds
 @pytest.mark.parametrize(
     ("budget", "kept"),
     [
-        (15, 8),  # trainings: two refits four times as long, and seven trials before them
-        (45, 32),
+        (15, 12),  # trainings: three refits four times as long, and three trials before them
+        (45, 36),
         (99, 36),  # no more than nine
-        (5, 2),  # too small for one that is four times as long
+        (5, 4),
+        (4, 2),  # too small for one that is four times as long
         (2, 0),  # or twice
     ],
 )

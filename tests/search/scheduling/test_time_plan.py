@@ -60,11 +60,11 @@ def test_a_trial_is_opened_only_where_all_of_it_fits_with_an_epoch_to_spare(sear
     assert not search.plan.fits(config), "leaving logits takes time too"
 
 
-def test_time_is_kept_for_what_comes_after_but_not_more_than_three_quarters(search: Search) -> None:
+def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search: Search) -> None:
     config = search.complete().config
-    for reserved in (20.0, 70.0, 1e9):
+    for reserved in (20.0, 60.0, 1e9):
         search.plan = TimePlan(search.ledger, 100.0, 1, lambda pace, s=reserved: s, lambda: 0.0)  # type: ignore[misc]
-        assert search.plan.left == 100.0 - min(reserved, 75.0)
+        assert search.plan.left == 100.0 - min(reserved, 80.0)
         assert search.plan.fits(config)
 
 
