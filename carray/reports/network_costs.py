@@ -82,7 +82,8 @@ def study_front_lines(folder: StudyFolder) -> list[str]:
         )
         for row in rows
     ]
-    head = f"the front: {len(rows)} trials that no other beats in {' and '.join(objectives)}"
+    trials = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    head = f"the front: {trials} that no other beats in {' and '.join(objectives)}"
     return [head, *table(columns, cells)]
 
 

@@ -17,8 +17,6 @@ from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_sec
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
 
-RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
-
 
 class RefitTime:
     """How long refits, folds and continued trials take, and how many fit before a deadline.
@@ -67,8 +65,9 @@ class RefitTime:
 
         again = ceil(refits / self._lanes) * seconds(lengths[0])
         if leaves_refits_open(request) and self._deadline is not None:
-            alive = [r for r in self._ledger.records if r.state in (RUNNING, COMPLETE)]
-            most = ceil(min(refits, len(alive)) / self._lanes)  # trials that there aren't wait
+            # one that runs doesn't count: what would be kept for its refit would end it
+            complete = [r for r in self._ledger.records if r.state is TrialState.COMPLETE]
+            most = ceil(min(refits, len(complete)) / self._lanes)
             again = refit_seconds(lengths, seconds, self._deadline - self._begun, most)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
         others = [(folds, whole), (len(longer), max(longer, default=0.0))]

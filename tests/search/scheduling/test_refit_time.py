@@ -36,10 +36,10 @@ def test_a_budget_keeps_no_more_than_its_trials_need(tmp_path: Path) -> None:
     assert few.reserved(search.plan.pace) == pytest.approx(240.0), "what is asked for is kept"
 
 
-def test_a_trial_that_was_stopped_is_not_waited_for(tmp_path: Path) -> None:
+def test_only_complete_trials_count(tmp_path: Path) -> None:
     search = Search(open_ledger(tmp_path, trials=9)[0])
     search.complete()
     search.ledger.end(search.train(1).number, TrialState.PRUNED)
     assert refit_time(search).reserved(search.plan.pace) == pytest.approx(120.0)
     search.train(1)
-    assert refit_time(search).reserved(search.plan.pace) == pytest.approx(240.0)
+    assert refit_time(search).reserved(search.plan.pace) == pytest.approx(120.0)
