@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -194,19 +193,20 @@ def table_lines(rows: Sequence[TrialRow], metric: str, *, wide: bool = True) -> 
         f"{SHORT_HEADS.get(spelt, metrics.SHORT_NAMES[spelt])}{'*' if metric == spelt else ''}"
         for spelt in (first, metrics.VAL_TOP1)
     )
-    costs = [row.cost or Cost() for row in rows]
-    currency = next((cost.currency for cost in costs), "")  # of those with a price
-    further = {currency: [cost.money for cost in costs]} if currency else {}
-    if wide and any(cost.energy_kwh for cost in costs):
-        further["kWh"] = [cost.energy_kwh for cost in costs]
+    currency = next((row.cost.currency for row in rows if row.cost), "")  # of those with a price
+    further = {currency: [row.cost and row.cost.money for row in rows]} if currency else {}
+    if wide and any(row.cost and row.cost.energy_kwh for row in rows):
+        further["kWh"] = [row.cost and row.cost.energy_kwh for row in rows]
     width = BACKBONE_WIDTH - (COST_WIDTH if further else 0)
     columns = (
         *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>8.2g", "best/epochs:>12"),
         *(f"{left}:>10.4f", f"{top1}:>8.4f", *(BY_CLASS if wide else ()), "time:>7"),
         *(f"{name}:>{COST_WIDTH}.3f" for name in further),
     )
-    own = zip(*further.values(), strict=True) if further else itertools.repeat(())
-    cells = (_cells(row, first, width, wide) + more for row, more in zip(rows, own, strict=False))
+    cells = (
+        _cells(row, first, width, wide) + tuple(column[place] for column in further.values())
+        for place, row in enumerate(rows)
+    )
     header, *lines = table(columns, cells)
     return [header, "-" * len(header), *lines]
 

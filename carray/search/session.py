@@ -136,8 +136,8 @@ class Session:
     def _spent_text(self) -> str:
         """Say how many trials were finished, stopped and not even opened."""
         records = self._ledger.records
-        finished = sum(each.state is TrialState.COMPLETE for each in records)
-        by_budget = sum(each.reason == TIME_BUDGET for each in records)
+        finished = sum(record.state is TrialState.COMPLETE for record in records)
+        by_budget = sum(record.reason == TIME_BUDGET for record in records)
         return (
             f"{BUDGET_SPENT}: {finished} trials finished, {by_budget} stopped by the budget, "
             f"{self._ledger.study.trials - len(records)} never opened"

@@ -76,6 +76,16 @@ def test_where_there_is_a_price_each_trial_has_its_money(tmp_path: Path) -> None
     }
 
 
+def test_a_trial_without_a_cost_hides_nobody_elses(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    lane = Held(hourly=7.2, currency="eur")
+    first = study_json(folder)["trials"][0]["number"]
+    for files, record in folder.trials():
+        if record.number != first:
+            files.write_record(record.model_copy(update={"held": lane}))
+    assert study_lines(folder)[2].endswith("time      eur")
+
+
 def test_a_study_without_trials_has_a_table_too(tmp_path: Path) -> None:
     folder = make_study(tmp_path, trials=0, refits=0)
     assert "no trial has been recorded yet" in study_lines(folder)

@@ -58,9 +58,7 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         for bracket in self._brackets:
             bracket.rf = reduction_factor
             bracket.cutoff = partial(self._cutoff_of, type(bracket).cutoff, bracket)
-        self._network_costs: dict[
-            str, Mapping[str, float]
-        ] = {}  # of each trial, {} with one objective
+        self._network_costs: dict[str, Mapping[str, float]] = {}  # by trial; {}: one objective
         self._judged_cost: Mapping[str, float] = {}  # of the trial that is being judged
         self._best: dict[str, float] = {}  # of each running trial, higher is better
 
