@@ -30,7 +30,7 @@ from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import TrialRecord, TrialState
 from carray.search.request import BUDGET_REFITS, StudyRequest
-from carray.search.scheduling.refit_lengths import SHARE, refit_lengths
+from carray.search.scheduling.refit_lengths import refit_lengths, refit_rounds
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.warm_start.known_recipes import recipe_points
@@ -122,12 +122,10 @@ def lines_of(results: dict[str, Result]) -> list[str]:
 
 def within_budget(trainings: int, epochs: int) -> dict[str, int]:
     """Return the trials and refits that a budget of so many trainings of `epochs` has room for."""
-    for length in refit_lengths(StudyRequest(data="", budget="1h"), epochs):
-        refits = min(BUDGET_REFITS, int(SHARE * trainings * epochs / length))
-        if refits:
-            trials = trainings - refits * length // epochs
-            return {"trials": trials, "refit": refits, "refit_epochs": length}
-    return {"trials": trainings}
+    lengths = refit_lengths(StudyRequest(data="", budget="1h"), epochs)
+    length, refits = refit_rounds(lengths, lambda e: e / epochs, trainings, BUDGET_REFITS)
+    trials = trainings - refits * length // epochs
+    return {"trials": trials, "refit": refits, "refit_epochs": length}
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ def refit_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
     )
 
 
-def refit_seconds(
+def refit_rounds(
     lengths: tuple[int, ...], seconds: Callable[[int], float], budget: float, most: int
-) -> float:
-    """Return how much of a budget is kept for refits: as many rounds of the longest as fit.
+) -> tuple[int, int]:
+    """Return the epochs of refits, the longest that fit, and how many rounds of them a budget has.
 
     Args:
         lengths: their epochs, the longest first.
@@ -47,5 +47,5 @@ def refit_seconds(
     for epochs in lengths:
         each = seconds(epochs)
         if each and (rounds := min(most, int(SHARE * budget / each))):
-            return rounds * each
-    return 0.0
+            return epochs, rounds
+    return lengths[-1], 0

@@ -13,7 +13,7 @@ from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger
 from carray.search.placement.plan import Plan
 from carray.search.request import fold_trials, refit_count
-from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_seconds
+from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_rounds
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
 
@@ -68,7 +68,8 @@ class RefitTime:
             # one that runs doesn't count: what would be kept for its refit would end it
             complete = [r for r in self._ledger.records if r.state is TrialState.COMPLETE]
             most = ceil(min(refits, len(complete)) / self._lanes)
-            again = refit_seconds(lengths, seconds, self._deadline - self._begun, most)
+            length, rounds = refit_rounds(lengths, seconds, self._deadline - self._begun, most)
+            again = rounds * seconds(length)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
         others = [(folds, whole), (len(longer), max(longer, default=0.0))]
         return again + sum(ceil(n / self._lanes) * each for n, each in others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from carray.search.scheduling.refit_lengths import refit_seconds
+from carray.search.scheduling.refit_lengths import refit_rounds
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,9 @@ from carray.search.scheduling.refit_lengths import refit_seconds
     ],
 )
 def test_as_many_of_the_longest_as_fit(budget: int, kept: int) -> None:
-    assert refit_seconds((32, 16), lambda epochs: epochs / 8, budget, 9) == kept
+    epochs, rounds = refit_rounds((32, 16), lambda epochs: epochs / 8, budget, 9)
+    assert rounds * epochs / 8 == kept
 
 
 def test_nothing_is_kept_before_the_first_epoch_is_timed() -> None:
-    assert refit_seconds((32, 16), lambda epochs: 0.0, 100.0, 9) == 0.0
+    assert refit_rounds((32, 16), lambda epochs: 0.0, 100.0, 9)[1] == 0
