@@ -31,7 +31,7 @@ from carray.search.request import (
 )
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
-from carray.search.scheduling.refit_lengths import SHARE
+from carray.search.scheduling.refits import SHARE
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers
 from carray.search.space.validation import check_backbone_names

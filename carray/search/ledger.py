@@ -32,6 +32,7 @@ INTERRUPTED = "interrupted"  # why a trial left running was left; the next call 
 OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
 UNFIT_DRAWS = 4  # draws in a row that the budget has no room for before no more are opened
 LARGE_DRAWS = 10  # draws in a row that can't fit in memory before one is tried nevertheless
+TOLD_APART = ("epochs", "fold", "seed")  # what tells refits, or folds, of one trial apart
 BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 
 
@@ -137,9 +138,14 @@ class Ledger:
         """Say whether as many trials have been opened as the study is to have."""
         return len(self.records) >= self.study.trials
 
-    def open_refit(self, of: TrialRecord, epochs: int) -> TrialRecord:
-        """Open a refit of a trial at `epochs`, or return the one that a killed process began."""
-        return self._open_again("refit", of, of.config.model_copy(update={"epochs": epochs}))
+    def open_refit(self, of: TrialRecord, epochs: int, seed: int | None = None) -> TrialRecord:
+        """Open a refit of a trial at `epochs`, or return the one that a killed process began.
+
+        `seed` is another than the trial's.
+        """
+        seed = of.config.seed if seed is None else seed
+        longer = of.config.model_copy(update={"epochs": epochs, "seed": seed})
+        return self._open_again("refit", of, longer)
 
     def open_continuation(self, of: TrialRecord, epochs: int) -> TrialRecord:
         """Open a refit that goes on from a trial's last checkpoint, or return the one begun before.
@@ -166,13 +172,13 @@ class Ledger:
     ) -> TrialRecord:
         """Open a trial of another's changed configuration; or return it, unless given up.
 
-        A refit of as many epochs is one, whether it was continued or trained anew.
+        A refit of as many epochs by the same seed is one, whether it was continued or trained anew.
         """
         link = f"{kind}_of"
         with self._lock:
             for record in self._of_kind(kind):
                 known = record.config
-                same = (known.epochs, known.fold) == (config.epochs, config.fold)
+                same = all(getattr(known, it) == getattr(config, it) for it in TOLD_APART)
                 is_given_up = record.state is TrialState.PRUNED
                 if same and getattr(record, link) == of.number and not is_given_up:
                     return record

@@ -9,6 +9,7 @@ from carray.search.extension import best_first, worth_continuing
 from carray.search.placement.plan import Node, Plan, make_plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.scheduling.refits import wanted_refits
 from carray.search.setup import StudySetup, has_pending_trials
 
 
@@ -46,9 +47,11 @@ def has_nothing_left(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
         return False
     if has_pending_trials(setup, records) or fold_trials(setup.request) or study.extended_from:
         return False  # folds and longer trainings: the ledger knows
-    best = best_first(records, study.objective)[: refit_count(setup.request)]
-    refits = [r for r in records if r.kind == "refit" and r.config.epochs in setup.refit_lengths]
-    return {each.number for each in best} <= {r.refit_of for r in refits if r.state.is_finished()}
+    best, refits = best_first(records, study.objective), [r for r in records if r.kind == "refit"]
+    return any(
+        all(refit.has_ended(refits) for refit in wanted_refits(setup.request, best, epochs))
+        for epochs in setup.refit_lengths
+    )
 
 
 def again_count(setup: StudySetup, records: Sequence[TrialRecord]) -> int:

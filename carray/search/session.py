@@ -28,8 +28,8 @@ from carray.search.placement.plan import Plan
 from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials, refit_count
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
-from carray.search.scheduling.refit_lengths import leaves_refits_open
 from carray.search.scheduling.refit_time import RefitTime
+from carray.search.scheduling.refits import FEWEST, Refit, wanted_refits
 from carray.search.scheduling.time_plan import Pace
 from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
@@ -209,27 +209,33 @@ class Session:
 
     def _open_continuations(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the unfinished refits that bring trials to more epochs; none is given up."""
-        epochs = self._setup.study.max_epochs
+        epochs, taken = self._setup.study.max_epochs, self._ledger.taken_over
         worth = self._refit_time.worth
-        wanted = worth[: self._refit_time.count_that_fit(worth, epochs, self._ledger.taken_over)]
-        return _unfinished([self._ledger.open_continuation(each, epochs) for each in wanted]), []
+        count = self._refit_time.count_that_fit([Refit.longer(r, epochs) for r in worth], taken)
+        opened = [self._ledger.open_continuation(each, epochs) for each in worth[:count]]
+        return _unfinished(opened), []
 
     def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Return the unfinished refits of the best, and those begun of trials surpassed since.
 
         A call that asks for no refits leaves all as they are.
         """
-        best = self._ledger.best()[: refit_count(self._request)]
-        if leaves_refits_open(self._request):
-            best = [record for record in best if record.state is TrialState.COMPLETE]
+        best = self._ledger.best()
         for epochs in self._setup.refit_lengths:
-            if count := self._refit_time.count_that_fit(best, epochs):
+            wanted = wanted_refits(self._request, best, epochs)
+            count = self._refit_time.count_that_fit(wanted)
+            if count >= min(FEWEST, len(wanted)):
                 break
-        refits = [self._ledger.open_refit(record, epochs) for record in best[:count]]
-        waiting = {record.number for record in best[count:]}
-        surpassed = _unfinished(self._ledger.refits, refits) if refits else []
-        return _unfinished(refits), [
-            r for r in surpassed if r.refit_of not in waiting and not r.continued_epochs
+        opened = [
+            self._ledger.open_refit(each.of, epochs, each.config.seed) for each in wanted[:count]
+        ]
+        waiting = wanted[count:]
+        surpassed = _unfinished(self._ledger.refits, opened) if opened else []
+        return _unfinished(opened), [
+            record
+            for record in surpassed
+            if not any(each.is_same(record, of_any_length=True) for each in waiting)
+            and not record.continued_epochs
         ]
 
     def _reserved(self, pace: Pace) -> float:

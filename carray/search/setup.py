@@ -37,7 +37,7 @@ from carray.search.request import (
 from carray.search.sampling.local import LocalSampler
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study, without_password
-from carray.search.scheduling.refit_lengths import refit_lengths
+from carray.search.scheduling.refits import refit_lengths
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
     build_scheduler,

@@ -30,7 +30,7 @@ from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import TrialRecord, TrialState
 from carray.search.request import BUDGET_REFITS, StudyRequest
-from carray.search.scheduling.refit_lengths import refit_lengths, refit_rounds
+from carray.search.scheduling.refits import refit_lengths, refit_rounds
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.warm_start.known_recipes import recipe_points

@@ -13,7 +13,7 @@ from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger
 from carray.search.placement.plan import Plan
 from carray.search.request import fold_trials, refit_count
-from carray.search.scheduling.refit_lengths import leaves_refits_open, refit_rounds
+from carray.search.scheduling.refits import Refit, leaves_refits_open, refit_rounds
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
 
@@ -65,10 +65,11 @@ class RefitTime:
 
         again = ceil(refits / self._lanes) * seconds(lengths[0])
         if leaves_refits_open(request) and self._deadline is not None:
-            # one that runs doesn't count: what would be kept for its refit would end it
-            complete = [r for r in self._ledger.records if r.state is TrialState.COMPLETE]
-            most = ceil(min(refits, len(complete)) / self._lanes)
-            length, rounds = refit_rounds(lengths, seconds, self._deadline - self._begun, most)
+            # with none that is complete, what would be kept for its refit would end the first
+            is_complete = any(r.state is TrialState.COMPLETE for r in self._ledger.records)
+            most = ceil(refits / self._lanes) if is_complete else 0
+            budget = self._deadline - self._begun
+            length, rounds = refit_rounds(lengths, seconds, budget, most, self._lanes)
             again = rounds * seconds(length)
         whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
         others = [(folds, whole), (len(longer), max(longer, default=0.0))]
@@ -76,30 +77,28 @@ class RefitTime:
 
     def count_that_fit(
         self,
-        best: Sequence[TrialRecord],
-        epochs: int,
+        wanted: Sequence[Refit],
         taken_over: Callable[[TrialRecord], int] = lambda record: 0,
     ) -> int:
-        """Return how many of the best can be trained to `epochs` before the deadline, and say so.
+        """Return how many of the wanted can be trained before the deadline, and say so.
 
-        `taken_over` says how many of those a trial has behind it.
+        `taken_over` says how many of its epochs a trial has behind it.
         """
         if self._deadline is None:
-            return len(best)
+            return len(wanted)
         pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
-        refits = [r for r in self._ledger.refits if r.config.epochs == epochs]
-        done = {refit.refit_of for refit in refits if refit.state.is_finished()}
-        needed = {
-            r.number: pace.seconds(r.config, epochs - taken_over(r))
-            for r in best
-            if r.number not in done
-        }
-        times = [needed.get(record.number) or 0.0 for record in best]
-        fitting = [n for n in range(1, len(best) + 1) if sum(times[: n : self._lanes]) <= left]
+        refits = self._ledger.refits
+        is_left = [not refit.has_ended(refits) for refit in wanted]
+        needed = [
+            pace.seconds(refit.config, refit.config.epochs - taken_over(refit.of)) or 0.0
+            for refit in wanted
+        ]
+        times = [need if is_open else 0.0 for need, is_open in zip(needed, is_left, strict=True)]
+        fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
         count = max(fitting, default=0)
-        if count < len(best):
+        if count < len(wanted):
             self._say(
-                f"budget: {seconds_text(max(0.0, left))} left, enough for {count} of "
-                f"{len(best)} refits of {seconds_text(max(times))}"
+                f"budget: {seconds_text(max(0.0, left))} left, enough for {sum(is_left[:count])} "
+                f"of {sum(is_left)} refits of {seconds_text(max(times))}"
             )
         return count

@@ -15,7 +15,7 @@ from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
-from carray.search.scheduling.refit_lengths import SHARE
+from carray.search.scheduling.refits import SHARE
 
 RECENT = 50  # epochs that a mean is taken of: other work on the machine comes and goes
 

@@ -1,0 +1,113 @@
+"""Which trials are trained again, for how long, and what of a budget that gets.
+
+Of equal budgets one that tries few configurations and trains the best of them several times as long
+brings an ensemble more than one that tries many: `tests/benchmarks/README.md` has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from carray.config import TrialConfig
+from carray.records import TrialRecord, TrialState
+from carray.search.request import StudyRequest, asked_budget, refit_count
+
+LENGTH = 2  # a refit's epochs over the search's, where none are given
+LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
+FEWEST = 2  # of so long ones: an ensemble wants two of half the length more than one
+MOST_EPOCHS = 60  # of a refit over `LENGTH` times as long: none that were longer are measured
+SHARE = 0.8  # of a budget, for refits and folds: the most
+SEEDS_APART = 1000  # a refit's further seed and the trial's: none that another trial has
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A trial that is to be trained again.
+
+    Attributes:
+        of: the trial.
+        config: what it is trained by: more epochs, its own seed or another.
+    """
+
+    of: TrialRecord
+    config: TrialConfig
+
+    @classmethod
+    def longer(cls, of: TrialRecord, epochs: int, further_seed: int = 0) -> Self:
+        """Return one of `epochs`, by the trial's own seed or its first, second, ... further one."""
+        seed = (of.config.seed + SEEDS_APART * further_seed) % 2**31
+        return cls(of, of.config.model_copy(update={"epochs": epochs, "seed": seed}))
+
+    def is_same(self, record: TrialRecord, *, of_any_length: bool = False) -> bool:
+        """Say whether a record is that of this refit, or of one that is shorter or longer."""
+        known = record.config
+        is_as_long = of_any_length or known.epochs == self.config.epochs
+        return is_as_long and (record.refit_of, known.seed) == (self.of.number, self.config.seed)
+
+    def has_ended(self, records: Iterable[TrialRecord]) -> bool:
+        """Say whether one of the records is that of this refit, and finished."""
+        return any(self.is_same(record) and record.state.is_finished() for record in records)
+
+
+def wanted_refits(request: StudyRequest, ranked: Sequence[TrialRecord], epochs: int) -> list[Refit]:
+    """Return the refits that are asked for, in the order in which a budget takes them.
+
+    Where a call says how many, those are the best trials. A budget that says nothing takes further
+    seeds too: the n-th best trial gets its next seed when the best one gets its n times as many-th,
+    so that what is trained again lies neither all on one configuration nor on ever worse ones.
+
+    Args:
+        request: of the study.
+        ranked: its trials, the best first.
+        epochs: of a refit.
+    """
+    count = refit_count(request)
+    if not leaves_refits_open(request):
+        return [Refit.longer(of, epochs) for of in ranked[:count]]
+    complete = [record for record in ranked if record.state is TrialState.COMPLETE]
+    places = [(rank, seed) for rank in range(len(complete)) for seed in range(count)]
+    places.sort(key=lambda place: ((place[0] + 1) * (place[1] + 1), place[1]))
+    return [Refit.longer(complete[rank], epochs, seed) for rank, seed in places[:count]]
+
+
+def leaves_refits_open(request: StudyRequest) -> bool:
+    """Say whether a budget alone says how many refits there are: as many as fit."""
+    return request.refit is None and asked_budget(request) is not None
+
+
+def refit_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
+    """Return the epochs that refits may have, the longest first: those asked for, or by default."""
+    if request.refit_epochs is not None:
+        return (request.refit_epochs,)
+    least = LENGTH * max_epochs
+    if not leaves_refits_open(request):
+        return (least,)
+    return tuple(
+        dict.fromkeys((max(least, min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS)), least))
+    )
+
+
+def refit_rounds(
+    lengths: tuple[int, ...],
+    seconds: Callable[[int], float],
+    budget: float,
+    most: int,
+    lanes: int = 1,
+) -> tuple[int, int]:
+    """Return the epochs of refits, the longest that fit, and how many rounds of them a budget has.
+
+    Args:
+        lengths: their epochs, the longest first; all but the last want `FEWEST` refits to fit.
+        seconds: that so many epochs take.
+        budget: in seconds.
+        most: rounds.
+        lanes: refits in a round.
+    """
+    for epochs in lengths:
+        each = seconds(epochs)
+        rounds = min(most, int(SHARE * budget / each)) if each else 0
+        if rounds and (rounds * lanes >= FEWEST or epochs == lengths[-1]):
+            return epochs, rounds
+    return lengths[-1], 0
