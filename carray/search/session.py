@@ -202,8 +202,10 @@ class Session:
             self._say_without_logits(driver)
 
     def _refits_text(self, wanted: Sequence[TrialRecord]) -> str:
+        count = len({record.refit_of for record in wanted})
+        seeds = f"with further seeds {len(wanted)} trainings, " if count < len(wanted) else ""
         return (
-            f"refit: the best {len(wanted)} again, {wanted[0].config.epochs} epochs, "
+            f"refit: the best {count} again, {seeds}{wanted[0].config.epochs} epochs, "
             f"on {self._refit_plan.lanes_text()}"
         )
 

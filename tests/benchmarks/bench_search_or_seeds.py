@@ -29,14 +29,20 @@ from carray.predictions.scores import TEMPERATURES, log_losses, temperature_loss
 from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import TrialRecord, TrialState
+from carray.runs_folder import StudyFolder
+from carray.search.extension import best_first
 from carray.search.request import BUDGET_REFITS, StudyRequest
-from carray.search.scheduling.refits import refit_lengths, refit_rounds
+from carray.search.scheduling.refits import refit_lengths, refit_rounds, wanted_refits
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.warm_start.known_recipes import recipe_points
+from carray.training.train import train
 from carray.typing import Float32s
 
 MEMBERS = 3
+WITHIN = StudyRequest(data="", budget="1h")  # any budget: that of a benchmark is in trainings
+
+Member = tuple[StudyFolder, TrialRecord]
 
 
 @dataclass(frozen=True)
@@ -49,35 +55,45 @@ class Result:
     minutes: float
 
 
-def result_of(study: Study, first: int) -> Result:
-    """Read what a study's trials, of drawn ones the `first`, say of test; the look is recorded."""
+def result_of(study: Study, first: int, refits: Sequence[Study] = ()) -> Result:
+    """Read what a study's first trials and its refits say of test; the look is recorded."""
     record = study.record
-    trials = [t for t in study.trials if t.kind == "refit" or t.number < first]
-    usable = [t for t in trials if study.folder.trial(t.number).logits_file.exists()]
-    longer = {t.refit_of for t in usable if t.kind == "refit"}
-    single = [t for t in usable if t.kind == "refit" or t.number not in longer]
-    best = sorted(single, key=lambda t: (_is_stopped(t), record.objective.key_of(t)))[:MEMBERS]
-    record_trial_accesses(study.runs, record, [trial.name for trial in usable])
+    again = [(refit.folder, refit.trials[0]) for refit in refits]
+    pool = [(study.folder, trial) for trial in study.trials if trial.number < first]
+    epochs = sum(len(trial.epochs) for _, trial in [*pool, *again])
+    minutes = sum(trial.trained_seconds for _, trial in [*pool, *again]) / 60
+    pool = [(folder, t) for folder, t in pool if folder.trial(t.number).logits_file.exists()]
+    pool = again + [each for each in pool if not _is_superseded(each[1], again)]
+    best = sorted(pool, key=lambda one: (_is_stopped(one[1]), record.objective.key_of(one[1])))
+    for folder, trial in pool:
+        record_trial_accesses(study.runs, folder.record(), [trial.name])
     losses, top1 = {}, {}
-    for name, members in (("single", best[:1]), ("three", best), ("greedy", usable)):
+    for name, members in (("single", best[:1]), ("three", best[:MEMBERS]), ("greedy", pool)):
         val, test = (_predictions(study, members, split) for split in ("val", "test"))
-        pool = tuple(range(len(members)))
-        average = (Greedy if name == "greedy" else SoftVote)(pool).fit(val)
+        everyone = tuple(range(len(members)))
+        average = (Greedy if name == "greedy" else SoftVote)(everyone).fit(val)
         log_p, labels = average.log_p(val), study.folder.labels("val")
         chosen = TEMPERATURES[temperature_losses(log_p, labels).sum(axis=0).argmin()]
         log_p, labels = average.with_temperature(chosen).log_p(test), study.folder.labels("test")
         losses[name] = log_losses(log_p, labels)
         top1[name] = float((log_p.argmax(axis=1) == labels).mean())
-    epochs = sum(len(trial.epochs) for trial in trials)
-    return Result(losses, top1, epochs, sum(trial.trained_seconds for trial in trials) / 60)
+    return Result(losses, top1, epochs, minutes)
+
+
+def _is_superseded(trial: TrialRecord, again: Sequence[Member]) -> bool:
+    """Say whether a trial's own seed was trained again."""
+    return any(
+        refit.config.model_copy(update={"epochs": trial.config.epochs}) == trial.config
+        for _, refit in again
+    )
 
 
 def _is_stopped(trial: TrialRecord) -> bool:
     return trial.state is not TrialState.COMPLETE
 
 
-def _predictions(study: Study, members: Sequence[TrialRecord], split: str) -> SplitPredictions:
-    candidates = [candidate_of(study.folder, member) for member in members]
+def _predictions(study: Study, members: Sequence[Member], split: str) -> SplitPredictions:
+    candidates = [candidate_of(folder, trial) for folder, trial in members]
     return SplitPredictions(candidates, split, study.folder.labels(split))
 
 
@@ -120,12 +136,24 @@ def lines_of(results: dict[str, Result]) -> list[str]:
     return lines
 
 
-def within_budget(trainings: int, epochs: int) -> dict[str, int]:
-    """Return the trials and refits that a budget of so many trainings of `epochs` has room for."""
-    lengths = refit_lengths(StudyRequest(data="", budget="1h"), epochs)
+def within_budget(trainings: int, epochs: int) -> tuple[int, int, int]:
+    """Return the trials, refits and epochs of a refit that so many trainings have room for."""
+    lengths = refit_lengths(WITHIN, epochs)
     length, refits = refit_rounds(lengths, lambda e: e / epochs, trainings, BUDGET_REFITS)
-    trials = trainings - refits * length // epochs
-    return {"trials": trials, "refit": refits, "refit_epochs": length}
+    return trainings - refits * length // epochs, refits, length
+
+
+def refits_of(
+    study: Study, data: Path, count: int, epochs: int, weights: Path | None
+) -> list[Study]:
+    """Train again what a budget would have trained again, each as a study beside it."""
+    ranked = best_first(study.trials, study.record.objective)
+    wanted = wanted_refits(WITHIN, ranked, epochs)[:count]
+    names = [f"{study.record.name}-{w.of.number}-{w.config.seed}-{epochs}" for w in wanted]
+    for refit, name in zip(wanted, names, strict=True):
+        if not study.runs.study(name).record_file.exists():
+            train(data, refit.config, runs=study.runs.path, study=name, weights=weights)
+    return [carray.load_study(name, runs=study.runs.path) for name in names]
 
 
 def main() -> None:
@@ -154,13 +182,17 @@ def main() -> None:
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
+            drawn, refits, length = within_budget(trials, epochs)
             for kind, options in kinds.items():
                 asked = {**common, **options, "seed": seed}
-                if kind == "search":
-                    asked |= within_budget(trials, epochs)
                 name = f"{kind}-{given.data.resolve().name}-{seed}"
-                name += f"-{trials}" if kind == "search" else ""
-                results[kind] = result_of(carray.tune(given.data, name=name, **asked), trials)
+                if kind == "search":
+                    name += f"-{trials}"
+                    study = carray.tune(given.data, name=name, trials=drawn, **asked)
+                    again = refits_of(study, given.data, refits, length, given.weights)
+                    results[kind] = result_of(study, drawn, again)
+                else:
+                    results[kind] = result_of(carray.tune(given.data, name=name, **asked), trials)
             title = f"{given.data.resolve().name}, {trials} trainings, seed {seed}"
             print("\n".join([title, *lines_of(results)]), flush=True)
 
