@@ -141,7 +141,7 @@ def _select(
     else:
         best: dict[str, Candidate] = {}
         for candidate in complete:
-            best.setdefault(model_name(candidate), candidate)
+            best.setdefault(candidate.model_name, candidate)
         chosen = tuple(best.values())[:MOST_ROWS]
     if len(chosen) < 2:
         raise RecordError(
@@ -149,13 +149,6 @@ def _select(
             "--all takes every complete trial, --trials names some"
         )
     return chosen
-
-
-def model_name(candidate: Candidate) -> str:
-    """Return a trial's backbone, with its head where that isn't linear."""
-    config = candidate.record.config
-    head = config.head.kind
-    return config.backbone if head == "linear" else f"{config.backbone} + {head}"
 
 
 def _row(
@@ -167,7 +160,7 @@ def _row(
     record = candidate.record
     return ModelRow(
         trial=record.name,
-        model=model_name(candidate),
+        model=candidate.model_name,
         parameters=record.parameters,
         epochs=len(record.epochs),
         val_log_loss=record.best(metrics.VAL_LOG_LOSS),

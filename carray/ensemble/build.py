@@ -276,6 +276,7 @@ def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> 
         trial=candidate.record.name,
         folder=candidate.folder.path,
         backbone=candidate.record.config.backbone,
+        model=candidate.model_name,
         state=str(candidate.record.state),
         fold=candidate.record.config.fold,
         weight=weights.get(number, 0.0),

@@ -48,6 +48,8 @@ class MemberRow:
     """On the images that the rules were judged on."""
     fold: int | None = None
     """The fold that stood for `val`; None where `val` did."""
+    model: str = ""
+    """Its backbone; with its head where that isn't linear."""
 
 
 @dataclass(frozen=True)

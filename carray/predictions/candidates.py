@@ -46,6 +46,13 @@ class Candidate:
         return self.record.config.model_copy(update={"fold": None}).model_dump_json()
 
     @property
+    def model_name(self) -> str:
+        """Name its backbone; with its head where that isn't linear."""
+        config = self.record.config
+        head = config.head.kind
+        return config.backbone if head == "linear" else f"{config.backbone} + {head}"
+
+    @property
     def has_weights(self) -> bool:
         """Say whether its weights are still there."""
         return has_weights(self.folder)

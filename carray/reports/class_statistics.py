@@ -19,8 +19,9 @@ def statistics_lines(found: ClassStatistics) -> list[str]:
     most = max(count for _, _, count in found.histogram)
     lines = [
         "",
-        f"images a class: mean {found.mean:.1f}, median {found.median:g}, from {found.smallest} to "
-        f"{found.largest}",
+        f"images a class, all splits together: mean {found.mean:.1f}, median {found.median:g}, "
+        f"from {found.smallest} to {found.largest}",
+        f"{'images':>13}  classes",
     ]
     for low, high, count in found.histogram:
         bar = "#" * -(-BAR * count // most)

@@ -17,7 +17,7 @@ from carray.reports.table import table, table_row
 
 WIDTH = 100
 MEMBERS = (
-    *("backbone:<32.30", "state:<10", "weight:>8.3f"),
+    *("model:<32.31", "state:<10", "weight:>8.3f"),
     *("val loss:>11.4f", "val top-1:>11.4f"),
 )
 RULES = ("members:>8", "temperature:>13.2f", "log-loss:>10.4f", "top-1:>9.4f")
@@ -87,7 +87,7 @@ def _member_lines(ensemble: Ensemble) -> list[str]:
     columns = (f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS)
     rows = (
         (
-            *(name, one.backbone),
+            *(name, one.model),
             one.state if one.fold is None else f"fold {one.fold}",
             one.weight or "-",
             *(one.val_log_loss, one.val_top1, one.blend_log_loss),

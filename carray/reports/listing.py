@@ -49,7 +49,8 @@ def list_lines(runs: RunsFolder) -> list[str]:
 def _study_cells(study: Mapping[str, Any]) -> list[object]:
     seconds = study["seconds"]
     took = None if seconds is None else seconds_text(seconds)
-    return [*(study[name] for name in ("name", "state", "trials", "best", "metric")), took]
+    metric = metrics.SHORT_NAMES[study["metric"]]
+    return [*(study[name] for name in ("name", "state", "trials", "best")), metric, took]
 
 
 def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
@@ -163,7 +164,8 @@ def model_lines(folder: Path) -> list[str]:
     date = f"{made:%Y-%m-%d %H:%M}" if made else "of unknown date"
     lines = [f"model {folder.name}: {card.what}", f"of study {card.study}, {date}"]
     lines += [note] if (note := version_note(folder)) else []
-    rows = ((each.trial, each.backbone, each.weight) for each in card.members)
+    trials = [each.trial.removeprefix(f"{card.study}/") for each in card.members]
+    rows = ((name, of.backbone, of.weight) for name, of in zip(trials, card.members, strict=True))
     lines += ["", *table(("member:<26.25", "backbone:<40.39", "weight:>8.3f"), rows), ""]
     if card.temperature != 1:
         lines.append(f"temperature {card.temperature:g}")

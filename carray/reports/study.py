@@ -200,7 +200,7 @@ def table_lines(rows: Sequence[TrialRow], metric: str, *, wide: bool = True) -> 
     width = BACKBONE_WIDTH - (COST_WIDTH if further else 0)
     columns = (
         *("trial:<6", "state:<12", f"backbone:<{width}", "lr:>8.2g", "best/epochs:>12"),
-        *(f"{left}:>10.4f", f"{top1}:>8.4f", *(BY_CLASS if wide else ()), "time:>7"),
+        *(f"{left}:>11.4f", f"{top1}:>7.4f", *(BY_CLASS if wide else ()), "time:>7"),
         *(f"{name}:>{COST_WIDTH}.3f" for name in further),
     )
     cells = (
@@ -227,7 +227,7 @@ def _cells(row: TrialRow, metric: str, width: int, wide: bool) -> tuple[object, 
 
 
 def _short(value: float) -> float | str:
-    return f"{value:.3g}" if abs(value) >= 1e4 else value  # a column is 10 wide
+    return f"{value:.3g}" if abs(value) >= 1e4 else value  # a column is 11 wide
 
 
 def _failures(table: Sequence[TrialRow]) -> list[str]:

@@ -156,9 +156,10 @@ def _cause(rows: Sequence[EpochRow], config: TrialConfig) -> str:
             f"{optimizer.lr / 10:g} or less, or a warm-up"
         )
     if _dead(rows):
+        has_norms = config.backbone != SMALL_NET or config.scratch.batch_norm
         return (
             "dead activations (the logits no longer depend on the image); lower "
-            f"optimizer.lr={optimizer.lr:g} or use batch norm"
+            f"optimizer.lr={optimizer.lr:g}" + " or set scratch.batch_norm=true" * (not has_norms)
         )
     cut = _cut_by_plateau(rows, config)
     if cut is not None:

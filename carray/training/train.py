@@ -130,6 +130,7 @@ def open_single_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyF
         cut=manifest.cut,
         manifest_hash=manifest.hash,
         classes=manifest.classes,
+        metric=TrialConfig().best_metric,
         state="complete",
         started_at=time.time(),
         git_commit=git_commit(),

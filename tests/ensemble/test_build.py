@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from carray.analysis.compare_trials import compare_trials
+from carray.config import build_config
 from carray.ensemble import Ensemble, build_ensemble
 from carray.ensemble.publish import tracked_values
 from carray.ensemble.tta import TtaRow
@@ -49,6 +50,14 @@ def test_the_newest_study_and_its_best_three_are_taken(tmp_path: Path) -> None:
     }
     assert sum(rule.chosen for rule in made.rules) == 1
     assert [rule.members for rule in made.rules[:2]] == [3, 3]
+
+
+def test_members_of_one_backbone_are_told_apart_by_their_heads(tmp_path: Path) -> None:
+    trial = make_study(tmp_path, StudySpec(DIVERSE[:2])).trial(0)
+    forest = build_config({"head.kind": "random_forest", "backbone": "resnet18"})
+    trial.write_record(trial.record().model_copy(update={"config": forest}))
+    made = build_ensemble(runs=tmp_path, logits_only=True, top=2)
+    assert any("resnet18 + random_forest" in line for line in ensemble_lines(made))
 
 
 def test_trials_with_errors_of_their_own_make_a_better_ensemble(tmp_path: Path) -> None:

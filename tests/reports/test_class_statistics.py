@@ -23,6 +23,8 @@ def test_ends_mean_and_histogram_add_up() -> None:
     assert (found.histogram[0][0], len(found.histogram)) == (12, 8)
     lines = statistics_lines(found)
     assert max(map(len, lines)) <= 100
+    assert lines[1].startswith("images a class, all splits together: mean 22.8, median 14")
+    assert lines[2].split() == ["images", "classes"]
     assert "the classes are imbalanced in training (4.0 : 1):" in lines
     assert any("loss.class_weights" in line for line in lines)
 

@@ -8,11 +8,13 @@ import pytest
 
 from carray.api import load_study
 from carray.errors import RecordError
+from carray.inference.card import Card, MemberEntry
 from carray.records import TrialState
 from carray.reports.listing import (
     leaderboard,
     leaderboard_lines,
     list_lines,
+    model_lines,
     show_lines,
     status_lines,
 )
@@ -34,6 +36,33 @@ def test_every_list_fits_80_columns(tmp_path: Path) -> None:
     ):
         assert lines
         assert max(map(len, lines)) <= 80, lines
+
+
+def test_the_best_and_the_metric_of_a_study_stand_apart(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    metric = "val/calibrated_log_loss"
+    folder.record().model_copy(update={"metric": metric}).write(folder.record_file)
+    assert " calibrated log-loss " in list_lines(RunsFolder(tmp_path))[1]
+
+
+def test_a_models_members_bear_their_numbers_however_long_the_studys_name(tmp_path: Path) -> None:
+    long = "nineteen-plus-Audi_R8_Coupe_2012"
+    entries = tuple(
+        MemberEntry(folder=f"{n}", trial=f"{long}/{n:04d}", backbone="a", weight=0.5, sha256="")
+        for n in range(2)
+    )
+    card = Card(
+        what="two nets",
+        name="m",
+        kind="ensemble",
+        study=long,
+        classes=("a",),
+        members=entries,
+        rule="soft vote",
+        preprocessing="squash",
+    )
+    card.write(tmp_path / "m" / "card.json")
+    assert [line.split()[0] for line in model_lines(tmp_path / "m")[4:6]] == ["0000", "0001"]
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:

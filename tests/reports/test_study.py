@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from carray import metrics
 from carray.costs import Held
 from carray.records import StudyRecord, TrialState
-from carray.reports.study import study_json, study_lines, study_table
+from carray.reports.study import study_json, study_lines, study_table, table_lines
 from tests.reports.studies import make_study
 
 
@@ -33,6 +34,13 @@ def test_lines_fit_100_columns_and_count_states(
     assert any("1 failed: out of patience" in line for line in lines)
     assert "  carray ensemble --study toycars-quick --top 3 --runs ." in lines
     assert lines[-1] == "  carray ui --runs ."
+
+
+@pytest.mark.parametrize("metric", metrics.OBJECTIVES)
+def test_heads_stand_apart_by_any_metric(tmp_path: Path, metric: str) -> None:
+    head, *_ = table_lines(study_table(make_study(tmp_path, trials=1, refits=0)), metric)
+    assert {"lr", "best/epochs", "F1"} <= set(head.split())
+    assert head.count("*") == 1
 
 
 def test_a_long_cause_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,11 @@ def test_causes_are_told_apart() -> None:
 
     flat: Measured = [(0.0, 0.1, 0.03, 2.49)] * 6
     assert "optimizer.lr=1 is too high" in cause(COLLAPSED["resnet at lr 1"], optimizer__lr=1.0)
-    assert "dead activations" in cause(COLLAPSED["dead, loss at chance"])
+    dead = COLLAPSED["dead, loss at chance"]
+    assert "dead activations" in cause(dead)
+    bare = {"backbone": "small_car_cnn", "scratch__batch_norm": False}
+    assert cause(dead, **bare).endswith("or set scratch.batch_norm=true")
+    assert "batch_norm" not in cause(dead, backbone="small_car_cnn")  # which has them
     assert "crops that lose the object" in cause(flat, augment__strength=0.9)
     assert "fit=crop" in cause(flat, fit="crop", augment__strength=0.2)
     assert "none stands out" in cause(flat, augment__strength=0.2)

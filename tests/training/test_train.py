@@ -60,6 +60,7 @@ def test_a_trial_leaves_a_record_logits_and_weights(tmp_path: Path, toy_data: Pa
     assert not folder.checkpoint.exists()
     study = RunsFolder.at(tmp_path).study("single")
     assert study.record().kind == "single"
+    assert study.record().metric == record.config.best_metric == "val/calibrated_log_loss"
     assert study.labels_file.exists()
 
 
