@@ -39,7 +39,7 @@ class RefitTime:
     ) -> None:
         self._setup, self._ledger, self._lanes = setup, ledger, plan.lanes
         self._begun, self._deadline = begun, deadline
-        self._say = say
+        self._say, self._said = say, set[tuple[str, int]]()
 
     @cached_property
     def worth(self) -> list[TrialRecord]:
@@ -97,8 +97,9 @@ class RefitTime:
         fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
         count = max(fitting, default=0)
         if count < len(wanted):
-            self._say(
-                f"budget: {seconds_text(max(0.0, left))} left, enough for {sum(is_left[:count])} "
-                f"of {sum(is_left)} refits of {seconds_text(max(times))}"
-            )
+            enough = f"enough for {sum(is_left[:count])} of {sum(is_left)} refits"
+            if (enough, epochs := wanted[0].config.epochs) not in self._said:
+                each = seconds_text(max(times))
+                self._say(f"budget: {seconds_text(max(0.0, left))} left, {enough} of {each}")
+            self._said.add((enough, epochs))
         return count

@@ -57,6 +57,7 @@ def test_what_fits_is_counted_without_what_is_done(tmp_path: Path) -> None:
     assert said.pop().endswith("left, enough for 3 of 9 refits of 2:00")
     done = ledger.open_refit(of, 12, wanted[0].config.seed)
     assert budget.count_that_fit(wanted) == 3, "one that was begun isn't done"
+    assert not said, "the same isn't said twice"
     ledger.end(done.number, TrialState.COMPLETE)
     assert budget.count_that_fit(wanted) == 4
     assert said.pop().endswith("left, enough for 3 of 8 refits of 2:00")
