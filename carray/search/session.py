@@ -139,7 +139,8 @@ class Session:
         finished = sum(record.state is TrialState.COMPLETE for record in records)
         by_budget = sum(record.reason == TIME_BUDGET for record in records)
         return (
-            f"{BUDGET_SPENT}: {finished} trial{'s' * (finished != 1)} finished, {by_budget} stopped by the budget, "
+            f"{BUDGET_SPENT}: {finished} trial{'s' * (finished != 1)} finished, "
+            f"{by_budget} stopped by the budget, "
             f"{self._ledger.study.trials - len(records)} never opened"
         )
 
