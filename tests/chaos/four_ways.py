@@ -4,7 +4,7 @@
 
 On one machine, on three nodes with a shared folder, on three with none, and from S3. Nodes are
 those of `nodes.py`, too small for two ranks of a trial. Only the driver's node has the pretrained
-weights: drawn ones, or those of `--weights`.
+weights (drawn ones, or those of `--weights`) and the package of the trials' teacher.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ fixed:
   epochs: {epochs}
   image_size: {image_size}
   device_batch_size: 16
+  distill.teacher: /srv/models/teacher
 search:
   optimizer.lr: {{loguniform: [1e-4, 1e-2]}}
   augment.mixup: {{choice: [0.0, 0.2]}}
@@ -115,38 +117,55 @@ def main() -> int:
         folder = Path(name)
         asked.keep = asked.keep or folder / "logs"
         asked.keep.mkdir(parents=True, exist_ok=True)
-        weights = asked.weights or drawn_weights(folder)
         images = render_toycars(folder / "cars" / "images", seed=3, images_per_class=50)
         prepare(images, folder / "cars" / "data", val=0.2, blend=0.1, test=0.1)
+        own = folder / "driver"  # what only its node has
+        weights = bring_weights(asked.weights, own / "weights")
+        bring_teacher(folder, weights, own / "models")
         found: dict[int, dict[int, Trial]] = {}
         rows = []
         with Network(), Services(folder / "services") as services:
             os.environ["CARRAY_CACHE"] = str(folder / "cache")
             for way in WAYS:
-                rows += _run(way, asked, folder, weights, services, found)
+                rows += _run(way, asked, folder, own, weights.stem, services, found)
     print(f"\n| {COLUMNS} |\n|{'---|' * len(COLUMNS.split('|'))}")
     for row in sorted(rows, key=lambda row: row[0]):
         print(f"| {' | '.join(row)} |")
     return int(any(cell != "0" for row in rows for cell in (row[2], *row[4:9])))
 
 
-def drawn_weights(folder: Path) -> Path:
-    """Draw what stands for pretrained weights; return their file."""
+def bring_weights(file: Path | None, into: Path) -> Path:
+    """Copy pretrained weights, or draw what stands for them; return their file."""
     import timm
     import torch
     from safetensors.torch import save_file
 
+    into.mkdir(parents=True)
+    if file:
+        return Path(shutil.copy(file, into))
     torch.manual_seed(0)
-    file = folder / "test_resnet.safetensors"
-    save_file(timm.create_model("test_resnet").state_dict(), file)
-    return file
+    save_file(timm.create_model("test_resnet").state_dict(), into / "test_resnet.safetensors")
+    return into / "test_resnet.safetensors"
+
+
+def bring_teacher(folder: Path, weights: Path, into: Path) -> None:
+    """Train a trial, and package it as `teacher`."""
+    runs, data = folder / "teacher", str(folder / "cars" / "data")
+    fixed = {"backbone": weights.stem, "pretrained": weights, "image_size": IMAGE_SIZE, "epochs": 2}
+    words = [f"--set={name}={value}" for name, value in fixed.items()]
+    package = ["ensemble", "--study", "single", "--top", "1", "--name", "teacher", "--no-track"]
+    for called in (["train", data, *words], package):
+        calls = [*command("carray"), *called, "--runs", str(runs)]
+        subprocess.run(calls, check=True, stdout=subprocess.DEVNULL)
+    shutil.move(runs / "models", into)
 
 
 def _run(
     way: Way,
     asked: argparse.Namespace,
     folder: Path,
-    weights: Path,
+    own: Path,
+    backbone: str,
     services: Services,
     found: dict[int, dict[int, Trial]],
 ) -> list[list[str]]:
@@ -164,12 +183,11 @@ def _run(
                 nodes[-1].run("mount", "--bind", str(disks / "shared"), SHARED)
             nodes[-1].start_ray(CPUS * 3 // way.nodes)
         head = nodes[0]
-        (head.disk / "weights").mkdir()
-        shutil.copy(weights, head.disk / "weights")
+        shutil.copytree(own, head.disk, dirs_exist_ok=True)
         _bring_cars(way, folder / "cars", head)
         for ranks in asked.ranks:
             name = f"{disks.name}-{ranks}"
-            code, seconds = _tune(way, head, name, ranks, weights.stem, asked)
+            code, seconds = _tune(way, head, name, ranks, backbone, asked)
             trials = _trials(way.seen_from_outside(disks).find_study(name)) if code == 0 else {}
             first = found.setdefault(ranks, trials)
             different = [str(count) for count in _differences(trials, first)]
