@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-e2e chaos lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
+.PHONY: help install demo test test-e2e chaos four-ways lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -38,6 +38,9 @@ SEEDS ?= 1
 TRIALS ?= 24
 chaos: install  ## A study under faults on nodes of namespaces, 8 minutes a seed; SEEDS="1 2" TRIALS=24
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --trials $(TRIALS)
+
+four-ways: install  ## The same study on one machine and on three nodes, compared to the bit; a quarter of an hour
+	@$(BIN)/python -m tests.chaos.four_ways
 
 install: $(STAMP)  ## Make .venv from requirements.lock (about 6 GB, once).
 

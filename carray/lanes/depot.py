@@ -26,7 +26,7 @@ from carray.storage.remote import FileStamp
 Stamps = Mapping[str, FileStamp]
 
 ASIDE = ".sent-"
-WEIGHTS = "weights"
+WEIGHTS, TEACHERS = "weights", "teachers"
 NS = 10**9
 
 
@@ -45,6 +45,8 @@ class StudyPlaces:
     manifest_hash: str
     weights: Mapping[str, str] = field(default_factory=dict)
     """The file of pretrained weights of each backbone that has one in the driver's own folder."""
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    """The hash of the card of each package that `distill.teacher` names."""
 
 
 class Depot:
@@ -54,6 +56,7 @@ class Depot:
         self._rooms = {"study": Path(places.study), "data": Path(places.data)}
         self._stores = Path(places.stores)
         self._weights = places.weights
+        self._teachers = {card: Path(folder) for folder, card in places.teachers.items()}
 
     def files(self, below: str) -> dict[str, FileStamp]:
         """Return every file below a folder, by name; a file alone, if it is one."""
@@ -126,6 +129,9 @@ class Depot:
         room, _, rest = name.partition("/")
         if room == WEIGHTS:
             return Path(self._weights[rest])
+        if room == TEACHERS:
+            card, _, file = rest.partition("/")
+            return self._teachers[card] / file
         path = self._rooms[room] / rest
         if room == "data" and rest.startswith("store/") and not path.exists():
             return self._stores / rest.removeprefix("store/")

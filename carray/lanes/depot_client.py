@@ -87,14 +87,15 @@ class DriverFolder(RemoteFolder):
             self._copy(name, stamp, aside, advance)
 
     def fetch_folder(self, name: str, into: Path) -> bool:
-        """Copy a folder's files to `into`; say whether there were any."""
+        """Copy a folder, and those in it, to `into`; say whether there were any files."""
         found = self.files(name)
         if not found:
             return False
         with written_aside(into) as aside:
-            aside.mkdir()
             for each, stamp in found.items():
-                self._copy(each, stamp, aside / Path(each).name)
+                file = aside / Path(each).relative_to(name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self._copy(each, stamp, file)
         return True
 
     def put(self, file: Path, name: str, advance: Advance = lambda count: None) -> None:

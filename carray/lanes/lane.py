@@ -88,6 +88,9 @@ class WorkerGroups(Protocol):
     def draining_nodes(self) -> Mapping[str, float]:
         """Return the nodes that are to go: id -> when, in Unix time; 0 where nobody says when."""
 
+    def end(self) -> None:
+        """Free what the groups share, once none of them runs any more."""
+
 
 class Lanes:
     """All lanes of a study: start, call, stop. One instance owns one mailbox."""
@@ -200,6 +203,8 @@ class Lanes:
         deadline = time.monotonic() + patience_seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self._groups.end()
         self.mailbox.end()
 
     def retired(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray._private.state import state
 
+from carray.errors import ClusterError
 from carray.lanes.depot import StudyPlaces
 from carray.lanes.depot_client import RayDepot
 from carray.lanes.lane import Lanes, LaneShape
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
 DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
+CONTROLLERS_DIED = "the process that controls the lanes died"
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -53,6 +55,8 @@ class RayWorkerGroups:
         name: str,
         places: StudyPlaces | None = None,
     ) -> None:
+        from carray.lanes.controllers import LaneControllers
+
         self._shape = shape
         self._places = places
         self._depot = RayDepot.begun(places) if places else None
@@ -60,10 +64,18 @@ class RayWorkerGroups:
         self._storage = storage
         self._name = f"{name}-{uuid.uuid4().hex[:6]}"
         _set_train_environment()
+        self._controllers = LaneControllers.begun()
 
     def run(self, lane: int) -> None:
-        """Run a lane's worker group until it is sent home or retires."""
-        self._trainer(lane).fit()
+        """Run a lane's worker group until it is sent home or retires.
+
+        Raises:
+            ClusterError: the process that controls all lanes has died, and they with it.
+        """
+        try:
+            self._trainer(lane).fit()
+        except ray.exceptions.RayActorError as error:
+            raise ClusterError(f"{CONTROLLERS_DIED} ({type(error).__name__})") from None
 
     def resources(self) -> list[tuple[str, float, float]]:
         """Return (name, what is free, what there is in all) of CPUs and GPUs."""
@@ -80,12 +92,16 @@ class RayWorkerGroups:
         # not public, and what Ray Train's own watcher asks
         return {node: ms / 1000 for node, ms in state.get_draining_nodes().items()}
 
+    def end(self) -> None:
+        """End the process that controls the groups."""
+        ray.kill(self._controllers)
+
     def _trainer(self, lane: int) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
         from carray.lanes.train_backend import LaneBackendConfig, PlacedOnNodes
 
-        return _trainer_class()(
+        trainer = _trainer_class()(
             lane_loop,
             train_loop_config={
                 "lane": lane,
@@ -109,10 +125,12 @@ class RayWorkerGroups:
                 worker_runtime_env={"env_vars": _worker_environment(self._shape)},
             ),
         )
+        trainer.controllers = self._controllers  # not the class's, which would keep it alive
+        return trainer
 
 
 def _trainer_class() -> type:
-    """Return Ray's trainer without three of its helper actors.
+    """Return Ray's trainer without four of its helper actors; it has a `LaneControllers` set.
 
     The placement group cleaner is detached: it outlives a killed driver, and for ever where the
     dashboard is off. A lane's group belongs to the driver's job, and Ray drops it when the job
@@ -123,13 +141,15 @@ def _trainer_class() -> type:
     from carray.lanes.train_backend import LanePolicy
 
     class LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
+        controllers: Any
+
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [each for each in callbacks if type(each).__name__ not in DISABLED_CALLBACKS]
 
         def _initialize_and_run_controller(self, **parts: Any) -> Any:
             parts["scaling_policy"] = LanePolicy(self.scaling_config)
-            return super()._initialize_and_run_controller(**parts)
+            return ray.get(self.controllers.run.remote(parts))
 
     return LaneTrainer
 
@@ -138,7 +158,6 @@ def lane_loop(config: dict[str, Any]) -> None:
     """Run one rank of one lane until it is sent home."""
     import torch
     from ray.train import get_context
-    from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
     from carray.training.compute.out_of_memory import is_crowded
@@ -152,9 +171,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     num_threads = shape.threads_on(_resources_of(own))
     torch.set_num_threads(num_threads)
     ranks = TorchRanks() if world_size > 1 else SoloRanks()
-    incarnation = uuid.uuid4().hex
-    if world_size > 1:
-        incarnation = broadcast_from_rank_zero(incarnation)
+    incarnation = ranks.broadcast_object(uuid.uuid4().hex)
     mailbox: MailboxClient = config["mailbox"]
     mailbox.arrive(config["lane"], incarnation, own)
     if shape.gpus_per_worker and not torch.cuda.is_available():

@@ -21,17 +21,17 @@ from carray.data.manifest import Manifest
 from carray.data.remote_data import sent_manifest
 from carray.errors import CarrayError, ClusterError, WeightsError
 from carray.files import locked, remove
-from carray.lanes.depot import WEIGHTS, Stamps, StudyPlaces, is_copy
+from carray.lanes.depot import TEACHERS, WEIGHTS, Stamps, StudyPlaces, is_copy
 from carray.lanes.depot_client import DepotClient, DriverFolder
 from carray.lanes.lane_rank import NOT_AT_DRIVER, Runner
-from carray.models.registry import full_name
-from carray.models.weights import find_weights
+from carray.models.weights import find_weights, weights_name
 from carray.records import TrialFolder
 from carray.storage.cache import cache_folder, folder_of
 from carray.storage.remote import is_url
 from carray.training.checkpoint import take_over_checkpoint
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.ranks import Ranks
+from carray.training.teacher import card_hash
 
 CHECKPOINT = ("checkpoint",)
 ALL = ("best.safetensors", "logits.npz", *CHECKPOINT)
@@ -60,6 +60,7 @@ class NodeFolders:
         self.study = DriverFolder(depot, "study", f"driver:/{places.study}")
         self._data: dict[str, str] = {}
         self._weights: dict[str, str] = {}
+        self._teachers: dict[str, str] = {}
 
     @cached_property
     def is_shared(self) -> bool:
@@ -68,7 +69,11 @@ class NodeFolders:
 
     def here(self, order: EpochOrder) -> EpochOrder:
         """Return the order with the paths of this node."""
-        changes = {"data": self._data_here(order.data), "weights": self._weights_here(order)}
+        changes = {
+            "data": self._data_here(order.data),
+            "weights": self._weights_here(order),
+            "teacher": self._teacher_here(order.config.distill.teacher),
+        }
         if not self.is_shared:
             self._use()
             changes["folder"] = str(self._own / self.name(order.folder))
@@ -114,10 +119,26 @@ class NodeFolders:
         if stamp is None:
             raise WeightsError(f"the driver's weights of {backbone!r}, {theirs}, are gone")
         folder = folder_of(f"driver:/{theirs}:{stamp.size}:{stamp.changed_at}", WEIGHTS)
-        file = folder / f"{full_name(backbone)}{theirs.suffix}"
+        file = folder / f"{weights_name(backbone, theirs)}{theirs.suffix}"
         with locked(folder.with_name(f".lock-{folder.name}")):
             if not is_copy(file, {"": stamp}):
                 source.fetch(backbone, file)
+        return str(folder)
+
+    def _teacher_here(self, name: str) -> str | None:
+        """Return where the package is that a trial learns from; None: where its driver has it."""
+        if name in self._places.teachers and name not in self._teachers:
+            self._teachers[name] = self._found_teacher(name, self._places.teachers[name])
+        return self._teachers.get(name)
+
+    def _found_teacher(self, name: str, card: str) -> str:
+        if card_hash(name) == card:
+            return name
+        source = DriverFolder(self._depot, TEACHERS, f"driver:/{name}")
+        folder = folder_of(f"driver:/{name}:{card}", TEACHERS)
+        with locked(folder.with_name(f".lock-{folder.name}")):
+            if card_hash(folder) != card and not source.fetch_folder(card, folder):
+                raise WeightsError(f"the driver's package {name!r}, a teacher, is gone")
         return str(folder)
 
     def _found_data(self, where: str) -> str:

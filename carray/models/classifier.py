@@ -20,13 +20,14 @@ from carray.models.backbones import build_backbone, feature_width, map_width, si
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
 from carray.models.lora import adapted_layers
-from carray.models.registry import check_name, full_name, present_name
+from carray.models.registry import check_name, present_name
 from carray.models.weights import (
     PathLike,
     backbone_weights,
     obtain_weights,
     read_weights,
     weights_hash,
+    weights_name,
 )
 
 _logger = logging.getLogger(__name__)
@@ -127,14 +128,8 @@ def build_classifier(
     classifier.backbone.load_state_dict(fitting, strict=False)
     _load_head(classifier.head, state)
     return BuiltClassifier(
-        classifier, f"{_weights_name(config.backbone, file)}:{weights_hash(file)}"
+        classifier, f"{weights_name(config.backbone, file)}:{weights_hash(file)}"
     )
-
-
-def _weights_name(backbone: str, file: Path) -> str:
-    """Name what was loaded: the hub's files are all called `model.safetensors`."""
-    is_generic = file.stem in ("model", "pytorch_model")
-    return full_name(backbone) if is_generic else file.stem
 
 
 def _load_head(head: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -238,6 +238,12 @@ def _metadata(file: Path) -> dict[str, Any]:
         raise WeightsError(f"{file} can't be read as safetensors: {error}") from None
 
 
+def weights_name(backbone: str, file: Path) -> str:
+    """Name what a file holds: the hub's are all called `model.safetensors`."""
+    is_generic = file.stem in ("model", "pytorch_model")
+    return full_name(backbone) if is_generic else file.stem
+
+
 def weights_hash(file: Path) -> str:
     """Return the first 8 hex digits of the file's SHA-256."""
     stat = file.stat()

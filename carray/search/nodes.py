@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from carray.data.pixels.store import store_place
 from carray.errors import PlanError
@@ -56,6 +57,15 @@ def own_weights(setup: StudySetup) -> dict[str, str]:
     return {backbone: str(file.absolute()) for backbone, file in found.items() if file}
 
 
+def teachers(setup: StudySetup) -> dict[str, str]:
+    """Return the hash of the card of each package that trials may learn from, by its folder."""
+    from carray.training.teacher import card_hash
+
+    blocks = (block for _, block in setup.space.branches())
+    named = {name for block in blocks for name in block.values_of("distill.teacher") if name}
+    return {name: card_hash(name) for name in sorted(named)}
+
+
 @contextmanager
 def travelling_files(setup: StudySetup) -> Iterator[StudyPlaces | None]:
     """Leave what tells nodes that see the study's folder; yield where its files are.
@@ -71,7 +81,8 @@ def travelling_files(setup: StudySetup) -> Iterator[StudyPlaces | None]:
         left.unlink(missing_ok=True)
     with left_files([study]) as nonce:
         data, stores = str(manifest.folder), str(store_place(manifest))
-        yield StudyPlaces(str(study), nonce, data, stores, manifest.hash, own_weights(setup))
+        places = StudyPlaces(str(study), nonce, data, stores, manifest.hash)
+        yield replace(places, weights=own_weights(setup), teachers=teachers(setup))
     remove_left(study)
 
 

@@ -24,6 +24,8 @@ class EpochOrder(Part):
     """How to compute, as another run of the trial did; None decides anew."""
     weights: str | None = None
     """The folder of pretrained weights, looked in before the hub; None: `$CARRAY_WEIGHTS`."""
+    teacher: str | None = None
+    """The folder of the teacher's package here; None: the one that `config` names."""
     continues: str | None = None
     """The folder of a trial whose checkpoint this one begins with, if it has none of its own."""
     keeps_checkpoint: bool = False

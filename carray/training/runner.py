@@ -245,7 +245,7 @@ class TrialRunner:
         data = self._data_of(order.data, order.config)
         choose = self._chooser(order, meta, len(data.train))
         live = build_live(order.trial, order.config, data, self._device, choose, order.weights)
-        live.teacher = load_teacher(order.config, self._device)
+        live.teacher = load_teacher(order.config, self._device, order.teacher)
         if order.epoch > 1 and meta is not None:
             load_checkpoint(TrialFolder(Path(order.folder)).checkpoint, meta, live)
         return live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,6 +19,8 @@ from carray.json_file import JsonFile
 from carray.models.averaging import averaged_log_p, stacked_log_p
 from carray.models.classifier import Classifier, load_classifier
 from carray.training.trial_state import Answers, Numerics, build_numerics, default_compute
+
+CARD = "card.json"
 
 
 class _PackageFile(JsonFile):
@@ -87,17 +90,28 @@ class Teacher:
         return torch.log_softmax(merged / self.card.temperature, dim=1)
 
 
-def load_teacher(config: TrialConfig, device: torch.device) -> Answers | None:
+def card_hash(folder: str | os.PathLike[str]) -> str:
+    """Return what tells a package from others, for its card has its weights' hashes; "" of none."""
+    file = Path(folder) / CARD
+    return sha256_of(file) if file.is_file() else ""
+
+
+def load_teacher(
+    config: TrialConfig, device: torch.device, here: str | None = None
+) -> Answers | None:
     """Return what answers for the teacher of a trial, on `device`; None where labels alone teach.
+
+    Args:
+        here: the package's folder, where it isn't at the path that the configuration names.
 
     Raises:
         WeightsError: the package isn't here, or its weights have changed.
     """
     if not config.distill.teacher:
         return None
-    folder = Path(config.distill.teacher)
+    folder = Path(here or config.distill.teacher)
     try:
-        card = _Card.read(folder / "card.json")
+        card = _Card.read(folder / CARD)
         members = tuple(_load(folder, entry, len(card.classes), device) for entry in card.members)
     except RecordError as error:
         raise WeightsError(str(error)) from None
@@ -126,7 +140,7 @@ def check_teacher(config: TrialConfig, manifest: Manifest) -> None:
     name = config.distill.teacher
     if not name:
         return
-    card = _Card.read(Path(name) / "card.json")
+    card = _Card.read(Path(name) / CARD)
     if card.manifest_hash != manifest.hash or card.classes != manifest.classes:
         raise UnsuitableData(
             f"distill.teacher={name} was trained on data set {card.manifest_hash[:12]}, and "

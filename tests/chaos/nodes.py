@@ -149,13 +149,13 @@ class Node:
             raise RuntimeError(f"{self.name}: {words[:4]} ended with {code}: {said[-800:]}")
         return said
 
-    def start_ray(self) -> None:
-        """Start Ray: of node 1 the cluster, of another one a node of it."""
+    def start_ray(self, cpus: int = CPUS) -> None:
+        """Start Ray, which is told of so many CPUs: of node 1 the cluster, else a node of it."""
         where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"]
         if self.number > 1:
             where = [f"--address={SUBNET}.11:{RAY_PORT}"]
         own = [f"--node-ip-address={self.address}", "--temp-dir=/srv/ray"]
-        size = [f"--num-cpus={CPUS}", f"--object-store-memory={STORE_BYTES}"]
+        size = [f"--num-cpus={cpus}", f"--object-store-memory={STORE_BYTES}"]
         self.run(*command("ray"), "start", *where, *own, *size, "--disable-usage-stats")
 
     def processes(self) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ import yaml
 from carray.cli.app import app
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
-GIB_A_LANE, GIB_BESIDE = 0.4, 4.0  # of the head's memory
+GIB_A_LANE, GIB_BESIDE = 0.2, 4.0  # of the head's memory
 
 
 def documents(name: str) -> list[dict[str, Any]]:

@@ -294,6 +294,9 @@ class FakeGroups:
         """Return the nodes that a test drains."""
         return dict(self.faults.draining)
 
+    def end(self) -> None:
+        """They share nothing."""
+
     def _has_lost_a_rank(self, lane: int) -> bool:
         """Run one worker group to its end; the other ranks of one that lost a rank are let be."""
         incarnation, size = uuid.uuid4().hex, self.shape.num_workers

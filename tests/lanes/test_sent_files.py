@@ -26,6 +26,7 @@ from carray.records import TrialFolder
 from carray.storage.remote import FileStamp
 from carray.training.epoch_order import EpochOrder, EpochOutcome
 from carray.training.ranks import SoloRanks
+from carray.training.teacher import card_hash
 from tests.lanes.fakes import LocalDepot
 from tests.training.orders import new_runner, run, scores_of, small_config
 
@@ -182,6 +183,7 @@ def test_a_node_without_weights_gets_the_drivers(
     found = find_weights("test_resnet", True, first)
     assert found is not None
     assert found.read_bytes() == theirs.read_bytes()
+    assert found.name == theirs.name, "a trial's `initialisation` has it"
     assert first != str(theirs.parent)
     monkeypatch.setattr(DriverFolder, "fetch", None)  # another rank finds it there
     assert node().here(order).weights == first
@@ -191,6 +193,44 @@ def test_a_node_without_weights_gets_the_drivers(
     assert node().here(scratch).weights is None
     theirs.unlink()
     with pytest.raises(WeightsError, match=r"the driver's weights of 'test_resnet', .+, are gone"):
+        node().here(order)
+
+
+def test_a_node_without_the_teacher_gets_the_drivers(
+    places: StudyPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sent_files, "has_data", lambda *which: True)
+    theirs = tmp_path / "models" / "top3@1"
+    files = {"card.json": b"{}", "members/0/weights.safetensors": bytes(3500)}
+    for name, content in files.items():
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / name).write_bytes(content)
+    named = "models/top3@1"  # as it was typed in the driver's folder
+    has = replace(places, teachers={named: card_hash(theirs)})
+    at_driver = LocalDepot(replace(places, teachers={str(theirs): card_hash(theirs)}))
+    config = small_config(distill__teacher=named)
+    order = order_of(places, 1, config=config, data=str(tmp_path))
+
+    def node() -> NodeFolders:
+        return NodeFolders(has, at_driver, tmp_path / "a")
+
+    first = node().here(order).teacher
+    assert first is not None
+    got = {name: (Path(first) / name).read_bytes() for name in files}
+    assert got == files
+    assert node().here(order).config == order.config
+    with monkeypatch.context() as patched:
+        patched.setattr(DriverFolder, "fetch_folder", None)  # another rank finds it there
+        assert node().here(order).teacher == first
+        patched.chdir(tmp_path)
+        assert node().here(order).teacher == named, "seen there, it doesn't travel"
+    assert node().here(order_of(places, 1, data=str(tmp_path))).teacher is None
+    shutil.rmtree(first)
+    shutil.rmtree(theirs)
+    with pytest.raises(
+        WeightsError, match=r"the driver's package 'models/top3@1', a teacher, is gone"
+    ):
         node().here(order)
 
 
