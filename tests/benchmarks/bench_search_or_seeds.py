@@ -28,8 +28,7 @@ from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import TEMPERATURES, log_losses, temperature_losses
 from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
-from carray.records import TrialRecord, TrialState
-from carray.runs_folder import StudyFolder
+from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.extension import best_first
 from carray.search.request import BUDGET_REFITS, StudyRequest
 from carray.search.scheduling.refits import refit_lengths, refit_rounds, wanted_refits
@@ -178,7 +177,7 @@ def main() -> None:
         "seeds": {"space": str(seeds_space), **blind},
         "random": {"space": given.space, "overrides": sets, **blind},
     }
-    epochs = int(load_space(given.space).with_fixed(sets).fixed["epochs"])
+    epochs = int(str(load_space(given.space).with_fixed(sets).shared.fixed["epochs"]))
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
