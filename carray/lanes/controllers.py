@@ -1,6 +1,6 @@
 """`LaneControllers`: all lanes' Ray Train controllers in one process of the driver's node.
 
-Ray Train starts a process for each, and another that no lane needs: 130 MiB a lane of the head's
+Ray Train starts a process for each, and another that no lane needs: 224 MiB a lane of the head's
 memory, whose lanes may be many. Both classes that this goes around are Ray's own.
 """
 

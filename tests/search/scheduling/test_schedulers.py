@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,14 +30,20 @@ def epochs_of_trials(max_epochs: int, floors: list[float]) -> list[int]:
     ]
 
 
-def default_scheduler(max_epochs: int) -> TrialScheduler:
+def default_scheduler(max_epochs: int, ended: Sequence[Any] = ()) -> TrialScheduler:
     return build_scheduler(
         DEFAULT_SCHEDULER,
         metric=LOSS,
         direction="minimize",
         max_epochs=max_epochs,
         grace_epochs=default_grace_epochs(max_epochs),
+        ended=ended,
     )
+
+
+def ended_trial(name: str, losses: Iterable[float], **cost: float) -> SimpleNamespace:
+    rows = tuple({LOSS: loss} for loss in losses)
+    return SimpleNamespace(name=name, epochs=rows, network_cost=cost)
 
 
 def _epochs(
@@ -78,15 +84,8 @@ def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
 
 
 def test_what_earlier_calls_reached_counts_by_its_best_epoch() -> None:
-    rows = tuple({LOSS: 0.9 if epoch == 2 else 2.0} for epoch in range(1, 21))
-    scheduler = build_scheduler(
-        "asha",
-        metric=LOSS,
-        direction="minimize",
-        max_epochs=20,
-        grace_epochs=5,
-        ended=[SimpleNamespace(name="0000", epochs=rows, network_cost={})],  # type: ignore[list-item]
-    )
+    losses = [0.9 if epoch == 2 else 2.0 for epoch in range(1, 21)]
+    scheduler = default_scheduler(20, [ended_trial("0000", losses)])
     assert _epochs(scheduler, 1, lambda epoch: 1.0, 20) == 5
     assert _epochs(scheduler, 2, lambda epoch: 0.8, 20) == 20
 
@@ -107,18 +106,9 @@ def test_a_trial_that_no_cheaper_one_beats_goes_on() -> None:
 
 
 def test_a_front_is_remembered_by_a_study_that_goes_on() -> None:
-    def ended(name: str, loss: float, latency: float) -> SimpleNamespace:
-        rows = tuple({LOSS: loss} for _ in range(20))
-        return SimpleNamespace(name=name, epochs=rows, network_cost={"latency": latency})
-
-    scheduler = build_scheduler(
-        "asha",
-        metric=LOSS,
-        direction="minimize",
-        max_epochs=20,
-        grace_epochs=5,
-        ended=[ended("0000", 1.0, 9.0), ended("0001", 2.0, 3.0)],  # type: ignore[list-item]
-    )
+    large = ended_trial("0000", [1.0] * 20, latency=9.0)
+    small = ended_trial("0001", [2.0] * 20, latency=3.0)
+    scheduler = default_scheduler(20, [large, small])
     assert _epochs(scheduler, 2, lambda epoch: 1.9, 20, latency=3.0) == 20
     assert _epochs(scheduler, 3, lambda epoch: 2.1, 20, latency=3.0) == 5
 
