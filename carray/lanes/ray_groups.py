@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Collection
 from functools import partial
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from carray.errors import ClusterError
 from carray.lanes.depot import StudyPlaces
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
 DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
-CONTROLLERS_DIED = "the process that controls the lanes died"
+CONTROLLERS_DIED = "the process that controls the lanes has died again and again"
+MAX_DEATHS = 5
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
 
@@ -64,18 +68,25 @@ class RayWorkerGroups:
         self._storage = storage
         self._name = f"{name}-{uuid.uuid4().hex[:6]}"
         _set_train_environment()
+        self._begin_controllers = LaneControllers.begun
         self._controllers = LaneControllers.begun()
+        self._deaths = 0  # of the process that controls the lanes
+        self._lock = threading.Lock()
 
     def run(self, lane: int) -> None:
         """Run a lane's worker group until it is sent home or retires.
 
         Raises:
-            ClusterError: the process that controls all lanes has died, and they with it.
+            ClusterError: the process that controls all lanes has died once too often.
         """
-        try:
-            self._trainer(lane).fit()
-        except ray.exceptions.RayActorError as error:
-            raise ClusterError(f"{CONTROLLERS_DIED} ({type(error).__name__})") from None
+        has_run = False
+        while not has_run:
+            controllers = self._controllers
+            try:
+                self._trainer(lane, controllers).fit()
+                has_run = True
+            except ray.exceptions.RayActorError as error:
+                self._replace(controllers, error)
 
     def resources(self) -> list[tuple[str, float, float]]:
         """Return (name, what is free, what there is in all) of CPUs and GPUs."""
@@ -96,7 +107,18 @@ class RayWorkerGroups:
         """End the process that controls the groups."""
         ray.kill(self._controllers)
 
-    def _trainer(self, lane: int) -> Any:
+    def _replace(self, dead: Any, error: Exception) -> None:
+        """Start the process that controls the lanes anew, once for all of them."""
+        with self._lock:
+            if self._controllers is not dead:
+                return  # another lane has seen it first
+            self._deaths += 1
+            _remove_placement_groups(dead)
+            if self._deaths >= MAX_DEATHS:
+                raise ClusterError(f"{CONTROLLERS_DIED} ({type(error).__name__})") from None
+            self._controllers = self._begin_controllers()
+
+    def _trainer(self, lane: int, controllers: Any) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
         from carray.lanes.train_backend import LaneBackendConfig, PlacedOnNodes
@@ -125,8 +147,17 @@ class RayWorkerGroups:
                 worker_runtime_env={"env_vars": _worker_environment(self._shape)},
             ),
         )
-        trainer.controllers = self._controllers  # not the class's, which would keep it alive
+        trainer.controllers = controllers  # not the class's, which would keep it alive
         return trainer
+
+
+def _remove_placement_groups(creator: Any) -> None:
+    """Free what an actor that died had reserved: Ray would once the driver's job ends."""
+    for packed in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(packed)
+        if group.creator_actor_id == creator._actor_id.binary():
+            identity = ray.PlacementGroupID(group.placement_group_id)
+            remove_placement_group(PlacementGroup(identity))
 
 
 def _trainer_class() -> type:

@@ -44,7 +44,8 @@ class Faults:
         self._kinds: dict[str, Callable[[], str]] = {
             "rank": self._kill_rank,
             "raylet": self._kill_raylet,
-            "mailbox": self._kill_mailbox,
+            "mailbox": lambda: self._kill_actor("Mailbox", "the mailbox"),
+            "controllers": lambda: self._kill_actor("LaneControllers", "the lanes' controllers"),
             "driver": self._kill_driver,
             "drain": self._drain,
             "join": self._join,
@@ -106,11 +107,11 @@ class Faults:
         self._after(AWAY_SECONDS, lambda: self._back(node))
         return f"the raylet of {node.name} killed"
 
-    def _kill_mailbox(self) -> str:
+    def _kill_actor(self, actor: str, what: str) -> str:
         for node in self._nodes:
-            for mailbox in node.find("ray::Mailbox"):
-                mailbox.send_signal(signal.SIGKILL)
-                return f"the mailbox on {node.name} killed"
+            for process in node.find(f"ray::{actor}"):
+                process.send_signal(signal.SIGKILL)
+                return f"{what} on {node.name} killed"
         return ""
 
     def _kill_driver(self) -> str:

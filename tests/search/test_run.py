@@ -113,20 +113,23 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     assert live_groups() == []
 
 
-def kill_the_mailbox() -> None:
+def kill_the_only(actor: str) -> None:
     below = psutil.Process().children(recursive=True)
-    (mailbox,) = [each for each in below if "Mailbox" in " ".join(words_of(each))]
-    mailbox.kill()
+    (found,) = [each for each in below if actor in " ".join(words_of(each))]
+    found.kill()
 
 
-def test_a_mailbox_that_dies_interrupts_the_study_and_fails_no_trial(
+def test_dead_controllers_are_replaced_and_a_dead_mailbox_interrupts_the_study(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    """Lanes of this process bring it to its end."""
+    """Neither fails a trial. Lanes of this process bring the study to its end."""
     with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, trials=3, concurrent=1)
     board = Listener()
-    board.after = {4: kill_the_mailbox}  # in the second trial
+    board.after = {  # in the first trial, and in the second
+        1: partial(kill_the_only, "LaneControllers"),
+        4: partial(kill_the_only, "Mailbox"),
+    }
     with pytest.raises(ClusterError, match="'s' is not done: the process that hands trials to"):
         run_study(wanted, board)
     folder = StudyFolder(tmp_path / "runs" / "studies" / "s")
