@@ -86,6 +86,8 @@ class RayWorkerGroups:
                 self._trainer(lane, controllers).fit()
                 has_run = True
             except ray.exceptions.RayActorError as error:
+                if isinstance(error, ray.exceptions.RayTaskError):
+                    raise  # of another actor, the mailbox: this one has lived to say so
                 self._replace(controllers, error)
 
     def resources(self) -> list[tuple[str, float, float]]:
