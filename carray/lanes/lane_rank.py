@@ -17,6 +17,7 @@ from carray.errors import (
     ClusterError,
     DataError,
     DiskError,
+    StorageError,
     TrialFailed,
     TrialInfeasible,
     UnsuitableData,
@@ -135,13 +136,13 @@ class LaneRank:
 def node_fault(error: Exception, order: LaneOrder) -> str:
     """Return what `error` says of this machine: another may carry the order out; "" if nothing.
 
-    The driver has read the same data and found the same weights.
+    The driver has read the same data, at their URL too, and found the same weights.
     """
     if isinstance(error, ClusterError):
         return ""
     if full := _disk_error(error, order):
         return str(full)
-    is_lacking = isinstance(error, DataError | WeightsError)
+    is_lacking = isinstance(error, DataError | WeightsError | StorageError)
     if is_lacking and not isinstance(error, UnsuitableData):
         return str(error)
     return f"{error}".splitlines()[0] if LOST_GPU.search(str(error)) else ""

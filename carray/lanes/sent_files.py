@@ -27,6 +27,7 @@ from carray.lanes.lane_rank import NOT_AT_DRIVER, Runner
 from carray.models.weights import find_weights, weights_name
 from carray.records import TrialFolder
 from carray.storage.cache import cache_folder, folder_of
+from carray.storage.mirror import mirrored
 from carray.storage.remote import is_url
 from carray.training.checkpoint import take_over_checkpoint
 from carray.training.epoch_order import EpochOrder, EpochOutcome
@@ -142,10 +143,14 @@ class NodeFolders:
         return str(folder)
 
     def _found_data(self, where: str) -> str:
-        if is_url(where) or has_data(where, self._places.manifest_hash):
+        wanted = self._places.manifest_hash
+        if is_url(where):  # which needn't answer where this node has the data already
+            kept = mirrored(where, "data").folder
+            return str(kept) if has_data(str(kept), wanted) else where
+        if has_data(where, wanted):
             return where
         source = DriverFolder(self._depot, "data", f"driver:/{where}")
-        return str(sent_manifest(source, self._places.manifest_hash))
+        return str(sent_manifest(source, wanted))
 
 
 def has_data(where: str, manifest_hash: str) -> bool:

@@ -10,13 +10,14 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from carray.errors import ConfigError, ServerFault, StorageError
@@ -24,6 +25,7 @@ from carray.files import written_aside
 from carray.masking import masked
 from carray.typing import Advance
 
+T = TypeVar("T")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 KEYS = re.compile(r"://[^\s/:@]*:\S*@")
 CHUNK_BYTES = 8 * 2**20
@@ -31,6 +33,7 @@ TAR_BYTES = 64 * 2**10  # its rest is copied at each small read
 SILENCE_SECONDS, CONNECT_SECONDS, ATTEMPTS = 20.0, 5.0, 4  # of a request to S3
 RANGES_AT_ONCE = 8  # of one large file, read side by side
 WITH_FOLDERS = ("local", "hdfs", "mock")  # kinds of filesystems that want folders made
+PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 2.0  # of `patiently`
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CURE = (
     "check the bucket's name, the keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
@@ -230,6 +233,22 @@ class RemoteFolder:
             if re.search(r"HTTP status 5\d\d", said):
                 raise ServerFault(f"{self} can't be used ({said}): {LATER}") from error
             raise StorageError(f"{self} can't be used ({said}): {CURE}") from error
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do `work`, again and again for a minute where a URL fails it: what costs hours asks twice.
+
+    Raises:
+        StorageError: the URL fails for longer.
+    """
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return work()
+        except StorageError:
+            if time.monotonic() > give_up_at:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _stamp_of(info: Any) -> FileStamp:

@@ -25,6 +25,7 @@ from carray.models.backbones import stored_input_spec
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.models.lora import merged_state
 from carray.records import TrialFolder
+from carray.storage.remote import patiently
 from carray.training.batch_norm import recompute_batch_norm_statistics
 from carray.training.checkpoint import (
     CheckpointMeta,
@@ -224,7 +225,7 @@ class TrialRunner:
         key = (folder, config.image_size, config.fit, config.fold)
         if self._data is None or self._data[0] != key:
             self._data = None
-            self._data = (key, open_data(folder, config))
+            self._data = (key, patiently(lambda: open_data(folder, config)))
         return self._data[1]
 
     def _live_for(self, order: EpochOrder, meta: CheckpointMeta | None) -> LiveTrial:

@@ -15,10 +15,17 @@ from carray.data import remote_data
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import build_store, open_store
 from carray.data.remote_data import cache_gib, fetch_store, of_bytes, push_data
-from carray.errors import ConfigError, DataError
+from carray.errors import ConfigError, DataError, ServerFault
+from carray.lanes.depot import StudyPlaces
+from carray.lanes.lane_rank import answer_to, node_fault
+from carray.lanes.messages import LaneOrder
+from carray.lanes.sent_files import NodeFolders
 from carray.records import StudyFolder
-from carray.storage.remote import RemoteFolder
+from carray.storage import remote
+from carray.storage.remote import FileStamp, RemoteFolder
 from carray.typing import Advance
+from tests.lanes.fakes import LocalDepot
+from tests.training.orders import new_runner, order_of, small_config
 
 
 @pytest.fixture
@@ -67,6 +74,47 @@ def test_a_single_trial_and_what_comes_of_it_take_data_at_a_url(there: str, tmp_
     replayed = carray.reproduce("single/0000", runs=tmp_path / "runs")
     assert replayed.agrees
     assert carray.sanity(there, named, images=8, seconds=1).images == 8
+
+
+def test_a_url_that_fails_for_a_while_ends_no_trial(
+    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After that while it is the node that can't train: another lane may."""
+    stamp, failures = RemoteFolder.stamp, [1, 2]
+
+    def failing(self: RemoteFolder, name: str) -> FileStamp | None:
+        if failures:
+            failures.pop()
+            raise ServerFault("HTTP status 500")
+        return stamp(self, name)
+
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(RemoteFolder, "stamp", failing)
+    order = order_of(tmp_path / "trial", Path(there), small_config(image_size=32))
+    order = order.model_copy(update={"data": there})
+    assert new_runner().run_epoch(order).parameters > 0
+    assert failures == []
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", -1.0)
+    failures.append(1)
+    order = order.model_copy(update={"folder": str(tmp_path / "other")})
+    with pytest.raises(ServerFault) as failed:
+        new_runner().run_epoch(order)
+    assert node_fault(failed.value, LaneOrder("epoch", order)) == "HTTP status 500"
+    assert answer_to(failed.value, LaneOrder("epoch", order)).is_undone
+
+
+def test_a_lane_whose_node_has_the_data_does_not_ask_the_url(there: str, tmp_path: Path) -> None:
+    manifest = Manifest.load(there)
+    pixels = open_store(manifest, 32, "squash").pixels
+    shutil.rmtree(tmp_path / "bucket")
+    order = order_of(tmp_path / "trial", Path(there), small_config())
+    order = order.model_copy(update={"data": there})
+    for known, data in ((manifest.hash, str(manifest.folder)), ("of others", there)):
+        places = StudyPlaces(str(tmp_path), "nonce", there, "", known)
+        (tmp_path / "nonce").touch()
+        assert NodeFolders(places, LocalDepot(places)).here(order).data == data
+    kept = Manifest.load(manifest.folder)
+    assert (open_store(kept, 32, "squash").pixels == pixels).all()
 
 
 def test_what_is_not_there_is_said_with_the_command_that_puts_it_there(
