@@ -220,7 +220,7 @@ def _next_lines(summary: DataSummary, data: str) -> list[str]:
 
     is_toy = {row.name for row in summary.classes} <= {model.label for model in MODELS}
     folds = f" --folds {summary.folds}" if summary.folds else ""
-    tune = f"carray tune {data} --trials {12 if is_toy else 30}{folds}"
+    tune = f"carray tune {data} {'--trials 12' if is_toy else '--budget 1h'}{folds}"
     return [
         "",
         f"next: carray data show {data}",

@@ -209,9 +209,9 @@ def tune(
 
     [dim]Examples:[/]
 
-      carray tune cars --space quick --trials 12
+      carray tune cars --budget 2h
 
-      carray tune cars --space search_spaces/backbones.yaml --trials 30 --refit 3
+      carray tune cars --space backbones --trials 30 --refit 3
 
       carray tune cars --space my.yaml --budget 45min --refit 2
 

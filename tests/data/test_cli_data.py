@@ -122,3 +122,4 @@ def test_what_was_taken_from_a_table_is_printed(carray: Run, tmp_path: Path) -> 
     _, out, _ = carray("data", *call, "--val", 0, "--blend", 0)
     words = "split from part (0 for train, 1 for test)"
     assert f"read: image from image, label from label, {words}; separated by semicolons" in out
+    assert out.endswith(f"      carray tune {tmp_path / 'data'} --budget 1h\n")
