@@ -55,5 +55,9 @@ def _sentence(number: int, places: list[Path]) -> str:
     path = min(map(existing, places), key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(path)
     wrong, cure = FULL[number]
-    free = f"{usage.free / MIB:,.0f} MiB" if usage.free < GIB else f"{usage.free / GIB:,.0f} GiB"
-    return f"the disk of {path} {wrong} ({free} of {usage.total / GIB:,.1f} GiB free): {cure}"
+    free, total = map(_size, (usage.free, usage.total))
+    return f"the disk of {path} {wrong} ({free} of {total} free): {cure}"
+
+
+def _size(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB" if size < GIB else f"{size / GIB:,.1f} GiB"

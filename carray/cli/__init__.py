@@ -47,6 +47,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def run(command: Callable[[], None]) -> None:
     """Run what a person started; a `CarrayError`, or a path that the system refuses, becomes one
     red sentence and exit code 2."""
+    # a thread that calls Ray once this process has left it must not start or join another
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     _replace_unknown_letters()
     try:
         with log_on_stderr():

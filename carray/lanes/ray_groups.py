@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FORWARDED_VARIABLES = ("CARRAY_WEIGHTS", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
 FORWARDED_PREFIXES = ("AWS_", "CARRAY_CACHE", "GLOO_", "NCCL_", "OMP_")  # but for secrets
 DISABLED_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")  # of Train's own
-CONTROLLERS_DIED = "the process that controls the lanes has died again and again"
+CONTROLLERS_DIED = "the process that controls the lanes died"
 MAX_DEATHS = 5
 RESTARTS_PER_LANE = 100  # worker groups lost to machines, not to trials: the mailbox bounds those
 
@@ -115,9 +115,9 @@ class RayWorkerGroups:
             if self._controllers is not dead:
                 return  # another lane has seen it first
             self._deaths += 1
-            _remove_placement_groups(dead)
-            if self._deaths >= MAX_DEATHS:
+            if self._deaths >= MAX_DEATHS or not ray.is_initialized():
                 raise ClusterError(f"{CONTROLLERS_DIED} ({type(error).__name__})") from None
+            _remove_placement_groups(dead)
             self._controllers = self._begin_controllers()
 
     def _trainer(self, lane: int, controllers: Any) -> Any:
