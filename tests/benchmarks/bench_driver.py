@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 import psutil
@@ -94,7 +95,7 @@ class Counted(LedgerCallback):
         self._watch.see(trial.trial_id, result[EPOCH])
 
 
-class CountedOnly(tune.Callback):
+class CountedOnly(tune.Callback):  # type: ignore[misc]
     """A watch and nothing else."""
 
     def __init__(self, watch: Watch) -> None:
@@ -106,7 +107,7 @@ class CountedOnly(tune.Callback):
         self._watch.see(trial.trial_id, result[EPOCH])
 
 
-class PlainTrial(tune.Trainable):
+class PlainTrial(tune.Trainable):  # type: ignore[misc]
     """The same epochs without carray's records."""
 
     def setup(self, config: dict[str, Any], mailbox: Any, epochs: int) -> None:
@@ -145,15 +146,13 @@ def scheduler_of(load: Load) -> Any:
 
 
 def ours(folder: Path, load: Load) -> tuple[list[float], list[float]]:
-    import carray.search.scheduling.tune_run as module
-
     watch = Watch(load.concurrent, load.epochs)
-    module.LedgerCallback = lambda driver: Counted(driver, watch)
-    try:
-        with study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened:
-            run_search(opened[0], scheduler_of(load), None, folder / "tune")
-    finally:
-        module.LedgerCallback = LedgerCallback
+    name = "carray.search.scheduling.tune_run.LedgerCallback"
+    with (
+        patch(name, lambda driver: Counted(driver, watch)),
+        study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened,
+    ):
+        run_search(opened[0], scheduler_of(load), None, folder / "tune")
     return watch.costs()
 
 

@@ -146,7 +146,7 @@ def view_members(made: Ensemble, images: int, classes: int, views: int) -> TtaPr
     for trial in trials:
         for split in ("blend", "test"):
             for view in seen(views)[1:]:
-                store_view(trial, view, split, trial.logits(split))
+                store_view(trial, view, split, trial.logits(split).astype(np.float32))
     average = replace(made.blend, members=tuple(range(len(trials))))
     records = tuple(trial.record() for trial in trials)
     return TtaPredictor(tuple(trials), records, average, manifest, silent)
@@ -164,7 +164,7 @@ def predicted_again(backbone: str, size: int, classes: int, images: int) -> floa
         file = Path(folder) / "weights.safetensors"
         save_classifier(build_classifier(config, classes).classifier.state_dict(), file, spec)
         start = time.perf_counter()
-        model = load_classifier(config, classes, file).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = load_classifier(config, classes, file).to(memory_format=torch.channels_last)
         for _ in range(0, images, 32):
             batch = torch.randint(0, 256, (32, size, size, 3), dtype=torch.uint8)
             model(batch.permute(0, 3, 1, 2).float())

@@ -130,8 +130,8 @@ def images(counts: list[int]) -> None:
     print("images   CPU ms: prepare   store    open   epoch   wall ms   own MiB   peak MiB")
     with tempfile.TemporaryDirectory() as name:
         cars = render_toycars(Path(name) / "cars", seed=0, images_per_class=80)
-        pictures = [cv2.imread(str(path)) for path in sorted(cars.glob("*/*.jpg"))]
-        pictures = [picture for picture in pictures if picture is not None]
+        read = (cv2.imread(str(path)) for path in sorted(cars.glob("*/*.jpg")))
+        pictures = [picture for picture in read if picture is not None]
         for count in counts:
             folder = Path(name) / str(count)
             write_images(folder / "images", pictures, count)

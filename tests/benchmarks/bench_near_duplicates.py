@@ -33,21 +33,22 @@ NUMBERS = np.random.default_rng(0)
 def middle(height: int, width: int) -> Image:
     y, x = np.mgrid[0:height, 0:width]
     away = np.abs((x - width / 2) / (width * 0.45)) ** 3
-    return away + np.abs((y - height / 2) / (height * 0.4)) ** 3 < 1
+    inside: Image = away + np.abs((y - height / 2) / (height * 0.4)) ** 3 < 1
+    return inside
 
 
 def copy_of(image: Image, kind: str) -> Image:
     height, width = image.shape[:2]
     out = image.copy()
     if kind == "scaled":
-        return cv2.resize(image, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA)
+        out = cv2.resize(image, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA)
     if kind == "cut":
         top, left, low, right = (
             int(share) for share in NUMBERS.uniform(0, 0.05, 4) * (height, width, height, width)
         )
         return image[top : height - low, left : width - right]
     if kind == "brighter":
-        return np.clip(image * NUMBERS.uniform(0.7, 1.35), 0, 255).astype(np.uint8)
+        out = np.clip(image * NUMBERS.uniform(0.7, 1.35), 0, 255).astype(np.uint8)
     if kind == "mirrored":
         return image[:, ::-1]
     if kind == "removed":
@@ -75,7 +76,8 @@ def rig(background: Image, subject: Image) -> Image:
 def build(source: Path, folder: Path) -> tuple[list[Path], list[int], list[str]]:
     """Return files, which picture each shows, and how it was made."""
     found = walk_images(source)[0]
-    photos = [cv2.imread(str(found[n])) for n in NUMBERS.permutation(len(found))]
+    read = (cv2.imread(str(found[n])) for n in NUMBERS.permutation(len(found)))
+    photos = [photo for photo in read if photo is not None]
     photos, subjects = photos[:NUM_PHOTOS], photos[NUM_PHOTOS : NUM_PHOTOS + NUM_RIG]
     made = [(photo, n, "original") for n, photo in enumerate(photos)]
     for n, photo in enumerate(photos):

@@ -181,8 +181,9 @@ def timm_model(case: Case, live: LiveTrial) -> nn.Module:
 
 def with_small_head(model: nn.Module) -> nn.Module:
     """Start its last layer near zero."""
-    nn.init.normal_(model.get_classifier().weight, std=0.01)
-    nn.init.zeros_(model.get_classifier().bias)
+    head = model.get_classifier()  # type: ignore[operator]
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
     return model
 
 
@@ -230,7 +231,8 @@ def plain_loop(
             scheduler.step_update(num_updates=updates)
             logits = model(images.contiguous(memory_format=torch.channels_last))
             smoothing = config.loss.label_smoothing
-            F.cross_entropy(logits, labels, label_smoothing=smoothing).backward()
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             updates += 1

@@ -31,7 +31,8 @@ REACH = {False: 0.25, True: 0.1}  # of random search's budget, without and with 
 def portfolio_alone(sources: Sequence[CurveSource], metric: str, seeds: int) -> str:
     """Compare trials 1 to 6 of the leave-one-out portfolio with random ones, all full length."""
     sign = -1.0 if metric == "val/top1" else 1.0
-    ours, randoms = [], []
+    ours: list[float] = []
+    randoms: list[float] = []
     for source in sources:
         others = [other for other in sources if other.data != source.data]
         for seed in range(seeds):

@@ -105,7 +105,6 @@ def timed(
 ) -> tuple[float, float, float]:
     """Return the seconds of the first step, the median of the next, and the GiB of the device."""
     on_gpu = device.type == "cuda"
-    wait = torch.cuda.synchronize if on_gpu else (lambda: None)
     torch.backends.cudnn.benchmark = way.plain
     torch.backends.cudnn.deterministic = not way.plain
     step = built(config, way, device)
@@ -115,7 +114,8 @@ def timed(
     for _ in range(WARM_UP + steps):
         began = time.perf_counter()
         step()
-        wait()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     gib = torch.cuda.max_memory_reserved() / 2**30 if on_gpu else 0.0
     del step

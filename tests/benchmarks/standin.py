@@ -35,6 +35,7 @@ from carray.search.request import StudyRequest
 from carray.search.scheduling.driver import Driver
 from carray.search.setup import StudySetup, open_ledger
 from carray.search.space.loading import load_space
+from carray.search.warm_start.first_trials import StartingPoints
 from carray.tracking import SubprocessTracker, Tracker
 from carray.training.epoch_order import EpochOutcome
 
@@ -137,10 +138,11 @@ def study(
             folder, ("a", "b"), pd.DataFrame(), record.manifest_hash, PrepareSettings()
         ),
         space=space,
+        space_note="",
         study=record,
-        starts=[],
+        starts=StartingPoints(),
         grace_epochs=epochs,
-        refit_epochs=epochs,
+        refit_lengths=(epochs,),
         storage=f"sqlite:///{files.optuna_file}",
         weights=None,
     )
