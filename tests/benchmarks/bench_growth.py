@@ -1,8 +1,9 @@
-"""Does anything grow? python tests/benchmarks/bench_growth.py memory | trials | images
+"""Does anything grow? python tests/benchmarks/bench_growth.py memory | trials | images [--lanes 64]
 
 `memory`: a lane's memory over trials of all kinds in one process, after the fifth and after more.
 `trials`: studies of more and more trials that don't train (`standin.py`): time a trial and memory
-of the driver, from the first trial's end to the last report; then what the tracking took to close.
+of the driver, from the first trial's end to the last report; what Ray's processes of the study take
+half-way; then what the tracking took to close. `CARRAY_STORAGE` and `MLFLOW_TRACKING_URI` are used.
 `images`: prepare, pixel store, and an epoch of batches, of more and more images: processor time an
 image, which other work on the machine doesn't touch, then all of the wall's, and memory.
 """
@@ -14,12 +15,14 @@ import io
 import resource
 import tempfile
 import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 import optuna
+import psutil
 import torch
 from standin import study
 
@@ -48,7 +51,6 @@ OPTIMIZERS = ("adamw", "sgd", "lamb")
 LOOKS = (5, 25, 50, 75, 100)
 EPOCHS = 3  # of a trial that doesn't train
 EPOCH_SECONDS = 0.02
-LANES = 2
 CLASSES = 20
 SIDE = 96  # of the files
 SIZE = 64  # of the pixel store
@@ -88,33 +90,55 @@ def memory(trials: int) -> None:
 class Clocks(Board):
     """Notes when trials ended: by the wall, and by the driver's own processor time."""
 
-    def __init__(self) -> None:
+    def __init__(self, trials: int) -> None:
         super().__init__(stream=io.StringIO())
         self.ends: list[tuple[float, float]] = []
+        self.ray_mib: list[float] = []  # of each of Ray's processes below, half-way
+        self._half = trials // 2
 
     def trial_ended(self, record: TrialRecord, folder: object) -> None:
         self.ends.append((time.perf_counter(), time.process_time()))
+        if len(self.ends) == self._half:
+            self.ray_mib = workers_mib()
 
 
-def trials(counts: list[int]) -> None:
+def workers_mib() -> list[float]:
+    """Return what each of Ray's workers below this process holds alone."""
+    held = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[0].startswith("ray::"):
+                memory = process.memory_info()
+                held.append((memory.rss - memory.shared) / MIB)
+    return held
+
+
+def trials(counts: list[int], lanes: int) -> None:
     """Run a study of each number of trials, nothing but the driver at work."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    print("trials   wall ms a trial   driver CPU ms   of the last tenth   own MiB   closing s")
+    print(
+        "trials   wall ms a trial   driver CPU ms   of the first tenth   of the last   own MiB"
+        "   Ray's workers, their MiB   closing s"
+    )
     # the tracking's own thread may outlast its patience, and this folder
     with connected("local"), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for count in counts:
-            clocks, folder = Clocks(), Path(name) / str(count)
-            with study(folder, count, EPOCHS, LANES, EPOCH_SECONDS, clocks) as (driver, _):
+            clocks, folder = Clocks(count), Path(name) / str(count)
+            with study(folder, count, EPOCHS, lanes, EPOCH_SECONDS, clocks) as (driver, _):
                 scheduler = build_scheduler(
                     "asha", metric=VAL_LOG_LOSS, direction="minimize", max_epochs=EPOCHS
                 )
                 run_search(driver, scheduler, None, folder / "tune")
                 closing = time.perf_counter()
             closed = time.perf_counter() - closing
-            told = _per_trial(clocks.ends), _per_trial(clocks.ends[-max(2, count // 10) :])
+            tenth = max(2, count // 10)
+            told, first, last = map(
+                _per_trial, (clocks.ends, clocks.ends[:tenth], clocks.ends[-tenth:])
+            )
             print(
-                f"{count:6d} {told[0][0]:17.1f} {told[0][1]:15.1f} {told[1][1]:19.1f} "
-                f"{own_bytes() / MIB:9.0f} {closed:11.1f}",
+                f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:20.1f} {last[1]:13.1f} "
+                f"{own_bytes() / MIB:9.0f} {len(clocks.ray_mib):15d} {sum(clocks.ray_mib):10.0f} "
+                f"{closed:11.1f}",
                 flush=True,
             )
 
@@ -196,11 +220,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("memory", "trials", "images"))
     parser.add_argument("counts", type=int, nargs="*", help="how many, in turn")
+    parser.add_argument("--lanes", type=int, default=2, help="of `trials`, that stand in for real")
     given = parser.parse_args()
     if given.what == "memory":
         memory(max(given.counts, default=100))
     elif given.what == "trials":
-        trials(given.counts or [10, 100, 1000])
+        trials(given.counts or [10, 100, 1000], given.lanes)
     else:
         images(given.counts or [1000, 10_000, 100_000])
 

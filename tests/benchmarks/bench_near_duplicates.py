@@ -64,7 +64,7 @@ def copy_of(image: Image, kind: str) -> Image:
 
 
 def rig(background: Image, subject: Image) -> Image:
-    out = cv2.GaussianBlur(cv2.resize(background, (320, 240)), (0, 0), 2)
+    out: Image = cv2.GaussianBlur(cv2.resize(background, (320, 240)), (0, 0), 2)
     inner = middle(150, 220)
     out[60:210, 50:270][inner] = cv2.resize(subject, (220, 150))[inner]
     out[:14] = out[-22:] = (40, 30, 160)

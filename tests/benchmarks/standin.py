@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -143,7 +144,7 @@ def study(
         starts=StartingPoints(),
         grace_epochs=epochs,
         refit_lengths=(epochs,),
-        storage=f"sqlite:///{files.optuna_file}",
+        storage=os.environ.get("CARRAY_STORAGE") or f"sqlite:///{files.optuna_file}",
         weights=None,
     )
     lanes: Any = StandIn(num_lanes, epoch_seconds)

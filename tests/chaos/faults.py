@@ -46,6 +46,7 @@ class Faults:
             "raylet": self._kill_raylet,
             "mailbox": lambda: self._kill_actor("Mailbox", "the mailbox"),
             "controllers": lambda: self._kill_actor("LaneControllers", "the lanes' controllers"),
+            "host": lambda: self._kill_actor("TrialHost", "the host of Tune's trials"),
             "driver": self._kill_driver,
             "drain": self._drain,
             "join": self._join,

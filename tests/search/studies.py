@@ -22,6 +22,7 @@ from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, node_report
 from carray.search.placement.ray_cluster import ClusterNode
 from carray.search.request import StudyRequest
+from carray.search.scheduling import tune_run
 from tests.lanes.fakes import CORES, FakeLanes, Fakes
 from tests.opened import stored_trials
 from tests.search.scheduling.local_tuner import LocalTuner
@@ -180,5 +181,6 @@ def studies_here(folder: Path) -> Iterator[LocalCluster]:
 
 def _tune_here(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(tune, "Tuner", LocalTuner)
+    patch.setattr(tune_run, "hosted_trials", _here)
     trainables = str(folder / "trainables")
     patch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", trainables)

@@ -119,15 +119,16 @@ def kill_the_only(actor: str) -> None:
     found.kill()
 
 
-def test_dead_controllers_are_replaced_and_a_dead_mailbox_interrupts_the_study(
+def test_dead_helpers_are_replaced_and_a_dead_mailbox_interrupts_the_study(
     ray_instance: None, toy_data: Path, tmp_path: Path
 ) -> None:
-    """Neither fails a trial. Lanes of this process bring the study to its end."""
+    """None fails a trial. Lanes of this process bring the study to its end."""
     with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, trials=3, concurrent=1)
     board = Listener()
     board.after = {  # in the first trial, and in the second
         1: partial(kill_the_only, "LaneControllers"),
+        2: partial(kill_the_only, "TrialHost"),
         4: partial(kill_the_only, "Mailbox"),
     }
     with pytest.raises(ClusterError, match="'s' is not done: the process that hands trials to"):

@@ -18,11 +18,9 @@ import ray
 import ray.exceptions
 from ray._private import worker
 from ray._private.state import state
-from ray.tune import PlacementGroupFactory
 
 from carray.errors import ClusterError, PlanError, causes
 from carray.lanes.mailbox_client import MAILBOX_ENDED
-from carray.lanes.messages import NODE_ID_LABEL
 from carray.search.placement.plan import Node
 
 LOCAL = "local"
@@ -288,19 +286,3 @@ def knock(where: str) -> None:
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
-
-
-def on_this_node(cpus: float) -> PlacementGroupFactory:
-    """Return what an actor asks for that must run on this process's node; anywhere without Ray.
-
-    A head that is told to have no CPU has none for it either. An actor must ask for something:
-    there it is a little of the resource that Ray gives every node, named by its address.
-    """
-    if not ray.is_initialized():
-        return PlacementGroupFactory([{"CPU": cpus}])
-    own = ray.get_runtime_context().get_node_id()
-    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
-    address = next(name for name in resources if re.fullmatch(r"node:[\d.:a-fA-F]+", name))
-    bundle = {"CPU": cpus} if resources.get("CPU") else {address: 1e-4}
-    # two nodes of one machine share an address, so the label decides
-    return PlacementGroupFactory([bundle], bundle_label_selector=[{NODE_ID_LABEL: own}])

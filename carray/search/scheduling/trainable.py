@@ -91,15 +91,10 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
         filled.pop("config", None)
         return filled
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Become another trial."""
-        self._leave()
-        self.setup(new_config)
-        return True
-
     def cleanup(self) -> None:
-        """End this actor's part."""
-        self._leave()
+        """End this trial's part: a paused one's lane is freed, an ended one's is by its order."""
+        if self._paused:
+            self._mailbox.leave(self._job.trial)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Pausing needs a checkpoint, and nothing else asks for one: the epoch says it all."""
@@ -109,8 +104,3 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Go on after a pause."""
         self._epoch = int(checkpoint[EPOCH]) if checkpoint else 0
-
-    def _leave(self) -> None:
-        """Free a paused trial's lane; an ended trial's is freed by its last order."""
-        if self._paused:
-            self._mailbox.leave(self._job.trial)

@@ -16,8 +16,6 @@ from ray.tune.search import Searcher
 from carray.metrics import EPOCH_METRICS
 from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
-from carray.search.placement.ray_cluster import on_this_node
-from carray.search.scheduling.actor_reuse import keep_starting_actors
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
 from carray.search.scheduling.time_plan import Pace
@@ -30,8 +28,9 @@ from carray.search.scheduling.trainable import (
     STATE,
     LaneTrainable,
 )
+from carray.search.scheduling.trial_host import hosted_trials
 
-MAX_TRAINABLE_DEATHS = 3  # deaths of a thin trial's own process before the trial counts as failed
+MAX_TRAINABLE_DEATHS = 3  # deaths of its process before a thin trial counts as failed
 PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 """Trials whose actors Tune asks for before they run: with its one of a searcher's trials, a hundred
 actors come up one after the other, and of several that end together all but one are let go."""
@@ -51,16 +50,13 @@ def run_search(
     ends trials whatever the scheduler thinks.
     """
     driver.begin(deadline, reserved, hopeless, isinstance(scheduler, HyperBandScheduler))
-    keep_starting_actors()
     searcher = LedgerSearcher(driver)
     tuner = tune.Tuner(
-        tune.with_resources(LaneTrainable, on_this_node(cpus=0.01)),
+        LaneTrainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=None,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -74,7 +70,8 @@ def run_search(
     )
     os.environ[PENDING] = str(driver.lanes.num_lanes)
     try:
-        tuner.fit()
+        with hosted_trials(LaneTrainable):
+            tuner.fit()
     except TuneError:
         driver.raise_captured()
         raise

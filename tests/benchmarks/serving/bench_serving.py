@@ -205,7 +205,9 @@ class Bench:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             await self._client(load, session, url, 0, time.perf_counter() + 2)  # warm-up
-            load.statuses.clear(), load.versions.clear(), load.times.clear()
+            load.statuses.clear()
+            load.versions.clear()
+            load.times.clear()
             start, cpu = time.perf_counter(), sum(server.cpu_times()[:2])
             tasks = [
                 self._client(load, session, url, number, start + self._seconds)

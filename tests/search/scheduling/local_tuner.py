@@ -34,7 +34,6 @@ class LocalTuner:
         self._has_finished = False
         self._trials: list[Trial] = []
         self._actors: dict[str, Trainable] = {}
-        self._free: list[Trainable] = []  # of ended and paused trials, for others
         self._saved: dict[str, Any] = {}  # what paused trials go on from
         self._failures: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(MOST_AT_ONCE)
@@ -48,7 +47,7 @@ class LocalTuner:
                 for step in done:
                     self._take(self._steps.pop(step), step)
         finally:
-            for actor in (*self._actors.values(), *self._free):
+            for actor in self._actors.values():
                 actor.stop()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -81,7 +80,7 @@ class LocalTuner:
             callback.on_trial_complete(0, self._trials, trial)
         trial.set_status(Trial.TERMINATED)
         if actor := self._actors.pop(trial.trial_id, None):
-            self._free.append(actor)
+            actor.stop()
 
     def _has_work(self) -> bool:
         """Draw and start trials; say whether any step is under way."""
@@ -89,8 +88,6 @@ class LocalTuner:
             pass
         while (trial := self._scheduler.choose_trial_to_run(self)) is not None:
             self._start(trial)
-        while self._free:  # of which nobody has a use
-            self._free.pop().stop()
         return bool(self._steps)
 
     def _has_drawn(self) -> bool:
@@ -107,12 +104,8 @@ class LocalTuner:
         return True
 
     def _start(self, trial: Trial) -> None:
-        """Give a trial an actor, a used one where there is one, and have it step."""
-        if self._free:
-            actor = self._free.pop()
-            assert actor.reset(copy.deepcopy(trial.config))
-        else:
-            actor = self._trainable(config=copy.deepcopy(trial.config))
+        """Give a trial an actor, and have it step."""
+        actor = self._trainable(config=copy.deepcopy(trial.config))
         if trial.trial_id in self._saved:
             actor.load_checkpoint(self._saved.pop(trial.trial_id))
         self._actors[trial.trial_id] = actor
@@ -155,7 +148,7 @@ class LocalTuner:
     def _pause(self, trial: Trial) -> None:
         actor = self._actors.pop(trial.trial_id)
         self._saved[trial.trial_id] = actor.save_checkpoint("")
-        self._free.append(actor)
+        actor.stop()
         trial.set_status(Trial.PAUSED)
 
     def _recover(self, trial: Trial) -> None:

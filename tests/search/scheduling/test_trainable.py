@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from numbers import Number
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray.tune.experiment import Trial
@@ -81,9 +80,8 @@ def test_an_epoch_that_is_known_is_not_trained_again(
     assert lanes.faults.trained() == [(0, 2), (0, 3)]
 
 
-@pytest.mark.parametrize("leave", ["cleanup", "reset_config"])
-def test_a_paused_trial_frees_its_lane_once_its_actor_is_anothers(
-    trial: LaneTrainable, lanes: FakeLanes, tmp_path: Path, leave: str
+def test_a_paused_trial_frees_its_lane_once_it_is_put_away(
+    trial: LaneTrainable, lanes: FakeLanes, tmp_path: Path
 ) -> None:
     folder = str(tmp_path)
     other = EpochOrder(trial="s/0001", folder=folder, data="d", config=CONFIG, epoch=1)
@@ -93,8 +91,7 @@ def test_a_paused_trial_frees_its_lane_once_its_actor_is_anothers(
     waits = lanes.call(LaneOrder("epoch", other))
     with pytest.raises(TimeoutError):
         waits.result(0.1)
-    arguments: list[Any] = [trial.config] if leave == "reset_config" else []
-    getattr(trial, leave)(*arguments)
+    trial.cleanup()
     assert waits.result(10).outcome is not None
 
 
