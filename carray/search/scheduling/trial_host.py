@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -43,7 +43,8 @@ def hosted_trials(trainable: type) -> Iterator[None]:
         yield
     finally:
         tune_controller.RayActorManager = kept
-        ray.kill(host)
+        with suppress(Exception):  # Ray may be gone, which is told by what ended the search
+            ray.kill(host)
 
 
 class TrialHost:
