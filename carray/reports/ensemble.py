@@ -117,7 +117,7 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
 
 def _tta_lines(ensemble: Ensemble) -> list[str]:
     """Say what each set of views was worth, and which were refused."""
-    head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
+    head = f"views, each calibrated, on {ensemble.judged_images} images of {ensemble.judged_on}"
     rows = []
     for row in ensemble.tta_rows:
         is_plain = row.name == "none"

@@ -19,6 +19,7 @@ from carray.inference.versions import find_version, version_note
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.reports.ensemble import wrapped
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
 from carray.reports.table import table, value_text
@@ -170,7 +171,7 @@ def model_lines(folder: Path) -> list[str]:
     if card.temperature != 1:
         lines.append(f"temperature {card.temperature:g}")
     if is_measured(card.results):
-        lines.append(str(card.results.get("verdict", "")))
+        lines += wrapped(str(card.results.get("verdict", "")))
     else:
         lines.append("it was not measured on test")
     return [*lines, "", "next:", f"  carray predict {folder.name} IMAGES --out predictions.csv"]
