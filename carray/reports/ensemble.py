@@ -182,9 +182,8 @@ def _shown(column: str, value: str) -> str:
 def prediction_lines(done: PredictedFile) -> list[str]:
     """Say what was written, with its first rows and every kind of trouble."""
     lines = [f"{done.images} images, {done.seconds:.1f} s: {done.out}", ""]
-    shown = [
-        [_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in done.rows[:SHOWN]
-    ]
+    read = [row for row in done.rows if not row.get("error")]
+    shown = [[_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in read[:SHOWN]]
     width = max((len(name) for name, *_ in shown), default=0)
     for name, *rest in shown:
         line = f"  {name:<{width}}"
@@ -194,7 +193,7 @@ def prediction_lines(done: PredictedFile) -> list[str]:
                 break
             line += f"  {value}"
         lines.append(line)
-    more = len(done.rows) - SHOWN
+    more = len(read) - SHOWN
     lines += [f"  and {more} more"] if more > 0 else []
     for name, why in list(done.unreadable.items())[:SHOWN]:
         lines += wrapped(f"unreadable: {name} ({why})")

@@ -62,7 +62,7 @@ def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
         best = study.objective.best(record for record in records if record.config.fold is None)
         rows.append(
             {
-                "name": study.name,
+                "name": folder.path.name,
                 "kind": study.kind,
                 "state": study.state,
                 "trials": len(records),

@@ -14,6 +14,7 @@ from carray.reports.listing import (
     leaderboard,
     leaderboard_lines,
     list_lines,
+    list_studies,
     model_lines,
     show_lines,
     status_lines,
@@ -96,3 +97,12 @@ def test_a_study_that_nobody_runs_is_interrupted_whatever_its_record_says(tmp_pa
     with folder.locked():
         assert "is running" in status_lines(folder)[0]
         assert "running" in {row.state for row in study_table(folder)}
+
+
+def test_a_study_whose_folder_was_renamed_is_refused_with_its_name(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    folder.path.rename(folder.path.with_name("renamed"))
+    runs = RunsFolder(tmp_path)
+    assert [row["name"] for row in list_studies(runs)] == ["renamed"], "as other commands take it"
+    with pytest.raises(RecordError, match=r"renamed holds study 'toycars-quick'.*name it toycars"):
+        runs.find_study("renamed")
