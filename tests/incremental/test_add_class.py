@@ -189,7 +189,8 @@ def test_what_is_made_of_a_version_has_a_name_that_a_folder_can_bear(
     own: Trained, trucks: Path, tmp_path: Path
 ) -> None:
     runs = shutil.copytree(own.runs, tmp_path / "runs")
-    shutil.copytree(runs / "models" / "pair", runs / "models" / "pair@2")
+    newest = shutil.copytree(runs / "models" / "pair", runs / "models" / "pair@2") / "card.json"
+    newest.write_text(newest.read_text().replace('"pair"', '"pair@2"'))
     (runs / "models" / "pair_2-plus-Ü_neu").mkdir()
     with pytest.raises(ConfigError, match="pair_2-plus-Ü_neu"):
         add_class("pair", trucks, "Ü neu", runs=runs)
