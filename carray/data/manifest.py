@@ -320,6 +320,8 @@ def _no_manifest(folder: Path) -> str:
         return f"the data folder {folder} {what}: {cure}"
     held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
     made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
+    if not os.access(made.parent, os.W_OK):  # photographs of someone else
+        made = Path.cwd() / made.name
     return (
         f"the data folder {folder} {what}, it is {held}: "
         f"`carray data prepare {quote(str(folder))} --out {quote(str(made))}` makes a data folder "

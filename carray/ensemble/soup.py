@@ -246,8 +246,10 @@ class _Kitchen:
         for name, places in soups.items():
             self.averager.take(equal(places))
             answers[name] = log_softmax(self.averager.logits(split))
-        scaled = {
-            name: cross_fitted_log_p(each, labels, folds)[0] for name, each in answers.items()
+        fits = {name: cross_fit_temperature(each, labels, folds) for name, each in answers.items()}
+        scaled = {  # as rules are judged: a temperature must earn its place
+            name: cross_fitted_log_p(each, labels, folds)[0] if fits[name].gain else each
+            for name, each in answers.items()
         }
         rows = tuple(
             SoupRow(name, len(own) if "vote" in name else 1, scores_of_log_p(each, labels, seed))
@@ -264,7 +266,7 @@ class _Kitchen:
             against_single=compare(single, scaled[chosen], labels, seed),
             against_vote=compare(vote, scaled[chosen], labels, seed),
             judged_on=self.pool.judged_on,
-            temperature=cross_fit_temperature(answers[chosen], labels, folds).temperature,
+            temperature=fits[chosen].temperature,
         )
 
 

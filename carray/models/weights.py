@@ -84,7 +84,7 @@ def _nothing_in(folder: Path, backbone: str) -> str:
     there = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
     return (
         f"{folder} holds no weights for backbone {backbone!r} (it holds "
-        f"{', '.join(there) or 'none'}); save them there as {full_name(backbone)}.safetensors"
+        f"{', '.join(there) or 'none'}); save them there as {_file_name(backbone)}"
     )
 
 
@@ -132,9 +132,7 @@ def _from_hub(backbone: str) -> Path:
         return _from_hugging_face(backbone, str(repository), source.get("hf_hub_filename"))
     if url := source.get("url"):
         return _from_url(backbone, str(url))
-    raise WeightsError(
-        f"backbone {backbone!r} has no public weights; set pretrained=false or name a file"
-    )
+    raise _unavailable(backbone, "none are public")
 
 
 def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> Path:
@@ -181,10 +179,15 @@ def _from_url(backbone: str, url: str) -> Path:
     return file
 
 
+def _file_name(backbone: str) -> str:
+    """Return what a file of a backbone's weights is called; timm tags what has none `untrained`."""
+    return f"{full_name(backbone).removesuffix('.untrained')}.safetensors"
+
+
 def _unavailable(backbone: str, why: str) -> WeightsError:
     return WeightsError(
-        f"no weights for backbone {backbone!r} ({why}); bring {full_name(backbone)}.safetensors in "
-        "the folder $CARRAY_WEIGHTS, or set pretrained to a .safetensors file, local-dir:FOLDER "
+        f"no weights for backbone {backbone!r} ({why}); bring {_file_name(backbone)} in the "
+        "folder $CARRAY_WEIGHTS, or set pretrained to a .safetensors file, local-dir:FOLDER "
         "or false"
     )
 

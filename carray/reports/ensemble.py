@@ -149,7 +149,8 @@ def _tta_verdict(ensemble: Ensemble) -> str:
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     single = ensemble.single
     head = f"test, {test.images} images (95 % interval)"
-    number, plain = single.trial.rpartition("/")[2], ensemble.single_untempered
+    are_several, plain = " + " in ensemble.study, ensemble.single_untempered
+    number = single.trial if are_several else single.trial.rpartition("/")[2]
     rows = [(f"best single, {number}", test.single.log_loss, test.single.top1)]
     if plain is not None and ensemble.single_temperature != 1:
         tempered = f"best single, {number}, temp. {ensemble.single_temperature:.2f}"
@@ -161,7 +162,8 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
         ("ensemble", test.ensemble.log_loss, test.ensemble.top1),
         ("gain", test.log_loss_gain, test.top1_gain),
     ]
-    columns = (f"{head}:<36", "log-loss:>26.4f", "top-1:>26.4f")
+    width = max(36, 1 + max(len(label) for label, *_ in rows))
+    columns = (f"{head}:<{width}", "log-loss:>26.4f", "top-1:>26.4f")
     p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
     lines = table(columns, rows)
     lines.append(table_row(columns, ("paired test (bootstrap; McNemar)", *p_values)))

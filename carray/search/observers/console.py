@@ -345,7 +345,10 @@ def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
 def _drawn(record: TrialRecord) -> dict[str, str]:
     """Return what was drawn, as text, the learning rate first."""
     found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
-    return {n: f"{value:.2g}" if isinstance(value, float) else str(value) for n, value in found}
+    return {
+        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+        for name, value in found
+    }
 
 
 def _cells(record: TrialRecord) -> list[str]:
