@@ -8,6 +8,7 @@ import pickle
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ OTHER_SUFFIXES = (".pt", ".bin")  # what others call a `.pth`
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # of DDP, torch.compile, Lightning
 LOCAL_FOLDER = "local-dir:"
+NONE_PUBLIC = "none are public"
 RGB = tuple[float, float, float]
 PathLike = str | os.PathLike[str]
 
@@ -96,7 +98,21 @@ def obtain_weights(backbone: str, pretrained: bool | str, folder: PathLike | Non
     Raises:
         WeightsError: they can't be had; the message says how to bring them.
     """
-    return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
+    with _said_where(folder):
+        return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
+
+
+@contextmanager
+def _said_where(folder: PathLike | None) -> Iterator[None]:
+    """Add to what is raised in which folder of weights was looked, if any."""
+    try:
+        yield
+    except WeightsError as error:
+        where = folder or os.environ.get("CARRAY_WEIGHTS")
+        if not where or str(where) in str(error):
+            raise
+        found = "holds none" if Path(where).expanduser().is_dir() else "isn't there"
+        raise WeightsError(f"{error}; the folder {where} {found}") from None
 
 
 def check_obtainable(backbone: str, pretrained: bool | str, folder: PathLike | None = None) -> None:
@@ -108,8 +124,11 @@ def check_obtainable(backbone: str, pretrained: bool | str, folder: PathLike | N
     if find_weights(backbone, pretrained, folder) or _is_downloaded(backbone):
         return
     source = source_config(backbone)
-    if why := hub_error(None if source.get("hf_hub_id") else source.get("url")):
-        raise _unavailable(backbone, why)
+    with _said_where(folder):
+        if not source.get("hf_hub_id") and not source.get("url"):
+            raise _unavailable(backbone, NONE_PUBLIC)
+        if why := hub_error(None if source.get("hf_hub_id") else source.get("url")):
+            raise _unavailable(backbone, why)
 
 
 def _is_downloaded(backbone: str) -> bool:
@@ -132,7 +151,7 @@ def _from_hub(backbone: str) -> Path:
         return _from_hugging_face(backbone, str(repository), source.get("hf_hub_filename"))
     if url := source.get("url"):
         return _from_url(backbone, str(url))
-    raise _unavailable(backbone, "none are public")
+    raise _unavailable(backbone, NONE_PUBLIC)
 
 
 def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> Path:
