@@ -101,10 +101,19 @@ class RunsFolder:
         return self.path / "mlartifacts"
 
     def study(self, name: str) -> StudyFolder:
-        """Return the folder of study `name`, there or not."""
+        """Return the folder of study `name`, there or not.
+
+        Raises:
+            RecordError: the study in it has another name, which its trials and models go by.
+        """
         folder = StudyFolder(self.path / "studies" / name)
         if self.mirror:
             pull_study(self.mirror, folder)
+        if folder.record_file.exists() and (own := folder.record().name) != name:
+            raise RecordError(
+                f"the folder {folder.path} holds study {own!r}, so it was renamed or copied: "
+                f"name it {own} again, in a runs folder that has no other of this name"
+            )
         return folder
 
     def studies(self) -> list[StudyFolder]:

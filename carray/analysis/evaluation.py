@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from carray.data.label_parts import AUTO, read_label_parts
-from carray.data.manifest import MANIFEST_FILE
-from carray.errors import DataError
+from carray.data.manifest import MANIFEST_FILE, SPLITS
+from carray.errors import CarrayError, DataError
+from carray.files import sha256_of
 from carray.inference.card import Card
 from carray.inference.held_predictions import HeldPredictions, find_held_model, predictions_on
 from carray.inference.inputs import find_package
 from carray.inference.labelled_images import read_labelled_images
 from carray.json_file import JsonResult
 from carray.predictions.calibration import Calibration, calibration_of
+from carray.predictions.labels import study_manifest
 from carray.predictions.levels import LevelScore, level_scores
 from carray.predictions.per_class import PerClass, per_class_scores
 from carray.predictions.statistics import Interval, Scores, accuracy_interval, scores_of_log_p
@@ -121,6 +125,29 @@ def _judged(
     )
 
 
+def _known_images(where: RunsFolder, card: Card, paths: Sequence[Path]) -> list[str]:
+    """Say how many of the images are in the data that the model was made with, split by split."""
+    try:
+        manifest = study_manifest(where.find_study(card.study).record())
+    except CarrayError:
+        return []  # its data aren't here: nothing can be told
+    table = manifest.included
+    split_of = dict(zip(table["content_hash"], table["split"], strict=True))
+    counts: Counter[str | None] = Counter()
+    for path in paths:
+        with suppress(OSError):  # those that can't be read are told by who predicts them
+            counts[split_of.get(sha256_of(path))] += 1
+    known = [f"{counts[split]} in {split}" for split in SPLITS if counts[split]]
+    if not known:
+        return []
+    flatter = any(counts[split] for split in ("train", *FLATTERS))
+    meaning = [
+        *(["what made a model flatters it"] if flatter else []),
+        *(["a look at test is recorded with --split test alone"] if counts["test"] else []),
+    ]
+    return [f"images of the model's own data: {', '.join(known)}; {', and '.join(meaning)}"]
+
+
 def _on_new(
     where: RunsFolder,
     model: str,
@@ -137,7 +164,7 @@ def _on_new(
     given = read_labelled_images(source, card.classes, card.merge, split, label_column)
     loaded = load_model(package)
     done = loaded.predict_files(given.images.paths, progress, given.images.boxes)
-    notes = list(given.notes)
+    notes = [*given.notes, *_known_images(where, card, given.images.paths)]
     if done.unreadable:
         place, why = next(iter(done.unreadable.items()))
         notes.append(

@@ -79,7 +79,8 @@ def prepare(
 
     if crop not in ("none", "box"):
         raise DataError(f"--crop {crop!r} must be none or box")
-    if kept := num_cached(cache_path(out.resolve())):
+    kept = num_cached(cache_path(out.resolve()))
+    if kept and source.exists():
         print(
             f"going on: {kept:,} images were read before; changed ones are read again",
             file=sys.stderr,

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from carray.training.reproduce import Reproduction
 
 
+SINGLE = "single"  # the study of trials outside a search, unless another is named
+
+
 def train(
     data: DataArgument,
     set_: SetOption = None,
@@ -35,7 +38,7 @@ def train(
         Path | None,
         typer.Option("--config", help="YAML of names and values, dotted or nested; --set wins."),
     ] = None,
-    study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = "single",
+    study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = SINGLE,
     folds: Annotated[
         int, typer.Option(help="Train on each of the data's folds, one after the other.")
     ] = 0,
@@ -69,6 +72,12 @@ def train(
       --set head.n_estimators=100
     """
     if classifier or features_of:
+        unread = {"--study": study != SINGLE, "--folds": folds, "--weights": weights}
+        if given := [name for name, is_given in unread.items() if is_given]:
+            raise ConfigError(
+                f"a --classifier joins the study of --features-of, with its weights and split: "
+                f"leave out {', '.join(given)}"
+            )
         settings = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
         _train_classical(data, classifier, features_of, settings, runs, as_json)
         return

@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carray.data.remote_data import fetched_manifest
-from carray.errors import DataError, RecordError, describe
+from carray.errors import DataError, RecordError, UnsuitableData, describe
 from carray.files import write_text, written_aside
 from carray.storage.mirror import mirror_of
 from carray.storage.remote import is_url
@@ -191,6 +191,21 @@ class Manifest:
         held = self.included["fold"].to_numpy(np.int64)[train] == fold
         return train[~held], train[held]
 
+    def training_rows(self, fold: int | None) -> tuple[Rows, Rows]:
+        """Return the rows that train a trial, and those that judge its epochs: of a fold, or `val`.
+
+        Raises:
+            UnsuitableData: there are none of either.
+            DataError: there is no such fold.
+        """
+        both = self.fold_rows(fold) if fold is not None else (self.rows("train"), self.rows("val"))
+        for name, rows in zip(("train", "val"), both, strict=True):
+            if len(rows) == 0:
+                raise UnsuitableData(
+                    f"{self.folder} has no {name} images; prepare it with a {name} split"
+                )
+        return both
+
     @property
     def num_folds(self) -> int:
         """Folds that the train split is cut into; 0 for none."""
@@ -305,6 +320,8 @@ def _no_manifest(folder: Path) -> str:
         return f"the data folder {folder} {what}: {cure}"
     held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
     made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
+    if not os.access(made.parent, os.W_OK):  # photographs of someone else
+        made = Path.cwd() / made.name
     return (
         f"the data folder {folder} {what}, it is {held}: "
         f"`carray data prepare {quote(str(folder))} --out {quote(str(made))}` makes a data folder "

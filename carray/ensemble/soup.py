@@ -25,7 +25,13 @@ from carray.predictions.candidates import Candidate
 from carray.predictions.combination import Combination
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import SplitPredictions, log_softmax
-from carray.predictions.scores import SCORES, cross_fit_temperature, log_loss, make_folds
+from carray.predictions.scores import (
+    SCORES,
+    cross_fit_temperature,
+    cross_fitted_log_p,
+    log_loss,
+    make_folds,
+)
 from carray.predictions.statistics import compare, scores_of_log_p
 from carray.progress import silent
 from carray.records import HELD_SPLITS, StudyFolder, TrialFolder, TrialRecord, TrialState
@@ -241,8 +247,9 @@ class _Kitchen:
             self.averager.take(equal(places))
             answers[name] = log_softmax(self.averager.logits(split))
         fits = {name: cross_fit_temperature(each, labels, folds) for name, each in answers.items()}
-        scaled = {
-            name: log_softmax(each / fits[name].temperature) for name, each in answers.items()
+        scaled = {  # as rules are judged: a temperature must earn its place
+            name: cross_fitted_log_p(each, labels, folds)[0] if fits[name].gain else each
+            for name, each in answers.items()
         }
         rows = tuple(
             SoupRow(name, len(own) if "vote" in name else 1, scores_of_log_p(each, labels, seed))

@@ -22,7 +22,7 @@ class Barrier:
 
 @dataclass(frozen=True)
 class SoupRow:
-    """Something's scores where the soup was judged, at its temperature."""
+    """Something's scores where the soup was judged, at temperatures from its other images."""
 
     what: str
     models: int

@@ -84,7 +84,7 @@ def add_class(
     where = RunsFolder.at(runs)
     package = find_package(where, model)
     card = Card.read(package / "card.json")
-    new_name = out or f"{card.name}-plus-{NOT_A_NAME.sub('_', name)}"
+    new_name = out or NOT_A_NAME.sub("_", f"{card.name}-plus-{name}")  # of a version too: NAME@2
     study = _free_study(where, new_name)
     members = [MemberCard.read(package / entry.folder / "config.json") for entry in card.members]
     for member in members:  # what can't be trained so is refused before anything is written

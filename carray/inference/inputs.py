@@ -111,7 +111,8 @@ def find_images(sources: Sequence[str | Path]) -> ImageList:
     """Return the images of files, folders (searched whole) and tables, in order.
 
     A table has a column of image names, as `carray data prepare` reads it, from its own folder on;
-    and may have one of boxes. A list of names needs no header.
+    and may have one of boxes. A list of names needs no header. Files that would bear one name are
+    named by their paths.
 
     Raises:
         DataError: a source doesn't exist, none holds an image, or a table can be read in two ways.
@@ -121,8 +122,19 @@ def find_images(sources: Sequence[str | Path]) -> ImageList:
     if not found:
         where = ", ".join(str(source) for source in sources) or "nothing"
         raise DataError(f"no image in {where}: give image files, folders or a CSV of paths")
-    paths, names, boxes = zip(*found, strict=True)
+    paths, names, boxes = zip(*_told_apart(found), strict=True)
     return ImageList(paths, names, boxes, tuple(readings))
+
+
+def _told_apart(found: Sequence[_Image]) -> list[_Image]:
+    """Name by their paths the files that would bear one name: `a/1.jpg` and `b/1.jpg`."""
+    bearers: dict[str, set[Path]] = {}
+    for path, name, _ in found:
+        bearers.setdefault(name, set()).add(path)
+    return [
+        (path, name if len(bearers[name]) == 1 else path.as_posix(), box)
+        for path, name, box in found
+    ]
 
 
 def _images_of(source: Path, readings: list[str]) -> Iterable[_Image]:

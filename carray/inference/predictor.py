@@ -110,6 +110,10 @@ class Model:
     members: tuple[Member, ...]
     device: torch.device
 
+    def __repr__(self) -> str:
+        """What it is made of, in a line: the networks would fill pages."""
+        return f"<Model of {self.card.study}: {self.card.what}, on {self.device}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""

@@ -8,6 +8,7 @@ import pickle
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ OTHER_SUFFIXES = (".pt", ".bin")  # what others call a `.pth`
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # of DDP, torch.compile, Lightning
 LOCAL_FOLDER = "local-dir:"
+NONE_PUBLIC = "none are public"
 RGB = tuple[float, float, float]
 PathLike = str | os.PathLike[str]
 
@@ -84,7 +86,7 @@ def _nothing_in(folder: Path, backbone: str) -> str:
     there = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
     return (
         f"{folder} holds no weights for backbone {backbone!r} (it holds "
-        f"{', '.join(there) or 'none'}); save them there as {full_name(backbone)}.safetensors"
+        f"{', '.join(there) or 'none'}); save them there as {_file_name(backbone)}"
     )
 
 
@@ -96,7 +98,21 @@ def obtain_weights(backbone: str, pretrained: bool | str, folder: PathLike | Non
     Raises:
         WeightsError: they can't be had; the message says how to bring them.
     """
-    return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
+    with _said_where(folder):
+        return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
+
+
+@contextmanager
+def _said_where(folder: PathLike | None) -> Iterator[None]:
+    """Add to what is raised in which folder of weights was looked, if any."""
+    try:
+        yield
+    except WeightsError as error:
+        where = folder or os.environ.get("CARRAY_WEIGHTS")
+        if not where or str(where) in str(error):
+            raise
+        found = "holds none" if Path(where).expanduser().is_dir() else "isn't there"
+        raise WeightsError(f"{error}; the folder {where} {found}") from None
 
 
 def check_obtainable(backbone: str, pretrained: bool | str, folder: PathLike | None = None) -> None:
@@ -108,8 +124,11 @@ def check_obtainable(backbone: str, pretrained: bool | str, folder: PathLike | N
     if find_weights(backbone, pretrained, folder) or _is_downloaded(backbone):
         return
     source = source_config(backbone)
-    if why := hub_error(None if source.get("hf_hub_id") else source.get("url")):
-        raise _unavailable(backbone, why)
+    with _said_where(folder):
+        if not source.get("hf_hub_id") and not source.get("url"):
+            raise _unavailable(backbone, NONE_PUBLIC)
+        if why := hub_error(None if source.get("hf_hub_id") else source.get("url")):
+            raise _unavailable(backbone, why)
 
 
 def _is_downloaded(backbone: str) -> bool:
@@ -132,9 +151,7 @@ def _from_hub(backbone: str) -> Path:
         return _from_hugging_face(backbone, str(repository), source.get("hf_hub_filename"))
     if url := source.get("url"):
         return _from_url(backbone, str(url))
-    raise WeightsError(
-        f"backbone {backbone!r} has no public weights; set pretrained=false or name a file"
-    )
+    raise _unavailable(backbone, NONE_PUBLIC)
 
 
 def _from_hugging_face(backbone: str, repository: str, filename: str | None) -> Path:
@@ -181,10 +198,15 @@ def _from_url(backbone: str, url: str) -> Path:
     return file
 
 
+def _file_name(backbone: str) -> str:
+    """Return what a file of a backbone's weights is called; timm tags what has none `untrained`."""
+    return f"{full_name(backbone).removesuffix('.untrained')}.safetensors"
+
+
 def _unavailable(backbone: str, why: str) -> WeightsError:
     return WeightsError(
-        f"no weights for backbone {backbone!r} ({why}); bring {full_name(backbone)}.safetensors in "
-        "the folder $CARRAY_WEIGHTS, or set pretrained to a .safetensors file, local-dir:FOLDER "
+        f"no weights for backbone {backbone!r} ({why}); bring {_file_name(backbone)} in the "
+        "folder $CARRAY_WEIGHTS, or set pretrained to a .safetensors file, local-dir:FOLDER "
         "or false"
     )
 

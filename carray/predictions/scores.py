@@ -34,18 +34,28 @@ class CalibrationFit:
 
 def cross_fit_temperature(log_p: Float32s, labels: Labels, folds: Sequence[Rows]) -> CalibrationFit:
     """Cross-fit a temperature; it must win by more than one standard error."""
-    losses_NT = temperature_losses(log_p, labels)
-    total_T = losses_NT.sum(axis=0)
-    calibrated = np.empty(len(labels), np.float32)
-    for held in folds:
-        chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
-        calibrated[held] = log_losses(log_softmax(log_p[held] / np.float32(chosen)), labels[held])
+    scaled, temperature = cross_fitted_log_p(log_p, labels, folds)
+    calibrated = log_losses(scaled, labels)
     plain = log_losses(log_p, labels)
     gains = plain - calibrated
     gain = float(gains.mean())
     if gain <= float(gains.std()) / np.sqrt(len(gains)):
         return CalibrationFit(1.0, plain, calibrated, 0.0)
-    return CalibrationFit(float(TEMPERATURES[total_T.argmin()]), calibrated, calibrated, gain)
+    return CalibrationFit(temperature, calibrated, calibrated, gain)
+
+
+def cross_fitted_log_p(
+    log_p: Float32s, labels: Labels, folds: Sequence[Rows]
+) -> tuple[Float32s, float]:
+    """Return (images, classes), each image at the temperature that suits the other folds best, and
+    the temperature that suits all."""
+    losses_NT = temperature_losses(log_p, labels)
+    total_T = losses_NT.sum(axis=0)
+    scaled = np.empty_like(log_p)
+    for held in folds:
+        chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
+        scaled[held] = log_softmax(log_p[held] / np.float32(chosen))
+    return scaled, float(TEMPERATURES[total_T.argmin()])
 
 
 def log_losses(log_p: Float32s, labels: Labels) -> Float32s:

@@ -129,7 +129,7 @@ def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise ConfigError(
             f"--split {split!r} must be one of {', '.join(SPLITS)}; test is opened by "
-            "`carray errors`, `carray compare` and `carray ensemble`, which record it"
+            "`carray evaluate`, `errors`, `compare` and `ensemble`, which record it"
         )
 
 

@@ -117,7 +117,7 @@ def _rule_lines(ensemble: Ensemble) -> list[str]:
 
 def _tta_lines(ensemble: Ensemble) -> list[str]:
     """Say what each set of views was worth, and which were refused."""
-    head = f"views, judged on {ensemble.judged_images} images of {ensemble.judged_on}"
+    head = f"views, each calibrated, on {ensemble.judged_images} images of {ensemble.judged_on}"
     rows = []
     for row in ensemble.tta_rows:
         is_plain = row.name == "none"
@@ -149,7 +149,8 @@ def _tta_verdict(ensemble: Ensemble) -> str:
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     single = ensemble.single
     head = f"test, {test.images} images (95 % interval)"
-    number, plain = single.trial.rpartition("/")[2], ensemble.single_untempered
+    are_several, plain = " + " in ensemble.study, ensemble.single_untempered
+    number = single.trial if are_several else single.trial.rpartition("/")[2]
     rows = [(f"best single, {number}", test.single.log_loss, test.single.top1)]
     if plain is not None and ensemble.single_temperature != 1:
         tempered = f"best single, {number}, temp. {ensemble.single_temperature:.2f}"
@@ -161,7 +162,8 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
         ("ensemble", test.ensemble.log_loss, test.ensemble.top1),
         ("gain", test.log_loss_gain, test.top1_gain),
     ]
-    columns = (f"{head}:<36", "log-loss:>26.4f", "top-1:>26.4f")
+    width = max(36, 1 + max(len(label) for label, *_ in rows))
+    columns = (f"{head}:<{width}", "log-loss:>26.4f", "top-1:>26.4f")
     p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
     lines = table(columns, rows)
     lines.append(table_row(columns, ("paired test (bootstrap; McNemar)", *p_values)))
@@ -182,9 +184,8 @@ def _shown(column: str, value: str) -> str:
 def prediction_lines(done: PredictedFile) -> list[str]:
     """Say what was written, with its first rows and every kind of trouble."""
     lines = [f"{done.images} images, {done.seconds:.1f} s: {done.out}", ""]
-    shown = [
-        [_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in done.rows[:SHOWN]
-    ]
+    read = [row for row in done.rows if not row.get("error")]
+    shown = [[_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in read[:SHOWN]]
     width = max((len(name) for name, *_ in shown), default=0)
     for name, *rest in shown:
         line = f"  {name:<{width}}"
@@ -194,7 +195,7 @@ def prediction_lines(done: PredictedFile) -> list[str]:
                 break
             line += f"  {value}"
         lines.append(line)
-    more = len(done.rows) - SHOWN
+    more = len(read) - SHOWN
     lines += [f"  and {more} more"] if more > 0 else []
     for name, why in list(done.unreadable.items())[:SHOWN]:
         lines += wrapped(f"unreadable: {name} ({why})")

@@ -19,6 +19,8 @@ from carray.inference.versions import find_version, version_note
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.reports.ensemble import predict_hint, wrapped
+from carray.reports.hints import runs_option
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
 from carray.reports.table import table, value_text
@@ -43,7 +45,7 @@ def list_lines(runs: RunsFolder) -> list[str]:
     if models:
         rows = ([model[name] for name in ("name", "members", "top1", "study")] for model in models)
         lines += ["", *table(MODELS, rows)]
-    return [*lines, "", "next:", "  carray show NAME"]
+    return [*lines, "", "next:", f"  carray show NAME{runs_option(runs.path)}"]
 
 
 def _study_cells(study: Mapping[str, Any]) -> list[object]:
@@ -61,7 +63,7 @@ def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
         best = study.objective.best(record for record in records if record.config.fold is None)
         rows.append(
             {
-                "name": study.name,
+                "name": folder.path.name,
                 "kind": study.kind,
                 "state": study.state,
                 "trials": len(records),
@@ -170,10 +172,10 @@ def model_lines(folder: Path) -> list[str]:
     if card.temperature != 1:
         lines.append(f"temperature {card.temperature:g}")
     if is_measured(card.results):
-        lines.append(str(card.results.get("verdict", "")))
+        lines += wrapped(str(card.results.get("verdict", "")))
     else:
         lines.append("it was not measured on test")
-    return [*lines, "", "next:", f"  carray predict {folder.name} IMAGES --out predictions.csv"]
+    return [*lines, "", "next:", predict_hint(folder)]
 
 
 def status_lines(folder: StudyFolder) -> list[str]:

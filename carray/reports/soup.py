@@ -32,8 +32,7 @@ def soup_lines(soup: Soup) -> list[str]:
         "",
         *table((f"{images} images of {soup.judged_on}:<34", *SCORES), rows),
         "",
-        f"The soup of {', '.join(soup.soup_of)} against the best single trial: "
-        f"{_text(soup.against_single)}.",
+        _against_single(soup),
         f"Against the soft vote: {_text(soup.against_vote)}.",
         "",
         f"trial: {soup.trial}",
@@ -43,6 +42,19 @@ def soup_lines(soup: Soup) -> list[str]:
         lines += [f"model package: {soup.package}", "next:", predict_hint(soup.package)]
         lines += [f"  carray ensemble {name} --top 1"]
     return [part for line in lines for part in wrapped(line)]
+
+
+def _against_single(soup: Soup) -> str:
+    """Compare the soup with the best trial, unless it is that trial."""
+    if len(soup.soup_of) == 1:
+        return (
+            f"No average is better than {soup.soup_of[0]} alone on val: the soup is that trial, "
+            "its weights as they are."
+        )
+    return (
+        f"The soup of {', '.join(soup.soup_of)} against the best single trial: "
+        f"{_text(soup.against_single)}."
+    )
 
 
 def _text(found: Comparison) -> str:

@@ -140,12 +140,13 @@ def study_now(folder: StudyFolder) -> StudyRecord:
 
 def gain_lines(gain: SearchGain) -> list[str]:
     """Say what the search brought over its own first recipe, and what each of them cost."""
-    seeds = "one trial" if gain.members == 1 else f"{gain.members} seeds"
-    best = "the best trial" if gain.members == 1 else f"the best {gain.members} trials"
+    first, own = (f"trial {names[0].rpartition('/')[2]}" for names in (gain.best, gain.recipe))
+    best = first if gain.members == 1 else f"the best {gain.members} trials"
+    seeds = own if gain.members == 1 else f"{gain.members} seeds of the recipe"
     change = f"{-gain.gain.value:+.3f} [{-gain.gain.high:+.3f}, {-gain.gain.low:+.3f}]"
     text = (
-        f"the search against its first recipe: log-loss on {gain.images} {gain.split} images "
-        f"{gain.best_loss:.3f} for {best}, {gain.recipe_loss:.3f} for {seeds} of the recipe: "
+        f"the search against its first recipe, refits aside: log-loss on {gain.images} "
+        f"{gain.split} images {gain.best_loss:.3f} for {best}, {gain.recipe_loss:.3f} for {seeds}: "
         f"{change}, p = {gain.p:.2g}: {gain.verdict}"
     )
     notes = f"{seconds_text(gain.best_seconds)} of training against "

@@ -35,8 +35,8 @@ def interval_text(found: Interval, spec: str = ".4f", bounds: str | None = None)
 
 
 def value_text(value: object) -> str:
-    """Return a value of a configuration as a table has room for it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Return a value of a configuration as a table has room for it; an empty text is `none`."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value) or "none"
 
 
 def cells_of(text: str) -> int:

@@ -216,9 +216,11 @@ def check_setup(setup: StudySetup) -> None:
 
     Raises:
         ConfigError: refits, the sampler, the scheduler or the placement can't be had so.
-        DataError: the data set was cut into another number of folds.
+        DataError: the data set was cut into another number of folds, or has no image to judge by.
     """
     request, study = setup.request, setup.study
+    for fold in {config.fold for config in _one_config_a_branch(setup.space)}:
+        setup.manifest.training_rows(fold)
     if refit_count(request):
         for epochs in setup.refit_lengths:
             check_refits(setup.space, epochs)

@@ -13,6 +13,7 @@ from carray.errors import TrackingError, first_cause
 from carray.extras import quieted
 from carray.files import locked, written_aside
 from carray.runs_folder import RunsFolder
+from carray.tracking.moved_store import follow_move
 
 LOCK_FILE = ".mlflow.lock"  # of the process that makes the store
 CHECK_SECONDS = 5  # a server that doesn't answer one request within this is refused
@@ -81,6 +82,7 @@ def client_of(runs: RunsFolder) -> Any:
     with translate_mlflow_errors(uri), quiet(), environment(SHORT_TIMEOUTS):
         if is_default(runs):
             _make_store(runs)
+            follow_move(runs.tracking_file, runs.tracking_artifacts)
         from mlflow import MlflowClient
 
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError
+from carray.extras import quieted
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import artifacts_of, environment, store_of, tracking_uri
@@ -60,12 +62,14 @@ def log_package(
             )
             mlflow.log_metrics({mlflow_key(name): value for name, value in values.items()})
             mlflow.log_artifact(str(package / "card.json"))
-            model = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(code),
-                artifacts={"package": str(package)},
-                pip_requirements=list(requirements),
-            )
+            # what it warns of is a hint's several kinds of images, which it leaves to carray
+            with quieted(("mlflow.types.type_hints",), logging.ERROR):
+                model = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(code),
+                    artifacts={"package": str(package)},
+                    pip_requirements=list(requirements),
+                )
             uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
             version = mlflow.register_model(uri, study.name)
             if _is_no_worse(client, study.name, values):

@@ -11,7 +11,6 @@ from carray.data.manifest import Manifest
 from carray.data.pixels.known_boxes import square_boxes
 from carray.data.pixels.loader import Images
 from carray.data.pixels.store import open_store
-from carray.errors import UnsuitableData
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
@@ -39,13 +38,7 @@ def open_data(folder: str, config: TrialConfig, progress: Progress = silent) -> 
         DataError: the folder is no prepared data set, or a split or the fold is empty.
     """
     manifest = Manifest.load(folder)
-    if config.fold is None:
-        train, val = manifest.rows("train"), manifest.rows("val")
-    else:
-        train, val = manifest.fold_rows(config.fold)
-    for name, rows in (("train", train), ("val", val)):
-        if len(rows) == 0:
-            raise UnsuitableData(f"{folder} has no {name} images; prepare it with a {name} split")
+    train, val = manifest.training_rows(config.fold)
     store = open_store(manifest, config.image_size, config.fit, progress)
     held = {"val": val, "blend": manifest.rows("blend"), "test": manifest.rows("test")}
     return TrialData(

@@ -73,6 +73,11 @@ def test_new_images_are_judged_in_the_models_classes(trained: Trained, tmp_path:
     own = evaluate("single/0000", split="test", runs=runs)
     assert found.scores.top1.value == pytest.approx(own.scores.top1.value, abs=2 / len(rows))
     assert found.models_that_opened_test == 0
+    assert any(f"own data: {len(rows)} in test; a look" in note for note in found.notes)
+    trained_on = trained.manifest.included["path"].iloc[trained.manifest.rows("train")[0]]
+    shutil.copy(trained_on, next(path for path in new.iterdir() if path.name != "a truck"))
+    again = evaluate("single/0000", new, runs=runs)
+    assert any("1 in train, " in note and "flatters it" in note for note in again.notes)
     (tmp_path / "strange" / "x").mkdir(parents=True)
     shutil.copytree(new / names[0].replace(" ", "_"), tmp_path / "strange" / "y")
     shutil.copy(included["path"].iloc[0], tmp_path / "strange" / "x" / "1.png")

@@ -107,6 +107,10 @@ def test_photographs_and_tables_that_are_not_prepared_name_the_command(
     code, _, err = carray("tune", photos, "--trials", 1, "--runs", tmp_path / "runs")
     assert code == 2
     assert f"`carray data prepare '{photos}' --out '{photos}-data'` makes a data folder" in err
+    with pytest.MonkeyPatch.context() as patch:  # who runs the tests may write anywhere
+        patch.setattr("os.access", lambda *_: False)
+        _, _, err = carray("data", "show", photos)
+    assert f"--out '{Path.cwd() / 'my cars-data'}'`" in err
     (tmp_path / "cars.csv").write_text("image,label\n")
     _, _, err = carray("data", "show", tmp_path / "cars.csv")
     assert f"`carray data prepare {tmp_path}/cars.csv --out {tmp_path}/cars-data`" in err

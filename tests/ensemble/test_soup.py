@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from carray.ensemble.build import build_ensemble
 from carray.ensemble.soup import make_soup
 from carray.ensemble.soup_weights import average_states
 from carray.errors import RecordError
@@ -61,6 +62,12 @@ def test_fine_tunings_of_one_start_make_a_soup_that_is_one_model(kin: Trained) -
     with torch.inference_mode():
         exported = [ModelGraph(model).eval()(torch.tensor(each)[None]).numpy() for each in squares]
     assert np.allclose(np.concatenate(exported), model.predict(squares), atol=0.01)
+    assert len(repr(model)) < 200, "the networks aren't in it"
+    single = next(row for row in made.rows if row.what == "best single trial")
+    ranked = build_ensemble("kin", top=1, runs=kin.runs, track=False, name="alone")
+    assert single.scores.log_loss.value == pytest.approx(ranked.rules[-1].log_loss, abs=1e-3)
+    one = replace(made, soup_of=made.soup_of[:1])
+    assert any(line.startswith("No average is better than kin/") for line in soup_lines(one))
     again = make_soup("kin", runs=kin.runs)
     printed = "\n".join(soup_lines(again))
     assert "> greedy soup" in printed or "> uniform soup" in printed

@@ -183,3 +183,14 @@ def test_what_training_says_names_the_options_that_the_command_has() -> None:
     assert by_options(f"{nan}optimizer.clip_grad_norm").endswith("with lr 2; lower --lr")
     collapsed = "optimizer.lr=1 is too high (why); try 0.1 or less, or a warm-up"
     assert by_options(collapsed) == "--lr=1 is too high (why); try 0.1 or less"
+
+
+def test_what_is_made_of_a_version_has_a_name_that_a_folder_can_bear(
+    own: Trained, trucks: Path, tmp_path: Path
+) -> None:
+    runs = shutil.copytree(own.runs, tmp_path / "runs")
+    newest = shutil.copytree(runs / "models" / "pair", runs / "models" / "pair@2") / "card.json"
+    newest.write_text(newest.read_text().replace('"pair"', '"pair@2"'))
+    (runs / "models" / "pair_2-plus-Ü_neu").mkdir()
+    with pytest.raises(ConfigError, match="pair_2-plus-Ü_neu"):
+        add_class("pair", trucks, "Ü neu", runs=runs)

@@ -97,3 +97,17 @@ def test_a_packages_own_runs_folder_is_the_one_that_it_lies_in(tmp_path: Path) -
     assert runs_of(package, None).path == tmp_path / "mine"
     assert runs_of(package, tmp_path / "other").path == tmp_path / "other"
     assert runs_of(tmp_path / "copied" / "toy", None) == RunsFolder.at()
+
+
+def test_files_that_bear_one_name_are_told_apart(folder: Path) -> None:
+    others = [save(folder / f"more {n}" / "car_0.jpg", picture(7 + n, 16, 12)) for n in range(2)]
+    found = find_images([*others, folder / "imgs" / "sub", others[0]])
+    twice = folder / "more 0" / "car_0.jpg"
+    assert found.names == (
+        str(twice),
+        str(folder / "more 1" / "car_0.jpg"),
+        str(folder / "imgs" / "sub" / "car_0.jpg"),
+        *("car_1.jpg", "car_2.jpg"),
+        str(twice),
+    )
+    assert find_images([others[0], others[0]]).names == ("car_0.jpg", "car_0.jpg")

@@ -17,7 +17,7 @@ from carray.errors import WeightsError
 from carray.models.backbones import build_backbone, input_spec
 from carray.models.classifier import build_classifier, check_backbone
 from carray.models.hub import hub_error
-from carray.models.weights import find_weights, read_weights
+from carray.models.weights import check_obtainable, find_weights, obtain_weights, read_weights
 
 SMALL = "resnet10t"
 
@@ -226,6 +226,24 @@ def test_without_a_network_the_error_says_how_to_bring_weights(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE.*bring resnet10t\.c3_in1k\.safetens"):
         check_backbone(config_of(True))
+
+
+def test_weights_that_nobody_publishes_are_asked_for_by_their_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CARRAY_WEIGHTS", raising=False)
+    with pytest.raises(
+        WeightsError, match=r"none are public\); bring mobilenetv2_035\.safetensors"
+    ):
+        obtain_weights("mobilenetv2_035", True)
+    with pytest.raises(WeightsError, match="none are public"):
+        check_obtainable("mobilenetv2_035", True)  # with a network too
+    with pytest.raises(WeightsError, match=r"or false; the folder .*gone isn't there$"):
+        obtain_weights("mobilenetv2_035", True, tmp_path / "gone")
+    monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=rf"; the folder {tmp_path} holds none$"):
+        obtain_weights("mobilenetv2_035", True)
 
 
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

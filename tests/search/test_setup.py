@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from carray.config import TrialConfig
-from carray.errors import ConfigError, RecordError
+from carray.data.preparation.prepare import prepare
+from carray.errors import ConfigError, RecordError, UnsuitableData
 from carray.metrics import DEFAULT_OBJECTIVE
 from carray.models.recipes import known_recipe
 from carray.records import TrialRecord, TrialState
@@ -28,6 +29,7 @@ from carray.search.space.yaml_reader import parse_space
 from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.search.warm_start.starting_points import SHIPPED
 from carray.search_benchmark.methods import shipped_method
+from tests.data.pictures import image_folder
 
 SPACE = """
 version: 1
@@ -276,3 +278,17 @@ def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_t
     with open_ledger(replace(setup, starts=StartingPoints(points)), [], []) as ledger:
         asked = [record for _ in points if (record := ledger.ask())]
     assert tuple(record.config.optimizer.lr for record in asked) == lrs
+
+
+def test_data_without_images_to_judge_by_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    prepare(
+        image_folder(tmp_path / "in", {"a": 3, "b": 3}), tmp_path / "d", val=0, blend=0, folds=2
+    )
+    space, runs = tmp_path / "space.yaml", tmp_path / "runs"
+    space.write_text(SPACE)
+    request = StudyRequest(data=tmp_path / "d", space=str(space), name="s", runs=str(runs))
+    with pytest.raises(UnsuitableData, match="has no val images; prepare it with a val split"):
+        StudySetup.resolve(request)
+    assert not runs.exists()
+    space.write_text(f"{SPACE}fixed: {{fold: 1}}\n")
+    StudySetup.resolve(request)  # a fold stands for val

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
@@ -11,6 +14,7 @@ from carray.errors import TrackingError
 from carray.runs_folder import RunsFolder
 from carray.tracking import check_server, download_study, open_tracker, sync_study
 from carray.tracking.artifacts import attach
+from carray.tracking.mlflow_client import store_of
 from tests.tracking.stores import with_store
 from tests.tracking.studies import make_study
 
@@ -66,3 +70,37 @@ def test_whoever_is_done_with_a_store_leaves_no_connection_to_it(tmp_path: Path)
     assert held(tmp_path) == [str(runs.tracking_file)]
     tracker.close()
     assert held(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", [shutil.move, shutil.copytree])
+def test_a_store_goes_with_its_runs_folder(
+    tmp_path: Path, way: Callable[[Path, Path], object]
+) -> None:
+    old = with_store(tmp_path / "Ünser 100%" / "runs")
+    tracker = open_tracker(old, pytest.fail)
+    tracker.study_started(make_study(old).record())
+    tracker.close()
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"drawn")
+    way(old.path, tmp_path / "new home")
+    before = sorted(old.path.rglob("*"))
+    runs = RunsFolder(tmp_path / "new home")
+    with store_of(runs) as client:
+        number = client.get_experiment_by_name("autumn").experiment_id
+        [run] = client.search_runs([number])
+        client.log_artifact(client.create_run(number).info.run_id, str(picture))
+    place = Path(unquote(urlsplit(run.info.artifact_uri).path))
+    assert place.is_relative_to(runs.tracking_artifacts) and place.is_dir()
+    assert [file.name for file in runs.tracking_artifacts.rglob("*.png")] == ["picture.png"]
+    assert sorted(old.path.rglob("*")) == before, "nothing is written where it was"
+
+
+def test_artifacts_that_were_put_elsewhere_on_purpose_stay_there(tmp_path: Path) -> None:
+    runs = with_store(tmp_path / "runs")
+    places = ["s3://bucket/mlartifacts/autumn", (tmp_path / "big disk" / "autumn").as_uri()]
+    with store_of(runs) as client:
+        made = [client.create_experiment(f"e{n}", place) for n, place in enumerate(places)]
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    for same in (runs, RunsFolder(tmp_path / "link")):
+        with store_of(same) as client:
+            assert [client.get_experiment(one).artifact_location for one in made] == places

@@ -105,3 +105,10 @@ def test_a_configuration_file_that_is_no_mapping_is_refused(tmp_path: Path, text
 @pytest.mark.parametrize("command", ["train", "replay"])
 def test_help_teaches_with_examples(command: str) -> None:
     assert "Examples:" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_what_a_classical_head_takes_from_its_trial_cannot_be_asked_for(toy_data: Path) -> None:
+    words = ["--classifier", "knn", "--features-of", "a/0", "--study", "rf", "--folds", "2"]
+    result = CliRunner().invoke(app, ["train", str(toy_data), *words])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).endswith("leave out --study, --folds")

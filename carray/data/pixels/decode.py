@@ -51,7 +51,7 @@ def read_square(
     if image is None:
         image = to_rgb(open_image(data))
     if box is not None:
-        image = _cut_to(image, box, margin)
+        image = cut(image, box, margin)
     return make_square(image, side, fit)
 
 
@@ -63,11 +63,7 @@ def read_whole(file: Path, box: Box | None, margin: float) -> Pixels:
         OSError: it can't be read.
     """
     image = to_rgb(open_image(file.read_bytes()))
-    return image if box is None else _cut_to(image, box, margin)
-
-
-def _cut_to(image: Pixels, box: Box, margin: float) -> Pixels:
-    return cut(image, grow(box, margin, width=image.shape[1], height=image.shape[0]))
+    return image if box is None else cut(image, box, margin)
 
 
 def make_square(image: Pixels, side: int, fit: Fit) -> Pixels:
@@ -95,12 +91,14 @@ def grow(box: Box, margin: float, *, width: int, height: int) -> Box:
     return max(0, x1 - dx), max(0, y1 - dy), min(width, x2 + dx), min(height, y2 + dy)
 
 
-def cut(image: Pixels, box: Box) -> Pixels:
-    """Return the part of (H, W, 3) in `box`; raises UnreadableImage where that is empty."""
-    x1, y1, x2, y2 = box
+def cut(image: Pixels, box: Box, margin: float) -> Pixels:
+    """Return the part of (H, W, 3) in `box` and its margin; raises UnreadableImage where that is
+    empty."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = grow(box, margin, width=width, height=height)
     part = image[y1:y2, x1:x2]
     if part.size == 0:
-        raise UnreadableImage(f"the box {box} holds no pixel of {image.shape[1]}x{image.shape[0]}")
+        raise UnreadableImage(f"the box {box} holds no pixel of {width}x{height}")
     return part
 
 

@@ -144,7 +144,8 @@ def prepare(
     try:
         brought = assign_splits(table, classes, shares, notes)
     except DataError as error:
-        raise DataError(f"{error}{_exclusion_summary(candidates)}") from None
+        alike = "".join(f"; {note}" for note in _similar_class_names(classes))
+        raise DataError(f"{error}{_exclusion_summary(candidates)}{alike}") from None
     settings = PrepareSettings(
         source=str(Path(source).resolve()),
         kind=listing.kind,
@@ -290,7 +291,9 @@ def _class_order(listing: Listing, candidates: Sequence[LabelledImage]) -> tuple
         if one.label and not one.excluded.startswith(quality.BY_HAND)
     }
     if len(labels) < 2:
-        raise DataError(f"there is only the class {', '.join(labels)!r}: at least 2 are needed")
+        left = f"only the class {', '.join(labels)!r}" if labels else "no class left"
+        why = _exclusion_summary(candidates)
+        raise DataError(f"there is {left}: at least 2 are needed{why}")
     own = [name for name in listing.class_order if name in labels]
     return tuple(own + sorted(labels - set(own), key=natural_key))
 

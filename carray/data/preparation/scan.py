@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from carray.data.parallel import map_images
-from carray.data.pixels.decode import Box, Pixels, UnreadableImage, cut, grow, open_image, to_rgb
+from carray.data.pixels.decode import Box, Pixels, UnreadableImage, cut, open_image, to_rgb
 from carray.data.preparation.scan_cache import THUMB_SIDE, ImageScan, ScanCache, key_of, open_cache
 from carray.progress import silent
 from carray.typing import Progress
@@ -72,7 +72,7 @@ def scan_image(path: Path, box: Box | None, margin: float) -> ImageScan:
             image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
         pixels = to_rgb(image)
         if box is not None:
-            pixels = cut(pixels, grow(box, margin, width=width, height=height))
+            pixels = cut(pixels, box, margin)
     except UnreadableImage as error:
         return ImageScan(problem=str(error), content_hash=digest)
     small = _shrunk(pixels, HASHED_SIDE)

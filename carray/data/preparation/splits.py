@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -51,23 +52,32 @@ def assign_folds(labels: Rows, groups: Rows, num_folds: int, seed: int) -> Rows:
 
 
 def require_images(
-    labels: Rows, groups: Rows, classes: Sequence[str], parts: Sequence[str], what: str
+    labels: Rows,
+    groups: Rows,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    what: str,
+    elsewhere: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
     """Check that every class has a group for each part.
+
+    `elsewhere` says of a class where it has images that can't be cut: "4 in test".
 
     Raises:
         DataError: names the classes that have too few.
     """
     counts = distinct_images(labels, groups, len(classes))
     few = np.flatnonzero(counts < len(parts)).tolist()
-    short = [f"{classes[k]!r} ({counts[k]})" for k in few]
+    short = [
+        f"{classes[k]!r} ({counts[k]}{f'; {elsewhere[k]}' if k in elsewhere else ''})" for k in few
+    ]
     if not short:
         return
     listed = ", ".join(parts[:MAX_NAMED]) + ", ..." * (len(parts) > MAX_NAMED)
     raise DataError(
         f"too few distinct images for {what} ({listed}: {len(parts)} are needed) in "
-        f"{some_of(short, MAX_NAMED)}: add images, --merge or --exclude classes, or ask for fewer "
-        "splits"
+        f"{some_of(short, MAX_NAMED)}: add images, --merge classes, leave the small ones out "
+        "(--min-images, --exclude), or ask for fewer splits"
     )
 
 
@@ -185,11 +195,15 @@ def assign_splits(
     pool = np.flatnonzero(kept & np.isin(own, ["", "train"]))
     labels = table["class_index"].to_numpy(np.int64)
     groups = table["group"].to_numpy(np.int64)
-    fractions = _fractions(labels[pool], groups[pool], classes, shares, brought, notes)
+    held = _held_elsewhere(labels[kept], own[kept], brought)
+    fractions, problem = _fractions(labels[pool], groups[pool], classes, shares, brought, held)
     parts = split_stratified(labels[pool], groups[pool], fractions, shares.seed)
     splits = own.astype(object)
     splits[pool] = parts
     table["split"] = splits
+    if problem:
+        num_val = int((splits[kept] == "val").sum())
+        notes.append(f"no blend split: {problem}; {_without_blend(num_val)}")
     _note_absent(labels[kept], splits[kept], classes, notes)
     if shares.folds:
         train = pool[parts == "train"]
@@ -212,14 +226,25 @@ def _note_absent(
             notes.append(f"{split} has no image of {some_of(absent, MAX_NAMED)}")
 
 
-def _without_blend(cut: Mapping[str, float], images: int) -> str:
+def _held_elsewhere(
+    labels: Rows, own: npt.NDArray[np.object_], brought: Sequence[str]
+) -> dict[int, str]:
+    """Say of each class how many images the source's own splits hold: `{3: "4 in test"}`."""
+    said: dict[int, list[str]] = {}
+    for split in brought:
+        numbers, counts = np.unique(labels[own == split], return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            said.setdefault(number, []).append(f"{count} in {split}")
+    return {number: ", ".join(counts) for number, counts in said.items()}
+
+
+def _without_blend(num_val: int) -> str:
     """Say what ensembles are judged on without a blend split."""
-    held = round(cut["val"] * images) if "val" in cut else ENSEMBLE_IMAGES
-    if held >= ENSEMBLE_IMAGES:
+    if num_val >= ENSEMBLE_IMAGES:
         return "ensembles are cross-fitted on val"
     return (
-        f"val will hold about {held} images, and `carray ensemble` needs {ENSEMBLE_IMAGES} on one "
-        "of the two: larger --val or --blend, or more images"
+        f"val holds {num_val} images, and `carray ensemble` needs {ENSEMBLE_IMAGES} on one of the "
+        "two: larger --val or --blend, or more images"
     )
 
 
@@ -229,18 +254,17 @@ def _fractions(
     classes: Sequence[str],
     shares: SplitFractions,
     brought: Sequence[str],
-    notes: list[str],
-) -> dict[str, float]:
-    """Return {part: share} of what the pool is cut into, `train` first."""
+    held: Mapping[int, str],
+) -> tuple[dict[str, float], str]:
+    """Return {part: share} of what the pool is cut into, `train` first, and why there is no blend
+    split, "" where there is one or none was asked for."""
     asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
     cut = {name: share for name, share in asked.items() if share > 0 and name not in brought}
     blend = cut.pop("blend", 0.0)
-    require_images(labels, groups, classes, ("train", *cut), "the splits")
+    require_images(labels, groups, classes, ("train", *cut), "the splits", held)
+    problem = ""
     if blend:
         problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
-        if problem:
-            notes.append(f"no blend split: {problem}; {_without_blend(cut, len(labels))}")
-        else:
-            cut["blend"] = blend
+        cut |= {} if problem else {"blend": blend}
     ordered = {name: cut[name] for name in SPLITS if name in cut}
-    return {"train": 1 - sum(ordered.values()), **ordered}
+    return {"train": 1 - sum(ordered.values()), **ordered}, problem

@@ -115,13 +115,13 @@ class Board:
         """Show a trial's end, and how the study stands."""
         self._take(record)
         why = f" ({record.reason})" if record.reason else ""
-        self._say(f"{_label(record)} is {record.state}{why}. {self._standing()}")
+        self._show(f"{_label(record)} is {record.state}{why}. {self._standing()}")
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Show the study's end."""
         self._study = study
         stands = "has its budget spent" if study.standing == BUDGET_SPENT else f"is {study.state}"
-        self._say(f"study {study.name} {stands}. {self._standing()}")
+        self._show(f"study {study.name} {stands}. {self._standing()}")
 
     def close(self) -> None:
         """Nothing is waiting."""
@@ -155,7 +155,7 @@ class Board:
         if self._study is None:
             return ""
         parts = [f"{len(self._ended)} of {self._study.trials} ended"]
-        worth = self._worth["search"]
+        worth = {**self._worth["search"], **self._worth["refit"]}
         best = min(worth, key=worth.__getitem__, default=-1)
         if worth.get(best, math.inf) < math.inf:
             name = metrics.SHORT_NAMES.get(self._study.metric, self._study.metric)
@@ -345,7 +345,10 @@ def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
 def _drawn(record: TrialRecord) -> dict[str, str]:
     """Return what was drawn, as text, the learning rate first."""
     found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
-    return {n: f"{value:.2g}" if isinstance(value, float) else str(value) for n, value in found}
+    return {
+        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+        for name, value in found
+    }
 
 
 def _cells(record: TrialRecord) -> list[str]:

@@ -155,3 +155,41 @@ def test_a_class_that_is_left_out_whole_is_none(tmp_path: Path) -> None:
     assert made.classes == ("Audi", "BMW")
     with pytest.raises(DataError, match="too few distinct images"):
         prepare(tmp_path / "in", tmp_path / "all")
+
+
+def test_images_beside_the_class_folders_are_told(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1, "b": 1})
+    save(tmp_path / "stray.jpg", picture(9))
+    (note,) = list_source(tmp_path).notes
+    assert note == "1 image lies beside the class folders, so without a class: stray.jpg"
+
+
+def test_what_lies_in_place_of_class_folders_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "1.jpg", picture(1))
+    with pytest.raises(DataError, match=r"but 1 images that no folder names, as 1\.jpg: give"):
+        list_source(tmp_path)
+    (tmp_path / "cars.zip").touch()
+    with pytest.raises(DataError, match=r"but cars\.zip, which is to be unpacked first: give"):
+        list_source(tmp_path)
+
+
+def test_folders_that_differ_in_how_letters_are_stored_are_one_class_and_told(
+    tmp_path: Path,
+) -> None:
+    image_folder(tmp_path, {"Citro\u00ebn": 2, "Citroe\u0308n": 2, "BMW": 1})
+    listing = list_source(tmp_path)
+    assert seen(listing) == {("Citro\u00ebn", ""), ("BMW", "")}
+    assert len({one.image_id for one in listing.source_images}) == 5
+    (note,) = listing.notes
+    assert note.startswith("2 folders are named 'Citro\u00ebn', but for how letters are stored")
+
+
+def test_a_class_that_only_test_holds_is_refused_with_its_place_and_its_twin(
+    tmp_path: Path,
+) -> None:
+    for number, (split, twin) in enumerate({"train": "Audi", "test": "audi"}.items()):
+        image_folder(tmp_path / "in" / split, {twin: 4, "BMW": 4}, first_seed=number * 9)
+    why = r"in 'audi' \(0; 4 in test\).*--min-images.*'Audi' and 'audi' differ only by case"
+    with pytest.raises(DataError, match=why):
+        prepare(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -293,3 +293,15 @@ def test_too_few_images_are_said_to_be_left_out_where_they_were(tmp_path: Path) 
     why = r"'a' \(2\).*\(left out: 2 conflict; a/00.jpg: conflict: one content under"
     with pytest.raises(DataError, match=why):
         prepare(source, tmp_path / "data", blend=0)
+
+
+def test_leaving_out_every_class_says_that_none_is_left(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "in", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match=r"no class left: at least 2.*fewer than 3 images"):
+        prepare(source, tmp_path / "out", min_images=3)
+
+
+def test_what_is_said_of_val_is_what_val_holds(tmp_path: Path) -> None:
+    made = prepare(image_folder(tmp_path / "in", {"a": 9, "b": 9}), tmp_path / "out", val=0.2)
+    (note,) = made.settings.notes
+    assert f"val holds {len(made.rows('val'))} images, and `carray ensemble` needs 10" in note

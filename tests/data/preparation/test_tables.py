@@ -276,3 +276,36 @@ def test_a_table_beside_the_only_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"PK")
     with pytest.raises(DataError, match="no folder and no CSV: save the table as CSV"):
         list_source(tmp_path / "t.xlsx")
+
+
+def test_a_split_whose_rows_have_no_label_is_told(photos: Path, tmp_path: Path) -> None:
+    rows = ("0.jpg,a,train", "1.jpg,b,train", "2.jpg,,test", "3.jpg,,test")
+    listing = list_source(table_of(tmp_path, "image,label,split", *rows), photos)
+    assert listing.notes == ("none of the 2 rows of test has a label: test is cut from the others",)
+
+
+def test_a_table_of_a_header_alone_says_so(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has a header \(image, label\) and no row below it"):
+        list_source(table_of(tmp_path, "image,label"), photos)
+
+
+def test_boxes_that_are_none_are_told_apart_from_no_box(photos: Path, tmp_path: Path) -> None:
+    rows = ("0.jpg,a,1,1,9,9", "1.jpg,b,9,9,1,1", "2.jpg,a,,,,", "3.jpg,b,x,1,2,3")
+    listing = list_source(table_of(tmp_path, "image,label,xmin,ymin,xmax,ymax", *rows), photos)
+    assert [one.box for one in listing.source_images] == [(1, 1, 9, 9), None, None, None]
+    (note,) = listing.notes
+    assert note.startswith("2 boxes are none and were passed by, as 1.jpg's (9, 9, 1, 1): pixels")
+
+
+def test_names_of_a_system_without_case_are_found_where_one_file_bears_them(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("Bild 0.JPG", "Bild 1.JPG", "X.jpg", "x.jpg")):
+        save(tmp_path / "img" / name, picture(number, *SMALL))
+    ways = [rf"C:\Users\J\img\{name}" for name in ("bild 0.jpg", "BILD 1.jpg", "x.JPG")]
+    table = table_of(tmp_path, "Datei;label", *(f"{way};{way[-5]}" for way in ways))
+    listing = list_source(table, tmp_path / "img")
+    assert sorted(told(listing)) == ["Bild 0.JPG", "Bild 1.JPG", "x.jpg"], "the very name is first"
+    unsure = table_of(tmp_path, "image,label", "bild 0.jpg,a", "X.JPg,b", "bild 1.jpg,a")
+    (tmp_path / "img" / "X.jpg").rename(tmp_path / "img" / "x.JPG")
+    assert sorted(told(list_source(unsure, tmp_path / "img"))) == ["Bild 0.JPG", "Bild 1.JPG"]

@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from carray.metrics import (
     VAL_LOG_LOSS,
     VAL_TOP1,
 )
-from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.observers.console import Board, LiveBoard
 
 STUDY = StudyRecord(name="autumn", started_at=1.0)
@@ -164,3 +165,25 @@ def test_a_start_line_says_what_differs_from_the_trials_before() -> None:
     first, second = (line.partition("] ")[2] for line in stream.getvalue().splitlines())
     assert first == "trial 0000 starts: resnet18, lr 0.003, weight_decay 0.05, strength 0.1"
     assert second == "trial 0001 starts: resnet18, lr 0.006"
+
+
+def test_what_ends_last_is_told_whole_and_refits_count() -> None:
+    stream = io.StringIO()
+    board = Board(stream)
+    board.study_started(STUDY)
+    for number, (kind, loss) in enumerate((("search", 2.5), ("refit", 1.25))):
+        record = TrialRecord(
+            study="autumn",
+            number=number,
+            kind=kind,
+            config=TrialConfig(),
+            state=TrialState.COMPLETE,
+            reason="long " * 20,
+            epochs=({STUDY.metric: loss, VAL_CALIBRATED_LOG_LOSS: loss},),
+            params={"augment.transform": ""},
+        )
+        board.trial_started(record)
+        board.trial_ended(record, TrialFolder(Path("none")))
+    begun, _, _, told = stream.getvalue().splitlines()
+    assert begun.endswith("transform none")
+    assert told.endswith(f"{'long ' * 20}). 1 of 0 ended, best log-loss 1.2500 (trial 0001)")

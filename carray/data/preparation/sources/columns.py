@@ -152,6 +152,12 @@ def box_columns(table: Table) -> tuple[str, ...]:
     return next((tuple(four) for four in known if len(four) == 4), ())
 
 
+def odd_boxes(table: Table, columns: Sequence[str]) -> list[int]:
+    """Return the rows with something in the columns of a box that is no box."""
+    rows = zip(*map(table.cells, columns), strict=True) if columns else ()
+    return [number for number, row in enumerate(rows) if any(row) and _box(row) is None]
+
+
 def boxes_of(table: Table, columns: Sequence[str]) -> list[Box | None]:
     """Return each row's box; None where it has none."""
     if not columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carray.data.preparation.sources.folder import list_folder
+from carray.data.preparation.sources.folder import ARCHIVES, list_folder
 from carray.data.preparation.sources.listing import Listing
 from carray.data.preparation.sources.stanford_cars import (
     is_devkit,
@@ -17,7 +17,8 @@ from carray.data.preparation.sources.table_file import TABLE_SUFFIXES
 from carray.errors import DataError
 
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+
+UNPACK = {".zip": "unzip", ".7z": "7z x", ".rar": "unrar x"}
 
 
 def list_source(
@@ -39,7 +40,7 @@ def list_source(
         raise DataError(f"--level {level} must be a number from 1 and goes with an image folder")
     if source.is_file():
         if (kind := source.suffix.lower()) in ARCHIVES:
-            how = "unzip" if kind == ".zip" else "tar -xf"
+            how = UNPACK.get(kind, "tar -xf")
             raise DataError(
                 f"{source} is an archive: unpack it ({how} {source.name}) and give the folder"
             )

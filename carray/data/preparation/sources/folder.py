@@ -20,6 +20,7 @@ from carray.data.preparation.sources.listing import (
 )
 from carray.errors import Complaints, DataError, some_of
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
 MAX_NAMED = 8
 
@@ -63,7 +64,7 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
     else:
         kind = "folder"
         images, notes = _list_classes(source, source, "", level or 1)
-        remarks += notes
+        remarks += _loose_images(source) + notes
     if level is None:
         remarks += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
     return Listing(kind, source, ordered_unique(images), notes=tuple(remarks))
@@ -175,11 +176,43 @@ def _list_classes(
     complaints.refuse()
     if not source_images:
         raise DataError(
-            f"{folder} holds no class folders with images: give a folder per class, a CSV, or "
-            "Stanford Cars with its .mat files"
+            f"{folder} holds no class folders with images{_held_instead(folder)}: give a folder "
+            "per class, a CSV, or Stanford Cars with its .mat files"
         )
     kinds = [f"{passed_by} files in {folder} are no images and were passed by"] if passed_by else []
-    return source_images, kinds
+    return source_images, kinds + _folders_of_one_class(folder)
+
+
+def _held_instead(folder: Path) -> str:
+    """Say what lies in a folder in place of class folders: archives, or images."""
+    packed = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in ARCHIVES)
+    if packed:
+        return f", but {some_of(packed, MAX_NAMED)}, which is to be unpacked first"
+    loose = _images_in(folder)
+    return f", but {len(loose)} images that no folder names, as {loose[0]}" if loose else ""
+
+
+def _images_in(folder: Path) -> list[str]:
+    files = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(name for name in files if not name.startswith("."))
+
+
+def _loose_images(source: Path) -> list[str]:
+    """Say which images lie beside the class folders."""
+    loose = _images_in(source)
+    many = f"{len(loose)} images lie" if len(loose) > 1 else "1 image lies"
+    return [f"{many} beside the class folders, so without a class: {loose[0]}"] if loose else []
+
+
+def _folders_of_one_class(folder: Path) -> list[str]:
+    """Say which folders are one class since their names are the same but for how letters are
+    written: composed or not, or with what no terminal shows."""
+    spelt: dict[str, int] = Counter(class_name(path.name) for path in visible_folders(folder))
+    return [
+        f"{count} folders are named {name!r}, but for how letters are stored: taken as one class"
+        for name, count in spelt.items()
+        if count > 1
+    ]
 
 
 def _label(path: Path, folder: Path, level: int) -> str:

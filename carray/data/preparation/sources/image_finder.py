@@ -47,7 +47,8 @@ class FoundImages:
 class ImageFinder:
     """Finds what a table names below a folder: paths, ends of paths, names without their ending.
 
-    An ending may be of any case, a slash of either kind, letters composed or not. With `anywhere`
+    An ending may be of any case, and so may the rest where no file has the very name; a slash may
+    be of either kind, letters composed or not. With `anywhere`
     a path that is there as it stands may also lead out of the folder.
     """
 
@@ -78,6 +79,14 @@ class ImageFinder:
         for path, name in self._files.items():
             for end in _ends(name):
                 by_end[_small(end)].append(path)
+        return by_end
+
+    @cached_property
+    def _by_folded_end(self) -> dict[str, list[Path]]:
+        """The same without regard to case: a table of Windows or macOS, which have none."""
+        by_end: dict[str, list[Path]] = defaultdict(list)
+        for end, paths in self._by_end.items():
+            by_end[end.casefold()] += paths
         return by_end
 
     def example(self) -> str:
@@ -130,6 +139,7 @@ class ImageFinder:
         if self.anywhere and key and (self.folder / key).is_file():
             return self.folder / key, ""
         found = self._by_end.get(key) or self._by_small_end.get(_small(key), [])
+        found = found or self._by_folded_end.get(key.casefold(), [])
         if len(found) > 1:  # the same name in several folders: the label's own folder decides
             found = [path for path in found if class_name(path.parent.name) == label] or found
         if len(found) > 1:

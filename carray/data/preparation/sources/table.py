@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from carray.data.preparation.sources.columns import (
     image_column,
     label_columns,
     labels_of,
+    odd_boxes,
     reading_sentence,
 )
 from carray.data.preparation.sources.image_finder import FoundImages, ImageFinder
@@ -67,6 +70,8 @@ def list_table(source: Path, options: TableOptions) -> Listing:
             two ways; all that is wrong is said at once.
     """
     table = read_table(source)
+    if not len(table.rows):
+        raise DataError(f"{source} has a header ({', '.join(table.columns)}) and no row below it")
     if not table.has_header:
         first = next(iter(table.rows))
         raise DataError(
@@ -82,9 +87,10 @@ def list_table(source: Path, options: TableOptions) -> Listing:
         "split": [reading.split.sentence()] if reading.split.name else [],
         "box": reading.box,
     }
-    notes = reading_sentence(table, parts) + reading.found.sentence(folder)
+    how = reading_sentence(table, parts) + reading.found.sentence(folder)
     images = _source_images(table, folder, reading)
-    return Listing("csv", folder, ordered_unique(images), (), _split_folders(table, reading), notes)
+    notes = (*_split_folders(table, reading), *_odd_boxes(table, reading), *_unlabelled(images))
+    return Listing("csv", folder, ordered_unique(images), (), notes, how)
 
 
 def _folder_of_paths(table: Table) -> Path | None:
@@ -148,6 +154,28 @@ def _split_folders(table: Table, reading: _Reading) -> tuple[str, ...]:
     return (
         f"images lie in {' and '.join(sorted(folders))}, but no column of {table.file.name} tells "
         "splits, so they are cut anew: add a column split to keep them",
+    )
+
+
+def _odd_boxes(table: Table, reading: _Reading) -> tuple[str, ...]:
+    """Say which rows have a box that is none."""
+    odd = odd_boxes(table, reading.box)
+    if not odd:
+        return ()
+    first = ", ".join(table.cells(column)[odd[0]] or "nothing" for column in reading.box)
+    return (
+        f"{len(odd)} boxes are none and were passed by, as {table.cells(reading.image)[odd[0]]}'s "
+        f"({first}): pixels are needed, the right edge past the left, the lower past the upper",
+    )
+
+
+def _unlabelled(images: Sequence[SourceImage]) -> tuple[str, ...]:
+    """Say which splits of a table have no label at all."""
+    labelled = {one.split for one in images if one.label}
+    bare = Counter(one.split for one in images if one.split and one.split not in labelled)
+    return tuple(
+        f"none of the {count} rows of {split} has a label: {split} is cut from the others"
+        for split, count in bare.items()
     )
 
 
