@@ -18,7 +18,7 @@ from carray.data.pixels.augmentation import WHOLE, View
 from carray.data.pixels.decode import Box, UnreadableImage, make_square, read_square
 from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
 from carray.data.pixels.store import open_store, store_side
-from carray.errors import DataError, RecordError, WeightsError
+from carray.errors import ConfigError, DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.inference.given_images import GivenImages, listed_images
@@ -213,6 +213,7 @@ def load_model(
     Raises:
         RecordError: it is no package, or is incomplete.
         WeightsError: weights have changed since the package was written, or don't fit.
+        ConfigError: this machine has no such device.
     """
     name, folder = str(folder), Path(folder)
     if not (recovered(folder) / "card.json").exists() and "/" not in name:
@@ -220,7 +221,7 @@ def load_model(
         found = find_version(runs_folder.models, name)
         folder = runs_folder.whole(found) if found else folder
     card = Card.read(recovered(folder) / "card.json")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = usable_device(device)
     members = []
     for entry in card.members:
         place = folder / entry.folder
@@ -232,6 +233,23 @@ def load_model(
         member = MemberCard.read(place / "config.json")
         members.append(load_member(file, member, len(card.classes), where))
     return Model(card, tuple(members), where)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Return a device by torch's name, None for the GPU where there is one.
+
+    Raises:
+        ConfigError: torch knows none of that name, or this machine has none.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition(".")[0]
+        raise ConfigError(f"device {name!r} can't be used here ({why}): take cpu") from None
+    return device
 
 
 def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:
