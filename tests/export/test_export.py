@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
@@ -96,18 +97,29 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     assert abs(onnx.log_loss - original.log_loss) < 0.005
     assert sorted(file.name for file in out.parent.iterdir()) == ["toy.onnx", "toy_example.py"]
     photograph = held_photographs(trained.manifest).paths[0]
-    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1]), str(photograph)]
+    shaded = shade(photograph, tmp_path / "shaded.png")
+    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1])]
+    words += [str(photograph), str(shaded)]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     model = load_model(package, "cpu")
-    p = model.predict(photograph)[0]
-    path, name, best = said.splitlines()[0].split("\t")
-    assert (path, name) == (str(photograph), model.classes[int(p.argmax())])
-    assert float(best) == pytest.approx(p.max(), abs=0.01)
+    for image, line in ((photograph, 0), (shaded, 3)):
+        p = model.predict(image)[0]
+        path, name, best = said.splitlines()[line].split("\t")
+        assert (path, name) == (str(image), model.classes[int(p.argmax())])
+        assert float(best) == pytest.approx(p.max(), abs=0.01)
     assert str(trained.data).encode() not in out.read_bytes()
     text = "\n".join(export_lines(done))
     assert "opset 20" in text
     assert f"python {done.files[1]}" in text
     assert json.dumps(done.as_dict())
+
+
+def shade(photograph: Path, file: Path) -> Path:
+    """Save a photograph that can be seen through, more so to the right."""
+    image = Image.open(photograph).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
+    image.save(file)
+    return file
 
 
 def test_a_space_has_all_that_it_runs(trained: Trained, tmp_path: Path) -> None:
