@@ -131,6 +131,7 @@ def calibrate_model(
         set_limit=_finite(limit),
         false_alarm_rate=false_alarm_rate,
         energy_limit=_finite(alarm),
+        energy_of="mean logits",
         train_counts=_train_counts(manifest),
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )

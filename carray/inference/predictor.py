@@ -96,10 +96,10 @@ class Member:
         return self.answer(squares, tta)[0]
 
     def answer(self, squares: Square, tta: Tta) -> tuple[Float32s, Float32s]:
-        """Return `log_p`, and the mean energy of the views, (images,)."""
+        """Return `log_p`, and the mean logits of the views, (images, classes)."""
         logits = [self.logits(squares, view) for view in tta.views]
-        energies = np.mean([energy_of(each) for each in logits], axis=0)
-        return tta.merged([log_softmax(each) for each in logits]), energies
+        mean: Float32s = np.mean(logits, axis=0)
+        return tta.merged([log_softmax(each) for each in logits]), mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,10 @@ class Model:
         )
 
     def answer(self, squares: Mapping[Geometry, Square]) -> tuple[Float32s, Float32s]:
-        """Return log-probabilities (images, classes), and energies (images,): the members' mean.
+        """Return log-probabilities (images, classes), and energies (images,) of the mean logits.
+
+        Where members disagree their mean is low, so that this energy tells unknown images better
+        than the mean of theirs does.
 
         `squares` holds the images in each member's geometry, (images, side, side, 3).
         """
@@ -186,8 +189,8 @@ class Model:
             member.answer(squares[member.geometry], combination.views) for member in self.members
         ]
         weights = combination.average.weights
-        energies = np.average([energy for _, energy in answers], axis=0, weights=weights)
-        return combination.log_p([log_p for log_p, _ in answers]), energies.astype(np.float32)
+        mean = np.average([logits for _, logits in answers], axis=0, weights=weights)
+        return combination.log_p([log_p for log_p, _ in answers]), energy_of(mean)
 
     def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
         """Yield each batch's places with their squares, or with why there are none."""
