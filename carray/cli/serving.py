@@ -235,6 +235,7 @@ def calibrate(
 
     Thresholds are chosen on blend: conformal sets (LAC or APS, the smaller) that hold the right
     class as often as is asked, and an energy above which an image is like nothing trained on.
+    A class with very many images there (100 of them at 0.95) has a set's threshold of its own.
     They are kept in the package; `carray serve` answers with both.
 
     [dim]Examples:[/]

@@ -36,6 +36,8 @@ class Reliability(JsonFile):
     method: Method
     set_limit: float | None
     """How odd a class of a set may be; None where the images were too few: then all are in."""
+    class_limits: tuple[float | None, ...] = ()
+    """The same of each class, where some have images enough for their own; else ()."""
     false_alarm_rate: float
     """Share of known images that may be called unknown."""
     energy_limit: float | None
@@ -65,8 +67,9 @@ class Reliability(JsonFile):
 
     def sets(self, p_NC: Float32s) -> npt.NDArray[np.bool_]:
         """Return which classes each image's set holds, (images, classes)."""
-        limit = float("inf") if self.set_limit is None else self.set_limit
-        return sets_of(p_NC, self.method, limit)
+        limits = self.class_limits or (self.set_limit,) * p_NC.shape[1]
+        known = [np.inf if limit is None else limit for limit in limits]
+        return sets_of(p_NC, self.method, np.array(known))
 
     def unknown(self, energies: Float32s) -> npt.NDArray[np.bool_]:
         """Say which images are like nothing that the model was trained on, (images,)."""

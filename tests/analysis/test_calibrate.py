@@ -75,6 +75,20 @@ def test_what_an_older_version_calibrated_calls_nothing_unknown(
     assert f"carray calibrate {tmp_path.name}" in caplog.text
 
 
+def test_classes_of_many_images_have_thresholds_of_their_own(
+    trained: Trained, tmp_path: Path
+) -> None:
+    write_package(tmp_path / "toy", trained.study.record(), [trained.study.trial(0)])
+    found = calibrate_model(str(tmp_path / "toy"), coverage=0.2, data=trained.data, runs=tmp_path)
+    kept = Reliability.of_package(tmp_path / "toy")
+    assert kept is not None
+    assert len(kept.class_limits) == 9
+    assert found.notes[-1].endswith("classes have a threshold of their own")
+    p = np.full((1, 9), 0.1, np.float32)
+    odd = kept.model_copy(update={"method": "lac", "class_limits": (0.95, *(0.5,) * 7, None)})
+    assert odd.sets(p)[0].tolist() == [True, *[False] * 7, True]
+
+
 def test_an_ensemble_s_energy_is_that_of_its_mean_logits(trained: Trained, tmp_path: Path) -> None:
     trials = [trained.study.trial(number) for number in (0, 1)]
     average = Combination(WeightedAverage((0, 1), (0.75, 0.25)), "toy")
