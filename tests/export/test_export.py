@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -16,9 +17,10 @@ from PIL import Image
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
-from carray.export.forms import trace
+from carray.export.forms import open_onnx, trace, write_onnx
 from carray.export.graph import ModelGraph
 from carray.export.hf_space import write_space
+from carray.export.int8 import write_int8
 from carray.export.photographs import held_photographs
 from carray.export.verify import Answered, Tolerance, check, judge
 from carray.inference.dataset_predictions import find_data
@@ -27,6 +29,7 @@ from carray.inference.predictor import load_model
 from carray.predictions.averaging import AverageOf, Stack, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.views import Tta, parse_views
+from carray.progress import silent
 from carray.reports.export import export_lines
 from carray.runs_folder import RunsFolder
 from carray.training.train import train
@@ -70,7 +73,9 @@ def test_the_graph_is_the_model(
     assert np.abs(np.concatenate(own) - expected).max() < 0.01
 
 
-def test_a_transformer_is_traced_for_any_image(trained: Trained, tmp_path: Path) -> None:
+def test_a_transformer_is_traced_for_any_image_and_quantised(
+    trained: Trained, tmp_path: Path
+) -> None:
     recipe = {**RECIPE, "backbone": "test_vit", "epochs": 1}
     train(trained.data, recipe, runs=tmp_path, study="vit")
     study = RunsFolder(tmp_path).study("vit")
@@ -78,10 +83,23 @@ def test_a_transformer_is_traced_for_any_image(trained: Trained, tmp_path: Path)
     model = load_model(tmp_path / "toy", "cpu")
     images = list(held_photographs(trained.manifest).read(10**6))[:4]
     images.append(images[0][3:, :50])  # of another size
-    program = trace(ModelGraph(model)).module()
+    program, expected = trace(ModelGraph(model)), model.predict(images)
+    module = program.module()
     with torch.inference_mode():
-        own = [program(torch.tensor(image)[None]).numpy() for image in images]
-    assert np.abs(np.concatenate(own) - model.predict(images)).max() < 0.01
+        own = [module(torch.tensor(image)[None]).numpy() for image in images]
+    assert np.abs(np.concatenate(own) - expected).max() < 0.01
+    plain, int8 = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
+    write_onnx(program, {}, plain)
+    write_int8(plain, int8, iter(images), len(images), silent)
+    answer = open_onnx(int8)
+    own = [answer(image[None]) for image in images]
+    assert np.abs(np.concatenate(own) - expected).max() < 0.1
+    nodes = onnx.load(int8).graph.node
+    scaled = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    in_int8 = {node.op_type for node in nodes if scaled & set(node.input)}
+    assert "Conv" not in in_int8, "what sees pixels stays as it is"
+    assert in_int8 & {"Gemm", "MatMul"}
+    assert int8.stat().st_size < plain.stat().st_size
 
 
 def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:
