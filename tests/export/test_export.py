@@ -102,6 +102,15 @@ def test_a_transformer_is_traced_for_any_image_and_quantised(
     assert int8.stat().st_size < plain.stat().st_size
 
 
+def test_a_network_that_cannot_be_traced_is_told_in_a_sentence() -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(ExportError, match=r"can't make a graph of this model \(.+\)$"):
+        trace(Branching())  # type: ignore[arg-type]
+
+
 def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:
     package = tmp_path / "toy"
     views = Tta("perspective", "logit", parse_views("perspective"))
