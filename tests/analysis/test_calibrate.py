@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,8 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert (said.unknown, said.coverage) == (True, 0.8)
     assert said.set is not None
     assert said.classes[0].name in said.set
+    mute = replace(version, reliability=kept.model_copy(update={"energy_limit": None}))
+    assert image_answer("a", Said(p, 1e9), mute, 2).unknown is None
     served.close()
 
 
