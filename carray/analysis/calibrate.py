@@ -30,8 +30,10 @@ from carray.predictions.conformal import (
     Coverage,
     choose,
     coverage_of,
+    have_own,
     measure,
     threshold,
+    thresholds,
 )
 from carray.predictions.logits import log_softmax
 from carray.predictions.scores import cross_fit_temperature, make_folds
@@ -121,7 +123,9 @@ def calibrate_model(
     p = np.exp(log_p)
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
     best = choose(found).method
-    limit, alarm = threshold(p, labels, best, coverage), alarm_threshold(energies, false_alarm_rate)
+    limit, limits = threshold(p, labels, best, coverage), thresholds(p, labels, best, coverage)
+    own = int(have_own(labels, len(limits), coverage).sum())
+    alarm = alarm_threshold(energies, false_alarm_rate)
     alarms = _false_alarms(energies, labels, false_alarm_rate)
     reliability = Reliability(
         split=split,
@@ -129,8 +133,10 @@ def calibrate_model(
         coverage=coverage,
         method=best,
         set_limit=_finite(limit),
+        class_limits=tuple(map(_finite, limits.tolist())) if own else (),
         false_alarm_rate=false_alarm_rate,
         energy_limit=_finite(alarm),
+        energy_of="mean logits",
         train_counts=_train_counts(manifest),
         measured={"sets": [each.as_dict() for each in found], "false_alarms": alarms.value},
     )
@@ -145,7 +151,7 @@ def calibrate_model(
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
-        _notes(reliability, kept, lacks_test=open_test and test is None),
+        _notes(reliability, kept, own, lacks_test=open_test and test is None),
     )
 
 
@@ -208,7 +214,7 @@ def _on_test(
     return coverage_of(found.sets(p), manifest.labels[rows], found.method, found.coverage)
 
 
-def _notes(found: Reliability, kept: int, *, lacks_test: bool) -> tuple[str, ...]:
+def _notes(found: Reliability, kept: int, own: int, *, lacks_test: bool) -> tuple[str, ...]:
     shown = f"small pictures of {kept} training images are kept: a server shows the nearest"
     notes = [shown] if kept else []
     if lacks_test:
@@ -219,6 +225,8 @@ def _notes(found: Reliability, kept: int, *, lacks_test: bool) -> tuple[str, ...
         notes.append(
             f"{found.images} images are too few for sets at {found.coverage:g}: all are in"
         )
+    if own:
+        notes.append(f"{own} of {len(found.class_limits)} classes have a threshold of their own")
     if found.energy_limit is None:
         notes.append(
             f"{found.images} images are too few to promise {found.false_alarm_rate:g} false "

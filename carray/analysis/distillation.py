@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray import metrics
-from carray.config import DistillConfig, TrialConfig
+from carray.config import DistillConfig, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
 from carray.errors import ConfigError, TrialFailed
@@ -120,7 +120,8 @@ def distill_model(
 
     Args:
         teacher: a package's name or folder, or a trial (`STUDY/NUMBER`).
-        into: the student's backbone.
+        into: the student's backbone, or a trial (`STUDY/NUMBER`) whose configuration it takes, as a
+            search with `distill.*` found it.
         overrides: dotted names and values of the student; what they leave open is the teacher's
             image size and epochs, and the backbone's known recipe.
         seeds: how many students are trained, and as many networks on labels alone.
@@ -143,8 +144,8 @@ def distill_model(
     where = runs_of(package, runs)
     model = load_model(package, "cpu")
     manifest = find_data(where, model.card, data)
-    name = checked_package_name(name, f"{package.name}-{into.rpartition('/')[2]}")
-    config = student_config(model, package, into, overrides or {}, manifest)
+    config = student_config(model, package, into, overrides or {}, manifest, where)
+    name = checked_package_name(name, f"{package.name}-{config.backbone.rpartition('/')[2]}")
     check_teacher(config, manifest)
     study = f"{package.name}-students"
     trainer = _Trainer(manifest, where, study, weights, on_epoch, progress)
@@ -156,13 +157,24 @@ def distill_model(
 
 
 def student_config(
-    model: Model, package: Path, into: str, overrides: Mapping[str, Any], manifest: Manifest
+    model: Model,
+    package: Path,
+    into: str,
+    overrides: Mapping[str, Any],
+    manifest: Manifest,
+    runs: RunsFolder,
 ) -> TrialConfig:
-    """Return a student's configuration: size and epochs of the teacher's members, unless given.
+    """Return a student's configuration: that of a trial, or a backbone's known recipe.
+
+    Beside a recipe, size and epochs are those of the teacher's members, unless given.
 
     Raises:
         ConfigError: a name is unknown or a value breaks a rule.
+        RecordError: `into` names a trial that isn't there.
     """
+    if into.rpartition("/")[2].isdigit():
+        searched = runs.find_trial(into).record().config
+        return build_config({**overrides, "distill.teacher": str(package)}, searched)
     members = [member.card.config for member in model.members]
     own = {
         "image_size": max(config.image_size for config in members),

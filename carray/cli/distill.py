@@ -20,7 +20,13 @@ from carray.cli.shared import (
 
 def distill(
     model: ModelArgument,
-    into: Annotated[str, typer.Option(help="The student's backbone, any of timm's or ours.")],
+    into: Annotated[
+        str,
+        typer.Option(
+            help="The student's backbone, any of timm's or ours; or STUDY/NUMBER, a trial whose "
+            "configuration it takes."
+        ),
+    ],
     seeds: Annotated[int, typer.Option(help="Students, and as many networks on labels alone.")] = 1,
     set_: SetOption = None,
     name: Annotated[
@@ -38,6 +44,9 @@ def distill(
     blend. Image size and epochs are the teacher's unless --set says otherwise; more epochs than
     usual, and --set augment.mixup=0.5, teach more. The same command goes on where it stopped.
 
+    A space with `distill.teacher` fixed searches for a student by `carray tune`, its weight and
+    temperature too; --into STUDY/NUMBER then trains what was found, and packages it with the table.
+
     [dim]Examples:[/]
 
       carray distill autumn-top3 --into mobilenetv4_conv_small
@@ -46,6 +55,8 @@ def distill(
 
       carray distill autumn-top3 --into resnet18 --set distill.weight=0.7
       --set distill.temperature=2
+
+      carray distill autumn-top3 --into students/0007 --seeds 3
     """
     from carray.analysis.distillation import distill_model
     from carray.cli.trial import EpochLines

@@ -163,6 +163,7 @@ def bench(
       carray bench autumn-top3 --forms eager,onnx,openvino --batches 1 --threads 1
     """
     from carray.cli.analysis import parse_numbers
+    from carray.errors import ConfigError
     from carray.export.bench import bench_model
     from carray.inference.inputs import is_study
     from carray.reports.export import bench_lines
@@ -171,6 +172,8 @@ def bench(
     if is_study(RunsFolder.at(runs), model):
         _bench_study(model, on, threads, runs, as_json)
         return
+    if on != "cpu":
+        raise ConfigError(f"--on {on} is of a study: a model's forms are timed on this CPU")
     found = bench_model(
         model,
         forms=[form.strip() for form in forms.split(",") if form.strip()],
@@ -232,6 +235,7 @@ def calibrate(
 
     Thresholds are chosen on blend: conformal sets (LAC or APS, the smaller) that hold the right
     class as often as is asked, and an energy above which an image is like nothing trained on.
+    A class with very many images there (100 of them at 0.95) has a set's threshold of its own.
     They are kept in the package; `carray serve` answers with both.
 
     [dim]Examples:[/]

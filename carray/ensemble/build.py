@@ -188,11 +188,12 @@ def measured_pool(
     """Return what of a pool fits a budget; networks that weren't timed here are timed now.
 
     Raises:
-        RecordError: nothing fits.
+        RecordError: no trial can join, or nothing fits.
         ConfigError: there is no such device.
     """
     from carray.inference.measure_network import measure_study
 
+    pool.candidates.best(1)
     known = [measure_study(folder, budget.on, progress=progress) for folder in folders]
     pool.runs.keep(*(folder.costs_file for folder in folders))
     return MeasuredPool.of(pool, known, budget)

@@ -18,7 +18,8 @@ classes, side = json.loads(about["classes"]), int(about["side"])
 for path in sys.argv[1:]:
     image = Image.open(path)
     image.draft("RGB", (side, side))  # a large JPEG is decoded smaller, as carray does
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     (p,) = session.run(None, {"images": numpy.asarray(image)[None]})[0]
     for place in p.argsort()[::-1][:3]:
         print(f"{path}\\t{classes[place]}\\t{p[place]:.4f}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from carray.errors import ExportError, first_cause
 from carray.extras import quieted
 from carray.inference.card import Card
 from carray.typing import Float32s
@@ -57,14 +58,22 @@ def metadata_of(card: Card, side: int) -> dict[str, str]:
 
 
 def trace(graph: ModelGraph) -> ExportedProgram:
-    """Return the graph as torch.export has it, for any number and size of images."""
+    """Return the graph as torch.export has it, for any number and size of images.
+
+    Raises:
+        ExportError: a network computes otherwise for other images, or by what torch can't follow.
+    """
     import torch
 
     limits = {"n": MOST_IMAGES, "h": MOST_SIDE, "w": MOST_SIDE}
     dims = {at: torch.export.Dim(name, min=1, max=m) for at, (name, m) in enumerate(limits.items())}
     images = torch.zeros(EXAMPLE, dtype=torch.uint8)
-    with torch.no_grad(), quiet():
-        return torch.export.export(graph.eval(), (images,), dynamic_shapes=(dims,))
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(graph.eval(), (images,), dynamic_shapes=(dims,))
+    except Exception as error:  # of what torch meets in a network, it raises many kinds
+        why = first_cause(error, 200)
+        raise ExportError(f"torch.export can't make a graph of this model ({why})") from error
 
 
 def write_torch_export(program: ExportedProgram, about: dict[str, str], file: Path) -> None:
@@ -106,7 +115,11 @@ def write_onnx(program: ExportedProgram, about: dict[str, str], file: Path) -> N
 
 
 def write_openvino(onnx_file: Path, file: Path) -> None:
-    """Convert an ONNX file to OpenVINO's pair of files, weights in float32."""
+    """Convert an ONNX file to OpenVINO's pair of files, weights in float32.
+
+    OpenVINO computes float64 in float32, so that an image of which one side grows and the other
+    shrinks is resized otherwise in some rows; photographs larger than a network's input aren't.
+    """
     import openvino
 
     openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)

@@ -63,7 +63,7 @@ class _MemberGraph(nn.Module):
         self.views = nn.ModuleList(_ViewGraph(size, view, member) for view in self.tta.views)
         self.classifier = member.classifier
         for module in self.classifier.modules():
-            _fix_counts(module)
+            fix_counts(module)
 
     def forward(self, square: Tensor) -> Tensor:
         log_ps = [torch.log_softmax(self.classifier(view(square)), dim=1) for view in self.views]
@@ -87,7 +87,7 @@ class _ViewGraph(nn.Module):
         return normalised
 
 
-def _fix_counts(module: nn.Module) -> None:
+def fix_counts(module: nn.Module) -> None:
     """Make a fitted head's counts part of the graph: how deep trees are, how many neighbours."""
     for name, value in list(module.named_buffers(recurse=False)):
         if name in ("depth", "neighbours") and value.ndim == 0:

@@ -33,7 +33,8 @@ def answer(path: str) -> dict[str, float]:
     """Return the probability of each class."""
     image = Image.open(path)
     image.draft("RGB", (side, side))  # a large JPEG is decoded smaller, as in training
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     (p,) = session.run(None, {"images": numpy.asarray(image)[None]})[0]
     return {name.replace("_", " "): float(each) for name, each in zip(classes, p)}
 

@@ -18,7 +18,7 @@ from carray.data.pixels.augmentation import WHOLE, View
 from carray.data.pixels.decode import Box, UnreadableImage, make_square, read_square
 from carray.data.pixels.loader import EvalPlan, Images, Loader, to_device
 from carray.data.pixels.store import open_store, store_side
-from carray.errors import DataError, RecordError, WeightsError
+from carray.errors import ConfigError, DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.inference.given_images import GivenImages, listed_images
@@ -96,10 +96,10 @@ class Member:
         return self.answer(squares, tta)[0]
 
     def answer(self, squares: Square, tta: Tta) -> tuple[Float32s, Float32s]:
-        """Return `log_p`, and the mean energy of the views, (images,)."""
+        """Return `log_p`, and the mean logits of the views, (images, classes)."""
         logits = [self.logits(squares, view) for view in tta.views]
-        energies = np.mean([energy_of(each) for each in logits], axis=0)
-        return tta.merged([log_softmax(each) for each in logits]), energies
+        mean: Float32s = np.mean(logits, axis=0)
+        return tta.merged([log_softmax(each) for each in logits]), mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,10 @@ class Model:
         )
 
     def answer(self, squares: Mapping[Geometry, Square]) -> tuple[Float32s, Float32s]:
-        """Return log-probabilities (images, classes), and energies (images,): the members' mean.
+        """Return log-probabilities (images, classes), and energies (images,) of the mean logits.
+
+        Where members disagree their mean is low, so that this energy tells unknown images better
+        than the mean of theirs does.
 
         `squares` holds the images in each member's geometry, (images, side, side, 3).
         """
@@ -190,8 +193,8 @@ class Model:
             member.answer(squares[member.geometry], combination.views) for member in self.members
         ]
         weights = combination.average.weights
-        energies = np.average([energy for _, energy in answers], axis=0, weights=weights)
-        return combination.log_p([log_p for log_p, _ in answers]), energies.astype(np.float32)
+        mean = np.average([logits for _, logits in answers], axis=0, weights=weights)
+        return combination.log_p([log_p for log_p, _ in answers]), energy_of(mean)
 
     def _batches(self, images: Sequence[_Image]) -> Iterator[list[tuple[int, _Read]]]:
         """Yield each batch's places with their squares, or with why there are none."""
@@ -217,6 +220,7 @@ def load_model(
     Raises:
         RecordError: it is no package, or is incomplete.
         WeightsError: weights have changed since the package was written, or don't fit.
+        ConfigError: this machine has no such device.
     """
     name, folder = str(folder), Path(folder)
     if not (recovered(folder) / "card.json").exists() and "/" not in name:
@@ -224,7 +228,7 @@ def load_model(
         found = find_version(runs_folder.models, name)
         folder = runs_folder.whole(found) if found else folder
     card = Card.read(recovered(folder) / "card.json")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = usable_device(device)
     members = []
     for entry in card.members:
         place = folder / entry.folder
@@ -236,6 +240,23 @@ def load_model(
         member = MemberCard.read(place / "config.json")
         members.append(load_member(file, member, len(card.classes), where))
     return Model(card, tuple(members), where)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Return a device by torch's name, None for the GPU where there is one.
+
+    Raises:
+        ConfigError: torch knows none of that name, or this machine has none.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition(".")[0]
+        raise ConfigError(f"device {name!r} can't be used here ({why}): take cpu") from None
+    return device
 
 
 def load_member(file: Path, card: MemberCard, num_classes: int, device: torch.device) -> Member:

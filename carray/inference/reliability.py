@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,6 +16,8 @@ from pydantic import Field
 from carray.json_file import JsonFile
 from carray.predictions.conformal import Method, sets_of
 from carray.typing import Float32s
+
+_logger = logging.getLogger(__name__)
 
 FILE = "reliability.json"
 
@@ -33,10 +36,14 @@ class Reliability(JsonFile):
     method: Method
     set_limit: float | None
     """How odd a class of a set may be; None where the images were too few: then all are in."""
+    class_limits: tuple[float | None, ...] = ()
+    """The same of each class, where some have images enough for their own; else ()."""
     false_alarm_rate: float
     """Share of known images that may be called unknown."""
     energy_limit: float | None
     """Above it an image is unknown; None where the images were too few: then none is."""
+    energy_of: Literal["members", "mean logits"] = "members"
+    """What the limit is of; `members`, their mean energy, in files of before 0.2."""
     train_counts: tuple[int, ...] = ()
     """Training images of each class, in the model's order; () in files of before 0.2."""
     measured: dict[str, Any] = Field(default_factory=dict)
@@ -44,14 +51,25 @@ class Reliability(JsonFile):
 
     @classmethod
     def of_package(cls, package: Path) -> Self | None:
-        """Return what stands in a package; None where it was never calibrated."""
+        """Return what stands in a package; None where it was never calibrated.
+
+        A limit of what is no longer measured is left out, and that is logged.
+        """
         file = package / FILE
-        return cls.read(file) if file.exists() else None
+        found = cls.read(file) if file.exists() else None
+        if found is None or found.energy_of == "mean logits" or found.energy_limit is None:
+            return found
+        _logger.warning(
+            f"{package.name} was calibrated with an energy of before, and calls nothing unknown: "
+            f"carray calibrate {package.name}"
+        )
+        return found.model_copy(update={"energy_limit": None})
 
     def sets(self, p_NC: Float32s) -> npt.NDArray[np.bool_]:
         """Return which classes each image's set holds, (images, classes)."""
-        limit = float("inf") if self.set_limit is None else self.set_limit
-        return sets_of(p_NC, self.method, limit)
+        limits = self.class_limits or (self.set_limit,) * p_NC.shape[1]
+        known = [np.inf if limit is None else limit for limit in limits]
+        return sets_of(p_NC, self.method, np.array(known))
 
     def unknown(self, energies: Float32s) -> npt.NDArray[np.bool_]:
         """Say which images are like nothing that the model was trained on, (images,)."""

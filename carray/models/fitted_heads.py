@@ -65,14 +65,16 @@ class ForestHead(_Fitted):
         """Return log-probabilities (B, C)."""
         features_BD = features_BD.float()
         trees = torch.arange(len(self.feature), device=features_BD.device)
-        node_BT = torch.zeros(len(features_BD), len(trees), dtype=torch.long, device=trees.device)
+        node_BT = torch.zeros(
+            features_BD.shape[0], len(trees), dtype=torch.long, device=trees.device
+        )
         for _ in range(int(self.depth)):
             asked_BT = self.feature[trees, node_BT].long()
             goes_left = features_BD.gather(1, asked_BT) <= self.threshold[trees, node_BT]
             step = torch.where(goes_left, self.left[trees, node_BT], self.right[trees, node_BT])
             node_BT = step.long()
         votes_BT = self.vote[trees, node_BT].long()
-        counts = features_BD.new_zeros(len(features_BD), self.num_classes)
+        counts = features_BD.new_zeros(features_BD.shape[0], self.num_classes)
         counts.scatter_add_(1, votes_BT, torch.ones_like(votes_BT, dtype=counts.dtype))
         shares = counts + VOTE_PRIOR / self.num_classes
         return torch.log(shares / (len(trees) + VOTE_PRIOR))
@@ -106,7 +108,7 @@ class NeighbourHead(_Fitted):
         cosine_BN = unit_BD @ self.bank.float().T
         near = cosine_BN.topk(min(int(self.neighbours), len(self.bank)), dim=1)
         weights_BK = torch.softmax(near.values * self.sharpness, dim=1)
-        shares = weights_BK.new_zeros(len(weights_BK), self.num_classes)
+        shares = weights_BK.new_zeros(weights_BK.shape[0], self.num_classes)
         shares.scatter_add_(1, self.bank_labels[near.indices].long(), weights_BK)
         mixed = (1 - NEIGHBOUR_PRIOR) * shares + NEIGHBOUR_PRIOR / self.num_classes
         return torch.log(mixed)

@@ -123,10 +123,10 @@ class Candidates:
                 f", {sum(map(len, groups))} of them of {len(groups)} configurations on folds,"
             )
         stopped = f" and {len(self.stopped)} stopped ones" if self.stopped else ""
+        cure = "ask for fewer, or search on" if found else "search on"
         raise RecordError(
             f"--top {top} asks for more than the {complete}{stopped} "
-            f"that study {self.study!r} can offer{f' ({why})' if why else ''}; ask for fewer, or "
-            "search on"
+            f"that study {self.study!r} can offer{f' ({why})' if why else ''}; {cure}"
         )
 
 

@@ -22,6 +22,7 @@ from carray.typing import Float32s, Float64s, Labels
 Method = Literal["lac", "aps"]
 METHODS: tuple[Method, ...] = ("lac", "aps")
 NUM_FOLDS = 10
+OUTSIDE = 5  # images beyond its own threshold that a class must be expected to have
 SLACK = 1e-6  # of sums in float32: the image that sets a threshold is inside of it
 
 
@@ -59,6 +60,32 @@ def threshold(p_NC: Float32s, labels: Labels, method: Method, coverage: float) -
     return conformal_limit(nonconformity(p_NC, method)[np.arange(len(labels)), labels], coverage)
 
 
+def thresholds(p_NC: Float32s, labels: Labels, method: Method, coverage: float) -> Float64s:
+    """Return how odd each class of a set may be, (classes,); infinite as `threshold` is.
+
+    A class with images enough has its own, so that its images are covered as often as others'
+    (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012); the others share
+    one, of their images if these are enough, else of all.
+    """
+    odd = nonconformity(p_NC, method)[np.arange(len(labels)), labels]
+    is_own = have_own(labels, p_NC.shape[1], coverage)
+    shared = conformal_limit(odd[~is_own[labels]], coverage)
+    if not np.isfinite(shared):
+        shared = conformal_limit(odd, coverage)
+    limits = np.full(len(is_own), shared)
+    for place in np.flatnonzero(is_own):
+        limits[place] = conformal_limit(odd[labels == place], coverage)
+    return limits
+
+
+def have_own(labels: Labels, classes: int, coverage: float) -> npt.NDArray[np.bool_]:
+    """Say which classes have images enough for a threshold of their own, (classes,)."""
+    enough: npt.NDArray[np.bool_] = (
+        np.bincount(labels, minlength=classes) * (1 - coverage) > OUTSIDE - SLACK
+    )
+    return enough
+
+
 def conformal_limit(scores: npt.ArrayLike, coverage: float) -> float:
     """Return what at least `coverage` of scores like these don't exceed; infinite for too few."""
     known = np.sort(np.asarray(scores, np.float64))
@@ -66,9 +93,12 @@ def conformal_limit(scores: npt.ArrayLike, coverage: float) -> float:
     return float(known[rank - 1]) if rank <= len(known) else float("inf")
 
 
-def sets_of(p_NC: Float32s, method: Method, limit: float) -> npt.NDArray[np.bool_]:
-    """Return which classes each image's set holds, (images, classes); the likeliest always."""
-    held: npt.NDArray[np.bool_] = nonconformity(p_NC, method) <= limit + SLACK
+def sets_of(p_NC: Float32s, method: Method, limits: float | Float64s) -> npt.NDArray[np.bool_]:
+    """Return which classes each image's set holds, (images, classes); the likeliest always.
+
+    `limits` is one of all classes, or (classes,).
+    """
+    held: npt.NDArray[np.bool_] = nonconformity(p_NC, method) <= limits + SLACK
     held[np.arange(len(held)), np.argmax(p_NC, axis=1)] = True
     return held
 
@@ -81,8 +111,8 @@ def measure(
     folds = make_folds(labels, seed, NUM_FOLDS)
     for fold in folds:
         others = np.setdiff1d(np.arange(len(labels)), fold)
-        limit = threshold(p_NC[others], labels[others], method, coverage)
-        held[fold] = sets_of(p_NC[fold], method, limit)
+        limits = thresholds(p_NC[others], labels[others], method, coverage)
+        held[fold] = sets_of(p_NC[fold], method, limits)
     return coverage_of(held, labels, method, coverage)
 
 

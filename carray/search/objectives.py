@@ -1,8 +1,8 @@
 """Several objectives of a study: a metric on `val`, then what a network costs on this machine.
 
 Optuna is told the metric and the costs of each trial, and draws towards the front of those that
-nothing beats in all. ASHA, and what ends hopeless trials, hold a trial against those whose networks
-cost at most as much. All else goes by the metric alone: other schedulers, refits, folds.
+nothing beats in all. ASHA, the median rule, and what ends hopeless trials, hold a trial against
+those whose networks cost at most as much. Refits and folds go by the metric alone.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def with_objectives(
     request = replace(request, objectives=objectives)
     if not objectives:
         return request, space
-    check_objectives(request, space)
+    check_objectives(request, space, is_new=begun is None)
     metric = objectives[0]
     return request, replace(space, metric=metric, direction=Objective(metric).direction)
 
 
-def check_objectives(request: StudyRequest, space: SearchSpace) -> None:
+def check_objectives(request: StudyRequest, space: SearchSpace, *, is_new: bool) -> None:
     """Refuse objectives that can't be, and what can't go with several; raises ConfigError."""
     metric, *costs = request.objectives
     for name, known in ((metric, OBJECTIVES), *((cost, COSTS) for cost in costs)):
@@ -64,9 +64,10 @@ def check_objectives(request: StudyRequest, space: SearchSpace) -> None:
             f"--objectives {','.join(request.objectives)} must be a metric and one or more costs, "
             f"as in {metric},latency; a metric alone is the space's `metric`"
         )
-    sampler = request.sampler or space.sampler
+    sampler, scheduler = request.sampler or space.sampler, request.scheduler or space.scheduler
     for option, is_asked, cure in (
         (f"--sampler {sampler}", sampler not in (None, *FOR_SEVERAL), _one_of(FOR_SEVERAL)),
+        ("--scheduler hyperband", is_new and scheduler == "hyperband", "use asha, median or none"),
         ("--goal single", request.goal == "single", "leave it out"),
         ("--stop-when-gain-below", request.stop_when_gain_below is not None, "leave it out"),
     ):

@@ -56,7 +56,9 @@ class ImageAnswer(BaseModel):
     )
     coverage: float | None = Field(None, description="How often the set holds the right class.")
     unknown: bool | None = Field(
-        None, description="Whether the image is like nothing that the model was trained on."
+        None,
+        description="Whether the image is like nothing that the model was trained on; null where "
+        "the model can't say.",
     )
     answer: Level | None = Field(
         None,
@@ -126,7 +128,8 @@ def image_answer(
         held = reliability.sets(p_C[None])[0]
         answer.set = [classes[place] for place in order if held[place]]
         answer.coverage = reliability.coverage
-        answer.unknown = bool(reliability.unknown(np.array([said.energy], np.float32))[0])
+        if reliability.energy_limit is not None:  # else nothing can be said
+            answer.unknown = bool(reliability.unknown(np.array([said.energy], np.float32))[0])
     return answer
 
 

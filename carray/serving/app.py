@@ -15,6 +15,8 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from carray.inference.level_answers import SURE
@@ -112,6 +114,12 @@ def build_app(
             for each in error.errors()
         )
         return JSONResponse({"detail": said}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def lead_on(request: Request, error: HTTPException) -> JSONResponse:
+        what = f"{request.method} {request.url.path[:80]}"
+        why = f"{what} is not answered here: /openapi.json tells what is"
+        return JSONResponse({"detail": why}, error.status_code, error.headers)
 
     def allow(request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
@@ -228,6 +236,10 @@ def build_app(
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=SECURITY)
 
+    app.openapi()  # kept: what is taken beside needs no description
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            route.methods = {"GET", "HEAD"}  # as load balancers ask
     return app
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ def build_service(
 
 
 def read_token(file: str | os.PathLike[str] | None) -> str | None:
-    """Return the token of a file, without the space around it.
+    """Return the token of a file, without the space around it; warn where others can read it.
 
     Raises:
         ConfigError: the file can't be read, or what it holds is too short or no ASCII.
@@ -134,6 +135,7 @@ def read_token(file: str | os.PathLike[str] | None) -> str | None:
         return None
     try:
         token = Path(file).read_text(encoding="ascii").strip()
+        is_open = Path(file).stat().st_mode & stat.S_IROTH
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--token-file {file} can't be read ({error}): write one") from None
     if len(token) < LEAST_TOKEN or any(letter.isspace() for letter in token):
@@ -141,6 +143,8 @@ def read_token(file: str | os.PathLike[str] | None) -> str | None:
             f"--token-file {file} must hold one word of at least {LEAST_TOKEN} letters: "
             f"python -c 'import secrets; print(secrets.token_urlsafe())' > {file}"
         )
+    if is_open:
+        _logger.warning(f"--token-file {file} can be read by every user here: chmod 600 {file}")
     return token
 
 

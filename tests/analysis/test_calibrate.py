@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,11 @@ from carray.analysis.calibrate import calibrate_model
 from carray.data.manifest import Manifest
 from carray.errors import ConfigError, DataError
 from carray.inference.package import write_package
-from carray.inference.reliability import Reliability
+from carray.inference.predictor import load_model
+from carray.inference.reliability import FILE, Reliability
+from carray.predictions.averaging import WeightedAverage
+from carray.predictions.combination import Combination
+from carray.predictions.logits import energy_of
 from carray.reports.calibration import reliability_lines
 from carray.runs_folder import RunsFolder
 from carray.serving.answers import image_answer
@@ -46,6 +52,7 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     kept = Reliability.of_package(package)
     assert kept is not None
     assert kept.method == found.chosen
+    assert kept.energy_limit is not None
     runs = RunsFolder(tmp_path / "runs")
     served = ServedModel(runs, "toy", Limits(), "cpu", lambda images, seconds: None)
     version = served.current
@@ -54,7 +61,46 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert (said.unknown, said.coverage) == (True, 0.8)
     assert said.set is not None
     assert said.classes[0].name in said.set
+    mute = replace(version, reliability=kept.model_copy(update={"energy_limit": None}))
+    assert image_answer("a", Said(p, 1e9), mute, 2).unknown is None
     served.close()
+
+
+def test_what_an_older_version_calibrated_calls_nothing_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = {"split": "blend", "images": 9, "coverage": 0.8, "method": "lac", "set_limit": 0.9}
+    known |= {"false_alarm_rate": 0.05, "energy_limit": 1.5}
+    (tmp_path / FILE).write_text(json.dumps(known))
+    kept = Reliability.of_package(tmp_path)
+    assert kept is not None
+    assert (kept.energy_limit, kept.set_limit) == (None, 0.9)
+    assert f"carray calibrate {tmp_path.name}" in caplog.text
+
+
+def test_classes_of_many_images_have_thresholds_of_their_own(
+    trained: Trained, tmp_path: Path
+) -> None:
+    write_package(tmp_path / "toy", trained.study.record(), [trained.study.trial(0)])
+    found = calibrate_model(str(tmp_path / "toy"), coverage=0.2, data=trained.data, runs=tmp_path)
+    kept = Reliability.of_package(tmp_path / "toy")
+    assert kept is not None
+    assert len(kept.class_limits) == 9
+    assert found.notes[-1].endswith("classes have a threshold of their own")
+    p = np.full((1, 9), 0.1, np.float32)
+    odd = kept.model_copy(update={"method": "lac", "class_limits": (0.95, *(0.5,) * 7, None)})
+    assert odd.sets(p)[0].tolist() == [True, *[False] * 7, True]
+
+
+def test_an_ensemble_s_energy_is_that_of_its_mean_logits(trained: Trained, tmp_path: Path) -> None:
+    trials = [trained.study.trial(number) for number in (0, 1)]
+    average = Combination(WeightedAverage((0, 1), (0.75, 0.25)), "toy")
+    write_package(tmp_path / "toy", trained.study.record(), trials, average)
+    model = load_model(tmp_path / "toy", "cpu")
+    squares = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
+    first, second = (member.logits(squares) for member in model.members)
+    _, energies = model.answer(dict.fromkeys((one.geometry for one in model.members), squares))
+    np.testing.assert_allclose(energies, energy_of(0.75 * first + 0.25 * second), rtol=1e-5)
 
 
 def test_a_test_split_that_is_not_there_stays_closed(

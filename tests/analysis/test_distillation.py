@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carray.analysis.distillation import distill_model
-from carray.config import DistillConfig, build_config
+from carray.analysis.distillation import distill_model, student_config
+from carray.config import DistillConfig, TrialConfig, build_config
 from carray.errors import DataError, RecordError
 from carray.inference.card import Card
 from carray.inference.package import write_package
+from carray.inference.predictor import load_model
 from carray.reports.distillation import distillation_lines
+from carray.runs_folder import RunsFolder
 from carray.training.teacher import check_teacher
 from tests.trained import RECIPE, Trained
 
@@ -55,6 +57,23 @@ def test_a_student_is_judged_beside_its_teacher_and_labels_alone(
     text = "\n".join(distillation_lines(found))
     assert "The student against labels alone: log-loss gain" in text
     assert "carray predict toy-test_resnet IMAGES" in text
+
+
+def test_a_student_takes_the_configuration_that_a_search_found(
+    trained: Trained, runs: Path
+) -> None:
+    toy, where = runs / "models" / "toy", RunsFolder(runs)
+    searched = where.find_trial("single/0001").record().config
+
+    def student(into: str) -> TrialConfig:
+        return student_config(
+            load_model(toy, "cpu"), toy, into, {"epochs": 3}, trained.manifest, where
+        )
+
+    taught = {"epochs": 3, "distill.teacher": str(toy)}
+    assert student("single/0001") == build_config(taught, searched)
+    with pytest.raises(RecordError, match="has no trial 9"):
+        student("single/0009")
 
 
 def test_a_teacher_that_may_know_what_the_student_is_judged_on_is_refused(

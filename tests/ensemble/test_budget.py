@@ -96,6 +96,13 @@ def test_an_ensemble_keeps_to_its_budget(study: StudyFolder) -> None:
         build_ensemble(max_latency="50ms", tta="flip", runs=runs)
 
 
+def test_a_study_without_candidates_is_told_before_anything_is_timed(study: StudyFolder) -> None:
+    for record in study.records():
+        study.trial(record.number).logits_file.unlink()
+    with pytest.raises(RecordError, match=r"the 0 complete trials .*; search on$"):
+        find_front(study.path.name, runs=study.path.parents[1])
+
+
 def test_the_front_goes_from_one_trial_to_many_and_says_how_each_is_packaged(
     study: StudyFolder,
 ) -> None:

@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
-from carray.export.forms import trace
+from carray.export.forms import open_onnx, trace, write_onnx
 from carray.export.graph import ModelGraph
 from carray.export.hf_space import write_space
+from carray.export.int8 import write_int8
 from carray.export.photographs import held_photographs
 from carray.export.verify import Answered, Tolerance, check, judge
 from carray.inference.dataset_predictions import find_data
@@ -26,6 +29,7 @@ from carray.inference.predictor import load_model
 from carray.predictions.averaging import AverageOf, Stack, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.views import Tta, parse_views
+from carray.progress import silent
 from carray.reports.export import export_lines
 from carray.runs_folder import RunsFolder
 from carray.training.train import train
@@ -69,7 +73,9 @@ def test_the_graph_is_the_model(
     assert np.abs(np.concatenate(own) - expected).max() < 0.01
 
 
-def test_a_transformer_is_traced_for_any_image(trained: Trained, tmp_path: Path) -> None:
+def test_a_transformer_is_traced_for_any_image_and_quantised(
+    trained: Trained, tmp_path: Path
+) -> None:
     recipe = {**RECIPE, "backbone": "test_vit", "epochs": 1}
     train(trained.data, recipe, runs=tmp_path, study="vit")
     study = RunsFolder(tmp_path).study("vit")
@@ -77,10 +83,32 @@ def test_a_transformer_is_traced_for_any_image(trained: Trained, tmp_path: Path)
     model = load_model(tmp_path / "toy", "cpu")
     images = list(held_photographs(trained.manifest).read(10**6))[:4]
     images.append(images[0][3:, :50])  # of another size
-    program = trace(ModelGraph(model)).module()
+    program, expected = trace(ModelGraph(model)), model.predict(images)
+    module = program.module()
     with torch.inference_mode():
-        own = [program(torch.tensor(image)[None]).numpy() for image in images]
-    assert np.abs(np.concatenate(own) - model.predict(images)).max() < 0.01
+        own = [module(torch.tensor(image)[None]).numpy() for image in images]
+    assert np.abs(np.concatenate(own) - expected).max() < 0.01
+    plain, int8 = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
+    write_onnx(program, {}, plain)
+    write_int8(plain, int8, iter(images), len(images), silent)
+    answer = open_onnx(int8)
+    own = [answer(image[None]) for image in images]
+    assert np.abs(np.concatenate(own) - expected).max() < 0.1
+    nodes = onnx.load(int8).graph.node
+    scaled = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    in_int8 = {node.op_type for node in nodes if scaled & set(node.input)}
+    assert "Conv" not in in_int8, "what sees pixels stays as it is"
+    assert in_int8 & {"Gemm", "MatMul"}
+    assert int8.stat().st_size < plain.stat().st_size
+
+
+def test_a_network_that_cannot_be_traced_is_told_in_a_sentence() -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(ExportError, match=r"can't make a graph of this model \(.+\)$"):
+        trace(Branching())  # type: ignore[arg-type]
 
 
 def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) -> None:
@@ -96,18 +124,29 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     assert abs(onnx.log_loss - original.log_loss) < 0.005
     assert sorted(file.name for file in out.parent.iterdir()) == ["toy.onnx", "toy_example.py"]
     photograph = held_photographs(trained.manifest).paths[0]
-    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1]), str(photograph)]
+    shaded = shade(photograph, tmp_path / "shaded.png")
+    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1])]
+    words += [str(photograph), str(shaded)]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     model = load_model(package, "cpu")
-    p = model.predict(photograph)[0]
-    path, name, best = said.splitlines()[0].split("\t")
-    assert (path, name) == (str(photograph), model.classes[int(p.argmax())])
-    assert float(best) == pytest.approx(p.max(), abs=0.01)
+    for image, line in ((photograph, 0), (shaded, 3)):
+        p = model.predict(image)[0]
+        path, name, best = said.splitlines()[line].split("\t")
+        assert (path, name) == (str(image), model.classes[int(p.argmax())])
+        assert float(best) == pytest.approx(p.max(), abs=0.01)
     assert str(trained.data).encode() not in out.read_bytes()
     text = "\n".join(export_lines(done))
     assert "opset 20" in text
     assert f"python {done.files[1]}" in text
     assert json.dumps(done.as_dict())
+
+
+def shade(photograph: Path, file: Path) -> Path:
+    """Save a photograph that can be seen through, more so to the right."""
+    image = Image.open(photograph).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
+    image.save(file)
+    return file
 
 
 def test_a_space_has_all_that_it_runs(trained: Trained, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from carray.config import HeadConfig, HeadKind, InputSpec, TrialConfig, build_config
+from carray.export.forms import quiet
+from carray.export.graph import fix_counts
 from carray.incremental.head import ClassMeans, expand_head, expanded_head_config, last_inputs
 from carray.models.classifier import Classifier, load_classifier, save_classifier
 from carray.training.features.fits import FITS, FeatureDataset
@@ -92,6 +94,21 @@ def test_it_grows_by_one_class(kind: str, tmp_path: Path) -> None:
     if kind not in FITTED:
         now = new(images(3))[:, :CLASSES]
         torch.testing.assert_close(now, old(images(3)), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_it_leaves_as_a_graph_for_any_number_of_images(kind: str) -> None:
+    classifier = classifier_of(kind)
+    features = classifier.features(images(5))
+    expected = classifier.head(features)
+    for module in classifier.modules():
+        fix_counts(module)
+    number = torch.export.Dim("n", min=1, max=64)
+    with quiet():
+        graph = torch.export.export(
+            classifier.head, (features[:2],), dynamic_shapes=({0: number},)
+        ).module()
+    torch.testing.assert_close(graph(features), expected, rtol=1e-4, atol=1e-5)
 
 
 def seen_by(classifier: Classifier) -> ClassMeans:

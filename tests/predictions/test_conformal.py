@@ -10,10 +10,12 @@ from carray.predictions.conformal import (
     Method,
     choose,
     coverage_of,
+    have_own,
     measure,
     nonconformity,
     sets_of,
     threshold,
+    thresholds,
 )
 from carray.predictions.logits import log_softmax
 from carray.typing import Float32s, Labels
@@ -47,6 +49,31 @@ def test_the_coverage_that_is_told_is_of_images_left_out(method: Method) -> None
     told = measure(p, labels, method, 0.9)
     assert told.images == 300
     assert told.found.low < 0.9 < told.found.high + 0.05
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_of_many_images_is_covered_as_often_as_others(method: Method) -> None:
+    """The first class is taken for the second half of the time; the last has too few images."""
+
+    def images(seed: int) -> tuple[Float32s, Labels]:
+        p, labels = drawn(3000, seed)
+        is_odd = (labels == 0) & (np.arange(len(p)) % 2 == 0)
+        p[is_odd, :2] = p[is_odd, 1::-1]
+        kept = (labels < CLASSES - 1) | (np.arange(len(p)) % 40 == 0)
+        return p[kept], labels[kept]
+
+    p, labels = images(5)
+    assert have_own(labels, CLASSES, 0.9).tolist() == [True] * (CLASSES - 1) + [False]
+    new_p, new_labels = images(6)
+    found = {}
+    for name, limit in (
+        ("one", threshold(p, labels, method, 0.9)),
+        ("own", thresholds(p, labels, method, 0.9)),
+    ):
+        held = sets_of(new_p, method, limit)[np.arange(len(new_p)), new_labels]
+        found[name] = [float(held[new_labels == place].mean()) for place in range(CLASSES - 1)]
+    assert found["one"][0] < 0.84
+    assert min(found["own"]) > 0.84
 
 
 def test_odd_classes_by_hand() -> None:

@@ -139,6 +139,7 @@ def write_trial(
         ({"objectives": ("val/top1", "latencie")}, "must be one of latency, size; did you mean"),
         ({"objectives": ("val/top1",)}, "must be a metric and one or more costs"),
         ({"sampler": "tpe-local"}, "--sampler tpe-local goes by one number"),
+        ({"scheduler": "hyperband"}, "--scheduler hyperband goes by one number"),
         ({"goal": "single"}, "--goal single goes by one number"),
         ({"stop_when_gain_below": 0.1}, "--stop-when-gain-below goes by one number"),
     ],

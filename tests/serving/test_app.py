@@ -156,6 +156,21 @@ def test_bad_requests_are_refused_in_a_sentence(client: TestClient) -> None:
     assert said(422, "/v1/predict?top=0").startswith("top='0': ")
     assert "ask toy" in said(404, "/v1/predict?model=other", files={"images": b"x"})
     assert client.get("/healthz", headers={"host": "elsewhere.example"}).status_code == 400
+    assert "POST /nowhere is not answered here" in said(404, "/nowhere")
+    wrong = client.get("/v1/predict")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert "GET /v1/predict is not answered here" in wrong.json()["detail"]
+
+
+def test_who_operates_it_may_ask_for_heads_alone(client: TestClient) -> None:
+    for path in ("/", "/healthz", "/readyz", "/metrics"):
+        assert client.head(path).status_code == 200
+    assert "head" not in client.get("/openapi.json").text
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
+def test_this_machine_is_called_by_each_of_its_names(client: TestClient, name: str) -> None:
+    assert client.get("/healthz", headers={"host": name}).status_code == 200
 
 
 def test_a_newer_version_takes_over(trained: Trained, tmp_path: Path, runs: Path) -> None:
@@ -238,7 +253,7 @@ def test_two_versions_of_a_name_are_refused(runs: Path, monkeypatch: pytest.Monk
         serve_models(["toy", "toy@1"], port=8391, device="cpu", runs=runs)
 
 
-def test_others_need_a_token(tmp_path: Path) -> None:
+def test_others_need_a_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ConfigError, match="give --token-file FILE"):
         check_address("0.0.0.0", 8000, None)
     with pytest.raises(ConfigError, match="--port 0 must be from 1"):
@@ -250,4 +265,15 @@ def test_others_need_a_token(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 16 letters"):
         read_token(file)
     file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
     assert read_token(file) == TOKEN
+    assert not caplog.records
+    file.chmod(0o644)
+    assert read_token(file) == TOKEN
+    assert f"can be read by every user here: chmod 600 {file}" in caplog.text
+
+
+def test_a_device_that_is_not_there_is_refused(runs: Path) -> None:
+    for name in ("cuda:99", "graphics"):
+        with pytest.raises(ConfigError, match=f"device '{name}' can't be used here"):
+            load_model(runs / "models" / "toy", name)

@@ -111,11 +111,24 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
 
 class Median(MedianStoppingRule):  # type: ignore[misc]
-    """Stops a trial below the median of the others' running averages at the same epoch."""
+    """Stops a trial below the median of the others' running averages at the same epoch.
+
+    As with `Asha`, a trial is held against those whose networks cost at most as much.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._means: dict[tuple[Any, int, float], float] = {}
+        self._judged_cost: Mapping[str, float] = {}  # of the trial that is being judged
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Say whether a trial goes on."""
+        self._judged_cost = trial.config.get(NETWORK_COST, {})
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def _trials_beyond_time(self, time: float) -> list[Any]:
+        others, limit = super()._trials_beyond_time(time), self._judged_cost
+        return [each for each in others if is_as_cheap(each.config.get(NETWORK_COST, {}), limit)]
 
     def _running_mean(self, trial: Any, time: float) -> float:
         """Remember each mean: the base takes those of all trials anew at every report."""

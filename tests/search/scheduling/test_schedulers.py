@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,14 +47,21 @@ def ended_trial(name: str, losses: Iterable[float], **cost: float) -> SimpleName
     return SimpleNamespace(name=name, epochs=rows, network_cost=cost)
 
 
+@dataclass(frozen=True, eq=False)
+class Tried:
+    trial_id: str
+    config: dict[str, Any]
+
+
 def _epochs(
     scheduler: Any, number: int, loss: Callable[[int], float], max_epochs: int, **cost: float
 ) -> int:
-    trial = SimpleNamespace(trial_id=str(number), config={NETWORK_COST: cost})
+    trial = Tried(str(number), {NETWORK_COST: cost})
     scheduler.on_trial_add(None, trial)
+    alone = SimpleNamespace(get_live_trials=list)
     for epoch in range(1, max_epochs + 1):
         result = {EPOCH: epoch, LOSS: loss(epoch)}
-        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+        if scheduler.on_trial_result(alone, trial, result) == TrialScheduler.STOP:
             scheduler.on_trial_complete(None, trial, result)
             return epoch
     scheduler.on_trial_complete(None, trial, result)
@@ -103,6 +111,18 @@ def test_a_trial_that_no_cheaper_one_beats_goes_on() -> None:
     assert epochs(5, 2.1, 6.0) == 5, "slower, and worse"
     assert epochs(6, 1.5, 6.0) == 20, "none as fast is as good"
     assert epochs(7, 1.1, 9.0) == 5
+
+
+def test_the_median_too_is_that_of_trials_that_cost_no_more() -> None:
+    scheduler = build_scheduler("median", metric=LOSS, direction="minimize", max_epochs=9)
+
+    def epochs(number: int, loss: float, latency: float) -> int:
+        return _epochs(scheduler, number, lambda epoch: loss, 9, latency=latency)
+
+    assert [epochs(number, 1.0, 9.0) for number in range(3)] == [9, 9, 9]
+    assert epochs(3, 2.0, 9.0) == 1, "worse than three that are as fast"
+    assert [epochs(number, 2.0, 3.0) for number in (4, 5, 6)] == [9, 9, 9], "faster than those"
+    assert epochs(7, 3.0, 3.0) == 1
 
 
 def test_a_front_is_remembered_by_a_study_that_goes_on() -> None:
