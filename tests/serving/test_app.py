@@ -196,7 +196,8 @@ def test_a_version_that_cannot_be_read_is_told_and_the_old_one_answers(
         (tmp_path / "models" / "toy@2").mkdir()
         (tmp_path / "models" / "toy@2" / "card.json").write_text("[")
         wait_until(lambda: "a newer toy isn't taken" in caplog.text)
-        shutil.copytree(runs / "models" / "toy", tmp_path / "models" / "toy@3")
+        shutil.copytree(runs / "models" / "toy", tmp_path / "aside")  # it comes whole
+        (tmp_path / "aside").rename(tmp_path / "models" / "toy@3")
         wait_until(lambda: one.get("/v1/models").json()[0]["version"] == 3)
     assert caplog.text.count("a newer toy isn't taken") == 1
 
