@@ -14,7 +14,8 @@ import ray
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import state, worker_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from carray.lanes.this_node import on_this_node
 
 MOST_LANES = 1000  # that Ray lets an actor like this run at once
 
@@ -30,13 +31,12 @@ class LaneControllers:
     @classmethod
     def begun(cls) -> Any:
         """Start the actor, on this process's node; return its handle."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         quiet = {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}  # it is its threads that wait
         environment = {"env_vars": quiet | get_env_vars_to_propagate()}
         actor = ray.remote(cls).options(
             num_cpus=0,
             max_concurrency=MOST_LANES,
-            scheduling_strategy=here,
+            scheduling_strategy=on_this_node(),
             runtime_env=environment,
         )
         return actor.remote()

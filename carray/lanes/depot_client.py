@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carray.errors import ClusterError
 from carray.files import written_aside
 from carray.lanes.depot import Depot, StudyPlaces, set_time, stamp_of, stamps_below
+from carray.lanes.this_node import on_this_node
 from carray.storage.remote import CHUNK_BYTES, FileStamp, RemoteFolder
 from carray.typing import Advance
 
@@ -43,9 +43,10 @@ class RayDepot:
     @classmethod
     def begun(cls, places: StudyPlaces) -> RayDepot:
         """Start the actor, on this process's node."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE, "max_restarts": RESTARTS}
-        actor = ray.remote(Depot).options(**options, max_task_retries=-1, scheduling_strategy=here)
+        actor = ray.remote(Depot).options(
+            **options, max_task_retries=-1, scheduling_strategy=on_this_node()
+        )
         return cls(actor.remote(places))
 
     def ask(self, method: str, *arguments: Any) -> Any:

@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carray.lanes.mailbox import Mailbox
 from carray.lanes.messages import Answer, LaneOrder
+from carray.lanes.this_node import on_this_node
 
 MAILBOX_ENDED = "the process that hands trials to lanes has ended"
 PATIENCE_SECONDS = {"fail": 30.0, "close": 30.0}  # when a study ends the mailbox may be gone
@@ -144,9 +144,8 @@ class RayMailbox(MailboxClient):
     @classmethod
     def begun(cls, num_lanes: int) -> RayMailbox:
         """Start the actor, on this process's node: no other one's end takes the study along."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": 0}
-        actor = ray.remote(Mailbox).options(**options, scheduling_strategy=here)
+        actor = ray.remote(Mailbox).options(**options, scheduling_strategy=on_this_node())
         return cls(actor.remote(num_lanes))
 
     def _ask(self, method: str, *arguments: Any) -> Any:

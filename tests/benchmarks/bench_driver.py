@@ -3,10 +3,9 @@
 A study of trials that don't train, so that all that is left is the driver's work: our searcher,
 ledger, records, board, gauges and MLflow, against the same Tune run with Tune's own Optuna searcher
 and no tracking. Both run trials of the same weight (a class trainable that imports no torch, actors
-reused) whose epochs last as long, and nothing is stopped early. In both the trials' actors share a
-few processes, so that a hundred of them come up on a small machine: the driver calls each as it
-would call an actor of its own. Counted are reports after the last trial's first; the tracking's own
-tail, after the last report, counts as well.
+reused) whose epochs last as long, and nothing is stopped early. In both the trials share one
+process, as a study's do, so that a hundred of them come up on a small machine. Counted are reports
+after the last trial's first; the tracking's own tail, after the last report, counts as well.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from unittest.mock import patch
 
 import optuna
 import psutil
-from hosted import hosted_actors
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
@@ -34,6 +32,7 @@ from carray.metrics import VAL_LOG_LOSS
 from carray.search.placement.ray_cluster import connected
 from carray.search.scheduling.schedulers import build_scheduler
 from carray.search.scheduling.trainable import EPOCH
+from carray.search.scheduling.trial_host import hosted_trials
 from carray.search.scheduling.tune_run import PENDING, LedgerCallback, run_search
 from carray.tracking.subprocess_tracker import ENTRY
 from carray.training.epoch_order import EpochOrder
@@ -172,8 +171,8 @@ def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
         sampler=optuna.samplers.TPESampler(seed=0, multivariate=False, constant_liar=True),
     )
     trainable = tune.with_parameters(PlainTrial, mailbox=lanes.mailbox, epochs=load.epochs)
-    tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0.01}),
+    tuner = tune.Tuner(
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=load.concurrent),
             scheduler=scheduler_of(load),
@@ -183,7 +182,9 @@ def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
         run_config=tune.RunConfig(
             name="plain", storage_path=str(folder), callbacks=[CountedOnly(watch)], verbose=0
         ),
-    ).fit()
+    )
+    with hosted_trials(trainable):
+        tuner.fit()
     lanes.mailbox.end()
     return watch.costs()
 
@@ -206,7 +207,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--epoch-seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--hosts", type=int, default=2, help="processes that hold the actors")
     parser.add_argument("--only", choices=("ours", "plain"))
     given = parser.parse_args()
     load = Load(
@@ -221,7 +221,7 @@ def main() -> None:
     )
     print("       while all run, a report:               starts and ends as well:")
     print("         CPU ms  wall ms  tracking's  reports    CPU ms  wall ms  tracking's  reports")
-    with tempfile.TemporaryDirectory() as folder, connected("local"), hosted_actors(given.hosts):
+    with tempfile.TemporaryDirectory() as folder, connected("local"):
         for number in range(given.rounds):
             told = {}
             for name, side in sides.items():

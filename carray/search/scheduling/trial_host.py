@@ -21,7 +21,8 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution.resources.request import AcquiredResources
 from ray.air.execution.resources.resource_manager import ResourceManager
 from ray.tune.execution import tune_controller
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from carray.lanes.this_node import on_this_node
 
 MOST_TRIALS = 1000  # that Ray lets an actor like this run at once
 STARTS = 20  # of a host that dies; its trials begin anew, each as often as Tune lets it
@@ -30,11 +31,10 @@ STARTS = 20  # of a host that dies; its trials begin anew, each as often as Tune
 @contextmanager
 def hosted_trials(trainable: type) -> Iterator[None]:
     """Have Tune's trials, all of one class, run in a process of this node while this lasts."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": MOST_TRIALS, "max_restarts": STARTS}
     environment = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
     actor = ray.remote(TrialHost).options(
-        **options, scheduling_strategy=here, runtime_env=environment
+        **options, scheduling_strategy=on_this_node(), runtime_env=environment
     )
     host = actor.remote(trainable)
     kept = tune_controller.RayActorManager
