@@ -157,7 +157,7 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     width = max(36, 1 + max(len(label) for label, *_ in rows))
     columns = (f"{head}:<{width}", "log-loss:>26.4f", "top-1:>26.4f")
     p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
-    lines = table(columns, [*rows, ("paired test (bootstrap; McNemar)", *p_values)])
+    lines = table(columns, [*rows, ("paired bootstrap; McNemar", *p_values)])
     only = (test.only_ensemble_right, test.only_single_right)
     lines.append(f"right where the other is wrong: ensemble {only[0]}, single trial {only[1]}")
     if ensemble.models_that_opened_test > 1:
