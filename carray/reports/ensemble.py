@@ -12,12 +12,10 @@ from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
 from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option
+from carray.reports.study import SHORT_HEADS
 from carray.reports.table import line_width, table, wrapped
 
-MEMBERS = (
-    *("model:<32", "state:<10", "weight:>8.3f"),
-    *("val loss:>11.4f", "val top-1:>11.4f"),
-)
+MEMBERS = ("model:<28", "state:<10", "weight:>8.3f")
 RULES = ("members:>8", "temperature:>13.2f", "log-loss:>10.4f", "top-1:>9.4f")
 VIEWS = (":<10", "views:>6", "log-loss:>10.4f", "top-1:>8.4f", "gain (95 % for all sets):>28.4f")
 
@@ -75,19 +73,26 @@ def _member_lines(ensemble: Ensemble) -> list[str]:
     trials = [one.trial for one in ensemble.members]
     are_several = " + " in ensemble.study
     names = trials if are_several else [name.rpartition("/")[2] for name in trials]
-    columns = (f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS)
+    metric = ensemble.metric if ensemble.metric != metrics.VAL_TOP1 else metrics.VAL_LOG_LOSS
+    is_own = metric == ensemble.metric
+    score = SHORT_HEADS.get(metric, metrics.SHORT_NAMES[metric])
+    columns = (
+        *(f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS),
+        *(f"val {score}:>{len(score) + 6}.4f", "val top-1:>11.4f"),
+    )
     rows = (
         (
             *(name, one.model),
             one.state if one.fold is None else f"fold {one.fold}",
             one.weight or "-",
-            *(one.val_log_loss, one.val_top1, one.blend_log_loss),
+            *(one.val_value if is_own else one.val_log_loss, one.val_top1),
+            one.judged_value if is_own else one.blend_log_loss,
         )
         for name, one in zip(names, ensemble.members, strict=True)
     )
     if judged == "val":  # the last column would say the same again
         return table(columns, (row[:-1] for row in rows))
-    return table((*columns, f"{judged} loss:>12.4f"), rows)
+    return table((*columns, f"{judged} {score}:>{len(judged) + len(score) + 3}.4f"), rows)
 
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:

@@ -26,8 +26,8 @@ STUB = 8
 _limit: ContextVar[int | None] = ContextVar("columns of the terminal", default=None)
 
 
-class Code(str):
-    """A line that is never wrapped, since it would not run."""
+class Whole(str):
+    """A line that is never wrapped: a table's, or code."""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def line_width(usual: int = USUAL) -> int:
 def wrapped(line: str) -> list[str]:
     """Cut a sentence into lines that fit; paths are whole, and a command can still be typed."""
     width = line_width()
-    if isinstance(line, Code) or cells_of(line) <= width or " " not in line.strip():
+    if isinstance(line, Whole) or cells_of(line) <= width or " " not in line.strip():
         return [line]
     indent = line[: len(line) - len(line.lstrip())] + "  "
     if not COMMAND.match(line):
@@ -242,7 +242,8 @@ def _lines(
         for one, head in zip(columns, heads, strict=True)
     ]
     rows = zip(*cells, strict=True)
-    return [gap.join(map(_Column.padded, columns, row, widths)).rstrip() for row in rows]
+    lines = (gap.join(map(_Column.padded, columns, row, widths)).rstrip() for row in rows)
+    return [Whole(line) for line in lines]
 
 
 def _text(value: object, spec: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from carray.predictions.statistics import Interval
 from carray.reports.table import (
-    Code,
+    Whole,
     cells_of,
     interval_text,
     shortened,
@@ -98,4 +98,4 @@ def test_a_sentence_is_cut_a_command_continues_and_code_stays() -> None:
         lines = wrapped(command)
         assert [line.endswith(" \\") for line in lines] == [True, True, False]
         assert "".join(line.removesuffix("\\") for line in lines).split() == command.split()
-        assert wrapped(Code(command)) == [command]
+        assert wrapped(Whole(command)) == [command]
