@@ -15,6 +15,7 @@ from carray.cli.shared import (
     WeightsOption,
     emit,
     parse_sets,
+    say,
 )
 
 
@@ -55,11 +56,11 @@ def ladder(
     """
     from carray.analysis.ablation import run_ablation
     from carray.progress import progress
-    from carray.reports.ablation import HEAD, ablation_lines, step_line
+    from carray.reports.ablation import ablation_lines, head_lines, step_line
 
     fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
     if not as_json:
-        print(HEAD)
+        say(head_lines)
     found = run_ablation(
         data,
         space,
@@ -72,7 +73,7 @@ def ladder(
         folds=folds,
         weights=weights,
         runs=runs,
-        on_step=None if as_json else lambda step: print(step_line(step), flush=True),
+        on_step=None if as_json else lambda step: say(lambda: [step_line(step)]),
         progress=progress,
     )
     emit(found, lambda found: ["", *ablation_lines(found)], as_json)

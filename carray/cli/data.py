@@ -256,7 +256,7 @@ def _head_lines(summary: DataSummary) -> list[str]:
 
 def _class_lines(summary: DataSummary, all_classes: bool) -> list[str]:
     """Return a line per class; of very many the largest and the smallest."""
-    from carray.reports.table import cells_of, table
+    from carray.reports.table import table
 
     used = [name for name, count in summary.splits.items() if count]
     rows, half = summary.classes, MAX_CLASSES // 2
@@ -264,15 +264,13 @@ def _class_lines(summary: DataSummary, all_classes: bool) -> list[str]:
     if hidden:
         by_size = sorted(rows, key=lambda row: -row.total)
         rows = by_size[:half] + by_size[-half:]
-    name_width = WIDTH - 9 * (len(used) + 2)
-    width = min(name_width, max(len("class"), *(cells_of(row.name) for row in rows)))
     numbers = (f"{name}:>9," for name in (*used, "total", "excluded"))
     lines = table(
-        (f"class:<{width}.{width}", *numbers),
+        ("class:<5", *numbers),
         ((row.name, *(row.splits[name] for name in used), row.total, row.excluded) for row in rows),
     )
     if hidden:
-        lines.insert(1 + half, f"... {hidden} classes of middle size; --all shows them")
+        lines.insert(len(lines) - half, f"... {hidden} classes of middle size; --all shows them")
     return ["", *lines]
 
 

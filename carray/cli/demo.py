@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from carray.cli.shared import say
 
 TRIALS = 12
 REFITS = 3
@@ -49,10 +52,10 @@ def demo(
         refit=refits,
         refit_epochs=REFIT_EPOCHS,
     )
-    _print_found(study_lines(study.folder))
+    _print_found(lambda: study_lines(study.folder))
     _step(3, "ensemble: from the logits that every trial left")
     ensemble = build_ensemble("demo", top=refits, runs=runs, name="demo")
-    _print_found(ensemble_lines(ensemble))
+    _print_found(lambda: ensemble_lines(ensemble))
     picture = drawn_or_none(lambda: study_picture(study.folder, folder / "study.png"))
     shown = f"The study as a picture: {picture}\n" if picture else ""
     print(f"\n{shown}Done in {seconds_text(time.monotonic() - start)}.")
@@ -64,9 +67,9 @@ def demo(
     print(f"  {carray} data prepare YOUR_FOLDER --out cars")
 
 
-def _print_found(lines: list[str]) -> None:
+def _print_found(lines: Callable[[], list[str]]) -> None:
     """Print what was found; what to type next is said once, in the end."""
-    print("\n".join(takewhile(lambda line: line != "next:", lines)))
+    say(lambda: takewhile(lambda line: line != "next:", lines()))
 
 
 def _step(number: int, text: str) -> None:

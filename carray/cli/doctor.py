@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption
+from carray.cli.shared import JsonOption, RunsOption, say
 
 
 def doctor(
@@ -39,12 +40,18 @@ def doctor(
     from carray.runs_folder import RunsFolder
     from carray.search.doctor import look_over
 
-    failed, findings = False, []
-    for finding in look_over(data, address, RunsFolder.at(runs)):
-        failed |= finding.state == "fails"
-        findings.append(finding.model_dump(mode="json"))
-        if not as_json:
-            print(finding.line(), flush=True)
+    findings = []
+
+    def lines() -> Iterator[str]:
+        for finding in look_over(data, address, RunsFolder.at(runs)):
+            findings.append(finding.model_dump(mode="json"))
+            yield finding.line()
+
+    if as_json:
+        list(lines())
+    else:
+        say(lines)
+    failed = any(finding["state"] == "fails" for finding in findings)
     if as_json:
         print(json.dumps({"ok": not failed, "findings": findings}, ensure_ascii=False))
     raise typer.Exit(int(failed))

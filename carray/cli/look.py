@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit, say
 
 
 def list_(runs: RunsOption = None, as_json: JsonOption = False) -> None:
@@ -73,8 +73,7 @@ def show(
     from carray.reports.listing import show_lines
     from carray.runs_folder import RunsFolder
 
-    for line in show_lines(RunsFolder.at(runs), name, size):
-        print(line)
+    say(lambda: show_lines(RunsFolder.at(runs), name, size))
 
 
 def leaderboard(

@@ -129,6 +129,7 @@ def serve(
 
 
 def bench(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -137,7 +138,11 @@ def bench(
         ),
     ],
     forms: Annotated[
-        str, typer.Option(help="Of eager, compiled, onnx, int8, openvino; commas between.")
+        str,
+        typer.Option(
+            help="Of eager, compiled, onnx, int8, openvino; commas between. Of a model alone, as "
+            "are --batches and --seconds."
+        ),
     ] = "eager,compiled,onnx,int8",
     batches: Annotated[str, typer.Option(help="Images answered at once, commas between.")] = (
         "1,8,32"
@@ -170,6 +175,13 @@ def bench(
     from carray.runs_folder import RunsFolder
 
     if is_study(RunsFolder.at(runs), model):
+        for name in ("forms", "batches", "seconds"):
+            source = context.get_parameter_source(name)
+            if source and source.name != "DEFAULT":
+                raise ConfigError(
+                    f"--{name} is for a model, and {model} is a study, whose networks are timed as "
+                    "PyTorch, one image at a time: leave it out, or name a model"
+                )
         _bench_study(model, on, threads, runs, as_json)
         return
     if on != "cpu":

@@ -97,14 +97,24 @@ def emit(
     from carray.json_file import to_jsonable
 
     if not as_json:
-        for line in lines(result):
-            print(line)
+        say(lambda: lines(result))
         return
     shown = data(result)
     if isinstance(shown, BaseModel):
         print(shown.model_dump_json(indent=indent))
     else:
         print(json.dumps(to_jsonable(shown), ensure_ascii=False, allow_nan=False))
+
+
+def say(lines: Callable[[], Iterable[str]]) -> None:
+    """Print lines, as wide as the terminal; `lines` makes them, so that tables know how wide."""
+    from carray.reports.table import terminal_columns, within, wrapped
+
+    columns = terminal_columns()
+    with within(columns):
+        for line in lines():
+            for part in line.split("\n") if "\n" in line else (line,):
+                print("\n".join(wrapped(part) if columns else [part]), flush=True)
 
 
 def print_study(folder: StudyFolder, as_json: bool) -> None:

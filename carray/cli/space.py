@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from carray.cli.shared import emit
+from carray.cli.shared import emit, say
 from carray.errors import ConfigError
 
 if TYPE_CHECKING:
     from carray.search.space.space import SearchSpace
 
-WIDTH = 100
 app = typer.Typer(no_args_is_help=True, help="Check a search space, draw from it, list them.")
 
 FileArgument = Annotated[
@@ -68,9 +67,12 @@ def list_spaces() -> None:
 
     files = shipped_spaces()
     width = max(len(file.stem) for file in files)
-    for file in files:
-        lead = f"{file.stem:<{width}}  "
-        print(_wrapped(lead, load_space(file).question.removeprefix("Question: ")))
+
+    def text(file: Path) -> str:
+        question = load_space(file).question.removeprefix("Question: ")
+        return _wrapped(f"{file.stem:<{width}}  ", question)
+
+    say(lambda: map(text, files))
 
 
 @app.command()
@@ -130,9 +132,11 @@ def _trial_lines(index: int, space: SearchSpace, params: dict[str, Any]) -> list
 
 
 def _wrapped(lead: str, text: str) -> str:
+    from carray.reports.table import line_width
+
     return textwrap.fill(
         text,
-        WIDTH,
+        line_width(),
         initial_indent=lead,
         subsequent_indent=" " * len(lead),
         break_long_words=False,

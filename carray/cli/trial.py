@@ -220,13 +220,14 @@ class EpochLines:
     def show(self, record: TrialRecord) -> None:
         """Print the record's last epoch, after what is trained where it is the first."""
         from carray.data.pixels.own_transform import transform_note
+        from carray.reports.table import terminal_columns
 
         if self.seen == 0 or len(record.epochs) == 1:
             print(f"trial {record.name}: {_what(record)}", file=self._stream)
             if own := transform_note(record.config.augment, record.config.image_size):
                 print(own, file=self._stream)
         self.seen += 1
-        print(epoch_line(record), file=self._stream, flush=True)
+        print(epoch_line(record, terminal_columns()), file=self._stream, flush=True)
 
 
 def _what(record: TrialRecord) -> str:
@@ -239,19 +240,22 @@ def _what(record: TrialRecord) -> str:
     )
 
 
-def epoch_line(record: TrialRecord) -> str:
-    """Say the record's last epoch in at most 100 columns; `*` marks the best so far."""
+def epoch_line(record: TrialRecord, columns: int | None = None) -> str:
+    """Say the record's last epoch in at most 100 columns, or 80; `*` marks the best so far."""
     from carray.progress import seconds_text
+    from carray.reports.table import USUAL
 
     row, epoch, config = record.epochs[-1], len(record.epochs), record.config
     seconds = [earlier[metrics.EPOCH_SECONDS] for earlier in record.epochs]
     left = (config.epochs - epoch) * sum(seconds) / epoch
     mark = "*" if record.best_epoch == epoch else " "
+    is_wide = columns is None or columns >= USUAL
     return (
         f"{epoch:>4}/{config.epochs} {mark} loss {row[metrics.TRAIN_LOSS]:.3f} | "
         f"val loss {row[metrics.VAL_LOG_LOSS]:.3f} "
-        f"cal. {row[metrics.VAL_CALIBRATED_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f} "
-        f"F1 {row[metrics.VAL_MACRO_F1]:.3f} | {row[metrics.IMAGES_PER_SECOND]:,.0f} images/s"
+        f"cal. {row[metrics.VAL_CALIBRATED_LOG_LOSS]:.3f} top-1 {row[metrics.VAL_TOP1]:.3f}"
+        + f" F1 {row[metrics.VAL_MACRO_F1]:.3f}" * is_wide
+        + f" | {row[metrics.IMAGES_PER_SECOND]:,.0f} images/s" * is_wide
         + (f" | {seconds_text(left)} left" if left else "")
     )
 

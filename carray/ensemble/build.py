@@ -29,7 +29,7 @@ from carray.predictions.candidates import (
     Candidate,
 )
 from carray.predictions.logits import SplitPredictions, log_softmax
-from carray.predictions.scores import log_loss, make_folds
+from carray.predictions.scores import SCORES, log_loss, make_folds
 from carray.predictions.statistics import Comparison, compare, scores_of_log_p
 from carray.predictions.test_access import record_access
 from carray.predictions.views import Tta, parse_tta_sets
@@ -250,11 +250,11 @@ def _judge(
         classes=pool.labels.classes,
         manifest_hash=pool.study.manifest_hash,
         metric=metric,
-        members=tuple(_row(predictions, number, best.blend) for number in shown),
+        members=tuple(_row(predictions, number, best.blend, metric) for number in shown),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
         rule=best.rule,
         blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
-        single=_row(single, 0, alone.blend),
+        single=_row(single, 0, alone.blend, metric),
         single_temperature=alone.blend.temperature,
         judged_on=pool.judged_on,
         judged_images=len(labels),
@@ -270,8 +270,10 @@ def _judge(
     return replace(ensemble, budget=within.budget, milliseconds=cost[0], mb=cost[1])
 
 
-def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:
-    candidate = predictions.candidates[number]
+def _row(
+    predictions: SplitPredictions, number: int, blend: WeightedAverage, metric: str
+) -> MemberRow:
+    candidate, log_p = predictions.candidates[number], predictions.log_p(number)
     weights = dict(zip(blend.members, blend.weights, strict=True))
     return MemberRow(
         trial=candidate.record.name,
@@ -283,7 +285,9 @@ def _row(predictions: SplitPredictions, number: int, blend: WeightedAverage) -> 
         weight=weights.get(number, 0.0),
         val_log_loss=candidate.record.best(metrics.VAL_LOG_LOSS),
         val_top1=candidate.record.best(metrics.VAL_TOP1),
-        blend_log_loss=log_loss(predictions.log_p(number), predictions.labels),
+        blend_log_loss=log_loss(log_p, predictions.labels),
+        val_value=candidate.record.best(metric),
+        judged_value=SCORES[metric](log_p, predictions.labels),
     )
 
 

@@ -50,6 +50,10 @@ class MemberRow:
     """The fold that stood for `val`; None where `val` did."""
     model: str = ""
     """Its backbone; with its head where that isn't linear."""
+    val_value: float = math.nan
+    """In `Ensemble.metric`, as the study's tables have it."""
+    judged_value: float = math.nan
+    """In it too, on the images that the rules were judged on."""
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def export_model(
         judges = _Judges(held_photographs(manifest), tolerance, progress)
         aside = Path(folder) / target.name
         _write(form, load_model(package, "cpu"), aside, manifest if int8 else None, judges)
-        files = _published(aside, target)
+        files = _published(aside, target, judges.side)
     return Export(
         *(card.name, form, files, judges.held.split, len(judges.held)),
         None if form == "torch-export" else OPSET,
@@ -214,7 +214,7 @@ def _write(
     judges.judge(name, form, file, file.with_suffix(".bin"))
 
 
-def _published(aside: Path, target: Path) -> tuple[Path, ...]:
+def _published(aside: Path, target: Path, side: int) -> tuple[Path, ...]:
     """Move what has been judged to where it was asked for; return the files."""
     weights = aside.with_suffix(".bin")
     if weights.exists():
@@ -223,7 +223,7 @@ def _published(aside: Path, target: Path) -> tuple[Path, ...]:
     if target.is_dir():
         return tuple(sorted(target.iterdir()))
     if target.suffix == ".onnx":
-        return target, write_example(target)
+        return target, write_example(target, side)
     return (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from carray.export.example import READ
 from carray.export.verify import Judged
 from carray.inference.card import Card
 
 MODEL = "model.onnx"
 GRADIO = "6.31.0"  # what `app.py` was tried with
 REQUIREMENTS = "onnxruntime>=1.20\npillow>=11.0\nnumpy>=2.0\n"
-APP = '''"""Name the class of a photograph: `python app.py`, or as a Hugging Face Space."""
+APP = Template('''"""Name the class of a photograph: `python app.py`, or as a Hugging Face Space."""
 
 import json
 from pathlib import Path
@@ -31,17 +32,13 @@ classes, side = json.loads(about["classes"]), int(about["side"])
 
 def answer(path: str) -> dict[str, float]:
     """Return the probability of each class."""
-    image = Image.open(path)
-    image.draft("RGB", (side, side))  # a large JPEG is decoded smaller, as in training
-    image = ImageOps.exif_transpose(image).convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    (p,) = session.run(None, {"images": numpy.asarray(image)[None]})[0]
+$read\
     return {name.replace("_", " "): float(each) for name, each in zip(classes, p)}
 
 
 page = gradio.Interface(
     fn=answer,
-    inputs=gradio.Image(type="filepath", label="Photograph"),
+    inputs=gradio.Image(type="filepath", image_mode=None, label="Photograph"),  # the file as it is
     outputs=gradio.Label(num_top_classes=5, label="Class"),
     title=about["name"],
     description=f"Drop a photograph; {len(classes)} classes are known.",
@@ -50,7 +47,7 @@ page = gradio.Interface(
 
 if __name__ == "__main__":
     page.launch()
-'''
+''')
 README = Template("""---
 title: $title
 emoji: 🚗
@@ -92,6 +89,7 @@ def write_space(
         split=split,
         classes=", ".join(card.classes),
     )
-    files = {"app.py": APP, "requirements.txt": REQUIREMENTS, "README.md": readme}
+    app = APP.substitute(read=Template(READ).substitute(side="side"))
+    files = {"app.py": app, "requirements.txt": REQUIREMENTS, "README.md": readme}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from carray.analysis.ablation import Ablation
 from carray.analysis.ablation_step import AblationStep
-from carray.reports.table import interval_text, table, table_row
+from carray.reports.table import USUAL, interval_text, line_width, table, table_row
 
 COLUMNS = ("  step:<28", "log-loss:>23.3f", "top-1:>7.3f", "gain (95 %):>22", "noise:>7.3f", ":<0")
-HEAD = table(COLUMNS, ())[0]
+NARROW = ("  step:<24", "log-loss:>21.3f", "gain (95 %):>22", ":<0")
 
 
 def ablation_lines(found: Ablation) -> list[str]:
@@ -17,8 +17,7 @@ def ablation_lines(found: Ablation) -> list[str]:
     return [
         f"ladder {found.study}: the anchor's {found.seeds} seeds have log-loss {seeds}",
         "",
-        HEAD,
-        "-" * len(HEAD),
+        *head_lines(),
         *map(step_line, found.steps),
         "",
         f"gain: what stood minus the step, on {found.steps[0].images} images of val; > stays",
@@ -27,10 +26,17 @@ def ablation_lines(found: Ablation) -> list[str]:
     ]
 
 
+def head_lines() -> list[str]:
+    """Return the head, and a line below it."""
+    return table(COLUMNS if line_width() == USUAL else NARROW, (), rule=True)
+
+
 def step_line(step: AblationStep) -> str:
     """Return one step's line."""
     name = f"{'>' if step.stays else ' '} {step.name[:25]}"
     gain = interval_text(step.gain, "+.3f", "+.2f") if step.gain else ""
     noise = step.noise or None  # views and folds are of the same seed
+    if line_width() < USUAL:  # steps come one by one: what doesn't fit goes, whatever they hold
+        return table_row(NARROW, (name[:23], step.log_loss, gain, f" {step.verdict}"))
     cells = (name, step.log_loss, step.top1.value, gain, noise, f" {step.verdict}")
     return table_row(COLUMNS, cells)

@@ -14,14 +14,13 @@ from carray.incremental.evaluate import AddedClass
 from carray.predictions.test_access import access_text
 from carray.progress import seconds_text
 from carray.reports.hints import runs_option, shown_path
-from carray.reports.table import table, table_row
+from carray.reports.table import interval_text, table
 
 SHOWN_DIFFERENCES = 6
-SIDES = (":<4", ":<20.19", "trials:>7", "train images:>14", "top-1:>27.3f", "log-loss:>27.3f")
-CHANGES = ("<45", ">+27.3f", ">+27.3f")
-MODELS = ("trial:<6", "model:<23.22", "params:>8", "val loss:>10.4f", "top-1:>7.3f")
+SIDES = (":<4", ":<20", "trials:>7", "train images:>14", "top-1:>27.3f", "log-loss:>27.3f")
+MODELS = ("trial:<6", "model:<23", "params:>8", "val loss:>10.4f", "top-1:>7.3f")
 ALONE = (
-    *("trial:<6", "model:<26.25", "time:>8", "GiB:>7.2f", "images/s:>10,.0f"),
+    *("trial:<6", "model:<26", "time:>8", "GiB:>7.2f", "images/s:>10,.0f"),
     *("only it was right:>20", "only it was wrong:>20"),
 )
 FOLDS = (
@@ -39,10 +38,11 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
         (letter, one.name, len(one.trials), one.train_images, one.top1, one.log_loss)
         for letter, one in sides
     )
+    change = (interval_text(each, "+.3f") for each in (found.top1, found.log_loss))
+    p_values = (f"{p:.3g}" for p in (found.top1_p, found.log_loss_p))
+    below = (("", "B - A", None, None, *change), ("", "p", None, None, *p_values))
     lines += [
-        *table(SIDES, cells),
-        table_row(CHANGES, ("B - A", found.top1, found.log_loss)),
-        table_row(CHANGES, ("p", f"{found.top1_p:.3g}", f"{found.log_loss_p:.3g}")),
+        *table(SIDES, [*cells, *below], spare=("train images", "trials")),
         "",
         f"B is {found.verdict}" + (" than A" if found.verdict != "within noise" else " of A"),
     ]
@@ -83,9 +83,9 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
     lines = [
         f"study {found.study}: {len(found.rows)} models on {found.images} images of {found.split}",
         "",
-        *table(columns, scores),
+        *table(columns, scores, spare=("params", "top-1", "val loss")),
         "",
-        *table(ALONE, alone),
+        *table(ALONE, alone, spare=("images/s", "GiB", "time")),
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
     if found.models_that_opened_test:
@@ -118,7 +118,7 @@ def cross_validation_lines(found: CrossValidation) -> list[str]:
         *table(FOLDS, folds),
         f"standard deviation of top-1 over folds: {spread:.4f}",
         "",
-        *table(FOLD_SCORES, scores),
+        *table(FOLD_SCORES, scores, spare=("images",)),
     ]
     lines += ["each fold chose its trial's epoch: out of fold flatters a little"]
     if found.models_that_opened_test:
@@ -132,18 +132,17 @@ def added_class_lines(added: AddedClass) -> list[str]:
     runs = runs_option(added.package.parents[1])
     head = f"{added.split}, 95 % intervals"
     rows = (
-        ("the new class", added.new_images, added.new),
-        ("the old classes, before", added.old_images, added.old_before),
-        ("the old classes, after", added.old_images, added.old_after),
+        ("the new class", added.new_images, added.new, None),
+        ("the old classes, before", added.old_images, added.old_before, None),
+        ("the old classes, after", added.old_images, added.old_after, None),
+        ("change", None, added.change, f"   p = {added.change_p:.3g}"),
     )
-    p_value = f"   p = {added.change_p:.3g}"
     return [
         "",
         f"class {added.name!r}: {added.new_train} training images, {added.replayed} of the old "
         f"classes replayed, {len(added.trials)} members trained",
         "",
-        *table((f"{head}:<36", "images:>8", "top-1:>28.4f"), rows),
-        table_row(("<44", ">28.4f", "<0"), ("change", added.change, p_value)),
+        *table((f"{head}:<36", "images:>8", "top-1:>28.4f", ":<0"), rows),
         f"{added.taken_for_new} images of old classes are taken for the new one",
         "",
         f"model package: {added.package}",

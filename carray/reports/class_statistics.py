@@ -6,6 +6,7 @@ import math
 from textwrap import wrap
 
 from carray.data.summary import ClassStatistics
+from carray.reports.table import line_width
 
 BAR = 40  # letters of the longest
 CURE = (
@@ -29,5 +30,5 @@ def statistics_lines(found: ClassStatistics) -> list[str]:
     if found.is_imbalanced:
         ratio = "no training image" if math.isinf(found.ratio) else f"{found.ratio:.1f} : 1"
         lines.append(f"the classes are imbalanced in training ({ratio}):")
-        lines += wrap(CURE, 96, initial_indent="  ", subsequent_indent="  ")
+        lines += wrap(CURE, line_width(), initial_indent="  ", subsequent_indent="  ")
     return lines

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from carray.analysis.distillation import ALONE, Distillation, SeedGain
 from carray.ensemble.result import FIGURE_VERDICTS
-from carray.reports.ensemble import predict_hint, wrapped
+from carray.reports.ensemble import predict_hint
 from carray.reports.hints import shown_path
-from carray.reports.table import interval_text, table
+from carray.reports.table import interval_text, table, wrapped
 
 SCORES = ("log-loss:>26.4f", "top-1:>26.4f", "ms:>8.1f", "MB:>7.1f")
 
@@ -14,7 +14,7 @@ SCORES = ("log-loss:>26.4f", "top-1:>26.4f", "ms:>8.1f", "MB:>7.1f")
 def distillation_lines(found: Distillation) -> list[str]:
     """Return the table, the paired tests, what was written and the next command."""
     config, distill = found.config, found.config.distill
-    rows = [(row.what[:28], row.log_loss, row.top1, row.milliseconds, row.mb) for row in found.rows]
+    rows = [(row.what, row.log_loss, row.top1, row.milliseconds, row.mb) for row in found.rows]
     seeds = "; ".join(
         f"{row.what} " + ", ".join(f"{loss:.4f}" for loss in row.seed_log_losses)
         for row in found.rows[1:]
@@ -24,7 +24,7 @@ def distillation_lines(found: Distillation) -> list[str]:
         f"{config.backbone}, {config.image_size} px, {config.epochs} epochs, taught by "
         f"{found.teacher} (weight {distill.weight:g}, temperature {distill.temperature:g}):",
         "",
-        *table((f"{found.images} images of {found.split}:<28", *SCORES), rows),
+        *table((f"{found.images} images of {found.split}:<28", *SCORES), rows, spare=("MB",)),
         "",
         *([f"log-loss of each seed: {seeds}"] if len(found.rows[1].trials) > 1 else []),
         f"The student against {ALONE}: {_text(found.against_alone)}.",

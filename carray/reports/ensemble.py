@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 from carray import metrics
@@ -13,15 +12,12 @@ from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
 from carray.predictions.test_access import access_text
 from carray.reports.hints import runs_option
-from carray.reports.table import table, table_row
+from carray.reports.study import SHORT_HEADS
+from carray.reports.table import line_width, table, wrapped
 
-WIDTH = 100
-MEMBERS = (
-    *("model:<32.31", "state:<10", "weight:>8.3f"),
-    *("val loss:>11.4f", "val top-1:>11.4f"),
-)
+MEMBERS = ("model:<28", "state:<10", "weight:>8.3f")
 RULES = ("members:>8", "temperature:>13.2f", "log-loss:>10.4f", "top-1:>9.4f")
-VIEWS = ("views:>6", "log-loss:>10.4f", "top-1:>8.4f", "gain (95 % for all sets):>28.4f")
+VIEWS = (":<10", "views:>6", "log-loss:>10.4f", "top-1:>8.4f", "gain (95 % for all sets):>28.4f")
 
 
 def ensemble_lines(ensemble: Ensemble) -> list[str]:
@@ -72,31 +68,31 @@ def predict_hint(package: Path) -> str:
     return f"  carray predict {package.name} IMAGES --out predictions.csv{runs}"
 
 
-def wrapped(line: str) -> list[str]:
-    """Cut a sentence into lines of at most 100 columns; commands and paths are left alone."""
-    if len(line) <= WIDTH or " " not in line or line.startswith("  carray "):
-        return [line]
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False)
-
-
 def _member_lines(ensemble: Ensemble) -> list[str]:
     judged = ensemble.judged_on.partition(",")[0]
     trials = [one.trial for one in ensemble.members]
     are_several = " + " in ensemble.study
     names = trials if are_several else [name.rpartition("/")[2] for name in trials]
-    columns = (f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS)
+    metric = ensemble.metric if ensemble.metric != metrics.VAL_TOP1 else metrics.VAL_LOG_LOSS
+    is_own = metric == ensemble.metric
+    score = SHORT_HEADS.get(metric, metrics.SHORT_NAMES[metric])
+    columns = (
+        *(f"member:<{max(8, 1 + max(map(len, names)))}", *MEMBERS),
+        *(f"val {score}:>{len(score) + 6}.4f", "val top-1:>11.4f"),
+    )
     rows = (
         (
             *(name, one.model),
             one.state if one.fold is None else f"fold {one.fold}",
             one.weight or "-",
-            *(one.val_log_loss, one.val_top1, one.blend_log_loss),
+            *(one.val_value if is_own else one.val_log_loss, one.val_top1),
+            one.judged_value if is_own else one.blend_log_loss,
         )
         for name, one in zip(names, ensemble.members, strict=True)
     )
     if judged == "val":  # the last column would say the same again
         return table(columns, (row[:-1] for row in rows))
-    return table((*columns, f"{judged} loss:>12.4f"), rows)
+    return table((*columns, f"{judged} {score}:>{len(judged) + len(score) + 3}.4f"), rows)
 
 
 def _rule_lines(ensemble: Ensemble) -> list[str]:
@@ -123,9 +119,10 @@ def _tta_lines(ensemble: Ensemble) -> list[str]:
         is_plain = row.name == "none"
         mean = "" if is_plain else (", soft" if row.space == "probability" else ", logit")
         name = f"{'>' if row.chosen else ' '} {row.name}{mean}"
-        label = f"{name:<32}{'' if is_plain else row.verdict}"
-        rows.append((label, row.views, row.log_loss, row.top1, None if is_plain else row.gain))
-    return [*table((f"{head}:<42", *VIEWS), rows), _tta_verdict(ensemble)]
+        verdict, gain = (None, None) if is_plain else (row.verdict, row.gain)
+        rows.append((name, verdict, row.views, row.log_loss, row.top1, gain))
+    lines = table((f"{head}:<32", *VIEWS), rows, spare=("views",))
+    return [*lines, _tta_verdict(ensemble)]
 
 
 def _tta_verdict(ensemble: Ensemble) -> str:
@@ -165,8 +162,7 @@ def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     width = max(36, 1 + max(len(label) for label, *_ in rows))
     columns = (f"{head}:<{width}", "log-loss:>26.4f", "top-1:>26.4f")
     p_values = (f"p = {p:.3g}" for p in (test.log_loss_p, test.top1_p))
-    lines = table(columns, rows)
-    lines.append(table_row(columns, ("paired test (bootstrap; McNemar)", *p_values)))
+    lines = table(columns, [*rows, ("paired bootstrap; McNemar", *p_values)])
     only = (test.only_ensemble_right, test.only_single_right)
     lines.append(f"right where the other is wrong: ensemble {only[0]}, single trial {only[1]}")
     if ensemble.models_that_opened_test > 1:
@@ -190,7 +186,7 @@ def prediction_lines(done: PredictedFile) -> list[str]:
     for name, *rest in shown:
         line = f"  {name:<{width}}"
         for value in filter(None, rest):
-            if len(line) + len(value) > WIDTH - 5:
+            if len(line) + len(value) > line_width() - 5:
                 line += "  …"
                 break
             line += f"  {value}"

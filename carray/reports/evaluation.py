@@ -15,13 +15,12 @@ from carray.predictions.levels import LevelScore
 from carray.predictions.per_class import ClassScore
 from carray.predictions.statistics import Interval
 from carray.predictions.test_access import access_text
-from carray.reports.ensemble import wrapped
 from carray.reports.pictures.panels import COLOURS, GRID, INK, MUTED
-from carray.reports.table import table
+from carray.reports.table import table, wrapped
 
 SCORES = ("(95 % intervals):<26", ":>28.4f")
 CLASSES = (
-    *("class:<31.29", "images:>7", "taken for it:>13"),
+    *("class:<31", "images:>7", "taken for it:>13"),
     *("precision:>11.3f", "recall:>8.3f", "F1 (95 %):>27.3f"),
 )
 MEANS = ("mean over:<26", "precision:>24.3f", "recall:>24.3f", "F1:>24.3f")
@@ -91,7 +90,7 @@ def _class_lines(found: Evaluation, all_classes: bool) -> list[str]:
         (each.name, each.images, each.predicted, each.precision.value, each.recall.value, each.f1)
         for each in shown
     )
-    lines = table(CLASSES, rows)
+    lines = table(CLASSES, rows, spare=("taken for it",))
     more = len(classes) - len(shown)
     worst = found.per_class.worst
     lines += [f"and {more} more classes, all better: --all, or the table"] if more else []

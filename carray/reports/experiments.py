@@ -13,11 +13,10 @@ from typing import Any
 from carray.analysis.experiments import Experiment, Experiments
 from carray.errors import ConfigError
 from carray.progress import seconds_text
-from carray.reports.table import interval_text, table, value_text
+from carray.reports.table import interval_text, line_width, table, value_text
 
-WIDTH = 100
 TRIALS = (
-    *("trial:<6", "backbone:<19.17", "time:>7", "params:>8", "GiB:>6.2f", "img/s:>7,.0f"),
+    *("trial:<6", "backbone:<19", "time:>7", "params:>8", "GiB:>6.2f", "img/s:>7,.0f"),
     *("loss train:>11.3f", "val:>7.3f", "top-1 train:>12.3f", "val:>6.3f", "gap:>+7.3f"),
 )
 COLUMNS = (
@@ -36,13 +35,17 @@ NOTE = (
 
 def experiment_lines(found: Experiments) -> list[str]:
     """Return two lines a trial: its figures, then what changed and whether that helped."""
-    heads = table(TRIALS, (_cells(row) for row in found.rows))
-    lines = [heads[0], "-" * len(heads[0])]
-    for line, row in zip(heads[1:], found.rows, strict=True):
+    figures = [_cells(row) for row in found.rows]
+    shown = table(TRIALS, figures, spare=("img/s", "GiB"), rule=True)
+    lines, rows = shown[: -len(figures)], shown[-len(figures) :]
+    for line, row in zip(rows, found.rows, strict=True):
         lines += [line, *_costs(row)]
         if row.against:
-            lines += wrap(_told(row), WIDTH, initial_indent="      ", subsequent_indent="        ")
-    return [*lines, "", *wrap(NOTE, WIDTH)]
+            told, indent = _told(row), " " * 6
+            lines += wrap(
+                told, line_width(), initial_indent=indent, subsequent_indent=indent + "  "
+            )
+    return [*lines, "", *wrap(NOTE, line_width())]
 
 
 def _cells(row: Experiment) -> tuple[object, ...]:

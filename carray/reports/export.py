@@ -5,7 +5,7 @@ from __future__ import annotations
 from carray.export.bench import Bench
 from carray.export.export import Export
 from carray.reports.hints import shown_path
-from carray.reports.table import table
+from carray.reports.table import Whole, table
 
 COLUMNS = (
     *("form:<15", "agreement:>10.4f", "largest difference:>19.4f", "log-loss:>10.4f"),
@@ -38,7 +38,7 @@ def export_lines(done: Export) -> list[str]:
     ]
     if file.suffix == ".onnx":
         lines += ["next: " + f"python {shown_path(done.files[1])} PHOTO.jpg"]
-        lines += ["", *done.files[1].read_text(encoding="utf-8").splitlines()]
+        lines += ["", *map(Whole, done.files[1].read_text(encoding="utf-8").splitlines())]
     if done.to == "hf-space":
         lines += [f"next: python {shown_path(file / 'app.py')}  (pip install gradio onnxruntime)"]
         lines += ["      or push the folder to a Space of your own on the Hugging Face hub"]

@@ -19,20 +19,20 @@ from carray.inference.versions import find_version, version_note
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
-from carray.reports.ensemble import predict_hint, wrapped
+from carray.reports.ensemble import predict_hint
 from carray.reports.hints import runs_option
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
-from carray.reports.table import table, value_text
+from carray.reports.table import line_width, table, value_text, wrapped
 from carray.runs_folder import RunsFolder
 from carray.tracking.tracker import drawn_params
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDTH = 80
-STUDIES = ("study:<24.23", "state:<12", "trials:>7", "best:>9.4f", "metric:>20", "time:>8")
-MODELS = ("model:<30.29", "members:>8", "test top-1:>11.4f", "study:>31.30")
+WIDTH = 80  # where there is room for it
+STUDIES = ("study:<24", "state:<12", "trials:>7", "best:>9.4f", "metric:>20", "time:>8")
+MODELS = ("model:<30", "study:<31", "members:>8", "test top-1:>11.4f")
 NOTHING = "nothing under {}: `carray demo` makes a first study, `carray tune DIR` one of your own"
 
 
@@ -41,9 +41,9 @@ def list_lines(runs: RunsFolder) -> list[str]:
     studies, models = list_studies(runs), list_models(runs)
     if not studies and not models:
         return [NOTHING.format(runs.path)]
-    lines = table(STUDIES, (_study_cells(study) for study in studies)) if studies else []
+    lines = table(STUDIES, map(_study_cells, studies), spare=("time",)) if studies else []
     if models:
-        rows = ([model[name] for name in ("name", "members", "top1", "study")] for model in models)
+        rows = ([model[name] for name in ("name", "study", "members", "top1")] for model in models)
         lines += ["", *table(MODELS, rows)]
     return [*lines, "", "next:", f"  carray show NAME{runs_option(runs.path)}"]
 
@@ -168,7 +168,7 @@ def model_lines(folder: Path) -> list[str]:
     lines += [note] if (note := version_note(folder)) else []
     trials = [each.trial.removeprefix(f"{card.study}/") for each in card.members]
     rows = ((name, of.backbone, of.weight) for name, of in zip(trials, card.members, strict=True))
-    lines += ["", *table(("member:<26.25", "backbone:<40.39", "weight:>8.3f"), rows), ""]
+    lines += ["", *table(("member:<26", "backbone:<40", "weight:>8.3f"), rows), ""]
     if card.temperature != 1:
         lines.append(f"temperature {card.temperature:g}")
     if is_measured(card.results):
@@ -233,7 +233,7 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
     name = SHORT_HEADS.get(metric, metrics.SHORT_NAMES[metric])
     leaders = leaders_of(folder)
     head = f"{name}:>{max(10, len(name) + 1)}.4f"
-    columns = ("trial:<6", "state:<11", head, "  backbone:<24.23", "behind the best:<28")
+    columns = ("trial:<6", "state:<11", head, "  backbone:<24", "behind the best:>25")
     scored = table(
         columns,
         (
@@ -245,19 +245,21 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
         ),
     )
     costs = NetworkCosts.of(folder)
-    lines = [scored[0]]
-    for line, row in zip(scored[1:], rows, strict=True):
+    lines = scored[: -len(rows)]
+    for line, row in zip(scored[-len(rows) :], rows, strict=True):
         record = records[row.number]
         lines += [line, *_drawn_lines(drawn_params(record))]
         lines += [f"      {text}" for text in costs.texts(record.config)]
     for text in leaders_lines(leaders) if leaders else ():
-        lines += ["", *wrap(text, WIDTH)]
+        lines += ["", *wrap(text, line_width(WIDTH))]
     return lines
 
 
 def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:
     words = [f"{name}={value_text(value)}" for name, value in values.items()]
-    yield from wrap("  ".join(words), WIDTH, initial_indent="      ", subsequent_indent="      ")
+    yield from wrap(
+        "  ".join(words), line_width(WIDTH), initial_indent="      ", subsequent_indent="      "
+    )
 
 
 def html(frame: pd.DataFrame, head: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ EXAMPLES = 2  # of each of the two classes
 TILE, GAP, MARGIN, CAPTION = 150, 6, 18, 46  # pixels
 BLOCKS_A_ROW = 2
 SHOWN_PAIRS = 8
-PAIRS = ("true class:<40.38", "taken for:<40.38", "images:>8", "of:>8")
+PAIRS = ("true class:<40", "taken for:<40", "images:>8", "of:>8")
 WRONG, RIGHT, TAKEN = "#B2182B", "#1B7837", "#0072B2"  # told apart by colour-blind readers too
 
 

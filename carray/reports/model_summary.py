@@ -5,7 +5,7 @@ from __future__ import annotations
 from carray.models.summary import LayerRow, ModelSummary
 from carray.reports.table import table
 
-LAYERS = ("layer:<26.25", "kind:<26.25", "comes out:<18", "params:>13,", "M mult-adds:>13,.1f")
+LAYERS = ("layer:<26", "kind:<26", "comes out:<18", "params:>13,", "M mult-adds:>13,.1f")
 
 
 def summary_lines(found: ModelSummary) -> list[str]:

@@ -9,12 +9,11 @@ from carray import metrics
 from carray.ensemble.front import Front
 from carray.predictions.network_costs import Device, NetworkCosts, front_rows, network_of
 from carray.records import StudyFolder
-from carray.reports.ensemble import wrapped
 from carray.reports.hints import runs_option
-from carray.reports.table import table
+from carray.reports.table import table, wrapped
 
 COLUMNS = (
-    *("network:<38.37", "px:>5", "ms:>8.1f", "MB:>8.1f", "G multiply-adds:>16.3f"),
+    *("network:<38", "px:>5", "ms:>8.1f", "MB:>8.1f", "G multiply-adds:>16.3f"),
     *("trials:>7", "best:>9.4f"),
 )
 FRONT_COLUMNS = (
@@ -73,7 +72,7 @@ def study_front_lines(folder: StudyFolder) -> list[str]:
         return []
     objectives = folder.record().objectives
     heads = {**metrics.SHORT_NAMES, "latency": "ms", "size": "MB"}
-    columns = ["trial:<6", "state:<12", "backbone:<38.37"]
+    columns = ["trial:<6", "state:<12", "backbone:<38"]
     columns += [f"{heads[objectives[0]]}:>20.4f", *(f"{heads[n]}:>10.1f" for n in objectives[1:])]
     cells = [
         (
@@ -112,7 +111,7 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
         f"{' + '.join(found.studies)} on {found.images} images of {found.split}, each judged by "
         "members that it didn't choose (95 %):",
         "",
-        *table(FRONT_COLUMNS, rows),
+        *table(FRONT_COLUMNS, rows, spare=("MB",)),
         "",
         f"ms: one image through the networks, one after the other ({found.hardware})",
         *(["--pareto shows one point: nothing slower was better"] * (len(found.points) == 1)),

@@ -8,10 +8,9 @@ from textwrap import wrap
 
 from carray.analysis.probe import Foretold, Probe
 from carray.progress import seconds_text
-from carray.reports.table import table
+from carray.reports.table import line_width, table
 
-WIDTH = 100
-COLUMNS = ("backbone:<40.40", "params:>9", "val log-loss:>25.3f", "top-1:>23.3f", "time:>8")
+COLUMNS = ("backbone:<40", "params:>9", "val log-loss:>25.3f", "top-1:>23.3f", "time:>8")
 
 
 def probe_lines(found: Probe) -> list[str]:
@@ -27,9 +26,9 @@ def probe_lines(found: Probe) -> list[str]:
         f"a linear probe on frozen features at {found.image_size} px, judged on {found.images} "
         "images of val (95 %)"
     )
-    left_out = (wrap(f"left out {name}: {why}", WIDTH) for name, why in found.left_out)
-    lines = [head, "", *table(COLUMNS, rows), "", *chain.from_iterable(left_out)]
-    return [*lines, *wrap(_foretold(found.foretold), WIDTH), *_next(found)]
+    left_out = (wrap(f"left out {name}: {why}", line_width()) for name, why in found.left_out)
+    lines = [head, "", *table(COLUMNS, rows, spare=("params",)), "", *chain.from_iterable(left_out)]
+    return [*lines, *wrap(_foretold(found.foretold), line_width()), *_next(found)]
 
 
 def _foretold(found: Foretold) -> str:

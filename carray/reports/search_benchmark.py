@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carray.reports.table import table, table_row
+from carray.reports.table import table
 from carray.search_benchmark.ensembles import AHEAD, EnsembleBenchmark, EnsembleScore
 from carray.search_benchmark.score import BenchmarkResult, MethodScore, Proposal
 
@@ -18,6 +18,7 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
     over = "data sets" if sets > 1 else "seeds"
     plain = [score for score in result.scores if not score.method.starts]
     started = [score for score in result.scores if score.method.starts]
+    lines = table(columns, map(_cells, [*plain, *started]), spare=("10-90 %",))
     return [
         f"{sets} data set{'s' if sets > 1 else ''}, {result.seeds} seeds, {marks[-1]} full "
         f"trainings each, {result.lanes} at once; * is what `carray tune` does",
@@ -25,9 +26,9 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
         f"share: of {result.budget} random full trainings, to find what they find; median {over}",
         *result.notes,
         "",
-        *table(columns, map(_cells, plain)),
+        *lines[: len(lines) - len(started)],
         *(["with starting points learned from the other data sets:"] if started else []),
-        *(table_row(columns, _cells(score)) for score in started),
+        *lines[len(lines) - len(started) :],
         "",
         *proposal_lines(result.proposal),
     ]

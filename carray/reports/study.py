@@ -21,9 +21,8 @@ from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option
 from carray.reports.leaders import leaders_lines
 from carray.reports.network_costs import study_front_lines
-from carray.reports.table import table
+from carray.reports.table import line_width, table
 
-WIDTH = 100
 ROWS = 10
 BACKBONE_WIDTH = 17
 SHORT_HEADS = {  # where a name is too wide
@@ -123,7 +122,7 @@ def study_lines(folder: StudyFolder, rows: int = ROWS, *, wide: bool = True) -> 
     if len(table) > rows:
         lines.append(f"  and {len(table) - rows} more")
     for cause in _failures(table):
-        lines += wrap(cause, WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += wrap(cause, line_width(), initial_indent="  ", subsequent_indent="    ")
     if front := study_front_lines(folder):
         lines += ["", *front]
     if leaders := leaders_of(folder):
@@ -155,11 +154,11 @@ def gain_lines(gain: SearchGain) -> list[str]:
         notes += f"; seeds of the recipe differ by {gain.seed_spread:.3f} on val"
     if gain.split == "val":
         notes += "; val also chose the best trials, so they look better than they are"
-    return [*_wrapped(text), *wrap(notes, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    return [*_wrapped(text), *_wrapped(f"  {notes}")]
 
 
 def _wrapped(text: str) -> list[str]:
-    return wrap(text, WIDTH, subsequent_indent="  ")
+    return wrap(text, line_width(), subsequent_indent="  ")
 
 
 def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
@@ -205,22 +204,19 @@ def table_lines(rows: Sequence[TrialRow], metric: str, *, wide: bool = True) -> 
         *(f"{name}:>{COST_WIDTH}.3f" for name in further),
     )
     cells = (
-        _cells(row, first, width, wide) + tuple(column[place] for column in further.values())
+        _cells(row, first, wide) + tuple(column[place] for column in further.values())
         for place, row in enumerate(rows)
     )
-    header, *lines = table(columns, cells)
-    return [header, "-" * len(header), *lines]
+    return table(columns, cells, spare=("kWh", "worst", "bal.", "F1", "lr"), rule=True)
 
 
-def _cells(row: TrialRow, metric: str, width: int, wide: bool) -> tuple[object, ...]:
+def _cells(row: TrialRow, metric: str, wide: bool) -> tuple[object, ...]:
     refit = f"<{row.refit_of:04d}" if row.refit_of is not None else ""
     state = f"refit{refit}" if row.kind == "refit" and row.state == "complete" else row.state
     state = f"fold {row.fold}" if row.fold is not None and row.state == "complete" else state
-    backbone = row.backbone
-    if len(backbone) >= width:
-        backbone = backbone[: width - 2] + "…"
     return (
-        *(f"{row.number:04d}", state, backbone, row.lr, f"{row.best_epoch or '-'}/{row.epochs}"),
+        *(f"{row.number:04d}", state, row.backbone),
+        *(row.lr, f"{row.best_epoch or '-'}/{row.epochs}"),
         *(_short(row.value_in(metric)), _short(row.top1)),
         *((row.macro_f1, row.balanced_accuracy, row.worst_class) if wide else ()),
         seconds_text(row.seconds),

@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -122,8 +123,9 @@ def build_app(
         return JSONResponse({"detail": why}, error.status_code, error.headers)
 
     def allow(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if token is not None and not hmac.compare_digest(given, token.encode()):
+        scheme, given = get_authorization_scheme_param(request.headers.get("authorization"))
+        is_right = hmac.compare_digest(given.encode(), (token or "").encode())
+        if token is not None and not (is_right and scheme.lower() == "bearer"):
             raise Refused(401, "this server wants its token: send `Authorization: Bearer TOKEN`")
 
     def chosen(model: str | None) -> ServedModel:

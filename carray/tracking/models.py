@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from carray.errors import TrackingError
-from carray.extras import quieted
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import artifacts_of, environment, store_of, tracking_uri
@@ -62,14 +60,13 @@ def log_package(
             )
             mlflow.log_metrics({mlflow_key(name): value for name, value in values.items()})
             mlflow.log_artifact(str(package / "card.json"))
-            # what it warns of is a hint's several kinds of images, which it leaves to carray
-            with quieted(("mlflow.types.type_hints",), logging.ERROR):
-                model = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(code),
-                    artifacts={"package": str(package)},
-                    pip_requirements=list(requirements),
-                )
+            model = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(code),
+                artifacts={"package": str(package)},
+                pip_requirements=list(requirements),
+                signature=_signature(),
+            )
             uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
             version = mlflow.register_model(uri, study.name)
             if _is_no_worse(client, study.name, values):
@@ -105,6 +102,19 @@ def _fluent(runs: RunsFolder) -> Iterator[Any]:
             mlflow.set_tracking_uri(before)
 
 
+def _signature() -> Any:
+    """Return what a model takes: one column, whatever its name, of text or bytes.
+
+    It isn't left to type hints: a server refuses all but `inputs` where it is.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    anything = Schema([ColSpec(AnyType())])
+    return ModelSignature(inputs=anything, outputs=anything)
+
+
 def serve(load: Callable[[Path], Any]) -> None:
     """Tell MLflow what to load: `load` takes a package's folder and returns a model.
 
@@ -123,12 +133,13 @@ def serve(load: Callable[[Path], Any]) -> None:
         def load_context(self, context: Any) -> None:
             self._model = load(Path(context.artifacts["package"]))
 
-        # the type hint is what MLflow turns a frame into
-        @_hinted({"model_input": list[str | bytes], "return": pd.DataFrame})
+        # a frame, as enforced by the signature; models logged before have none, and get lists too
+        @_hinted({"model_input": pd.DataFrame, "return": pd.DataFrame})
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            if not len(model_input):
-                raise TrackingError("no image paths were given: pass a frame with one column")
-            probabilities = self._model.predict([given_image(each) for each in model_input])
+            column = pd.DataFrame(model_input).iloc[:, :1].to_numpy(object).ravel()
+            if not len(column):
+                raise TrackingError("no image was given: pass a frame with one column")
+            probabilities = self._model.predict([given_image(each) for each in column])
             return pd.DataFrame(probabilities, columns=list(self._model.classes))
 
     mlflow.models.set_model(ServedPackage())
@@ -144,19 +155,21 @@ def _hinted(hints: dict[str, Any]) -> Callable[[Any], Any]:
     return hinted
 
 
-def given_image(given: str | bytes) -> Path | bytes:
+def given_image(given: object) -> Path | bytes:
     """Return an image as a path or a file's bytes: text is a path that is there, or base64.
 
     Raises:
-        TrackingError: text is neither.
+        TrackingError: text is neither, or this is neither text nor bytes.
     """
     if isinstance(given, bytes):
         return given
+    if not isinstance(given, str):
+        raise TrackingError(f"{given!r} is no image: send a path, or its bytes as base64")
     text = given.partition(",")[2] if given.startswith("data:") else given
     if len(given) < LONGEST_PATH and Path(given).exists():
         return Path(given)
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # MLflow's has lines
     except (binascii.Error, ValueError):
         raise TrackingError(
             f"{given[:80]!r} is no file here and no base64: send a path, or its bytes as base64"

@@ -17,7 +17,7 @@ from carray.cli.app import app
 from carray.ensemble import build_ensemble
 from carray.ensemble.budget import Budget, best_subset, grow, parse_budget
 from carray.ensemble.front import find_front
-from carray.errors import ConfigError, RecordError
+from carray.errors import CarrayError, ConfigError, RecordError
 from carray.predictions.network_costs import NetworkCost, NetworkCosts, network_of
 from carray.records import StudyFolder
 from carray.reports.ensemble import ensemble_lines
@@ -164,3 +164,23 @@ def test_a_study_is_timed_once_and_its_tables_show_it(trained: Trained, tmp_path
     found = experiments_of(folder)
     assert f"an image: {cost.milliseconds:.1f} ms on cpu" in "\n".join(experiment_lines(found))
     assert experiments_csv(found)[0].endswith("verdict,ms_cpu,mb,multiply_adds")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("single", "--forms", "eager"), "--forms is for a model, and single is a study"),
+        (("single", "--batches", "1,8,32"), "--batches is for a model, and single is a study"),
+        (("single", "--seconds", "1"), "--seconds is for a model, and single is a study"),
+        (("single", "--on", "cuda"), "--on cuda needs a GPU"),
+        (("single/0000", "--on", "cuda"), "--on cuda is of a study"),
+    ],
+)
+def test_what_a_bench_can_not_do_is_said_in_one_sentence(
+    trained: Trained, words: tuple[str, ...], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = CliRunner().invoke(app, ["bench", *words, "--runs", str(trained.runs)])
+    assert isinstance(done.exception, CarrayError), done.output
+    assert str(done.exception).startswith(why)
+    assert NetworkCosts.of(RunsFolder(trained.runs).study("single")).networks == ()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from carray.cli import main
 from carray.cli.app import app
+from carray.reports.study import study_json
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 TRIALS = tuple(Trial(noise=2.0, scale=0.7) for _ in range(4))
@@ -30,6 +31,23 @@ def test_the_tables_fit_100_columns_and_end_with_a_verdict(tmp_path: Path) -> No
     assert "95 % interval" in printed
     for rule in ("soft vote", "logit mean", "fitted weights", "greedy selection"):
         assert rule in printed
+
+
+def test_members_have_the_score_that_the_study_gives_them(tmp_path: Path) -> None:
+    metric = "val/calibrated_log_loss"
+    folder = make_study(tmp_path, StudySpec(TRIALS, metric=metric))
+    for files, record in folder.trials():  # as it comes it is another number
+        rows = tuple({**row, metric: row["val/log_loss"] - 0.1} for row in record.epochs)
+        files.write_record(record.model_copy(update={"epochs": rows}))
+    printed = call("ensemble", "--runs", str(tmp_path), "--logits-only")
+    table = printed.split("\n\n")[1].splitlines()
+    assert "val cal. loss  val top-1  blend cal. loss" in table[0]
+    told = json.loads(call("ensemble", "--runs", str(tmp_path), "--logits-only", "--json"))
+    shown = {row["trial"]: row["calibrated_log_loss"] for row in study_json(folder)["trials"]}
+    for line, member in zip(table[1:], told["members"], strict=True):
+        assert f" {shown[member['trial']]:.4f} " in line
+        assert member["val_log_loss"] == pytest.approx(shown[member["trial"]] + 0.1)
+        assert member["judged_value"] < member["blend_log_loss"]  # at the temperature that suits it
 
 
 def test_json_is_one_object(tmp_path: Path) -> None:

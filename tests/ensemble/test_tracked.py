@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,13 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
         champion = mlflow.pyfunc.load_model("models:/autumn@champion")
         texts = [base64.b64encode(images[0].read_bytes()).decode(), images[1].read_bytes()]
         sent = champion.predict(texts)
+        path, encoded = str(images[1]), base64.encodebytes(images[0].read_bytes()).decode()
+        for body in (
+            {"dataframe_split": {"columns": ["image"], "data": [[texts[0]], [path]]}},
+            {"dataframe_records": [{"image": encoded}, {"image": path}]},
+            {"inputs": [encoded, path]},
+        ):
+            assert np.allclose(scored(champion, body), frame.to_numpy()[:2], atol=1e-6), body
         assert loaded.metadata.signature.inputs is not None
         experiment = client.get_experiment_by_name("autumn")
         run = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'model'")[0]
@@ -65,6 +73,15 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert len(pictures) == len(images) + 1
 
 
+def scored(model: Any, body: dict[str, Any]) -> list[list[float]]:
+    """Return what `mlflow models serve` answers to a request."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    schema = model.metadata.get_input_schema()
+    answer = invocations(json.dumps(body), "application/json", model, schema)
+    return [list(row.values()) for row in json.loads(answer.response)["predictions"]]
+
+
 def test_the_champion_is_the_best_model_not_the_newest(runs: RunsFolder) -> None:
     make_real_study(runs.path)
     first = build_ensemble(runs=runs.path)
@@ -77,7 +94,10 @@ def test_the_champion_is_the_best_model_not_the_newest(runs: RunsFolder) -> None
 def test_a_model_that_0_1_logged_still_loads(
     runs: RunsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its code was copied into MLflow, and imports `load_model` from where it was then."""
+    """Its code was copied into MLflow, and imports `load_model` from where it was then.
+
+    Its signature came from type hints: what it is given isn't made a frame.
+    """
     entry = tmp_path / "served.py"
     entry.write_text(
         "from carray.ensemble.package import load_model\n"
@@ -91,10 +111,15 @@ def test_a_model_that_0_1_logged_still_loads(
         import mlflow
 
         mlflow.set_tracking_uri(f"sqlite:///{runs.tracking_file}")
+        [card] = runs.tracking_artifacts.rglob("MLmodel")
+        card.write_text(card.read_text().replace("from_type_hint: false", "from_type_hint: true"))
         loaded = mlflow.pyfunc.load_model(made.model_uri)
         frame = loaded.predict(pd.DataFrame({"path": [str(image) for image in images]}))
+        listed = loaded.predict([image.read_bytes() for image in images])
         mlflow.set_tracking_uri("")
+    assert loaded.metadata._is_signature_from_type_hint()
     assert np.allclose(frame.to_numpy(), made.predict(images), atol=1e-6)
+    assert np.allclose(frame.to_numpy(), listed.to_numpy(), atol=1e-6)
 
 
 def test_where_a_trial_looks_goes_to_its_run_unless_unwanted(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from carray.errors import ConfigError, ExportError, RecordError
 from carray.export.export import export_model
@@ -23,6 +27,7 @@ from carray.export.hf_space import write_space
 from carray.export.int8 import write_int8
 from carray.export.photographs import held_photographs
 from carray.export.verify import Answered, Tolerance, check, judge
+from carray.inference.card import Card
 from carray.inference.dataset_predictions import find_data
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
@@ -115,7 +120,7 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     package = tmp_path / "toy"
     views = Tta("perspective", "logit", parse_views("perspective"))
     merged = Combination(WeightedAverage((0,), (1.0,)), "one, tilted too", views)
-    write_package(package, trained.study.record(), [trained.study.trial(0)], merged)
+    card = write_package(package, trained.study.record(), [trained.study.trial(0)], merged)
     out = tmp_path / "there" / "toy.onnx"
     done = export_model(str(package), out, runs=trained.runs)
     original, onnx = done.forms
@@ -124,16 +129,19 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     assert abs(onnx.log_loss - original.log_loss) < 0.005
     assert sorted(file.name for file in out.parent.iterdir()) == ["toy.onnx", "toy_example.py"]
     photograph = held_photographs(trained.manifest).paths[0]
-    shaded = shade(photograph, tmp_path / "shaded.png")
-    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1])]
-    words += [str(photograph), str(shaded)]
+    images = [photograph, *odd_kinds(photograph, tmp_path)]
+    words = [sys.executable, "-I", "-c", WITHOUT_TORCH, str(done.files[1]), *map(str, images)]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    app = app_of(out, tmp_path / "space", card)
     model = load_model(package, "cpu")
-    for image, line in ((photograph, 0), (shaded, 3)):
+    for image, line in zip(images, said.splitlines()[::3], strict=True):
         p = model.predict(image)[0]
-        path, name, best = said.splitlines()[line].split("\t")
-        assert (path, name) == (str(image), model.classes[int(p.argmax())])
-        assert float(best) == pytest.approx(p.max(), abs=0.01)
+        path, name, best = line.split("\t")
+        assert path == str(image)
+        assert float(best) == pytest.approx(p.max(), abs=0.01), image
+        assert float(best) == pytest.approx(p[model.classes.index(name)], abs=0.01), image
+        assert list(app["answer"](image).values()) == pytest.approx(list(p), abs=0.01), image
+    assert len(done.files[1].read_text().splitlines()) <= 15
     assert str(trained.data).encode() not in out.read_bytes()
     text = "\n".join(export_lines(done))
     assert "opset 20" in text
@@ -141,12 +149,39 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
     assert json.dumps(done.as_dict())
 
 
-def shade(photograph: Path, file: Path) -> Path:
-    """Save a photograph that can be seen through, more so to the right."""
-    image = Image.open(photograph).convert("RGBA")
-    image.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
-    image.save(file)
-    return file
+def odd_kinds(photograph: Path, folder: Path) -> list[Path]:
+    """Save a photograph as kinds of images that one reader takes for another picture."""
+    image = Image.open(photograph).convert("RGB")
+    shaded = image.convert("RGBA")
+    shaded.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
+    few = image.quantize(16)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    grey = np.asarray(image.convert("L")).astype(np.uint16)
+    deep, camera = (Image.fromarray(grey * scale) for scale in (257, 16))  # 16 bits, and 12
+    kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "shaded.png": (shaded, {}),
+        "palette.png": (few, {"transparency": few.getpixel((0, 0))}),
+        "cmyk.jpg": (image.convert("CMYK"), {"quality": 95}),
+        "turned.jpg": (image, {"quality": 95, "exif": turned}),
+        "grey16.png": (deep, {}),
+        "grey12.png": (camera, {"exif": turned}),
+    }
+    for name, (kind, options) in kinds.items():
+        kind.save(folder / name, **options)
+    return [folder / name for name in kinds]
+
+
+def app_of(onnx: Path, folder: Path, card: Card) -> dict[str, Any]:
+    """Return the names of a Space's `app.py`, run without the page that Gradio makes of it."""
+    folder.mkdir()
+    shutil.copyfile(onnx, folder / "model.onnx")
+    write_space(folder, card, [], "blend", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "gradio", gradio := MagicMock())
+        app = runpy.run_path(str(folder / "app.py"))
+    assert gradio.Image.call_args.kwargs["image_mode"] is None  # else Gradio clips and blackens
+    return app
 
 
 def test_a_space_has_all_that_it_runs(trained: Trained, tmp_path: Path) -> None:

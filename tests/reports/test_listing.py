@@ -21,6 +21,7 @@ from carray.reports.listing import (
     status_lines,
 )
 from carray.reports.study import study_table
+from carray.reports.table import within
 from carray.runs_folder import RunsFolder
 from tests.reports.studies import make_study
 
@@ -29,13 +30,15 @@ def test_every_list_fits_80_columns(tmp_path: Path) -> None:
     folder, runs = make_study(tmp_path), RunsFolder(tmp_path)
     name = folder.path.name
     trial = study_table(folder)[0].trial
-    for lines in (
-        list_lines(runs),
-        status_lines(folder),
-        show_lines(runs, trial),
-        show_lines(runs, name)[:14],
-        leaderboard_lines(folder, 5),
-    ):
+    with within(80):
+        found = (
+            list_lines(runs),
+            status_lines(folder),
+            show_lines(runs, trial),
+            show_lines(runs, name)[:14],
+            leaderboard_lines(folder, 5),
+        )
+    for lines in found:
         own = [line.partition(" --runs ")[0] for line in lines]  # a path is as long as it is
         assert own
         assert max(map(len, own)) <= 80, lines

@@ -218,8 +218,12 @@ def test_who_has_no_token_is_not_answered(runs: Path) -> None:
         wrong = client.post("/v1/predict", headers={"authorization": "Bearer wrong"})
         assert wrong.status_code == 401
         assert wrong.headers["www-authenticate"] == "Bearer"
-        right = client.get("/v1/models", headers={"authorization": f"Bearer {TOKEN}"})
-        assert right.json()[0]["name"] == "toy"
+        for unschemed in (TOKEN, f" {TOKEN}", f"Basic {TOKEN}", f"Bearer{TOKEN}", "Bearer", ""):
+            refused = client.get("/v1/models", headers={"authorization": unschemed})
+            assert refused.status_code == 401, unschemed
+        for scheme in ("Bearer", "bearer", "BEARER", "Bearer "):  # RFC 9110, 11.1 and 11.4
+            right = client.get("/v1/models", headers={"authorization": f"{scheme} {TOKEN}"})
+            assert right.json()[0]["name"] == "toy"
         assert client.get("/readyz").status_code == client.get("/").status_code == 200
 
 
