@@ -360,6 +360,20 @@ def test_refits_for_which_no_time_is_left_wait_for_the_next_call(
     assert [r.kind for r in folder.records()] == ["search"] * 2 + ["refit"] * 2
 
 
+def test_what_is_left_of_a_budget_trains_further_seeds_for_as_long_as_a_trial(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 1, "concurrent": 1, "scheduler": "none"}
+    monkeypatch.setattr(session.Pace, "seconds", lambda pace, config, epochs: 1000.0 * epochs)
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, budget="1h10", **options), board)
+    trial, *refits = folder.records()
+    assert [(r.refit_of, r.config.epochs) for r in refits] == [(0, 3)] * 8
+    assert len({r.config.seed for r in [trial, *refits]}) == 9
+    said = r"1:0[\d:]+ left, too little for 12 epochs \(3:20:00\): trial 0000 with a further "
+    assert any(re.search(said, note) for note in board.notes)
+
+
 def interrupt() -> None:
     """As a terminal's Ctrl-C does."""
     os.kill(os.getpid(), signal.SIGINT)

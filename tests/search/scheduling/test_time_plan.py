@@ -78,6 +78,20 @@ def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen(search: Search)
     assert [pace.epoch_seconds(config) for config in (fast, slow, unseen)] == [1.0, 5.0, 5.0]
 
 
+def test_the_newest_epochs_of_any_shape_say_how_busy_the_machine_is() -> None:
+    pace = Pace()
+    fast, slow = (build_config({"image_size": size}) for size in (64, 128))
+    for epoch in range(1, 41):
+        pace.note(fast, epoch, 1.0)
+        pace.note(slow, epoch, 4.0)
+    for epoch in range(1, 11):
+        pace.note(fast, epoch, 3.0)
+    assert [pace.epoch_seconds(config) for config in (fast, slow)] == [3.0, 12.0]
+    for epoch in range(1, 11):
+        pace.note(slow, epoch, 4.0)
+    assert pace.epoch_seconds(fast) == 1.0, "other work has gone"
+
+
 def test_what_can_not_end_is_ended_but_for_the_one_that_is_ahead(search: Search) -> None:
     search.complete(loss=1.0)
     ahead, behind = search.train(1, loss=0.8), search.train(1, loss=1.2)
