@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from statistics import fmean, median
+from statistics import fmean, geometric_mean, median
 
 from carray.config import TrialConfig
 from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
@@ -37,6 +37,7 @@ class Pace:
         self._noted: list[tuple[Shape, float]] = []  # all of `_seen`, in turn
         self.longest_epoch = 0.0  # of this call, seconds; a trial's first, with its start, isn't
         self.longest_finish = 0.0  # from a trial's last epoch to its logits, seconds
+        self._finishes: list[float] = []
         for record in records:
             own = record.epochs[record.continued_epochs :]
             seconds = [row[EPOCH_SECONDS] for row in own if EPOCH_SECONDS in row]
@@ -52,6 +53,7 @@ class Pace:
     def note_finish(self, seconds: float) -> None:
         """Learn how long it took a trial to leave what it leaves."""
         self.longest_finish = max(self.longest_finish, seconds)
+        self._finishes.append(seconds)
 
     def epoch_seconds(self, config: TrialConfig) -> float | None:
         """Return the median of its shape, of one unseen the slowest's, times the load.
@@ -69,15 +71,20 @@ class Pace:
         return max(others, default=None)
 
     def _load(self) -> float:
-        """Return what the newest epochs took over what epochs of their shapes take."""
-        newest = self._noted[-NEWEST:]
-        usual = sum(self._typical(shape) or 0.0 for shape, _ in newest)
-        return sum(seconds for _, seconds in newest) / usual if usual else 1.0
+        """Return what the newest epochs took over what epochs of their shapes take.
+
+        The mean is geometric: one epoch that stood still says little of those to come.
+        """
+        newest = [(seconds, self._typical(shape)) for shape, seconds in self._noted[-NEWEST:]]
+        ratios = [seconds / usual for seconds, usual in newest if seconds > 0 and usual]
+        return geometric_mean(ratios) if ratios else 1.0
 
     def seconds(self, config: TrialConfig, epochs: int) -> float | None:
         """Return what so many epochs and the end of such a trial take; None before any epoch."""
         each = self.epoch_seconds(config)
-        return None if each is None else epochs * each + self.longest_finish
+        if each is None:
+            return None
+        return epochs * each + (median(self._finishes[-RECENT:]) if self._finishes else 0.0)
 
 
 class TimePlan:
