@@ -17,7 +17,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from carray.ensemble.build import build_ensemble
-from carray.errors import ClusterError, DataError, PlanError, RecordError
+from carray.errors import ClusterError, DataError, PlanError, RecordError, WeightsError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -31,6 +31,7 @@ from tests.lanes.local_mailbox import LocalMailbox
 from tests.opened import stored_trials
 from tests.search.studies import (
     FIXED,
+    SPACE,
     Listener,
     LocalCluster,
     check_left,
@@ -308,6 +309,30 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     ensemble = build_ensemble("s", runs=tmp_path / "runs", logits_only=True, track=False)
     assert "left out: 1 trial that collapsed" in ensemble.notes
     assert collapsed.name not in [member.trial for member in ensemble.members]
+
+
+def test_weights_that_only_nodes_of_a_cluster_have_are_no_matter(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine alone they are missed before Ray starts; of a cluster each node is asked."""
+    monkeypatch.setattr("carray.models.weights.hub_error", lambda *_: "no network")
+    monkeypatch.setattr("carray.models.weights._is_downloaded", lambda _: False)
+    text = SPACE.replace("pretrained: false", "pretrained: true")
+    wanted = request(toy_data, tmp_path, text, trials=1, weights=tmp_path / "none")
+
+    def start_ray(*_: object) -> None:
+        raise AssertionError("Ray is started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "connected", start_ray)
+        with pytest.raises(WeightsError, match=r"'test_resnet' \(no network\).* the folder .*none"):
+            run_study(wanted, Listener())
+    joined = replace(wanted, address="10.0.0.1:6379")
+    with pytest.raises(PlanError, match="no weights for backbone 'test_resnet'"):
+        run_study(joined, Listener())
+    local.resources *= 2
+    local.answers["1"] = node_report(NodeQuestion())  # the other node has them
+    check_left(run_study(joined, Listener()))
 
 
 def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
