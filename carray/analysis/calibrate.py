@@ -36,7 +36,7 @@ from carray.predictions.conformal import (
     thresholds,
 )
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import cross_fit_temperature, make_folds
+from carray.predictions.scores import Labelled, fitted_temperature, make_folds
 from carray.predictions.statistics import Interval, wilson
 from carray.predictions.unknowns import Separation, alarm_threshold, separation
 from carray.progress import silent
@@ -119,7 +119,9 @@ def calibrate_model(
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
     labels = manifest.labels[rows]
-    loaded, log_p = _at_temperature(loaded, log_p, labels)
+    if loaded.card.temperature == 1:
+        beside = _on_val(loaded, manifest, progress) if split != "val" else None
+        loaded, log_p = _at_temperature(loaded, fitted_temperature(log_p, labels, beside), log_p)
     p = np.exp(log_p)
     found = tuple(measure(p, labels, method, coverage) for method in METHODS)
     best = choose(found).method
@@ -155,16 +157,17 @@ def calibrate_model(
     )
 
 
-def _at_temperature(model: Model, log_p: Float32s, labels: Labels) -> tuple[Model, Float32s]:
-    """Give a model that has no temperature the one that lowers the loss, where it wins by enough.
+def _on_val(model: Model, manifest: Manifest, progress: Progress) -> Labelled | None:
+    """Return what a model says of `val`; None of one that was trained on some of it."""
+    rows = manifest.rows("val")
+    if not len(rows) or any(member.card.config.fold is not None for member in model.members):
+        return None
+    return answer_rows(model, manifest, rows, progress)[0], manifest.labels[rows]
 
-    It is a single trial's, or an ensemble's that didn't earn one.
-    """
-    if model.card.temperature != 1:
-        return model, log_p
-    found = cross_fit_temperature(log_p, labels, make_folds(labels, num_folds=NUM_FOLDS))
-    card = model.card.model_copy(update={"temperature": found.temperature})
-    return replace(model, card=card), log_softmax(log_p / np.float32(found.temperature))
+
+def _at_temperature(model: Model, temperature: float, log_p: Float32s) -> tuple[Model, Float32s]:
+    card = model.card.model_copy(update={"temperature": temperature})
+    return replace(model, card=card), log_softmax(log_p / np.float32(temperature))
 
 
 def _train_counts(manifest: Manifest) -> tuple[int, ...]:

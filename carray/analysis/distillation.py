@@ -236,7 +236,7 @@ class _Answers:
 
     @property
     def losses(self) -> ScoresSN:
-        return np.array([fit.calibrated for fit in self.fits], np.float64)
+        return np.array([fit.losses for fit in self.fits], np.float64)
 
     def row(self, milliseconds: float, mb: float) -> DistilledRow:
         scores = scores_of(self.losses.mean(axis=0), self.right.mean(axis=0))

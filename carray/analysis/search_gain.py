@@ -14,7 +14,7 @@ import numpy as np
 
 from carray import metrics
 from carray.analysis.leaders import by_configuration
-from carray.predictions.averaging import average_log_p
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import cross_fit_temperature, make_folds
@@ -27,7 +27,7 @@ from carray.predictions.statistics import (
     two_sided_p,
 )
 from carray.records import StudyFolder, TrialRecord, TrialState
-from carray.typing import Float32s, Labels, Rows
+from carray.typing import Float32s, Labels
 
 MEMBERS = 3  # at most, of either side
 FEWEST_IMAGES = 40  # of a split that says anything
@@ -126,7 +126,8 @@ def _calibrated_losses(
 ) -> Float32s:
     """Return each image's log-loss of a soft vote, its temperature from the other images."""
     predictions = SplitPredictions([candidate_of(folder, r) for r in side], split, labels)
-    log_ps = [predictions.log_p(member) for member in range(len(side))]
-    average = average_log_p(log_ps, [1 / len(side)] * len(side), "probability")
-    folds: tuple[Rows, ...] = make_folds(labels)
-    return cross_fit_temperature(average, labels, folds).calibrated
+    vote = WeightedAverage(tuple(range(len(side))), (1 / len(side),) * len(side))
+    on_val = predictions.beside(folder.labels("val"))
+    beside = (vote.log_p(on_val), on_val.labels) if on_val else None
+    log_p, folds = vote.log_p(predictions), make_folds(labels)
+    return cross_fit_temperature(log_p, labels, folds, beside).losses

@@ -123,7 +123,7 @@ def build_ensemble(
 
         viewer = TtaPredictor.of(ensemble, pool.study, progress)
         labels = pool.labels.of(pool.split)
-        ensemble = select_tta(ensemble, viewer, ttas, labels, seed)
+        ensemble = select_tta(ensemble, viewer, ttas, labels, pool.labels.of("val"), seed)
     if open_test:
         ensemble = _open_test(pool, ensemble, viewer, seed)
     ensemble = replace(ensemble, seconds=time.perf_counter() - start)
@@ -230,12 +230,15 @@ def _judge(
     rules: Sequence[Rule] = (within.rule(),) if within else all_rules(numbers, everyone)
     folds = make_folds(labels, seed)
     metric = pool.candidates.metric
-    scores = [score_rule(rule, predictions, folds, metric) for rule in rules]
+    on_val = pool.labels.of("val")
+    beside = predictions.beside(on_val)
+    scores = [score_rule(rule, predictions, folds, metric, beside) for rule in rules]
     eligible = [score for score in scores if rule in (None, score.rule)]
     best = best_rule(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(pool.best_single(members), pool.split, labels)
-    alone = score_rule(SoftVote((0,), "best single trial"), single, folds, metric)
+    by_itself = SoftVote((0,), "best single trial")
+    alone = score_rule(by_itself, single, folds, metric, single.beside(on_val))
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = pool.notes(members)
     if kept and rule and keep_best is None:  # whoever names a rule asks for its ensemble

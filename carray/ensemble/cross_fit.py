@@ -33,8 +33,6 @@ class RuleScore:
     top1: float
     value: float
     """In the metric that rules are chosen by."""
-    temperature_gain: float
-    """How much the temperature lowered the log-loss; 0 where it didn't earn its place."""
     losses: Float32s = field(repr=False, compare=False)
     """Each image's log-loss."""
     right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
@@ -46,11 +44,16 @@ def score_rule(
     predictions: SplitPredictions,
     folds: Sequence[Rows],
     metric: str = metrics.VAL_LOG_LOSS,
+    beside: SplitPredictions | None = None,
 ) -> RuleScore:
-    """Cross-fit a rule and its temperature: each fold is scored by what the others taught."""
+    """Cross-fit a rule and its temperature: each fold is scored by what the others taught.
+
+    The temperature is fitted to what the same trials said `beside` too, where nothing was scored.
+    """
     blend = rule.fit(predictions)
     log_p = _held_out_log_p(rule, blend, predictions, folds)
-    settled = cross_fit_temperature(log_p, predictions.labels, folds)
+    more = (blend.log_p(beside), beside.labels) if beside else None
+    settled = cross_fit_temperature(log_p, predictions.labels, folds, more)
     loss = float(settled.losses.mean())  # at its temperature, which ranks no class anew
     is_loss = metric in metrics.LOG_LOSSES
     return RuleScore(
@@ -59,7 +62,6 @@ def score_rule(
         loss,
         top1(log_p, predictions.labels),
         loss if is_loss else SCORES[metric](log_p, predictions.labels),
-        settled.gain,
         settled.losses,
         log_p.argmax(axis=1) == predictions.labels,
     )

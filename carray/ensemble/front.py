@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from carray import metrics
 from carray.ensemble.budget import Budget, MeasuredPool
 from carray.ensemble.build import measured_pool
 from carray.ensemble.cross_fit import RuleScore, score_rule
@@ -22,7 +23,7 @@ from carray.predictions.scores import log_loss, make_folds
 from carray.predictions.statistics import Interval, scores_of
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
-from carray.typing import Progress
+from carray.typing import Labels, Progress
 
 STEPS = 12  # budgets that are tried
 MORE_DIGITS = 2  # of a budget, after the first
@@ -102,21 +103,25 @@ def find_front(
         hardware=measured.hardware,
         split=pool.split,
         images=len(labels),
-        points=tuple(_points(measured, predictions, seed)),
+        points=tuple(_points(measured, predictions, pool.labels.of("val"), seed)),
         trials=alone,
         folder=folders[0].path,
     )
 
 
-def _points(measured: MeasuredPool, predictions: SplitPredictions, seed: int) -> list[FrontPoint]:
-    folds = make_folds(predictions.labels, seed)
+def _points(
+    measured: MeasuredPool, predictions: SplitPredictions, val: Labels, seed: int
+) -> list[FrontPoint]:
+    folds, metric = make_folds(predictions.labels, seed), metrics.VAL_LOG_LOSS
+    beside = predictions.beside(val)
     names = [trial.record.name for trial in predictions.candidates]
     points: list[FrontPoint] = []
     best = math.inf
     for limit in _limits(measured, predictions):
         budget = Budget(limit, on=measured.budget.on)
         rules = measured.rule(budget), SoftVote((_first_within(measured, budget, names),))
-        score = min((score_rule(rule, predictions, folds) for rule in rules), key=_log_loss)
+        scores = (score_rule(rule, predictions, folds, metric, beside) for rule in rules)
+        score = min(scores, key=_log_loss)
         if score.log_loss >= best:
             continue
         best = score.log_loss

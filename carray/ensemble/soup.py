@@ -27,7 +27,6 @@ from carray.predictions.labels import study_manifest
 from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import (
     SCORES,
-    cross_fit_temperature,
     cross_fitted_log_p,
     log_loss,
     make_folds,
@@ -243,14 +242,19 @@ class _Kitchen:
                 own, [1 / len(own)] * len(own), "probability"
             ),
         }
+        on_val = [self.val_log_p({place: 1.0}) for place in joined]
+        val_answers = [on_val[0], average_log_p(on_val, [1 / len(own)] * len(own), "probability")]
         for name, places in soups.items():
             self.averager.take(equal(places))
             answers[name] = log_softmax(self.averager.logits(split))
-        fits = {name: cross_fit_temperature(each, labels, folds) for name, each in answers.items()}
-        scaled = {  # as rules are judged: a temperature must earn its place
-            name: cross_fitted_log_p(each, labels, folds)[0] if fits[name].gain else each
-            for name, each in answers.items()
+            val_answers.append(self.val_log_p(equal(places)))
+        fits = {
+            name: cross_fitted_log_p(
+                each, labels, folds, None if split == "val" else (on_val, self.labels)
+            )
+            for (name, each), on_val in zip(answers.items(), val_answers, strict=True)
         }
+        scaled = {name: log_p for name, (log_p, _) in fits.items()}
         rows = tuple(
             SoupRow(name, len(own) if "vote" in name else 1, scores_of_log_p(each, labels, seed))
             for name, each in scaled.items()
@@ -266,7 +270,7 @@ class _Kitchen:
             against_single=compare(single, scaled[chosen], labels, seed),
             against_vote=compare(vote, scaled[chosen], labels, seed),
             judged_on=self.pool.judged_on,
-            temperature=fits[chosen].temperature,
+            temperature=fits[chosen][1],
         )
 
 

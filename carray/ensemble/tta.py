@@ -31,7 +31,7 @@ class TtaRow:
     space: AverageOf
     views: int
     log_loss: float
-    """At temperatures fitted elsewhere, whether or not one was kept."""
+    """At temperatures fitted elsewhere."""
     top1: float
     gain: Interval
     """Log-loss without it minus log-loss with it: above zero is better. The interval holds for all
@@ -63,7 +63,7 @@ def evaluate_tta_sets(
     earns its place by more than the best of so many sets would gain by chance.
     """
     settled = [cross_fit_temperature(log_p, labels, folds) for log_p in log_ps]
-    losses_NK = np.stack([own.calibrated for own in settled], axis=1).astype(np.float64)
+    losses_NK = np.stack([own.losses for own in settled], axis=1).astype(np.float64)
     gains_NK = losses_NK[:, :1] - losses_NK
     judged = simultaneous_gains(gains_NK, seed)  # the first gain is zero and adds nothing
     rows = [

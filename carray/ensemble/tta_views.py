@@ -20,7 +20,7 @@ from carray.ensemble.tta import evaluate_tta_sets
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import NUM_THREADS, log_softmax
-from carray.predictions.scores import make_folds
+from carray.predictions.scores import fitted_temperature, make_folds
 from carray.predictions.view_logits import store_view, stored_view
 from carray.predictions.views import NONE, Tta
 from carray.progress import silent
@@ -119,18 +119,30 @@ class TtaPredictor:
 
 
 def select_tta(
-    ensemble: Ensemble, viewer: TtaPredictor, ttas: Sequence[Tta], labels: Labels, seed: int
+    ensemble: Ensemble,
+    viewer: TtaPredictor,
+    ttas: Sequence[Tta],
+    labels: Labels,
+    val: Labels,
+    seed: int,
 ) -> Ensemble:
-    """Measure `ttas` on the split that judged the rules; keep the best that earned its place."""
+    """Measure `ttas` on the split that judged the rules; keep the best that earned its place.
+
+    Its temperature is fitted to `val` too, seen through the same views, unless a member was judged
+    on a fold in its place.
+    """
     split = ensemble.judged_on.partition(",")[0]
     sets = (NONE, *ttas)
-    rows = evaluate_tta_sets(
-        sets, viewer.log_ps(split, sets), labels, make_folds(labels, seed), seed
-    )
+    log_ps = viewer.log_ps(split, sets)
+    rows = evaluate_tta_sets(sets, log_ps, labels, make_folds(labels, seed), seed)
     place = next(place for place, row in enumerate(rows) if row.chosen)
     if place == 0:
         return replace(ensemble, tta_rows=rows)
-    temperature = rows[place].temperature
+    on_folds = any(member.fold is not None for member in ensemble.chosen)
+    beside = None
+    if split != "val" and len(val) and not on_folds:
+        beside = viewer.log_ps("val", [sets[place]])[0], val
+    temperature = fitted_temperature(log_ps[place], labels, beside)
     return replace(
         ensemble,
         tta_rows=rows,

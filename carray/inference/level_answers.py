@@ -13,10 +13,10 @@ from carray.data.label_parts import AUTO, LEVELS, read_label_parts
 from carray.errors import CarrayError, ConfigError
 from carray.inference.card import Card
 from carray.inference.held_predictions import find_held_model
-from carray.predictions.calibration import FEWEST_IMAGES, fitted_temperature
 from carray.predictions.labels import held_labels
 from carray.predictions.levels import LevelAnswer, LevelReader
 from carray.predictions.logits import log_softmax
+from carray.predictions.scores import FEWEST_IMAGES, Labelled, fitted_temperature
 from carray.runs_folder import RunsFolder
 from carray.typing import Float32s
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TINY = np.finfo(np.float32).tiny
 SURE = 0.8
-JUDGES = ("blend", "val")  # that a temperature is fitted to; blend chose no epoch
+JUDGES = ("blend", "val")  # that a temperature is fitted to
 
 Row = dict[str, str]
 
@@ -75,20 +75,27 @@ def temperature_of(runs: RunsFolder, package: Path) -> tuple[float, str]:
     It is fitted to logits that the model's trials left on images they weren't trained on; where
     there are none, the model's own stays, and that is said.
     """
-    try:
-        held = find_held_model(runs, str(package))
-        labels = held_labels(held.study)
-        split = next(each for each in JUDGES if len(labels.of(each)) >= FEWEST_IMAGES)
-        log_p = held.stored(split, labels.of(split))
-    except (CarrayError, StopIteration):
-        log_p = None
-    if log_p is None:
+    seen = {split: stored for split in JUDGES if (stored := _stored(runs, package, split))}
+    images = sum(len(labels) for _, labels in seen.values())
+    if images < FEWEST_IMAGES:
         own = Card.read(package / "card.json").temperature
         known = f"its own temperature is {own:g}" if own != 1 else "they aren't calibrated"
         return 1.0, f"probabilities are the model's own: {known}"
-    found = fitted_temperature(log_p, labels.of(split))
-    images = len(labels.of(split))
-    return found, f"probabilities are calibrated: temperature {found:g}, of {images} {split} images"
+    (log_p, labels), *others = seen.values()
+    found = fitted_temperature(log_p, labels, *others)
+    of = f"{images} images of {' and '.join(seen)}"
+    return found, f"probabilities are calibrated: temperature {found:g}, of {of}"
+
+
+def _stored(runs: RunsFolder, package: Path, split: str) -> Labelled | None:
+    """Return what a model's trials left of a split; None where they left nothing."""
+    try:
+        held = find_held_model(runs, str(package))
+        labels = held_labels(held.study).of(split)
+        log_p = held.stored(split, labels) if len(labels) else None
+    except CarrayError:
+        return None
+    return None if log_p is None else (log_p, labels)
 
 
 def level_answers(

@@ -1,4 +1,4 @@
-"""How far a model's confidence can be believed: calibration error, and a fitted temperature."""
+"""How far a model's confidence can be believed: calibration error."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carray.predictions.scores import best_temperature
 from carray.predictions.statistics import CONFIDENCE, Interval, Right, wilson
 from carray.typing import Float32s, Float64s, Labels
 
 BINS = 15  # of equal width, as Guo et al. (ICML 2017) have them
 DRAWS = 1000
-FEWEST_IMAGES = 40  # that a temperature is fitted to
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,3 @@ def _error(confidence: Float64s, right: Right, places: Labels) -> float:
 
 def _bin(confidence: Float64s, right: Right) -> Bin:
     return Bin(len(right), float(confidence.mean()), wilson(float(right.sum()), len(right)))
-
-
-def fitted_temperature(log_p: Float32s, labels: Labels) -> float:
-    """Return what logits are best divided by; 1 where there are too few images to tell."""
-    if len(labels) < FEWEST_IMAGES:
-        return 1.0
-    return best_temperature(log_p, labels)

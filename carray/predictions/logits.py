@@ -121,6 +121,17 @@ class SplitPredictions:
             self._log_p[member] = log_softmax(self._logits(member))
         return self._log_p[member]
 
+    def beside(self, labels: Labels) -> SplitPredictions | None:
+        """Return what the same trials said of `val`, whose labels these are.
+
+        A temperature is fitted to both. None where this is `val`, there is none, or a trial was
+        judged on a fold in its place.
+        """
+        on_folds = any(each.record.config.fold is not None for each in self.candidates)
+        if self.split == "val" or on_folds or not len(labels):
+            return None
+        return SplitPredictions(self.candidates, "val", labels)
+
     @cached_property
     def true_log_p(self) -> Float32s:
         """Every trial's log-probability of the right class, (trials, images).

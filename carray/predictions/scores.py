@@ -15,6 +15,11 @@ from carray.typing import Float32s, Labels, Rows
 NUM_FOLDS = 5
 TEMPERATURES = np.array(metrics.TEMPERATURES)
 TEMPERATURE_IMAGES = 4000  # one number needs no more
+FEWEST_IMAGES = 40  # that a temperature is fitted to
+
+
+Labelled = tuple[Float32s, Labels]
+"""Log-probabilities, (images, classes), and the images' labels."""
 
 
 @dataclass(frozen=True)
@@ -22,40 +27,42 @@ class CalibrationFit:
     """A temperature, and each image's log-loss with what the other folds would have chosen."""
 
     temperature: float
-    """1 where another didn't earn its place."""
     losses: Float32s
     """(images,)."""
-    calibrated: Float32s
-    """The same with a temperature in any case: whether one is worth it was decided on the very
-    images, and answers that are compared should not differ by that luck."""
-    gain: float
-    """How much the temperature lowered the log-loss; 0 where it is 1."""
 
 
-def cross_fit_temperature(log_p: Float32s, labels: Labels, folds: Sequence[Rows]) -> CalibrationFit:
-    """Cross-fit a temperature; it must win by more than one standard error."""
-    scaled, temperature = cross_fitted_log_p(log_p, labels, folds)
-    calibrated = log_losses(scaled, labels)
-    plain = log_losses(log_p, labels)
-    gains = plain - calibrated
-    gain = float(gains.mean())
-    if gain <= float(gains.std()) / np.sqrt(len(gains)):
-        return CalibrationFit(1.0, plain, calibrated, 0.0)
-    return CalibrationFit(temperature, calibrated, calibrated, gain)
+def cross_fit_temperature(
+    log_p: Float32s, labels: Labels, folds: Sequence[Rows], beside: Labelled | None = None
+) -> CalibrationFit:
+    """Cross-fit a temperature; images `beside` those that are scored help to choose it."""
+    scaled, temperature = cross_fitted_log_p(log_p, labels, folds, beside)
+    return CalibrationFit(temperature, log_losses(scaled, labels))
 
 
 def cross_fitted_log_p(
-    log_p: Float32s, labels: Labels, folds: Sequence[Rows]
+    log_p: Float32s, labels: Labels, folds: Sequence[Rows], beside: Labelled | None = None
 ) -> tuple[Float32s, float]:
     """Return (images, classes), each image at the temperature that suits the other folds best, and
-    the temperature that suits all."""
+    the temperature that suits all.
+
+    It is `fitted_temperature`'s: 1 where there are too few images to tell.
+    """
     losses_NT = temperature_losses(log_p, labels)
-    total_T = losses_NT.sum(axis=0)
+    total_T, images = losses_NT.sum(axis=0), len(labels)
+    if beside is not None:
+        total_T, images = total_T + temperature_losses(*beside).sum(axis=0), images + len(beside[1])
+    if images < FEWEST_IMAGES:
+        return log_p, 1.0
     scaled = np.empty_like(log_p)
     for held in folds:
         chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
         scaled[held] = log_softmax(log_p[held] / np.float32(chosen))
     return scaled, float(TEMPERATURES[total_T.argmin()])
+
+
+def fitted_temperature(log_p: Float32s, labels: Labels, beside: Labelled | None = None) -> float:
+    """Return what logits are best divided by; 1 where there are too few images to tell."""
+    return cross_fitted_log_p(log_p, labels, (), beside)[1]
 
 
 def log_losses(log_p: Float32s, labels: Labels) -> Float32s:

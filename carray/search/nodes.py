@@ -20,7 +20,8 @@ from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
-from carray.search.setup import StudySetup, sources_of_weights, store_inputs
+from carray.search.setup import StudySetup, store_inputs
+from carray.search.space.weights import has_weights, sources_of_weights
 from carray.storage.mirror import mirror_of
 
 ANY = 0.001  # of a kind's resource, of which a node has 1
@@ -30,8 +31,16 @@ LOOK_SECONDS = 2.0  # between two looks at a cluster that is to grow
 def study_checks(setup: StudySetup, cluster: Cluster, say: Callable[[str], None]) -> NodeChecks:
     """Return the checks of a study's nodes; none has been made yet."""
     places = [setup.folder.path, store_place(setup.manifest)]
-    accelerator = setup.request.accelerator
-    return NodeChecks(cluster, study_question(setup), places, say, accelerator=accelerator)
+    return NodeChecks(
+        cluster,
+        study_question(setup),
+        places,
+        say,
+        accelerator=setup.request.accelerator,
+        trusts_own=all(
+            has_weights(*each, setup.weights) for each in sources_of_weights(setup.space)
+        ),
+    )
 
 
 def study_question(setup: StudySetup) -> NodeQuestion:

@@ -9,7 +9,7 @@ from carray.search.extension import best_first, worth_continuing
 from carray.search.placement.plan import Node, Plan, make_plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
-from carray.search.scheduling.refits import wanted_refits
+from carray.search.scheduling.refits import leaves_refits_open, wanted_refits
 from carray.search.setup import StudySetup, has_pending_trials
 
 
@@ -48,8 +48,12 @@ def has_nothing_left(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
     if has_pending_trials(setup, records) or fold_trials(setup.request) or study.extended_from:
         return False  # folds and longer trainings: the ledger knows
     best, refits = best_first(records, study.objective), [r for r in records if r.kind == "refit"]
+    or_longer = leaves_refits_open(setup.request)
     return any(
-        all(refit.has_ended(refits) for refit in wanted_refits(setup.request, best, epochs))
+        all(
+            refit.has_ended(refits, or_longer=or_longer)
+            for refit in wanted_refits(setup.request, best, epochs)
+        )
         for epochs in setup.refit_lengths
     )
 

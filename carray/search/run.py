@@ -26,7 +26,7 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
-from carray.search.placement.ray_cluster import connected, lost_error, memory_error
+from carray.search.placement.ray_cluster import connected, lost_error, memory_error, starts_ray
 from carray.search.placement.ray_nodes import RayCluster
 from carray.search.plans import has_nothing_left, refit_plan
 from carray.search.preflight import preflight
@@ -42,6 +42,7 @@ from carray.search.setup import (
 )
 from carray.search.signals import Interrupts, end_at_once
 from carray.search.space.validation import check_backbone_names
+from carray.search.space.weights import check_weights
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import LANES_ENDED
 from carray.tracking import SubprocessTracker, Tracker
@@ -92,6 +93,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         if study.objectives and has_pending_trials(setup, records):
             check_backbone_names(setup.space)
             NetworkTimer(folder, len(study.classes), study.objectives).time_before(setup.space)
+        if starts_ray(request.address):  # of a cluster each node is asked
+            check_weights(setup.space, setup.weights)
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
         checked = _join_cluster(setup, stack, board, lambda: _end_without_ray(board, interrupts))
@@ -185,7 +188,8 @@ def _join_cluster(
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
     named = checker.submit(check_backbone_names, setup.space)
-    checked = checker.submit(check_classifiers, setup)
+    others_train = not starts_ray(setup.request.address)
+    checked = checker.submit(check_classifiers, setup, others_train)
     try:
         with waiting_for("Ray to start", board.note):
             stack.enter_context(connected(setup.request.address, on_lost))

@@ -29,7 +29,7 @@ from carray.search.request import asked_budget, asked_folds, asked_price, fold_t
 from carray.search.scheduling.driver import Driver
 from carray.search.scheduling.hopeless import LEAST_EPOCHS, HopelessRule
 from carray.search.scheduling.refit_time import RefitTime
-from carray.search.scheduling.refits import FEWEST, Refit, wanted_refits
+from carray.search.scheduling.refits import Refit, wanted_refits
 from carray.search.scheduling.time_plan import Pace
 from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
@@ -37,8 +37,6 @@ from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import watched
 
-Opened = Callable[[], tuple[list[TrialRecord], list[TrialRecord]]]
-"""Returns the unfinished trials that are wanted, and those begun that nobody wants any more."""
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
 REFUSED_PATIENCE_SECONDS = 15.0  # for lanes on their way up
 
@@ -117,12 +115,13 @@ class Session:
 
     def run(self) -> None:
         """Search, then refit; a study with nothing left to do has no lanes."""
+        has_repeated = False
         if self._lanes is not None:
             with self._up(self._lanes) as lanes:
                 self._search(lanes)
-                if self._plan.serves(self._refit_plan):
+                if has_repeated := self._plan.serves(self._refit_plan):
                     self._repeat(lanes)
-        if not self._stopped() and any(any(opened()) for opened, _ in self._again()):
+        if not (has_repeated or self._stopped()) and self._is_anything_wanted():
             if self._lanes is not None:
                 self._lanes.stop()  # others ask for their place
             self._has_held = True
@@ -181,65 +180,75 @@ class Session:
         for line in timing_lines(self._ledger.folder.probe_file):
             self._board.note(line)
 
-    def _again(self) -> tuple[tuple[Opened, Callable[[Sequence[TrialRecord]], str]], ...]:
-        """What comes after the search, in turn: what opens it, and what says so."""
-        return (
-            (self._open_continuations, continuation_text),
-            (self._open_refits, self._refits_text),
-            (self._open_folds, _folds_text),
-        )
+    def _is_anything_wanted(self) -> bool:
+        """Say whether anything comes after the search."""
+        refit = next(self._refit_time.refits(self._ledger.best()), None)
+        return any((self._open_continuations(), refit, *self._open_folds()))
 
     def _repeat(self, lanes: Lanes) -> None:
         """Train the best on, or again, then the very best on folds, each to its last epoch."""
-        for opened, sentence in self._again():
+        for trainings in (self._continuations, self._refits, self._folds):
             if self._stopped():
                 return
-            wanted, surpassed = opened()
             driver = self._driver(lanes)
-            driver.give_up(surpassed)
-            if wanted:
-                self._board.note(sentence(wanted))
-                driver.refit(wanted)
+            driver.refit(trainings(driver))
             self._say_without_logits(driver)
 
-    def _refits_text(self, wanted: Sequence[TrialRecord]) -> str:
-        count = len({record.refit_of for record in wanted})
-        seeds = f"with further seeds {len(wanted)} trainings, " if count < len(wanted) else ""
-        return (
-            f"refit: the best {count} again, {seeds}{wanted[0].config.epochs} epochs, "
-            f"on {self._refit_plan.lanes_text()}"
-        )
+    def _continuations(self, driver: Driver) -> Iterator[TrialRecord]:
+        if wanted := self._open_continuations():
+            self._board.note(continuation_text(wanted))
+            yield from wanted
 
-    def _open_continuations(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the unfinished refits that bring trials to more epochs; none is given up."""
-        epochs, taken = self._setup.study.max_epochs, self._ledger.taken_over
-        worth = self._refit_time.worth
-        count = self._refit_time.count_that_fit([Refit.longer(r, epochs) for r in worth], taken)
-        opened = [self._ledger.open_continuation(each, epochs) for each in worth[:count]]
-        return _unfinished(opened), []
-
-    def _open_refits(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the unfinished refits of the best, and those begun of trials surpassed since.
+    def _refits(self, driver: Driver) -> Iterator[TrialRecord]:
+        """Open refits, each when a lane is free for it; end those begun that others have surpassed.
 
         A call that asks for no refits leaves all as they are.
         """
-        best = self._ledger.best()
-        for epochs in self._setup.refit_lengths:
-            wanted = wanted_refits(self._request, best, epochs)
-            count = self._refit_time.count_that_fit(wanted)
-            if count >= min(FEWEST, len(wanted)):
-                break
-        opened = [
-            self._ledger.open_refit(each.of, epochs, each.config.seed) for each in wanted[:count]
-        ]
-        waiting = wanted[count:]
-        surpassed = _unfinished(self._ledger.refits, opened) if opened else []
-        return _unfinished(opened), [
+        best, time_left = self._ledger.best(), self._refit_time
+        if planned := time_left.planned(best):
+            self._board.note(self._refits_text(planned))
+        for refit in time_left.refits(best):
+            config = refit.config
+            opened = self._ledger.open_refit(refit.of, config.epochs, config.seed)
+            driver.give_up(self._surpassed(refit, opened, best))
+            yield opened
+
+    def _refits_text(self, planned: Sequence[Refit]) -> str:
+        count = len({refit.of.number for refit in planned})
+        seeds = f"with further seeds {len(planned)} trainings, " if count < len(planned) else ""
+        return (
+            f"refit: the best {count} again, {seeds}{planned[0].config.epochs} epochs, "
+            f"on {self._refit_plan.lanes_text()}"
+        )
+
+    def _surpassed(
+        self, refit: Refit, opened: TrialRecord, best: Sequence[TrialRecord]
+    ) -> list[TrialRecord]:
+        """Return unfinished refits of worse trials, and those that another length replaces."""
+        wanted = wanted_refits(self._request, best, refit.config.epochs)
+        return [
             record
-            for record in surpassed
-            if not any(each.is_same(record, of_any_length=True) for each in waiting)
-            and not record.continued_epochs
+            for record in _unfinished(self._ledger.refits, [opened])
+            if not record.continued_epochs
+            and (
+                refit.is_same(record, of_any_length=True)
+                or not any(each.is_same(record, of_any_length=True) for each in wanted)
+            )
         ]
+
+    def _folds(self, driver: Driver) -> Iterator[TrialRecord]:
+        wanted, surpassed = self._open_folds()
+        driver.give_up(surpassed)
+        if wanted:
+            self._board.note(_folds_text(wanted))
+            yield from wanted
+
+    def _open_continuations(self) -> list[TrialRecord]:
+        """Return the unfinished refits that bring trials to more epochs."""
+        epochs, taken = self._setup.study.max_epochs, self._ledger.taken_over
+        worth = self._refit_time.worth
+        count = self._refit_time.count_that_fit([Refit.longer(r, epochs) for r in worth], taken)
+        return _unfinished([self._ledger.open_continuation(each, epochs) for each in worth[:count]])
 
     def _reserved(self, pace: Pace) -> float:
         """Return how long refits and folds will take, on the lanes that they get, in seconds."""
@@ -248,7 +257,7 @@ class Session:
         return start + seconds if seconds else 0.0
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return the same of the best configurations' trials, one a fold."""
+        """Return unfinished trials on folds: of the best configurations, and of those surpassed."""
         numbers = asked_folds(self._request)
         best = self._ledger.best()[: self._request.top_folds] if numbers else []
         folds = [self._ledger.open_fold(of, fold) for of in best for fold in numbers]
@@ -266,7 +275,8 @@ class Session:
         plan = self._plan if lanes is self._lanes else self._refit_plan
         held = held_by_lane(plan, self._price)
         driven = self._ledger, lanes, data, self._on_left
-        return Driver(*driven, self._setup.weights, held, self._board.note)
+        pace = self._refit_time.pace
+        return Driver(*driven, self._setup.weights, held, self._board.note, pace)
 
     def _on_left(self, record: TrialRecord) -> None:
         """Keep the disk budget after each trial, and say what further ones are worth."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from carray.config import Fit, TrialConfig, build_config
+from carray.config import Fit, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
@@ -44,6 +44,7 @@ from carray.search.scheduling.schedulers import (
     default_grace_epochs,
 )
 from carray.search.space.space import SearchSpace
+from carray.search.space.weights import has_weights, one_config_a_branch
 from carray.search.study_space import resolve_space, study_name
 from carray.search.warm_start.first_trials import StartingPoints, resolve_starting_points
 from carray.tracking import Tracker
@@ -134,8 +135,13 @@ def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: 
     return space.grace_epochs or default_grace_epochs(max_epochs)
 
 
-def check_classifiers(setup: StudySetup) -> list[str]:
+def check_classifiers(setup: StudySetup, others_have_weights: bool = False) -> list[str]:
     """Refuse a backbone that can't be built, weights that aren't there, a transform that fails.
+
+    Args:
+        setup: of the study.
+        others_have_weights: whether those that this machine can't have are no matter, since other
+            machines train; these have been asked for them.
 
     Returns:
         What is to be said of the augmentation: `augment_notes`.
@@ -143,29 +149,14 @@ def check_classifiers(setup: StudySetup) -> list[str]:
     from carray.models.classifier import check_backbone
     from carray.training.teacher import check_teacher
 
-    for config in _one_config_a_branch(setup.space):
+    for config in one_config_a_branch(setup.space):
+        source = config.backbone, config.pretrained
+        if others_have_weights and not has_weights(*source, setup.weights):
+            config = config.model_copy(update={"pretrained": False})
         check_backbone(config, len(setup.manifest.classes), setup.weights)
         check_teacher(config, setup.manifest)
     side = max(size for size, _ in store_inputs(setup.space))
     return augment_notes(setup.space, setup.manifest, side)
-
-
-def sources_of_weights(space: SearchSpace) -> list[tuple[str, bool | str]]:
-    """Return (backbone, pretrained) of every backbone and source of weights."""
-    return [(config.backbone, config.pretrained) for config in _one_config_a_branch(space)]
-
-
-def _one_config_a_branch(space: SearchSpace) -> Iterator[TrialConfig]:
-    """Yield a config for every backbone and source of weights that a trial may have."""
-    seen = set()
-    for _, block in space.branches():
-        ends = {name: drawn.ends()[0] for name, drawn in block.search.items()}
-        for backbone in block.values_of("backbone"):
-            for pretrained in block.values_of("pretrained"):
-                if (backbone, pretrained) not in seen:
-                    seen.add((backbone, pretrained))
-                    chosen = {"backbone": backbone, "pretrained": pretrained}
-                    yield build_config({**block.fixed, **ends, **chosen})
 
 
 def build_stores(setup: StudySetup) -> None:
@@ -219,7 +210,7 @@ def check_setup(setup: StudySetup) -> None:
         DataError: the data set was cut into another number of folds, or has no image to judge by.
     """
     request, study = setup.request, setup.study
-    for fold in {config.fold for config in _one_config_a_branch(setup.space)}:
+    for fold in {config.fold for config in one_config_a_branch(setup.space)}:
         setup.manifest.training_rows(fold)
     if refit_count(request):
         for epochs in setup.refit_lengths:

@@ -13,7 +13,9 @@ from PIL import Image
 
 from carray.analysis.calibrate import calibrate_model
 from carray.data.manifest import Manifest
+from carray.ensemble.build import build_ensemble
 from carray.errors import ConfigError, DataError
+from carray.inference.level_answers import temperature_of
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
 from carray.inference.reliability import FILE, Reliability
@@ -64,6 +66,22 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     mute = replace(version, reliability=kept.model_copy(update={"energy_limit": None}))
     assert image_answer("a", Said(p, 1e9), mute, 2).unknown is None
     served.close()
+
+
+def test_a_trial_has_one_temperature_whoever_asks(trained: Trained, tmp_path: Path) -> None:
+    """Fitted to blend and val by an ensemble, for levels of class names, and by calibration."""
+    shutil.copytree(trained.runs, tmp_path / "runs")
+    runs = RunsFolder(tmp_path / "runs")
+    write_package(runs.models / "toy", trained.study.record(), [trained.study.trial(0)])
+    options = {"rule": "soft vote", "logits_only": True, "open_test": False, "track": False}
+    made = build_ensemble("single", top=1, runs=runs.path, **options)
+    of_levels, said = temperature_of(runs, runs.models / "toy")
+    images = sum(len(trained.study.labels(split)) for split in ("val", "blend"))
+    assert said.endswith(f"of {images} images of blend and val")
+    found = calibrate_model("toy", runs=runs.path)
+    assert made.single_temperature == of_levels == found.temperature != 1.0
+    assert made.blend.temperature == made.single_temperature
+    assert load_model(runs.models / "toy").card.temperature == found.temperature
 
 
 def test_what_an_older_version_calibrated_calls_nothing_unknown(

@@ -1,4 +1,4 @@
-"""Rules are judged on images that they weren't fitted to; a temperature must earn its place."""
+"""Rules and temperatures are judged on images that they weren't fitted to."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from carray.predictions.logits import SplitPredictions, log_softmax
 from carray.predictions.scores import (
     SCORES,
     TEMPERATURES,
+    best_temperature,
     log_loss,
+    log_losses,
     make_folds,
     temperature_losses,
 )
+from carray.records import StudyFolder
+from carray.typing import Rows
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 
@@ -43,19 +47,51 @@ def test_greedy_on_noise_is_scored_worse_than_it_fits(tmp_path: Path) -> None:
     assert scored.log_loss > fitted + 0.02
 
 
-def test_overconfident_logits_earn_a_temperature_and_calibrated_ones_do_not(
+def test_overconfident_logits_get_a_temperature_and_calibrated_ones_do_not(
     tmp_path: Path,
 ) -> None:
     loud = votes_of(tmp_path / "loud", StudySpec([Trial(scale=4.0)]))
     scored = score_rule(SoftVote((0,)), loud, make_folds(loud.labels))
     assert scored.blend.temperature > 1.5
-    assert scored.temperature_gain > 0.05
+    assert scored.log_loss < log_loss(loud.log_p(0), loud.labels) - 0.05
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 5)).astype(np.float32) * 2
     p = np.exp(log_softmax(logits)).astype(np.float64)
     labels = (p.cumsum(axis=1) > rng.uniform(size=(4000, 1))).argmax(axis=1)
     losses = temperature_losses(log_softmax(logits), labels)
     assert TEMPERATURES[losses.mean(axis=0).argmin()] == pytest.approx(1.0, abs=0.08)
+
+
+def test_a_temperature_is_fitted_to_val_too_and_each_image_left_out(tmp_path: Path) -> None:
+    images = {"val": 300, "blend": 30, "test": 20}
+    predictions = votes_of(tmp_path, StudySpec([Trial(scale=4.0)], images=images))
+    log_p, labels, folds = predictions.log_p(0), predictions.labels, make_folds(predictions.labels)
+    val = StudyFolder(tmp_path / "studies" / "autumn").labels("val")
+    beside = predictions.beside(val)
+    assert beside is not None
+
+    def suiting(rows: Rows) -> float:
+        both = np.concatenate([log_p[rows], beside.log_p(0)])
+        return best_temperature(both, np.concatenate([labels[rows], val]))
+
+    scored = score_rule(SoftVote((0,)), predictions, folds, beside=beside)
+    assert scored.blend.temperature == suiting(np.arange(30)) > 1.5
+    for held in folds:
+        chosen = suiting(np.setdiff1d(np.arange(30), held))
+        scaled = log_softmax(log_p[held] / np.float32(chosen))
+        assert scored.losses[held] == pytest.approx(log_losses(scaled, labels[held]))
+    alone = score_rule(SoftVote((0,)), predictions, folds)
+    assert alone.blend.temperature == 1.0, "thirty images can't tell"
+    assert alone.log_loss == pytest.approx(log_loss(log_p, labels))
+
+
+def test_val_is_no_help_where_it_is_scored_or_another_one(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, StudySpec([Trial(), Trial(fold=1)]))
+    trials, val = read_trials(folder), folder.labels("val")
+    assert SplitPredictions(trials, "val", val).beside(val) is None
+    on_blend = {len(some): SplitPredictions(some, "blend", val) for some in (trials, trials[:1])}
+    assert (on_blend[2].beside(val) is None, on_blend[1].beside(val) is None) == (True, False)
+    assert on_blend[1].beside(val[:0]) is None
 
 
 def test_a_rule_is_chosen_by_the_metric_that_is_asked_for(tmp_path: Path) -> None:

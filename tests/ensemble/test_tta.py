@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,18 +24,19 @@ from carray.data.pixels.store import store_side
 from carray.ensemble import build_ensemble
 from carray.ensemble.publish import publish
 from carray.ensemble.tta import HURTS, KEPT, NO_GAIN, evaluate_tta_sets
-from carray.ensemble.tta_views import TtaPredictor
+from carray.ensemble.tta_views import TtaPredictor, select_tta
 from carray.errors import ConfigError, RecordError
 from carray.inference.card import Card
 from carray.inference.predict import predict_to_csv
 from carray.inference.predictor import load_model
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import make_folds
+from carray.predictions.scores import best_temperature, make_folds
 from carray.predictions.views import CHANGED, NONE, Tta, parse_tta_sets, parse_views
 from carray.reports.ensemble import ensemble_lines
 from carray.runs_folder import RunsFolder
 from carray.typing import Advance
+from tests.ensemble.studies import StudySpec, Trial, make_study
 from tests.trained import Trained
 
 
@@ -112,6 +115,24 @@ def test_views_that_help_are_kept_and_those_that_hurt_are_told_with_their_number
     assert [row.chosen for row in rows] == [False, True, False, False]
     assert rows[1].gain.low > 0 > rows[2].gain.high
     assert rows[1].gain.value == pytest.approx(rows[0].log_loss - rows[1].log_loss, abs=1e-5)
+
+
+def test_a_set_that_is_kept_has_the_temperature_that_suits_val_through_it_too(
+    tmp_path: Path,
+) -> None:
+    folder = make_study(tmp_path, StudySpec([Trial(), Trial()]))
+    own = {"runs": tmp_path, "logits_only": True, "open_test": False, "track": False}
+    made = build_ensemble(rule="soft vote", top=2, **own)  # type: ignore[arg-type]
+    rng, seen = np.random.default_rng(0), {}
+    for split in ("blend", "val"):
+        signal = np.eye(6)[folder.labels(split)]
+        seen[split] = [log_softmax(k * signal + rng.normal(size=signal.shape)) for k in (2, 8)]
+    viewer = SimpleNamespace(log_ps=lambda split, sets: seen[split][-len(sets) :])
+    sets, labels = (Tta("flip", "logit", (WHOLE,)),), [folder.labels(s) for s in ("blend", "val")]
+    kept = select_tta(made, cast(Any, viewer), sets, *labels, 0)
+    assert kept.tta == sets[0]
+    both = np.concatenate([seen["blend"][1], seen["val"][1]])
+    assert kept.blend.temperature == best_temperature(both, np.concatenate(labels))
 
 
 @pytest.mark.parametrize("images", [60, 300])

@@ -7,10 +7,11 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from carray.data.label_parts import read_label_parts
-from carray.predictions.calibration import calibration_of, fitted_temperature
+from carray.predictions.calibration import calibration_of
 from carray.predictions.levels import LevelReader, level_scores, mistake_kinds
 from carray.predictions.logits import log_softmax
 from carray.predictions.per_class import per_class_scores
+from carray.predictions.scores import fitted_temperature
 
 CARS = ("Audi TT Coupe 2008", "Audi TT Coupe 2012", "Audi TT Sedan 2012", "Audi S4 Sedan 2012")
 CARS = (*CARS, "BMW M3 Coupe 2012")

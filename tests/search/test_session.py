@@ -17,7 +17,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from carray.ensemble.build import build_ensemble
-from carray.errors import ClusterError, DataError, PlanError, RecordError
+from carray.errors import ClusterError, DataError, PlanError, RecordError, WeightsError
 from carray.lanes.lane import LaneShape
 from carray.lanes.memory_guard import MemoryLimit
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
@@ -31,6 +31,7 @@ from tests.lanes.local_mailbox import LocalMailbox
 from tests.opened import stored_trials
 from tests.search.studies import (
     FIXED,
+    SPACE,
     Listener,
     LocalCluster,
     check_left,
@@ -310,6 +311,30 @@ def test_a_collapsed_trial_and_a_lane_that_is_started_anew_cost_the_others_nothi
     assert collapsed.name not in [member.trial for member in ensemble.members]
 
 
+def test_weights_that_only_nodes_of_a_cluster_have_are_no_matter(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine alone they are missed before Ray starts; of a cluster each node is asked."""
+    monkeypatch.setattr("carray.models.weights.hub_error", lambda *_: "no network")
+    monkeypatch.setattr("carray.models.weights._is_downloaded", lambda _: False)
+    text = SPACE.replace("pretrained: false", "pretrained: true")
+    wanted = request(toy_data, tmp_path, text, trials=1, weights=tmp_path / "none")
+
+    def start_ray(*_: object) -> None:
+        raise AssertionError("Ray is started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "connected", start_ray)
+        with pytest.raises(WeightsError, match=r"'test_resnet' \(no network\).* the folder .*none"):
+            run_study(wanted, Listener())
+    joined = replace(wanted, address="10.0.0.1:6379")
+    with pytest.raises(PlanError, match="no weights for backbone 'test_resnet'"):
+        run_study(joined, Listener())
+    local.resources *= 2
+    local.answers["1"] = node_report(NodeQuestion())  # the other node has them
+    check_left(run_study(joined, Listener()))
+
+
 def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
     local: LocalCluster, toy_data: Path, tmp_path: Path
 ) -> None:
@@ -358,6 +383,20 @@ def test_refits_for_which_no_time_is_left_wait_for_the_next_call(
     assert any("enough for 0 of 2 refits of 4:43:20" in note for note in board.notes)
     run_study(request(toy_data, tmp_path, **options), Listener())
     assert [r.kind for r in folder.records()] == ["search"] * 2 + ["refit"] * 2
+
+
+def test_what_is_left_of_a_budget_trains_further_seeds_for_as_long_as_a_trial(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 1, "concurrent": 1, "scheduler": "none"}
+    monkeypatch.setattr(session.Pace, "seconds", lambda pace, config, epochs: 1000.0 * epochs)
+    board = Listener()
+    folder = run_study(request(toy_data, tmp_path, budget="1h10", **options), board)
+    trial, *refits = folder.records()
+    assert [(r.refit_of, r.config.epochs) for r in refits] == [(0, 3)] * 8
+    assert len({r.config.seed for r in [trial, *refits]}) == 9
+    said = r"1:0[\d:]+ left, too little for 12 epochs \(3:20:00\): trial 0000 with a further "
+    assert any(re.search(said, note) for note in board.notes)
 
 
 def interrupt() -> None:

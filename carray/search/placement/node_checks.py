@@ -50,6 +50,7 @@ class NodeChecks:
     """The nodes of a cluster, those that may hold lanes among them.
 
     The driver's own node needs none before: the driver has read the same files, by the same code.
+    That it can have the weights, which other nodes may have, `trusts_own` says.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class NodeChecks:
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         accelerator: str | None = None,
+        trusts_own: bool = True,
     ) -> None:
         self._cluster, self._question = cluster, question
         self._places = places  # folders of the driver that a node may share
         self._say, self._clock = say, clock
+        self._trusts_own = trusts_own
         self._accelerator = accelerator  # the kind of GPU that a node must have, if any
         self._nodes: list[ClusterNode] = []
         self._verdicts: dict[str, _Verdict] = {}
@@ -71,7 +74,7 @@ class NodeChecks:
     def look(self) -> None:
         """Check nodes that are new or whose time has come; say what is wrong with each."""
         self._nodes = self._cluster.nodes()
-        for own in (node for node in self._nodes if node.is_own):
+        for own in (node for node in self._nodes if node.is_own and self._trusts_own):
             self._verdicts.setdefault(own.id, _Verdict())
         due = [node for node in self._suiting() if self._is_due(node)]
         if not due:

@@ -95,6 +95,12 @@ def connected(
         ray.shutdown()
 
 
+def starts_ray(address: str | None) -> bool:
+    """Say whether `connected` starts a Ray of this machine alone, which no other node joins."""
+    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    return where == LOCAL and not ray.is_initialized()
+
+
 @contextlib.contextmanager
 def _watched(on_lost: Callable[[], None]) -> Iterator[None]:
     """Call `on_lost`, in a thread, if a daemon dies meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -39,8 +39,10 @@ class Driver:
         weights: str | None = None,
         held: Held | None = None,
         say: Callable[[str], None] = lambda text: None,
+        pace: Pace | None = None,
     ) -> None:
         self.ledger = ledger
+        self.pace = pace or Pace(ledger.records)
         self.lanes = lanes
         self._data = data
         self._weights = weights  # the folder that lanes look for pretrained weights in
@@ -86,7 +88,8 @@ class Driver:
         """Take what bounds a search, and finish what an earlier one has left unfinished."""
         self._hopeless, self._has_queue = hopeless, has_queue
         if deadline is not None:
-            self._plan = TimePlan(self.ledger, deadline, self.lanes.num_lanes, reserved)
+            lanes = self.lanes.num_lanes
+            self._plan = TimePlan(self.ledger, deadline, lanes, reserved, pace=self.pace)
         for record in self.ledger.missing_logits():
             self.close(record)
 
@@ -113,9 +116,20 @@ class Driver:
             return min(self.ledger.study.trials, MAX_PAUSED_TRIALS)
         return max(1, self.lanes.present())
 
-    def refit(self, records: list[TrialRecord]) -> None:
-        """Run trials to their last epoch without a scheduler, side by side."""
-        threads = [threading.Thread(target=self._refit_aside, args=(r,)) for r in records]
+    def refit(self, records: Iterable[TrialRecord]) -> None:
+        """Run trials to their last epoch without a scheduler, each once a lane is free for it."""
+        waiting, taking = iter(records), threading.Lock()
+
+        def work() -> None:
+            with contextlib.suppress(Exception), self.capturing_errors():
+                while not (self._error or self.ledger.is_halted):
+                    with taking:
+                        record = next(waiting, None)
+                    if record is None:
+                        return
+                    self._refit_one(record)
+
+        threads = [threading.Thread(target=work) for _ in range(self.lanes.num_lanes)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -167,7 +181,7 @@ class Driver:
         if self._plan:
             if self._has_queue:  # where more trials are open than lanes, they wait for each other
                 seconds = record.epochs[-1].get(EPOCH_SECONDS, seconds)
-            self._plan.pace.note(record.config, len(record.epochs), seconds)
+            self.pace.note(record.config, len(record.epochs), seconds)
             if sentence := self._plan.sentence(record):
                 self._say(sentence)
 
@@ -205,8 +219,7 @@ class Driver:
     def _closed(self, record: TrialRecord, future: Future[Answer], asked_at: float) -> None:
         try:
             answer = future.result()
-            if self._plan:
-                self._plan.pace.note_finish(time.monotonic() - asked_at)
+            self.pace.note_finish(time.monotonic() - asked_at)
             if answer.is_undone:
                 self.abort(answer.reason)
             else:
@@ -223,14 +236,11 @@ class Driver:
                 self._open_finishes -= 1
                 self._all_finished.notify_all()
 
-    def _refit_aside(self, record: TrialRecord) -> None:
-        with contextlib.suppress(Exception), self.capturing_errors():
-            self._refit_one(record)
-
     def _refit_one(self, record: TrialRecord) -> None:
         # the last epoch done is answered from its checkpoint: it says if it was the end
         for epoch in range(max(1, len(record.epochs)), record.config.epochs + 1):
             order = LaneOrder("epoch", self.order(record, epoch))
+            asked_at = time.monotonic()
             answer = self.lanes.call(order).result()
             if answer.outcome is None:
                 if answer.is_undone:
@@ -241,6 +251,8 @@ class Driver:
                 return
             outcome = answer.outcome
             facts = self.facts(outcome.facts())
+            if epoch > len(record.epochs):
+                self.pace.note(record.config, epoch, time.monotonic() - asked_at)
             record = self.ledger.report(record.number, epoch, outcome.metrics, facts)
             if outcome.stop:
                 break

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from math import ceil
+from math import ceil, inf
 
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
@@ -13,7 +13,14 @@ from carray.search.extension import worth_continuing
 from carray.search.ledger import Ledger
 from carray.search.placement.plan import Plan
 from carray.search.request import fold_trials, refit_count
-from carray.search.scheduling.refits import Refit, leaves_refits_open, refit_rounds
+from carray.search.scheduling.refits import (
+    FEWEST,
+    Refit,
+    leaves_refits_open,
+    refit_rounds,
+    shorter_lengths,
+    wanted_refits,
+)
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
 
@@ -26,6 +33,9 @@ class RefitTime:
         begun: when the budget began, by the monotonic clock.
         deadline: when it ends; None without one.
         say: tells the user that not all fit.
+
+    Attributes:
+        pace: of this call's epochs, those of its drivers.
     """
 
     def __init__(
@@ -36,10 +46,12 @@ class RefitTime:
         begun: float,
         deadline: float | None,
         say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._setup, self._ledger, self._lanes = setup, ledger, plan.lanes
-        self._begun, self._deadline = begun, deadline
+        self._begun, self._deadline, self._clock = begun, deadline, clock
         self._say, self._said = say, set[tuple[str, int]]()
+        self.pace = Pace(ledger.records + ledger.refits)
 
     @cached_property
     def worth(self) -> list[TrialRecord]:
@@ -71,9 +83,53 @@ class RefitTime:
             budget = self._deadline - self._begun
             length, rounds = refit_rounds(lengths, seconds, budget, most, self._lanes)
             again = rounds * seconds(length)
-        whole = pace.seconds(best[0].config, best[0].config.epochs) or 0.0
-        others = [(folds, whole), (len(longer), max(longer, default=0.0))]
-        return again + sum(ceil(n / self._lanes) * each for n, each in others)
+        again += ceil(len(longer) / self._lanes) * max(longer, default=0.0)
+        return again + self._fold_seconds(best[0], pace)
+
+    def planned(self, best: Sequence[TrialRecord]) -> list[Refit]:
+        """Return the longest refits of which enough fit: as many as do by what is known now."""
+        for epochs in self._setup.refit_lengths:
+            wanted = self._wanted(best, epochs)
+            count = self.count_that_fit(wanted)
+            if count >= min(FEWEST, len(wanted)):
+                break
+        return wanted[:count]
+
+    def refits(self, best: Sequence[TrialRecord]) -> Iterator[Refit]:
+        """Yield one refit after the other, each the longest that the time left then has room for.
+
+        None is longer than planned. Where no planned length fits, it is one as long as a trial: by
+        a further seed, for its own the trial has had.
+        """
+        setup, planned = self._setup, self.planned(best)
+        longest = planned[0].config.epochs if planned else inf
+        lengths = (*setup.refit_lengths, *shorter_lengths(setup.request, setup.study.max_epochs))
+        lengths, begun = tuple(n for n in lengths if n <= longest), list[Refit]()
+        while refit := self._longest(best, lengths, begun):
+            begun.append(refit)
+            yield refit
+
+    def _longest(
+        self, best: Sequence[TrialRecord], lengths: Sequence[int], begun: Sequence[Refit]
+    ) -> Refit | None:
+        """Return the next wanted one of the longest that fit; say why where longer ones don't."""
+        left, lacking = self._left(), ""
+        for epochs in lengths:
+            wanted = self._wanted(best, epochs)
+            refit = next((w for w in wanted if not any(w.is_alike(b) for b in begun)), None)
+            if refit is None:
+                continue
+            needed = self._seconds(refit)
+            length = f"{epochs} epochs ({seconds_text(needed)})"
+            if needed <= left:
+                if lacking:
+                    self._say(f"{lacking}: {refit.name}, {length}")
+                return refit
+            too_little = f"budget: {_time_text(left)} left, too little for {length}"
+            lacking = lacking or too_little
+        if lacking and begun:
+            self._say(too_little)
+        return None
 
     def count_that_fit(
         self,
@@ -84,22 +140,50 @@ class RefitTime:
 
         `taken_over` says how many of its epochs a trial has behind it.
         """
-        if self._deadline is None:
-            return len(wanted)
-        pace, left = Pace(self._ledger.records), self._deadline - time.monotonic()
-        refits = self._ledger.refits
+        left, refits = self._left(), self._ledger.refits
         is_left = [not refit.has_ended(refits) for refit in wanted]
-        needed = [
-            pace.seconds(refit.config, refit.config.epochs - taken_over(refit.of)) or 0.0
-            for refit in wanted
-        ]
+        needed = [self._seconds(refit, taken_over(refit.of)) for refit in wanted]
         times = [need if is_open else 0.0 for need, is_open in zip(needed, is_left, strict=True)]
         fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
         count = max(fitting, default=0)
         if count < len(wanted):
             enough = f"enough for {sum(is_left[:count])} of {sum(is_left)} refits"
             if (enough, epochs := wanted[0].config.epochs) not in self._said:
-                each = seconds_text(max(times))
-                self._say(f"budget: {seconds_text(max(0.0, left))} left, {enough} of {each}")
+                self._say(
+                    f"budget: {_time_text(left)} left, {enough} of {seconds_text(max(times))}"
+                )
             self._said.add((enough, epochs))
         return count
+
+    def _wanted(self, best: Sequence[TrialRecord], epochs: int) -> list[Refit]:
+        """Return the refits that are still to be trained, in the order that a budget takes them in.
+
+        Where the call says how many it wants, a longer one is none of them.
+        """
+        request, refits = self._setup.request, self._ledger.refits
+        or_longer = leaves_refits_open(request)
+        wanted = wanted_refits(request, best, epochs)
+        return [each for each in wanted if not each.has_ended(refits, or_longer=or_longer)]
+
+    def _seconds(self, refit: Refit, done: int = 0) -> float:
+        """Return what is left of a refit, of which so many epochs are done, in seconds."""
+        begun = (len(r.epochs) for r in self._ledger.refits if refit.is_same(r))
+        left = refit.config.epochs - max(begun, default=done)
+        return self.pace.seconds(refit.config, left) or 0.0
+
+    def _left(self) -> float:
+        """Return the seconds until the deadline, but for those of the folds that come after."""
+        if self._deadline is None:
+            return inf
+        best = self._ledger.best()
+        folds = self._fold_seconds(best[0], self.pace) if best else 0.0
+        return self._deadline - self._clock() - folds
+
+    def _fold_seconds(self, best: TrialRecord, pace: Pace) -> float:
+        """Return how long the best configuration's folds take."""
+        rounds = ceil(fold_trials(self._setup.request) / self._lanes)
+        return rounds * (pace.seconds(best.config, best.config.epochs) or 0.0)
+
+
+def _time_text(seconds: float) -> str:
+    return seconds_text(max(0.0, seconds))

@@ -40,15 +40,36 @@ class Refit:
         seed = (of.config.seed + SEEDS_APART * further_seed) % 2**31
         return cls(of, of.config.model_copy(update={"epochs": epochs, "seed": seed}))
 
+    @property
+    def name(self) -> str:
+        """What it trains again: `trial 0003 with a further seed`."""
+        is_further = self.config.seed != self.of.config.seed
+        return f"trial {self.of.number:04d}{' with a further seed' * is_further}"
+
+    def is_alike(self, other: Refit) -> bool:
+        """Say whether another refit is this one, or shorter or longer."""
+        return (self.of.number, self.config.seed) == (other.of.number, other.config.seed)
+
     def is_same(self, record: TrialRecord, *, of_any_length: bool = False) -> bool:
         """Say whether a record is that of this refit, or of one that is shorter or longer."""
         known = record.config
         is_as_long = of_any_length or known.epochs == self.config.epochs
         return is_as_long and (record.refit_of, known.seed) == (self.of.number, self.config.seed)
 
-    def has_ended(self, records: Iterable[TrialRecord]) -> bool:
-        """Say whether one of the records is that of this refit, and finished."""
-        return any(self.is_same(record) and record.state.is_finished() for record in records)
+    def has_ended(self, records: Iterable[TrialRecord], *, or_longer: bool = False) -> bool:
+        """Say whether one of the records is that of this refit, and finished; or a longer one's.
+
+        One given up isn't. The trial itself is no other than its refit of as many epochs.
+        """
+        if self.config == self.of.config:
+            return self.of.state.is_finished()
+        return any(
+            self.is_same(record, of_any_length=or_longer)
+            and record.config.epochs >= self.config.epochs
+            and record.state.is_finished()
+            and record.state is not TrialState.PRUNED
+            for record in records
+        )
 
 
 def wanted_refits(request: StudyRequest, ranked: Sequence[TrialRecord], epochs: int) -> list[Refit]:
@@ -87,6 +108,12 @@ def refit_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
     return tuple(
         dict.fromkeys((max(least, min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS)), least))
     )
+
+
+def shorter_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
+    """Return the epochs that refits have where none of `refit_lengths` fits: a trial's, or none."""
+    is_ours = leaves_refits_open(request) and request.refit_epochs is None
+    return (max_epochs,) if is_ours else ()
 
 
 def refit_rounds(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from statistics import fmean, geometric_mean, median
 
 from carray.config import TrialConfig
 from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
@@ -17,49 +17,74 @@ from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
 from carray.search.scheduling.refits import SHARE
 
-RECENT = 50  # epochs that a mean is taken of: other work on the machine comes and goes
+RECENT = 50  # epochs of a shape that a median is taken of
+NEWEST = 10  # epochs that say how busy the machine is now: other work on it comes and goes
 
 Shape = tuple[str, int, int]
 
 
 class Pace:
-    """How long epochs take, by what they train: backbone, image size, batch.
+    """How long epochs take, by what they train (backbone, image size, batch) and today's load.
 
     An epoch is timed from its order to its answer, so loading, waiting and writing count. Epochs
     of earlier calls, which may have had other lanes, count until this call has one of that shape.
+    `tests/benchmarks/README.md` has how near it comes to how long trainings took.
     """
 
     def __init__(self, records: Sequence[TrialRecord] = ()) -> None:
         self._seen: dict[Shape, list[float]] = {}
         self._before: dict[Shape, list[float]] = {}
+        self._noted: list[tuple[Shape, float]] = []  # all of `_seen`, in turn
         self.longest_epoch = 0.0  # of this call, seconds; a trial's first, with its start, isn't
         self.longest_finish = 0.0  # from a trial's last epoch to its logits, seconds
+        self._finishes: list[float] = []
         for record in records:
-            seconds = [row[EPOCH_SECONDS] for row in record.epochs if EPOCH_SECONDS in row]
+            own = record.epochs[record.continued_epochs :]
+            seconds = [row[EPOCH_SECONDS] for row in own if EPOCH_SECONDS in row]
             self._before.setdefault(_shape(record.config), []).extend(seconds)
 
     def note(self, config: TrialConfig, epoch: int, seconds: float) -> None:
         """Learn how long 1-based `epoch` of such a trial took."""
         self._seen.setdefault(_shape(config), []).append(seconds)
+        self._noted.append((_shape(config), seconds))
         if epoch > 1:
             self.longest_epoch = max(self.longest_epoch, seconds)
 
     def note_finish(self, seconds: float) -> None:
         """Learn how long it took a trial to leave what it leaves."""
         self.longest_finish = max(self.longest_finish, seconds)
+        self._finishes.append(seconds)
 
     def epoch_seconds(self, config: TrialConfig) -> float | None:
-        """Return the newest ones' mean; of a shape unseen, the slowest's; None before any epoch."""
+        """Return the median of its shape, of one unseen the slowest's, times the load.
+
+        None before any epoch.
+        """
+        typical = self._typical(_shape(config))
+        return None if typical is None else typical * self._load()
+
+    def _typical(self, shape: Shape) -> float | None:
         for seen in (self._seen, self._before):
-            if own := seen.get(_shape(config)):
-                return fmean(own[-RECENT:])
-        others = [fmean(own[-RECENT:]) for own in (self._seen or self._before).values() if own]
+            if own := seen.get(shape):
+                return median(own[-RECENT:])
+        others = [median(own[-RECENT:]) for own in (self._seen or self._before).values() if own]
         return max(others, default=None)
+
+    def _load(self) -> float:
+        """Return what the newest epochs took over what epochs of their shapes take.
+
+        The mean is geometric: one epoch that stood still says little of those to come.
+        """
+        newest = [(seconds, self._typical(shape)) for shape, seconds in self._noted[-NEWEST:]]
+        ratios = [seconds / usual for seconds, usual in newest if seconds > 0 and usual]
+        return geometric_mean(ratios) if ratios else 1.0
 
     def seconds(self, config: TrialConfig, epochs: int) -> float | None:
         """Return what so many epochs and the end of such a trial take; None before any epoch."""
         each = self.epoch_seconds(config)
-        return None if each is None else epochs * each + self.longest_finish
+        if each is None:
+            return None
+        return epochs * each + (median(self._finishes[-RECENT:]) if self._finishes else 0.0)
 
 
 class TimePlan:
@@ -72,8 +97,9 @@ class TimePlan:
         lanes: int,
         reserved: Callable[[Pace], float] = lambda pace: 0.0,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
     ) -> None:
-        self.pace = Pace(ledger.records)
+        self.pace = pace or Pace(ledger.records)
         self._ledger = ledger
         self._deadline = deadline
         self._lanes = lanes

@@ -359,6 +359,21 @@ def test_refits_run_side_by_side_to_their_last_epoch(tmp_path: Path, begin: Begi
     assert all("logits.npz" in run.files for run in tracker.runs.values())
 
 
+def test_a_refit_is_asked_for_once_a_lane_is_free_for_it(tmp_path: Path, begin: Begin) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    ended_before = []
+
+    def opened() -> Iterator[TrialRecord]:
+        for number in range(3):
+            ended_before.append(sum(r.state.is_finished() for r in ledger.refits))
+            yield ledger.open_refit(TrialRecord(study="s", number=number, config=CONFIG), 4)
+
+    driver = driver_of(ledger, begin())
+    driver.refit(opened())
+    assert ended_before == [0, 1, 2]
+    assert driver.pace.seconds(CONFIG, 4), "it learns how long epochs take"
+
+
 @pytest.mark.parametrize("lr", [5e-3, 1.0])
 def test_a_refit_killed_after_its_last_epoch_ends_as_that_epoch_says(
     tmp_path: Path, begin: Begin, lr: float

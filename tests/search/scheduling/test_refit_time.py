@@ -14,7 +14,7 @@ from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialState
 from carray.search.request import StudyRequest
 from carray.search.scheduling.refit_time import RefitTime
-from carray.search.scheduling.refits import wanted_refits
+from carray.search.scheduling.refits import SEEDS_APART, wanted_refits
 from tests.search.scheduling.test_time_plan import Search
 from tests.search.test_ledger import open_ledger, row
 
@@ -22,14 +22,20 @@ Say = Callable[[str], None]
 
 
 def refit_time(
-    search: Search, lanes: int = 1, begun: float = 0.0, say: Say = print, **options: Any
+    search: Search,
+    lanes: int = 1,
+    begun: float = 0.0,
+    say: Say = print,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Any,
 ) -> RefitTime:
     """Return it for a budget of fifteen trainings of three epochs, of half a minute each."""
     asked = StudyRequest(data="d", budget="450s", **options)
     study = SimpleNamespace(max_epochs=3, extended_from=None)
     setup = SimpleNamespace(request=asked, study=study, refit_lengths=(12, 6))
     plan = SimpleNamespace(lanes=lanes)
-    return RefitTime(cast(Any, setup), search.ledger, cast(Any, plan), begun, begun + 450.0, say)
+    within = (begun, begun + 450.0, say, clock)
+    return RefitTime(cast(Any, setup), search.ledger, cast(Any, plan), *within)
 
 
 def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Path) -> None:
@@ -44,6 +50,68 @@ def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Pa
     assert two.reserved(search.plan.pace) == pytest.approx(360.0)  # three rounds of two
     few = refit_time(search, refit=2)
     assert few.reserved(search.plan.pace) == pytest.approx(240.0), "what is asked for is kept"
+
+
+@pytest.mark.parametrize(
+    ("left", "taken", "said"),
+    [
+        (
+            450,
+            [(12, 0), (12, 1), (12, 2), (6, 3), (3, 4)],
+            [
+                "budget: 1:30 left, too little for 12 epochs (2:00): trial 0000 with a further "
+                "seed, 6 epochs (1:00)",
+                "budget: 30 s left, too little for 12 epochs (2:00): trial 0000 with a further "
+                "seed, 3 epochs (30 s)",
+                "budget: 0.0 s left, too little for 3 epochs (30 s)",
+            ],
+        ),
+        (200, [(6, 0), (6, 1), (6, 2)], ["budget: 20 s left, too little for 3 epochs (30 s)"]),
+        (100, [(6, 0), (3, 1)], None),  # what is planned comes first, and once
+        (59, [(3, 1)], None),  # its own seed the trial has had
+        (29, [], []),
+    ],
+)
+def test_each_refit_is_the_longest_for_which_time_is_left(
+    tmp_path: Path, left: int, taken: list[tuple[int, int]], said: list[str] | None
+) -> None:
+    search, lines = Search(open_ledger(tmp_path, trials=1)[0]), list[str]()
+    of = search.complete()
+    search.now = 450.0 - left
+    budget = refit_time(search, say=lines.append, clock=lambda: search.now)
+    budget.pace = search.plan.pace
+    found = []
+    for refit in budget.refits([of]):
+        found.append((refit.config.epochs, (refit.config.seed - of.config.seed) // SEEDS_APART))
+        search.now += 10.0 * refit.config.epochs
+    assert found == taken
+    if said is not None:
+        assert [line for line in lines if "enough for" not in line] == said
+
+
+def test_refits_end_with_the_budget_though_epochs_take_longer(tmp_path: Path) -> None:
+    search = Search(open_ledger(tmp_path, trials=1)[0])
+    of = search.complete()
+    search.now = 0.0
+    budget = refit_time(search, clock=lambda: search.now)
+    budget.pace = search.plan.pace
+    found = []
+    for refit in budget.refits([of]):
+        found.append(refit.config.epochs)
+        for epoch in range(1, refit.config.epochs + 1):
+            search.now += 20.0
+            budget.pace.note(refit.config, epoch, 20.0)
+    assert found == [12, 6, 3]  # 420 s of 450, where three of twelve epochs were planned
+
+
+def test_a_call_that_says_how_long_refits_are_gets_no_shorter_ones(tmp_path: Path) -> None:
+    search = Search(open_ledger(tmp_path, trials=1)[0])
+    of = search.complete()
+    search.now = 400.0
+    for options in ({"refit": 1}, {"refit_epochs": 12}):
+        budget = refit_time(search, clock=lambda: search.now, **options)
+        budget.pace = search.plan.pace
+        assert list(budget.refits([of])) == []
 
 
 def test_what_fits_is_counted_without_what_is_done(tmp_path: Path) -> None:

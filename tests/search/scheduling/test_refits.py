@@ -79,7 +79,11 @@ def test_a_refit_is_known_by_its_trial_its_epochs_and_its_seed() -> None:
     assert refit.has_ended([of, record])
     assert not any(other.has_ended([of, record]) for other in others)
     assert others[1].is_same(record, of_any_length=True)
-    assert not refit.has_ended([record.model_copy(update={"state": TrialState.RUNNING})])
+    for state in (TrialState.RUNNING, TrialState.PRUNED):
+        assert not refit.has_ended([record.model_copy(update={"state": state})])
+    assert others[1].has_ended([record], or_longer=True), "what is shorter is needless"
+    assert not Refit.longer(of, 18, 1).has_ended([record], or_longer=True)
+    assert Refit.longer(of, of.config.epochs).has_ended([]), "it is the trial itself"
 
 
 def test_nothing_is_kept_before_the_first_epoch_is_timed() -> None:

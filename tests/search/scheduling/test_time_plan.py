@@ -75,7 +75,28 @@ def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen(search: Search)
     pace.note(fast, 1, 1.0)
     pace.note(slow, 1, 6.0)
     pace.note(slow, 2, 4.0)
-    assert [pace.epoch_seconds(config) for config in (fast, slow, unseen)] == [1.0, 5.0, 5.0]
+    assert [pace.epoch_seconds(config) for config in (fast, slow, unseen)] == pytest.approx(
+        [1.0, 5.0, 5.0], rel=0.02
+    )
+
+
+def test_the_newest_epochs_of_any_shape_say_how_busy_the_machine_is() -> None:
+    pace = Pace()
+    fast, slow = (build_config({"image_size": size}) for size in (64, 128))
+    for epoch in range(1, 41):
+        pace.note(fast, epoch, 1.0)
+        pace.note(slow, epoch, 4.0)
+    for epoch in range(1, 11):
+        pace.note(fast, epoch, 3.0)
+    assert [pace.epoch_seconds(config) for config in (fast, slow)] == pytest.approx([3.0, 12.0])
+    for epoch in range(1, 11):
+        pace.note(slow, epoch, 4.0)
+    assert pace.epoch_seconds(fast) == pytest.approx(1.0), "other work has gone"
+    pace.note(slow, 11, 400.0)
+    assert pace.seconds(fast, 10) == pytest.approx(10.0 * 100**0.1), "it stood still once"
+    for seconds in (1.0, 1.0, 60.0):
+        pace.note_finish(seconds)
+    assert pace.seconds(fast, 10) == pytest.approx(1.0 + 10.0 * 100**0.1)
 
 
 def test_what_can_not_end_is_ended_but_for_the_one_that_is_ahead(search: Search) -> None:
