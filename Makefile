@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-e2e chaos four-ways lint format-check types layers unit unit-ray unit-half unit-rest format lock bench clean
+.PHONY: help install demo test test-e2e chaos four-ways lint format-check types layers unit unit-ray unit-half unit-rest oldest format lock bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -92,6 +92,13 @@ unit-half: install
 
 unit-rest: install
 	@nice $(BIN)/pytest -m "not ray and not e2e" $(TESTS) $(addprefix --ignore=,$(HALF)) || [ $$? = 5 ]
+
+OLDEST := .venv-oldest
+oldest: install  ## The tests without Ray with the oldest libraries that pyproject.toml allows (6 GB more).
+	@[ -x $(OLDEST)/bin/python ] || $(BIN)/uv venv --python 3.11 $(OLDEST)
+	@VIRTUAL_ENV=$(CURDIR)/$(OLDEST) $(BIN)/uv pip install --resolution lowest-direct \
+	  -e '.[postgres,export,openvino,serve,dev]'
+	@$(OLDEST)/bin/pytest -m "not ray and not e2e" -o filterwarnings=default $(TESTS)
 
 format: install  ## Mend format and what ruff can mend.
 	@$(BIN)/ruff check --fix

@@ -25,6 +25,7 @@ from carray.reports.experiments import experiment_lines, experiments_csv
 from carray.reports.listing import leaderboard, leaderboard_lines
 from carray.reports.network_costs import front_lines
 from carray.reports.pictures.front import front_picture
+from carray.reports.table import within
 from carray.runs_folder import RunsFolder
 from carray.training.runner import hardware_of
 from tests.ensemble.studies import BACKBONES, StudySpec, Trial, make_study
@@ -116,6 +117,10 @@ def test_the_front_goes_from_one_trial_to_many_and_says_how_each_is_packaged(
     assert all(point.milliseconds <= point.max_latency for point in found.points)
     lines = front_lines(found)
     assert max(map(len, lines[: lines.index("next, one of:")])) <= 100
+    with within(64):
+        narrow = front_lines(found)
+    assert max(map(len, narrow[: narrow.index("next, one of:")])) <= 64
+    assert "    " + " ".join(one.rpartition("/")[2] for one in found.points[-1].trials) in narrow
     assert f"--max-latency {found.points[0].max_latency:g}ms" in "\n".join(lines)
     again = build_ensemble(
         max_latency=f"{found.points[-1].max_latency}ms",

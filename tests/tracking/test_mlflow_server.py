@@ -27,6 +27,7 @@ CONFIG = f"""
 default_permission = READ
 database_uri = sqlite:///auth.db
 admin_username = {NAME}
+admin_password = {PASSWORD}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 grant_default_workspace_access = false
 auth_cache_ttl_seconds = 60
@@ -41,7 +42,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "auth.ini").write_text(CONFIG)
     settings = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "any",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
