@@ -27,7 +27,7 @@ from tests.trained import trained
 __all__ = ["toy_data", "toy_manifest", "trained"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CARRAY_RUNS", "CARRAY_WEIGHTS"):
+for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CARRAY_RUNS", "CARRAY_WEIGHTS", "COLUMNS"):
     os.environ.pop(_name, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
@@ -10,7 +11,7 @@ from carray.ensemble.front import Front
 from carray.predictions.network_costs import Device, NetworkCosts, front_rows, network_of
 from carray.records import StudyFolder
 from carray.reports.hints import runs_option
-from carray.reports.table import table, wrapped
+from carray.reports.table import cells_of, line_width, table, wrapped
 
 COLUMNS = (
     *("network:<38", "px:>5", "ms:>8.1f", "MB:>8.1f", "G multiply-adds:>16.3f"),
@@ -111,12 +112,24 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
         f"{' + '.join(found.studies)} on {found.images} images of {found.split}, each judged by "
         "members that it didn't choose (95 %):",
         "",
-        *table(FRONT_COLUMNS, rows, spare=("MB",)),
+        *_front_table(rows),
         "",
         f"ms: one image through the networks, one after the other ({found.hardware})",
         *(["--pareto shows one point: nothing slower was better"] * (len(found.points) == 1)),
     ]
     return [*(part for line in lines for part in wrapped(line)), "next, one of:", *commands]
+
+
+def _front_table(rows: Sequence[tuple[object, ...]]) -> list[str]:
+    """Return a line a point; its trials are on a line of their own where they don't fit."""
+    lines = table(FRONT_COLUMNS, rows)
+    if max(map(cells_of, lines)) <= line_width() and not any("…" in line for line in lines):
+        return lines
+    figures = table(FRONT_COLUMNS[:-1], [row[:-1] for row in rows], spare=("MB",))
+    place = len(figures) - len(rows)
+    below = (f"    {str(row[-1]).strip()}" for row in rows)
+    pairs = zip(figures[place:], below, strict=True)
+    return [*figures[:place], *(line for pair in pairs for line in pair)]
 
 
 def _trial_name(trial: str, found: Front) -> str:
