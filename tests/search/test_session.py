@@ -530,6 +530,7 @@ def test_a_trial_whose_lane_ends_for_good_goes_on_on_another_that_is_there_or_ad
     local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: int
 ) -> None:
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(nodes, "has_started_ray", lambda: False)  # whatever other tests started
     if lanes == 1:
         monkeypatch.setattr(watchdog.Watch, "has_ended_search", lambda self: False)  # too late
     local.fakes.faults.raises(LaneGone("its node is gone"), trial=1, epoch=2)
