@@ -247,17 +247,25 @@ def _judge(
     if kept and not pool.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""
+
+    def row(of: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:
+        judged = SCORES[metric](of.log_p(number), labels)
+        if metric == metrics.VAL_CALIBRATED_LOG_LOSS:  # as the rules are: not at its own best
+            vote = SoftVote((number,))
+            judged = score_rule(vote, of, folds, metric, of.beside(on_val)).value
+        return _row(of, number, blend, metric, judged)
+
     ensemble = Ensemble(
         study=pool.candidates.study,
         name="",
         classes=pool.labels.classes,
         manifest_hash=pool.study.manifest_hash,
         metric=metric,
-        members=tuple(_row(predictions, number, best.blend, metric) for number in shown),
+        members=tuple(row(predictions, number, best.blend) for number in shown),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
         rule=best.rule,
         blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
-        single=_row(single, 0, alone.blend, metric),
+        single=row(single, 0, alone.blend),
         single_temperature=alone.blend.temperature,
         judged_on=pool.judged_on,
         judged_images=len(labels),
@@ -274,7 +282,7 @@ def _judge(
 
 
 def _row(
-    predictions: SplitPredictions, number: int, blend: WeightedAverage, metric: str
+    predictions: SplitPredictions, number: int, blend: WeightedAverage, metric: str, judged: float
 ) -> MemberRow:
     candidate, log_p = predictions.candidates[number], predictions.log_p(number)
     weights = dict(zip(blend.members, blend.weights, strict=True))
@@ -290,7 +298,7 @@ def _row(
         val_top1=candidate.record.best(metrics.VAL_TOP1),
         blend_log_loss=log_loss(log_p, predictions.labels),
         val_value=candidate.record.best(metric),
-        judged_value=SCORES[metric](log_p, predictions.labels),
+        judged_value=judged,
     )
 
 

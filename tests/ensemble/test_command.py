@@ -48,6 +48,8 @@ def test_members_have_the_score_that_the_study_gives_them(tmp_path: Path) -> Non
         assert f" {shown[member['trial']]:.4f} " in line
         assert member["val_log_loss"] == pytest.approx(shown[member["trial"]] + 0.1)
         assert member["judged_value"] < member["blend_log_loss"]  # at the temperature that suits it
+    alone = next(row for row in told["rules"] if row["rule"] == "best single trial")
+    assert told["single"]["judged_value"] == alone["value"]
 
 
 def test_json_is_one_object(tmp_path: Path) -> None:
