@@ -45,7 +45,8 @@ def cross_fitted_log_p(
     """Return (images, classes), each image at the temperature that suits the other folds best, and
     the temperature that suits all.
 
-    It is `fitted_temperature`'s: 1 where there are too few images to tell.
+    It is `fitted_temperature`'s: 1 where there are too few images to tell, or where the images that
+    are scored lose by it. Those `beside` may look too sure: `val` has chosen the trials.
     """
     losses_NT = temperature_losses(log_p, labels)
     total_T, images = losses_NT.sum(axis=0), len(labels)
@@ -54,14 +55,16 @@ def cross_fitted_log_p(
     if images < FEWEST_IMAGES:
         return log_p, 1.0
     scaled = np.empty_like(log_p)
-    for held in folds:
+    for held in folds or make_folds(labels):
         chosen = TEMPERATURES[(total_T - losses_NT[held].sum(axis=0)).argmin()]
         scaled[held] = log_softmax(log_p[held] / np.float32(chosen))
+    if log_losses(scaled, labels).mean() >= log_losses(log_p, labels).mean():
+        return log_p, 1.0
     return scaled, float(TEMPERATURES[total_T.argmin()])
 
 
 def fitted_temperature(log_p: Float32s, labels: Labels, beside: Labelled | None = None) -> float:
-    """Return what logits are best divided by; 1 where there are too few images to tell."""
+    """Return what logits are best divided by; 1 where that isn't seen to help, see above."""
     return cross_fitted_log_p(log_p, labels, (), beside)[1]
 
 
