@@ -17,6 +17,8 @@ from carray.predictions.scores import (
     SCORES,
     TEMPERATURES,
     best_temperature,
+    cross_fitted_log_p,
+    fitted_temperature,
     log_loss,
     log_losses,
     make_folds,
@@ -83,6 +85,18 @@ def test_a_temperature_is_fitted_to_val_too_and_each_image_left_out(tmp_path: Pa
     alone = score_rule(SoftVote((0,)), predictions, folds)
     assert alone.blend.temperature == 1.0, "thirty images can't tell"
     assert alone.log_loss == pytest.approx(log_loss(log_p, labels))
+
+
+def test_a_temperature_that_val_wants_and_the_scored_images_lose_by_is_not_kept() -> None:
+    numbers = np.random.default_rng(0)
+    logits = numbers.normal(size=(600, 4)).astype(np.float32)
+    log_p = log_softmax(2 * logits)
+    labels = np.array([numbers.choice(4, p=p / p.sum()) for p in np.exp(log_p).astype(float)])
+    sure = log_p[:500], log_p[:500].argmax(axis=1)  # as where it chose the trials
+    few, their = log_p[500:], labels[500:]
+    scaled, temperature = cross_fitted_log_p(few, their, make_folds(their), sure)
+    assert temperature == fitted_temperature(few, their, sure) == 1
+    assert np.array_equal(scaled, few)
 
 
 def test_val_is_no_help_where_it_is_scored_or_another_one(tmp_path: Path) -> None:
