@@ -247,25 +247,27 @@ def _judge(
     if kept and not pool.best_single(members)[0].has_weights:
         notes.append(f"the best single trial would be packaged ({kept}), but its weights are gone")
         kept = ""
+    is_calibrated = metric == metrics.VAL_CALIBRATED_LOG_LOSS  # as rules are, not at its own best
 
-    def row(of: SplitPredictions, number: int, blend: WeightedAverage) -> MemberRow:
-        judged = SCORES[metric](of.log_p(number), labels)
-        if metric == metrics.VAL_CALIBRATED_LOG_LOSS:  # as the rules are: not at its own best
-            vote = SoftVote((number,))
-            judged = score_rule(vote, of, folds, metric, of.beside(on_val)).value
-        return _row(of, number, blend, metric, judged)
+    def judged(number: int) -> float:
+        if is_calibrated:
+            return score_rule(SoftVote((number,)), predictions, folds, metric, beside).value
+        return SCORES[metric](predictions.log_p(number), labels)
 
+    own = alone.value if is_calibrated else SCORES[metric](single.log_p(0), labels)
     ensemble = Ensemble(
         study=pool.candidates.study,
         name="",
         classes=pool.labels.classes,
         manifest_hash=pool.study.manifest_hash,
         metric=metric,
-        members=tuple(row(predictions, number, best.blend) for number in shown),
+        members=tuple(
+            _row(predictions, number, best.blend, metric, judged(number)) for number in shown
+        ),
         rules=tuple(_rule_row(score, best) for score in (*scores, alone)),
         rule=best.rule,
         blend=replace(best.blend, members=tuple(map(shown.index, best.blend.members))),
-        single=row(single, 0, alone.blend),
+        single=_row(single, 0, alone.blend, metric, own),
         single_temperature=alone.blend.temperature,
         judged_on=pool.judged_on,
         judged_images=len(labels),

@@ -250,9 +250,9 @@ class _Kitchen:
             val_answers.append(self.val_log_p(equal(places)))
         fits = {
             name: cross_fitted_log_p(
-                each, labels, folds, None if split == "val" else (on_val, self.labels)
+                each, labels, folds, None if split == "val" else (of_val, self.labels)
             )
-            for (name, each), on_val in zip(answers.items(), val_answers, strict=True)
+            for (name, each), of_val in zip(answers.items(), val_answers, strict=True)
         }
         scaled = {name: log_p for name, (log_p, _) in fits.items()}
         rows = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ def temperature_of(runs: RunsFolder, package: Path) -> tuple[float, str]:
     It is fitted to logits that the model's trials left on images they weren't trained on; where
     there are none, the model's own stays, and that is said.
     """
-    seen = {split: stored for split in JUDGES if (stored := _stored(runs, package, split))}
+    seen = _stored(runs, package)
     images = sum(len(labels) for _, labels in seen.values())
     if images < FEWEST_IMAGES:
         own = Card.read(package / "card.json").temperature
@@ -87,15 +88,18 @@ def temperature_of(runs: RunsFolder, package: Path) -> tuple[float, str]:
     return found, f"probabilities are calibrated: temperature {found:g}, of {of}"
 
 
-def _stored(runs: RunsFolder, package: Path, split: str) -> Labelled | None:
-    """Return what a model's trials left of a split; None where they left nothing."""
-    try:
+def _stored(runs: RunsFolder, package: Path) -> dict[str, Labelled]:
+    """Return what a model's trials left of each of `JUDGES` that they left something of."""
+    seen: dict[str, Labelled] = {}
+    with suppress(CarrayError):
         held = find_held_model(runs, str(package))
-        labels = held_labels(held.study).of(split)
-        log_p = held.stored(split, labels) if len(labels) else None
-    except CarrayError:
-        return None
-    return None if log_p is None else (log_p, labels)
+        known = held_labels(held.study)
+        for split in JUDGES:
+            labels = known.of(split)
+            with suppress(CarrayError):
+                log_p = held.stored(split, labels) if len(labels) else None
+                seen |= {} if log_p is None else {split: (log_p, labels)}
+    return seen
 
 
 def level_answers(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from statistics import fmean, geometric_mean, median
 
@@ -17,7 +18,7 @@ from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
 from carray.search.scheduling.refits import SHARE
 
-RECENT = 50  # epochs of a shape that a median is taken of
+RECENT = 50  # epochs of a shape, or ends of trials, that a median is taken of
 NEWEST = 10  # epochs that say how busy the machine is now: other work on it comes and goes
 
 Shape = tuple[str, int, int]
@@ -34,10 +35,10 @@ class Pace:
     def __init__(self, records: Sequence[TrialRecord] = ()) -> None:
         self._seen: dict[Shape, list[float]] = {}
         self._before: dict[Shape, list[float]] = {}
-        self._noted: list[tuple[Shape, float]] = []  # all of `_seen`, in turn
+        self._newest: deque[tuple[Shape, float]] = deque(maxlen=NEWEST)
         self.longest_epoch = 0.0  # of this call, seconds; a trial's first, with its start, isn't
         self.longest_finish = 0.0  # from a trial's last epoch to its logits, seconds
-        self._finishes: list[float] = []
+        self._finishes: deque[float] = deque(maxlen=RECENT)
         for record in records:
             own = record.epochs[record.continued_epochs :]
             seconds = [row[EPOCH_SECONDS] for row in own if EPOCH_SECONDS in row]
@@ -46,7 +47,7 @@ class Pace:
     def note(self, config: TrialConfig, epoch: int, seconds: float) -> None:
         """Learn how long 1-based `epoch` of such a trial took."""
         self._seen.setdefault(_shape(config), []).append(seconds)
-        self._noted.append((_shape(config), seconds))
+        self._newest.append((_shape(config), seconds))
         if epoch > 1:
             self.longest_epoch = max(self.longest_epoch, seconds)
 
@@ -75,7 +76,7 @@ class Pace:
 
         The mean is geometric: one epoch that stood still says little of those to come.
         """
-        newest = [(seconds, self._typical(shape)) for shape, seconds in self._noted[-NEWEST:]]
+        newest = [(seconds, self._typical(shape)) for shape, seconds in self._newest]
         ratios = [seconds / usual for seconds, usual in newest if seconds > 0 and usual]
         return geometric_mean(ratios) if ratios else 1.0
 
@@ -84,7 +85,7 @@ class Pace:
         each = self.epoch_seconds(config)
         if each is None:
             return None
-        return epochs * each + (median(self._finishes[-RECENT:]) if self._finishes else 0.0)
+        return epochs * each + (median(self._finishes) if self._finishes else 0.0)
 
 
 class TimePlan:
