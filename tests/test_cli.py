@@ -76,6 +76,17 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_code_2() -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_a_refusal_fits_a_terminal(carray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    code, _, err = carray("compare", "a/0000")
+    assert code == 2
+    lines = err.splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 60
+    monkeypatch.delenv("COLUMNS")
+    assert " ".join(err.split()) == carray("compare", "a/0000")[2].strip()
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_each_command_says_what_it_does_and_what_each_option_means(path: str) -> None:
     command = COMMANDS[path]

@@ -80,8 +80,14 @@ def _replace_unknown_letters() -> None:
 def _refuse(why: str, exit_code: int = EXIT_USAGE) -> NoReturn:
     from rich.console import Console
 
+    from carray.reports.table import fitted
+
     Console(stderr=True, width=None).print(
-        f"carray: {why}", style="red", markup=False, highlight=False, soft_wrap=True
+        fitted(f"carray: {why}", sys.stderr),
+        style="red",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
     sys.exit(exit_code)
 

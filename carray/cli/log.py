@@ -55,5 +55,7 @@ class _Printer(logging.Handler):
         if self._on_stdout:
             print(text, flush=True)
         elif not getattr(record, ON_BOARD, False):  # else it stands on stdout already
+            from carray.reports.table import fitted  # numpy's import would slow `--help`
+
             whose = "carray: " if record.levelno >= logging.WARNING else ""
-            print(f"{whose}{text}", file=sys.stderr, flush=True)
+            print(fitted(f"{whose}{text}", sys.stderr), file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TextIO
 
 from carray.predictions.statistics import Interval
 
@@ -40,12 +41,26 @@ def within(columns: int | None) -> Iterator[None]:
         _limit.reset(token)
 
 
-def terminal_columns() -> int | None:
-    """Return the columns of `COLUMNS` or of the terminal; None where text goes elsewhere."""
+def terminal_columns(stream: TextIO | None = None) -> int | None:
+    """Return the columns of `COLUMNS` or of the terminal; None where text goes elsewhere.
+
+    Args:
+        stream: where text goes; None takes stdout.
+    """
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+    stream = stream or sys.stdout
+    return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else None
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Return sentences as they fit the terminal that `stream` is; elsewhere they stay one line."""
+    columns = terminal_columns(stream)
+    if columns is None:
+        return text
+    with within(columns):
+        return "\n".join(part for line in text.split("\n") for part in wrapped(line))
 
 
 def line_width(usual: int = USUAL) -> int:
