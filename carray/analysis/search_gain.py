@@ -68,8 +68,8 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     """Compare a study's best trials with those of its first recipe.
 
     Returns:
-        None where that can't be said: fewer than two complete trials with logits, a first trial
-        that isn't complete, or too few images.
+        None where that can't be said: fewer than two complete trials with logits, all of them of
+        one configuration, a first trial that isn't complete, or too few images.
 
     Raises:
         RecordError: logits are broken, or of other data.
@@ -82,7 +82,7 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
         and record.state is TrialState.COMPLETE
         and folder.trial(record.number).logits_file.exists()
     ]
-    if len(complete) < 2 or complete[0].number != 0:
+    if len(by_configuration(complete)) < 2 or complete[0].number != 0:
         return None
     blend = folder.labels("blend")
     on_blend = len(blend) >= FEWEST_IMAGES

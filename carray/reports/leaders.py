@@ -22,7 +22,7 @@ def repeated_text(repeated: Repeated) -> str:
     """Say what the seeds of one configuration reached."""
     return (
         f"{len(repeated.trials)} seeds of {repeated.trials[0]}'s configuration: "
-        f"{repeated.mean:.3f} +- {repeated.deviation:.3f}"
+        f"{repeated.mean:.3f}, standard deviation {repeated.deviation:.3f}"
     )
 
 

@@ -111,6 +111,13 @@ def test_nothing_is_said_where_nothing_can_be(folder: StudyFolder) -> None:
     assert search_gain(folder) is None
 
 
+def test_seeds_of_one_recipe_are_no_search_over_it(folder: StudyFolder) -> None:
+    seeds(folder, 4)
+    assert search_gain(folder) is None
+    printed = " ".join(" ".join(study_lines(folder)).split())
+    assert "4 seeds of s/0000's configuration: 1.150, standard deviation 0.129" in printed
+
+
 def test_a_first_trial_that_did_not_end_is_no_recipe_to_compare_with(folder: StudyFolder) -> None:
     add(folder, 0, 1e-3, 1.0, 1.0, state="collapsed")
     for number in (1, 2):

@@ -53,9 +53,14 @@ def read_recorded(folder: StudyFolder) -> RecordedStudy:
     """Read a study's search trials that ended complete or stopped; refits don't count.
 
     Raises:
-        RecordError: none of its trials was trained to the end.
+        RecordError: it is no search, or none of its trials was trained to the end.
     """
     study = folder.record()
+    if study.kind != "search":
+        raise RecordError(
+            f"study {study.name!r} collects single trials: only what a search of `carray tune` "
+            "drew can be learned from"
+        )
     records = [r for _, r in folder.trials() if r.kind == "search" and r.state in USED]
     values = ([row.get(study.metric, np.nan) for row in record.epochs] for record in records)
     curves = [np.array(own, np.float64) for own in values]

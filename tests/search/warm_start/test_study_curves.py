@@ -53,3 +53,10 @@ def test_failed_trials_and_refits_do_not_count(tmp_path: Path) -> None:
 def test_a_study_without_a_full_trial_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no trial that was trained to its end"):
         read_recorded(past_study(tmp_path, stop_above=0.0))
+
+
+def test_single_trials_are_no_search_to_learn_from(tmp_path: Path) -> None:
+    folder = past_study(tmp_path, trials=10)
+    folder.record().model_copy(update={"kind": "single"}).write(folder.record_file)
+    with pytest.raises(RecordError, match="collects single trials"):
+        read_recorded(folder)
