@@ -52,6 +52,8 @@ class ModelRow:
     """Images that it got right and every other model wrong."""
     only_wrong: int
     """Images that it got wrong and every other model right."""
+    val_value: float = math.nan
+    """In `ModelComparison.metric`, which the rows are ordered by."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ModelComparison(JsonResult):
     """0 where the test split stayed closed."""
     left_out: int
     """Complete trials that the table leaves out."""
+    metric: str = metrics.VAL_LOG_LOSS
+    """That said what is best, on `val`."""
 
 
 def compare_trials(
@@ -115,11 +119,14 @@ def compare_trials(
         study=record.name,
         split=split,
         images=len(predictions.labels),
-        rows=tuple(_row(predictions, member, right_MN, seed) for member in range(len(chosen))),
+        rows=tuple(
+            _row(predictions, member, right_MN, seed, found.metric) for member in range(len(chosen))
+        ),
         all_right=int(right_MN.all(axis=0).sum()),
         all_wrong=int((~right_MN).all(axis=0).sum()),
         models_that_opened_test=opened,
         left_out=sum(one not in chosen for one in found.complete),
+        metric=found.metric,
     )
 
 
@@ -145,14 +152,18 @@ def _select(
         chosen = tuple(best.values())[:MOST_ROWS]
     if len(chosen) < 2:
         raise RecordError(
-            f"study {study!r} has {len(chosen)} models to compare, at least two are needed: "
-            "--all takes every complete trial, --trials names some"
+            f"study {study!r} has {len(chosen)} model{'s' * (len(chosen) != 1)} to compare, at "
+            "least two are needed: --all takes every complete trial, --trials names some"
         )
     return chosen
 
 
 def _row(
-    predictions: SplitPredictions, member: int, right_MN: npt.NDArray[np.bool_], seed: int
+    predictions: SplitPredictions,
+    member: int,
+    right_MN: npt.NDArray[np.bool_],
+    seed: int,
+    metric: str,
 ) -> ModelRow:
     candidate, right = predictions.candidates[member], right_MN[member]
     others = np.delete(right_MN, member, axis=0)
@@ -172,6 +183,7 @@ def _row(
         peak_memory_gib=peak_memory_gib(record),
         only_right=int((right & ~others.any(axis=0)).sum()),
         only_wrong=int((~right & others.all(axis=0)).sum()),
+        val_value=record.best(metric),
     )
 
 

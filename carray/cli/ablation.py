@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -24,21 +25,21 @@ def ladder(
     space: Annotated[
         str, typer.Option(help="A space whose starting points are the steps.")
     ] = "logloss_ladder",
-    seeds: Annotated[int, typer.Option(help="Of the anchor: they give the noise.")] = 3,
-    step_seeds: Annotated[int, typer.Option(help="Of every other step.")] = 1,
+    seeds: Annotated[int, typer.Option(min=3, help="Of the anchor: they give the noise.")] = 3,
+    step_seeds: Annotated[int, typer.Option(min=1, help="Of every other step.")] = 1,
     keep: Annotated[
         str, typer.Option(help="What the next step builds on: better steps, all, or none.")
     ] = "better",
     study: NewStudyOption = None,
     set_: SetOption = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of every step, in place of the space's.")
+        int | None, typer.Option(min=1, help="Epochs of every step, in place of the space's.")
     ] = None,
     tta: Annotated[
         str | None, typer.Option(help="Views as a last step, judged on blend; see `ensemble`.")
     ] = None,
     folds: Annotated[
-        int, typer.Option(help="Folds of what stands as the last step, judged on blend.")
+        int, typer.Option(min=0, help="Folds of what stands as the last step, judged on blend.")
     ] = 0,
     weights: WeightsOption = None,
     runs: RunsOption = None,
@@ -55,8 +56,10 @@ def ladder(
       carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
     """
     from carray.analysis.ablation import run_ablation
+    from carray.cli.trial import EpochLines
     from carray.progress import progress
     from carray.reports.ablation import ablation_lines, head_lines, step_line
+    from carray.reports.hints import runs_option
 
     fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
     if not as_json:
@@ -74,6 +77,9 @@ def ladder(
         weights=weights,
         runs=runs,
         on_step=None if as_json else lambda step: say(lambda: [step_line(step)]),
+        on_epoch=EpochLines(on_stderr=True).show,
         progress=progress,
     )
-    emit(found, lambda found: ["", *ablation_lines(found)], as_json)
+    stands = next(step.trials[0] for step in reversed(found.steps) if step.stays)
+    hint = f"next: carray show {quote(stands)}{runs_option(runs)}"
+    emit(found, lambda found: ["", *ablation_lines(found), "", hint], as_json)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from carray.cli.shared import JsonOption, RunsOption, StudyOption, TestOption, emit
+
+if TYPE_CHECKING:
+    from carray.analysis.cross_validation import CrossValidation
 
 
 def folds(
@@ -45,6 +48,7 @@ def folds(
     from carray.analysis.label_errors import write_label_issues
     from carray.drawing import drawn_or_none
     from carray.reports.analysis import cross_validation_lines
+    from carray.reports.ensemble import predict_hint
     from carray.reports.pictures.cross_validation_plot import folds_picture
     from carray.runs_folder import RunsFolder
 
@@ -53,14 +57,22 @@ def folds(
     trials = [row.trial for row in found.folds]
     picture = drawn_or_none(lambda: folds_picture(folder, trials))
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
-    lines = [*cross_validation_lines(found), *([f"curves: {picture}"] if picture else [])]
     extra: dict[str, Any] = {"picture": picture}
     if doubts:
-        lines.append(f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}")
-        if 2 * doubts.images > doubts.of:
-            lines.append("that many mean that the folds' trials are too weak to judge labels")
         extra |= {"doubtful": doubts.file, "doubtful_images": doubts.images}
-    emit(found, lambda _: lines, as_json, lambda found: {**found.as_dict(), **extra})
+
+    def lines(found: CrossValidation) -> list[str]:
+        further = [f"curves: {picture}"] if picture else []
+        if doubts:
+            further.append(
+                f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}"
+            )
+            if 2 * doubts.images > doubts.of:
+                further.append("that many mean that the folds' trials are too weak to judge labels")
+        hints = [predict_hint(found.package)] if found.package else []
+        return [*cross_validation_lines(found), *further, *(["next:", *hints] if hints else [])]
+
+    emit(found, lines, as_json, lambda found: {**found.as_dict(), **extra})
 
 
 def soup(

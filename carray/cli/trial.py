@@ -40,7 +40,7 @@ def train(
     ] = None,
     study: Annotated[str, typer.Option(help="The folder that collects single trials.")] = SINGLE,
     folds: Annotated[
-        int, typer.Option(help="Train on each of the data's folds, one after the other.")
+        int, typer.Option(min=0, help="Train on each of the data's folds, one after the other.")
     ] = 0,
     classifier: Annotated[
         str | None,
@@ -56,7 +56,8 @@ def train(
     """Train one configuration, outside a search.
 
     The same command goes on where a killed one stopped. Ends with the best epoch, whose weights
-    and logits are kept.
+    and logits are kept. Several seeds of a configuration are `carray tune DIR --space FILE --trials
+    N`, whose space fixes every name and draws none; `carray compare` compares two such studies.
 
     [dim]Examples:[/]
 
@@ -87,45 +88,30 @@ def train(
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
     lines = EpochLines(as_json)
+    keywords: dict[str, Any] = {"runs": runs, "study": study, "weights": weights}
+    keywords |= {"on_epoch": lines.show, "progress": progress}
     if folds:
-        records = train_folds(
-            data,
-            params,
-            folds,
-            runs=runs,
-            study=study,
-            weights=weights,
-            on_epoch=lines.show,
-            progress=progress,
-        )
-        _print_folds(records, as_json, runs)
+        _print_folds(train_folds(data, params, folds, **keywords), as_json, runs)
         return
-    record = train_single(
-        data,
-        params,
-        runs=runs,
-        study=study,
-        weights=weights,
-        on_epoch=lines.show,
-        progress=progress,
-    )
+    record = train_single(data, params, **keywords)
     emit(record, lambda record: _end_lines(record, lines.seen, runs), as_json)
     if record.state != "complete":
         raise typer.Exit(1)
 
 
 def _print_folds(records: list[TrialRecord], as_json: bool, runs: str | None) -> None:
+    """Print what a configuration is worth on its folds; of those that failed, why."""
+    from carray.reports.analysis import fold_trial_lines
     from carray.reports.hints import runs_option
 
-    are_all = all(record.state == "complete" for record in records)
-    what = "folds" if are_all else "ensemble --folds --top 1"
-    hint = f"      carray {what} --study {quote(records[0].study)}{runs_option(runs)}"
-    emit(
-        records,
-        lambda records: [*(line for each in records for line in _end_lines(each, 1, runs)), hint],
-        as_json,
-    )
-    if not are_all:
+    complete = [record for record in records if record.state == "complete"]
+    for record in records:
+        if record.state != "complete":
+            print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
+    what = "folds" if len(complete) == len(records) else "ensemble --folds --top 1"
+    hint = f"next: carray {what} --study {quote(records[0].study)}{runs_option(runs)}"
+    emit(records, lambda _: [*fold_trial_lines(complete), "", hint] if complete else [], as_json)
+    if len(complete) < len(records):
         raise typer.Exit(1)
 
 
@@ -213,21 +199,23 @@ def _dotted(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 class EpochLines:
     """One line an epoch, as it ends, with what is left."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, on_stderr: bool) -> None:
         self.seen = 0
-        self._stream = sys.stderr if quiet else sys.stdout
+        self._stream = sys.stderr if on_stderr else sys.stdout
 
     def show(self, record: TrialRecord) -> None:
         """Print the record's last epoch, after what is trained where it is the first."""
         from carray.data.pixels.own_transform import transform_note
-        from carray.reports.table import terminal_columns
+        from carray.reports.table import fitted, terminal_columns
 
         if self.seen == 0 or len(record.epochs) == 1:
-            print(f"trial {record.name}: {_what(record)}", file=self._stream)
+            head = f"trial {record.name}: {_what(record)}"
+            print(fitted(head, self._stream), file=self._stream)
             if own := transform_note(record.config.augment, record.config.image_size):
-                print(own, file=self._stream)
+                print(fitted(own, self._stream), file=self._stream)
         self.seen += 1
-        print(epoch_line(record, terminal_columns()), file=self._stream, flush=True)
+        line = epoch_line(record, terminal_columns(self._stream))
+        print(line, file=self._stream, flush=True)
 
 
 def _what(record: TrialRecord) -> str:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ImagePath = str | Path
 FIGURE_VERDICTS = {"better": "better", "worse": "worse", NOT_BETTER: "may be chance"}
 CHOSE_EPOCHS = "val chose each trial's epoch: these scores flatter a little"
+AS_IT_IS = (
+    "log-loss is of the answers as they are; `carray ensemble` compares at fitted temperatures"
+)
 _LOADING = threading.Lock()  # not a field: an ensemble can be pickled
 
 

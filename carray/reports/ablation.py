@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carray.analysis.ablation import Ablation
 from carray.analysis.ablation_step import AblationStep
-from carray.reports.table import USUAL, interval_text, line_width, table, table_row
+from carray.reports.table import USUAL, interval_text, line_width, shortened, table, table_row
 
 COLUMNS = ("  step:<28", "log-loss:>23.3f", "top-1:>7.3f", "gain (95 %):>22", "noise:>7.3f", ":<0")
 NARROW = ("  step:<24", "log-loss:>21.3f", "gain (95 %):>22", ":<0")
@@ -33,10 +33,11 @@ def head_lines() -> list[str]:
 
 def step_line(step: AblationStep) -> str:
     """Return one step's line."""
-    name = f"{'>' if step.stays else ' '} {step.name[:25]}"
+    is_narrow = line_width() < USUAL
+    name = f"{'>' if step.stays else ' '} {shortened([step.name], 21 if is_narrow else 25)[0]}"
     gain = interval_text(step.gain, "+.3f", "+.2f") if step.gain else ""
     noise = step.noise or None  # views and folds are of the same seed
-    if line_width() < USUAL:  # steps come one by one: what doesn't fit goes, whatever they hold
-        return table_row(NARROW, (name[:23], step.log_loss, gain, f" {step.verdict}"))
+    if is_narrow:  # steps come one by one: what doesn't fit goes, whatever they hold
+        return table_row(NARROW, (name, step.log_loss, gain, f" {step.verdict}"))
     cells = (name, step.log_loss, step.top1.value, gain, noise, f" {step.verdict}")
     return table_row(COLUMNS, cells)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from carray import metrics
 from carray.analysis.compare_pair import PairedComparison
 from carray.analysis.compare_trials import ModelComparison
 from carray.analysis.cross_validation import CrossValidation
-from carray.ensemble.result import CHOSE_EPOCHS
+from carray.ensemble.result import AS_IT_IS, CHOSE_EPOCHS
 from carray.incremental.evaluate import AddedClass
 from carray.predictions.test_access import access_text
 from carray.progress import seconds_text
+from carray.records import TrialRecord
 from carray.reports.hints import runs_option, shown_path
+from carray.reports.study import SHORT_HEADS
 from carray.reports.table import interval_text, table
 
 SHOWN_DIFFERENCES = 6
 SIDES = (":<4", ":<20", "trials:>7", "train images:>14", "top-1:>27.3f", "log-loss:>27.3f")
-MODELS = ("trial:<6", "model:<23", "params:>8", "val loss:>10.4f", "top-1:>7.3f")
+MODELS = ("trial:<6", "model:<23", "params:>8")
 ALONE = (
     *("trial:<6", "model:<26", "time:>8", "GiB:>7.2f", "images/s:>10,.0f"),
     *("only it was right:>20", "only it was wrong:>20"),
+)
+FOLD_TRIALS = (
+    *("trial:<20", "fold:>6", "best/epochs:>12"),
+    *("log-loss:>10.4f", "cal. loss:>10.4f", "top-1:>8.4f", "macro F1:>9.4f"),
 )
 FOLDS = (
     *("fold:<6", "trial:<8", "images:>8", "epochs:>8", "best at:>9"),
@@ -57,6 +65,7 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
         lines.append(f"{len(found.differences) - len(shown)} more settings differ")
     if found.split == "val":
         lines.append(CHOSE_EPOCHS)
+    lines.append(AS_IT_IS)
     if len(found.first.trials) == len(found.second.trials) == 1:
         lines.append("one trial each: what another seed would change is not in these intervals")
     return lines
@@ -64,12 +73,18 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
 
 def model_comparison_lines(found: ModelComparison) -> list[str]:
     """Return the table as lines of at most 100 columns, the best on val first."""
-    columns = (*MODELS, f"{found.split} log-loss:>22.3f", f"{found.split} top-1:>22.3f")
+    own = found.metric if found.metric != metrics.VAL_TOP1 else metrics.VAL_LOG_LOSS
+    value = f"val {SHORT_HEADS.get(own, metrics.SHORT_NAMES[own])}"
+    columns = (
+        *(*MODELS, f"{value}:>{len(value) + 2}.4f", "top-1:>7.3f"),
+        *(f"{found.split} log-loss:>21.3f", f"{found.split} top-1:>21.3f"),
+    )
     scores = (
         (
             *(row.trial[-4:], row.model),
             None if row.parameters is None else f"{row.parameters / 1e6:.2f} M",
-            *(row.val_log_loss, row.val_top1, row.log_loss, row.top1),
+            row.val_value if own == found.metric else row.val_log_loss,
+            *(row.val_top1, row.log_loss, row.top1),
         )
         for row in found.rows
     )
@@ -83,11 +98,12 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
     lines = [
         f"study {found.study}: {len(found.rows)} models on {found.images} images of {found.split}",
         "",
-        *table(columns, scores, spare=("params", "top-1", "val loss")),
+        *table(columns, scores, spare=("params", "top-1", value)),
         "",
         *table(ALONE, alone, spare=("images/s", "GiB", "time")),
     ]
     lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
+    lines.append(AS_IT_IS)
     if found.models_that_opened_test:
         lines.append(access_text(found.models_that_opened_test))
     if found.split == "val":
@@ -107,7 +123,8 @@ def cross_validation_lines(found: CrossValidation) -> list[str]:
     spread = np.std([row.top1 for row in found.folds], ddof=1) if len(found.folds) > 1 else math.nan
     scores = (
         (
-            *(f"{'>' if row.what == found.rule else ' '} {row.what}", row.split, row.images),
+            f"{'>' if row.what == found.rule else ' '} {row.what.replace(' alone', '')}",
+            *(row.split, row.images),
             *(row.log_loss, row.top1),
         )
         for row in (found.out_of_fold, *found.ensembles)
@@ -120,16 +137,29 @@ def cross_validation_lines(found: CrossValidation) -> list[str]:
         "",
         *table(FOLD_SCORES, scores, spare=("images",)),
     ]
-    lines += ["each fold chose its trial's epoch: out of fold flatters a little"]
+    lines += ["each fold chose its trial's epoch: out of fold flatters a little", AS_IT_IS]
     if found.models_that_opened_test:
         lines += ["", access_text(found.models_that_opened_test)]
     lines += [f"out-of-fold logits: {found.logits_file}"]
     return [*lines, f"model package: {found.package}"] if found.package else lines
 
 
+def fold_trial_lines(records: Sequence[TrialRecord]) -> list[str]:
+    """Return a line for each complete trial of one configuration on its folds, and their mean."""
+    names = (*metrics.LOG_LOSSES, metrics.VAL_TOP1, metrics.VAL_MACRO_F1)
+    scores = [[record.best(name) for name in names] for record in records]
+    rows = [
+        (record.name, record.config.fold, f"{record.best_epoch}/{len(record.epochs)}", *own)
+        for record, own in zip(records, scores, strict=True)
+    ]
+    if len(records) > 1:
+        rows.append(("mean", None, "", *np.mean(scores, axis=0)))
+    return ["", *table(FOLD_TRIALS, rows, spare=("macro F1", "best/epochs")), CHOSE_EPOCHS]
+
+
 def added_class_lines(added: AddedClass) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
-    runs = runs_option(added.package.parents[1])
+    runs, members = runs_option(added.package.parents[1]), len(added.trials)
     head = f"{added.split}, 95 % intervals"
     rows = (
         ("the new class", added.new_images, added.new, None),
@@ -139,8 +169,8 @@ def added_class_lines(added: AddedClass) -> list[str]:
     )
     return [
         "",
-        f"class {added.name!r}: {added.new_train} training images, {added.replayed} of the old "
-        f"classes replayed, {len(added.trials)} members trained",
+        f"class {added.name!r}: {added.new_train} training images, {added.replayed} of old "
+        f"classes replayed, {members} member{'s' * (members != 1)} trained",
         "",
         *table((f"{head}:<36", "images:>8", "top-1:>28.4f", ":<0"), rows),
         f"{added.taken_for_new} images of old classes are taken for the new one",

@@ -17,7 +17,8 @@ from carray.config import TrialConfig
 from carray.data.preparation.prepare import prepare
 from carray.errors import ConfigError, DataError
 from carray.records import TrialRecord
-from carray.reports.ablation import ablation_lines
+from carray.reports.ablation import ablation_lines, step_line
+from carray.reports.table import within
 from carray.search.space.loading import load_space
 from carray.search.space.yaml_reader import parse_space
 from tests.trained import Trained
@@ -157,6 +158,17 @@ def test_the_command_line_prints_each_step_as_it_ends(own: Trained, file: Path) 
     assert done.exit_code == 0, done.output
     assert "optimizer.lr 0.006" in done.output
     assert "label_smoothing" not in done.output  # fixed, so no step of it is left
+    assert "1/1 * loss" in done.stderr, "hours pass without a line"
+    assert "1/1 * loss" not in done.stdout
+    assert "next: carray show " in done.stdout
+
+
+def test_a_narrow_table_keeps_what_a_step_sets(found: Ablation) -> None:
+    step = replace(found.steps[1], name="loss.label_smoothing 0.05")
+    with within(80):
+        line = step_line(step)
+    assert len(line) <= 80
+    assert " 0.05 " in line
 
 
 def test_views_and_folds_need_a_blend_split(own: Trained, file: Path, tmp_path: Path) -> None:

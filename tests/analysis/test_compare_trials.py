@@ -85,7 +85,7 @@ def test_a_trial_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS[:2]))
     with pytest.raises(RecordError, match=r"trial 9 .* choose among 0, 1"):
         compare_trials(runs=tmp_path, trials=[0, 9])
-    with pytest.raises(RecordError, match="has 1 models to compare"):
+    with pytest.raises(RecordError, match="has 1 model to compare"):
         compare_trials(runs=tmp_path, trials=[0])
 
 
@@ -93,12 +93,15 @@ def test_the_table_fits_and_json_is_one_object(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
     lines = model_comparison_lines(compare_trials(runs=tmp_path, every=True))
     assert max(map(len, lines)) <= 100
+    assert any("`carray ensemble` compares at fitted temperatures" in line for line in lines)
     done = CliRunner().invoke(
         app, ["compare", "--runs", str(tmp_path), "--trials", "0,2", "--json", "--no-test"]
     )
     assert done.exit_code == 0, done.output
     told = json.loads(done.output)
     assert [row["trial"] for row in told["rows"]] == ["autumn/0000", "autumn/0002"]
+    values = [row["val_value"] for row in told["rows"]]
+    assert values == [row["val_log_loss"] for row in told["rows"]], told["metric"]
     assert [row["images_per_second"] for row in told["rows"]] == [None, None], "made-up trials"
 
 

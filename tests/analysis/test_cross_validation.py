@@ -100,6 +100,23 @@ def test_complete_folds_are_not_trained_again(own: Trained, folded: list[TrialRe
     assert seen == []
 
 
+def test_train_ends_with_a_line_a_fold_and_their_mean(
+    own: Trained, folded: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sets = [f"--set={name}={value}" for name, value in {**RECIPE, "epochs": 5}.items()]
+    words = ["train", str(own.data), *sets, "--folds", "2", "--runs", str(own.runs)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    for fold, record in enumerate(folded):
+        assert any(line.split()[:2] == [record.name, str(fold)] for line in lines)
+    mean = np.mean([record.best("val/log_loss") for record in folded])
+    assert any(line.startswith("mean ") and f"{mean:.4f}" in line for line in lines)
+    assert max(map(len, (line for line in lines if "--runs" not in line))) <= 80
+    assert "next: carray folds --study single" in done.stdout
+
+
 def test_the_folds_and_their_package_are_one_opening(
     own: Trained, folded: list[TrialRecord], tmp_path: Path
 ) -> None:
@@ -112,12 +129,16 @@ def test_the_folds_and_their_package_are_one_opening(
         assemble_folds("single", runs=own.runs, name="../opened")
 
 
-def test_the_command_line_draws_the_curves(own: Trained, folded: list[TrialRecord]) -> None:
+def test_the_command_line_draws_the_curves(
+    own: Trained, folded: list[TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     done = CliRunner().invoke(
         app, ["folds", "--study", "single", "--runs", str(own.runs), "--no-test"]
     )
     assert done.exit_code == 0, done.output
-    assert max(len(line) for line in done.output.splitlines() if "/" not in line) <= 100
+    assert max(len(line) for line in done.output.splitlines() if "/" not in line) <= 80
+    assert "carray predict single-folds IMAGES" in done.output
     assert "out of fold" in done.output
     picture = own.study.path / "folds" / f"{folded[0].number:04d}.png"
     with Image.open(picture) as image:
