@@ -58,20 +58,24 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}  {task.fields[rate]:,.0f}/s  ETA", markup=False),
+        TextColumn("{task.fields[unit]}  {task.fields[rate]}/s  ETA", markup=False),
         Eta(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, unit=unit, rate=0.0)
+        task = bar.add_task(what, total=total, unit=unit, rate="0")
         start, done = time.monotonic(), 0
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
             rate = done / max(time.monotonic() - start, 1e-6)
-            bar.update(task, advance=count, rate=rate)
+            bar.update(task, advance=count, rate=_rate_text(rate))
 
         yield advance
+
+
+def _rate_text(rate: float) -> str:
+    return f"{rate:,.{0 if rate >= 10 else 1}f}"
 
 
 class _Lines:
@@ -101,7 +105,7 @@ class _Lines:
         left = (self._total - self._done) / rate if rate else 0.0
         line = (
             f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, "
-            f"{rate:,.{0 if rate >= 10 else 1}f}/s, {seconds_text(left)} left"
+            f"{_rate_text(rate)}/s, {seconds_text(left)} left"
         )
         if _logger.hasHandlers():
             _logger.info(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,18 @@ Labels = npt.NDArray[np.int64]  # class index of each image
 Rows = npt.NDArray[np.int64]  # row numbers: into `Manifest.included`, a split, a table of hashes
 
 Advance = Callable[[int], None]  # adds to what is done
-Progress = Callable[[str, int], AbstractContextManager[Advance]]  # `carray.progress.progress`
-UnitProgress = Callable[[str, int, str], AbstractContextManager[Advance]]  # of another unit
 
 GIB = 2**30
+
+
+class Progress(Protocol):
+    """Shows how far something is, as `carray.progress.progress` does."""
+
+    def __call__(
+        self, what: str, total: int, unit: str = "images", /
+    ) -> AbstractContextManager[Advance]:
+        """Yield the function that adds to what is done of `total`."""
+
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]

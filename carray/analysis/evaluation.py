@@ -13,6 +13,7 @@ import numpy as np
 
 from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.manifest import MANIFEST_FILE, SPLITS
+from carray.ensemble.result import AS_IT_IS
 from carray.errors import CarrayError, DataError
 from carray.files import sha256_of
 from carray.inference.card import Card
@@ -92,7 +93,9 @@ def evaluate(
     """
     where, notes = RunsFolder.at(runs), list[str]()
     if source is None:
-        found = find_held_model(where, model).predictions(split or "val", progress)
+        held = find_held_model(where, model)
+        found = held.predictions(split or "val", progress)
+        notes += [AS_IT_IS] if held.package is None else []
         notes += [FLATTERS[found.split]] if found.split in FLATTERS else []
     elif (Path(source) / MANIFEST_FILE).exists():
         _, found = predictions_on(where, model, Path(source), split or "test", progress)

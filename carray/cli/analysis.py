@@ -168,7 +168,9 @@ def add_class(
     ] = None,
     replay: Annotated[
         int | None,
-        typer.Option(help="Training images of each old class; default: as many as the new has."),
+        typer.Option(
+            min=1, help="Training images of each old class; default: as many as the new has."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the cut and of the training.")] = 0,
     weights: Annotated[

@@ -27,7 +27,9 @@ def distill(
             "configuration it takes."
         ),
     ],
-    seeds: Annotated[int, typer.Option(help="Students, and as many networks on labels alone.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Students, and as many networks on labels alone.")
+    ] = 1,
     set_: SetOption = None,
     name: Annotated[
         str | None, typer.Option(help="The model package's name; default: MODEL-BACKBONE.")

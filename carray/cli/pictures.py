@@ -60,7 +60,7 @@ def explain(
     of_class: Annotated[
         str | None, typer.Option("--class", help="Explain this class, not the predicted one.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Images at most.")] = 48,
+    limit: Annotated[int, typer.Option(min=1, help="Images at most.")] = 48,
     track: TrackOption = True,
     runs: RunsOption = None,
     as_json: JsonOption = False,

@@ -17,17 +17,19 @@ def replay_lab(
     lcbench: Annotated[
         Path | None, typer.Option(help="LCBench's surrogate: its folder; needs onnxruntime.")
     ] = None,
-    data_sets: Annotated[int, typer.Option(help="How many of LCBench's 34.")] = 12,
+    data_sets: Annotated[int, typer.Option(min=1, help="How many of LCBench's 34.")] = 12,
     metric: Annotated[
         str, typer.Option(help="LCBench's: val/log_loss or val/top1.")
     ] = "val/log_loss",
-    seeds: Annotated[int, typer.Option(help="Replays of each method on each data set.")] = 20,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Replays of each method on each data set.")
+    ] = 20,
     budget: Annotated[
-        int, typer.Option(help="Full trainings of random search; others get half.")
+        int, typer.Option(min=1, help="Full trainings of random search; others get half.")
     ] = 40,
-    lanes: Annotated[int, typer.Option(help="Trials at once.")] = 4,
+    lanes: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 4,
     processes: Annotated[
-        int | None, typer.Option(help="Replays side by side; default: one a CPU.")
+        int | None, typer.Option(min=1, help="Replays side by side; default: one a CPU.")
     ] = None,
     ensembles: Annotated[
         bool,

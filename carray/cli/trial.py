@@ -298,7 +298,7 @@ def replay_lines(done: Reproduction) -> list[str]:
 def sanity(
     data: DataArgument,
     set_: SetOption = None,
-    images: Annotated[int, typer.Option(help="How many images to overfit, 4 a class.")] = 32,
+    images: Annotated[int, typer.Option(min=2, help="How many images to overfit, 4 a class.")] = 32,
     seconds: Annotated[float, typer.Option(help="When to give up.")] = 100.0,
     weights: WeightsOption = None,
     as_json: JsonOption = False,

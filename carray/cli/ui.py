@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from carray.cli.log import log_on_stdout
-from carray.cli.shared import RunsOption, StudyOption
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
 
 
 def ui(
@@ -29,21 +29,29 @@ def ui(
         open_ui(RunsFolder.at(runs), port, browser=browser)
 
 
-def sync(
-    study: StudyOption = None,
-    runs: RunsOption = None,
-) -> None:
+def sync(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOption = False) -> None:
     """Send a study's records and best weights to the tracking server again; nothing is doubled.
 
     For a server that didn't answer while the study ran, or a new one (MLFLOW_TRACKING_URI).
     """
     from carray.ensemble.sent_weights import send_best_weights
+    from carray.reports.hints import runs_option
     from carray.runs_folder import RunsFolder
     from carray.tracking import sync_study
 
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
-    print(f"{sync_study(where, folder)} trials of study {folder.path.name} are in MLflow")
+    trials = sync_study(where, folder)
     weights, trouble = send_best_weights(where, folder)
-    if weights or trouble:
-        print(trouble or f"with the weights of {weights}")
+    data = {"study": folder.path.name, "trials": trials, "weights": weights, "trouble": trouble}
+    further = [trouble or f"with the weights of {weights}"] if weights or trouble else []
+    emit(
+        data,
+        lambda data: [
+            f"{data['trials']} trials of study {data['study']} are in MLflow",
+            *further,
+            "",
+            f"next: carray ui{runs_option(runs)}",
+        ],
+        as_json,
+    )

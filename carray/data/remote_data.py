@@ -20,7 +20,7 @@ from carray.progress import silent
 from carray.storage.cache import cache_folder
 from carray.storage.mirror import Mirror, mirror_of, mirrored, mirrored_in
 from carray.storage.remote import RemoteFolder
-from carray.typing import GIB, Advance, Progress, UnitProgress
+from carray.typing import GIB, Advance, Progress
 
 MANIFEST_FILES = ("images.csv", "manifest.json")  # the last one makes it a data folder
 STORE_FILES = ("pixels.u8", "checksums.u32", "store.json")  # the last one makes it a store
@@ -39,7 +39,7 @@ class PushResult(BaseModel):
 
 
 def push_data(
-    folder: Path, stores: Iterable[Path], url: str, progress: UnitProgress = silent
+    folder: Path, stores: Iterable[Path], url: str, progress: Progress = silent
 ) -> PushResult:
     """Put a data folder's manifest and its pixel stores at a URL.
 

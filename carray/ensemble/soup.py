@@ -83,7 +83,7 @@ def make_soup(
     manifest = study_manifest(pool.study)
     kitchen = _Kitchen(pool, trials, WeightAverager.of(trials, manifest, progress))
     steps = len(POINTS) * (len(trials) - 1) + len(trials)
-    with progress("averages of weights on val", steps) as advance:
+    with progress("averages of weights on val", steps, "averages") as advance:
         kitchen.advance = advance
         barriers = [kitchen.barrier(place) for place in range(1, len(trials))]
         joined = [0, *(place for place, found in enumerate(barriers, 1) if found.is_passable)]
@@ -91,6 +91,7 @@ def make_soup(
             raise RecordError(_parted(trials[0], barriers))
         soups = {"uniform soup": tuple(joined), "greedy soup": kitchen.greedy(joined)}
         chosen = kitchen.better(soups)
+        advance(steps + len(trials) - len(kitchen.measured))  # of those that weren't needed
     record = kitchen.write(where, manifest, soups[chosen])
     soup = kitchen.judged(soups, chosen, joined, record.name, tuple(barriers), seed)
     folder = where.study(record.study).trial(record.number)

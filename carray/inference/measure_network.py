@@ -109,7 +109,7 @@ def measure_networks(
     if not missing:
         return known
     measured = []
-    with progress("timing networks", len(missing)) as advance:
+    with progress("timing networks", len(missing), "networks") as advance:
         for config in missing:
             measured.append(measure_network(config, num_classes, on))
             advance(1)

@@ -34,7 +34,7 @@ from carray.search.warm_start.recipe_distance import RecipeDistance, squared_dis
 from carray.search_benchmark.curves import FEWEST_CURVES, check_alike
 from carray.search_benchmark.methods import BenchmarkRequest, check_counts
 from carray.search_benchmark.score import CHECKPOINTS, half_of
-from carray.typing import Float32s, Float64s, UnitProgress
+from carray.typing import Float32s, Float64s, Progress
 
 AHEAD = 5  # trials that a forecast is about
 METHODS = (  # sampler, goal; the first is what the others are compared with
@@ -177,9 +177,7 @@ class EnsembleBenchmark:
     seeds: int
 
 
-def benchmark_ensembles(
-    request: BenchmarkRequest, show: UnitProgress = silent
-) -> EnsembleBenchmark:
+def benchmark_ensembles(request: BenchmarkRequest, show: Progress = silent) -> EnsembleBenchmark:
     """Simulate searches on the recorded trials, and judge each by its ensemble.
 
     Raises:

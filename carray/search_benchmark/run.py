@@ -26,13 +26,13 @@ from carray.search_benchmark.methods import (
 )
 from carray.search_benchmark.score import BenchmarkResult, MethodRuns, half_of, score
 from carray.search_benchmark.simulate import CurveCache, SimulatedStudy
-from carray.typing import Advance, Float64s, UnitProgress
+from carray.typing import Advance, Float64s, Progress
 
 POOL = 1000  # random trials that say what a data set's median is
 REFERENCE_SEED = 987_654
 
 
-def run_benchmark(request: BenchmarkRequest, show: UnitProgress = silent) -> BenchmarkResult:
+def run_benchmark(request: BenchmarkRequest, show: Progress = silent) -> BenchmarkResult:
     """Replay recorded curves through every method, and propose what the next study should do.
 
     Raises:
@@ -58,7 +58,7 @@ def open_sources(request: BenchmarkRequest) -> list[CurveSource]:
 
 
 def benchmark_sources(
-    sources: Sequence[CurveSource], request: BenchmarkRequest, show: UnitProgress = silent
+    sources: Sequence[CurveSource], request: BenchmarkRequest, show: Progress = silent
 ) -> BenchmarkResult:
     """Replay these sources; starting points come from those of other data sets."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)

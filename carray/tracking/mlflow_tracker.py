@@ -35,7 +35,7 @@ from carray.tracking.study_run import (
     trial_end_ms,
 )
 from carray.tracking.tracker import Tracker, curve_row, end_metrics, run_of
-from carray.typing import UnitProgress
+from carray.typing import Progress
 
 CLOSE_SECONDS = 60.0
 FAILING_SECONDS = 5.0  # what closing waits for a store that has stopped answering
@@ -139,9 +139,7 @@ class MlflowTracker(Tracker):
                 "`carray sync` sends them from their records"
             )
 
-    def tell_all(
-        self, patience_seconds: float, show: UnitProgress = silent, writers: int = 1
-    ) -> int:
+    def tell_all(self, patience_seconds: float, show: Progress = silent, writers: int = 1) -> int:
         """Wait until everything is told, and take no more; return how many runs are not told.
 
         Args:

@@ -27,7 +27,7 @@ from carray.training.loop import train_one_epoch
 from carray.training.ranks import SoloRanks
 from carray.training.train import default_device
 from carray.training.trial_state import LiveTrial, build_live, check_precision
-from carray.typing import Rows, UnitProgress
+from carray.typing import Progress, Rows
 
 IMAGES, IMAGES_PER_CLASS = 32, 4
 MOST_PASSES = 200
@@ -88,7 +88,7 @@ def sanity(
     weights: str | os.PathLike[str] | None = None,
     images: int = IMAGES,
     seconds: float = 100.0,
-    progress: UnitProgress = silent,
+    progress: Progress = silent,
 ) -> OverfitResult:
     """Try to overfit a few training images with all regularisation off; say pass or fail and why.
 
@@ -178,7 +178,7 @@ def _overfit(
     data: TrialData,
     seconds: float,
     weights: str | os.PathLike[str] | None,
-    progress: UnitProgress,
+    progress: Progress,
 ) -> OverfitResult:
     tried = _Try(build_live("sanity", config, data, default_device(), weights=weights))
     trouble = ""
@@ -238,9 +238,9 @@ def _reason(
     slow: bool,
 ) -> str:
     last, lr = losses[-1], config.optimizer.lr
-    outcome = f"after {len(losses)} passes the loss is {last:.3g} (chance {chance:.3g})"
+    outcome = f"after {len(losses)} passes the training loss is {last:.3g} (chance {chance:.3g})"
     if passed:
-        return f"{outcome}, top-1 {scores[metrics.VAL_TOP1]:.2f}"
+        return f"{outcome}, top-1 in eval mode {scores[metrics.VAL_TOP1]:.2f}"
     if slow:
         return (
             f"{outcome} when time is up, which proves nothing; give more, or a smaller image_size"

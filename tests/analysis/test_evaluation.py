@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from carray.analysis.evaluation import evaluate
 from carray.cli.app import app
+from carray.ensemble.result import AS_IT_IS
 from carray.errors import ConfigError, DataError, RecordError
 from carray.inference.level_answers import LevelRequest
 from carray.inference.predict import predict_to_csv
@@ -51,6 +52,7 @@ def test_a_package_is_judged_as_its_trial_is(trained: Trained, tmp_path: Path) -
     told = json.loads(done.stdout)
     alone = evaluate("single/0000", runs=runs)
     assert told["scores"]["log_loss"]["value"] == pytest.approx(alone.scores.log_loss.value)
+    assert AS_IT_IS in alone.notes and AS_IT_IS not in told["notes"]
     assert [one["level"] for one in told["levels"]] == ["make", "model"]
     assert Path(told["picture"]).stat().st_size > 5000
     assert len(Path(told["table"]).read_text().splitlines()) == 10
