@@ -81,13 +81,18 @@ class StudySource:
         """Read a study.
 
         Raises:
-            RecordError: it has too few curves to search among.
+            RecordError: it has too few curves to search among, or all are of one recipe.
         """
         recorded = read_recorded(folder)
         if len(recorded.points) < FEWEST_CURVES:
             raise RecordError(
                 f"study {recorded.name!r} has {len(recorded.points)} curves, a replay needs "
                 f"{FEWEST_CURVES}; run more trials of it"
+            )
+        if all(point == recorded.points[0] for point in recorded.points):
+            raise RecordError(
+                f"study {recorded.name!r} tried one recipe with {len(recorded.points)} seeds: a "
+                "replay needs a search among several"
             )
         return cls(recorded, load_space(folder.space_file))
 

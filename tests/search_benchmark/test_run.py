@@ -78,6 +78,17 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, int], says: str) ->
         run_benchmark(BenchmarkRequest(**changes))  # type: ignore[arg-type]
 
 
+def test_seeds_of_one_recipe_are_nothing_to_search_among(tmp_path: Path) -> None:
+    folder = past_study(tmp_path, "seeds", trials=12)
+    config = folder.trial(0).record().config
+    for number in range(12):
+        files = folder.trial(number)
+        own = config.model_copy(update={"seed": number})
+        files.write_record(files.record().model_copy(update={"config": own}))
+    with pytest.raises(RecordError, match="one recipe with 12 seeds"):
+        StudySource.open(folder)
+
+
 def test_too_few_curves_and_mixed_metrics_are_refused(tmp_path: Path) -> None:
     past_study(tmp_path, "few", trials=6)
     past_study(tmp_path, "loss", trials=20)
