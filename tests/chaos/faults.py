@@ -126,12 +126,17 @@ class Faults:
         return f"{head.name}, the head of the cluster, lost for {HEAD_SECONDS:.0f} s"
 
     def _cluster_back(self) -> None:
-        """As an operator does: every node joins the new head, whatever is left of its old Ray."""
-        for node in self._nodes:
-            _kill(node.find("ray::", RAYS_OWN))
-        for node in self._nodes:
-            node.start_ray()
-        self._say("the cluster is back")
+        self._nodes[0].start_ray()
+        self._say("the head is back, with a new cluster")
+        for node in self._nodes[1:]:
+            self._rejoin(node)
+
+    def _rejoin(self, node: Node, looks: int = 24) -> None:
+        """As a supervisor does: start Ray anew once it has seen that its cluster is gone."""
+        if not node.has_ray():
+            self._back(node)
+        elif looks:
+            self._after(LOOK_AGAIN_SECONDS, lambda: self._rejoin(node, looks - 1))
 
     def _kill_actor(self, actor: str, what: str) -> str:
         for node in self._nodes:
