@@ -51,7 +51,7 @@ def test_the_top_level_is_what_it_should_be() -> None:
 @pytest.mark.parametrize(
     "pattern", [MACHINE_PATH, DOWNLOAD_HOSTS, CONFLICT], ids=["paths", "hosts", "conflicts"]
 )
-def test_no_file_names_a_machines_paths_or_where_to_download_or_holds_an_unfinished_merge(
+def test_no_file_holds_what_belongs_to_one_machine_or_to_a_merge(
     pattern: re.Pattern[str],
 ) -> None:
     found = [
