@@ -117,7 +117,7 @@ def trials(counts: list[int], lanes: int, address: str) -> None:
     """Run a study of each number of trials, nothing but the driver at work."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
-        "trials   wall ms a trial   driver CPU ms   of the first tenth   of the last, lanes busy"
+        "trials   wall ms a trial   driver CPU ms   of the first, second and last busy tenth"
         "   own MiB   Ray's workers, their MiB   closing s"
     )
     # the tracking's own thread may outlast its patience, and this folder
@@ -133,9 +133,11 @@ def trials(counts: list[int], lanes: int, address: str) -> None:
             closed = time.perf_counter() - closing
             # of the last trials none opens another, as many as there are lanes
             tenth, ends = max(2, count // 10), clocks.ends[: max(2, count - lanes)]
-            told, first, last = map(_per_trial, (clocks.ends, ends[:tenth], ends[-tenth:]))
+            parts = (clocks.ends, ends[:tenth], ends[tenth : 2 * tenth], ends[-tenth:])
+            told, first, second, last = map(_per_trial, parts)
             print(
-                f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:20.1f} {last[1]:24.1f} "
+                f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:18.1f} "
+                f"{second[1]:10.1f} {last[1]:15.1f} "
                 f"{own_bytes() / MIB:9.0f} {len(clocks.ray_mib):15d} {sum(clocks.ray_mib):10.0f} "
                 f"{closed:11.1f}",
                 flush=True,
