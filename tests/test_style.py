@@ -20,6 +20,8 @@ DOWNLOAD_HOSTS = re.compile(
     r"|raw\.githubusercontent|storage\.googleapis|amazonaws\.com"
 )
 
+CONFLICT = re.compile(r"<{7} |={7}$|>{7} ")  # what a merge leaves
+
 
 def tracked() -> dict[Path, int]:
     """{path below the root: mode} of what git tracks."""
@@ -46,8 +48,12 @@ def test_the_top_level_is_what_it_should_be() -> None:
     assert {name for name in names if not name.startswith(".")} == TOP_LEVEL
 
 
-@pytest.mark.parametrize("pattern", [MACHINE_PATH, DOWNLOAD_HOSTS], ids=["paths", "hosts"])
-def test_no_file_names_a_machines_paths_or_where_to_download(pattern: re.Pattern[str]) -> None:
+@pytest.mark.parametrize(
+    "pattern", [MACHINE_PATH, DOWNLOAD_HOSTS, CONFLICT], ids=["paths", "hosts", "conflicts"]
+)
+def test_no_file_holds_what_belongs_to_one_machine_or_to_a_merge(
+    pattern: re.Pattern[str],
+) -> None:
     found = [
         f"{file}:{number}: {line.strip()[:80]}"
         for file, text in texts()

@@ -8,4 +8,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
     """Return what has Ray place an actor on this process's node, and nowhere else."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return on_node(ray.get_runtime_context().get_node_id())
+
+
+def on_node(node: str) -> NodeAffinitySchedulingStrategy:
+    """Return what has Ray place an actor or a task on the node of this id, and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -14,6 +14,7 @@ import argparse
 import os
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import psutil
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
-from standin import StandIn, study
+from standin import standin_lanes, study
 
 from carray.config import build_config
 from carray.lanes.messages import LaneOrder
@@ -117,14 +118,16 @@ class PlainTrial(tune.Trainable):  # type: ignore[misc]
         self._epoch += 1
         job = self._job.model_copy(update={"epoch": self._epoch})
         answer = self._mailbox.call(LaneOrder("epoch", job))
-        return {EPOCH: self._epoch, **answer.outcome.metrics, "done": self._epoch >= self._epochs}
+        if is_done := self._epoch >= self._epochs:
+            self._mailbox.leave(job.trial)
+        return {EPOCH: self._epoch, **answer.outcome.metrics, "done": is_done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {EPOCH: self._epoch}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._epoch, config = 0, build_config(new_config)
-        self._job = EpochOrder(trial="t", folder=".", data=".", config=config, epoch=1)
+        self._job = EpochOrder(trial=uuid.uuid4().hex, folder=".", data=".", config=config, epoch=1)
         return True
 
 
@@ -149,14 +152,23 @@ def ours(folder: Path, load: Load) -> tuple[list[float], list[float]]:
     name = "carray.search.scheduling.tune_run.LedgerCallback"
     with (
         patch(name, lambda driver: Counted(driver, watch)),
-        study(folder, load.trials, load.epochs, load.concurrent, load.epoch_seconds) as opened,
+        study(
+            folder,
+            load.trials,
+            load.epochs,
+            load.concurrent,
+            load.epoch_seconds,
+            sampler="tpe-univariate",  # as of the plain one below
+        ) as opened,
     ):
         run_search(opened[0], scheduler_of(load), None, folder / "tune")
     return watch.costs()
 
 
 def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
-    watch, lanes = Watch(load.concurrent, load.epochs), StandIn(load.concurrent, load.epoch_seconds)
+    watch = Watch(load.concurrent, load.epochs)
+    lanes = standin_lanes(load.concurrent, load.epoch_seconds)
+    lanes.start()
     space = {
         "optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
         "optimizer.weight_decay": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
@@ -185,7 +197,7 @@ def plain(folder: Path, load: Load) -> tuple[list[float], list[float]]:
     )
     with hosted_trials(trainable):
         tuner.fit()
-    lanes.mailbox.end()
+    lanes.stop()
     return watch.costs()
 
 

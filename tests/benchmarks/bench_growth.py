@@ -103,25 +103,25 @@ class Clocks(Board):
 
 
 def workers_mib() -> list[float]:
-    """Return what each of Ray's workers below this process holds alone."""
+    """Return what each of Ray's workers on this machine holds alone."""
     held = []
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.cmdline()[0].startswith("ray::"):
+            if "".join(process.cmdline()).startswith("ray::"):
                 memory = process.memory_info()
                 held.append((memory.rss - memory.shared) / MIB)
     return held
 
 
-def trials(counts: list[int], lanes: int) -> None:
+def trials(counts: list[int], lanes: int, address: str) -> None:
     """Run a study of each number of trials, nothing but the driver at work."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
-        "trials   wall ms a trial   driver CPU ms   of the first tenth   of the last   own MiB"
-        "   Ray's workers, their MiB   closing s"
+        "trials   wall ms a trial   driver CPU ms   of the first, second and last busy tenth"
+        "   own MiB   Ray's workers, their MiB   closing s"
     )
     # the tracking's own thread may outlast its patience, and this folder
-    with connected("local"), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with connected(address), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for count in counts:
             clocks, folder = Clocks(count), Path(name) / str(count)
             with study(folder, count, EPOCHS, lanes, EPOCH_SECONDS, clocks) as (driver, _):
@@ -131,12 +131,13 @@ def trials(counts: list[int], lanes: int) -> None:
                 run_search(driver, scheduler, None, folder / "tune")
                 closing = time.perf_counter()
             closed = time.perf_counter() - closing
-            tenth = max(2, count // 10)
-            told, first, last = map(
-                _per_trial, (clocks.ends, clocks.ends[:tenth], clocks.ends[-tenth:])
-            )
+            # of the last trials none opens another, as many as there are lanes
+            tenth, ends = max(2, count // 10), clocks.ends[: max(2, count - lanes)]
+            parts = (clocks.ends, ends[:tenth], ends[tenth : 2 * tenth], ends[-tenth:])
+            told, first, second, last = map(_per_trial, parts)
             print(
-                f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:20.1f} {last[1]:13.1f} "
+                f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:18.1f} "
+                f"{second[1]:10.1f} {last[1]:15.1f} "
                 f"{own_bytes() / MIB:9.0f} {len(clocks.ray_mib):15d} {sum(clocks.ray_mib):10.0f} "
                 f"{closed:11.1f}",
                 flush=True,
@@ -221,11 +222,12 @@ def main() -> None:
     parser.add_argument("what", choices=("memory", "trials", "images"))
     parser.add_argument("counts", type=int, nargs="*", help="how many, in turn")
     parser.add_argument("--lanes", type=int, default=2, help="of `trials`, that stand in for real")
+    parser.add_argument("--address", default="local", help="of a Ray for `trials`")
     given = parser.parse_args()
     if given.what == "memory":
         memory(max(given.counts, default=100))
     elif given.what == "trials":
-        trials(given.counts or [10, 100, 1000], given.lanes)
+        trials(given.counts or [10, 100, 1000], given.lanes, given.address)
     else:
         images(given.counts or [1000, 10_000, 100_000])
 

@@ -1,22 +1,20 @@
 """Studies without training: the driver, its ledger, records and tracking are real, epochs are not.
 
-`Desk` answers in the mailbox's place, after as long as an epoch is said to last; so the figures are
-the driver's own. A trial's objective is a smooth function of what was drawn, so that samplers and
+Lanes wait as long as an epoch is said to last, in one process a node of Ray's; mailbox and lanes
+are a study's else. A trial's objective is a smooth function of what was drawn, so that samplers and
 schedulers have something to find.
 """
 
 from __future__ import annotations
 
-import asyncio
 import io
 import math
 import os
 import time
+import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +22,11 @@ import ray
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest, PrepareSettings
+from carray.lanes.lane import Lanes, LaneShape
 from carray.lanes.mailbox_client import RayMailbox
 from carray.lanes.messages import Answer, LaneOrder
+from carray.lanes.ray_groups import RayWorkerGroups
+from carray.lanes.this_node import on_node
 from carray.metrics import EPOCH_METRICS, LOG_LOSSES
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
@@ -33,6 +34,7 @@ from carray.search.disk_budget import DiskBudget
 from carray.search.observers.console import Board
 from carray.search.observers.prometheus import StudyGauges
 from carray.search.request import StudyRequest
+from carray.search.sampling.samplers import DEFAULT_SAMPLER
 from carray.search.scheduling.driver import Driver
 from carray.search.setup import StudySetup, open_ledger
 from carray.search.space.loading import load_space
@@ -40,7 +42,7 @@ from carray.search.warm_start.first_trials import StartingPoints
 from carray.tracking import SubprocessTracker, Tracker
 from carray.training.epoch_order import EpochOutcome
 
-LOGITS = {"val": np.zeros((100, 10), np.float16)}
+LABELS = np.arange(100) % 10  # of `val`
 
 
 def space_text(epochs: int) -> str:
@@ -65,42 +67,64 @@ def epoch_metrics(config: TrialConfig, epoch: int, seconds: float) -> dict[str, 
     return row | dict.fromkeys(LOG_LOSSES, off + 2.0 / epoch)
 
 
-class Desk:
-    """Answers every order in the lanes' place; an actor of one event loop."""
+class NodeLanes:
+    """The lanes of one node, a thread each: they take orders from the mailbox as ranks do."""
 
-    def __init__(self, epoch_seconds: float) -> None:
-        self._seconds = epoch_seconds
+    def __init__(self, mailbox: RayMailbox, epoch_seconds: float) -> None:
+        self._mailbox, self._seconds = mailbox, epoch_seconds
 
-    async def call(self, order: LaneOrder) -> Answer:
+    def run(self, lane: int) -> None:
+        """Carry out orders until the lane is sent home."""
+        incarnation, sequence = uuid.uuid4().hex, 0
+        self._mailbox.arrive(lane, incarnation, ray.get_runtime_context().get_node_id())
+        while True:
+            sequence, order = self._mailbox.take(lane, incarnation, sequence)
+            if order.kind == "exit":
+                return
+            self._mailbox.answer(lane, sequence, self._answer(order))
+
+    def _answer(self, order: LaneOrder) -> Answer:
         """Wait as long as an epoch lasts; leave logits where a trial ends."""
         job = order.job
         assert job is not None
         if order.ends_trial:
-            TrialFolder(Path(job.folder)).write_logits(LOGITS)
+            logits = np.random.default_rng(job.config.seed).normal(size=(len(LABELS), 10))
+            TrialFolder(Path(job.folder)).write_logits({"val": logits.astype(np.float16)})
             return Answer()
-        await asyncio.sleep(self._seconds)
+        time.sleep(self._seconds)
         row = epoch_metrics(job.config, job.epoch, self._seconds)
         return Answer(
             outcome=EpochOutcome(row, True, "", 1_000_000, "random:0", compute=None, hardware=None),
             lane=0,
         )
 
-    async def leave(self, trial: str) -> None:
-        """Hold nothing."""
+
+class StandInGroups(RayWorkerGroups):
+    """Worker groups that don't train: one actor a node has all of the node's lanes."""
+
+    def __init__(self, mailbox: RayMailbox, num_lanes: int, epoch_seconds: float) -> None:
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        actor, size = ray.remote(NodeLanes), {"num_cpus": 0, "max_concurrency": num_lanes}
+        self._on_nodes = []
+        for node in nodes:
+            placed = actor.options(**size, scheduling_strategy=on_node(node))
+            self._on_nodes.append(placed.remote(mailbox, epoch_seconds))
+
+    def run(self, lane: int) -> None:
+        """Run a lane, on each node in turn, until it is sent home."""
+        ray.get(self._on_nodes[lane % len(self._on_nodes)].run.remote(lane))
+
+    def end(self) -> None:
+        """End the actors."""
+        for lanes in self._on_nodes:
+            ray.kill(lanes)
 
 
-class StandIn:
-    """What a driver needs of its lanes."""
-
-    def __init__(self, num_lanes: int, epoch_seconds: float) -> None:
-        self.num_lanes = num_lanes
-        self.present = lambda: num_lanes
-        actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000)
-        self.mailbox = RayMailbox(actor.remote(epoch_seconds))
-
-    def call(self, order: LaneOrder) -> Future[Answer]:
-        """Send an order."""
-        return self.mailbox.send(order)
+def standin_lanes(num_lanes: int, epoch_seconds: float) -> Lanes:
+    """Return lanes that don't train; the mailbox and the way to it are a study's."""
+    mailbox = RayMailbox.begun(num_lanes)
+    groups = StandInGroups(mailbox, num_lanes, epoch_seconds)
+    return Lanes(LaneShape(1, 1.0), num_lanes, mailbox, groups)
 
 
 @contextmanager
@@ -111,22 +135,24 @@ def study(
     num_lanes: int,
     epoch_seconds: float,
     *more: Tracker,
+    sampler: str = DEFAULT_SAMPLER,
 ) -> Iterator[tuple[Driver, StudyFolder]]:
     """Open a study under `folder` as `carray tune` does, its tracking included; `more` watch."""
     runs = RunsFolder.at(folder / "runs")
-    files = runs.study("s")
+    files = runs.study(f"of-{trials}")
     files.path.mkdir(parents=True)
     files.space_file.write_text(space_text(epochs))
     space = load_space(str(files.space_file))
     record = StudyRecord(
-        name="s",
+        name=files.path.name,
         trials=trials,
         max_epochs=epochs,
-        sampler="tpe-univariate",
+        sampler=sampler,
         manifest_hash="m",
         started_at=time.time(),
     )
     record.write(files.record_file)
+    files.write_labels({"val": LABELS})
     tracker = SubprocessTracker(runs, print)
     observers = [Board(stream=io.StringIO()), tracker, StudyGauges(record), *more]
     for observer in observers:
@@ -147,7 +173,8 @@ def study(
         storage=os.environ.get("CARRAY_STORAGE") or f"sqlite:///{files.optuna_file}",
         weights=None,
     )
-    lanes: Any = StandIn(num_lanes, epoch_seconds)
+    lanes = standin_lanes(num_lanes, epoch_seconds)
+    lanes.start()
     budget = DiskBudget(runs, 50.0, 3)
 
     def keep_budget(ended: TrialRecord) -> None:
@@ -160,4 +187,4 @@ def study(
         for observer in observers:
             observer.study_ended(record)
             observer.close()
-        lanes.mailbox.end()
+        lanes.stop()

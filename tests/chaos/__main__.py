@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two faults")
     parser.add_argument("--faults", type=int, default=12, help="at most")
+    parser.add_argument("--only", nargs="+", default=(), help="faults of these kinds alone")
     parser.add_argument("--minutes", type=float, default=20.0, help="until a study is given up")
     parser.add_argument("--keep", type=Path, help="a folder for the logs")
     asked = parser.parse_args()
@@ -94,7 +95,8 @@ def _run(
             nodes[-1].boot()
             nodes[-1].start_ray()
         say(f"Ray is up on {NODES} nodes")
-        faults = Faults(seed, nodes, new_node, services, tune, postgres is not None, say)
+        more = (postgres is not None, asked.only, say)
+        faults = Faults(seed, nodes, new_node, services, tune, *more)
         _search(tune, nodes, faults, asked, say)
         faults.take_back(all_of_it=True)
         still, groups = leaked(nodes), groups_left(nodes[0])
@@ -149,7 +151,10 @@ def _search(
             if tune.exit_codes[-1] == 0:
                 return
             time.sleep(AGAIN_SECONDS)
-            up = [node for node in nodes if node.has_ray()]
+            faults.take_back()
+            while not (up := [node for node in nodes if node.has_ray()]):
+                time.sleep(LOOK_SECONDS)
+                faults.take_back()
             after = [node for node in up if node.number > tune.node.number]
             tune.start((after or up)[0])
         elif time.monotonic() > strike_at and len(faults.happened) < asked.faults:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,10 @@ from tests.processes import words_of
 
 AWAY_SECONDS = 20.0  # a link, S3, a full disk; a node until it is back
 POSTGRES_SECONDS = 5.0
+HEAD_SECONDS = 45.0
+LOOK_AGAIN_SECONDS = 5.0  # whether the head is back
 DRAIN_SECONDS = 25  # of notice
+RAYS_OWN = "site-packages/ray/"  # in the command lines of its daemons
 MOST_NODES = 4
 
 
@@ -34,6 +37,7 @@ class Faults:
         services: Services,
         tune: TuneCommand,
         has_postgres: bool,
+        only: Sequence[str],
         say: Callable[[str], None],
     ) -> None:
         self._random = random.Random(seed)
@@ -44,6 +48,7 @@ class Faults:
         self._kinds: dict[str, Callable[[], str]] = {
             "rank": self._kill_rank,
             "raylet": self._kill_raylet,
+            "head": self._lose_head,
             "mailbox": lambda: self._kill_actor("Mailbox", "the mailbox"),
             "controllers": lambda: self._kill_actor("LaneControllers", "the lanes' controllers"),
             "host": lambda: self._kill_actor("TrialHost", "the host of Tune's trials"),
@@ -56,6 +61,7 @@ class Faults:
         }
         if has_postgres:
             self._kinds["postgres"] = self._restart_postgres
+        self._kinds = {kind: self._kinds[kind] for kind in only or self._kinds}
         self._deck: list[str] = []
 
     def pause(self, every_seconds: float) -> float:
@@ -64,6 +70,8 @@ class Faults:
 
     def strike(self) -> None:
         """Do the next fault that there is room for: all kinds come before one comes again."""
+        if not self._nodes[0].has_ray():
+            return  # the head is away, which is enough
         if not self._deck:
             self._deck = self._random.sample(sorted(self._kinds), len(self._kinds))
         kind = self._deck.pop()
@@ -107,6 +115,28 @@ class Faults:
             raylet.send_signal(signal.SIGKILL)
         self._after(AWAY_SECONDS, lambda: self._back(node))
         return f"the raylet of {node.name} killed"
+
+    def _lose_head(self) -> str:
+        """End all that runs on the head; its cluster is gone, a new one comes up in its place."""
+        head = self._nodes[0]
+        if not head.has_ray() or len(self._up()) < len(self._nodes):
+            return ""
+        _kill(head.processes())
+        self._after(HEAD_SECONDS, self._cluster_back)
+        return f"{head.name}, the head of the cluster, lost for {HEAD_SECONDS:.0f} s"
+
+    def _cluster_back(self) -> None:
+        self._nodes[0].start_ray()
+        self._say("the head is back, with a new cluster")
+        for node in self._nodes[1:]:
+            self._rejoin(node)
+
+    def _rejoin(self, node: Node, looks: int = 24) -> None:
+        """As a supervisor does: start Ray anew once it has seen that its cluster is gone."""
+        if not node.has_ray():
+            self._back(node)
+        elif looks:
+            self._after(LOOK_AGAIN_SECONDS, lambda: self._rejoin(node, looks - 1))
 
     def _kill_actor(self, actor: str, what: str) -> str:
         for node in self._nodes:
@@ -172,11 +202,18 @@ class Faults:
         return f"the cache's disk of {node.name} full for {AWAY_SECONDS:.0f} s"
 
     def _back(self, node: Node) -> None:
-        for left in node.find("ray::", "site-packages/ray/"):  # one may outlive its raylet
-            with suppress(psutil.NoSuchProcess):
-                left.kill()
+        if not self._nodes[0].has_ray():
+            self._after(LOOK_AGAIN_SECONDS, lambda: self._back(node))
+            return
+        _kill(node.find("ray::", RAYS_OWN))  # one may outlive its raylet
         node.start_ray()
         self._say(f"{node.name} is back")
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _fill(file: Path) -> None:

@@ -31,8 +31,8 @@ START_SECONDS = 120
 class Services:
     """Started on entry, ended on exit; `environment` says to a node where they are."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, mlflow_in_postgres: bool = False) -> None:
+        self._folder, self._mlflow_in_postgres = folder, mlflow_in_postgres
         self.s3_fails = folder / "s3-fails"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.postgres = Postgres(folder / "postgres") if Postgres.why_not() == "" else None
@@ -42,12 +42,14 @@ class Services:
         fails = str(self.s3_fails)
         words = [sys.executable, "-m", "tests.chaos.s3_server", HOST, str(S3_PORT), fails]
         self._start("s3", words)
+        if self.postgres:
+            self.postgres.start()
         store = f"sqlite:///{self._folder / 'mlflow.db'}"
+        if self._mlflow_in_postgres and self.postgres:
+            store = self.postgres.url("mlflow").replace("postgresql:", "postgresql+psycopg:", 1)
         places = ["--backend-store-uri", store, "--artifacts-destination", f"{self._folder}/files"]
         here = ["--host", HOST, "--port", str(MLFLOW_PORT), "--workers", "1"]
         self._start("mlflow", [*command("mlflow"), "server", *places, *here])
-        if self.postgres:
-            self.postgres.start()
         for url in (KEYS["AWS_ENDPOINT_URL"], self.mlflow):
             _wait_for(url)
         os.environ |= KEYS

@@ -336,9 +336,13 @@ def lanes_text(up: int, wanted: int, lost: int) -> str:
 
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
     """Say what was drawn for a trial, where `others` differ from it; of an only one, all."""
-    own, texts = _drawn(record), [_drawn(other) for other in others]
-    differ = {name for name, text in own.items() if any(t.get(name) != text for t in texts)}
-    shown = own if len(texts) < 2 else {name: own[name] for name in own if name in differ}
+    own = _drawn(record)
+    same = set(own)
+    for theirs in map(_drawn, others):
+        same = {name for name in same if theirs.get(name) == own[name]}
+        if not same:
+            break
+    shown = own if len(others) < 2 else {name: own[name] for name in own if name not in same}
     return ", ".join(f"{name.rpartition('.')[2]} {text}" for name, text in shown.items())
 
 

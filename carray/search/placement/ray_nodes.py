@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carray.lanes.ray_groups import forwarded_environment
+from carray.lanes.this_node import on_node
 from carray.search.placement.node_checks import Answer
 from carray.search.placement.node_report import NodeQuestion, NodeReport, node_report
 from carray.search.placement.ray_cluster import ClusterNode, cluster_nodes
@@ -54,12 +54,11 @@ def _begun(
     node: ClusterNode, question: NodeQuestion, variables: Sequence[str]
 ) -> ray.ObjectRef[NodeReport]:
     """Ask a node in a process of its own: torch, once imported, takes memory."""
-    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
     task = ray.remote(
         num_cpus=0,
         max_calls=1,
         max_retries=0,
-        scheduling_strategy=there,
+        scheduling_strategy=on_node(node.id),
         runtime_env={"env_vars": forwarded_environment(variables)},
     )(node_report)
     asked: ray.ObjectRef[NodeReport] = task.remote(question)
