@@ -50,7 +50,7 @@ from carray.runs_folder import RunsFolder
 from carray.typing import Progress
 
 MB = 10**6
-STRAY = 2.0
+STRAY = 3.0
 """Logits may stray by so much times the share of photographs that may change their likeliest class:
 straying by s changed about s / 5 of them on flowers, with MobileNets."""
 

@@ -21,6 +21,7 @@ CALIBRATION_IMAGES = 128
 MEASURED_IMAGES = 16  # of these: what rounding does to answers and means
 RANKED_IMAGES = 4  # of those: what each layer does alone
 FEW = 8  # more than 1/8 of the layers in float32, and 8-bit arithmetic between them gains no time
+HOPEFUL = 4  # straying by more times what is allowed isn't mended by a few layers in float32
 LAYERS = ("Conv", "Gemm", "MatMul", "Add", "AveragePool", "GlobalAveragePool")
 FOLLOWERS = (
     "Relu",
@@ -82,8 +83,9 @@ def write_int8(
     with quiet(), progress("calibrating int8", total) as advance:
         rounded, kept = _rounded(source, images, advance)
     graphs = _Graphs(onnx.load(source), rounded, kept)
-    done, parts = _chosen(graphs, True, most_stray, progress)
-    if done.in_float > done.layers // FEW:
+    arithmetic = graphs.stray(graphs.parts) <= HOPEFUL * most_stray
+    done, parts = _chosen(graphs, arithmetic, most_stray, progress)
+    if arithmetic and done.in_float > done.layers // FEW:
         done, parts = _chosen(graphs, False, most_stray, progress)
     if not parts:
         raise ExportError(
@@ -103,13 +105,16 @@ def _chosen(
         if arithmetic or part.weights:
             parts.setdefault(part.layer, []).append(part)
     chosen = list(parts)
-    if graphs.stray(graphs.parts) > most_stray:
+    if graphs.stray(_joined(parts, chosen)) > most_stray:
         with progress("rounding one layer at a time", len(parts)) as advance:
             costs = {}
             for layer in parts:
                 costs[layer] = graphs.stray(parts[layer], RANKED_IMAGES)
                 advance(1)
-        chosen.sort(key=costs.__getitem__)
+        sizes = {layer: 1 if arithmetic else graphs.size(layer) for layer in parts}
+        chosen.sort(key=lambda layer: costs[layer] ** 2 / sizes[layer])  # for what it saves
+        while chosen and sum(costs[layer] ** 2 for layer in chosen) > most_stray**2:
+            chosen.pop()  # as if each strayed on its own
         while chosen and graphs.stray(_joined(parts, chosen)) > most_stray:
             del chosen[-max(1, len(chosen) // 20) :]
     done = Quantised(arithmetic, len(parts), len(parts) - len(chosen))
@@ -198,6 +203,12 @@ class _Graphs:
     def parts(self) -> tuple[Part, ...]:
         """What can be in 8 bits."""
         return tuple(self._inputs)
+
+    def size(self, layer: str) -> int:
+        """Return the number of a layer's weights."""
+        names = self._inputs[Part(layer, weights=True)].values()
+        made = {node.output[0]: node.input[0] for node in self._rounding}
+        return sum(math.prod(self._constants[made[name]].dims) for name in names)
 
     def stray(self, parts: Collection[Part], images: int = MEASURED_IMAGES) -> float:
         """Return how far logits are off with `parts` in 8 bits, root mean square."""
