@@ -42,7 +42,7 @@ def network(file: Path) -> None:
             weights[:, 0, 1, 1] = 1.0
         constants[f"w{at}"] = weights
         conv = [f"v{at - 1}", f"w{at}", "none"]
-        padding = {"group": CHANNELS, "pads": (1, 1, 1, 1)}
+        padding: dict[str, Any] = {"group": CHANNELS, "pads": (1, 1, 1, 1)}
         nodes += [
             helper.make_node("Conv", conv, [f"c{at}"], f"classifier/conv{at}", **padding),
             helper.make_node("Clip", [f"c{at}", "low", "high"], [f"v{at}"], f"classifier/clip{at}"),
