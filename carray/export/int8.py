@@ -106,7 +106,7 @@ def _chosen(
             parts.setdefault(part.layer, []).append(part)
     chosen = list(parts)
     if graphs.stray(_joined(parts, chosen)) > most_stray:
-        with progress("rounding one at a time", len(parts), "layers") as advance:
+        with progress("rounding one layer at a time", len(parts)) as advance:
             costs = {}
             for layer in parts:
                 costs[layer] = graphs.stray(parts[layer], RANKED_IMAGES)
