@@ -23,7 +23,9 @@ def export(
     int8: Annotated[
         bool,
         typer.Option(
-            "--int8", help="8-bit weights and activations, calibrated on training photographs."
+            "--int8",
+            help="8-bit weights, and arithmetic where --agreement allows it, calibrated on "
+            "training photographs; the layers that cost most stay in float32.",
         ),
     ] = False,
     agreement: Annotated[

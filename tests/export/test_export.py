@@ -102,7 +102,6 @@ def test_a_transformer_is_traced_for_any_image_and_quantised(
     nodes = onnx.load(int8).graph.node
     scaled = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
     in_int8 = {node.op_type for node in nodes if scaled & set(node.input)}
-    assert "Conv" not in in_int8, "what sees pixels stays as it is"
     assert in_int8 & {"Gemm", "MatMul"}
     assert int8.stat().st_size < plain.stat().st_size
 
