@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,25 +81,29 @@ def _chosen(
     for part in graphs.parts:
         if arithmetic or part.weights:
             parts.setdefault(part.layer, []).append(part)
-    chosen = list(parts)
-    if graphs.stray(_joined(parts, chosen)) > most_stray:
-        with progress("rounding one layer at a time", len(parts), "layers") as advance:
+    layers = list(parts)
+
+    def stray_of(count: int) -> float:
+        return graphs.stray([part for layer in layers[:count] for part in parts[layer]])
+
+    count = len(layers)
+    if stray_of(count) > most_stray:
+        with progress("rounding one layer at a time", count, "layers") as advance:
             costs = {}
             for layer in parts:
                 costs[layer] = graphs.stray(parts[layer], RANKED_IMAGES)
                 advance(1)
         sizes = {layer: 1 if arithmetic else graphs.size(layer) for layer in parts}
-        chosen.sort(key=lambda layer: costs[layer] ** 2 / sizes[layer])  # for what it saves
-        while chosen and sum(costs[layer] ** 2 for layer in chosen) > most_stray**2:
-            chosen.pop()  # as if each strayed on its own
-        while chosen and graphs.stray(_joined(parts, chosen)) > most_stray:
-            del chosen[-max(1, len(chosen) // 20) :]
-    done = Quantised(arithmetic, len(parts), len(parts) - len(chosen))
-    return done, _joined(parts, chosen)
+        layers.sort(key=lambda layer: costs[layer] ** 2 / sizes[layer])  # for what it saves
+        with progress("choosing layers", count.bit_length(), "tries") as advance:
 
+            def tried(count: int) -> float:
+                advance(1)
+                return stray_of(count)
 
-def _joined(parts: dict[str, list[Part]], layers: Sequence[str]) -> list[Part]:
-    return [part for layer in layers for part in parts[layer]]
+            count = bisect_right(range(count), most_stray, key=tried) - 1
+    done = Quantised(arithmetic, len(layers), len(layers) - count)
+    return done, [part for layer in layers[:count] for part in parts[layer]]
 
 
 def _rounded(source: Path, images: Iterator[Image], advance: Any) -> tuple[Any, list[Image]]:
