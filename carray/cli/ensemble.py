@@ -299,7 +299,7 @@ def report(
     drawn = ["", f"picture: {picture}"] if picture else []
     emit(
         folder,
-        lambda folder: [*study_lines(folder, rows), *drawn],
+        lambda folder: [*study_lines(folder, rows, is_report=True), *drawn],
         as_json,
         lambda folder: {**study_json(folder), "picture": picture},
     )
