@@ -252,6 +252,10 @@ def predict(
 
       carray predict autumn-top3 photos/ --level auto --threshold 0.8
     """
+    from carray.inference.inputs import check_model
+    from carray.runs_folder import RunsFolder
+
+    check_model(RunsFolder.at(runs), model)  # before what is slow to import
     from carray.inference.level_answers import LevelRequest
     from carray.inference.predict import predict_to_csv
     from carray.progress import progress
