@@ -47,6 +47,7 @@ def find_package(runs: RunsFolder, model: str) -> Path:
 
 def check_model(runs: RunsFolder, model: str) -> None:
     """Refuse, before anything slow, what names neither a package nor a trial, as `find_package`."""
+    recover_folders(runs.models)
     if package_of(runs, model):
         return
     if "/" not in model and not (Path(model) / "record.json").exists():
