@@ -38,3 +38,21 @@ def test_a_package_that_is_loaded_and_then_a_lane_import_no_more_than_they_need(
         "import carray.lanes.ray_groups, carray.training.runner\nlook({})"
     )
     assert loaded(code, PACKAGE, LANE) == [[], []]
+
+
+def test_a_mistyped_name_is_refused_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    """In one process: what any of them imports stays."""
+    typed = (
+        "compare no/1 no/2,compare --study no,soup no,folds no,status no,show no/3,leaderboard no"
+    )
+    typed += ",distill no --into resnet18,predict no .,add-class no --images . --name x"
+    code = (
+        "from carray.cli import main\n"
+        f"for words in {typed!r}.split(','):\n"
+        "    try:\n"
+        f"        main([*words.split(), '--runs', {str(tmp_path)!r}])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 2, words\n"
+        "look({})"
+    )
+    assert loaded(code, ("torch", "timm", "mlflow", "ray")) == [[]]

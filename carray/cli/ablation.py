@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from carray.cli.shared import (
     parse_sets,
     say,
 )
+
+if TYPE_CHECKING:
+    from carray.analysis.ablation_step import AblationStep
 
 
 def ladder(
@@ -62,8 +65,14 @@ def ladder(
     from carray.reports.hints import runs_option
 
     fixed = parse_sets(set_ or []) | ({"epochs": max_epochs} if max_epochs else {})
-    if not as_json:
-        say(head_lines)
+    head = iter([] if as_json else [head_lines])  # said once the arguments are found good
+
+    def show(step: AblationStep) -> None:
+        for lines in head:
+            say(lines)
+        if not as_json:
+            say(lambda: [step_line(step)])
+
     found = run_ablation(
         data,
         space,
@@ -76,7 +85,7 @@ def ladder(
         folds=folds,
         weights=weights,
         runs=runs,
-        on_step=None if as_json else lambda step: say(lambda: [step_line(step)]),
+        on_step=show,
         on_epoch=EpochLines(on_stderr=True).show,
         progress=progress,
     )

@@ -65,6 +65,9 @@ def compare(
             )
         _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
         return
+    from carray.runs_folder import RunsFolder
+
+    RunsFolder.at(runs).find_study(study)  # before what is slow to import
     from carray.analysis.compare_trials import compare_trials
     from carray.reports.analysis import model_comparison_lines
 
@@ -84,9 +87,10 @@ def _compare_sides(
     first: str, second: str, test: bool, seed: int, runs: str | None, as_json: bool
 ) -> None:
     from carray.analysis.compare_pair import compare_sides
-    from carray.reports.analysis import paired_comparison_lines
 
     found = compare_sides(first, second, open_test=test, runs=runs, seed=seed)
+    from carray.reports.analysis import paired_comparison_lines  # slow: names are looked up by now
+
     emit(found, paired_comparison_lines, as_json)
 
 
@@ -190,6 +194,10 @@ def add_class(
 
       carray add-class autumn/0007 --images trucks --name BIG_TRUCKS --epochs 8 --replay 40
     """
+    from carray.inference.inputs import check_model
+    from carray.runs_folder import RunsFolder
+
+    check_model(RunsFolder.at(runs), model)  # before what is slow to import
     from carray.incremental.add_class import add_class as add
     from carray.progress import progress
     from carray.reports.analysis import added_class_lines

@@ -252,6 +252,10 @@ def predict(
 
       carray predict autumn-top3 photos/ --level auto --threshold 0.8
     """
+    from carray.inference.inputs import check_model
+    from carray.runs_folder import RunsFolder
+
+    check_model(RunsFolder.at(runs), model)  # before what is slow to import
     from carray.inference.level_answers import LevelRequest
     from carray.inference.predict import predict_to_csv
     from carray.progress import progress
@@ -299,7 +303,7 @@ def report(
     drawn = ["", f"picture: {picture}"] if picture else []
     emit(
         folder,
-        lambda folder: [*study_lines(folder, rows), *drawn],
+        lambda folder: [*study_lines(folder, rows, is_report=True), *drawn],
         as_json,
         lambda folder: {**study_json(folder), "picture": picture},
     )

@@ -44,16 +44,17 @@ def folds(
 
       carray folds --study single --doubtful doubtful.csv
     """
+    from carray.runs_folder import RunsFolder
+
+    folder = RunsFolder.at(runs).find_study(study)  # before what is slow to import
     from carray.analysis.cross_validation import assemble_folds
     from carray.analysis.label_errors import write_label_issues
     from carray.drawing import drawn_or_none
     from carray.reports.analysis import cross_validation_lines
-    from carray.reports.ensemble import predict_hint
+    from carray.reports.hints import predict_hint
     from carray.reports.pictures.cross_validation_plot import folds_picture
-    from carray.runs_folder import RunsFolder
 
     found = assemble_folds(study, trial=trial, runs=runs, open_test=test, name=name, seed=seed)
-    folder = RunsFolder.at(runs).study(found.study)
     trials = [row.trial for row in found.folds]
     picture = drawn_or_none(lambda: folds_picture(folder, trials))
     doubts = write_label_issues(found, doubtful, runs=runs) if doubtful else None
@@ -105,6 +106,9 @@ def soup(
 
       carray ensemble --studies autumn autumn-soup
     """
+    from carray.runs_folder import RunsFolder
+
+    RunsFolder.at(runs).find_study(study)  # before what is slow to import
     from carray.ensemble.soup import make_soup
     from carray.progress import progress
     from carray.reports.soup import soup_lines

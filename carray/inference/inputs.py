@@ -45,6 +45,16 @@ def find_package(runs: RunsFolder, model: str) -> Path:
     raise unknown_model(runs, model)
 
 
+def check_model(runs: RunsFolder, model: str) -> None:
+    """Refuse, before anything slow, what names neither a package nor a trial, as `find_package`."""
+    recover_folders(runs.models)
+    if package_of(runs, model):
+        return
+    if "/" not in model and not (Path(model) / "record.json").exists():
+        raise unknown_model(runs, model)
+    runs.find_trial(model)
+
+
 def package_of(runs: RunsFolder, model: str) -> Path | None:
     """Return the folder of a package, by its path or name; None of anything else."""
     if (recovered(Path(model)) / "card.json").exists():

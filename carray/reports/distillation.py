@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from carray.analysis.distillation import ALONE, Distillation, SeedGain
 from carray.ensemble.result import FIGURE_VERDICTS
-from carray.reports.ensemble import predict_hint
-from carray.reports.hints import shown_path
+from carray.reports.hints import predict_hint, shown_path
 from carray.reports.table import interval_text, table, wrapped
 
 SCORES = ("log-loss:>26.4f", "top-1:>26.4f", "ms:>8.1f", "MB:>7.1f")

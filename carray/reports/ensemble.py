@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from carray import metrics
 from carray.ensemble.budget import Budget
 from carray.ensemble.result import Ensemble
@@ -11,7 +9,7 @@ from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
 from carray.predictions.test_access import access_text
-from carray.reports.hints import runs_option
+from carray.reports.hints import predict_hint
 from carray.reports.study import SHORT_HEADS
 from carray.reports.table import line_width, table, wrapped
 
@@ -60,12 +58,6 @@ def _kept_line(ensemble: Ensemble) -> str:
         f"The model is the best single trial, {ensemble.single.trial}: on {judged} "
         f"{ensemble.kept_single}. --no-keep-best packages the ensemble."
     )
-
-
-def predict_hint(package: Path) -> str:
-    """Return the command that asks a model package."""
-    runs = runs_option(package.parents[1])
-    return f"  carray predict {package.name} IMAGES --out predictions.csv{runs}"
 
 
 def _member_lines(ensemble: Ensemble) -> list[str]:

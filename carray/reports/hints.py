@@ -29,3 +29,9 @@ def runs_option(runs: Path | str | None) -> str:
     if found == RunsFolder.at():
         return ""
     return f" --runs {quote(found.shown) if found.mirror else shown_path(found.path)}"
+
+
+def predict_hint(package: Path) -> str:
+    """Return the command that asks a model package."""
+    runs = runs_option(package.parents[1])
+    return f"  carray predict {package.name} IMAGES --out predictions.csv{runs}"

@@ -19,8 +19,7 @@ from carray.inference.versions import find_version, version_note
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
-from carray.reports.ensemble import predict_hint
-from carray.reports.hints import runs_option
+from carray.reports.hints import predict_hint, runs_option
 from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
 from carray.reports.table import line_width, table, value_text, wrapped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from carray.ensemble.result import FIGURE_VERDICTS
 from carray.ensemble.soup_result import Soup
 from carray.predictions.statistics import Comparison
-from carray.reports.ensemble import predict_hint
+from carray.reports.hints import predict_hint
 from carray.reports.table import table, wrapped
 
 SCORES = ("models:>7", "log-loss:>26.4f", "top-1:>26.4f")

@@ -111,10 +111,13 @@ def row_of(record: TrialRecord) -> TrialRow:
     )
 
 
-def study_lines(folder: StudyFolder, rows: int = ROWS, *, wide: bool = True) -> list[str]:
+def study_lines(
+    folder: StudyFolder, rows: int = ROWS, *, wide: bool = True, is_report: bool = False
+) -> list[str]:
     """Return the study's table: how it ended, its best trials, and what to type next.
 
-    `wide`: with the scores by class, in 100 columns and not 80.
+    `wide`: with the scores by class, in 100 columns and not 80; `is_report`: `carray report` asks,
+    and needn't be told of itself.
     """
     study, table = study_now(folder), study_table(folder)
     lines = [headline(study, table), ""]
@@ -129,7 +132,8 @@ def study_lines(folder: StudyFolder, rows: int = ROWS, *, wide: bool = True) -> 
         lines += ["", *(line for text in leaders_lines(leaders) for line in _wrapped(text))]
     if gain := search_gain(folder):
         lines += ["", *gain_lines(gain)]
-    return [*lines, "", *next_lines(study, table, runs_option(folder.path.parents[1]))]
+    runs = runs_option(folder.path.parents[1])
+    return [*lines, "", *next_lines(study, table, runs, is_report=is_report)]
 
 
 def study_now(folder: StudyFolder) -> StudyRecord:
@@ -239,7 +243,9 @@ def _cause(reason: str) -> str:
     return reason.rpartition("likely cause: ")[2]
 
 
-def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list[str]:
+def next_lines(
+    study: StudyRecord, table: Sequence[TrialRow], runs: str, *, is_report: bool = False
+) -> list[str]:
     """Return the commands that make sense now; `runs` is what tells them where to look."""
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
@@ -248,11 +254,14 @@ def next_lines(study: StudyRecord, table: Sequence[TrialRow], runs: str) -> list
         row.state == "pruned" and row.kind == "search" and row.epochs > 0 for row in table
     )
     name = quote(study.name)
-    lines = [f"  carray report --study {name}{runs}", f"  carray ui{runs}"]
+    lines = []
     if usable:
-        lines.insert(0, f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
+        lines.append(f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
+    if not is_report:
+        lines.append(f"  carray report --study {name}{runs}")
     if len(votes) < sum(row.state == "complete" for row in table):
-        lines.insert(-1, f"  carray folds --study {name}{runs}")
+        lines.append(f"  carray folds --study {name}{runs}")
+    lines.append(f"  carray ui{runs}")
     if study.standing == BUDGET_SPENT and study.command:
         lines.append(f"  {study.command}")
     return ["next:", *lines]

@@ -163,6 +163,13 @@ def test_the_command_line_prints_each_step_as_it_ends(own: Trained, file: Path) 
     assert "next: carray show " in done.stdout
 
 
+def test_a_refused_ladder_prints_no_head(own: Trained, file: Path) -> None:
+    words = ["ladder", str(own.data), "--space", str(file), "--runs", str(own.runs)]
+    refused = CliRunner().invoke(app, [*words, "--folds", "7"])
+    assert isinstance(refused.exception, DataError)
+    assert refused.stdout == ""
+
+
 def test_a_narrow_table_keeps_what_a_step_sets(found: Ablation) -> None:
     step = replace(found.steps[1], name="loss.label_smoothing 0.05")
     with within(80):

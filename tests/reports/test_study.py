@@ -57,6 +57,13 @@ def test_a_long_cause_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(map(len, lines)) <= 100
 
 
+def test_a_report_names_all_commands_but_itself(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    named, others = (study_lines(folder, is_report=is_report) for is_report in (False, True))
+    assert [line for line in named if "carray report" in line]
+    assert others == [line for line in named if "carray report" not in line]
+
+
 def test_a_huge_loss_stays_in_its_column(tmp_path: Path) -> None:
     folder = make_study(tmp_path, trials=1, refits=0)
     record = folder.trial(0).record()
