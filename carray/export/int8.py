@@ -19,7 +19,7 @@ CALIBRATION_IMAGES = 128
 MEASURED_IMAGES = 16  # of these: what rounding does to answers and means
 RANKED_IMAGES = 4  # of those: what each layer does alone
 FEW = 8  # more than 1/8 of the layers in float32, and 8-bit arithmetic between them gains no time
-HOPEFUL = 4  # straying by more times what is allowed isn't mended by a few layers in float32
+HOPEFUL = 2  # straying by more times what is allowed isn't mended by a few layers in float32
 # so that a Conv's scale is that of what its ReLU6 lets through
 FOLLOWERS = ("Relu", "Clip", "MaxPool")
 
