@@ -143,7 +143,8 @@ def test_a_place_that_cannot_be_written_is_told(source: Path, tmp_path: Path) ->
 
 
 HELD_UP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pathlib import Path
 from carray.cli import main
 from carray.data.preparation import scan
