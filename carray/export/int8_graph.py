@@ -55,6 +55,7 @@ class PartlyRounded:
         for node in self._rounding:
             if node.op_type == ROUNDING[1]:
                 node.output[0] += SUFFIX  # onnxruntime names a rounded bias as the bias
+        self._makers = {node.output[0]: node for node in self._rounding}
         self._correct_biases()
         self._switched = _session(self.model(None))
         self._exact = self._logits([])
@@ -67,8 +68,8 @@ class PartlyRounded:
     def size(self, layer: str) -> int:
         """Return the number of a layer's weights."""
         names = self._inputs[Part(layer, weights=True)].values()
-        made = {node.output[0]: node.input[0] for node in self._rounding}
-        return sum(math.prod(self._constants[made[name]].dims) for name in names)
+        rounded = (self._constants[self._makers[name].input[0]] for name in names)
+        return sum(math.prod(each.dims) for each in rounded)
 
     def stray(self, parts: Collection[Part], images: int | None = None) -> float:
         """Return how far logits are off with `parts` in 8 bits, root mean square."""
@@ -117,13 +118,13 @@ class PartlyRounded:
         from onnx import TensorProto, helper
         from onnx.numpy_helper import from_array, to_array
 
-        rounding = next(node for node in self._rounding if node.output[0] == name)
+        if any(node.output[0] == f"{name}/floats" for node in graph.node):
+            return f"{name}/floats"  # of several nodes: views share their weights
+        rounding = self._makers[name]
         weights = self._constants[rounding.input[0]]
         shape = [1] * len(weights.dims)
         shape[next((each.i for each in rounding.attribute if each.name == "axis"), 0)] = -1
         steps = to_array(self._constants[rounding.input[1]]).reshape(shape)
-        if any(node.output[0] == f"{name}/floats" for node in graph.node):
-            return f"{name}/floats"  # of several nodes: views share their weights
         graph.initializer.append(from_array(steps, f"{name}/steps"))
         cast = helper.make_node("Cast", [weights.name], [f"{name}/whole"], to=TensorProto.FLOAT)
         floats = [f"{name}/whole", f"{name}/steps"]
@@ -135,7 +136,6 @@ class PartlyRounded:
         from onnx.numpy_helper import from_array, to_array
 
         exact = {each.name: each for each in self._source.graph.initializer}
-        made = {node.output[0]: node for node in self._rounding}
         layers = [  # with weights (out, in of its group, ...) and a bias
             node
             for node in self._source.graph.node
@@ -146,7 +146,7 @@ class PartlyRounded:
         means = self._channel_means([node.input[0] for node in layers])
         for node in layers:
             places = self._inputs[Part(node.name, weights=True)]
-            weights, bias = (made[places[at]].input for at in (1, 2))
+            weights, bias = (self._makers[places[at]].input for at in (1, 2))
             true = to_array(exact[node.input[1]])
             shape = (-1, *[1] * (true.ndim - 1))
             steps = to_array(self._constants[weights[1]]).reshape(shape)

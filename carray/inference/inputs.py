@@ -37,22 +37,23 @@ def find_package(runs: RunsFolder, model: str) -> Path:
     Raises:
         RecordError: there is no such model; the nearest name is told.
     """
-    recover_folders(runs.models)
-    if found := package_of(runs, model):
-        return runs.whole(found)
-    if "/" in model or (Path(model) / "record.json").exists():
-        return _package_trial(runs, model)
-    raise unknown_model(runs, model)
+    found = _package_or_trial(runs, model)
+    return runs.whole(found) if found else _package_trial(runs, model)
 
 
 def check_model(runs: RunsFolder, model: str) -> None:
     """Refuse, before anything slow, what names neither a package nor a trial, as `find_package`."""
+    if _package_or_trial(runs, model) is None:
+        runs.find_trial(model)
+
+
+def _package_or_trial(runs: RunsFolder, model: str) -> Path | None:
+    """Return the folder of a package; None of what can only be a trial's name."""
     recover_folders(runs.models)
-    if package_of(runs, model):
-        return
-    if "/" not in model and not (Path(model) / "record.json").exists():
+    found = package_of(runs, model)
+    if found is None and "/" not in model and not (Path(model) / "record.json").exists():
         raise unknown_model(runs, model)
-    runs.find_trial(model)
+    return found
 
 
 def package_of(runs: RunsFolder, model: str) -> Path | None:

@@ -22,7 +22,7 @@ POSTGRES_SECONDS = 5.0
 HEAD_SECONDS = 45.0
 LOOK_AGAIN_SECONDS = 5.0  # whether the head is back
 DRAIN_SECONDS = 25  # of notice
-RAYS_OWN = "site-packages/ray/"  # in the command lines of its daemons
+DAEMONS = "site-packages/ray/"  # in the command lines of Ray's
 MOST_NODES = 4
 
 
@@ -119,7 +119,7 @@ class Faults:
     def _lose_head(self) -> str:
         """End all that runs on the head; its cluster is gone, a new one comes up in its place."""
         head = self._nodes[0]
-        if not head.has_ray() or len(self._up()) < len(self._nodes):
+        if len(self._up()) < len(self._nodes):
             return ""
         _kill(head.processes())
         self._after(HEAD_SECONDS, self._cluster_back)
@@ -205,7 +205,7 @@ class Faults:
         if not self._nodes[0].has_ray():
             self._after(LOOK_AGAIN_SECONDS, lambda: self._back(node))
             return
-        _kill(node.find("ray::", RAYS_OWN))  # one may outlive its raylet
+        _kill(node.find("ray::", DAEMONS))  # one may outlive its raylet
         node.start_ray()
         self._say(f"{node.name} is back")
 
