@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 from carray.disk import disk_error
 from carray.errors import EXIT_GOES_ON, EXIT_INTERRUPTED, RESUMES, ClusterError
@@ -97,7 +98,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             check_weights(setup.space, setup.weights)
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
-        checked = _join_cluster(setup, stack, board, lambda: _end_without_ray(board, interrupts))
+        checked = _join_cluster(setup, stack, board, partial(_ray_ended, board, interrupts))
         interrupts.take()
         cluster = RayCluster(request.env)
         checks = study_checks(setup, cluster, board.note)
@@ -173,17 +174,20 @@ def _gpu_share_once(setup: StudySetup, board: Board) -> Callable[[Sequence[Node]
     return resolve
 
 
-def _end_without_ray(board: Board, interrupts: Interrupts) -> NoReturn:
+def _ray_ended(board: Board, interrupts: Interrupts, was_needed: bool) -> None:
+    """End this process: after a signal, whatever of Ray got it too; else if Ray can't go on."""
     name = interrupts.awaited()
     if name:
         board.note(f"{name}: Ray has ended too; {RESUMES}")
         end_at_once(EXIT_INTERRUPTED)
+    if not was_needed:
+        return
     board.note(f"the study is not done: Ray has died on this machine; {RESUMES}")
     end_at_once(EXIT_GOES_ON)
 
 
 def _join_cluster(
-    setup: StudySetup, stack: ExitStack, board: Board, on_lost: Callable[[], None]
+    setup: StudySetup, stack: ExitStack, board: Board, on_ended: Callable[[bool], None]
 ) -> Future[list[str]]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
@@ -192,7 +196,7 @@ def _join_cluster(
     checked = checker.submit(check_classifiers, setup, others_train)
     try:
         with waiting_for("Ray to start", board.note):
-            stack.enter_context(connected(setup.request.address, on_lost))
+            stack.enter_context(connected(setup.request.address, on_ended))
     finally:
         named.result()  # a misspelt name is told first, whatever a cluster says
     return checked

@@ -10,8 +10,9 @@ import select
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -62,17 +63,19 @@ class ClusterNode:
 
 
 _ours: list[psutil.Process] = []  # of the Ray that this process has started
+_helpers: list[psutil.Process] = []  # of the same Ray, which goes on without them
 
 
 @contextlib.contextmanager
 def connected(
-    address: str | None = None, on_lost: Callable[[], None] | None = None
+    address: str | None = None, on_ended: Callable[[bool], None] | None = None
 ) -> Iterator[None]:
     """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
 
     A Ray that the caller has already started is used and left running. If the Ray of this node dies
-    before that, `on_lost` is called in a thread, and has no time to lose: the next object that this
-    process asks of its store ends it, with exit code 1 and not a word.
+    before that, `on_ended(True)` is called in a thread, and has no time to lose: the next object
+    that this process asks of its store ends it, with exit code 1 and not a word. For a process that
+    Ray can do without, as its autoscaler's monitor, it is `on_ended(False)`.
 
     Raises:
         PlanError: nothing answers at the address.
@@ -88,10 +91,11 @@ def connected(
         return
     _connect(where)
     try:
-        with _watched(on_lost) if on_lost else contextlib.nullcontext():
+        with _watched(on_ended) if on_ended else contextlib.nullcontext():
             yield
     finally:
         _ours.clear()
+        _helpers.clear()
         ray.shutdown()
 
 
@@ -102,10 +106,11 @@ def starts_ray(address: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def _watched(on_lost: Callable[[], None]) -> Iterator[None]:
-    """Call `on_lost`, in a thread, if a daemon dies meanwhile."""
+def _watched(on_ended: Callable[[bool], None]) -> Iterator[None]:
+    """Call `on_ended`, in a thread, for each daemon (True) and helper (False) that ends."""
     is_over = threading.Event()
-    watch = threading.Thread(target=watch_daemons, args=(_daemons(), is_over, on_lost), daemon=True)
+    watched = dict.fromkeys(_helpers, False) | dict.fromkeys(_daemons(), True)
+    watch = threading.Thread(target=watch_processes, args=(watched, is_over, on_ended), daemon=True)
     watch.start()
     try:
         yield
@@ -129,21 +134,28 @@ def _words(process: psutil.Process) -> list[str]:
     return []
 
 
-def watch_daemons(
-    processes: Sequence[psutil.Process], is_over: threading.Event, on_lost: Callable[[], None]
+def watch_processes(
+    watched: Mapping[psutil.Process, bool],
+    is_over: threading.Event,
+    on_ended: Callable[[bool], None],
 ) -> None:
-    """Call `on_lost` once one of `processes` has ended before `is_over`."""
+    """Call `on_ended` with what `watched` has for each process that ends before `is_over`."""
     with contextlib.ExitStack() as stack:
-        ends = select.poll()
-        for each in processes:
-            file = os.pidfd_open(each.pid)
+        ends, values = select.poll(), {}
+        for process, value in watched.items():
+            try:
+                file = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                on_ended(value)
+                continue
             stack.callback(os.close, file)
             ends.register(file, select.POLLIN)
-        while not ends.poll(WATCH_MILLISECONDS):
-            if is_over.is_set():
-                return
-        if not is_over.is_set():
-            on_lost()
+            values[file] = value
+        while not is_over.is_set():
+            for file, _ in ends.poll(WATCH_MILLISECONDS):
+                ends.unregister(file)
+                if not is_over.is_set():
+                    on_ended(values[file])
 
 
 def memory_error(error: BaseException) -> PlanError | None:
@@ -218,7 +230,9 @@ def _connect(where: str) -> None:
                 "long: set TMPDIR to a shorter path, as in TMPDIR=/tmp"
             ) from None
         raise _nobody_at(where, error, is_heard=where != LOCAL) from None
-    _ours[:] = filter(_is_daemon, psutil.Process().children())
+    started = [each for each in psutil.Process().children() if _is_rays(each)]
+    _ours[:] = filter(_is_daemon, started)
+    _helpers[:] = [each for each in started if each not in _ours]
 
 
 def _start_patiently(where: str, settings: dict[str, object]) -> None:
@@ -256,6 +270,11 @@ def token_error(where: str) -> PlanError:
         f"{where} asks for a token, and got {has}: copy the head's ~/.ray/auth_token here, or name "
         "its file in RAY_AUTH_TOKEN_PATH, and export RAY_AUTH_MODE=token"
     )
+
+
+def _is_rays(process: psutil.Process) -> bool:
+    folder = str(Path(ray.__file__).parent)
+    return any(word.startswith(folder) for word in _words(process))
 
 
 def _is_daemon(process: psutil.Process) -> bool:

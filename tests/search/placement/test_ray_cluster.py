@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import threading
 
@@ -11,7 +12,7 @@ import ray
 from ray.exceptions import OutOfMemoryError
 
 from carray.errors import PlanError
-from carray.search.placement.ray_cluster import connected, memory_error, watch_daemons
+from carray.search.placement.ray_cluster import connected, memory_error, watch_processes
 
 SAID = """9 worker(s) were killed due to the node running low on memory. Memory on the node \
 (IP: 192.0.2.2, ID: 3942c4f8f7b3) was 23.27GB used / 23.54GB limit (0.988669)
@@ -77,20 +78,22 @@ def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.Monk
     second.wait()
 
 
-@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "left-alone"])
-def test_the_end_of_a_daemon_is_told_at_once_and_none_once_the_watch_is_over(
-    is_killed: bool,
+@pytest.mark.parametrize("killed", [[], [1], [1, 0]], ids=["none", "a-daemon", "a-helper-too"])
+def test_the_end_of_rays_processes_is_told_at_once_and_none_once_the_watch_is_over(
+    killed: list[int],
 ) -> None:
-    is_over, lost = threading.Event(), threading.Event()
-    with subprocess.Popen(["sleep", "60"]) as daemon:
-        watched = [psutil.Process(), psutil.Process(daemon.pid)]
-        watch = threading.Thread(target=watch_daemons, args=(watched, is_over, lost.set))
+    is_over = threading.Event()
+    told: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    with subprocess.Popen(["sleep", "60"]) as helper, subprocess.Popen(["sleep", "60"]) as daemon:
+        watched = {psutil.Process(helper.pid): False, psutil.Process(daemon.pid): True}
+        watch = threading.Thread(target=watch_processes, args=(watched, is_over, told.put))
         watch.start()
-        if is_killed:
-            daemon.kill()
-            assert lost.wait(10)
+        for each in killed:
+            (helper, daemon)[each].kill()
+            assert told.get(timeout=10) == bool(each)
         is_over.set()
         watch.join(10)
+        helper.kill()
         daemon.kill()
-    assert lost.is_set() == is_killed
+    assert told.empty()
     assert not watch.is_alive()
