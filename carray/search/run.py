@@ -178,11 +178,11 @@ def _ray_ended(board: Board, interrupts: Interrupts, was_needed: bool) -> None:
     """End this process: after a signal, whatever of Ray got it too; else if Ray can't go on."""
     name = interrupts.awaited()
     if name:
-        board.note(f"{name}: Ray has ended too; {RESUMES}")
+        board.last_note(f"{name}: Ray has ended too; {RESUMES}")
         end_at_once(EXIT_INTERRUPTED)
     if not was_needed:
         return
-    board.note(f"the study is not done: Ray has died on this machine; {RESUMES}")
+    board.last_note(f"the study is not done: Ray has died on this machine; {RESUMES}")
     end_at_once(EXIT_GOES_ON)
 
 

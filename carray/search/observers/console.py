@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,8 @@ class Board:
         self._first_trial: float | None = None  # when this call's first trial began
         self.deadline: float | None = None  # when the budget is spent, on the monotonic clock
         self._before = 0  # trials that had ended before this call
+        self._voice = threading.RLock()
+        self._is_over = False
 
     def plan(self, lines: Sequence[str], lanes: int) -> None:
         """Show the plan, before anything starts."""
@@ -75,6 +78,13 @@ class Board:
         _logger.info(text, extra={ON_BOARD: True})
         if is_info_wanted(_logger):
             self._show(text)
+
+    def last_note(self, text: str) -> None:
+        """Note what is the last: what other threads have to show comes before it, or not at all."""
+        self.close()
+        with self._voice:
+            self.note(text)
+            self._is_over = True
 
     def _show(self, text: str) -> None:
         """Show it whole: what is wrong and its cure come last."""
@@ -132,7 +142,12 @@ class Board:
 
     def _print(self, text: str, width: int | None = None) -> None:
         clock = seconds_text(time.monotonic() - self._start)
-        print(f"[{clock:>6}] {text}"[:width], file=self._stream, flush=True)
+        self._write_line(f"[{clock:>6}] {text}"[:width])
+
+    def _write_line(self, line: str) -> None:
+        with self._voice:
+            if not self._is_over:
+                print(line, file=self._stream, flush=True)
 
     def _add(self, record: TrialRecord) -> None:
         self._first_trial = self._first_trial or time.monotonic()
@@ -222,7 +237,7 @@ class JsonBoard(Board):
         self._write(event="study_ended", study=study.name, state=study.state, standing=standing)
 
     def _write(self, **event: Any) -> None:
-        print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)
+        self._write_line(json.dumps(event, ensure_ascii=False))
 
 
 class LiveBoard(Board):
@@ -255,7 +270,9 @@ class LiveBoard(Board):
 
     def _show(self, text: str) -> None:
         """Print above the table."""
-        self._console.print(text, markup=False, highlight=False)
+        with self._voice:
+            if not self._is_over:
+                self._console.print(text, markup=False, highlight=False)
 
     def study_ended(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
         """Draw for the last time."""

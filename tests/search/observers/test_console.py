@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from carray.metrics import (
     VAL_TOP1,
 )
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
-from carray.search.observers.console import Board, LiveBoard
+from carray.search.observers.console import Board, JsonBoard, LiveBoard
 
 STUDY = StudyRecord(name="autumn", started_at=1.0)
 HIDDEN_CURSOR = "\x1b[?25l"  # while something is redrawn in place
@@ -103,6 +104,23 @@ def test_lines_need_no_room() -> None:
     board.note("on it goes")
     told = [line.partition("] ")[2] or line for line in stream.getvalue().splitlines()]
     assert told == ["lanes come up", "decoding", "a line is no table", "on it goes"]
+
+
+@pytest.mark.parametrize("kind", [Board, JsonBoard, LiveBoard])
+def test_nothing_comes_after_the_last_note(kind: type[Board]) -> None:
+    screen = Screen()
+    board = kind(screen)
+    board.study_started(STUDY)
+    others = [threading.Thread(target=board.note, args=(f"note {i}",)) for i in range(50)]
+    for each in others[:25]:
+        each.start()
+    board.last_note("SIGTERM: ended")
+    for each in others[25:]:
+        each.start()
+    for each in others:
+        each.join()
+    board.study_ended(STUDY)
+    assert "SIGTERM: ended" in screen.rows()[-1]
 
 
 def test_a_log_has_a_sentence_whole(caplog: pytest.LogCaptureFixture) -> None:
