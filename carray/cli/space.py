@@ -29,11 +29,11 @@ def check(
 ) -> None:
     """Check a space whole: names, every end of every range, every choice, starting points."""
     from carray.search.space.loading import load_space
-    from carray.search.space.validation import check_backbone_names
+    from carray.search.space.validation import check_against_timm
 
     space = load_space(file)
     try:
-        check_backbone_names(space)
+        check_against_timm(space)
     except ConfigError as error:
         raise ConfigError(f"{space.name}: {error}") from None
     emit(space, _summary_lines, as_json, _summary)

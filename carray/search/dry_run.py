@@ -34,7 +34,7 @@ from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.refits import SHARE
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers
-from carray.search.space.validation import check_backbone_names
+from carray.search.space.validation import check_against_timm
 from carray.training.compute.autotune import step_seconds
 
 SHOWN = 5  # trials
@@ -115,7 +115,7 @@ def dry_run(request: StudyRequest) -> DryRun:
         CarrayError: the request can't be carried out.
     """
     setup = StudySetup.resolve(request)
-    check_backbone_names(setup.space)
+    check_against_timm(setup.space)
     own = check_classifiers(setup)
     records = setup.folder.records()
     with _cluster(request) as cluster:

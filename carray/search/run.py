@@ -42,7 +42,7 @@ from carray.search.setup import (
     write_files,
 )
 from carray.search.signals import Interrupts, end_at_once
-from carray.search.space.validation import check_backbone_names
+from carray.search.space.validation import check_against_timm
 from carray.search.space.weights import check_weights
 from carray.search.waiting import waiting_for
 from carray.search.watchdog import LANES_ENDED
@@ -78,7 +78,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
     called_at = time.monotonic()
     setup = StudySetup.resolve(request)
     if request.preflight and not any(setup.folder.trials()):
-        check_backbone_names(setup.space)
+        check_against_timm(setup.space)
         check_classifiers(setup)
         preflight(setup.space, setup.manifest.folder, board.note, weights=setup.weights)
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             _show_complete(folder, records, board)
             return folder
         if study.objectives and has_pending_trials(setup, records):
-            check_backbone_names(setup.space)
+            check_against_timm(setup.space)
             NetworkTimer(folder, len(study.classes), study.objectives).time_before(setup.space)
         if starts_ray(request.address):  # of a cluster each node is asked
             check_weights(setup.space, setup.weights)
@@ -191,7 +191,7 @@ def _join_cluster(
 ) -> Future[list[str]]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
-    named = checker.submit(check_backbone_names, setup.space)
+    named = checker.submit(check_against_timm, setup.space)
     others_train = not starts_ray(setup.request.address)
     checked = checker.submit(check_classifiers, setup, others_train)
     try:

@@ -26,6 +26,19 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
     Raises:
         ConfigError: the optimizer takes no such argument, or not with this value.
     """
+    return _create(param_groups(classifier, config), config)
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Refuse arguments that the optimizer doesn't take, or not with their values.
+
+    Raises:
+        ConfigError: what `build_optimizer` raises.
+    """
+    _create([{"params": [nn.Parameter(torch.zeros(1))]}], config)
+
+
+def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     kwargs: dict[str, Any] = {}
     if config.name in BETAS:
         kwargs["betas"] = (config.momentum, 0.999)
@@ -33,7 +46,7 @@ def build_optimizer(classifier: Classifier, config: OptimizerConfig) -> Optimize
         kwargs["fused"] = True
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            param_groups(classifier, config),
+            groups,
             # timm's `sgd` is Nesterov's, who needs a momentum
             opt="momentum" if config.name == "sgd" and config.momentum == 0 else config.name,
             lr=config.lr,

@@ -6,7 +6,7 @@ can't be valid is refused before the first trial and not in the thirty-seventh.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Annotated, Any, cast, get_args
@@ -176,13 +176,28 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(rules, config=ConfigDict(allow_inf_nan=False))
 
 
-def check_backbone_names(space: SearchSpace) -> None:
-    """Refuse a backbone or a tag that timm doesn't know; imports timm, which takes seconds.
+def check_against_timm(space: SearchSpace) -> None:
+    """Refuse names and arguments that timm doesn't know; imports it, which takes seconds.
 
     Raises:
-        ConfigError: the name is unknown; the nearest one is named.
+        ConfigError: a backbone or a tag is unknown, and the nearest one is named; or an optimizer
+            that may be drawn doesn't take an argument that may be drawn with it.
     """
     from carray.models.registry import check_name
 
     for name in space.backbones():
         check_name(name)
+    for _, block in space.branches():
+        extras = [name for name in {**block.fixed, **block.search} if name.startswith(EXTRA)]
+        if extras:
+            _check_optimizers(block, extras)
+
+
+def _check_optimizers(block: Block, extras: Sequence[str]) -> None:
+    from carray.training.optimizer import check_optimizer
+
+    first = {name: block.values_of(name)[0] for name in extras}
+    varied = [first, *({**first, name: end} for name in extras for end in block.values_of(name))]
+    for optimizer in block.values_of("optimizer.name"):
+        for values in varied:
+            check_optimizer(build_config({**values, "optimizer.name": optimizer}).optimizer)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from carray.config import TrialConfig, build_config
 from carray.errors import WeightsError
 from carray.search.space.space import SearchSpace
-from carray.search.space.validation import check_backbone_names
+from carray.search.space.validation import check_against_timm
 
 
 def check_weights(space: SearchSpace, folder: str | os.PathLike[str] | None) -> None:
@@ -22,7 +22,7 @@ def check_weights(space: SearchSpace, folder: str | os.PathLike[str] | None) -> 
     """
     from carray.models.weights import check_obtainable
 
-    check_backbone_names(space)
+    check_against_timm(space)
     for backbone, pretrained in sources_of_weights(space):
         if pretrained:
             check_obtainable(backbone, pretrained, folder)

@@ -57,7 +57,8 @@ def resolve_starting_points(
     known, moved = recipe_points(space, space.images or 0)
     shipped = [point for point in shipped_points(space) if point not in known]
     points = [*ordered(known), *ordered(shipped)]
-    whose = f"{len(known)} known recipes, {len(shipped)} shipped; --start-from none has none"
+    recipes = f"{len(known)} known recipe{'s' * (len(known) > 1)}"
+    whose = f"{recipes}, {len(shipped)} shipped; --start-from none has none"
     return StartingPoints(points, f"{whose}{_by(points, [*known, *shipped])}", moved)
 
 

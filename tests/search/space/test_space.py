@@ -15,7 +15,7 @@ from carray.search.sampling.samplers import SAMPLERS as BUILT_SAMPLERS
 from carray.search.space.distributions import Range
 from carray.search.space.loading import find_space, load_space
 from carray.search.space.space import BLOCK, SearchSpace
-from carray.search.space.validation import checked
+from carray.search.space.validation import check_against_timm, checked
 from carray.search.space.yaml_reader import SAMPLERS, parse_space
 
 SPACES = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
@@ -242,6 +242,30 @@ class TestWithoutBlocks:
         )
         drawn = {space.resolve(p).optimizer.args["caution"] for p in space.sample(10)}
         assert drawn == {True, False}
+
+    @pytest.mark.parametrize("name", ["lion", "{choice: [lion, laprop]}"])
+    def test_an_argument_that_each_optimizer_takes_may_be_drawn(self, name: str) -> None:
+        section = "search" if name.startswith("{") else "fixed"
+        drawn = "optimizer.args.caution: {choice: [true, false]}"
+        sections = {"fixed": "", "search": f"{drawn}, "}
+        sections[section] += f"optimizer.name: {name}"
+        check_against_timm(space_of(**{key: f"{{{text}}}" for key, text in sections.items()}))
+
+    @pytest.mark.parametrize(
+        ("search", "whose"),
+        [
+            ("optimizer.args.caution: {choice: [true, false]}", "adamw"),
+            (
+                "optimizer.args.nesterov: {choice: [true]}, optimizer.name: {choice: [sgd, lion]}",
+                "",
+            ),
+        ],
+    )
+    def test_one_that_some_optimizer_does_not_take_is_refused(
+        self, search: str, whose: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"optimizer.args don't suit {whose}"):
+            check_against_timm(space_of(search=f"{{{search}}}"))
 
     def test_a_space_may_draw_nothing(self) -> None:
         space = space_of(fixed="{epochs: 2}")
