@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 import torch
@@ -89,13 +90,15 @@ class TorchRanks:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return DDP over `model`; buffers are averaged once an epoch, not sent every step."""
         on_gpu = next(model.parameters()).is_cuda
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[torch.cuda.current_device()] if on_gpu else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=bool(getattr(model, "may_skip_parameters", False)),
-        )
+        with warnings.catch_warnings():  # the name that follows isn't in every torch yet
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            return nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=[torch.cuda.current_device()] if on_gpu else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=bool(getattr(model, "may_skip_parameters", False)),
+            )
 
     def any(self, flag: bool) -> bool:
         """Say whether `flag` is true on any rank."""
