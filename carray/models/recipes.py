@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from carray.config import CLASSICAL_HEADS, TrialConfig, build_config, flatten
+from carray.config import (
+    CLASSICAL_HEADS,
+    TrialConfig,
+    build_config,
+    flatten,
+    without_lookahead,
+)
 from carray.errors import ConfigError
 from carray.typing import OPTIMIZERS
 
@@ -139,9 +145,9 @@ def complete_config(config: TrialConfig | Mapping[str, Any] | None, images: int)
     if isinstance(config, TrialConfig):
         return config
     params = config or {}
-    name = params.get("optimizer.name")
+    name = without_lookahead(str(params.get("optimizer.name")))
     if name in OPTIMIZERS and name not in (*LR_OF_ADAMW, *LIKE_SGD) and LR not in params:
-        raise ConfigError(f"no learning rate is known for optimizer.name={name!r}: give {LR}")
+        raise ConfigError(f"no learning rate is known for {params['optimizer.name']!r}: give {LR}")
     return build_config({**known_recipe(params, images), **params})
 
 
@@ -157,7 +163,8 @@ def recipe_of(backbone: str, pretrained: bool) -> Recipe:
 def _optimizer_part(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rates and decays; a frozen backbone's head has a rate of its own."""
     batch = chosen["device_batch_size"] * chosen["accumulation"] / BATCH
-    name, frozen = chosen["optimizer.name"], chosen["finetune.policy"] == "head_only"
+    name = without_lookahead(chosen["optimizer.name"])
+    frozen = chosen["finetune.policy"] == "head_only"
     if name in LIKE_SGD:
         lr, decay = SGD_LR * batch, SGD_WEIGHT_DECAY
     else:

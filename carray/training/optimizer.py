@@ -10,7 +10,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from carray.config import OptimizerConfig
+from carray.config import OptimizerConfig, without_lookahead
 from carray.errors import ConfigError
 from carray.models.classifier import Classifier
 
@@ -40,9 +40,10 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
 def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     kwargs: dict[str, Any] = {}
-    if config.name in BETAS:
+    name = without_lookahead(config.name)
+    if name in BETAS:
         kwargs["betas"] = (config.momentum, 0.999)
-    if config.name in FUSED:
+    if name in FUSED:
         kwargs["fused"] = True
     try:
         optimizer: Optimizer = create_optimizer_v2(

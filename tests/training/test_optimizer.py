@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from timm.optim import list_optimizers
+from torch import nn
 
 from carray.config import FinetuneConfig, OptimizerConfig, build_config
 from carray.errors import ConfigError
@@ -75,6 +76,26 @@ def test_an_optimizers_own_arguments_reach_it() -> None:
     wrong = build_config({"optimizer.args.epsilon": 1e-3}).optimizer
     with pytest.raises(ConfigError, match=r"optimizer.args don't suit adamw: .*epsilon"):
         build_optimizer(classifier_of(), wrong)
+
+
+@pytest.mark.parametrize("name", ["sgd", "radam", "lion"])
+def test_lookahead_leads_half_of_the_way_back_at_every_sixth_step(name: str) -> None:
+    ways = []
+    for prefix in ("", "lookahead_"):
+        torch.manual_seed(0)
+        classifier = classifier_of("test_resnet")
+        config = OptimizerConfig.model_validate({"name": prefix + name, "lr": 1e-3})
+        optimizer = build_optimizer(classifier, config)
+        way = [nn.utils.parameters_to_vector(classifier.parameters()).detach()]
+        for _ in range(12):
+            for parameter in classifier.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+            way.append(nn.utils.parameters_to_vector(classifier.parameters()).detach())
+        ways.append(way)
+    alone, led = ways
+    assert torch.equal(led[11], alone[11])  # from the sixth step's weights on, timm has it
+    torch.testing.assert_close(led[12], (alone[6] + alone[12]) / 2, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
