@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from carray.data.pixels.decode import UnreadableImage, read_whole
+from carray.config import Fit
+from carray.data.pixels.decode import Box, UnreadableImage, read_whole
+from carray.data.pixels.known_boxes import boxes_in_squares
 from carray.drawing import INK, MUTED, PAPER, Fonts, fitted, save_png
 from carray.errors import ConfigError, DataError, RecordError, did_you_mean
 from carray.inference.heat import has_gradient, heat_maps, overlaid
@@ -20,7 +22,7 @@ from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
 from carray.tracking.artifacts import attach_or_warn
-from carray.typing import Progress
+from carray.typing import Float32s, Progress
 
 if TYPE_CHECKING:
     from carray.inference.card import Card
@@ -46,6 +48,10 @@ class ExplainedImage:
     overlay: Path
     has_evidence: bool = True
     """Whether anything in the image speaks for the class: else the overlay shows no colours."""
+    evidence_outside: float | None = None
+    """The share of the evidence that lies outside of the image's box; None without a box."""
+    area_outside: float | None = None
+    """The share of the image that does: of a model that looks anywhere, about as much evidence."""
 
     @property
     def caption(self) -> str:
@@ -65,7 +71,8 @@ class Explained:
     unreadable: dict[str, str]
     """Image -> why."""
     note: str
-    """Members that are not in the overlays, and where in the tracking store the pictures are."""
+    """Members that are not in the overlays, how much they see in backgrounds, and where in the
+    tracking store the pictures are."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able data."""
@@ -146,6 +153,7 @@ def explain(
     notes = (
         blind,
         *dict.fromkeys(cells),
+        background_note(rows),
         _attached(where, model, loaded.card, files) if track else "",
     )
     return Explained(folder, sheet, rows, unreadable, "\n".join(filter(None, notes)))
@@ -177,6 +185,39 @@ def cells_note(member: Member) -> str:
     if taken > last:
         return f"{coarse}; the overlay is of an earlier one of {taken}x{taken}"
     return f"{coarse}, and no finer one can be used: places are rough"
+
+
+def background_note(rows: Sequence[ExplainedImage]) -> str:
+    """Say how much of the evidence is background, on average; "" where no box is known."""
+    shares = [
+        (row.evidence_outside, row.area_outside)
+        for row in rows
+        if row.evidence_outside is not None and row.area_outside is not None
+    ]
+    if not shares:
+        return ""
+    evidence, area = np.mean(shares, axis=0)
+    return (
+        f"outside of the boxes of {len(shares)} images: {evidence:.2f} of the evidence, on "
+        f"{area:.2f} of the area"
+    )
+
+
+def shares_outside(
+    heat: Float32s, box: Box, sides: tuple[int, int], fit: Fit
+) -> tuple[float, float]:
+    """Return which share of the evidence lies outside of a box, and which share of the area.
+
+    Args:
+        heat: evidence by place of the square that the model sees, (side, side), some above 0.
+        box: x1, y1, x2, y2 in pixels of the whole image.
+        sides: width and height of that.
+        fit: how it became the square.
+    """
+    (shares,) = boxes_in_squares(np.array([box], float), np.array([sides], float), fit)
+    x1, y1, x2, y2 = (shares * len(heat)).round().astype(int)
+    inside = heat[y1:y2, x1:x2]
+    return 1 - float(inside.sum() / heat.sum()), 1 - inside.size / heat.size
 
 
 def _attached(runs: RunsFolder, model: str, card: Card, files: Sequence[Path]) -> str:
@@ -235,6 +276,13 @@ def _explain_batch(
         image = whole if one_fit == {"squash"} else next(iter(squares.values()))
         plain = _scaled(image)
         explained = int(targets[row])
+        box = images.boxes[place] if model.card.crop != "box" else None
+        has_evidence = bool(maps[row].max() > 0)
+        evidence, area = (
+            shares_outside(maps[row], box, whole.shape[1::-1], next(iter(squares))[1])
+            if box and has_evidence
+            else (None, None)
+        )
         yield _Shown(
             ExplainedImage(
                 name=images.names[place],
@@ -242,7 +290,9 @@ def _explain_batch(
                 probability=float(probabilities[row, explained]),
                 explained=model.classes[explained],
                 overlay=folder / f"{place + 1:04d}-{Path(images.names[place]).stem}.png",
-                has_evidence=bool(maps[row].max() > 0),
+                has_evidence=has_evidence,
+                evidence_outside=evidence,
+                area_outside=area,
             ),
             plain,
             overlaid(plain, maps[row]),

@@ -68,7 +68,8 @@ def explain(
     """Show where a model looks: Grad-CAM overlays, one PNG an image and a sheet of them all.
 
     Works for convolutional nets and transformers; an ensemble's members are averaged by weight. The
-    pictures go to the model's MLflow run too.
+    pictures go to the model's MLflow run too. Where a CSV has the images' boxes, the share of the
+    evidence that is background is said.
 
     [dim]Examples:[/]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from carray.analysis.explain import explain
+from carray.analysis.explain import explain, shares_outside
+from carray.config import Fit
 from carray.ensemble import build_ensemble
 from carray.errors import ConfigError, DataError
 from tests.inference.packages import draw_images, make_real_study
@@ -61,6 +63,34 @@ def test_another_class_has_another_map(runs: Path, tmp_path: Path) -> None:
         assert done.rows[0].explained == name
         maps.append(np.asarray(Image.open(done.rows[0].overlay)).astype(int))
     assert np.abs(maps[0] - maps[1]).max() > 10
+
+
+def test_what_is_background_is_told_where_a_table_has_boxes(runs: Path, tmp_path: Path) -> None:
+    first, second, third = draw_images(tmp_path / "images", count=3)
+    with Image.open(first) as image:
+        wide, high = image.size
+    table = tmp_path / "boxes.csv"
+    rows = [f"{first},0,0,{wide},{high}", f"{second},0,0,{wide // 2},{high}", f"{third},,,,"]
+    table.write_text("\n".join(["path,x1,y1,x2,y2", *rows]))
+    done = explain("final", [table], tmp_path / "out", runs=runs)
+    whole, half, none = done.rows
+    assert (whole.evidence_outside, whole.area_outside) == (0, 0)
+    assert half.evidence_outside is not None and 0 < half.evidence_outside < 1
+    assert half.area_outside is not None and 0 < half.area_outside < 1
+    assert none.evidence_outside is None and none.area_outside is None
+    assert re.search(r"outside of the boxes of 2 images: 0\.\d\d of the evidence, on ", done.note)
+
+
+@pytest.mark.parametrize(
+    ("fit", "evidence", "area"), [("squash", 0.2, 0.75), ("crop", 0.0, 0.5), ("pad", 0.5, 0.875)]
+)
+def test_shares_outside_go_by_what_the_model_sees(fit: Fit, evidence: float, area: float) -> None:
+    """A box of the middle half, over the upper half, of an image twice as wide as high."""
+    heat = np.zeros((8, 8), np.float32)
+    heat[3, 2:6] = 1  # within the box, whatever the fit
+    heat[0, 0] = {"squash": 1, "crop": 0, "pad": 4}[fit]
+    outside, share = shares_outside(heat, (50, 0, 150, 50), (200, 100), fit)
+    assert (outside, share) == pytest.approx((evidence, area))
 
 
 def test_unreadable_images_are_named_and_the_limit_holds(runs: Path, tmp_path: Path) -> None:

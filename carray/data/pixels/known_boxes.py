@@ -19,7 +19,19 @@ def square_boxes(manifest: Manifest, fit: Fit) -> AnyFloats | None:
     if manifest.crop == "box" or not known.any() or pixels.max() <= 1:  # 1: shares, not pixels
         return None
     pixels[~known] = np.nan
-    sides = manifest.included[["width", "height"]].to_numpy(np.float64)
+    return boxes_in_squares(
+        pixels, manifest.included[["width", "height"]].to_numpy(np.float64), fit
+    )
+
+
+def boxes_in_squares(pixels: AnyFloats, sides: AnyFloats, fit: Fit) -> AnyFloats:
+    """Return (N, 4) boxes as shares of their squares' sides, of boxes in pixels.
+
+    Args:
+        pixels: x1, y1, x2, y2 in the whole images, (N, 4).
+        sides: widths and heights of these, (N, 2).
+        fit: how an image becomes a square.
+    """
     seen = sides  # what of the image becomes the square, as `make_square` has it
     if fit != "squash":
         edges = sides.min(1) if fit == "crop" else sides.max(1)
