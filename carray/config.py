@@ -16,7 +16,7 @@ from carray.compute import Hardware as Hardware
 from carray.compute import InputSpec as InputSpec
 from carray.compute import Part as Part
 from carray.errors import ConfigError, describe, did_you_mean
-from carray.typing import OPTIMIZERS, BestMetric, Compile, Precision
+from carray.typing import LOOKAHEADS, OPTIMIZERS, BestMetric, Compile, Precision
 
 Fit = Literal["squash", "crop", "pad"]
 Policy = Literal["full", "head_only", "unfreeze_at", "gradual", "lora"]
@@ -102,16 +102,8 @@ class ScratchConfig(Part):
     self-attention over the last map's positions."""
 
 
-LOOKAHEAD = "lookahead_"  # before the name of an optimizer whose steps it averages
-
-
-def without_lookahead(name: str) -> str:
-    """Return the name of the optimizer that takes the steps."""
-    return name.removeprefix(LOOKAHEAD)
-
-
 def _known_optimizer(name: str) -> str:
-    if without_lookahead(name) not in OPTIMIZERS:
+    if name not in (*OPTIMIZERS, *LOOKAHEADS):
         hint = did_you_mean(name, OPTIMIZERS) or f"; they are {', '.join(OPTIMIZERS)}"
         raise ValueError(f"it is none of timm's optimizers{hint}")
     return name
@@ -123,12 +115,8 @@ OptimizerName = Annotated[str, AfterValidator(_known_optimizer)]
 class OptimizerConfig(Part):
     """The optimizer, built by timm's factory."""
 
-    name: OptimizerName = Field(
-        "adamw",
-        json_schema_extra={"enum": [*OPTIMIZERS, *(LOOKAHEAD + name for name in OPTIMIZERS)]},
-    )
-    """One of `OPTIMIZERS`, as timm calls them; with `lookahead_` before it, every sixth step goes
-    half of the way from the weights of six steps before (Zhang et al., NeurIPS 2019)."""
+    name: OptimizerName = Field("adamw", json_schema_extra={"enum": [*OPTIMIZERS, *LOOKAHEADS]})
+    """One of `OPTIMIZERS`, as timm calls them, or with `lookahead_` before it (Zhang et al.)."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate."""
     weight_decay: float = Field(0.01, ge=0, le=1)

@@ -40,6 +40,7 @@ BestMetric = Literal[
     "val/balanced_accuracy",
 ]
 
+LOOKAHEAD = "lookahead_"  # before the name of an optimizer whose steps it averages
 OPTIMIZERS = (
     *("adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad"),
     *("adam", "adamax", "adamc", "adamp", "adamuon", "adamw", "adan", "adanw", "adopt"),
@@ -55,3 +56,4 @@ OPTIMIZERS = (
 )
 """timm's names, without those that need another library (apex, bitsandbytes, opt_einsum) or second
 derivatives, and without older versions of others."""
+LOOKAHEADS = tuple(LOOKAHEAD + name for name in OPTIMIZERS)

@@ -12,15 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from carray.config import (
-    CLASSICAL_HEADS,
-    TrialConfig,
-    build_config,
-    flatten,
-    without_lookahead,
-)
+from carray.config import CLASSICAL_HEADS, TrialConfig, build_config, flatten
 from carray.errors import ConfigError
-from carray.typing import OPTIMIZERS
+from carray.typing import LOOKAHEAD, OPTIMIZERS
 
 LR = "optimizer.lr"
 BATCH = 32  # images in a step for which the rates hold
@@ -145,7 +139,7 @@ def complete_config(config: TrialConfig | Mapping[str, Any] | None, images: int)
     if isinstance(config, TrialConfig):
         return config
     params = config or {}
-    name = without_lookahead(str(params.get("optimizer.name")))
+    name = str(params.get("optimizer.name")).removeprefix(LOOKAHEAD)
     if name in OPTIMIZERS and name not in (*LR_OF_ADAMW, *LIKE_SGD) and LR not in params:
         raise ConfigError(f"no learning rate is known for {params['optimizer.name']!r}: give {LR}")
     return build_config({**known_recipe(params, images), **params})
@@ -163,7 +157,7 @@ def recipe_of(backbone: str, pretrained: bool) -> Recipe:
 def _optimizer_part(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rates and decays; a frozen backbone's head has a rate of its own."""
     batch = chosen["device_batch_size"] * chosen["accumulation"] / BATCH
-    name = without_lookahead(chosen["optimizer.name"])
+    name = chosen["optimizer.name"].removeprefix(LOOKAHEAD)
     frozen = chosen["finetune.policy"] == "head_only"
     if name in LIKE_SGD:
         lr, decay = SGD_LR * batch, SGD_WEIGHT_DECAY

@@ -10,9 +10,10 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from carray.config import OptimizerConfig, without_lookahead
+from carray.config import OptimizerConfig
 from carray.errors import ConfigError
 from carray.models.classifier import Classifier
+from carray.typing import LOOKAHEAD
 
 BETAS = ("adamw", "adam", "lamb")  # their momentum is the first beta
 FUSED = ("adamw", "adam", "sgd")  # torch has one kernel for all parameters
@@ -40,7 +41,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
 def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     kwargs: dict[str, Any] = {}
-    name = without_lookahead(config.name)
+    name = config.name.removeprefix(LOOKAHEAD)
     if name in BETAS:
         kwargs["betas"] = (config.momentum, 0.999)
     if name in FUSED:
