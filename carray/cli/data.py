@@ -125,10 +125,10 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print images per class and split, and what was excluded and why."""
+    """Print images per class and split, their sizes, and what was excluded and why."""
     from carray.data.manifest import Manifest
     from carray.data.summary import summarise
-    from carray.reports.class_statistics import statistics_lines
+    from carray.reports.class_statistics import image_lines, statistics_lines
 
     manifest = Manifest.load(folder)
     if sheet is not None:
@@ -142,6 +142,7 @@ def show(
             *_head_lines(found),
             *_class_lines(found, all_classes),
             *statistics_lines(found.class_statistics),
+            *image_lines(found.image_statistics),
             *_flaw_lines(found, all_classes),
             *(["", f"sample sheet: {sheet}"] if sheet else []),
         ],

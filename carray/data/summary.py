@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from pydantic import BaseModel
 
 from carray.data.manifest import SPLITS, Manifest
+from carray.data.pixels.decode import UnreadableImage, read_square
 
+SAMPLE = 100  # images that are looked at
 BARS = 8  # of the histogram, at most
 IMBALANCED = 3.0  # images of the largest class over those of the smallest
 
@@ -52,6 +58,20 @@ class ClassStatistics(BaseModel):
         return self.ratio >= IMBALANCED
 
 
+class ImageStatistics(BaseModel):
+    """What the images are like; each is (the least, the median, the most)."""
+
+    width: tuple[int, float, int]
+    height: tuple[int, float, int]
+    """In pixels, of the whole images."""
+    aspect: tuple[float, float, float]
+    """Width over height."""
+    brightness: tuple[float, float, float] | None
+    """The mean of an image's pixels, from 0 to 1, of the sample; None where no image is at hand."""
+    sample: int
+    """Images that brightness is of."""
+
+
 class DataSummary(BaseModel):
     """A data folder in numbers; what `carray data show --json` prints."""
 
@@ -71,6 +91,7 @@ class DataSummary(BaseModel):
     split and one fold."""
     classes: list[ClassCount]
     class_statistics: ClassStatistics
+    image_statistics: ImageStatistics
     excluded: list[Exclusion]
     excluded_by_reason: dict[str, int]
     merged: dict[str, str]
@@ -99,6 +120,7 @@ def summarise(manifest: Manifest) -> DataSummary:
         near_duplicate_groups=int((manifest.included["group"].value_counts() > 1).sum()),
         classes=classes,
         class_statistics=class_statistics(classes),
+        image_statistics=image_statistics(manifest),
         excluded=[Exclusion(image_id=i, label=label, reason=why) for i, label, why in rows],
         excluded_by_reason=dict(Counter(why.partition(":")[0] for _, _, why in rows)),
         merged=settings.merge,
@@ -125,6 +147,32 @@ def class_statistics(classes: Sequence[ClassCount]) -> ClassStatistics:
         ratio=float(trained.max() / trained.min()) if trained.min() else math.inf,
         histogram=bars,
     )
+
+
+def image_statistics(manifest: Manifest, seed: int = 0) -> ImageStatistics:
+    """Return how large the included images are, and of `SAMPLE` of them how bright."""
+    table = manifest.included
+    width, height = table["width"].to_numpy(), table["height"].to_numpy()
+    chosen = table.sample(min(SAMPLE, len(table)), random_state=seed)
+    means = [each for _, row in chosen.iterrows() if (each := _brightness(row)) is not None]
+    return ImageStatistics(
+        width=_ends(width),
+        height=_ends(height),
+        aspect=_ends(width / np.maximum(height, 1)),
+        brightness=_ends(np.array(means)) if means else None,
+        sample=len(means),
+    )
+
+
+def _ends(values: npt.NDArray[Any]) -> tuple[Any, float, Any]:
+    return values.min().item(), float(np.median(values)), values.max().item()
+
+
+def _brightness(row: pd.Series) -> float | None:
+    try:
+        return float(read_square(Path(row["path"]).read_bytes(), 32, "squash").mean()) / 255
+    except (OSError, UnreadableImage):
+        return None
 
 
 def _class_counts(manifest: Manifest, excluded: Counter[str]) -> list[ClassCount]:

@@ -1,11 +1,11 @@
-"""How many images classes have, as lines: mean, ends, a histogram, and whether it is uneven."""
+"""What a data set is like, as lines: images a class, whether they are even, sizes, brightness."""
 
 from __future__ import annotations
 
 import math
 from textwrap import wrap
 
-from carray.data.summary import ClassStatistics
+from carray.data.summary import ClassStatistics, ImageStatistics
 from carray.reports.table import line_width
 
 BAR = 40  # letters of the longest
@@ -32,3 +32,20 @@ def statistics_lines(found: ClassStatistics) -> list[str]:
         lines.append(f"the classes are imbalanced in training ({ratio}):")
         lines += wrap(CURE, line_width(), initial_indent="  ", subsequent_indent="  ")
     return lines
+
+
+def image_lines(found: ImageStatistics) -> list[str]:
+    """Return how large, wide and bright the images are."""
+    (narrow, width, wide), (low, height, high) = found.width, found.height
+    rows = [
+        ("width, pixels", f"{narrow}", f"{width:g}", f"{wide}"),
+        ("height, pixels", f"{low}", f"{height:g}", f"{high}"),
+        ("width / height", *(f"{value:.2f}" for value in found.aspect)),
+    ]
+    if found.brightness:
+        rows.append((f"brightness of {found.sample}", *(f"{v:.2f}" for v in found.brightness)))
+    head = ("images", "least", "median", "most")
+    return [
+        "",
+        *(f"{name:<18}{least:>8}{mid:>8}{most:>8}" for name, least, mid, most in [head, *rows]),
+    ]

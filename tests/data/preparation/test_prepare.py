@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.data.summary import summarise
 from carray.errors import DataError
+from carray.reports.class_statistics import image_lines
 from tests.data.pictures import image_folder, picture, save
 from tests.data.preparation.test_sources import CARS, devkit
 
@@ -285,6 +287,24 @@ def test_a_summary_counts_everything(tmp_path: Path) -> None:
         ("a", 13, 4),
         ("b", 15, 2),
     ]
+
+
+def test_a_summary_says_how_large_and_bright_images_are(tmp_path: Path) -> None:
+    for number, (size, grey) in enumerate([((80, 40), 0), ((60, 60), 255), ((40, 80), 51)]):
+        for name in "ab":
+            file = tmp_path / "cars" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (grey, grey, abs(grey - (name == "a")))).save(file)
+    manifest = prepare(tmp_path / "cars", tmp_path / "data", blend=0, near_duplicates="off")
+    found = summarise(manifest).image_statistics
+    assert found.width == (40, 60, 80)
+    assert found.height == (40, 60, 80)
+    assert found.aspect == (0.5, 1, 2)
+    assert found.brightness == pytest.approx((0, 0.2, 1), abs=0.01)
+    assert found.sample == 6
+    assert image_lines(found)[-1].split() == ["brightness", "of", "6", "0.00", "0.20", "1.00"]
+    shutil.rmtree(tmp_path / "cars")
+    assert summarise(manifest).image_statistics.brightness is None
 
 
 def test_too_few_images_are_said_to_be_left_out_where_they_were(tmp_path: Path) -> None:
