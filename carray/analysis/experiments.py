@@ -18,6 +18,7 @@ from carray.predictions.network_costs import NetworkCosts
 from carray.predictions.statistics import Interval, gain_verdict, mean_interval
 from carray.records import StudyFolder, TrialRecord
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
+from carray.training.stopping import starved_by_plateau
 from carray.typing import Float32s
 
 BESIDE = ("seed", "fold")  # names that are no change of the recipe
@@ -50,6 +51,8 @@ class Experiment:
     """Name -> its value there and here."""
     gain: Interval | None
     """How much lower the log-loss is than there, paired by image of `val`; None without logits."""
+    remark: str = ""
+    """What may have gone wrong in its training."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """What its network costs by name, as in `ms_cpu`, where `carray bench STUDY` measured it."""
 
@@ -149,6 +152,7 @@ def _experiment(
         against=earlier.name if earlier else "",
         changes=_changes(earlier, record) if earlier else {},
         gain=gain,
+        remark=starved_by_plateau(record.epochs, record.config),
     )
 
 

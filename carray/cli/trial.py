@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -252,6 +253,8 @@ def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[
     """Return how a complete trial ended; of any other, say it on stderr."""
     from carray.config import CLASSICAL_HEADS
     from carray.reports.hints import runs_option
+    from carray.reports.table import line_width
+    from carray.training.stopping import starved_by_plateau
 
     best = record.best_epoch
     if record.state != "complete" or best is None:
@@ -269,6 +272,8 @@ def _end_lines(record: TrialRecord, epochs_seen: int, runs: str | None) -> list[
     ]
     if record.reason:
         lines.append(f"ended early: {record.reason}")
+    if starved := starved_by_plateau(record.epochs, record.config):
+        lines += wrap(starved, line_width())
     where, hints = runs_option(runs), []
     if record.config.head.kind not in CLASSICAL_HEADS:
         hints.append(f"carray replay {quote(record.name)}{where}")

@@ -23,7 +23,7 @@ COLUMNS = (
     *("trial", "state", "backbone", "epochs", "seconds", "parameters", "peak_memory_gib"),
     *("images_per_second", "train_loss", "val_loss", "train_top1", "val_top1", "gap", "macro_f1"),
     *("balanced_accuracy", "worst_class", "against", "changes", "gain", "gain_low", "gain_high"),
-    "verdict",
+    *("verdict", "remark"),
 )
 COSTS = ("ms_cpu", "ms_cuda", "mb", "multiply_adds")  # where they were measured
 NOTE = (
@@ -40,8 +40,8 @@ def experiment_lines(found: Experiments) -> list[str]:
     lines, rows = shown[: -len(figures)], shown[-len(figures) :]
     for line, row in zip(rows, found.rows, strict=True):
         lines += [line, *_costs(row)]
-        if row.against:
-            told, indent = _told(row), " " * 6
+        indent = " " * 6
+        for told in filter(None, (_told(row) if row.against else "", row.remark)):
             lines += wrap(
                 told, line_width(), initial_indent=indent, subsequent_indent=indent + "  "
             )

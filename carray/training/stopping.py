@@ -36,6 +36,7 @@ NUMB = 0.05  # val/logit_std: images make hardly any odds; healthy nets that sta
 NUMB_RISE = 1.1  # growth over the window that says that they begin to
 NEARLY_DEAD = 0.02  # no growth below it counts
 EVEN_PAIR = math.log(2)  # chance of two equal classes, in nats; a cheaper one exaggerates skill
+CRAWL, MOSTLY = 4, 0.75  # epochs at a tenth of the rate; the share of them that still helped
 WAKES = 2.0  # growth of val/logit_std over the window
 NEEDED = {metrics.TRAIN_SKILL, metrics.VAL_SKILL, metrics.VAL_SPREAD, metrics.VAL_LOGIT_STD}
 SMALL_NET, FEW_FILTERS = "small_car_cnn", 16  # half of its own width
@@ -178,6 +179,32 @@ def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None
     rates = [row[metrics.LR] for row in rows]
     cuts = [at for at in range(1, len(rates)) if rates[at] < 0.999 * rates[at - 1]]
     return cuts[0] if cuts else None
+
+
+def starved_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> str:
+    """Say that plateau took the rate from a net that was still learning; "" where it didn't.
+
+    That one goes on learning slowly: since the rate was a tenth, for `CRAWL` epochs or more, its
+    val log-loss has fallen in most of them, the last included. Another stands still by then.
+
+    Args:
+        rows: one an epoch, from the first.
+        config: of the trial.
+    """
+    cut = _cut_by_plateau(rows, config)
+    if cut is None:
+        return ""
+    peak = max(row[metrics.LR] for row in rows)
+    low = next((at for at in range(cut, len(rows)) if rows[at][metrics.LR] <= peak / 10), len(rows))
+    losses = [row[metrics.VAL_LOG_LOSS] for row in rows[max(0, low - 1) :]]
+    falls = [after < before for before, after in pairwise(losses)]
+    if len(falls) < CRAWL or losses[-1] > min(losses) or sum(falls) < MOSTLY * len(falls):
+        return ""
+    return (
+        f"plateau cut the lr to {rows[low][metrics.LR]:.2g} after epoch {low} of {len(rows)}, and "
+        f"the val log-loss fell in {sum(falls)} of {len(falls)} epochs since, to the last: raise "
+        f"schedule.plateau_patience={config.schedule.plateau_patience} or take schedule.name=cosine"
+    )
 
 
 def _crop_cause(config: TrialConfig) -> str:

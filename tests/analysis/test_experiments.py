@@ -73,6 +73,6 @@ def test_the_table_is_csv_markdown_and_json(study: StudyFolder, tmp_path: Path) 
     told("--out", str(tmp_path / "table.md"))
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 6
-    assert {line.count("|") for line in lines} == {23}
+    assert {line.count("|") for line in lines} == {24}
     with pytest.raises(ConfigError, match="--format 'pdf' must be one of text, csv, markdown"):
         format_of("pdf", None)

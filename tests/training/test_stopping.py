@@ -12,7 +12,7 @@ from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.records import TrialState
 from carray.training.losses import chance_loss
-from carray.training.stopping import Collapse, find_collapse
+from carray.training.stopping import Collapse, find_collapse, starved_by_plateau
 from carray.training.train import train_trial
 from tests.training.orders import SMALL
 
@@ -294,3 +294,33 @@ def test_chance_is_the_least_loss_of_one_answer_for_all(name: str, toy_manifest:
 
     optimizer.step(step)  # type: ignore[no-untyped-call]
     assert chance_loss(config, counts) == pytest.approx(float(step().detach()), rel=2e-3)
+
+
+STARVED = [2.9, 3.1, 2.9, 2.8, 2.75, 2.7, 2.72, 2.6]
+CUT = [1e-3] * 4 + [1e-4] * 4
+
+
+@pytest.mark.parametrize(
+    ("losses", "rates", "schedule", "is_starved"),
+    [
+        (STARVED, CUT, "plateau", True),
+        (STARVED, CUT, "step", False),
+        (STARVED, [1e-3] * 8, "plateau", False),
+        (STARVED, [1e-3] * 4 + [5e-4] * 4, "plateau", False),
+        (STARVED[:7], CUT[:7], "plateau", False),  # three epochs say little
+        ([2.9, 3.1, 2.9, 2.8, 2.4, 2.3, 2.31, 2.32], CUT, "plateau", False),
+    ],
+    ids=["starved", "no-plateau", "no-cut", "half-the-rate", "just-cut", "stands-still"],
+)
+def test_a_plateau_that_starves_a_net_that_learns_is_told(
+    losses: list[float], rates: list[float], schedule: str, is_starved: bool
+) -> None:
+    config = build_config({"schedule.name": schedule})
+    rows = [
+        {metrics.VAL_LOG_LOSS: loss, metrics.LR: lr} for loss, lr in zip(losses, rates, strict=True)
+    ]
+    told = starved_by_plateau(rows, config)
+    assert bool(told) == is_starved
+    if is_starved:
+        assert told.startswith("plateau cut the lr to 0.0001 after epoch 4 of 8, and the val log-l")
+        assert "fell in 3 of 4 epochs since, to the last: raise schedule.plateau_pati" in told
