@@ -10,7 +10,7 @@ import select
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,8 @@ class ClusterNode:
         return [kind for _, found, kind in names if found and kind]
 
 
-_ours: list[psutil.Process] = []  # of the Ray that this process has started
-_helpers: list[psutil.Process] = []  # of the same Ray, which goes on without them
+_ours: dict[psutil.Process, bool] = {}
+"""Of the Ray that this process has started: whether it can't go on without that one."""
 
 
 @contextlib.contextmanager
@@ -95,7 +95,6 @@ def connected(
             yield
     finally:
         _ours.clear()
-        _helpers.clear()
         ray.shutdown()
 
 
@@ -107,10 +106,11 @@ def starts_ray(address: str | None) -> bool:
 
 @contextlib.contextmanager
 def _watched(on_ended: Callable[[bool], None]) -> Iterator[None]:
-    """Call `on_ended`, in a thread, for each daemon (True) and helper (False) that ends."""
+    """Call `on_ended`, in a thread, for each of Ray's processes here that ends."""
     is_over = threading.Event()
-    watched = dict.fromkeys(_helpers, False) | dict.fromkeys(_daemons(), True)
-    watch = threading.Thread(target=watch_processes, args=(watched, is_over, on_ended), daemon=True)
+    watch = threading.Thread(
+        target=watch_processes, args=(_processes(), is_over, on_ended), daemon=True
+    )
     watch.start()
     try:
         yield
@@ -119,13 +119,13 @@ def _watched(on_ended: Callable[[bool], None]) -> Iterator[None]:
         watch.join()
 
 
-def _daemons() -> Sequence[psutil.Process]:
-    """Return what this process can't do without: all daemons that are its own, else the raylet."""
+def _processes() -> Mapping[psutil.Process, bool]:
+    """Return Ray's processes here, and which it can't do without: its own, else the raylet."""
     node = worker._global_node
-    if _ours or node is None:  # a client's cluster has no daemon here
+    if _ours or node is None:  # a client's cluster has no process here
         return _ours
     socket_name = f"--raylet_socket_name={node.raylet_socket_name}"
-    return [each for each in psutil.process_iter() if socket_name in _words(each)]
+    return {each: True for each in psutil.process_iter() if socket_name in _words(each)}
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -230,9 +230,8 @@ def _connect(where: str) -> None:
                 "long: set TMPDIR to a shorter path, as in TMPDIR=/tmp"
             ) from None
         raise _nobody_at(where, error, is_heard=where != LOCAL) from None
-    started = [each for each in psutil.Process().children() if _is_rays(each)]
-    _ours[:] = filter(_is_daemon, started)
-    _helpers[:] = [each for each in started if each not in _ours]
+    started = filter(_is_rays, psutil.Process().children())
+    _ours.update((each, _is_daemon(each)) for each in started)
 
 
 def _start_patiently(where: str, settings: dict[str, object]) -> None:
