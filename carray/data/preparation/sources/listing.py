@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -159,10 +160,21 @@ def _require_utf8(path: Path) -> Path:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise DataError(
-            f"the name of the file {os.fsencode(path)!r} isn't UTF-8: rename it"
-        ) from None
+        raise DataError(_unwritable_name(path)) from None
     return path
+
+
+def _unwritable_name(path: Path) -> str:
+    """Say whether a name or the shell's locale is to blame, and the cure."""
+    name = os.fsencode(path)
+    try:
+        shown = name.decode()
+    except UnicodeDecodeError:
+        return f"the name of the file {name!r} isn't UTF-8: rename it"
+    return (
+        f"this shell's locale ({sys.getfilesystemencoding()}) can't read the file name {shown!r}, "
+        "which is UTF-8: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    )
 
 
 def visible_folders(folder: Path) -> list[Path]:
