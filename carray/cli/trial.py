@@ -18,6 +18,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    check_data,
     emit,
     parse_sets,
 )
@@ -82,6 +83,7 @@ def train(
         settings = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
         _train_classical(data, classifier, features_of, settings, runs, as_json)
         return
+    check_data(data)
     from carray.progress import progress
     from carray.training.cross_validation import train_folds
     from carray.training.train import train as train_single
@@ -157,6 +159,9 @@ def replay(
 
       carray replay autumn/0017 --epochs 3 --json
     """
+    from carray.runs_folder import RunsFolder
+
+    RunsFolder.at(runs).find_trial(trial)  # before what is slow to import
     from carray.training.reproduce import reproduce as replay_trial
 
     def tell(notes: Sequence[str]) -> None:
@@ -314,6 +319,7 @@ def sanity(
 
       carray sanity cars --set backbone=small_car_cnn --set pretrained=false --set image_size=96
     """
+    check_data(data)
     from carray.progress import progress
     from carray.training.overfit_check import sanity as overfit
 
