@@ -149,12 +149,16 @@ class Complaints:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, then what it came from, up to the first."""
+    """Yield an error, then what it came from, up to the first.
+
+    An error of carray's that was being handled meanwhile is no cause.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error
         seen.add(id(error))
-        error = error.__cause__ or error.__context__
+        meanwhile = error.__context__
+        error = error.__cause__ or (None if isinstance(meanwhile, CarrayError) else meanwhile)
 
 
 def first_cause(error: BaseException, most: int = 120) -> str:

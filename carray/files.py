@@ -38,8 +38,11 @@ def written_aside(path: Path) -> Iterator[Path]:
         else:
             aside.replace(path)
     except OSError as error:
-        if error.filename == str(aside):
+        own = (str(aside), str(_previous(path)))
+        if any(str(name).startswith(own) for name in (error.filename, error.filename2)):
             error.filename = str(path)  # the name that anybody knows
+            if error.filename2 is not None:  # of a rename
+                error.filename2 = str(path)
         raise
     finally:
         _remove(aside)

@@ -6,14 +6,16 @@ Whoever raises the level of the logger `carray` above INFO sees neither; handler
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from carray.typing import Advance
 
 LINE_EVERY_SECONDS = 5.0
+LATE_SECONDS = 2.0  # what takes less needs no bar that comes and goes
 ON_BOARD = "on_board"  # marks log records that a study's board shows by itself
 
 _logger = logging.getLogger(__name__)
@@ -48,8 +50,40 @@ def silent(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
     yield lambda count: None
 
 
+class LateBar:
+    """A bar that appears on a terminal once something takes long, and goes with it.
+
+    Elsewhere nothing is shown: it is for parts of what has lines of its own.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "images") -> None:
+        self._shown = (what, total, unit)
+        self._start, self._done = math.inf, 0
+        self._held = ExitStack()
+        self._advance: Advance | None = None
+        self._is_wanted = sys.stderr.isatty() and is_info_wanted()
+
+    def advance(self, count: int) -> None:
+        """Take in how much more is done; the clock starts with the first."""
+        self._start = min(self._start, time.monotonic())
+        self._done += count
+        if self._advance:
+            self._advance(count)
+        elif self._is_wanted and time.monotonic() - self._start >= LATE_SECONDS:
+            bar = _bar(*self._shown, since=self._start, stays=False)
+            self._advance = self._held.enter_context(bar)
+            self._advance(self._done)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._is_wanted, self._advance = False, None
+        self._held.close()
+
+
 @contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+def _bar(
+    what: str, total: int, unit: str, *, since: float | None = None, stays: bool = True
+) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Eta
@@ -61,9 +95,9 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("{task.fields[unit]}  {task.fields[rate]}/s  ETA", markup=False),
         Eta(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=not stays) as bar:
         task = bar.add_task(what, total=total, unit=unit, rate="0")
-        start, done = time.monotonic(), 0
+        start, done = time.monotonic() if since is None else since, 0
 
         def advance(count: int) -> None:
             nonlocal done

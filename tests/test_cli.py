@@ -1,6 +1,7 @@
 """The command line as a whole: what it imports, how it teaches, how it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -233,3 +234,23 @@ def test_a_guessed_command_is_answered_with_the_one_that_does_it(carray: Run) ->
     code, _, err = carray("sweep")
     assert code == 2
     assert "`carray tune DIR`" in err
+
+
+def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to_blame(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "소나타").mkdir()
+    (tmp_path / "소나타" / "1.jpg").touch()
+    code = (
+        "from pathlib import Path\n"
+        "from carray.cli import run\n"
+        "from carray.data.preparation.sources.listing import walk_images\n"
+        "run(lambda: print('\\uc18c', flush=True))\n"
+        "run(lambda: walk_images(Path().resolve()))"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | locale, cwd=tmp_path, capture_output=True
+    )
+    assert ran.returncode == 2 and ran.stdout == b"?\n"
+    assert b"this shell's locale (ascii) can't read" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -149,6 +150,23 @@ def test_a_file_that_may_not_be_written_goes_by_its_own_name(tmp_path: Path) -> 
         written_aside(tmp_path / "picture.png") as aside,
     ):
         raise PermissionError(13, "Permission denied", str(aside))
+
+
+def test_a_folder_in_a_place_that_may_not_be_written_goes_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system names what was to be renamed, and to what."""
+    (tmp_path / "model").mkdir()
+    refused = OSError(errno.EACCES, "Permission denied", "MODEL", None, "BESIDE")
+
+    def replace(path: Path, target: Path) -> None:
+        refused.filename, refused.filename2 = str(path), str(target)
+        raise refused
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(PermissionError) as raised, written_aside(tmp_path / "model") as aside:
+        aside.mkdir()
+    assert {raised.value.filename, raised.value.filename2} == {str(tmp_path / "model")}
 
 
 def test_a_file_that_goes_while_a_folder_is_measured_counts_nothing(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from carray.progress import progress
+from carray.progress import LateBar, progress
 
 
 def test_square_brackets_in_what_is_done_are_shown(
@@ -31,3 +31,26 @@ def test_slow_steps_have_a_rate_and_their_own_unit(
     with progress("averaging", 9, "averages") as advance:
         advance(9)
     assert "averages  2.2/s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_bar_comes_late_and_only_to_a_terminal(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = SimpleNamespace(monotonic=lambda: seconds)
+    monkeypatch.setattr("carray.progress.time", now)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    seconds, bar = 100.0, LateBar("epoch 3", 90)
+    bar.advance(20)
+    seconds += 1
+    bar.advance(20)
+    assert capsys.readouterr().err == ""
+    seconds += 3
+    bar.advance(20)
+    bar.close()
+    told = capsys.readouterr().err
+    assert ("60/90" in told and "images  15/s" in told) if is_terminal else told == ""
+    bar.advance(20)
+    assert capsys.readouterr().err == "", "it is gone"

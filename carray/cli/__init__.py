@@ -71,9 +71,12 @@ def run(command: Callable[[], None]) -> None:
 
 
 def _replace_unknown_letters() -> None:
-    """Let a terminal show `?` for letters that its encoding lacks: a name must cost no result."""
+    """Let a terminal show `?` for letters that its encoding lacks: a name must cost no result.
+
+    In the locale C Python's own answer, `surrogateescape`, is one to broken file names alone.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
 
 

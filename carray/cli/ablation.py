@@ -14,6 +14,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    check_data,
     emit,
     parse_sets,
     say,
@@ -58,6 +59,7 @@ def ladder(
 
       carray ladder cars --space my_ladder.yaml --seeds 5 --keep all
     """
+    check_data(data)
     from carray.analysis.ablation import run_ablation
     from carray.cli.trial import EpochLines
     from carray.progress import progress

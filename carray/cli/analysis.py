@@ -17,6 +17,8 @@ from carray.cli.shared import (
     RunsOption,
     StudyOption,
     TestOption,
+    check_data,
+    check_models,
     emit,
 )
 from carray.errors import ConfigError
@@ -115,6 +117,8 @@ def errors(
 
       carray errors autumn/0007 cars --split val --out val-errors --count 20
     """
+    check_models(runs, model)
+    check_data(data)
     from carray.progress import progress
     from carray.reports.misclassified import misclassified_lines, write_misclassified
 
@@ -148,6 +152,8 @@ def features(
 
       carray features autumn-top3 other-cars --out other.parquet
     """
+    check_models(runs, model)
+    check_data(data)
     from carray.inference.features import export_features
     from carray.progress import progress
 
@@ -194,10 +200,7 @@ def add_class(
 
       carray add-class autumn/0007 --images trucks --name BIG_TRUCKS --epochs 8 --replay 40
     """
-    from carray.inference.inputs import check_model
-    from carray.runs_folder import RunsFolder
-
-    check_model(RunsFolder.at(runs), model)  # before what is slow to import
+    check_models(runs, model)
     from carray.incremental.add_class import add_class as add
     from carray.progress import progress
     from carray.reports.analysis import added_class_lines

@@ -13,6 +13,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    check_models,
     emit,
     parse_sets,
 )
@@ -60,10 +61,7 @@ def distill(
 
       carray distill autumn-top3 --into students/0007 --seeds 3
     """
-    from carray.inference.inputs import check_model
-    from carray.runs_folder import RunsFolder
-
-    check_model(RunsFolder.at(runs), model)  # before what is slow to import
+    check_models(runs, model)
     from carray.analysis.distillation import distill_model
     from carray.cli.trial import EpochLines
     from carray.progress import progress

@@ -14,6 +14,7 @@ from carray.cli.shared import (
     RunsOption,
     StudyOption,
     TestOption,
+    check_models,
     emit,
 )
 
@@ -140,6 +141,11 @@ def ensemble(
     """
     import os
 
+    from carray.runs_folder import RunsFolder
+
+    if study and not from_tracking:
+        for each in study:
+            RunsFolder.at(runs).find_study(each)  # before what is slow to import
     from carray.ensemble import build_ensemble
     from carray.ensemble.budget import checked_device
     from carray.progress import progress
@@ -252,10 +258,7 @@ def predict(
 
       carray predict autumn-top3 photos/ --level auto --threshold 0.8
     """
-    from carray.inference.inputs import check_model
-    from carray.runs_folder import RunsFolder
-
-    check_model(RunsFolder.at(runs), model)  # before what is slow to import
+    check_models(runs, model)
     from carray.inference.level_answers import LevelRequest
     from carray.inference.predict import predict_to_csv
     from carray.progress import progress

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import (
+    JsonOption,
+    LabelPartsOption,
+    ModelArgument,
+    RunsOption,
+    check_models,
+    emit,
+)
 
 
 def evaluate(
@@ -49,6 +56,7 @@ def evaluate(
 
       carray evaluate autumn-top3 --label-parts '{make} {model} {year}'
     """
+    check_models(runs, model)
     from carray.analysis.evaluation import evaluate as judge
     from carray.progress import progress
     from carray.reports.evaluation import evaluation_lines, write_evaluation

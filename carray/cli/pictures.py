@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import (
+    JsonOption,
+    LabelPartsOption,
+    ModelArgument,
+    RunsOption,
+    check_models,
+    emit,
+)
 
 TrackOption = Annotated[
     bool,
@@ -77,6 +84,7 @@ def explain(
 
       carray explain best-ensemble a.jpg b.jpg --class "Audi TT Hatchback 2011"
     """
+    check_models(runs, model)
     from carray.analysis.explain import explain as explain_images
     from carray.progress import progress
 

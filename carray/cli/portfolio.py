@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, RunsOption, WeightsOption, emit
+from carray.cli.shared import DataArgument, JsonOption, RunsOption, WeightsOption, check_data, emit
 
 
 def replay_lab(
@@ -136,6 +136,7 @@ def probe(
 
       carray probe cars --space backbones
     """
+    check_data(data)
     from carray.analysis.probe import probe as rank
     from carray.progress import progress
     from carray.reports.probe import probe_lines

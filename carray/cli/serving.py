@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, LabelPartsOption, ModelArgument, RunsOption, emit
+from carray.cli.shared import (
+    JsonOption,
+    LabelPartsOption,
+    ModelArgument,
+    RunsOption,
+    check_models,
+    emit,
+)
 
 MovedDataOption = Annotated[
     Path | None, typer.Option("--data", help="The model's data, where they have moved.")
@@ -58,6 +65,7 @@ def export(
 
       carray export autumn-top3 --to hf-space --out my-space
     """
+    check_models(runs, model)
     from carray.export.export import export_model
     from carray.export.verify import Tolerance
     from carray.progress import progress
@@ -113,6 +121,7 @@ def serve(
 
       carray serve autumn-top3 --host 0.0.0.0 --token-file token.txt
     """
+    check_models(runs, *models)
     from carray.cli.log import log_on_stdout
     from carray.serving.limits import Limits
     from carray.serving.server import serve_models
@@ -171,9 +180,7 @@ def bench(
     """
     from carray.cli.analysis import parse_numbers
     from carray.errors import ConfigError
-    from carray.export.bench import bench_model
     from carray.inference.inputs import is_study
-    from carray.reports.export import bench_lines
     from carray.runs_folder import RunsFolder
 
     if is_study(RunsFolder.at(runs), model):
@@ -188,6 +195,10 @@ def bench(
         return
     if on != "cpu":
         raise ConfigError(f"--on {on} is of a study: a model's forms are timed on this CPU")
+    check_models(runs, model)
+    from carray.export.bench import bench_model
+    from carray.reports.export import bench_lines
+
     found = bench_model(
         model,
         forms=[form.strip() for form in forms.split(",") if form.strip()],
@@ -260,6 +271,7 @@ def calibrate(
 
       carray calibrate autumn-top3 --neighbours
     """
+    check_models(runs, model)
     from carray.analysis.calibrate import calibrate_model
     from carray.progress import progress
     from carray.reports.calibration import reliability_lines

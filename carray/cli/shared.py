@@ -59,6 +59,22 @@ LabelPartsOption = Annotated[
 ]
 
 
+def check_models(runs: str | None, *models: str) -> None:
+    """Refuse a name that is no model's, before what is slow to import."""
+    from carray.inference.inputs import check_model
+    from carray.runs_folder import RunsFolder
+
+    for model in models:
+        check_model(RunsFolder.at(runs), model)
+
+
+def check_data(data: str) -> None:
+    """Refuse a folder that is no data folder, before what is slow to import."""
+    from carray.data.manifest import check_data_folder
+
+    check_data_folder(data)
+
+
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
     """Read `NAME=VALUE` pairs; values as YAML 1.2 reads them (3e-4 is a float, `no` is text).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from textwrap import wrap
@@ -19,10 +20,12 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    check_data,
     emit,
     parse_sets,
 )
 from carray.errors import ConfigError
+from carray.progress import LateBar
 
 if TYPE_CHECKING:
     from carray.records import TrialRecord
@@ -83,21 +86,33 @@ def train(
         settings = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
         _train_classical(data, classifier, features_of, settings, runs, as_json)
         return
+    check_data(data)
     from carray.progress import progress
     from carray.training.cross_validation import train_folds
     from carray.training.train import train as train_single
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
-    lines = EpochLines(as_json)
     keywords: dict[str, Any] = {"runs": runs, "study": study, "weights": weights}
-    keywords |= {"on_epoch": lines.show, "progress": progress}
-    if folds:
-        _print_folds(train_folds(data, params, folds, **keywords), as_json, runs)
-        return
-    record = train_single(data, params, **keywords)
+    with closing(EpochLines(as_json, _images_an_epoch(data, params, folds))) as lines:
+        keywords |= {"on_epoch": lines.show, "on_batch": lines.advance, "progress": progress}
+        if folds:
+            _print_folds(train_folds(data, params, folds, **keywords), as_json, runs)
+            return
+        record = train_single(data, params, **keywords)
     emit(record, lambda record: _end_lines(record, lines.seen, runs), as_json)
     if record.state != "complete":
         raise typer.Exit(1)
+
+
+def _images_an_epoch(data: str, params: Mapping[str, Any], folds: int) -> int:
+    from carray.data.manifest import Manifest
+
+    manifest = Manifest.load(data)
+    fold = params.get("fold")
+    if isinstance(fold, int) and 0 <= fold < manifest.num_folds:
+        return len(manifest.fold_rows(fold)[0])
+    images = len(manifest.rows("train"))
+    return images - images // folds if folds else images
 
 
 def _print_folds(records: list[TrialRecord], as_json: bool, runs: str | None) -> None:
@@ -158,6 +173,9 @@ def replay(
 
       carray replay autumn/0017 --epochs 3 --json
     """
+    from carray.runs_folder import RunsFolder
+
+    RunsFolder.at(runs).find_trial(trial)  # before what is slow to import
     from carray.training.reproduce import reproduce as replay_trial
 
     def tell(notes: Sequence[str]) -> None:
@@ -198,17 +216,29 @@ def _dotted(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 class EpochLines:
-    """One line an epoch, as it ends, with what is left."""
+    """One line an epoch, as it ends, with what is left; a bar on a terminal within a long one."""
 
-    def __init__(self, on_stderr: bool) -> None:
+    def __init__(self, on_stderr: bool, images: int = 0) -> None:
         self.seen = 0
         self._stream = sys.stderr if on_stderr else sys.stdout
+        self._images = images  # of an epoch
+        self._bar = LateBar("training", images)
+
+    def advance(self, images: int) -> None:
+        """Take a batch in."""
+        self._bar.advance(images)
+
+    def close(self) -> None:
+        """Take the bar away, however the training ends."""
+        self._bar.close()
 
     def show(self, record: TrialRecord) -> None:
         """Print the record's last epoch, after what is trained where it is the first."""
         from carray.data.pixels.own_transform import transform_note
         from carray.reports.table import fitted, terminal_columns
 
+        self._bar.close()
+        self._bar = LateBar(f"epoch {len(record.epochs) + 1}", self._images)
         if self.seen == 0 or len(record.epochs) == 1:
             head = f"trial {record.name}: {_what(record)}"
             print(fitted(head, self._stream), file=self._stream)
@@ -319,6 +349,7 @@ def sanity(
 
       carray sanity cars --set backbone=small_car_cnn --set pretrained=false --set image_size=96
     """
+    check_data(data)
     from carray.progress import progress
     from carray.training.overfit_check import sanity as overfit
 

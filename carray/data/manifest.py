@@ -294,6 +294,16 @@ def content_hash_of(images: pd.DataFrame, classes: Sequence[str], settings: Prep
     return digest.hexdigest()
 
 
+def check_data_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse what is no data folder, as `Manifest.load` does; a URL isn't looked at.
+
+    Raises:
+        DataError: it is none, with the command that makes one.
+    """
+    if not is_url(folder):
+        _read_file(Path(folder).resolve())
+
+
 def _read_file(folder: Path) -> _File:
     path = folder / MANIFEST_FILE
     if not path.exists():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from carray.errors import RecordError
+from carray.files import read_array
 from carray.predictions.candidates import Candidate
-from carray.records import Logits, TrialFolder
+from carray.records import HELD_SPLITS, Logits, TrialFolder
 from carray.typing import Float32s, Labels
 
 CACHED_ROWS = 256  # worked through at once, so that passes over them find them in the cache
@@ -81,7 +83,11 @@ def read_logits(
     Raises:
         RecordError: there are none, they are of other images or classes, or some aren't finite.
     """
-    logits, where = trial.logits(split), images_of or repr(split)
+    where = images_of or repr(split)
+    try:
+        logits = trial.logits(split)
+    except RecordError as error:
+        raise RecordError(f"{error}{_cure(trial)}") from None
     if logits.ndim != 2 or len(logits) != images:
         fold = ", or it was judged on a fold" if split == "val" and not images_of else ""
         raise RecordError(
@@ -99,6 +105,24 @@ def read_logits(
             f"trial {name} has logits on {where} that aren't finite: move its folder away"
         )
     return logits
+
+
+def _cure(trial: TrialFolder) -> str:
+    """Say what helps where a trial has no logits on a split; "" where their file is broken."""
+    if trial.logits_file.exists():
+        with suppress(RecordError):
+            left = [s for s in HELD_SPLITS if read_array(trial.logits_file, s) is not None]
+            return f": its data have no such split; it left some on {' and '.join(left)}"
+        return ""
+    record = trial.record()
+    if not record.state.is_finished():
+        return f": it has no epoch to judge yet ({record.state}); wait, or run its command again"
+    if not record.epochs:
+        return f": it ended before its first epoch was judged ({record.state}); name another trial"
+    return (
+        f": {trial.logits_file.name} was taken away; put it back, or train the configuration again "
+        "under another --study"
+    )
 
 
 class SplitPredictions:

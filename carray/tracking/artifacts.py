@@ -7,7 +7,7 @@ from pathlib import Path
 
 from carray.errors import TrackingError
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import is_default, store_of
+from carray.tracking.mlflow_client import check_writable, is_default, store_of
 
 FOLDER = "pictures"  # among the run's artifacts
 STUDY_ITSELF = ""  # whose pictures are of all trials together
@@ -27,6 +27,7 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
     """
     if is_default(runs) and not runs.tracking_file.exists():
         return ""
+    check_writable(runs)
     with store_of(runs) as client:
         experiment = client.get_experiment_by_name(study)
         if experiment is None:

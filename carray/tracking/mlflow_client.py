@@ -58,6 +58,21 @@ def check_server(runs: RunsFolder) -> None:
         pass
 
 
+def check_writable(runs: RunsFolder) -> None:
+    """Refuse a store in a file that may be read and not written.
+
+    Raises:
+        TrackingError: it is one, with the cure.
+    """
+    uri = tracking_uri(runs)
+    file = Path(uri.removeprefix("sqlite:///"))
+    if file.is_file() and not all(os.access(each, os.W_OK) for each in (file, file.parent)):
+        raise TrackingError(
+            f"the tracking store {uri} may only be read: ask whoever keeps it for the right to "
+            "write, or name another one in MLFLOW_TRACKING_URI"
+        )
+
+
 @contextmanager
 def store_of(runs: RunsFolder) -> Iterator[Any]:
     """Yield an `MlflowClient` as `client_of` does; its connections are closed in the end.

@@ -18,7 +18,13 @@ from typing import Any
 from carray.errors import TrackingError
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import artifacts_of, environment, store_of, tracking_uri
+from carray.tracking.mlflow_client import (
+    artifacts_of,
+    check_writable,
+    environment,
+    store_of,
+    tracking_uri,
+)
 from carray.tracking.study_run import StudyRun, mlflow_key
 from carray.tracking.tracker import param_text
 
@@ -45,6 +51,7 @@ def log_package(
     Raises:
         TrackingError: the store doesn't answer or refuses.
     """
+    check_writable(runs)
     with store_of(runs) as client:
         run = StudyRun.find_or_make(client, study, artifacts_of(runs))
         run.write(study, ())

@@ -16,6 +16,7 @@ from carray.records import StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
     artifacts_of,
+    check_writable,
     client_of,
     close_store,
     store_of,
@@ -39,8 +40,9 @@ def open_tracker(
     The store's schema is made here, once, before anything else may race for it.
 
     Raises:
-        TrackingError: the store doesn't answer within seconds.
+        TrackingError: the store doesn't answer within seconds, or may not be written.
     """
+    check_writable(runs)
     return MlflowTracker(client_of(runs), tracking_uri(runs), artifacts_of(runs), on_trouble)
 
 

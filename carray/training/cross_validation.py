@@ -12,7 +12,7 @@ from carray.models.recipes import complete_config
 from carray.progress import silent
 from carray.records import TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
-from carray.training.train import OnEpoch, PathLike, train
+from carray.training.train import OnBatch, OnEpoch, PathLike, train
 from carray.typing import Progress
 
 
@@ -25,6 +25,7 @@ def train_folds(
     study: str = "single",
     weights: PathLike | None = None,
     on_epoch: OnEpoch | None = None,
+    on_batch: OnBatch | None = None,
     progress: Progress = silent,
 ) -> list[TrialRecord]:
     """Train one configuration on each fold, one after the other, as trials of the folder `study`.
@@ -60,6 +61,7 @@ def train_folds(
                 study=study,
                 weights=weights,
                 on_epoch=on_epoch,
+                on_batch=on_batch,
                 progress=progress,
             )
         )

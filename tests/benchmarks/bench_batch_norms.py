@@ -41,7 +41,7 @@ from carray.typing import Rows
 
 EPOCHS = {8: 6, 30: 4, 100: 3, 300: 2}  # by the steps of each
 MOMENTA = (0.1, 0.2, 0.3)
-MEASURED = (128, 512)
+MEASURED = (8, 32, 128, 512)
 AUGMENTED = (512,)
 CPU = torch.device("cpu")
 State = list[Tensor]

@@ -30,9 +30,10 @@ NETS = {"test_resnet": 3e-3, "test_vit": 1e-3}  # and a rate that suits each
 KILLING = (100, 1000)  # times that
 LEARNED, DEAD = 0.1, 0.02  # the best val/skill of a net that learned, at least; of a dead one
 IMAGES = 50  # of each of the 12 models
+MOST = 300  # of the most frequent one of the longest tail, which has three of the rarest
 SHARES = {  # images of each model, and the class that it is put into
     "even": [(IMAGES, model) for model in range(12)],
-    "tail 50:1": [(max(3, round(IMAGES * 50 ** (-model / 11))), model) for model in range(12)],
+    "tail 100:1": [(round(MOST * 100 ** (-model / 11)), model) for model in range(12)],
     "tail 10:1": [(round(IMAGES * 10 ** (-model / 11)), model) for model in range(12)],
     "pair 50:50": [(IMAGES, model % 2) for model in range(12)],
     "pair 95:5": [(IMAGES, 0)] * 11 + [(29, 1)],
@@ -52,7 +53,7 @@ def main() -> None:
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # by outcome: alarms, nets
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cars = asked.photos or render_toycars(folder / "cars", images_per_class=IMAGES)
+        cars = asked.photos or render_toycars(folder / "cars", images_per_class=MOST)
         for number, which in enumerate(asked.sets):
             data = cut(cars, which, folder / str(number))
             runs = folder / f"runs{number}"
@@ -73,7 +74,12 @@ def cut(cars: Path, which: str, folder: Path) -> Path:
     for model, (count, label) in zip(models, SHARES[which], strict=True):
         target = folder / "cars" / f"class {label}"
         target.mkdir(parents=True, exist_ok=True)
-        for image in sorted(model.iterdir())[:count]:
+        images = sorted(model.iterdir())[:count]
+        if len(images) < count:
+            raise SystemExit(
+                f"{which} needs {count} images, {model} has {len(images)}: leave it out"
+            )
+        for image in images:
             (target / f"{model.name} {image.name}").symlink_to(image.resolve())
     prepare(folder / "cars", folder / "data", val=0.3, blend=0, test=0, near_duplicates="off")
     return folder / "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_a_store_that_is_broken_is_refused_with_what_helps(tmp_path: Path) -> No
     assert held(tmp_path) == []
     check_server(runs)
     assert runs.tracking_file.stat().st_size > 500
+
+
+def test_a_store_that_may_only_be_read_is_refused_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = with_store(tmp_path)
+    study = make_study(runs)
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # root may
+    with pytest.raises(TrackingError, match=r"mlflow\.db may only be read: .*, or name another"):
+        sync_study(runs, study)
 
 
 def held(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 )
 BITS = (8, 10, 12, 14, 16)  # of grey images that hold integers; cameras have 10 to 14
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 MAX_PIXELS = 200_000_000  # of one image: 600 MB decoded; more is a mistake or an attack
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns from less than half of that
 
@@ -109,7 +110,7 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:
-        raise UnreadableImage(_reason(error)) from None
+        raise UnreadableImage(_kind_that_is_not_read(data) or _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
     return image
@@ -189,6 +190,15 @@ def _bytes_of_floats(values: AnyFloats) -> npt.NDArray[np.uint8]:
         )
     grey: npt.NDArray[np.uint8] = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
     return grey
+
+
+def _kind_that_is_not_read(data: bytes) -> str:
+    """Say what an image is, whatever its name, that can't be opened; "" where that isn't known."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return "it is HEIC, whatever its name, which isn't read; save it as JPEG or PNG"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "it is a TIFF of a kind that isn't read, as colours that are floats; save it as PNG"
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -146,6 +146,8 @@ def test_a_box_grows_within_the_image() -> None:
         (b"", "empty"),
         (b"<html>not found</html>", "no image of a known kind"),
         (encoded(Image.fromarray(picture(0)), "PNG")[:200], "truncated"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "it is HEIC, whatever its name"),
+        (cv2.imencode(".tif", np.zeros((8, 8, 3), np.float32))[1].tobytes(), "colours that are fl"),
     ],
 )
 def test_what_is_no_image_says_why(data: bytes, why: str) -> None:

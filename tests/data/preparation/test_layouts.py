@@ -83,6 +83,40 @@ def test_the_only_folder_is_read_where_it_holds_splits_and_named_where_it_holds_
         list_source(tmp_path / "two")
 
 
+def test_folders_in_each_other_that_hold_nothing_else_are_gone_down(tmp_path: Path) -> None:
+    image_folder(tmp_path / "one" / "a" / "b" / "train", {"x": 1, "y": 1})
+    assert list_source(tmp_path / "one").notes == (
+        "a/b/ is the only folder and was read as the source",
+    )
+    two = tmp_path / "two"
+    image_folder(two / "a" / "b", {"x": 1, "y": 1})
+    with pytest.raises(DataError, match=r"only the class 'b'.*give .*a/b, or --level 3"):
+        list_source(two)
+    assert {label for label, _ in seen(list_source(two, level=3))} == {"a b x", "a b y"}
+
+
+def test_folders_that_all_hold_the_same_names_are_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(("fold1", "fold2")):
+        image_folder(tmp_path / name, {"Audi": 1, "BMW": 1}, first_seed=number * 5)
+    with pytest.raises(DataError, match=r"two ways.* 1 where 'fold1'.*\(2 classes\), --level 2"):
+        list_source(tmp_path)
+    assert {label for label, _ in seen(list_source(tmp_path, level=1))} == {"fold1", "fold2"}
+    assert len({label for label, _ in seen(list_source(tmp_path, level=2))}) == 4
+
+
+def test_a_folder_with_a_splits_name_among_classes_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"Audi": 1, "BMW": 1, "test": 1})
+    with pytest.raises(DataError, match=r"two ways: test among its 3 folders .* give --level 1"):
+        list_source(tmp_path)
+    assert {label for label, _ in seen(list_source(tmp_path, level=1))} == {"Audi", "BMW", "test"}
+
+
+def test_a_class_that_goes_deeper_than_others_is_told(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"Audi/A4": 1, "Kia": 1})
+    [note] = list_source(tmp_path).notes
+    assert note == "folders in a class were taken as part of it, as Audi/A4"
+
+
 def test_the_class_level_is_said_and_can_be_chosen(tmp_path: Path) -> None:
     image_folder(tmp_path / "Audi", {"A4/2010": 1, "Q5/2012": 1})
     image_folder(tmp_path / "BMW", {"M3/2011": 1, "X5/2013": 1}, first_seed=5)
@@ -112,6 +146,21 @@ def test_photographs_of_a_kind_that_is_not_read_are_named(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.HEIC").write_bytes(b"ftypheic")
     with pytest.raises(DataError, match=r"2 files there end in \.HEIC, which isn't read: save"):
+        list_source(tmp_path)
+    image_folder(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "a" / "notes.txt").write_text("")
+    ends, others = list_source(tmp_path).notes
+    assert ends.startswith("2 files in")
+    assert ends.endswith("end in .HEIC, which isn't read: save them as JPEG or PNG")
+    assert others == f"1 files in {tmp_path} are no images and were passed by"
+
+
+def test_class_folders_without_an_image_are_told_by_what_is_in_them(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 1})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "0.txt").write_text("0 0.5 0.5 1 1")
+    with pytest.raises(DataError, match=r"folders 'b', 'labels' in .*\.txt.* away; .*remove b$"):
         list_source(tmp_path)
 
 

@@ -42,7 +42,9 @@ def test_the_id_is_the_column_whose_cells_are_file_names(photos: Path, tmp_path:
     table = table_of(tmp_path, "id,file_name,label", "0,1.jpg,a", "1,0.jpg,b", "2,2.jpg,a")
     listing = list_source(table, photos)
     assert told(listing) == {"1.jpg": "a", "0.jpg": "b", "2.jpg": "a"}
-    assert listing.reading == "image from file_name, label from label; separated by commas"
+    assert listing.reading == (
+        "image from file_name, label from label; separated by commas; not read: id"
+    )
     assert told(list_source(table, photos, "id"))["0.jpg"] == "a", "a person's word goes first"
 
 
@@ -50,7 +52,9 @@ def test_a_column_of_file_names_needs_no_usual_name(photos: Path, tmp_path: Path
     table = table_of(tmp_path, "name;photo;kind;label", "Ann;0.jpg;x;a", "Bob;1.jpg;x;b")
     listing = list_source(table, photos)
     assert told(listing) == {"0.jpg": "a", "1.jpg": "b"}
-    assert listing.reading == "image from photo, label from label; separated by semicolons"
+    assert listing.reading == (
+        "image from photo, label from label; separated by semicolons; not read: name, kind"
+    )
 
 
 def test_a_table_in_utf_16_is_read_where_its_first_bytes_say_so(
@@ -114,6 +118,9 @@ def test_numbers_of_splits_are_asked_for(photos: Path, tmp_path: Path) -> None:
         list_source(table, photos, split_words="0=tarin")
     with pytest.raises(DataError, match="which are not the cells of one column"):
         list_source(table, photos, split_words="3=train")
+    table = table_of(tmp_path, "image,label,split", "0.jpg,a,p1", "1.jpg,b,p2")
+    with pytest.raises(DataError, match="perhaps --split-words p1=train,p2=val"):
+        list_source(table, photos)
 
 
 @pytest.mark.parametrize(

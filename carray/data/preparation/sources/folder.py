@@ -22,6 +22,10 @@ from carray.errors import Complaints, DataError, some_of
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
+UNREAD = (  # photographs all the same, in small letters
+    *(".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".raw"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
 MAX_NAMED = 8
 
 
@@ -29,20 +33,21 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
     """List `source/CLASS/...`, `source/SPLIT/CLASS/...` or `source/CLASS/SPLIT/...`.
 
     Args:
-        source: the folder; if it holds nothing but one folder of splits, that one is read.
+        source: the folder; if it holds nothing but one folder, and that at last one of splits,
+            that one is read.
         level: how many levels of folders name a class, 2 for `MAKE/MODEL`; None for the first.
 
     Raises:
         DataError: there is no class folder, one holds no image, or it can be read in two ways.
     """
     remarks = _passed_by(source)
-    folders = visible_folders(source)
-    if len(folders) == 1 and not split_of(folders[0].name):
-        if not _splits_in(folders[0]):
-            _refuse_only_class(folders[0], level)
-        else:
-            remarks.append(f"{folders[0].name}/ is the only folder and was read as the source")
-            source = folders[0]
+    inner = _only_folder(source)
+    if inner != source and not _splits_in(inner):
+        _refuse_only_class(source, inner, level)
+    elif inner != source:
+        shown = inner.relative_to(source).as_posix()
+        remarks.append(f"{shown}/ is the only folder and was read as the source")
+        source = inner
     splits = _splits_in(source)
     images: list[SourceImage] = []
     if splits:
@@ -63,6 +68,8 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
         remarks += notes
     else:
         kind = "folder"
+        if level is None:
+            _refuse_split_among_classes(source)
         images, notes = _list_classes(source, source, "", level or 1)
         remarks += _loose_images(source) + notes
     if level is None:
@@ -89,7 +96,30 @@ def _split_words(splits: dict[Path, str]) -> list[str]:
     return [f"taken for splits: {', '.join(taken)}"] if odd else []
 
 
-def _refuse_only_class(folder: Path, level: int | None) -> None:
+def _only_folder(source: Path) -> Path:
+    """Go down as long as a folder holds one folder, which is no split, and no image."""
+    folders = visible_folders(source)
+    if len(folders) != 1 or split_of(folders[0].name) or _images_in(source):
+        return source
+    return _only_folder(folders[0])
+
+
+def _refuse_split_among_classes(source: Path) -> None:
+    """Refuse a folder that bears a split's name among others that are no splits.
+
+    Raises:
+        DataError: there is one; it may be a class, or images without labels.
+    """
+    folders = [path.name for path in visible_folders(source)]
+    if named := [name for name in folders if split_of(name, plain=True)]:
+        raise DataError(
+            f"{source} may be read in two ways: {', '.join(named)} among its {len(folders)} "
+            "folders may be a split or a class: for a class give --level 1, for splits put the "
+            "class folders into a folder train beside it, else move it away"
+        )
+
+
+def _refuse_only_class(source: Path, folder: Path, level: int | None) -> None:
     inner = visible_folders(folder)
     tables = [name for name in _tables_beside(folder.parent) if not name.endswith(".mat")]
     if not inner and tables:
@@ -103,7 +133,7 @@ def _refuse_only_class(folder: Path, level: int | None) -> None:
         raise DataError(
             f"there is only the class {class_name(folder.name)!r}, and {len(inner)} folders are in "
             f"it, as {inner[0].name}: at least 2 are needed; if those are the classes, give "
-            f"{folder}, or --level 2"
+            f"{folder}, or --level {len(inner[0].relative_to(source).parts)}"
         )
 
 
@@ -161,7 +191,7 @@ def _list_classes(
     """List the class folders in `folder`; ids are paths below `source`."""
     source_images: list[SourceImage] = []
     empty: list[Path] = []
-    passed_by = 0
+    passed_by: Counter[str] = Counter()
     complaints = Complaints()
     for class_folder in visible_folders(folder):
         with complaints.heard():
@@ -179,8 +209,22 @@ def _list_classes(
             f"{folder} holds no class folders with images{_held_instead(folder)}: give a folder "
             "per class, a CSV, or Stanford Cars with its .mat files"
         )
-    kinds = [f"{passed_by} files in {folder} are no images and were passed by"] if passed_by else []
-    return source_images, kinds + _folders_of_one_class(folder)
+    return source_images, _other_files(folder, passed_by) + _folders_of_one_class(folder)
+
+
+def _other_files(folder: Path, endings: Counter[str]) -> list[str]:
+    """Say which files among images were passed by; photographs of a kind that isn't read first."""
+    unread = {ending: count for ending, count in endings.items() if ending.lower() in UNREAD}
+    others = endings.total() - sum(unread.values())
+    found = some_of(sorted(unread), MAX_NAMED)
+    return [
+        f"{count} files in {folder} {what}"
+        for count, what in (
+            (sum(unread.values()), f"end in {found}, which isn't read: save them as JPEG or PNG"),
+            (others, "are no images and were passed by"),
+        )
+        if count
+    ]
 
 
 def _held_instead(folder: Path) -> str:
@@ -231,27 +275,59 @@ def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
     names = some_of([repr(path.relative_to(source).as_posix()) for path in empty], MAX_NAMED)
     files = [path for folder in empty for path in folder.rglob("*") if path.is_file()]
     endings = Counter(path.suffix or "nothing" for path in files if path.name[0] != ".")
-    cure = "fill or remove it"
+    them = "them" if len(empty) > 1 else "it"
+    cure = f"fill or remove {them}"
     if endings:
         found = " and ".join(ending for ending, _ in endings.most_common(3))
-        count = sum(endings.values())
-        cure = f"the {count} files there end in {found}, which isn't read: save them as JPEG or PNG"
-    raise DataError(f"the class folder {names} in {source} holds no image: {cure}")
+        cure = f"{endings.total()} files there end in {found}, which isn't read: "
+        photos = any(ending == "nothing" or ending.lower() in UNREAD for ending in endings)
+        cure += "save them as JPEG or PNG" if photos else f"fill {them}, or move {them} away"
+        bare = [folder.name for folder in empty if not any(map(Path.is_file, folder.rglob("*")))]
+        cure += f"; fill or remove {some_of(bare, MAX_NAMED)}" if bare else ""
+    which = f"the class folder{'s' * (len(empty) > 1)} {names} in {source}"
+    raise DataError(f"{which} hold{'s' * (len(empty) == 1)} no image: {cure}")
 
 
 def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list[str]:
     """Say at which level classes were taken where folders go deeper."""
     paths = [path.relative_to(source).parts[above:-1] for path in images]
-    deepest = min((len(names) for names in paths), default=1)
-    if deepest < 2 or (kind == "split folder" and not above):
+    if kind == "split folder" and not above:
         return []
+    deepest = min((len(names) for names in paths), default=1)
+    if deepest < 2:
+        deeper = ["/".join(names) for names in paths if len(names) > 1]
+        return [f"folders in a class were taken as part of it, as {deeper[0]}"] if deeper else []
     counts = [len({names[: level + 1] for names in paths}) for level in range(deepest)]
     ways = [
         f"{count} classes {'one level' if level == 2 else f'{level - 1} levels'} down: "
         f"--level {level}"
         for level, count in enumerate(counts[1:], 2)
     ]
+    _refuse_same_names_below(source, paths, counts)
     return [f"class level: the first, as {paths[0][0]!r} ({counts[0]} classes); {'; '.join(ways)}"]
+
+
+def _refuse_same_names_below(
+    source: Path, paths: Sequence[tuple[str, ...]], counts: Sequence[int]
+) -> None:
+    """Refuse folders all of which hold folders of the same names: these may be the classes.
+
+    Raises:
+        DataError: `new/Audi`, `new/BMW`, `old/Audi` and `old/BMW` may be two classes in two ways.
+    """
+    below: dict[str, set[str]] = {}
+    for names in paths:
+        below.setdefault(names[0], set()).add(names[1])
+    first, *others = below.values()
+    if len(first) < 2 or not others or any(names != first for names in others):
+        return
+    upper, model = paths[0][0], " ".join(paths[0][:2])
+    raise DataError(
+        f"{source} may be read in two ways, since its {len(below)} folders hold folders of the "
+        f"same {len(first)} names, as {'/'.join(paths[0][:2])}: give --level 1 where {upper!r} is "
+        f"a class ({counts[0]} classes), --level 2 where {model!r} is ({counts[1]} classes; "
+        "--merge makes one of several)"
+    )
 
 
 def _tables_beside(source: Path) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +116,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(step), "") if step.isdecimal() else (1, 0, step) for step in steps if step]
 
 
-def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], int]:
-    """Return the image files below `folder` in order, hidden ones left out, and how many files
-    of other kinds were passed by.
+def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], Counter[str]]:
+    """Return the image files below `folder` in order, hidden ones left out, and the endings of
+    files of other kinds, which were passed by.
 
     A link to a folder is followed, unless it leads back to where the walk came from.
 
@@ -124,7 +126,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
         DataError: an image's name isn't UTF-8, or with `all_of_it` a folder can't be read.
     """
     images: list[Path] = []
-    others = 0
+    others: Counter[str] = Counter()
     ways: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}  # real folders to each
     on_error = _refuse if all_of_it else None
     for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
@@ -141,7 +143,7 @@ def walk_images(folder: Path, *, all_of_it: bool = True) -> tuple[list[Path], in
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 images.append(_require_utf8(path))
             else:
-                others += 1
+                others[path.suffix] += 1
     return images, others
 
 
@@ -159,10 +161,21 @@ def _require_utf8(path: Path) -> Path:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise DataError(
-            f"the name of the file {os.fsencode(path)!r} isn't UTF-8: rename it"
-        ) from None
+        raise DataError(_unwritable_name(path)) from None
     return path
+
+
+def _unwritable_name(path: Path) -> str:
+    """Say whether a name or the shell's locale is to blame, and the cure."""
+    name = os.fsencode(path)
+    try:
+        shown = name.decode()
+    except UnicodeDecodeError:
+        return f"the name of the file {name!r} isn't UTF-8: rename it"
+    return (
+        f"this shell's locale ({sys.getfilesystemencoding()}) can't read the file name {shown!r}, "
+        "which is UTF-8: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    )
 
 
 def visible_folders(folder: Path) -> list[Path]:

@@ -20,8 +20,8 @@ FLAGS = {  # a column of yes and no: the split of yes, and that of no
     "is_val": ("val", "train"),
     "is_valid": ("val", "train"),
 }
+CUT = ("train", "val", "test")  # what words may mean, to show how that is said
 YES_AND_NO = {"1": 0, "true": 0, "yes": 0, "0": 1, "false": 1, "no": 1}
-CURE = "say what they mean with --split-words, as --split-words 0=train,1=val,2=test"
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ def split_column(table: Table, taken: Sequence[str], own: Mapping[str, str]) -> 
         return SplitColumn()
     words = telling[0].words
     if words and not any(words.values()):
+        some = list(words)[:5]
+        example = ",".join(f"{word}={split}" for word, split in zip(some, CUT, strict=False))
         raise DataError(
-            f"the cells {', '.join(list(words)[:5])} of the column {telling[0].name} of "
-            f"{table.file} are no splits: {CURE}"
+            f"the cells {', '.join(some)} of the column {telling[0].name} of {table.file} are no "
+            f"splits: say what they mean with --split-words, perhaps --split-words {example}"
         )
     return telling[0]
 

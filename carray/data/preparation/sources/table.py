@@ -34,7 +34,9 @@ from carray.data.preparation.sources.split_words import (
     splits_of,
 )
 from carray.data.preparation.sources.table_file import Table, read_table
-from carray.errors import Complaints, DataError
+from carray.errors import Complaints, DataError, some_of
+
+MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ def list_table(source: Path, options: TableOptions) -> Listing:
         "box": reading.box,
     }
     how = reading_sentence(table, parts) + reading.found.sentence(folder)
+    used = {reading.image, *reading.labels, reading.split.name, *reading.box}
+    left = [column for column in table.columns if column and column not in used]
+    how += f"; not read: {some_of(left, MAX_NAMED)}" if left else ""
     images = _source_images(table, folder, reading)
     notes = (*_split_folders(table, reading), *_odd_boxes(table, reading), *_unlabelled(images))
     return Listing("csv", folder, ordered_unique(images), (), notes, how)
