@@ -40,6 +40,7 @@ _HOMES = {
     "train": "carray.training.train",
     "train_feature_classifier": "carray.training.features.classifiers",
     "train_folds": "carray.training.cross_validation",
+    "train_seeds": "carray.training.cross_validation",
     "train_trial": "carray.training.train",
     "tune": "carray.api",
     "write_label_issues": "carray.analysis.label_errors",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from carray.search.space.loading import load_space as load_space
     from carray.search.space.space import SearchSpace as SearchSpace
     from carray.training.cross_validation import train_folds as train_folds
+    from carray.training.cross_validation import train_seeds as train_seeds
     from carray.training.features.classifiers import (
         train_feature_classifier as train_feature_classifier,
     )

@@ -18,24 +18,21 @@ from carray.analysis.ablation_step import (
     anchor_step,
     compare_steps,
 )
-from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.errors import ConfigError, DataError, TrialFailed
+from carray.errors import ConfigError, DataError
 from carray.json_file import JsonResult
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import log_losses
 from carray.predictions.views import parse_tta_sets
 from carray.progress import silent
-from carray.records import TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
 from carray.search.setup import check_folds
 from carray.search.space.distributions import Scalar
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
 from carray.search.space.validation import checked
-from carray.training.cross_validation import find_complete
-from carray.training.train import OnEpoch, train
+from carray.training.train import OnEpoch, Trainer
 from carray.typing import Progress
 
 LEAST_SEEDS = 3  # two say nothing of how far a third may be
@@ -112,12 +109,12 @@ def run_ablation(
     _check_views_and_folds(manifest, tta, folds)
     name = study or f"{Path(str(space)).stem}-{manifest.name}"
     on_step = on_step or (lambda step: None)
-    run = _SeedTrainer(manifest, read, name, RunsFolder.at(runs), weights, on_epoch, progress)
-    stands = anchor = run.train_seeds(points[0], seeds)
+    trainer = Trainer(manifest, RunsFolder.at(runs), name, weights, on_epoch, progress=progress)
+    stands = anchor = _train_seeds(trainer, read, points[0], seeds)
     steps = [anchor_step(anchor)]
     on_step(steps[-1])
     for changes in points[1:]:
-        tried = run.train_seeds({**stands.params, **changes}, step_seeds)
+        tried = _train_seeds(trainer, read, {**stands.params, **changes}, step_seeds)
         what = ", ".join(f"{name} {value}" for name, value in changes.items())
         step = compare_steps(what, stands, tried, anchor, keep)
         stands = tried if step.stays and keep != "none" else stands
@@ -126,7 +123,7 @@ def run_ablation(
     if tta or folds:
         from carray.analysis.ablation_on_blend import folds_step, tta_step
 
-        where, one = (run.runs, name), stands.records[0]
+        where, one = (trainer.runs, name), stands.records[0]
         if tta:
             steps.append(tta_step(*where, [one.name], tta, progress))
             on_step(steps[-1])
@@ -169,44 +166,16 @@ def ablation_points(space: SearchSpace) -> list[Mapping[str, Scalar]]:
     return [anchor, *(step for step in steps if step)]
 
 
-@dataclass(frozen=True)
-class _SeedTrainer:
-    """Trains configurations of the ladder, or finds them trained."""
-
-    manifest: Manifest
-    space: SearchSpace
-    study: str
-    runs: RunsFolder
-    weights: str | os.PathLike[str] | None
-    on_epoch: OnEpoch | None
-    progress: Progress
-
-    def train_seeds(self, params: Mapping[str, Scalar], seeds: int) -> SeedRuns:
-        """Return `seeds` complete trials of one configuration, and their losses on `val`."""
-        configs = [self.space.resolve(params, {"seed": seed}) for seed in range(seeds)]
-        records = tuple(self._trained(config) for config in configs)
-        labels = self.manifest.labels[self.manifest.rows("val")]
-        predictions = SplitPredictions(
-            [candidate_of(self.runs.study(self.study), record) for record in records], "val", labels
-        )
-        log_ps = [predictions.log_p(member) for member in range(seeds)]
-        losses = np.array([log_losses(log_p, labels) for log_p in log_ps], np.float64)
-        right = np.array([log_p.argmax(axis=1) == labels for log_p in log_ps], np.float64)
-        return SeedRuns(params, records, losses, right)
-
-    def _trained(self, config: TrialConfig) -> TrialRecord:
-        found = find_complete(self.runs, self.study, config, self.manifest.hash)
-        if found:
-            return found
-        record = train(
-            self.manifest.folder,
-            config,
-            runs=self.runs.path,
-            study=self.study,
-            weights=self.weights,
-            on_epoch=self.on_epoch,
-            progress=self.progress,
-        )
-        if record.state is not TrialState.COMPLETE:
-            raise TrialFailed(f"trial {record.name} of the ladder {record.state}: {record.reason}")
-        return record
+def _train_seeds(
+    trainer: Trainer, space: SearchSpace, params: Mapping[str, Scalar], seeds: int
+) -> SeedRuns:
+    """Return `seeds` complete trials of one configuration, and their losses on `val`."""
+    configs = [space.resolve(params, {"seed": seed}) for seed in range(seeds)]
+    records = tuple(trainer.trained(config) for config in configs)
+    labels = trainer.manifest.labels[trainer.manifest.rows("val")]
+    candidates = [candidate_of(trainer.folder, record) for record in records]
+    predictions = SplitPredictions(candidates, "val", labels)
+    log_ps = [predictions.log_p(member) for member in range(seeds)]
+    losses = np.array([log_losses(log_p, labels) for log_p in log_ps], np.float64)
+    right = np.array([log_p.argmax(axis=1) == labels for log_p in log_ps], np.float64)
+    return SeedRuns(params, records, losses, right)

@@ -15,7 +15,7 @@ from carray import metrics
 from carray.config import DistillConfig, TrialConfig, build_config
 from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
-from carray.errors import ConfigError, TrialFailed
+from carray.errors import ConfigError
 from carray.inference.dataset_predictions import find_data, predict_rows
 from carray.inference.inputs import find_package, runs_of
 from carray.inference.measure_network import measure_network
@@ -36,11 +36,10 @@ from carray.predictions.statistics import (
     verdict_of,
 )
 from carray.progress import silent
-from carray.records import StudyFolder, TrialRecord, TrialState
+from carray.records import TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.training.cross_validation import find_complete
 from carray.training.teacher import check_teacher
-from carray.training.train import OnEpoch, train
+from carray.training.train import OnEpoch, Trainer
 from carray.typing import Float32s, Labels, Progress
 
 STUDENT, ALONE = "student", "labels alone"
@@ -148,7 +147,7 @@ def distill_model(
     name = checked_package_name(name, f"{package.name}-{config.backbone.rpartition('/')[2]}")
     check_teacher(config, manifest)
     study = f"{package.name}-students"
-    trainer = _Trainer(manifest, where, study, weights, on_epoch, progress)
+    trainer = Trainer(manifest, where, study, weights, on_epoch, progress=progress)
     configs = [config.model_copy(update={"seed": config.seed + seed}) for seed in range(seeds)]
     students = [trainer.trained(each) for each in configs]
     untaught = [each.model_copy(update={"distill": DistillConfig()}) for each in configs]
@@ -183,37 +182,6 @@ def student_config(
     }
     taught = {"backbone": into, "distill.teacher": str(package)}
     return complete_config({**own, **overrides, **taught}, len(manifest.rows("train")))
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    """Trains networks as trials of one study, or finds them trained."""
-
-    manifest: Manifest
-    runs: RunsFolder
-    study: str
-    weights: str | os.PathLike[str] | None
-    on_epoch: OnEpoch | None
-    progress: Progress
-
-    @property
-    def folder(self) -> StudyFolder:
-        return self.runs.study(self.study)
-
-    def trained(self, config: TrialConfig) -> TrialRecord:
-        known = find_complete(self.runs, self.study, config, self.manifest.hash)
-        record = known or train(
-            self.manifest.folder,
-            config,
-            runs=self.runs.path,
-            study=self.study,
-            weights=self.weights,
-            on_epoch=self.on_epoch,
-            progress=self.progress,
-        )
-        if record.state is not TrialState.COMPLETE:
-            raise TrialFailed(f"trial {record.name} {record.state}: {record.reason}")
-        return record
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +228,7 @@ class _Answers:
 class _Judging:
     """Compares the three on the judging split, which none of them was trained on."""
 
-    trainer: _Trainer
+    trainer: Trainer
     model: Model
     students: Sequence[TrialRecord]
     alone: Sequence[TrialRecord]

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -46,6 +46,10 @@ def train(
     folds: Annotated[
         int, typer.Option(min=0, help="Train on each of the data's folds, one after the other.")
     ] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Train with so many seeds, the configuration's and those after."),
+    ] = 1,
     classifier: Annotated[
         str | None,
         typer.Option(help="linear_probe, random_forest or knn, fitted to --features-of."),
@@ -60,14 +64,16 @@ def train(
     """Train one configuration, outside a search.
 
     The same command goes on where a killed one stopped. Ends with the best epoch, whose weights
-    and logits are kept. Several seeds of a configuration are `carray tune DIR --space FILE --trials
-    N`, whose space fixes every name and draws none; `carray compare` compares two such studies.
+    and logits are kept. `carray compare A B` holds the seeds of two configurations, each in a study
+    of its own, against each other.
 
     [dim]Examples:[/]
 
       carray train cars --set backbone=resnet50 --set optimizer.lr=3e-4
 
       carray train cars --set backbone=convnext_tiny --set pretrained=convnext.safetensors
+
+      carray train cars --seeds 3 --study baseline
 
       carray train cars --config recipe.yaml --set epochs=30 --set augment.strength=0.6
 
@@ -77,7 +83,8 @@ def train(
       --set head.n_estimators=100
     """
     if classifier or features_of:
-        unread = {"--study": study != SINGLE, "--folds": folds, "--weights": weights}
+        unread = {"--study": study != SINGLE, "--folds": folds, "--seeds": seeds > 1}
+        unread["--weights"] = weights is not None
         if given := [name for name, is_given in unread.items() if is_given]:
             raise ConfigError(
                 f"a --classifier joins the study of --features-of, with its weights and split: "
@@ -86,9 +93,11 @@ def train(
         settings = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
         _train_classical(data, classifier, features_of, settings, runs, as_json)
         return
+    if folds and seeds > 1:
+        raise ConfigError(f"--folds {folds} and --seeds {seeds} don't go together: leave one out")
     check_data(data)
     from carray.progress import progress
-    from carray.training.cross_validation import train_folds
+    from carray.training.cross_validation import train_folds, train_seeds
     from carray.training.train import train as train_single
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
@@ -96,7 +105,10 @@ def train(
     with closing(EpochLines(as_json, _images_an_epoch(data, params, folds))) as lines:
         keywords |= {"on_epoch": lines.show, "on_batch": lines.advance, "progress": progress}
         if folds:
-            _print_folds(train_folds(data, params, folds, **keywords), as_json, runs)
+            _print_repeated(train_folds(data, params, folds, **keywords), "fold", as_json, runs)
+            return
+        if seeds > 1:
+            _print_repeated(train_seeds(data, params, seeds, **keywords), "seed", as_json, runs)
             return
         record = train_single(data, params, **keywords)
     emit(record, lambda record: _end_lines(record, lines.seen, runs), as_json)
@@ -115,18 +127,22 @@ def _images_an_epoch(data: str, params: Mapping[str, Any], folds: int) -> int:
     return images - images // folds if folds else images
 
 
-def _print_folds(records: list[TrialRecord], as_json: bool, runs: str | None) -> None:
-    """Print what a configuration is worth on its folds; of those that failed, why."""
-    from carray.reports.analysis import fold_trial_lines
+def _print_repeated(
+    records: list[TrialRecord], by: Literal["fold", "seed"], as_json: bool, runs: str | None
+) -> None:
+    """Print what a configuration is worth on its folds or with its seeds; why some failed."""
+    from carray.reports.analysis import repeated_lines
     from carray.reports.hints import runs_option
 
     complete = [record for record in records if record.state == "complete"]
     for record in records:
         if record.state != "complete":
             print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
-    what = "folds" if len(complete) == len(records) else "ensemble --folds --top 1"
+    what = f"ensemble --top {len(complete)}"
+    if by == "fold":
+        what = "folds" if len(complete) == len(records) else "ensemble --folds --top 1"
     hint = f"next: carray {what} --study {quote(records[0].study)}{runs_option(runs)}"
-    emit(records, lambda _: [*fold_trial_lines(complete), "", hint] if complete else [], as_json)
+    emit(records, lambda _: [*repeated_lines(complete, by), "", hint] if complete else [], as_json)
     if len(complete) < len(records):
         raise typer.Exit(1)
 

@@ -27,8 +27,8 @@ ALONE = (
     *("trial:<6", "model:<26", "time:>8", "GiB:>7.2f", "images/s:>10,.0f"),
     *("only it was right:>20", "only it was wrong:>20"),
 )
-FOLD_TRIALS = (
-    *("trial:<20", "fold:>6", "best/epochs:>12"),
+REPEATED = (
+    *("trial:<20", "{}:>6", "best/epochs:>12"),
     *("log-loss:>10.4f", "cal. loss:>10.4f", "top-1:>8.4f", "macro F1:>9.4f"),
 )
 FOLDS = (
@@ -144,17 +144,24 @@ def cross_validation_lines(found: CrossValidation) -> list[str]:
     return [*lines, f"model package: {found.package}"] if found.package else lines
 
 
-def fold_trial_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Return a line for each complete trial of one configuration on its folds, and their mean."""
+def repeated_lines(records: Sequence[TrialRecord], by: str) -> list[str]:
+    """Return a line for each complete trial of one configuration, their mean and deviation.
+
+    Args:
+        records: the trials, on folds or with seeds.
+        by: `fold` or `seed`, what differs.
+    """
     names = (*metrics.LOG_LOSSES, metrics.VAL_TOP1, metrics.VAL_MACRO_F1)
     scores = [[record.best(name) for name in names] for record in records]
     rows = [
-        (record.name, record.config.fold, f"{record.best_epoch}/{len(record.epochs)}", *own)
+        (record.name, getattr(record.config, by), f"{record.best_epoch}/{len(record.epochs)}", *own)
         for record, own in zip(records, scores, strict=True)
     ]
     if len(records) > 1:
         rows.append(("mean", None, "", *np.mean(scores, axis=0)))
-    return ["", *table(FOLD_TRIALS, rows, spare=("macro F1", "best/epochs")), CHOSE_EPOCHS]
+        rows.append(("standard deviation", None, "", *np.std(scores, axis=0, ddof=1)))
+    columns = [column.format(by) for column in REPEATED]
+    return ["", *table(columns, rows, spare=("macro F1", "best/epochs")), CHOSE_EPOCHS]
 
 
 def added_class_lines(added: AddedClass) -> list[str]:

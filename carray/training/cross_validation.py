@@ -1,4 +1,4 @@
-"""One configuration on every fold, one trial each, outside a search."""
+"""One configuration on every fold, or with several seeds, one trial each, outside a search."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.errors import DataError
+from carray.errors import ConfigError, DataError
 from carray.models.recipes import complete_config
 from carray.progress import silent
-from carray.records import TrialRecord, TrialState
+from carray.records import TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.training.train import OnBatch, OnEpoch, PathLike, train
+from carray.training.train import OnBatch, OnEpoch, PathLike, Trainer
 from carray.typing import Progress
 
 
@@ -48,32 +48,55 @@ def train_folds(
             f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds K` cuts train into K >= 2"
         )
-    records: list[TrialRecord] = []
-    for fold in range(folds):
-        own = chosen.model_copy(update={"fold": fold})
-        done = find_complete(RunsFolder.at(runs), study, own, manifest.hash)
-        records.append(
-            done
-            or train(
-                data,
-                own,
-                runs=runs,
-                study=study,
-                weights=weights,
-                on_epoch=on_epoch,
-                on_batch=on_batch,
-                progress=progress,
-            )
-        )
-    return records
+    trainer = Trainer(
+        manifest,
+        RunsFolder.at(runs),
+        study,
+        weights,
+        on_epoch,
+        on_batch=on_batch,
+        progress=progress,
+    )
+    return [trainer.attempt(chosen.model_copy(update={"fold": fold})) for fold in range(folds)]
 
 
-def find_complete(
-    runs: RunsFolder, study: str, config: TrialConfig, manifest_hash: str
-) -> TrialRecord | None:
-    """Return the complete trial of this very configuration and data, if there is one."""
-    for _, record in runs.study(study).trials():
-        same = record.config == config and record.manifest_hash == manifest_hash
-        if same and record.state is TrialState.COMPLETE:
-            return record
-    return None
+def train_seeds(
+    data: PathLike,
+    config: TrialConfig | Mapping[str, Any] | None,
+    seeds: int,
+    *,
+    runs: PathLike | None = None,
+    study: str = "single",
+    weights: PathLike | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_batch: OnBatch | None = None,
+    progress: Progress = silent,
+) -> list[TrialRecord]:
+    """Train one configuration with several seeds, its own and those that follow it, as trials of
+    the folder `study`: how much a score owes to chance, and members for an ensemble.
+
+    A seed that is complete already is not trained again, and one that fails keeps no other from
+    being trained. The arguments are those of `carray.train`.
+
+    Returns:
+        The trials' records, by seed, complete or not.
+
+    Raises:
+        ConfigError: `seeds` is less than 1.
+        ConfigError, DataError, WeightsError, RecordError: as `carray.train`.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds} must be at least 1")
+    manifest = Manifest.load(data)
+    chosen = complete_config(config, len(manifest.rows("train")))
+    trainer = Trainer(
+        manifest,
+        RunsFolder.at(runs),
+        study,
+        weights,
+        on_epoch,
+        on_batch=on_batch,
+        progress=progress,
+    )
+    own = range(chosen.seed, chosen.seed + seeds)
+    return [trainer.attempt(chosen.model_copy(update={"seed": seed})) for seed in own]

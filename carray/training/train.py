@@ -110,6 +110,57 @@ def train(
         )
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """Trains configurations as single trials of one study, or finds them complete."""
+
+    manifest: Manifest
+    runs: RunsFolder
+    study: str
+    weights: PathLike | None = None
+    on_epoch: OnEpoch | None = None
+    on_batch: OnBatch | None = None
+    progress: Progress = silent
+
+    @property
+    def folder(self) -> StudyFolder:
+        """The study's."""
+        return self.runs.study(self.study)
+
+    def attempt(self, config: TrialConfig) -> TrialRecord:
+        """Return the trial of this very configuration and data, complete or not.
+
+        Raises:
+            ConfigError, DataError, WeightsError, RecordError: as `train`.
+        """
+        for _, record in self.folder.trials():
+            same = record.config == config and record.manifest_hash == self.manifest.hash
+            if same and record.state is TrialState.COMPLETE:
+                return record
+        return train(
+            self.manifest.where,
+            config,
+            runs=self.runs.path,
+            study=self.study,
+            weights=self.weights,
+            on_epoch=self.on_epoch,
+            on_batch=self.on_batch,
+            progress=self.progress,
+        )
+
+    def trained(self, config: TrialConfig) -> TrialRecord:
+        """Return the complete trial of this configuration.
+
+        Raises:
+            TrialFailed: it isn't complete.
+            ConfigError, DataError, WeightsError, RecordError: as `train`.
+        """
+        record = self.attempt(config)
+        if record.state is not TrialState.COMPLETE:
+            raise TrialFailed(f"trial {record.name} {record.state}: {record.reason}")
+        return record
+
+
 def open_single_study(runs: RunsFolder, name: str, manifest: Manifest) -> StudyFolder:
     """Return the folder of single trials on one data set, made where it isn't there.
 

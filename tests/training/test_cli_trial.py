@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from carray.cli.app import app
 from carray.cli.trial import read_config
 from carray.errors import ConfigError
+from carray.runs_folder import RunsFolder
 
 SETS = [
     "--set=backbone=test_resnet",
@@ -62,6 +64,35 @@ def test_replay_compares_and_agrees(runs: Path) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 100
     as_json = CliRunner().invoke(app, ["replay", "single/0", "--runs", str(runs), "--json"])
     assert json.loads(as_json.stdout)["agrees"] is True
+
+
+def test_seeds_end_with_a_line_each_their_mean_and_deviation(runs: Path, toy_data: Path) -> None:
+    words = ["train", str(toy_data), *SETS, "--set=epochs=1", "--runs", str(runs)]
+    words += ["--study", "seeds", "--seeds"]
+    assert CliRunner().invoke(app, [*words, "2"]).exit_code == 0
+    done = CliRunner().invoke(app, [*words, "3"])
+    assert done.exit_code == 0, done.output
+    study = RunsFolder(runs).study("seeds")
+    records = study.records()
+    assert [record.config.seed for record in records] == [0, 1, 2], (
+        "those there aren't trained again"
+    )
+    assert len({record.best("val/log_loss") for record in records}) == 3
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for record in records:
+        assert [record.name, str(record.config.seed), "1/1"] in [line[:3] for line in lines]
+    losses = [record.best("val/log_loss") for record in records]
+    assert ["mean", f"{statistics.mean(losses):.4f}"] in [line[:2] for line in lines]
+    assert ["standard", "deviation", f"{statistics.stdev(losses):.4f}"] in [
+        line[:3] for line in lines
+    ]
+    assert "next: carray ensemble --top 3 --study seeds" in done.stdout
+
+
+def test_folds_and_seeds_are_not_had_at_once(toy_data: Path) -> None:
+    done = CliRunner().invoke(app, ["train", str(toy_data), "--folds", "2", "--seeds", "3"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "--folds 2 and --seeds 3 don't go together: leave one out"
 
 
 def test_a_failed_trial_ends_with_its_reason_and_exit_code_1(
