@@ -236,6 +236,12 @@ def test_a_guessed_command_is_answered_with_the_one_that_does_it(carray: Run) ->
     assert "`carray tune DIR`" in err
 
 
+@pytest.mark.parametrize(("guess", "meant"), [("run", "carray tune DIR"), ("mlflow", "carray ui")])
+def test_what_people_guess_names_the_command(carray: Run, guess: str, meant: str) -> None:
+    code, _, err = carray(guess)
+    assert code == 2 and meant in err
+
+
 def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to_blame(
     tmp_path: Path,
 ) -> None:

@@ -20,6 +20,7 @@ from carray.cli.shared import (
     check_data,
     check_models,
     emit,
+    told_if_interrupted,
 )
 from carray.errors import ConfigError
 
@@ -205,7 +206,8 @@ def add_class(
     from carray.progress import progress
     from carray.reports.analysis import added_class_lines
 
-    with nullcontext() if as_json else log_on_stdout("carray.incremental.add_class"):
+    logged = nullcontext() if as_json else log_on_stdout("carray.incremental.add_class")
+    with told_if_interrupted("no model was made; the same command begins again"), logged:
         added = add(
             model,
             images,

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, RunsOption, WeightsOption, check_data, emit
+from carray.cli.shared import (
+    DataArgument,
+    JsonOption,
+    RunsOption,
+    WeightsOption,
+    check_data,
+    emit,
+    told_if_interrupted,
+)
 
 
 def replay_lab(
@@ -141,13 +149,14 @@ def probe(
     from carray.progress import progress
     from carray.reports.probe import probe_lines
 
-    found = rank(
-        data,
-        backbones or (),
-        space=space,
-        image_size=size,
-        runs=runs,
-        weights=weights,
-        progress=progress,
-    )
+    with told_if_interrupted("features that are done are kept; the same command goes on"):
+        found = rank(
+            data,
+            backbones or (),
+            space=space,
+            image_size=size,
+            runs=runs,
+            weights=weights,
+            progress=progress,
+        )
     emit(found, probe_lines, as_json)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -73,6 +74,16 @@ def check_data(data: str) -> None:
     from carray.data.manifest import check_data_folder
 
     check_data_folder(data)
+
+
+@contextmanager
+def told_if_interrupted(what_is_left: str) -> Iterator[None]:
+    """Say on Ctrl-C, in one sentence, what there is now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {what_is_left}", file=sys.stderr, flush=True)
+        raise
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:

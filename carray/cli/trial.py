@@ -23,6 +23,7 @@ from carray.cli.shared import (
     check_data,
     emit,
     parse_sets,
+    told_if_interrupted,
 )
 from carray.errors import ConfigError
 from carray.progress import LateBar
@@ -102,7 +103,11 @@ def train(
 
     params = {**(read_config(config) if config else {}), **parse_sets(set_ or [])}
     keywords: dict[str, Any] = {"runs": runs, "study": study, "weights": weights}
-    with closing(EpochLines(as_json, _images_an_epoch(data, params, folds))) as lines:
+    kept = "epochs that are done are kept; the same command goes on"
+    with (
+        told_if_interrupted(kept),
+        closing(EpochLines(as_json, _images_an_epoch(data, params, folds))) as lines,
+    ):
         keywords |= {"on_epoch": lines.show, "on_batch": lines.advance, "progress": progress}
         if folds:
             _print_repeated(train_folds(data, params, folds, **keywords), "fold", as_json, runs)

@@ -19,7 +19,7 @@ from carray import metrics
 from carray.ensemble.budget import Budget, MeasuredPool, parse_budget
 from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
 from carray.ensemble.pool import Pool, find_studies
-from carray.ensemble.result import Ensemble, MemberRow, RuleRow
+from carray.ensemble.result import ALONE, Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import RULES, Rule, SoftVote, all_rules
 from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.files import read_json, write_json
@@ -237,7 +237,7 @@ def _judge(
     best = best_rule(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(pool.best_single(members), pool.split, labels)
-    by_itself = SoftVote((0,), "best single trial")
+    by_itself = SoftVote((0,), ALONE)
     alone = score_rule(by_itself, single, folds, metric, single.beside(on_val))
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = pool.notes(members)

@@ -59,6 +59,9 @@ class MemberRow:
     """In it too, on the images that the rules were judged on."""
 
 
+ALONE = "best single trial"  # the rule that it stands for, among those that it is held against
+
+
 @dataclass(frozen=True)
 class RuleRow:
     """One rule, judged on images that it wasn't fitted to."""

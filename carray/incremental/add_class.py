@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from carray.config import HeadConfig, TrialConfig, build_config
 from carray.data.manifest import Manifest, check_still_there
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, RecordError, TrialFailed
+from carray.files import remove
 from carray.incremental.data import extend_manifest
 from carray.incremental.evaluate import AddedClass, evaluate_added_class
 from carray.incremental.head import ClassMeans, expand_head, expanded_head_config, last_inputs
@@ -91,23 +94,34 @@ def add_class(
         _tuned(member.config, member.config.head, package, epochs, lr, seed)
     manifest = Manifest.load(data or _data_of(where, card))
     check_classes(card.classes, manifest.classes, f"the model {model}", str(manifest.folder))
-    extended = extend_manifest(
-        manifest,
-        Path(images),
-        name,
-        study.path / "data",
-        replay=replay,
-        seed=seed,
-        progress=progress,
-    )
-    teacher = _MemberTrainer(extended, where, study, epochs, lr, seed, weights, progress)
-    trials = [
-        study.trial(teacher.train(package / card.members[place].folder, member, place).number)
-        for place, member in enumerate(members)
-    ]
-    combination = card.combination.widened(len(card.classes) + 1)
-    write_package(where.models / new_name, study.record(), trials, combination)
+    with _whole_or_gone(study):
+        extended = extend_manifest(
+            manifest,
+            Path(images),
+            name,
+            study.path / "data",
+            replay=replay,
+            seed=seed,
+            progress=progress,
+        )
+        teacher = _MemberTrainer(extended, where, study, epochs, lr, seed, weights, progress)
+        trials = [
+            study.trial(teacher.train(package / card.members[place].folder, member, place).number)
+            for place, member in enumerate(members)
+        ]
+        combination = card.combination.widened(len(card.classes) + 1)
+        write_package(where.models / new_name, study.record(), trials, combination)
     return evaluate_added_class(where, package, new_name, manifest, extended, trials, progress)
+
+
+@contextmanager
+def _whole_or_gone(study: StudyFolder) -> Iterator[None]:
+    """Remove the study that this call made where it ends early: its name would be taken."""
+    try:
+        yield
+    except BaseException:
+        remove(study.path)
+        raise
 
 
 def _free_study(runs: RunsFolder, name: str) -> StudyFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,11 @@ def _new_rows(
     groups = quality.group_images(candidates)
     usable = np.array([not one.excluded for one in candidates])
     labels = np.zeros(int(usable.sum()), np.int64)
-    require_images(labels, groups[usable], (name,), parts, "the splits of the new class")
+    reasons = Counter(one.excluded for one in candidates if one.excluded)
+    left_out = {0: "; ".join(f"{count} left out as {why}" for why, count in reasons.items())}
+    what, cure = "the splits of the new class", f"add images of it to {images}"
+    elsewhere = left_out if reasons else {}
+    require_images(labels, groups[usable], (name,), parts, what, elsewhere, cure)
     shares = {"val": VAL_SHARE, "test": TEST_SHARE}
     held = {part: shares[part] for part in parts if part in shares}
     cut = split_stratified(labels, groups[usable], {"train": 1 - sum(held.values()), **held}, seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carray.data.manifest import Manifest
+from carray.data.manifest import Manifest, check_still_there
 from carray.errors import DataError, RecordError
 from carray.inference.card import Card
 from carray.inference.predictor import BATCH_IMAGES, Model, open_stores
@@ -73,14 +73,15 @@ def find_data(runs: RunsFolder, card: Card, data: str | Path | None) -> Manifest
     """Return the data set of a model: `data`, else where its study had it.
 
     Raises:
-        RecordError: the study isn't there to say.
-        DataError: it isn't there any more, or its classes are others.
+        RecordError: the study isn't there to say, or the data have moved.
+        DataError: it is no data set, or its classes are others.
     """
     if data is None:
         try:
             data = runs.find_study(card.study).record().data
         except RecordError as error:
             raise RecordError(f"{error}; or say where its data are: --data DIR") from None
+        check_still_there(data, f"the model {card.name}")
     manifest = Manifest.load(data)
     check_classes(card.classes, manifest.classes, card.name, str(data))
     return manifest

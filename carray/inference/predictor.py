@@ -22,6 +22,7 @@ from carray.errors import ConfigError, DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.inference.given_images import GivenImages, listed_images
+from carray.inference.inputs import unknown_model
 from carray.inference.versions import find_version
 from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.logits import energy_of, log_softmax
@@ -226,7 +227,9 @@ def load_model(
     if not (recovered(folder) / "card.json").exists() and "/" not in name:
         runs_folder = RunsFolder.at(runs)
         found = find_version(runs_folder.models, name)
-        folder = runs_folder.whole(found) if found else folder
+        if found is None:
+            raise unknown_model(runs_folder, name)
+        folder = runs_folder.whole(found)
     card = Card.read(recovered(folder) / "card.json")
     where = usable_device(device)
     members = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carray import metrics
 from carray.ensemble.budget import Budget
-from carray.ensemble.result import Ensemble
+from carray.ensemble.result import ALONE, Ensemble
 from carray.ensemble.tta import HURTS
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
@@ -37,6 +37,8 @@ def ensemble_lines(ensemble: Ensemble) -> list[str]:
         lines += ["", _budget_line(ensemble, ensemble.budget)]
     if ensemble.kept_single:
         lines += ["", _kept_line(ensemble)]
+    elif ensemble.package is not None and (line := _worse_line(ensemble)):
+        lines += ["", line]
     if ensemble.package is not None:
         lines += ["", f"model package: {ensemble.package}"]
         lines += [f"in MLflow: {ensemble.model_uri}"] if ensemble.model_uri else []
@@ -57,6 +59,21 @@ def _kept_line(ensemble: Ensemble) -> str:
     return (
         f"The model is the best single trial, {ensemble.single.trial}: on {judged} "
         f"{ensemble.kept_single}. --no-keep-best packages the ensemble."
+    )
+
+
+def _worse_line(ensemble: Ensemble) -> str:
+    """Say why an ensemble is packaged that test speaks against, and how it wouldn't be."""
+    mine = next(row for row in ensemble.rules if row.chosen)
+    alone = next(row for row in ensemble.rules if row.rule == ALONE)
+    ahead = metrics.Objective(ensemble.metric).is_better(mine.value, alone.value)
+    if ensemble.test is None or ensemble.test.verdict != "worse" or not ahead:
+        return ""
+    return (
+        "It is packaged all the same: test judges, and would no longer if it chose, and on "
+        f"{ensemble.judged_on.partition(',')[0]} it was ahead ({alone.value:.4f} -> "
+        f"{mine.value:.4f}). --keep-best packages {ensemble.single.trial} alone unless a gain is "
+        "shown there."
     )
 
 

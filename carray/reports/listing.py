@@ -95,7 +95,8 @@ def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> li
     Raises:
         RecordError: it is none of these; the nearest name is told.
     """
-    if "/" in name or (Path(name) / "record.json").exists():
+    is_hub = name.startswith(("hf-hub:", "hf_hub:"))
+    if not is_hub and ("/" in name or (Path(name) / "record.json").exists()):
         return trial_lines(runs.find_trial(name).record())
     package, is_study = find_version(runs.models, name), runs.study(name).record_file.exists()
     if package is not None:

@@ -156,6 +156,18 @@ def test_keep_best_keeps_the_trial_that_is_not_shown_to_be_worse(tmp_path: Path)
     assert made.kept_single
 
 
+def test_an_ensemble_that_test_speaks_against_names_the_option_that_keeps_the_trial(
+    tmp_path: Path,
+) -> None:
+    """Test doesn't choose: where `blend` was for it, the ensemble is the model."""
+    made = build(tmp_path, StudySpec(DIVERSE))
+    assert made.test is not None and made.test.verdict != "worse"
+    worse = replace(made.test, log_loss_gain=Interval(-0.1, -0.2, -0.05), log_loss_p=0.01)
+    for test, is_told in ((made.test, False), (worse, True)):
+        lines = " ".join(ensemble_lines(replace(made, test=test, package=tmp_path / "m")))
+        assert ("--keep-best packages autumn/000" in lines) is is_told
+
+
 def test_a_trial_has_the_figure_that_compare_gives_it(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec([Trial(skill=3.0, scale=4.0) for _ in range(3)]))
     assert made.single_temperature != 1

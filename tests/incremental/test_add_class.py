@@ -118,12 +118,30 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     with pytest.raises(DataError, match="no image in"):
         call(images=tmp_path / "few")
     shutil.copy(trucks / "00.png", tmp_path / "few")
-    with pytest.raises(DataError, match="too few distinct images for the splits of the new class"):
+    shutil.copy(own.manifest.included["path"].iloc[0], tmp_path / "few")
+    few = r"too few distinct images for the splits of the new class .*'NEW' \(1; 1 left out as "
+    few += r"duplicate: in the data set already\): add images of it to .*few$"
+    with pytest.raises(DataError, match=few):
         call(images=tmp_path / "few")
     with pytest.raises(DataError, match="old classes would be forgotten"):
         call(replay=0)
     with pytest.raises(RecordError, match="there is no model 'pear'"):
         add_class("pear", trucks, "NEW", runs=own.runs)
+    assert not (own.runs / "studies" / "pair-plus-NEW").exists()
+    assert not (own.runs / "models" / "pair-plus-NEW").exists()
+
+
+def test_an_interrupt_leaves_nothing_and_is_told(
+    own: Trained, trucks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("carray.incremental.add_class._log_epoch", interrupted)
+    words = ["add-class", "pair", "--images", str(trucks), "--name", "NEW", "--epochs", "1"]
+    done = CliRunner().invoke(app, [*words, "--runs", str(own.runs)])
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1].startswith("interrupted: no model was made")
     assert not (own.runs / "studies" / "pair-plus-NEW").exists()
     assert not (own.runs / "models" / "pair-plus-NEW").exists()
 

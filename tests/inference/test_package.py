@@ -20,6 +20,8 @@ from carray.data.pixels.store import store_side
 from carray.data.preparation.prepare import prepare
 from carray.ensemble import build_ensemble, default_package
 from carray.errors import DataError, RecordError, WeightsError
+from carray.inference.card import Card
+from carray.inference.dataset_predictions import find_data
 from carray.inference.inputs import find_package
 from carray.inference.package import member_input, packages, safetensors_metadata, write_package
 from carray.inference.predictor import load_model
@@ -191,6 +193,19 @@ def test_changed_or_missing_weights_are_refused(tmp_path: Path) -> None:
         load_model(made.package)
     with pytest.raises(RecordError, match="there is no model package here"):
         load_model(tmp_path)
+    with pytest.raises(RecordError, match=rf"no model .*; did you mean '{made.package.name}'"):
+        load_model(f"{made.package.name}x", runs=tmp_path)
+
+
+def test_a_models_data_that_have_moved_name_the_option_that_says_where(tmp_path: Path) -> None:
+    folder = make_real_study(tmp_path)
+    made = build_ensemble(runs=tmp_path, track=False)
+    assert made.package is not None
+    moved = folder.record().model_copy(update={"data": str(tmp_path / "moved")})
+    moved.write(folder.record_file)
+    card = Card.read(made.package / "card.json")
+    with pytest.raises(RecordError, match=r"was trained on .*moved, .* --data DIR"):
+        find_data(RunsFolder(tmp_path), card, None)
 
 
 def test_mean_and_std_in_the_weights_win_over_timm(tmp_path: Path) -> None:

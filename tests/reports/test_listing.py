@@ -81,6 +81,11 @@ def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path: Path) -> N
         show_lines(RunsFolder(tmp_path), "toycars-quik")
 
 
+def test_a_name_of_the_hub_is_a_backbone_and_no_trial(tmp_path: Path) -> None:
+    lines = show_lines(RunsFolder(tmp_path), "hf-hub:timm/test_resnet.r160_in1k", 32)
+    assert "test_resnet" in lines[0]
+
+
 def test_a_leaderboard_is_in_the_order_of_the_metric_with_what_was_drawn(tmp_path: Path) -> None:
     folder = make_study(tmp_path)
     frame = leaderboard(folder)

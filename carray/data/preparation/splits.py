@@ -51,6 +51,12 @@ def assign_folds(labels: Rows, groups: Rows, num_folds: int, seed: int) -> Rows:
     return split_stratified(labels, groups, fractions, seed).astype(np.int64)
 
 
+CURE = (
+    "add images, --merge classes, leave the small ones out (--min-images, --exclude), or ask for "
+    "fewer splits"
+)
+
+
 def require_images(
     labels: Rows,
     groups: Rows,
@@ -58,10 +64,12 @@ def require_images(
     parts: Sequence[str],
     what: str,
     elsewhere: Mapping[int, str] = MappingProxyType({}),
+    cure: str = CURE,
 ) -> None:
     """Check that every class has a group for each part.
 
-    `elsewhere` says of a class where it has images that can't be cut: "4 in test".
+    `elsewhere` says of a class where it has images that can't be cut: "4 in test"; `cure` what
+    the command at hand offers.
 
     Raises:
         DataError: names the classes that have too few.
@@ -76,8 +84,7 @@ def require_images(
     listed = ", ".join(parts[:MAX_NAMED]) + ", ..." * (len(parts) > MAX_NAMED)
     raise DataError(
         f"too few distinct images for {what} ({listed}: {len(parts)} are needed) in "
-        f"{some_of(short, MAX_NAMED)}: add images, --merge classes, leave the small ones out "
-        "(--min-images, --exclude), or ask for fewer splits"
+        f"{some_of(short, MAX_NAMED)}: {cure}"
     )
 
 

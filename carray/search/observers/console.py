@@ -108,7 +108,7 @@ class Board:
         """Show a trial's start."""
         self._add(record)
         drawn = drawn_text(record, list(self._records.values()))
-        self._say(f"{_label(record)} starts: {record.config.backbone}, {drawn}".removesuffix(", "))
+        self._show(f"{_label(record)} starts: {record.config.backbone}, {drawn}".removesuffix(", "))
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Show an epoch's end."""
@@ -352,7 +352,10 @@ def lanes_text(up: int, wanted: int, lost: int) -> str:
 
 
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
-    """Say what was drawn for a trial, where `others` differ from it; of an only one, all."""
+    """Say what was drawn for a trial, where `others` differ from it; of an only one, all.
+
+    Of a copy, which has a seed of its own, the first trial that it is like.
+    """
     own = _drawn(record)
     same = set(own)
     for theirs in map(_drawn, others):
@@ -360,7 +363,17 @@ def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
         if not same:
             break
     shown = own if len(others) < 2 else {name: own[name] for name in own if name not in same}
-    return ", ".join(f"{name.rpartition('.')[2]} {text}" for name, text in shown.items())
+    texts = [f"{name.rpartition('.')[2]} {text}" for name, text in shown.items()]
+    texts += [f"as {twin:04d}, another seed" for twin in _twins(record, others)[:1]]
+    return ", ".join(texts)
+
+
+def _twins(record: TrialRecord, others: Sequence[TrialRecord]) -> list[int]:
+    """Return the earlier trials of the search for which the same was drawn."""
+    if record.kind != "search" or "seed" in record.params:
+        return []
+    earlier = (one for one in others if one.kind == "search" and one.number < record.number)
+    return sorted(one.number for one in earlier if one.params == record.params)
 
 
 def _drawn(record: TrialRecord) -> dict[str, str]:

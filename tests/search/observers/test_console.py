@@ -175,12 +175,13 @@ def test_a_start_line_says_what_differs_from_the_trials_before() -> None:
     stream = io.StringIO()
     board = Board(stream)
     shared = {"optimizer.weight_decay": 0.05, "augment.strength": 0.1}
-    for number, lr in enumerate((0.003, 0.006)):
+    for number, lr in enumerate((0.003, 0.006, 0.003)):
         params = {"backbone_block": "small", **shared, "small.optimizer.lr": lr}
         board.trial_started(
             TrialRecord(study="autumn", number=number, config=TrialConfig(), params=params)
         )
-    first, second = (line.partition("] ")[2] for line in stream.getvalue().splitlines())
+    first, second, copy = (line.partition("] ")[2] for line in stream.getvalue().splitlines())
+    assert copy == "trial 0002 starts: resnet18, lr 0.003, as 0000, another seed"
     assert first == "trial 0000 starts: resnet18, lr 0.003, weight_decay 0.05, strength 0.1"
     assert second == "trial 0001 starts: resnet18, lr 0.006"
 
