@@ -173,6 +173,7 @@ def bench(
     from carray.errors import ConfigError
     from carray.export.bench import bench_model
     from carray.inference.inputs import is_study
+    from carray.progress import progress
     from carray.reports.export import bench_lines
     from carray.runs_folder import RunsFolder
 
@@ -195,6 +196,7 @@ def bench(
         seconds=seconds,
         threads=threads,
         runs=runs,
+        progress=progress,
     )
     emit(found, bench_lines, as_json)
 
