@@ -197,6 +197,7 @@ def bench(
         raise ConfigError(f"--on {on} is of a study: a model's forms are timed on this CPU")
     check_models(runs, model)
     from carray.export.bench import bench_model
+    from carray.progress import progress
     from carray.reports.export import bench_lines
 
     found = bench_model(
@@ -206,6 +207,7 @@ def bench(
         seconds=seconds,
         threads=threads,
         runs=runs,
+        progress=progress,
     )
     emit(found, bench_lines, as_json)
 

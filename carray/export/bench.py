@@ -34,7 +34,7 @@ from carray.json_file import JsonResult
 from carray.models.classifier import Classifier
 from carray.progress import silent
 from carray.runs_folder import RunsFolder
-from carray.typing import Float32s
+from carray.typing import Float32s, Progress
 
 Kind = Literal["eager", "compiled", "onnx", "int8", "openvino"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -82,6 +82,7 @@ def bench_model(
     seconds: float = SECONDS,
     threads: int = 0,
     runs: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
 ) -> Bench:
     """Time a model's forms on this machine's CPU, from decoded images to probabilities.
 
@@ -92,6 +93,7 @@ def bench_model(
         seconds: how long each form runs at each batch size.
         threads: of the CPU; 0 takes torch's own choice.
         runs: the runs folder.
+        progress: shows which form is timed, and how far it is.
 
     Raises:
         ConfigError: a form is unknown, or a number is out of range.
@@ -107,12 +109,16 @@ def bench_model(
     timings: list[Timing] = []
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="carray-bench-") as folder:
-        forge = _Forms(package, Path(folder), used)
-        for kind in kinds:
-            _logger.info(f"timing {kind}")
+        forge = _Forms(package, Path(folder), used, progress)
+        for at, kind in enumerate(kinds, start=1):
+            what = f"{kind} (form {at} of {len(kinds)})"
+            _logger.info(f"making {what}")
             try:
                 answer, mb = forge.make(kind)
-                timings += _timed(kind, answer, batches, seconds, mb)
+                with progress(f"timing {what}", len(batches), "batch sizes") as advance:
+                    for batch in batches:
+                        timings.append(_timed(kind, answer, batch, seconds, mb))
+                        advance(1)
             except Exception as error:  # a form that this machine lacks: the others are told
                 missing[kind] = first_cause(error, 200)
     return Bench(forge.name, used, WIDTH, HEIGHT, tuple(timings), missing)
@@ -129,8 +135,9 @@ def _kind(form: str) -> Kind:
 class _Forms:
     """Makes the forms of one package; those that others are made of are kept."""
 
-    def __init__(self, package: Path, folder: Path, threads: int) -> None:
+    def __init__(self, package: Path, folder: Path, threads: int, progress: Progress) -> None:
         self._package, self._folder, self._threads = package, folder, threads
+        self._progress = progress
         self._model = load_model(package, "cpu")
         states = (member.classifier.state_dict() for member in self._model.members)
         self._mb = 4 * sum(value.numel() for state in states for value in state.values()) / MB
@@ -156,8 +163,8 @@ class _Forms:
         return file
 
     def _int8(self) -> Path:
-        file = self._folder / "int8.onnx"
-        write_int8(self._onnx(), file, _noise(CALIBRATION_IMAGES), CALIBRATION_IMAGES, silent)
+        file, count = self._folder / "int8.onnx", CALIBRATION_IMAGES
+        write_int8(self._onnx(), file, _noise(count), count, self._progress)
         return file
 
     def _openvino(self) -> Path:
@@ -189,12 +196,9 @@ def _noise(count: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def _timed(
-    kind: Kind, answer: Answer, batches: Sequence[int], seconds: float, mb: float
-) -> Iterator[Timing]:
-    for batch in batches:
-        images = np.stack(list(_noise(batch)))
-        with quiet():
-            took = call_seconds(lambda images=images: answer(images), seconds)  # type: ignore[misc]
-        p50, p95 = (1000 * float(np.percentile(took, part)) for part in (50, 95))
-        yield Timing(kind, batch, p50, p95, batch * len(took) / sum(took), mb)
+def _timed(kind: Kind, answer: Answer, batch: int, seconds: float, mb: float) -> Timing:
+    images = np.stack(list(_noise(batch)))
+    with quiet():
+        took = call_seconds(lambda: answer(images), seconds)
+    p50, p95 = (1000 * float(np.percentile(took, part)) for part in (50, 95))
+    return Timing(kind, batch, p50, p95, batch * len(took) / sum(took), mb)

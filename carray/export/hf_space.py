@@ -16,6 +16,7 @@ GRADIO = "6.31.0"  # what `app.py` was tried with
 REQUIREMENTS = "onnxruntime>=1.20\npillow>=11.0\nnumpy>=2.0\n"
 APP = Template('''"""Name the class of a photograph: `python app.py`, or as a Hugging Face Space."""
 
+import io
 import json
 from pathlib import Path
 
@@ -32,6 +33,7 @@ classes, side = json.loads(about["classes"]), int(about["side"])
 
 def answer(path: str) -> dict[str, float]:
     """Return the probability of each class."""
+    image = Image.open(io.BytesIO(Path(path).read_bytes()))
 $read\
     return {name.replace("_", " "): float(each) for name, each in zip(classes, p)}
 
@@ -89,7 +91,7 @@ def write_space(
         split=split,
         classes=", ".join(card.classes),
     )
-    app = APP.substitute(read=Template(READ).substitute(side="side"))
+    app = APP.substitute(read=Template(READ).substitute(side="side", refuse="raise gradio.Error"))
     files = {"app.py": app, "requirements.txt": REQUIREMENTS, "README.md": readme}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

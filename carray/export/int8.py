@@ -60,9 +60,8 @@ def write_int8(
     with quiet(), progress("calibrating int8", total) as advance:
         rounded, kept = _rounded(source, images, advance)
     graphs = PartlyRounded(onnx.load(source), rounded, kept)
-    arithmetic = graphs.stray(graphs.parts) <= HOPEFUL * most_stray
-    done, parts = _chosen(graphs, arithmetic, most_stray, progress)
-    if arithmetic and done.in_float > done.layers // FEW:
+    done, parts = _chosen(graphs, True, most_stray, progress)
+    if done.in_float > done.layers // FEW:
         done, parts = _chosen(graphs, False, most_stray, progress)
     if not parts:
         raise ExportError(
@@ -76,7 +75,10 @@ def write_int8(
 def _chosen(
     graphs: PartlyRounded, arithmetic: bool, most_stray: float, progress: Progress
 ) -> tuple[Quantised, list[Part]]:
-    """Return what can be in 8 bits; the costliest layers, measured one by one, can't."""
+    """Return what can be in 8 bits; the costliest layers, measured one by one, can't.
+
+    Where `arithmetic` strays too far to be mended by a few layers, they all can't.
+    """
     parts: dict[str, list[Part]] = {}
     for part in graphs.parts:
         if arithmetic or part.weights:
@@ -87,7 +89,10 @@ def _chosen(
         return graphs.stray([part for layer in layers[:count] for part in parts[layer]])
 
     count = len(layers)
-    if stray_of(count) > most_stray:
+    all_stray = stray_of(count)
+    if arithmetic and all_stray > HOPEFUL * most_stray:
+        return Quantised(True, count, count), []
+    if all_stray > most_stray:
         with progress("rounding one layer at a time", count, "layers") as advance:
             costs = {}
             for layer in parts:

@@ -138,7 +138,8 @@ def trial_lines(record: TrialRecord) -> list[str]:
     for key, value in flatten(record.config).items():
         if value != usual.get(key):
             drawn = "  (drawn)" if any(key in name for name in record.params) else ""
-            lines.append(f"  {key:<28} {value}{drawn}")
+            text = value_text(value) if isinstance(value, str) else value
+            lines.append(f"  {key:<28} {text}{drawn}")
     computed = [str(each) for each in (record.compute, record.hardware) if each is not None]
     lines += [f"computed in {', '.join(computed)}"] if computed else []
     if record.epochs:
@@ -171,11 +172,31 @@ def model_lines(folder: Path) -> list[str]:
     lines += ["", *table(("member:<26", "backbone:<40", "weight:>8.3f"), rows), ""]
     if card.temperature != 1:
         lines.append(f"temperature {card.temperature:g}")
+    lines += _distilled_lines(card.results.get("distilled"))
     if is_measured(card.results):
         lines += wrapped(str(card.results.get("verdict", "")))
     else:
         lines.append("it was not measured on test")
     return [*lines, "", "next:", predict_hint(folder)]
+
+
+def _distilled_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """Return what a student is worth beside its teacher, as it was packaged."""
+    if found is None:
+        return []
+    rows = (
+        (
+            row["what"],
+            row["log_loss"]["value"],
+            row["top1"]["value"],
+            row["milliseconds"],
+            row["mb"],
+        )
+        for row in found["rows"]
+    )
+    head = f"{found['images']} images of {found['split']}:<28"
+    columns = (head, "log-loss:>10.4f", "top-1:>10.4f", "ms:>8.1f", "MB:>8.1f")
+    return [f"a student of {found['teacher']}", *table(columns, rows), ""]
 
 
 def status_lines(folder: StudyFolder) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from carray.predictions.statistics import Interval
@@ -165,7 +166,12 @@ def interval_text(found: Interval, spec: str = ".4f", bounds: str | None = None)
 
 
 def value_text(value: object) -> str:
-    """Return a value of a configuration as a table has room for it; an empty text is `none`."""
+    """Return a value of a configuration as a table has room for it; an empty text is `none`.
+
+    Of a folder, which a teacher's package is, it is the name.
+    """
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
     return f"{value:.3g}" if isinstance(value, float) else str(value) or "none"
 
 

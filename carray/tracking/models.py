@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carray.errors import TrackingError
+from carray.errors import CarrayError, TrackingError
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import (
@@ -73,6 +74,7 @@ def log_package(
                 artifacts={"package": str(package)},
                 pip_requirements=list(requirements),
                 signature=_signature(),
+                input_example=_example(),
             )
             uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
             version = mlflow.register_model(uri, study.name)
@@ -110,16 +112,25 @@ def _fluent(runs: RunsFolder) -> Iterator[Any]:
 
 
 def _signature() -> Any:
-    """Return what a model takes: one column, whatever its name, of text or bytes.
+    """Return what a model takes: one column, whatever its name, of text; bytes pass, too.
 
-    It isn't left to type hints: a server refuses all but `inputs` where it is.
+    It isn't left to type hints: a server refuses all but `inputs` where it is, and CSV of any type.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
-    anything = Schema([ColSpec(AnyType())])
-    return ModelSignature(inputs=anything, outputs=anything)
+    text, anything = Schema([ColSpec("string")]), Schema([ColSpec(AnyType())])
+    return ModelSignature(inputs=text, outputs=anything)
+
+
+def _example() -> Any:
+    """Return an input as a server takes it: a frame with a small white image as base64."""
+    import pandas as pd
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "white").save(file := io.BytesIO(), "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
 
 
 def serve(load: Callable[[Path], Any]) -> None:
@@ -130,6 +141,8 @@ def serve(load: Callable[[Path], Any]) -> None:
     """
     import mlflow
     import pandas as pd
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ErrorCode
 
     class ServedPackage(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Takes images as paths, base64 or bytes: a list, or a frame of one column.
@@ -144,9 +157,13 @@ def serve(load: Callable[[Path], Any]) -> None:
         @_hinted({"model_input": pd.DataFrame, "return": pd.DataFrame})
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             column = pd.DataFrame(model_input).iloc[:, :1].to_numpy(object).ravel()
-            if not len(column):
-                raise TrackingError("no image was given: pass a frame with one column")
-            probabilities = self._model.predict([given_image(each) for each in column])
+            try:
+                if not len(column):
+                    raise TrackingError("no image was given: pass a frame with one column")
+                probabilities = self._model.predict([given_image(each) for each in column])
+            except CarrayError as error:  # a server hides the text of all errors but its own
+                code = ErrorCode.Value("INVALID_PARAMETER_VALUE")
+                raise MlflowException(str(error), code) from None
             return pd.DataFrame(probabilities, columns=list(self._model.classes))
 
     mlflow.models.set_model(ServedPackage())

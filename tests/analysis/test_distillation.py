@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from carray.inference.card import Card
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
 from carray.reports.distillation import distillation_lines
+from carray.reports.listing import show_lines
 from carray.runs_folder import RunsFolder
 from carray.training.teacher import check_teacher
 from tests.trained import RECIPE, Trained
@@ -53,6 +55,12 @@ def test_a_student_is_judged_beside_its_teacher_and_labels_alone(
     assert [member.trial for member in card.members] == [found.trial]
     assert np.isclose(
         card.results["distilled"]["rows"][1]["log_loss"]["value"], found.rows[1].log_loss.value
+    )
+    shown = "\n".join(show_lines(RunsFolder(runs), found.package.name))
+    assert "a student of toy" in shown
+    assert f"{found.rows[2].log_loss.value:.4f}" in shown
+    assert re.search(
+        "distill.teacher +toy$", "\n".join(show_lines(RunsFolder(runs), found.trial)), re.M
     )
     text = "\n".join(distillation_lines(found))
     assert "The student against labels alone: log-loss gain" in text

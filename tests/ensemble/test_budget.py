@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from carray.ensemble import build_ensemble
 from carray.ensemble.budget import Budget, best_subset, grow, parse_budget
 from carray.ensemble.front import find_front
 from carray.errors import CarrayError, ConfigError, RecordError
+from carray.export.bench import bench_model
 from carray.predictions.network_costs import NetworkCost, NetworkCosts, network_of
 from carray.records import StudyFolder
 from carray.reports.ensemble import ensemble_lines
@@ -169,6 +173,26 @@ def test_a_study_is_timed_once_and_its_tables_show_it(trained: Trained, tmp_path
     found = experiments_of(folder)
     assert f"an image: {cost.milliseconds:.1f} ms on cpu" in "\n".join(experiment_lines(found))
     assert experiments_csv(found)[0].endswith("verdict,ms_cpu,mb,multiply_adds")
+
+
+def test_a_bench_says_which_form_it_times_and_how_far_it_is(trained: Trained) -> None:
+    shown: list[tuple[object, ...]] = []
+    done: list[int] = []
+
+    @contextmanager
+    def progress(*what: object) -> Iterator[Callable[[int], None]]:
+        shown.append(what)
+        yield done.append
+
+    asked: dict[str, Any] = {
+        "batches": (1, 2),
+        "seconds": 0.01,
+        "runs": trained.runs,
+        "progress": progress,
+    }
+    bench_model("single/0000", forms=("eager",), **asked)
+    assert shown == [("timing eager (form 1 of 1)", 2, "batch sizes")]
+    assert done == [1, 1]
 
 
 @pytest.mark.parametrize(

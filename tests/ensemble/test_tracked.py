@@ -41,6 +41,7 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     client = client_of(runs)
     with quiet():
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         mlflow.set_tracking_uri(f"sqlite:///{runs.tracking_file}")
         loaded = mlflow.pyfunc.load_model(made.model_uri)
@@ -54,7 +55,14 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
             {"dataframe_records": [{"image": encoded}, {"image": path}]},
             {"inputs": [encoded, path]},
         ):
-            assert np.allclose(scored(champion, body), frame.to_numpy()[:2], atol=1e-6), body
+            answer = scored(champion, json.dumps(body), "application/json")
+            assert np.allclose(answer, frame.to_numpy()[:2], atol=1e-6), body
+        csv = scored(champion, f"image\n{texts[0]}\n", "text/csv")
+        assert np.allclose(csv, frame.to_numpy()[:1], atol=1e-6)
+        with pytest.raises(MlflowException, match="'hello' is no file here and no base64"):
+            scored(champion, "image\nhello\n", "text/csv")
+        example = champion.input_example
+        assert len(champion.predict(example)) == len(example) == 1
         assert loaded.metadata.signature.inputs is not None
         experiment = client.get_experiment_by_name("autumn")
         run = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'model'")[0]
@@ -73,12 +81,12 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert len(pictures) == len(images) + 1
 
 
-def scored(model: Any, body: dict[str, Any]) -> list[list[float]]:
+def scored(model: Any, body: str, kind: str) -> list[list[float]]:
     """Return what `mlflow models serve` answers to a request."""
     from mlflow.pyfunc.scoring_server import invocations
 
     schema = model.metadata.get_input_schema()
-    answer = invocations(json.dumps(body), "application/json", model, schema)
+    answer = invocations(body, kind, model, schema)
     return [list(row.values()) for row in json.loads(answer.response)["predictions"]]
 
 

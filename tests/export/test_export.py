@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -140,6 +141,9 @@ def test_an_onnx_file_answers_without_torch(trained: Trained, tmp_path: Path) ->
         assert float(best) == pytest.approx(p.max(), abs=0.01), image
         assert float(best) == pytest.approx(p[model.classes.index(name)], abs=0.01), image
         assert list(app["answer"](image).values()) == pytest.approx(list(p), abs=0.01), image
+    for image in black_to_pillow(photograph, tmp_path):
+        with pytest.raises(ValueError, match="save it with 8"):
+            app["answer"](image)
     assert len(done.files[1].read_text().splitlines()) <= 15
     assert str(trained.data).encode() not in out.read_bytes()
     text = "\n".join(export_lines(done))
@@ -168,7 +172,18 @@ def odd_kinds(photograph: Path, folder: Path) -> list[Path]:
     }
     for name, (kind, options) in kinds.items():
         kind.save(folder / name, **options)
-    return [folder / name for name in kinds]
+    colour16 = folder / "colour16.png"
+    cv2.imwrite(str(colour16), np.asarray(image)[..., ::-1].astype(np.uint16) * 257)
+    return [*(folder / name for name in kinds), colour16]
+
+
+def black_to_pillow(photograph: Path, folder: Path) -> list[Path]:
+    """Save a photograph with 12 bits a colour in a file of 16, and with floats up to 1."""
+    pixels = np.asarray(Image.open(photograph).convert("RGB"))
+    camera, shares = folder / "colour12.png", folder / "shares.tif"
+    cv2.imwrite(str(camera), pixels.astype(np.uint16) * 16)
+    Image.fromarray(pixels[..., 0] / np.float32(255)).save(shares)
+    return [camera, shares]
 
 
 def app_of(onnx: Path, folder: Path, card: Card) -> dict[str, Any]:
@@ -177,7 +192,7 @@ def app_of(onnx: Path, folder: Path, card: Card) -> dict[str, Any]:
     shutil.copyfile(onnx, folder / "model.onnx")
     write_space(folder, card, [], "blend", 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "gradio", gradio := MagicMock())
+        patch.setitem(sys.modules, "gradio", gradio := MagicMock(Error=ValueError))
         app = runpy.run_path(str(folder / "app.py"))
     assert gradio.Image.call_args.kwargs["image_mode"] is None  # else Gradio clips and blackens
     return app
