@@ -17,7 +17,7 @@ from carray.records import TrialRecord
 from carray.search.extension import worth_continuing
 from carray.search.ledger import draw_valid
 from carray.search.objectives import directions
-from carray.search.observers.console import drawn_text
+from carray.search.observers.start_line import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected

@@ -24,7 +24,7 @@ from carray.costs import BUDGET_SPENT
 from carray.masking import masked
 from carray.progress import ON_BOARD, is_info_wanted, seconds_text
 from carray.records import StudyRecord, TrialFolder, TrialRecord
-from carray.tracking.tracker import drawn_params
+from carray.search.observers.start_line import drawn_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 WIDTH = 100
 ROWS = 10  # trials that a terminal's board shows
 BACKBONE_WIDTH = 34  # at most; a narrow terminal cuts its name, not the columns after it
-LR = "optimizer.lr"  # a start line names it first
 OTHERS_WIDTH = 65  # what those take, with the gaps
 STYLES = {
     "complete": "green",
@@ -349,40 +348,6 @@ def _label(record: TrialRecord) -> str:
 def lanes_text(up: int, wanted: int, lost: int) -> str:
     """Say how many lanes are up, of those wanted, and how many have lost their node."""
     return f"lanes: {up} of {wanted} up" + f", {lost} lost" * bool(lost)
-
-
-def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
-    """Say what was drawn for a trial, where `others` differ from it; of an only one, all.
-
-    Of a copy, which has a seed of its own, the first trial that it is like.
-    """
-    own = _drawn(record)
-    same = set(own)
-    for theirs in map(_drawn, others):
-        same = {name for name in same if theirs.get(name) == own[name]}
-        if not same:
-            break
-    shown = own if len(others) < 2 else {name: own[name] for name in own if name not in same}
-    texts = [f"{name.rpartition('.')[2]} {text}" for name, text in shown.items()]
-    texts += [f"as {twin:04d}, another seed" for twin in _twins(record, others)[:1]]
-    return ", ".join(texts)
-
-
-def _twins(record: TrialRecord, others: Sequence[TrialRecord]) -> list[int]:
-    """Return the earlier trials of the search for which the same was drawn."""
-    if record.kind != "search" or "seed" in record.params:
-        return []
-    earlier = (one for one in others if one.kind == "search" and one.number < record.number)
-    return sorted(one.number for one in earlier if one.params == record.params)
-
-
-def _drawn(record: TrialRecord) -> dict[str, str]:
-    """Return what was drawn, as text, the learning rate first."""
-    found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
-    return {
-        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
-        for name, value in found
-    }
 
 
 def _cells(record: TrialRecord) -> list[str]:

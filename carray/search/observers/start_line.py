@@ -1,0 +1,44 @@
+"""What was drawn for a trial, as its start line says it: where the others differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carray.records import TrialRecord
+from carray.tracking.tracker import drawn_params
+
+LR = "optimizer.lr"  # comes first
+
+
+def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
+    """Say what was drawn for a trial, where `others` differ from it; of an only one, all.
+
+    Of a copy, which has a seed of its own, the first trial that it is like.
+    """
+    own = _drawn(record)
+    same = set(own)
+    for theirs in map(_drawn, others):
+        same = {name for name in same if theirs.get(name) == own[name]}
+        if not same:
+            break
+    shown = own if len(others) < 2 else {name: own[name] for name in own if name not in same}
+    texts = [f"{name.rpartition('.')[2]} {text}" for name, text in shown.items()]
+    texts += [f"as {twin:04d}, another seed" for twin in _twins(record, others)[:1]]
+    return ", ".join(texts)
+
+
+def _twins(record: TrialRecord, others: Sequence[TrialRecord]) -> list[int]:
+    """Return the earlier trials of the search for which the same was drawn."""
+    if record.kind != "search" or "seed" in record.params:
+        return []
+    earlier = (one for one in others if one.kind == "search" and one.number < record.number)
+    return sorted(one.number for one in earlier if one.params == record.params)
+
+
+def _drawn(record: TrialRecord) -> dict[str, str]:
+    """Return what was drawn, as text, the learning rate first."""
+    found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
+    return {
+        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+        for name, value in found
+    }
