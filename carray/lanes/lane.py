@@ -23,6 +23,7 @@ from carray.lanes.messages import Answer, LaneOrder
 
 HAND_OVER_SECONDS = 20.0  # before a node goes
 CPU_HEADROOM = 0.1  # of a node's CPUs, left for thin trials (0.01 each) and the driver
+LANE_THREAD = "lane-"  # what the names of threads that hold a worker group begin with
 STOP_SECONDS = 30.0  # a lane that has not ended by then is left to Ray's own shutdown
 
 
@@ -132,7 +133,7 @@ class Lanes:
     def _start(self, lanes: Iterable[int]) -> None:
         for lane in lanes:
             thread = threading.Thread(
-                target=self._run_lane, args=(lane,), name=f"lane-{lane}", daemon=True
+                target=self._run_lane, args=(lane,), name=f"{LANE_THREAD}{lane}", daemon=True
             )
             thread.start()
             self._threads.append(thread)

@@ -21,6 +21,7 @@ from ray._private import worker
 from ray._private.state import state
 
 from carray.errors import ClusterError, PlanError, causes
+from carray.lanes.lane import LANE_THREAD
 from carray.lanes.mailbox_client import MAILBOX_ENDED
 from carray.search.placement.plan import Node
 
@@ -95,7 +96,17 @@ def connected(
             yield
     finally:
         _ours.clear()
-        ray.shutdown()
+        if not _lanes_are_left():
+            ray.shutdown()
+
+
+def _lanes_are_left() -> bool:
+    """Say whether a lane's thread still asks Ray, as where it was interrupted on its way up.
+
+    Beside a shutdown that ends this process, with exit code 1 and before its last sentence. Ray is
+    then left to go with the process; the lanes go as soon as they hear that nobody wants them.
+    """
+    return any(thread.name.startswith(LANE_THREAD) for thread in threading.enumerate())
 
 
 def starts_ray(address: str | None) -> bool:

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import OutOfMemoryError
 
 from carray.errors import PlanError
+from carray.lanes.lane import LANE_THREAD
 from carray.search.placement.ray_cluster import connected, memory_error, watch_processes
 
 SAID = """9 worker(s) were killed due to the node running low on memory. Memory on the node \
@@ -97,3 +98,21 @@ def test_the_end_of_rays_processes_is_told_at_once_and_none_once_the_watch_is_ov
         daemon.kill()
     assert told.empty()
     assert not watch.is_alive()
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_a_lane_that_still_asks_ray_keeps_it_from_being_shut_down(
+    is_left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends the process where a thread asks it for something beside its shutdown."""
+    ended, shut = threading.Event(), []
+    monkeypatch.setattr("carray.search.placement.ray_cluster._connect", lambda where: None)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: shut.append(True))
+    lane = threading.Thread(target=ended.wait, name=f"{LANE_THREAD}0", daemon=True)
+    if is_left:
+        lane.start()
+    with connected("local"):
+        pass
+    ended.set()
+    assert shut == [] if is_left else shut == [True]
