@@ -26,7 +26,9 @@ CARD = "card.json"
 class _PackageFile(JsonFile):
     """What of a package's files a student needs; `carray.inference.card` has all of it."""
 
-    missing: ClassVar[str] = "distill.teacher is no model package: {path} is missing"
+    missing: ClassVar[str] = (
+        "distill.teacher is no model package: {path} is missing; give its folder"
+    )
     broken: ClassVar[str] = "distill.teacher is no model package: {path} can't be read ({why})"
 
 
