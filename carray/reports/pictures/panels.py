@@ -25,6 +25,7 @@ COLOURS = (  # Okabe and Ito's, told apart by colour-blind readers too, then mor
 )
 INK, GRID, MUTED = "#222222", "#DDDDDD", "#8A8A8A"
 FADED = 0.35
+NAME = 28  # letters of a model that its panel has room for
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,12 @@ def draw_ensemble(axes: Any, view: MetricAxis, ensemble: dict[str, Any] | None) 
             fontsize=10,
             fontweight="bold" if place else "normal",
         )
-    _titled(axes, f"What merging brought: {_verdict(test, metric)}", "", "")
+    _titled(
+        axes,
+        f"What {ensemble.get('name', 'merging')[:NAME]} brought: {_verdict(test, metric)}",
+        "",
+        "",
+    )
     axes.set_xlabel(ensemble_label(test, metric))
     axes.set_ylim(-0.6, 1.7)
     axes.set_yticks([])
