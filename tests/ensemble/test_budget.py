@@ -172,7 +172,7 @@ def test_a_study_is_timed_once_and_its_tables_show_it(trained: Trained, tmp_path
     assert f"{cost.milliseconds:.1f} ms an image on cpu" in "\n".join(leaderboard_lines(folder, 2))
     found = experiments_of(folder)
     assert f"an image: {cost.milliseconds:.1f} ms on cpu" in "\n".join(experiment_lines(found))
-    assert experiments_csv(found)[0].endswith("verdict,ms_cpu,mb,multiply_adds")
+    assert experiments_csv(found)[0].endswith("verdict,remark,ms_cpu,mb,multiply_adds")
 
 
 def test_a_bench_says_which_form_it_times_and_how_far_it_is(trained: Trained) -> None:
