@@ -176,12 +176,8 @@ def draw_ensemble(axes: Any, view: MetricAxis, ensemble: dict[str, Any] | None) 
             fontsize=10,
             fontweight="bold" if place else "normal",
         )
-    _titled(
-        axes,
-        f"What {ensemble.get('name', 'merging')[:NAME]} brought: {_verdict(test, metric)}",
-        "",
-        "",
-    )
+    into = f" into {ensemble['name'][:NAME]}" if "name" in ensemble else ""
+    _titled(axes, f"What merging{into} brought: {_verdict(test, metric)}", "", "")
     axes.set_xlabel(ensemble_label(test, metric))
     axes.set_ylim(-0.6, 1.7)
     axes.set_yticks([])
