@@ -176,7 +176,7 @@ def _cut_by_plateau(rows: Sequence[EpochRow], config: TrialConfig) -> int | None
     """Return the epoch after which plateau lowered the lr, None if it hasn't."""
     if config.schedule.name != "plateau":
         return None
-    rates = [row[metrics.LR] for row in rows]
+    rates = [row.get(metrics.LR, math.nan) for row in rows]  # a fitted head's have none
     cuts = [at for at in range(1, len(rates)) if rates[at] < 0.999 * rates[at - 1]]
     return cuts[0] if cuts else None
 

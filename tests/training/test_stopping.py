@@ -324,3 +324,8 @@ def test_a_plateau_that_starves_a_net_that_learns_is_told(
     if is_starved:
         assert told.startswith("plateau cut the lr to 0.0001 after epoch 4 of 8, and the val log-l")
         assert "fell in 3 of 4 epochs since, to the last: raise schedule.plateau_pati" in told
+
+
+def test_a_fitted_heads_rows_have_no_rate_that_could_be_cut() -> None:
+    config = build_config({"schedule.name": "plateau"})
+    assert starved_by_plateau([{metrics.VAL_LOG_LOSS: 2.0}], config) == ""
