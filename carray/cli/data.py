@@ -137,12 +137,12 @@ def show(
 
         sample_sheet(manifest, sheet, progress=progress)
     emit(
-        summarise(manifest),
+        summarise(manifest, look=True),
         lambda found: [
             *_head_lines(found),
             *_class_lines(found, all_classes),
             *statistics_lines(found.class_statistics),
-            *image_lines(found.image_statistics),
+            *(image_lines(found.image_statistics) if found.image_statistics else []),
             *_flaw_lines(found, all_classes),
             *(["", f"sample sheet: {sheet}"] if sheet else []),
         ],

@@ -91,7 +91,7 @@ class DataSummary(BaseModel):
     split and one fold."""
     classes: list[ClassCount]
     class_statistics: ClassStatistics
-    image_statistics: ImageStatistics
+    image_statistics: ImageStatistics | None = None
     excluded: list[Exclusion]
     excluded_by_reason: dict[str, int]
     merged: dict[str, str]
@@ -100,8 +100,8 @@ class DataSummary(BaseModel):
     notes: tuple[str, ...]
 
 
-def summarise(manifest: Manifest) -> DataSummary:
-    """Return the numbers of a data folder."""
+def summarise(manifest: Manifest, *, look: bool = False) -> DataSummary:
+    """Return the numbers of a data folder; to `look` is to open some images."""
     out = manifest.images[manifest.images["excluded"] != ""]
     columns = (out["image_id"], out["label"], out["excluded"])
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
@@ -120,7 +120,7 @@ def summarise(manifest: Manifest) -> DataSummary:
         near_duplicate_groups=int((manifest.included["group"].value_counts() > 1).sum()),
         classes=classes,
         class_statistics=class_statistics(classes),
-        image_statistics=image_statistics(manifest),
+        image_statistics=image_statistics(manifest) if look else None,
         excluded=[Exclusion(image_id=i, label=label, reason=why) for i, label, why in rows],
         excluded_by_reason=dict(Counter(why.partition(":")[0] for _, _, why in rows)),
         merged=settings.merge,

@@ -48,15 +48,8 @@ def train_folds(
             f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds K` cuts train into K >= 2"
         )
-    trainer = Trainer(
-        manifest,
-        RunsFolder.at(runs),
-        study,
-        weights,
-        on_epoch,
-        on_batch=on_batch,
-        progress=progress,
-    )
+    where = RunsFolder.at(runs)
+    trainer = Trainer(manifest, where, study, weights, on_epoch, on_batch, progress)
     return [trainer.attempt(chosen.model_copy(update={"fold": fold})) for fold in range(folds)]
 
 
@@ -89,14 +82,7 @@ def train_seeds(
         raise ConfigError(f"--seeds {seeds} must be at least 1")
     manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
-    trainer = Trainer(
-        manifest,
-        RunsFolder.at(runs),
-        study,
-        weights,
-        on_epoch,
-        on_batch=on_batch,
-        progress=progress,
-    )
+    where = RunsFolder.at(runs)
+    trainer = Trainer(manifest, where, study, weights, on_epoch, on_batch, progress)
     own = range(chosen.seed, chosen.seed + seeds)
     return [trainer.attempt(chosen.model_copy(update={"seed": seed})) for seed in own]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
-from carray.data.summary import summarise
+from carray.data.summary import image_statistics, summarise
 from carray.errors import DataError
 from carray.reports.class_statistics import image_lines
 from tests.data.pictures import image_folder, picture, save
@@ -296,7 +296,9 @@ def test_a_summary_says_how_large_and_bright_images_are(tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", size, (grey, grey, abs(grey - (name == "a")))).save(file)
     manifest = prepare(tmp_path / "cars", tmp_path / "data", blend=0, near_duplicates="off")
-    found = summarise(manifest).image_statistics
+    assert summarise(manifest).image_statistics is None, "no image is opened unless asked for"
+    found = summarise(manifest, look=True).image_statistics
+    assert found is not None
     assert found.width == (40, 60, 80)
     assert found.height == (40, 60, 80)
     assert found.aspect == (0.5, 1, 2)
@@ -304,7 +306,7 @@ def test_a_summary_says_how_large_and_bright_images_are(tmp_path: Path) -> None:
     assert found.sample == 6
     assert image_lines(found)[-1].split() == ["brightness", "of", "6", "0.00", "0.20", "1.00"]
     shutil.rmtree(tmp_path / "cars")
-    assert summarise(manifest).image_statistics.brightness is None
+    assert image_statistics(manifest).brightness is None
 
 
 def test_too_few_images_are_said_to_be_left_out_where_they_were(tmp_path: Path) -> None:
