@@ -19,6 +19,7 @@ from carray.cli.shared import (
     TestOption,
     check_data,
     check_models,
+    check_studies,
     emit,
     told_if_interrupted,
 )
@@ -68,9 +69,7 @@ def compare(
             )
         _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
         return
-    from carray.runs_folder import RunsFolder
-
-    RunsFolder.at(runs).find_study(study)  # before what is slow to import
+    check_studies(runs, study)
     from carray.analysis.compare_trials import compare_trials
     from carray.reports.analysis import model_comparison_lines
 

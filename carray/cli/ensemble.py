@@ -15,6 +15,7 @@ from carray.cli.shared import (
     StudyOption,
     TestOption,
     check_models,
+    check_studies,
     emit,
 )
 
@@ -141,11 +142,8 @@ def ensemble(
     """
     import os
 
-    from carray.runs_folder import RunsFolder
-
     if study and not from_tracking:
-        for each in study:
-            RunsFolder.at(runs).find_study(each)  # before what is slow to import
+        check_studies(runs, *study)
     from carray.ensemble import build_ensemble
     from carray.ensemble.budget import checked_device
     from carray.progress import progress

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption, TestOption, emit
+from carray.cli.shared import (
+    JsonOption,
+    RunsOption,
+    StudyOption,
+    TestOption,
+    check_studies,
+    emit,
+)
 
 if TYPE_CHECKING:
     from carray.analysis.cross_validation import CrossValidation
@@ -106,9 +113,7 @@ def soup(
 
       carray ensemble --studies autumn autumn-soup
     """
-    from carray.runs_folder import RunsFolder
-
-    RunsFolder.at(runs).find_study(study)  # before what is slow to import
+    check_studies(runs, study)
     from carray.ensemble.soup import make_soup
     from carray.progress import progress
     from carray.reports.soup import soup_lines

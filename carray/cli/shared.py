@@ -69,6 +69,14 @@ def check_models(runs: str | None, *models: str) -> None:
         check_model(RunsFolder.at(runs), model)
 
 
+def check_studies(runs: str | None, *studies: str | None) -> None:
+    """Refuse a name that is no study's, before what is slow to import; None is the newest's."""
+    from carray.runs_folder import RunsFolder
+
+    for study in studies:
+        RunsFolder.at(runs).find_study(study)
+
+
 def check_data(data: str) -> None:
     """Refuse a folder that is no data folder, before what is slow to import."""
     from carray.data.manifest import check_data_folder
