@@ -6,7 +6,7 @@ import math
 from textwrap import wrap
 
 from carray.data.summary import ClassStatistics, ImageStatistics
-from carray.reports.table import line_width
+from carray.reports.table import line_width, table
 
 BAR = 40  # letters of the longest
 CURE = (
@@ -44,8 +44,4 @@ def image_lines(found: ImageStatistics) -> list[str]:
     ]
     if found.brightness:
         rows.append((f"brightness of {found.sample}", *(f"{v:.2f}" for v in found.brightness)))
-    head = ("images", "least", "median", "most")
-    return [
-        "",
-        *(f"{name:<18}{least:>8}{mid:>8}{most:>8}" for name, least, mid, most in [head, *rows]),
-    ]
+    return ["", *table(("images:<18", "least:>8", "median:>8", "most:>8"), rows)]
