@@ -260,3 +260,21 @@ def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to
     )
     assert ran.returncode == 2 and ran.stdout == b"?\n"
     assert b"this shell's locale (ascii) can't read" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr
+
+
+LEFT = """
+import atexit, os, threading
+import ray
+from carray import cli
+from carray.errors import ClusterError
+atexit.register(os._exit, 1)  # what leaving Ray comes to, beside a lane that asks it
+threading.Thread(target=threading.Event().wait, name="lane-0", daemon=True).start()
+def command():
+    raise ClusterError("a lane was lost")
+cli.run(command)
+"""
+
+
+def test_a_study_that_leaves_a_lane_behind_ends_with_its_own_exit_code() -> None:
+    ended = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (3, "carray: a lane was lost\n")

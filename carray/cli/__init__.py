@@ -63,10 +63,10 @@ def run(command: Callable[[], None]) -> None:
         path = error.filename2 or error.filename or "a file"
         _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}")
     except KeyboardInterrupt:
-        _leave()
+        _leave(EXIT_INTERRUPTED)
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-            _leave()
+            _leave(EXIT_INTERRUPTED)
         raise
 
 
@@ -92,13 +92,19 @@ def _refuse(why: str, exit_code: int = EXIT_USAGE) -> NoReturn:
         highlight=False,
         soft_wrap=True,
     )
+    if "ray" in sys.modules:
+        from carray.search.placement.ray_cluster import lanes_are_left
+
+        if lanes_are_left():
+            _leave(exit_code)
     sys.exit(exit_code)
 
 
-def _leave() -> NoReturn:
-    """Exit with 130, and without the ten seconds that Ray's threads take to unwind."""
+def _leave(exit_code: int) -> NoReturn:
+    """Exit without Ray's end: its threads take ten seconds to unwind, or end this process with 1
+    where a lane still asks it."""
     sys.stdout.flush()
     sys.stderr.flush()
     if "ray" in sys.modules:
-        os._exit(EXIT_INTERRUPTED)
-    sys.exit(EXIT_INTERRUPTED)
+        os._exit(exit_code)
+    sys.exit(exit_code)

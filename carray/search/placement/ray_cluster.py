@@ -96,11 +96,11 @@ def connected(
             yield
     finally:
         _ours.clear()
-        if not _lanes_are_left():
+        if not lanes_are_left():
             ray.shutdown()
 
 
-def _lanes_are_left() -> bool:
+def lanes_are_left() -> bool:
     """Say whether a lane's thread still asks Ray, as where it was interrupted on its way up.
 
     Beside a shutdown that ends this process, with exit code 1 and before its last sentence. Ray is
