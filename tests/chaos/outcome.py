@@ -102,6 +102,12 @@ def _tracked(name: str, numbers: list[int], uri: str) -> tuple[int, int]:
     counts = Counter(
         each.get("carray.trial", each.get("carray.kind")) for each in tags if "carray.kind" in each
     )
+    for run in runs:  # which, of which run of the study, and when
+        key = run.data.tags.get("carray.trial", run.data.tags.get("carray.kind"))
+        if counts[key] > 1:
+            parent = run.data.tags.get("mlflow.parentRunId", "")[:6]
+            began = run.data.tags.get("carray.started_at", run.info.start_time)
+            print(f"  {key} is there twice: {run.info.run_id[:6]} below {parent}, begun {began}")
     ended = {run.data.tags.get("carray.trial") for run in runs if run.info.status == "FINISHED"}
     missing = sum(f"{number:04d}" not in ended for number in numbers)
     return sum(counts.values()) - len(counts), missing
