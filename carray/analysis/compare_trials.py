@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray import metrics
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.json_file import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import held_labels
@@ -152,7 +152,7 @@ def _select(
         chosen = tuple(best.values())[:MOST_ROWS]
     if len(chosen) < 2:
         raise RecordError(
-            f"study {study!r} has {len(chosen)} model{'s' * (len(chosen) != 1)} to compare, at "
+            f"study {study!r} has {counted(len(chosen), 'model')} to compare, at "
             "least two are needed: --all takes every complete trial, --trials names some"
         )
     return chosen

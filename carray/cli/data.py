@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carray.cli.shared import DataArgument, JsonOption, emit
+from carray.errors import counted
 
 if TYPE_CHECKING:
     from carray.data.summary import DataSummary
@@ -237,19 +238,21 @@ def _head_lines(summary: DataSummary) -> list[str]:
     if summary.source_splits:
         facts.append(f"the source's own: {', '.join(summary.source_splits)}")
     if summary.folds:
-        facts.append(f"{summary.folds} folds of train")
+        facts.append(f"{counted(summary.folds, 'fold')} of train")
     if summary.near_duplicate_groups:
         what = (
             "near-duplicates or boxes of one file" if summary.crop == "box" else "near-duplicates"
         )
-        facts.append(f"{summary.near_duplicate_groups} groups of {what}, each in one split")
+        facts.append(
+            f"{counted(summary.near_duplicate_groups, 'group')} of {what}, each in one split"
+        )
     if summary.crop == "box":
         facts.append("cut to boxes")
     if summary.merged:
-        facts.append(f"{len(summary.merged)} classes merged")
+        facts.append(f"{counted(len(summary.merged), 'class')} merged")
     return [
         f"{summary.folder}  ({summary.kind}, manifest {summary.hash[:12]})",
-        f"{summary.images:,} images of {len(summary.classes)} classes: {splits}",
+        f"{summary.images:,} images of {counted(len(summary.classes), 'class')}: {splits}",
         *([f"read: {summary.reading}"] if summary.reading else []),
         *(["; ".join(facts)] if facts else []),
     ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit, say
+from carray.errors import counted
 
 
 def list_(runs: RunsOption = None, as_json: JsonOption = False) -> None:
@@ -133,6 +134,6 @@ def experiments(
     found = experiments_of(RunsFolder.at(runs).find_study(study))
     if out is not None:
         write_text(out, "\n".join(lines_of(found)) + "\n")
-        print(f"{len(found.rows)} experiments: {out}")
+        print(f"{counted(len(found.rows), 'experiment')}: {out}")
         return
     emit(found, lines_of, as_json)

@@ -25,7 +25,7 @@ from carray.cli.shared import (
     parse_sets,
     told_if_interrupted,
 )
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 from carray.progress import LateBar
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ def replay_lines(done: Reproduction) -> list[str]:
     )
     columns = (f"epoch {epochs}:<14", "recorded:>14", "again:>14.6f", "difference:>14")
     return [
-        f"trial {done.record.name}, {epochs} epoch{'s' * (epochs > 1)} again: "
+        f"trial {done.record.name}, {counted(epochs, 'epoch')} again: "
         + ("agrees" if done.agrees else "DIFFERS"),
         *table(columns, rows),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from carray.errors import ConfigError, RecordError
+from carray.errors import ConfigError, RecordError, counted
 from carray.predictions.candidates import (
     NO_WEIGHTS,
     Candidate,
@@ -116,8 +116,7 @@ class Pool:
             )
         left_out = self.candidates.left_out
         notes += [
-            f"left out: {count} trial{'s' * (count > 1)} {reason}"
-            for reason, count in left_out.items()
+            f"left out: {counted(count, 'trial')} {reason}" for reason, count in left_out.items()
         ]
         if left_out.get(NO_WEIGHTS):
             notes.append("--logits-only uses them too, and writes no package")

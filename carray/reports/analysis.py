@@ -12,6 +12,7 @@ from carray.analysis.compare_pair import PairedComparison
 from carray.analysis.compare_trials import ModelComparison
 from carray.analysis.cross_validation import CrossValidation
 from carray.ensemble.result import AS_IT_IS, CHOSE_EPOCHS
+from carray.errors import counted
 from carray.incremental.evaluate import AddedClass
 from carray.predictions.test_access import access_text
 from carray.progress import seconds_text
@@ -177,7 +178,7 @@ def added_class_lines(added: AddedClass) -> list[str]:
     return [
         "",
         f"class {added.name!r}: {added.new_train} training images, {added.replayed} of old "
-        f"classes replayed, {members} member{'s' * (members != 1)} trained",
+        f"classes replayed, {counted(members, 'member')} trained",
         "",
         *table((f"{head}:<36", "images:>8", "top-1:>28.4f", ":<0"), rows),
         f"{added.taken_for_new} images of old classes are taken for the new one",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from carray.errors import counted
 from carray.export.bench import Bench
 from carray.export.export import Export
 from carray.reports.hints import shown_path
@@ -51,7 +52,7 @@ def bench_lines(found: Bench) -> list[str]:
         (*(each.form, each.batch, each.p50, each.p95), *(each.images_per_second, each.mb))
         for each in found.timings
     )
-    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    threads = counted(found.threads, "thread")
     return [
         f"{found.model} on this CPU, {threads}, from decoded images of {found.width} x "
         f"{found.height} to probabilities:",

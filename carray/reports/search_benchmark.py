@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from carray.errors import counted
 from carray.reports.table import table
 from carray.search_benchmark.ensembles import AHEAD, EnsembleBenchmark, EnsembleScore
 from carray.search_benchmark.score import BenchmarkResult, MethodScore, Proposal
@@ -20,7 +21,7 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
     started = [score for score in result.scores if score.method.starts]
     lines = table(columns, map(_cells, [*plain, *started]), spare=("10-90 %",))
     return [
-        f"{sets} data set{'s' if sets > 1 else ''}, {result.seeds} seeds, {marks[-1]} full "
+        f"{counted(sets, 'data set')}, {counted(result.seeds, 'seed')}, {marks[-1]} full "
         f"trainings each, {result.lanes} at once; * is what `carray tune` does",
         "regret (0: best trial known, 1: median trial) after so many full trainings, +- over seeds",
         f"share: of {result.budget} random full trainings, to find what they find; median {over}",
@@ -41,7 +42,7 @@ def ensemble_lines(result: EnsembleBenchmark) -> list[str]:
     foretold = result.forecast
     pools = zip(result.pools, result.trials, strict=True)
     return [
-        f"{len(result.pools)} data set{'s' * (len(result.pools) > 1)}, {result.seeds} seeds; a "
+        f"{counted(len(result.pools), 'data set')}, {counted(result.seeds, 'seed')}; a "
         "draw takes the nearest trial not taken yet; * is what `carray tune` does",
         "log-loss on val of a greedy ensemble that the other half of the images chose, less random",
         *(f"{count} trials of {name[:80]}" for name, count in pools),

@@ -14,6 +14,7 @@ from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.analysis.search_gain import SearchGain, search_gain
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
+from carray.errors import counted
 from carray.json_file import to_jsonable
 from carray.predictions.network_costs import front_rows
 from carray.progress import seconds_text
@@ -173,7 +174,7 @@ def headline(study: StudyRecord, table: Sequence[TrialRow]) -> str:
     refits = sum(row.kind == "refit" for row in table)
     shown = (*TrialState, INTERRUPTED)
     counts = [f"{states[state]} {state}" for state in shown if states[state]]
-    counts += [f"{refits} refit{'s' * (refits > 1)}"] if refits else []
+    counts += [counted(refits, "refit")] if refits else []
     folds = sum(row.fold is not None for row in table)
     counts += [f"{folds} on folds"] if folds else []
     took = ""

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
-from carray.errors import PlanError
+from carray.errors import PlanError, counted
 from carray.lanes.lane import STOP_SECONDS, Lanes, LaneShape
 from carray.lanes.ray_groups import ray_lanes
 from carray.records import TrialRecord, TrialState
@@ -138,7 +138,7 @@ class Session:
         finished = sum(record.state is TrialState.COMPLETE for record in records)
         by_budget = sum(record.reason == TIME_BUDGET for record in records)
         return (
-            f"{BUDGET_SPENT}: {finished} trial{'s' * (finished != 1)} finished, "
+            f"{BUDGET_SPENT}: {counted(finished, 'trial')} finished, "
             f"{by_budget} stopped by the budget, "
             f"{self._ledger.study.trials - len(records)} never opened"
         )
@@ -315,7 +315,7 @@ class Session:
         def so_far() -> str:
             return f"{lanes.lanes_up()} of {wanted} up, loading libraries"
 
-        with waiting_for(f"{wanted} lane{'s' * (wanted > 1)}", self._board.note, so_far):
+        with waiting_for(f"{counted(wanted, 'lane')}", self._board.note, so_far):
             up = lanes.wait_up(timeout, unless=self._stopped)
         if up == 0 and not self._stopped():
             raise PlanError(lanes.place_error(timeout))
@@ -348,7 +348,7 @@ def hopeless_rule_of(setup: StudySetup, ended: Sequence[TrialRecord]) -> Hopeles
 def _folds_text(wanted: Sequence[TrialRecord]) -> str:
     of = list(dict.fromkeys(f"{record.fold_of:04d}" for record in wanted))
     on = len({record.config.fold for record in wanted})
-    return f"folds: trial{'s' * (len(of) > 1)} {', '.join(of)} on {on} fold{'s' * (on > 1)}"
+    return f"folds: trial{'s' * (len(of) > 1)} {', '.join(of)} on {counted(on, 'fold')}"
 
 
 def _unfinished(

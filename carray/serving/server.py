@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carray.data.label_parts import AUTO
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 from carray.extras import check_extra
 from carray.runs_folder import RunsFolder
 from carray.serving.limits import Limits
@@ -120,7 +120,8 @@ def build_service(
     for each in served:
         version = each.current
         _logger.info(
-            f"model {version.name}, version {version.number}, {len(version.model.classes)} classes"
+            f"model {version.name}, version {version.number}, "
+            f"{counted(len(version.model.classes), 'class')}"
         )
     return build_app(by_name, gauges, limits, token, ("*",) if is_open else LOOPBACK)
 

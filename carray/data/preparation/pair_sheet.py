@@ -11,6 +11,7 @@ import cv2
 
 from carray.data.pixels.decode import UnreadableImage, make_square, read_whole
 from carray.data.preparation.quality import LabelledImage
+from carray.errors import counted
 from carray.files import write_text
 
 PAIR_SHEET = "near_duplicates.html"
@@ -31,7 +32,7 @@ def write_pair_sheet(folder: Path, pairs: Sequence[tuple[LabelledImage, Labelled
         sheet.unlink(missing_ok=True)
         return
     ordered = sorted(pairs, key=lambda pair: pair[0].label == pair[1].label)
-    heading = f"<h1>{len(pairs)} near-duplicates</h1>"
+    heading = f"<h1>{counted(len(pairs), 'near-duplicate')}</h1>"
     if len(pairs) > MAX_PAIRS:
         heading += f"<p>the first {MAX_PAIRS} are drawn</p>"
     rows = "".join(_row(*pair) for pair in ordered[:MAX_PAIRS])

@@ -27,7 +27,7 @@ from carray.data.preparation.sources import Listing, SourceImage, list_source
 from carray.data.preparation.sources.listing import natural_key
 from carray.data.preparation.splits import SplitFractions, assign_splits
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
-from carray.errors import Complaints, DataError
+from carray.errors import Complaints, DataError, counted
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
@@ -133,7 +133,9 @@ def prepare(
         candidates = quality.exclude_leaks(candidates, groups)
     _note_flaws(candidates, near, notes)
     if pairs:
-        notes.append(f"{len(pairs)} near-duplicates side by side, to judge: {folder / PAIR_SHEET}")
+        notes.append(
+            f"{counted(len(pairs), 'near-duplicate')} side by side, to judge: {folder / PAIR_SHEET}"
+        )
 
     classes = _class_order(listing, candidates)
     if gone := sorted({one.label for one in candidates if one.label} - set(classes)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from carray.drawing import matplotlib, save_png
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.files import read_json
 from carray.records import StudyFolder
 from carray.reports.pictures.panels import (
@@ -63,7 +63,7 @@ def _draw(view: MetricAxis, ensemble: dict[str, Any] | None) -> Any:
 def _headline(view: MetricAxis) -> str:
     states = [str(record.state) for record in view.records if record.kind != "refit"]
     pruned, refits = states.count("pruned"), sum(r.kind == "refit" for r in view.records)
-    summary = f"{len(states)} trials, {pruned} of them stopped early"
+    summary = f"{counted(len(states), 'trial')}, {pruned} of them stopped early"
     return f"{view.study.name}: {summary}" + (f", {refits} trained again in full" if refits else "")
 
 

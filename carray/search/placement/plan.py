@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from carray.errors import PlanError
+from carray.errors import PlanError, counted
 from carray.lanes.lane import CPU_HEADROOM, ranks_on
 
 AUTO = "auto"  # GPUs a trial as `carray.search.placement.gpu_sharing` measures them
@@ -65,7 +65,7 @@ class Plan:
 
     def lanes_text(self) -> str:
         """Say how many lanes of how many ranks."""
-        return f"{self.lanes} lane{'s' if self.lanes > 1 else ''} of {self._ranks_text()}"
+        return f"{counted(self.lanes, 'lane')} of {self._ranks_text()}"
 
     def lines(self, trials: int, max_epochs: int) -> list[str]:
         """Say the plan as a person reads it, at most 100 columns."""
@@ -79,8 +79,7 @@ class Plan:
         return [
             f"{trials_text} of at most {max_epochs} epochs, {self._at_once_text(trials)} "
             f"on lanes of {self._ranks_text()}, {each} a rank",
-            f"in all {total} on {self.nodes} node{'s' if self.nodes > 1 else ''}, "
-            "held from the start to the end",
+            f"in all {total} on {counted(self.nodes, 'node')}, held from the start to the end",
         ]
 
     def _at_once_text(self, trials: int) -> str:
@@ -216,6 +215,6 @@ def _does_not_fit(nodes: Sequence[Node], workers: int, cpus: float, gpus: float)
     need = f"{workers} x {cpus:g} CPU" + (f" and {workers} x {gpus:g} GPU" if gpus else "")
     return (
         f"one trial asks for {need}, but the cluster has {totals['CPU']:g} CPU and "
-        f"{totals['GPU']:g} GPU on {len(nodes)} node{'s' if len(nodes) != 1 else ''}; lower "
+        f"{totals['GPU']:g} GPU on {counted(len(nodes), 'node')}; lower "
         "--workers-per-trial, --gpus-per-trial or --cpus-per-worker, or join a larger cluster"
     )

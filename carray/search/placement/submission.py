@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from carray.errors import ConfigError, PlanError
+from carray.errors import ConfigError, PlanError, counted
 from carray.search.placement.ray_cluster import knock, token_error
 from carray.storage.remote import is_url
 
@@ -45,7 +45,7 @@ class Package:
         files = self.files
         total = sum(size for size, _ in files) / MIB
         largest = [f"  {size / MIB:6.2f} MiB  {name}" for size, name in files[:most]]
-        return [f"sends {len(files)} files, {total:.2f} MiB; the largest:", *largest]
+        return [f"sends {counted(len(files), 'file')}, {total:.2f} MiB; the largest:", *largest]
 
 
 @contextmanager

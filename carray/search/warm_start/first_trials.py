@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from carray.errors import counted
 from carray.runs_folder import RunsFolder
 from carray.search.request import StudyRequest, sampler_name
 from carray.search.sampling.samplers import BLIND
@@ -57,7 +58,7 @@ def resolve_starting_points(
     known, moved = recipe_points(space, space.images or 0)
     shipped = [point for point in shipped_points(space) if point not in known]
     points = [*ordered(known), *ordered(shipped)]
-    recipes = f"{len(known)} known recipe{'s' * (len(known) > 1)}"
+    recipes = counted(len(known), "known recipe")
     whose = f"{recipes}, {len(shipped)} shipped; --start-from none has none"
     return StartingPoints(points, f"{whose}{_by(points, [*known, *shipped])}", moved)
 

@@ -1,0 +1,26 @@
+"""What sentences are made of."""
+
+from __future__ import annotations
+
+import pytest
+
+from carray.errors import counted, some_of
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "lane", "0 lanes"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (1, "known recipe", "1 known recipe"),
+        (1200, "near-duplicate", "1,200 near-duplicates"),
+    ],
+)
+def test_a_number_of_things(count: int, noun: str, text: str) -> None:
+    assert counted(count, noun) == text
+
+
+def test_some_of_many_names() -> None:
+    assert some_of(["a", "b"]) == "a, b"
+    assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
