@@ -34,7 +34,7 @@ def ensemble(
         ),
     ] = None,
     top: Annotated[
-        int, typer.Option(help="How many of the best trials vote; complete ones first.")
+        int, typer.Option(help="How many of the best trials vote, at most; complete ones first.")
     ] = 3,
     folds: Annotated[
         bool,

@@ -21,7 +21,7 @@ from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, s
 from carray.ensemble.pool import Pool, find_studies
 from carray.ensemble.result import ALONE, Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import RULES, Rule, SoftVote, all_rules
-from carray.errors import ConfigError, RecordError, did_you_mean
+from carray.errors import ConfigError, RecordError, counted, did_you_mean
 from carray.files import read_json, write_json
 from carray.inference.versions import version_name
 from carray.predictions.averaging import WeightedAverage
@@ -108,12 +108,16 @@ def build_ensemble(
         _check_budget_alone(tta, rule)
         within = measured_pool(pool, folders, budget, progress)
         pool, top = within.pool, 1
-    members = pool.candidates.best(top)
+    members, asked = pool.candidates.best(top), top
+    top = min(top, len(pool.candidates.ranked()))
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
     ensemble = _judge(pool, members, rule, keep_best, seed, within)
     usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"
     ensemble = replace(ensemble, name=checked_package_name(name, usual))
+    if top < asked:
+        note = f"--top {asked} asks for more than there are: {counted(top, 'trial')} can join"
+        ensemble = replace(ensemble, notes=(note, *ensemble.notes))
     viewer = None
     if ttas and ensemble.kept_single:
         note = "--tta wasn't measured, since the package holds one trial: --top 1 measures it there"

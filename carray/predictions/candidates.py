@@ -93,18 +93,12 @@ class Candidates:
         ranked = sorted(groups.values(), key=lambda own: fmean(key(each.value) for each in own))
         return tuple(tuple(sorted(own, key=fold_of)) for own in ranked)
 
-    def best(self, top: int) -> tuple[Candidate, ...]:
-        """Return the trials of the best `top` configurations.
+    def ranked(self) -> list[tuple[Candidate, ...]]:
+        """Return the trials of each configuration, the best configuration first.
 
         Those that folds trained come first, each with all its folds; then complete trials, and
-        stopped ones only where those are few.
-
-        Raises:
-            ConfigError: `top` isn't positive.
-            RecordError: there are fewer; both numbers are told.
+        stopped ones last.
         """
-        if top < 1:
-            raise ConfigError(f"--top {top} must be at least 1")
         groups = self.fold_groups
         known = {group[0].configuration for group in groups}
         alone = [
@@ -113,20 +107,23 @@ class Candidates:
             if trial.record.config.fold is None
             and not (known and trial.configuration in known)  # naming one takes a while
         ]
-        found = [*groups, *((trial,) for trial in alone)]
-        if top <= len(found):
-            return tuple(trial for group in found[:top] for trial in group)
+        return [*groups, *((trial,) for trial in alone)]
+
+    def best(self, top: int) -> tuple[Candidate, ...]:
+        """Return the trials of the best `top` configurations; of all, where there are fewer.
+
+        Raises:
+            ConfigError: `top` isn't positive.
+            RecordError: there is none.
+        """
+        if top < 1:
+            raise ConfigError(f"--top {top} must be at least 1")
+        if found := self.ranked()[:top]:
+            return tuple(trial for group in found for trial in group)
         why = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
-        complete = f"{len(self.complete)} complete trials"
-        if groups:
-            complete += (
-                f", {sum(map(len, groups))} of them of {len(groups)} configurations on folds,"
-            )
-        stopped = f" and {len(self.stopped)} stopped ones" if self.stopped else ""
-        cure = "ask for fewer, or search on" if found else "search on"
         raise RecordError(
-            f"--top {top} asks for more than the {complete}{stopped} "
-            f"that study {self.study!r} can offer{f' ({why})' if why else ''}; {cure}"
+            f"study {self.study!r} has no trial yet that could join an ensemble"
+            f"{f' ({why})' if why else ''}; search on"
         )
 
 

@@ -12,7 +12,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def log_package(
                 input_example=_example(),
             )
             uri = str(model.model_uri or f"runs:/{started.info.run_id}/model")
-            version = mlflow.register_model(uri, study.name)
+            with redirect_stderr(io.StringIO()):  # it prints, and our last lines say as much
+                version = mlflow.register_model(uri, study.name)
             if _is_no_worse(client, study.name, values):
                 client.set_registered_model_alias(study.name, CHAMPION, version.version)
             return uri

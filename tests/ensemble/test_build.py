@@ -250,10 +250,16 @@ def test_everything_is_json(tmp_path: Path) -> None:
     assert told["members"][0]["weight"] > 0
 
 
-def test_too_few_trials_and_bad_names_are_refused(tmp_path: Path) -> None:
+def test_where_fewer_can_join_than_asked_for_all_do_and_it_is_said(tmp_path: Path) -> None:
+    made = build(
+        tmp_path, StudySpec([Trial(skill=2), Trial(skill=3, refit_of=0)]), rule="soft vote"
+    )
+    assert (len(made.chosen), made.name) == (1, "autumn-best1")
+    assert made.notes[0] == "--top 3 asks for more than there are: 1 trial can join"
+
+
+def test_no_trial_and_bad_names_are_refused(tmp_path: Path) -> None:
     make_study(tmp_path, StudySpec(DIVERSE))
-    with pytest.raises(RecordError, match=r"--top 30 asks for more than the 5 complete trials"):
-        build_ensemble(runs=tmp_path, top=30)
     with pytest.raises(RecordError, match=r"there is no study 'autum'.*did you mean 'autumn'"):
         build_ensemble("autum", runs=tmp_path)
     with pytest.raises(ConfigError, match="can't be a folder"):

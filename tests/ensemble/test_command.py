@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from carray.cli import main
 from carray.cli.app import app
+from carray.records import TrialState
 from carray.reports.study import study_json
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
@@ -66,17 +67,26 @@ def test_a_report_writes_the_picture_beside_the_study(tmp_path: Path) -> None:
     assert (folder.path / "picture.png").stat().st_size > 20_000
 
 
-def test_asking_for_30_of_4_trials_is_one_sentence_and_exit_code_2(
+def test_asking_for_30_of_4_trials_takes_4_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_study(tmp_path, StudySpec(TRIALS))
     monkeypatch.setenv("CARRAY_RUNS", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["carray", "ensemble", "--top", "30"])
+    made = call("ensemble", "--top", "30", "--logits-only")
+    assert "note: --top 30 asks for more than there are: 4 trials can join" in made
+
+
+def test_a_study_without_a_trial_that_can_join_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(tmp_path, StudySpec([Trial(state=TrialState.COLLAPSED)]))
+    monkeypatch.setenv("CARRAY_RUNS", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["carray", "ensemble"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "--top 30 asks for more than the 4 complete trials" in said.err
+    assert "study 'autumn' has no trial yet that could join an ensemble" in said.err
     assert len(said.err.splitlines()) == 1
     assert not (tmp_path / "models").exists()
