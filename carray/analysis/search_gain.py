@@ -90,7 +90,7 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     recipe = _first_recipe(complete)[:MEMBERS]
     ranked = sorted(complete, key=study.objective.key_of)
     best = ranked[: len(recipe)]
-    if len(labels) < FEWEST_IMAGES or best == recipe[:1]:
+    if len(labels) < FEWEST_IMAGES:
         return None
     split: Literal["blend", "val"] = "blend" if on_blend else "val"
     losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]

@@ -148,16 +148,18 @@ def gain_lines(gain: SearchGain) -> list[str]:
     best = first if gain.members == 1 else f"the best {gain.members} trials"
     seeds = own if gain.members == 1 else f"{gain.members} seeds of the recipe"
     change = f"{-gain.gain.value:+.3f} [{-gain.gain.high:+.3f}, {-gain.gain.low:+.3f}]"
-    text = (
-        f"the search against its first recipe, refits aside: log-loss on {gain.images} "
-        f"{gain.split} images {gain.best_loss:.3f} for {best}, {gain.recipe_loss:.3f} for {seeds}: "
-        f"{change}, p = {gain.p:.2g}: {gain.verdict}"
-    )
+    on = f"log-loss on {gain.images} {gain.split} images {gain.best_loss:.3f}"
+    text = "the search against its first recipe, refits aside: "
+    if set(gain.best) == set(gain.recipe):
+        text += f"nothing that it tried came out better than {seeds} ({on})"
+    else:
+        text += f"{on} for {best}, {gain.recipe_loss:.3f} for {seeds}: {change}, "
+        text += f"p = {gain.p:.2g}: {gain.verdict}"
     notes = f"{seconds_text(gain.best_seconds)} of training against "
     notes += seconds_text(gain.recipe_seconds)
     if gain.seed_spread is not None:
         notes += f"; seeds of the recipe differ by {gain.seed_spread:.3f} on val"
-    if gain.split == "val":
+    if gain.split == "val" and set(gain.best) != set(gain.recipe):
         notes += "; val also chose the best trials, so they look better than they are"
     return [*_wrapped(text), *_wrapped(f"  {notes}")]
 

@@ -86,14 +86,6 @@ def test_a_search_that_lost_says_so(folder: StudyFolder) -> None:
     assert gain is not None and gain.verdict == "worse" and gain.gain.high < 0
 
 
-def test_where_the_recipe_stayed_the_best_nothing_is_shown_to_differ(folder: StudyFolder) -> None:
-    seeds(folder)
-    add(folder, 3, 5e-3, 3.0, skill=0.1)
-    gain = search_gain(folder)
-    assert gain is not None and gain.best == gain.recipe
-    assert gain.gain.value == 0.0 and gain.verdict == "within noise"
-
-
 def test_without_a_blend_val_is_said_to_have_chosen(folder: StudyFolder) -> None:
     folder.write_labels({"val": LABELS, "blend": LABELS[:5], "test": LABELS})
     seeds(folder, 1)
@@ -107,8 +99,17 @@ def test_nothing_is_said_where_nothing_can_be(folder: StudyFolder) -> None:
     assert search_gain(folder) is None
     seeds(folder, 1)
     assert search_gain(folder) is None
-    add(folder, 1, 5e-3, 3.0, skill=0.1)  # worse than the recipe's only trial
-    assert search_gain(folder) is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_search_that_found_nothing_better_says_so(folder: StudyFolder, count: int) -> None:
+    seeds(folder, count)
+    add(folder, count, 5e-3, 3.0, skill=0.1)
+    gain = search_gain(folder)
+    assert gain is not None and gain.gain.value == 0.0 and gain.verdict == "within noise"
+    printed = " ".join(" ".join(study_lines(folder)).split())
+    recipe = "trial 0000" if count == 1 else "3 seeds of the recipe"
+    assert f"nothing that it tried came out better than {recipe} (log-loss on 200" in printed
 
 
 def test_seeds_of_one_recipe_are_no_search_over_it(folder: StudyFolder) -> None:
