@@ -6,6 +6,7 @@ that goes on with it also gets the checkpoints of what ran, and Optuna's study.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,22 @@ def pull_unfinished(mirror: Mirror, folder: StudyFolder, *, has_optuna_file: boo
             mirror.fetch(trial.weights_file)
             archive = mirror.name_of(checkpoint_archive(trial))
             mirror.remote.fetch_folder(archive, trial.checkpoint)
+
+
+def remove_strays(mirror: Mirror, folder: StudyFolder) -> None:
+    """Remove, there and here, what is left of trials whose record never came to the URL.
+
+    Their driver was lost while the URL took some files and not yet others; nobody can go on from
+    weights that no record names.
+    """
+    trials = f"{mirror.name_of(folder.path)}/trials"
+    names = mirror.remote.files(trials)
+    for name in names:
+        number = Path(name).relative_to(trials).parts[0]
+        trial = TrialFolder(folder.path / "trials" / number)
+        if mirror.name_of(trial.record_file) not in names:
+            mirror.remote.remove(name)
+            shutil.rmtree(trial.path, ignore_errors=True)
 
 
 def _own_id(folder: StudyFolder) -> str:

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from carray.errors import CarrayError, first_cause
 
 # pauses after failures, then the last again and again: what isn't there when a machine is lost is
-# trained again, so a store that is back is used soon
-RETRY_SECONDS = (1.0, 2.0, 5.0)
-LAST_PAUSE_SECONDS = 2.0  # the same once all work is done
+# trained again, so a store that is back is used at once
+RETRY_SECONDS = (0.5, 1.0)
 FAILING_SECONDS = 20.0  # what closing waits for a URL that refuses everything
 
 
@@ -114,9 +113,8 @@ class Uploads:
     def _pause(self) -> None:
         pause = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1]
         with self._wake:
-            if not self._wake.wait_for(lambda: self._closing, pause):
-                return
-            self._wake.wait(min(pause, LAST_PAUSE_SECONDS))
+            if self._wake.wait_for(lambda: self._closing, pause):
+                self._wake.wait(pause)
 
 
 def _failure(task: Callable[[], None]) -> Exception | None:

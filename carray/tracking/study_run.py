@@ -22,6 +22,7 @@ from carray.storage.remote import is_url
 from carray.tracking.tracker import TrialRun, cost_metrics
 
 EPOCHS_SENT = "carray.epochs_told"  # the tag that says how many rows and that the params are there
+LOST = "lost"  # the `carray.kind` of a run whose trial has left no record
 STUDY_STATUS = {
     "running": "RUNNING",
     "complete": "FINISHED",
@@ -35,6 +36,8 @@ class TrialRunState:
     """What the store already knows of one trial."""
 
     run_id: str
+    started_ms: int = 0
+    """Tells it from another trial that had its number on a machine that was lost."""
     epochs_told: int = 0
     params_told: bool = False
     ended: bool = False
@@ -108,6 +111,9 @@ class StudyRun:
     def trial_run(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         """Return the run of this trial; makes it where there is none, wakes it where it ended."""
         known = self.trials.get(record.number)
+        if known is not None and known.started_ms != (_start_ms(record) or known.started_ms):
+            self._set_aside(known)
+            known = None
         if known is None:
             return self._make_trial(record, shown)
         if known.ended and record.state is TrialState.RUNNING:
@@ -140,7 +146,7 @@ class StudyRun:
     def _make_trial(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         run = self.client.create_run(
             self.experiment_id,
-            start_time=round(1000 * record.started_at) if record.started_at else None,
+            start_time=_start_ms(record),
             tags={
                 "mlflow.parentRunId": self.run_id,
                 **origin_tags(record.git_commit, record.study),
@@ -148,8 +154,15 @@ class StudyRun:
             },
             run_name=shown.name,
         )
-        self.trials[record.number] = TrialRunState(run.info.run_id, tags=shown.tags)
-        return self.trials[record.number]
+        made = TrialRunState(run.info.run_id, run.info.start_time, tags=shown.tags)
+        self.trials[record.number] = made
+        return made
+
+    def _set_aside(self, lost: TrialRunState) -> None:
+        """Let the run of a trial without a record, whose machine was lost, be no trial's."""
+        self.client.set_tag(lost.run_id, "carray.kind", LOST)
+        self.client.delete_tag(lost.run_id, "carray.trial")
+        self.client.set_terminated(lost.run_id, "KILLED")
 
     def _find_trials(self) -> None:
         found = runs_of_trials(self.client, self.experiment_id, self.run_id)
@@ -157,11 +170,16 @@ class StudyRun:
             tags = run.data.tags
             self.trials[number] = TrialRunState(
                 run.info.run_id,
+                run.info.start_time,
                 epochs_told=int(tags.get(EPOCHS_SENT, 0)),
                 params_told=EPOCHS_SENT in tags,
                 ended=run.info.status != "RUNNING",
                 tags=tags,
             )
+
+
+def _start_ms(record: TrialRecord) -> int | None:
+    return round(1000 * record.started_at) if record.started_at else None
 
 
 def trial_end_ms(record: TrialRecord) -> int:

@@ -16,7 +16,6 @@ from carray.storage.uploads import Uploads
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "RETRY_SECONDS", (0.01,))
-    monkeypatch.setattr(uploads, "LAST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(uploads, "FAILING_SECONDS", 0.3)
 
 

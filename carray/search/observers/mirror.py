@@ -27,6 +27,7 @@ from carray.remote_studies import (
     mark_ours,
     pull_study,
     pull_unfinished,
+    remove_strays,
 )
 from carray.search.waiting import waiting_for
 from carray.storage.lease import Holder
@@ -256,6 +257,8 @@ def mirrored_study(
     observer = StudyMirror(mirror, folder, has_optuna_file, say)
     with lease.held(observer.taken) as holder:
         mark_ours(folder, holder.id)
+        if before and not ours:
+            remove_strays(mirror, folder)
         yield observer
 
 
