@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from optuna.storages._rdb.storage import _VersionManager
+from sqlalchemy import Engine, event
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,6 +22,12 @@ def _newest_schema_is_looked_up_once() -> Iterator[None]:
             found.append(look_up(manager))
         return found[0]
 
+    def quick(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", quick)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "get_head_version", looked_up)
         yield
+    event.remove(Engine, "connect", quick)
