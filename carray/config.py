@@ -7,6 +7,7 @@ records use them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -336,10 +337,8 @@ class TrialConfig(Part):
 
 def _part_of(annotation: Any) -> type[Part] | None:
     """Return the `Part` class in an annotation, if it is one."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Part):
-            return candidate
-    return None
+    classes = (each for each in (annotation, *get_args(annotation)) if isinstance(each, type))
+    return next((each for each in classes if issubclass(each, Part)), None)
 
 
 def is_parameter(path: object) -> bool:
@@ -353,6 +352,7 @@ def default_of(path: str) -> Any:
     return flatten(TrialConfig()).get(path)
 
 
+@cache  # asked for each name of each configuration that is built
 def config_paths(part: type[Part] = TrialConfig) -> tuple[str, ...]:
     """Return every dotted name that `TrialConfig` has, leaves only, without `optimizer.args`."""
     paths: list[str] = []

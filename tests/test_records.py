@@ -13,6 +13,7 @@ from carray import provenance
 from carray.config import TrialConfig
 from carray.provenance import git_commit, versions
 from carray.records import StudyRecord, TrialRecord, TrialState
+from carray.runs_folder import RunsFolder
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,16 @@ def test_a_studys_file_says_the_direction_that_its_metric_wants(
     assert (stored["metric"], stored["direction"]) == (metric, direction)
     assert StudyRecord.read(file) == study
     assert study.model_copy(update={"trials": 3}).direction == direction
+
+
+def test_runs_are_in_this_folder_unless_it_is_said_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunsFolder.at().study("s").path == tmp_path / "runs" / "studies" / "s"
+    monkeypatch.setenv("CARRAY_RUNS", str(tmp_path / "own"))
+    assert RunsFolder.at().path == tmp_path / "own"
+    assert RunsFolder.at("other").path == tmp_path / "other"
 
 
 def test_a_trial_begins_with_what_it_is_made_by() -> None:

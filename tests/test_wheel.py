@@ -102,7 +102,7 @@ def test_a_space_of_ones_own_is_found_before_the_shipped_one(carray: Path, tmp_p
 
 
 @pytest.mark.ray
-def test_the_demo_and_a_search_of_backbones_run_in_an_empty_folder(
+def test_the_demo_runs_in_an_empty_folder_and_a_search_of_backbones_would(
     carray: Path, tmp_path: Path
 ) -> None:
     small = ("--trials", "1", "--images-per-class", "6")
@@ -113,7 +113,7 @@ def test_the_demo_and_a_search_of_backbones_run_in_an_empty_folder(
 
     tiny = ("--trials", "1", "--max-epochs", "1", "--set", "pretrained=false")
     tiny += ("--set", "image_size=32", "--set", "backbone=test_resnet")
-    tiny += ("--no-pictures", "--start-from", "none")
+    tiny += ("--start-from", "none", "--dry-run")  # the demo has just searched
     said = run(carray, tmp_path, "tune", "demo/data", "--space", "backbones", *tiny)
-    assert f"study: {tmp_path / 'runs' / 'studies' / 'backbones-data'}" in said
-    assert "1 complete" in said
+    assert said.startswith("1 trial of at most 1 epochs")
+    assert "test_resnet, lr " in said

@@ -25,9 +25,7 @@ SECONDS = 0.5
 MB = 10**6
 
 
-def measure_network(
-    config: TrialConfig, num_classes: int, on: Device = "cpu", seconds: float = SECONDS
-) -> NetworkCost:
+def measure_network(config: TrialConfig, num_classes: int, on: Device = "cpu") -> NetworkCost:
     """Time the network of a configuration, with random weights, as predictions compute it.
 
     Raises:
@@ -53,7 +51,7 @@ def measure_network(
         if on == "cuda":
             torch.cuda.synchronize()
 
-    took = call_seconds(answer, seconds)
+    took = call_seconds(answer, SECONDS)
     return NetworkCost(
         network=network_of(config),
         device=on,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError
@@ -47,6 +51,33 @@ def stored_input_spec(
     if found := normalisation(weights_file):
         return InputSpec(size=config.image_size, mean=found[0], std=found[1])
     return input_spec(config, weights)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Build networks on the meta device: they have shapes, and nothing is allocated or drawn."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Passes over what initialises weights, which costs more than the layers where none are."""
+
+    FILLS = frozenset(
+        getattr(Tensor, f"{name}_")
+        for name in ("add", "clamp", "erfinv", "fill", "mul", "normal", "uniform", "zero")
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in self.FILLS and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def build_backbone(config: TrialConfig) -> nn.Module:

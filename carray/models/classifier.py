@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from carray.config import InputSpec, TrialConfig
 from carray.errors import ConfigError, WeightsError
 from carray.files import written_aside
-from carray.models.backbones import build_backbone, feature_width, map_width, size_error
+from carray.models.backbones import (
+    build_backbone,
+    feature_width,
+    map_width,
+    shapes_alone,
+    size_error,
+)
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.models.heads import build_head
 from carray.models.lora import adapted_layers
@@ -187,7 +193,7 @@ def check_backbone(
         _logger.info("backbone %r is what timm calls %r now", config.backbone, present)
     check_trained_by_steps(config.head)
     _check_batch(config)
-    with torch.device("meta"):
+    with shapes_alone():
         classifier = Classifier(config, num_classes)
         if config.finetune.policy == "lora":
             adapted_layers(classifier.backbone, config.finetune, config.backbone)

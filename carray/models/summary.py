@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from carray.config import build_config
 from carray.json_file import JsonResult
-from carray.models.backbones import build_backbone, feature_width, size_error
+from carray.models.backbones import build_backbone, feature_width, shapes_alone, size_error
 
 MOST_CHILDREN = 40  # of a layer that is told by its parts
 
@@ -55,7 +55,7 @@ def summarise_model(backbone: str, image_size: int | None = None) -> ModelSummar
 
     size = image_size or int(source_config(backbone).get("input_size", (3, 224, 224))[-1])
     config = build_config({"backbone": backbone, "pretrained": False, "image_size": size})
-    with torch.device("meta"):
+    with shapes_alone():
         model = build_backbone(config).eval()
         images = torch.empty(1, 3, size, size)
     shapes: dict[str, tuple[int, ...]] = {}

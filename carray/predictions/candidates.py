@@ -163,11 +163,9 @@ def _check_measured(folder: StudyFolder, found: Sequence[Candidate], metric: str
         )
 
 
-def candidate_of(
-    study: StudyFolder, record: TrialRecord, metric: str = metrics.VAL_LOG_LOSS
-) -> Candidate:
-    """Return a trial of a study with its value."""
-    return Candidate(study.trial(record.number), record, record.best(metric))
+def candidate_of(study: StudyFolder, record: TrialRecord) -> Candidate:
+    """Return a trial of a study with its lowest log-loss on `val`."""
+    return Candidate(study.trial(record.number), record, record.best(metrics.VAL_LOG_LOSS))
 
 
 def find_candidates(

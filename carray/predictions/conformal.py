@@ -103,13 +103,10 @@ def sets_of(p_NC: Float32s, method: Method, limits: float | Float64s) -> npt.NDA
     return held
 
 
-def measure(
-    p_NC: Float32s, labels: Labels, method: Method, coverage: float, seed: int = 0
-) -> Coverage:
+def measure(p_NC: Float32s, labels: Labels, method: Method, coverage: float) -> Coverage:
     """Cross-fit thresholds and return what sets cover on the images left out of each."""
     held = np.empty(np.shape(p_NC), bool)
-    folds = make_folds(labels, seed, NUM_FOLDS)
-    for fold in folds:
+    for fold in make_folds(labels, 0, NUM_FOLDS):
         others = np.setdiff1d(np.arange(len(labels)), fold)
         limits = thresholds(p_NC[others], labels[others], method, coverage)
         held[fold] = sets_of(p_NC[fold], method, limits)

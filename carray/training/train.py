@@ -36,7 +36,7 @@ from carray.records import (
 from carray.runs_folder import RunsFolder
 from carray.training.dataset import open_data
 from carray.training.epoch_order import EpochOrder
-from carray.training.ranks import Ranks, SoloRanks
+from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 from carray.training.stopping import stop_reason
 from carray.training.teacher import check_teacher
@@ -239,8 +239,6 @@ def train_trial(
     weights: PathLike | None = None,
     on_epoch: OnEpoch | None = None,
     on_batch: OnBatch | None = None,
-    ranks: Ranks | None = None,
-    device: torch.device | None = None,
 ) -> TrialRecord:
     """Run one trial to its end in `folder`, from where its record and checkpoint stand.
 
@@ -250,11 +248,11 @@ def train_trial(
     Raises:
         DiskError: a disk is full; the trial is left to be gone on with.
     """
-    trial = _Trial(TrialFolder(Path(folder).resolve()), ranks or SoloRanks())
+    trial = _Trial(TrialFolder(Path(folder).resolve()))
     record = trial.opened(config, Path(data), study, number)
     if record.state.is_finished():
         return record
-    runner = TrialRunner(trial.ranks, device or default_device(), on_batch=on_batch)
+    runner = TrialRunner(SoloRanks(), default_device(), on_batch=on_batch)
     order = EpochOrder(
         trial=record.name,
         folder=str(trial.folder.path),
@@ -280,10 +278,9 @@ def train_trial(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A trial's folder and record, written by rank 0."""
+    """A trial's folder and record."""
 
     folder: TrialFolder
-    ranks: Ranks
 
     def opened(self, config: TrialConfig, data: Path, study: str, number: int) -> TrialRecord:
         """Return the stored record of this very trial, else a new one.
@@ -336,6 +333,5 @@ class _Trial:
         return self._written(record.model_copy(update=changes))
 
     def _written(self, record: TrialRecord) -> TrialRecord:
-        if self.ranks.rank == 0:
-            self.folder.write_record(record)
+        self.folder.write_record(record)
         return record

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from carray.config import build_config
 from carray.errors import ConfigError
-from carray.models.backbones import build_backbone, feature_width, input_spec
+from carray.models.backbones import build_backbone, feature_width, input_spec, shapes_alone
 from carray.models.classifier import build_classifier, check_backbone
 from carray.models.recipes import count_parameters
 from carray.models.registry import check_name, full_name, source_config
@@ -155,6 +155,17 @@ def test_drop_path_reaches_backbones_that_have_it_and_spares_the_others() -> Non
     with torch.device("meta"):
         plain = build_backbone(build_config({"backbone": "vgg11", "drop_path": 0.5}))
     assert not any(type(module).__name__ == "DropPath" for module in plain.modules())
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "test_nfnet"])
+def test_without_memory_a_network_has_the_shapes_that_it_would_have(backbone: str) -> None:
+    config = build_config({"backbone": backbone, "pretrained": False})
+    with shapes_alone():
+        shadow = build_backbone(config).state_dict()
+    assert all(value.is_meta for value in shadow.values())
+    built = build_backbone(config).state_dict()
+    assert {k: v.shape for k, v in shadow.items()} == {k: v.shape for k, v in built.items()}
+    assert any(value.any() for value in built.values()), "outside of it weights are drawn"
 
 
 def test_a_size_that_a_backbone_cannot_see_is_refused_with_the_cure() -> None:

@@ -36,7 +36,9 @@ def near_pairs(hashes: Hashes) -> Iterator[Rows]:
     """
     all_pairs = len(hashes) * (len(hashes) - 1) // 2
     bands = [(hashes >> np.uint64(at)).astype(np.uint16).astype(np.int64) for at in _STARTS]
-    steps = sum(_steps(band, radius) for band, radius in zip(bands, RADII, strict=True))
+    steps = len(hashes) * sum(1 for radius in RADII for _ in _masks(radius))  # look-ups alone
+    if STEP_COST * steps <= all_pairs:  # to count the pairs, too, takes a tenth of a second
+        steps += sum(_pairs(band, radius) for band, radius in zip(bands, RADII, strict=True))
     if STEP_COST * steps > all_pairs:
         yield from _near_of_all(hashes)
         return
@@ -68,12 +70,11 @@ def _masks(radius: int) -> Iterator[int]:
             yield sum(1 << bit for bit in bits)
 
 
-def _steps(band: Rows, radius: int) -> int:
-    """Return what `_banded` does: the pairs it yields, and a look-up by hash and mask."""
+def _pairs(band: Rows, radius: int) -> int:
+    """Count the pairs that `_banded` yields; it looks up each hash with each mask besides."""
     sizes = np.bincount(band, minlength=1 << BAND_BITS)
     values = np.arange(len(sizes))
-    twice = sum(int(sizes @ sizes[values ^ mask]) for mask in _masks(radius))
-    return twice // 2 + len(band) * sum(1 for _ in _masks(radius))
+    return sum(int(sizes @ sizes[values ^ mask]) for mask in _masks(radius)) // 2
 
 
 def _banded(band: Rows, radius: int) -> Iterator[tuple[Rows, Rows]]:

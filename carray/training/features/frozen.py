@@ -33,7 +33,7 @@ from carray.files import (
     write_text,
     written_aside,
 )
-from carray.models.backbones import feature_width
+from carray.models.backbones import feature_width, shapes_alone
 from carray.models.classifier import Classifier
 from carray.progress import silent
 from carray.training.dataset import TrialData
@@ -153,7 +153,7 @@ class FrozenBackbone:
         if file.exists():
             return tuple(json.loads(file.read_text(encoding="utf-8")))
         side = self.config.image_size
-        with torch.inference_mode(), torch.device("meta"):
+        with torch.inference_mode(), shapes_alone():
             shadow = Classifier(self.config, 2).eval()
             shape = tuple(shadow.features(torch.empty(1, 3, side, side)).shape[1:])
         write_text(file, json.dumps(shape))
