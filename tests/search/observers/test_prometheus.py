@@ -28,6 +28,12 @@ def test_a_failure_has_one_of_a_few_causes(state: TrialState, reason: str, cause
     assert cause_of(record) == cause
 
 
+def test_a_study_of_any_letters_has_gauges() -> None:
+    """These are Ray's own: they refuse letters beyond ASCII as soon as a value is set."""
+    StudyGauges(StudyRecord(name="photographs-소나타 ß"))
+    assert prometheus.ascii_name("photographs-ß 100%") == "photographs-%C3%9F 100%"
+
+
 def trial(number: int, speed: float, state: TrialState = TrialState.RUNNING) -> TrialRecord:
     row = {metrics.VAL_LOG_LOSS: 1.0 / speed, metrics.EPOCH_SECONDS: 10.0}
     row |= {metrics.IMAGES_PER_SECOND: speed, metrics.DATA_WAIT: speed / 1000}
