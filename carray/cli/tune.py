@@ -16,6 +16,7 @@ from carray.cli.shared import (
     emit,
     parse_sets,
     print_study,
+    told_if_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -221,9 +222,11 @@ def tune(
 
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
-    from carray import api
-    from carray.search.placement.plan import gpus_asked
-    from carray.search.request import StudyRequest
+    with told_if_interrupted("the study hadn't begun"):
+        from carray import api
+        from carray.search.placement.plan import gpus_asked
+        from carray.search.request import StudyRequest
+        from carray.search.run import run_study as run_study  # here, since it takes seconds
 
     request = StudyRequest(
         data=data,
