@@ -1,28 +1,39 @@
-"""Ctrl-C while a library is imported: the import ends first.
+"""Ctrl-C while a library is imported.
 
 An import that is torn in its middle leaves a module half made, and what then uses it fails with
-errors of its own, or drops the interrupt.
+errors of its own, or drops the interrupt. So a command that is still importing what it needs ends
+at once, since it has begun nothing; in the middle of work the import ends first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
+MACHINERY = "<frozen importlib"
+COMMANDS = str(Path(__file__).parent / "cli")
+EXIT_INTERRUPTED = 130  # as in carray.errors, which takes a while to import
 LOOK_SECONDS = 0.05  # how often a waiting interrupt looks whether the import has ended
 
 
-def is_importing(frame: FrameType | None) -> bool:
-    """Say whether a module is being imported by what runs in `frame`."""
+def importer(frame: FrameType | None) -> str:
+    """Return the file whose import statement is being carried out in `frame`, the outermost where
+    imports import; "" where none is."""
+    file, is_machinery = "", False
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+        name = frame.f_code.co_filename
+        if is_machinery and not name.startswith(MACHINERY):
+            file = name
+        is_machinery = name.startswith(MACHINERY)
         frame = frame.f_back
-    return False
+    return file
 
 
 def send_again(number: int) -> None:
@@ -39,7 +50,8 @@ def send_again(number: int) -> None:
 
 @contextlib.contextmanager
 def held_while_importing() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C as Python does, but never in the middle of an import.
+    """Raise KeyboardInterrupt on Ctrl-C as Python does, but never in the middle of an import; end
+    the process where a command is importing what it needs.
 
     Does nothing outside the main thread, and where Ctrl-C is somebody else's.
     """
@@ -56,6 +68,12 @@ def held_while_importing() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not is_importing(frame):
+    file = importer(frame)
+    if not file:
         raise KeyboardInterrupt
+    if file.startswith(COMMANDS):
+        sys.stdout.flush()
+        sys.stderr.write("interrupted\n")
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
     send_again(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carray.interrupts import held_while_importing, is_importing
+from carray.interrupts import held_while_importing, importer
 
 SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
 
@@ -39,7 +39,7 @@ def test_an_import_ends_before_the_interrupt(
 
 
 def test_elsewhere_the_interrupt_comes_at_once() -> None:
-    assert not is_importing(sys._getframe())
+    assert importer(sys._getframe()) == ""
     with pytest.raises(KeyboardInterrupt), held_while_importing():
         interrupt_in(0.05)
         time.sleep(5)
@@ -51,7 +51,7 @@ def test_a_study_interrupted_while_it_imports_leaves_nothing(
 ) -> None:
     words = ["tune", str(toy_data), "--runs", str(tmp_path / "runs")]
     code = (
-        "import sys; print('here', flush=True)\n"
+        "import sys\n"
         f"sys.argv = ['carray', *{words!r}]\n"
         "from carray.cli import main; print('main', flush=True); main()"
     )
@@ -67,5 +67,5 @@ def test_a_study_interrupted_while_it_imports_leaves_nothing(
         _, said = started.communicate(timeout=60)
     assert started.returncode == 130
     assert "Traceback" not in said
-    assert len(said.strip().splitlines()) <= 1, said
+    assert said == "interrupted\n"
     assert not (tmp_path / "runs").exists()

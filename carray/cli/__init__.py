@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
-from carray.interrupts import held_while_importing
+from carray.interrupts import EXIT_INTERRUPTED, held_while_importing
 
-EXIT_INTERRUPTED = 130  # as in carray.errors, which takes a while to import
 REFUSED = {  # what the system says of a path, and the cure
     errno.EACCES: "choose one that you may read and write",
     errno.EPERM: "choose one that you may read and write",
@@ -29,11 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run the command line: `words` after `carray`, else this process's own."""
 
     def command() -> None:
-        try:
-            from carray.cli.app import app
-        except KeyboardInterrupt:
-            print("interrupted before it began", file=sys.stderr)
-            raise
+        from carray.cli.app import app
+
         app(words)
 
     run(command)

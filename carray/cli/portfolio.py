@@ -13,6 +13,7 @@ from carray.cli.shared import (
     RunsOption,
     WeightsOption,
     check_data,
+    check_studies,
     emit,
     renamed,
     told_if_interrupted,
@@ -69,6 +70,7 @@ def replay_lab(
 
       carray replay-lab cars-a cars-b cars-seeds --ensembles
     """
+    check_studies(runs, *(studies or ([] if lcbench else [None])))
     from carray.data.parallel import num_workers
     from carray.progress import progress
     from carray.reports.search_benchmark import benchmark_lines, ensemble_lines

@@ -16,7 +16,6 @@ from carray.cli.shared import (
     emit,
     parse_sets,
     print_study,
-    told_if_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -222,11 +221,9 @@ def tune(
 
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
-    with told_if_interrupted("the study hadn't begun"):
-        from carray import api
-        from carray.search.placement.plan import gpus_asked
-        from carray.search.request import StudyRequest
-        from carray.search.run import run_study as run_study  # here, since it takes seconds
+    from carray import api
+    from carray.search.placement.plan import gpus_asked
+    from carray.search.request import StudyRequest
 
     request = StudyRequest(
         data=data,
@@ -274,6 +271,7 @@ def tune(
 
         emit(dry(request), DryRun.lines, as_json)
         return
+
     done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:
         print(f"study: {done.where}")

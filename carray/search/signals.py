@@ -14,7 +14,7 @@ from typing import NoReturn
 import psutil
 
 from carray.errors import EXIT_INTERRUPTED
-from carray.interrupts import is_importing, send_again
+from carray.interrupts import importer, send_again
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHOW_CURSOR = b"\x1b[?25h\n"
@@ -67,7 +67,7 @@ class Interrupts:
             self._stop = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._stop is None and is_importing(frame) and not self.name:
+        if self._stop is None and importer(frame) and not self.name:
             send_again(number)
             return
         if self.name:
