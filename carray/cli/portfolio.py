@@ -70,7 +70,8 @@ def replay_lab(
 
       carray replay-lab cars-a cars-b cars-seeds --ensembles
     """
-    check_studies(runs, *(studies or ([] if lcbench else [None])))
+    newest = () if lcbench else (None,)
+    check_studies(runs, *(studies or newest))
     from carray.data.parallel import num_workers
     from carray.progress import progress
     from carray.reports.search_benchmark import benchmark_lines, ensemble_lines
