@@ -135,6 +135,15 @@ class Complaints:
         except (DataError, ConfigError) as error:
             self._heard += error.errors if isinstance(error, DataErrors) else [error]
 
+    @property
+    def errors(self) -> tuple[CarrayError, ...]:
+        """What was kept, in the order in which it was heard."""
+        return tuple(self._heard)
+
+    def add(self, errors: Iterable[CarrayError]) -> None:
+        """Keep what others heard."""
+        self._heard += errors
+
     def refuse(self) -> None:
         """Raise what was kept, if anything was.
 

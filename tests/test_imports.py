@@ -45,9 +45,10 @@ def test_a_mistyped_name_is_refused_before_anything_slow_is_imported(tmp_path: P
     typed = (
         "compare no/1 no/2,compare --study no,soup no,folds no,status no,show no/3,leaderboard no"
     )
-    typed += ",distill no --into resnet18,predict no .,add-class no --images . --name x"
+    typed += ",distill no --into resnet18,predict no .,add-class no --images . --class x"
     typed += ",ensemble no,ensemble no --pareto,errors no .,features no .,evaluate no,explain no ."
     typed += ",bench no,calibrate no,export no --out x.onnx,serve no,replay no/1"
+    typed += ",confusion no/1,replay-lab no,portfolio no"
     folders = "train no,sanity no,probe no --backbones a,ladder no"
     code = (
         "from carray.cli import main\n"

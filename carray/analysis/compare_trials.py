@@ -153,7 +153,7 @@ def _select(
     if len(chosen) < 2:
         raise RecordError(
             f"study {study!r} has {counted(len(chosen), 'model')} to compare, at "
-            "least two are needed: --all takes every complete trial, --trials names some"
+            "least two are needed: --all takes every complete trial, --trial names some"
         )
     return chosen
 

@@ -147,7 +147,7 @@ def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> lis
             f"({lacking if chosen else 'it has no trial on a fold'}): run `carray train DIR "
             f"--folds {manifest.num_folds or 5}` or `carray tune DIR --folds "
             f"{manifest.num_folds or 5}` again"
-            + (", or let those that are there vote: `carray ensemble --folds`" if chosen else "")
+            + (", or let those there vote: `carray ensemble --with-folds`" if chosen else "")
         )
     return [chosen[fold] for fold in range(manifest.num_folds)]
 

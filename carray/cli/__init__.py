@@ -9,16 +9,7 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
-from carray.cli.log import log_on_stderr
-from carray.errors import (
-    EXIT_GOES_ON,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    CarrayError,
-    ClusterError,
-    ServerFault,
-    UploadError,
-)
+from carray.interrupts import EXIT_INTERRUPTED, held_while_importing
 
 REFUSED = {  # what the system says of a path, and the cure
     errno.EACCES: "choose one that you may read and write",
@@ -37,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run the command line: `words` after `carray`, else this process's own."""
 
     def command() -> None:
-        from carray.cli.app import app  # an interrupt may come while this imports
+        from carray.cli.app import app
 
         app(words)
 
@@ -50,6 +41,23 @@ def run(command: Callable[[], None]) -> None:
     # a thread that calls Ray once this process has left it must not start or join another
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     _replace_unknown_letters()
+    with held_while_importing():
+        _run(command)
+
+
+def _run(command: Callable[[], None]) -> None:
+    try:
+        from carray.cli.log import log_on_stderr
+        from carray.errors import (
+            EXIT_GOES_ON,
+            EXIT_USAGE,
+            CarrayError,
+            ClusterError,
+            ServerFault,
+            UploadError,
+        )
+    except KeyboardInterrupt:
+        _leave()
     try:
         with log_on_stderr():
             command()
@@ -61,7 +69,7 @@ def run(command: Callable[[], None]) -> None:
             raise
         # of a rename its target; a write to a full disk doesn't say which
         path = error.filename2 or error.filename or "a file"
-        _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}")
+        _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}", EXIT_USAGE)
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED)
     except SystemExit as ended:
@@ -80,7 +88,7 @@ def _replace_unknown_letters() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _refuse(why: str, exit_code: int = EXIT_USAGE) -> NoReturn:
+def _refuse(why: str, exit_code: int) -> NoReturn:
     from rich.console import Console
 
     from carray.reports.table import fitted

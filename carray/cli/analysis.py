@@ -21,6 +21,7 @@ from carray.cli.shared import (
     check_models,
     check_studies,
     emit,
+    renamed,
     told_if_interrupted,
 )
 from carray.errors import ConfigError
@@ -36,8 +37,11 @@ def compare(
         ),
     ] = None,
     study: StudyOption = None,
-    trials: Annotated[
+    trial: Annotated[
         str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option("--trials", hidden=True, help="What --trial was called.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every complete trial.")] = False,
     metric: Annotated[
@@ -57,14 +61,15 @@ def compare(
 
       carray compare --study four
 
-      carray compare --trials 3,7 --no-test
+      carray compare --trial 3,7 --no-test
 
       carray compare noisy clean
     """
+    trial = renamed("--trials", trials, "--trial", trial)
     if sides:
-        if len(sides) != 2 or study or trials or every:
+        if len(sides) != 2 or study or trial or every:
             raise ConfigError(
-                f"two sides can be compared, as in `carray compare A B`, without --study, --trials "
+                f"two sides can be compared, as in `carray compare A B`, without --study, --trial "
                 f"and --all; got {' '.join(sides)}"
             )
         _compare_sides(sides[0], sides[1], test, seed, runs, as_json)
@@ -75,7 +80,7 @@ def compare(
 
     found = compare_trials(
         study,
-        trials=None if trials is None else parse_numbers("--trials", trials),
+        trials=None if trial is None else parse_numbers("--trial", trial),
         every=every,
         metric=metric,
         open_test=test,
@@ -165,12 +170,17 @@ def features(
 def add_class(
     model: ModelArgument,
     images: Annotated[Path, typer.Option(help="Folder of the new class's images.")],
-    name: Annotated[str, typer.Option(help="The new class.")],
+    new_class: Annotated[
+        str | None, typer.Option("--class", help="The new class; it is needed.", show_default=False)
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="The model's data, where they have moved.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model package's name; default: MODEL-plus-CLASS.")
+    ] = None,
     out: Annotated[
-        str | None, typer.Option(help="The new model package; default: MODEL-plus-NAME.")
+        str | None, typer.Option("--out", hidden=True, help="What --name was called.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 5,
     lr: Annotated[
@@ -196,10 +206,15 @@ def add_class(
 
     [dim]Examples:[/]
 
-      carray add-class autumn-top3 --images trucks --name BIG_TRUCKS
+      carray add-class autumn-top3 --images trucks --class BIG_TRUCKS
 
-      carray add-class autumn/0007 --images trucks --name BIG_TRUCKS --epochs 8 --replay 40
+      carray add-class autumn/0007 --images trucks --class BIG_TRUCKS --epochs 8 --replay 40
     """
+    if new_class is None:  # as it was called before
+        new_class, name = renamed("--name", name, "--class", None), None
+    name = renamed("--out", out, "--name", name)
+    if new_class is None:
+        raise ConfigError("the new class has no name: give it with --class")
     check_models(runs, model)
     from carray.incremental.add_class import add_class as add
     from carray.progress import progress
@@ -210,9 +225,9 @@ def add_class(
         added = add(
             model,
             images,
-            name,
+            new_class,
             data=data,
-            out=out,
+            out=name,
             epochs=epochs,
             lr=lr,
             replay=replay,

@@ -17,6 +17,7 @@ from carray.cli.shared import (
     check_models,
     check_studies,
     emit,
+    renamed,
 )
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ def ensemble(
     folds: Annotated[
         bool,
         typer.Option(
-            "--folds",
+            "--with-folds",
             help="Trials on folds join; the best --top configurations vote with all their folds.",
         ),
+    ] = False,
+    old_folds: Annotated[
+        bool, typer.Option("--folds", hidden=True, help="What --with-folds was called.")
     ] = False,
     name: Annotated[
         str | None,
@@ -130,7 +134,7 @@ def ensemble(
 
       carray ensemble --tta auto
 
-      carray ensemble --studies autumn winter --folds --top 3 --tta flip
+      carray ensemble --studies autumn winter --with-folds --top 3 --tta flip
 
       carray ensemble autumn --pareto
 
@@ -140,6 +144,7 @@ def ensemble(
 
       carray ensemble --study autumn --from-tracking http://HOST:5000 --runs fresh
     """
+    folds = renamed("--folds", old_folds, "--with-folds", folds)
     import os
 
     if study and not from_tracking:

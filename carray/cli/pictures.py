@@ -51,6 +51,7 @@ def confusion(
 
       carray confusion autumn-top3 --by make
     """
+    check_models(runs, trial)
     from carray.reports.confusion import draw_confusion
 
     drawn = draw_confusion(

@@ -13,7 +13,9 @@ from carray.cli.shared import (
     RunsOption,
     WeightsOption,
     check_data,
+    check_studies,
     emit,
+    renamed,
     told_if_interrupted,
 )
 
@@ -32,9 +34,13 @@ def replay_lab(
     seeds: Annotated[
         int, typer.Option(min=1, help="Replays of each method on each data set.")
     ] = 20,
-    budget: Annotated[
-        int, typer.Option(min=1, help="Full trainings of random search; others get half.")
+    trainings: Annotated[
+        int, typer.Option(min=1, help="Full ones of random search; others get half.")
     ] = 40,
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", min=1, hidden=True, help="What --trainings was called."),
+    ] = None,
     lanes: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 4,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Replays side by side; default: one a CPU.")
@@ -64,6 +70,8 @@ def replay_lab(
 
       carray replay-lab cars-a cars-b cars-seeds --ensembles
     """
+    newest = () if lcbench else (None,)
+    check_studies(runs, *(studies or newest))
     from carray.data.parallel import num_workers
     from carray.progress import progress
     from carray.reports.search_benchmark import benchmark_lines, ensemble_lines
@@ -77,7 +85,7 @@ def replay_lab(
         data_sets=data_sets,
         metric=metric,
         seeds=seeds,
-        budget=budget,
+        budget=renamed("--budget", budget, "--trainings", trainings),
         lanes=lanes,
         processes=num_workers() if processes is None else processes,
         runs=runs,
@@ -91,7 +99,10 @@ def replay_lab(
 def portfolio(
     studies: Annotated[list[str], typer.Argument(help="Studies to learn from.")],
     out: Annotated[Path | None, typer.Option(help="Write here; else it is printed.")] = None,
-    size: Annotated[int, typer.Option(help="Recipes at most.")] = 6,
+    recipes: Annotated[int, typer.Option(help="So many at most.")] = 6,
+    size: Annotated[
+        int | None, typer.Option("--size", hidden=True, help="What --recipes was called.")
+    ] = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,7 +113,7 @@ def portfolio(
     """
     from carray.search.warm_start.portfolio import portfolio_of_studies
 
-    made = portfolio_of_studies(studies, size, runs)
+    made = portfolio_of_studies(studies, renamed("--size", size, "--recipes", recipes), runs)
     if out is not None:
         made.write(out)
     if as_json:

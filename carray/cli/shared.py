@@ -84,6 +84,14 @@ def check_data(data: str) -> None:
     check_data_folder(data)
 
 
+def renamed(old: str, given: ResultT | None, new: str, value: ResultT) -> ResultT:
+    """Return `given` by an option's old name, and say its new one; `value` where it wasn't used."""
+    if not given:
+        return value
+    print(f"{old} is {new} now; the old name goes with the next version", file=sys.stderr)
+    return given
+
+
 @contextmanager
 def told_if_interrupted(what_is_left: str) -> Iterator[None]:
     """Say on Ctrl-C, in one sentence, what there is now."""

@@ -23,6 +23,7 @@ from carray.cli.shared import (
     check_data,
     emit,
     parse_sets,
+    renamed,
     told_if_interrupted,
 )
 from carray.errors import ConfigError, counted
@@ -145,7 +146,7 @@ def _print_repeated(
             print(f"trial {record.name} {record.state}: {record.reason}", file=sys.stderr)
     what = f"ensemble --top {len(complete)}"
     if by == "fold":
-        what = "folds" if len(complete) == len(records) else "ensemble --folds --top 1"
+        what = "folds" if len(complete) == len(records) else "ensemble --with-folds --top 1"
     hint = f"next: carray {what} --study {quote(records[0].study)}{runs_option(runs)}"
     emit(records, lambda _: [*repeated_lines(complete, by), "", hint] if complete else [], as_json)
     if len(complete) < len(records):
@@ -354,7 +355,13 @@ def replay_lines(done: Reproduction) -> list[str]:
 def sanity(
     data: DataArgument,
     set_: SetOption = None,
-    images: Annotated[int, typer.Option(min=2, help="How many images to overfit, 4 a class.")] = 32,
+    num_images: Annotated[
+        int, typer.Option(min=2, help="How many images to overfit, 4 a class.")
+    ] = 32,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", min=2, hidden=True, help="What --num-images was called."),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="When to give up.")] = 100.0,
     weights: WeightsOption = None,
     as_json: JsonOption = False,
@@ -370,6 +377,7 @@ def sanity(
 
       carray sanity cars --set backbone=small_car_cnn --set pretrained=false --set image_size=96
     """
+    num_images = renamed("--images", images, "--num-images", num_images)
     check_data(data)
     from carray.progress import progress
     from carray.training.overfit_check import sanity as overfit
@@ -378,7 +386,7 @@ def sanity(
         data,
         parse_sets(set_ or []),
         weights=weights,
-        images=images,
+        images=num_images,
         seconds=seconds,
         progress=progress,
     )

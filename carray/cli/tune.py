@@ -271,6 +271,7 @@ def tune(
 
         emit(dry(request), DryRun.lines, as_json)
         return
+
     done = api.run_request(request, as_json=as_json, pictures=pictures)
     if not as_json:
         print(f"study: {done.where}")

@@ -165,8 +165,8 @@ def _judging_split(labels: HeldLabels, folds: bool) -> str:
         return "blend"
     if folds:
         raise RecordError(
-            f"--folds needs a blend split of at least {MIN_BLEND_IMAGES} images, and there are "
-            f"{blend}: what a trial on a fold leaves of val is its own fold; prepare the data "
+            f"--with-folds needs a blend split of at least {MIN_BLEND_IMAGES} images, and there "
+            f"are {blend}: what a trial on a fold leaves of val is its own fold; prepare the data "
             "with --blend"
         )
     if val >= MIN_BLEND_IMAGES:

@@ -126,10 +126,10 @@ def _whole_or_gone(study: StudyFolder) -> Iterator[None]:
 
 def _free_study(runs: RunsFolder, name: str) -> StudyFolder:
     if not re.fullmatch(r"[\w][\w.+-]*", name):
-        raise ConfigError(f"--out {name!r} can't be a folder: use letters, digits, '-' and '_'")
+        raise ConfigError(f"--name {name!r} can't be a folder: use letters, digits, '-' and '_'")
     study = runs.study(name)
     if study.record_file.exists() or (runs.models / name).exists():
-        raise ConfigError(f"there is a model or study {name!r} already: give --out another name")
+        raise ConfigError(f"there is a model or study {name!r} already: give another --name")
     return study
 
 

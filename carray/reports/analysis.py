@@ -111,7 +111,7 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
         lines.append(CHOSE_EPOCHS)
     if found.left_out:
         what = "trial" if found.left_out == 1 else "trials"
-        lines.append(f"{found.left_out} more complete {what}: --all, or --trials and their numbers")
+        lines.append(f"{found.left_out} more complete {what}: --all, or --trial and their numbers")
     return lines
 
 

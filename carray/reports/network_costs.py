@@ -102,7 +102,7 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
         for point in found.points
     ]
     names = " ".join(quote(name) for name in found.studies)
-    options = " --folds" * folds + f" --on {found.device}" * (found.device != "cpu")
+    options = " --with-folds" * folds + f" --on {found.device}" * (found.device != "cpu")
     runs = runs_option(found.folder.parents[1])
     commands = [
         f"  carray ensemble {names} --max-latency {point.max_latency:g}ms{options}{runs}"

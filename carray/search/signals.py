@@ -14,6 +14,7 @@ from typing import NoReturn
 import psutil
 
 from carray.errors import EXIT_INTERRUPTED
+from carray.interrupts import importer, send_again
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHOW_CURSOR = b"\x1b[?25h\n"
@@ -66,6 +67,9 @@ class Interrupts:
             self._stop = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._stop is None and importer(frame) and not self.name:
+            send_again(number)
+            return
         if self.name:
             end_at_once(EXIT_INTERRUPTED)
         self.name = signal.Signals(number).name

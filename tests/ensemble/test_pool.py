@@ -66,7 +66,7 @@ def test_folds_are_measured_against_the_best_trial_of_all_training_images(tmp_pa
 def test_folds_need_blend(tmp_path: Path) -> None:
     images = {"val": 300, "blend": 0, "test": 100}
     make_study(tmp_path, StudySpec(FOLDED.trials, images))
-    with pytest.raises(RecordError, match=r"--folds needs a blend split of at least 10 images"):
+    with pytest.raises(RecordError, match=r"--with-folds needs a blend split of at least 10"):
         build_ensemble(runs=tmp_path, folds=True, logits_only=True)
 
 

@@ -138,7 +138,7 @@ def test_an_interrupt_leaves_nothing_and_is_told(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("carray.incremental.add_class._log_epoch", interrupted)
-    words = ["add-class", "pair", "--images", str(trucks), "--name", "NEW", "--epochs", "1"]
+    words = ["add-class", "pair", "--images", str(trucks), "--class", "NEW", "--epochs", "1"]
     done = CliRunner().invoke(app, [*words, "--runs", str(own.runs)])
     assert done.exit_code == 130
     assert done.stderr.splitlines()[-1].startswith("interrupted: no model was made")
@@ -188,7 +188,7 @@ def test_wilsons_interval_is_honest_where_all_are_right() -> None:
 
 
 def test_the_command_line_adds_one_to_a_single_trial(own: Trained, trucks: Path) -> None:
-    words = ["add-class", "single/0001", "--images", str(trucks), "--name", "BIG TRUCKS"]
+    words = ["add-class", "single/0001", "--images", str(trucks), "--class", "BIG TRUCKS"]
     words += ["--epochs", "1", "--replay", "3", "--runs", str(own.runs)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -107,7 +107,7 @@ def test_the_command_line_replays_studies_in_processes_which_gives_the_same_figu
     past_study(tmp_path, "a", ideal=-2.0, trials=20)
     past_study(tmp_path, "b", ideal=-3.0, trials=20)
     words = ["replay-lab", "a", "b", "--runs", str(tmp_path), "--processes", "2"]
-    words += ["--seeds", "1", "--budget", "2", "--lanes", "2", "--json"]
+    words += ["--seeds", "1", "--trainings", "2", "--lanes", "2", "--json"]
     monkeypatch.setattr(sys, "argv", ["carray", *words])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carray.cli import log_on_stderr
+from carray.cli.log import log_on_stderr
 from carray.config import build_config, config_paths
 from carray.costs import Held
 from carray.errors import TrackingError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,16 @@ from carray.data.preparation.pair_sheet import PAIR_SHEET, write_pair_sheet
 from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
 from carray.data.preparation.scan_cache import ImageScan, cache_path
-from carray.data.preparation.sources import Listing, SourceImage, list_source
+from carray.data.preparation.sources import Listing, SourceImage, list_with_faults
 from carray.data.preparation.sources.listing import natural_key
-from carray.data.preparation.splits import SplitFractions, assign_splits
+from carray.data.preparation.splits import SplitFractions, assign_splits, check_sizes
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
-from carray.errors import Complaints, DataError, counted
+from carray.errors import Complaints, DataError, counted, some_of
 from carray.progress import silent
 from carray.typing import Progress, Rows
 
 NEAR_DUPLICATES = ("off", "report", "exclude")
+MAX_EXAMPLES = 4  # of images that were left out, in a refusal
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
 
 
@@ -95,13 +96,15 @@ def prepare(
     """
     folder = Path(out).resolve()
     shares = SplitFractions(val, blend, test, folds, seed)
-    complaints = Complaints()
-    with complaints.heard():
+    options = Complaints()  # what is refused before any image is opened
+    with options.heard():
         shares.check()
-    with complaints.heard():
+    shares_are_sound = not options
+    with options.heard():
         _check_options(near_duplicates, margin, store_budget_gib)
-    with complaints.heard():
-        listing = list_source(
+    complaints = Complaints()
+    with options.heard():
+        listing = list_with_faults(
             Path(source),
             Path(images) if images else None,
             id_column,
@@ -110,16 +113,23 @@ def prepare(
             split_words,
         )
         notes = list(listing.notes)
-        with complaints.heard():
+        complaints.add(listing.faults)
+        with options.heard():
             _check_outside(folder, listing)
             check_overwritable(folder)
-        with complaints.heard():
+        with options.heard():
             notes += _checked_boxes(listing, source) if crop == "box" else []
-        with complaints.heard():
-            labels_of = _merged(listing, Path(merge) if merge else None)
-        with complaints.heard():
+        left_out: set[str] = set()
+        with options.heard():
             left_out = _excluded_ids(listing, Path(exclude) if exclude else None, notes)
-    complaints.refuse()
+        with options.heard():
+            labels_of = _merged(listing, Path(merge) if merge else None)
+            if options and shares_are_sound:
+                with complaints.heard():
+                    _check_listed_sizes(listing, labels_of, left_out, min_images, shares)
+    if options:
+        options.add(complaints.errors)
+        options.refuse()
     log = cache_path(folder)
     candidates = _scan(listing, labels_of, left_out, crop, margin, log, progress)
     candidates = quality.exclude_conflicts(candidates, crop == "box")
@@ -137,17 +147,16 @@ def prepare(
             f"{counted(len(pairs), 'near-duplicate')} side by side, to judge: {folder / PAIR_SHEET}"
         )
 
-    classes = _class_order(listing, candidates)
-    if gone := sorted({one.label for one in candidates if one.label} - set(classes)):
-        notes.append(f"no classes any more, as all their images were left out: {', '.join(gone)}")
-    notes += _similar_class_names(classes)
-    index = {name: number for number, name in enumerate(classes)}
-    table = candidate_rows(candidates, groups, index)
-    try:
-        brought = assign_splits(table, classes, shares, notes)
-    except DataError as error:
-        alike = "".join(f"; {note}" for note in _similar_class_names(classes))
-        raise DataError(f"{error}{_exclusion_summary(candidates)}{alike}") from None
+    with complaints.heard():
+        classes = _class_order(listing, candidates)
+        if gone := sorted({one.label for one in candidates if one.label} - set(classes)):
+            named = ", ".join(gone)
+            notes.append(f"no classes any more, as all their images were left out: {named}")
+        notes += _similar_class_names(classes)
+        index = {name: number for number, name in enumerate(classes)}
+        table = candidate_rows(candidates, groups, index)
+        brought = _split(table, classes, shares, notes, candidates)
+    complaints.refuse()
     settings = PrepareSettings(
         source=str(Path(source).resolve()),
         kind=listing.kind,
@@ -174,11 +183,57 @@ def prepare(
 
 
 def _check_options(near_duplicates: str, margin: float, store_budget_gib: float) -> None:
-    if near_duplicates not in NEAR_DUPLICATES:
-        raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
+    complaints = Complaints()
+    with complaints.heard():
+        if near_duplicates not in NEAR_DUPLICATES:
+            raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
     for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
-        if not 0 <= number < float("inf"):
-            raise DataError(f"--{name} {number:g} must be a number from 0")
+        with complaints.heard():
+            if not 0 <= number < float("inf"):
+                raise DataError(f"--{name} {number:g} must be a number from 0")
+    complaints.refuse()
+
+
+def _check_listed_sizes(
+    listing: Listing,
+    labels_of: Mapping[str, str],
+    left_out: Set[str],
+    min_images: int,
+    shares: SplitFractions,
+) -> None:
+    """Refuse classes that are too small even if every listed image can be used.
+
+    Raises:
+        DataError: names them.
+    """
+    listed = [
+        one
+        for one in listing.source_images
+        if one.label and not one.problem and one.image_id not in left_out
+    ]
+    counts = Counter(labels_of[one.label] for one in listed)
+    classes = sorted((name for name in counts if counts[name] >= min_images), key=natural_key)
+    index = {name: number for number, name in enumerate(classes)}
+    kept = [one for one in listed if labels_of[one.label] in index]
+    labels = np.array([index[labels_of[one.label]] for one in kept], np.int64)
+    own = np.array([one.split for one in kept], object)
+    check_sizes(labels, np.arange(len(kept)), own, classes, shares)
+
+
+def _split(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    shares: SplitFractions,
+    notes: list[str],
+    candidates: Sequence[LabelledImage],
+) -> tuple[str, ...]:
+    """Fill in `split` and `fold`, and return the splits that the source brought; a refusal says
+    what was left out, and which classes may be one."""
+    try:
+        return assign_splits(table, classes, shares, notes)
+    except DataError as error:
+        alike = "".join(f"; {note}" for note in _similar_class_names(classes))
+        raise DataError(f"{error}{_exclusion_summary(candidates)}{alike}") from None
 
 
 def _check_outside(out: Path, listing: Listing) -> None:
@@ -262,13 +317,17 @@ def _known_problem(one: SourceImage, left_out: set[str]) -> str:
 
 
 def _exclusion_summary(candidates: Sequence[LabelledImage]) -> str:
-    """Return " (left out: 3 conflict, ...)", with an example; "" where no image was."""
+    """Return " (left out: 3 conflict, ...)", with an example of each; "" where no image was."""
     out = [one for one in candidates if one.excluded]
     if not out:
         return ""
     kinds = Counter(one.excluded.partition(":")[0] for one in out)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f" (left out: {counts}; {out[0].image_id}: {out[0].excluded})"
+    examples: dict[str, str] = {}  # of a missing one it matters why it counts as missing
+    for one in out:
+        kind = one.excluded if one.excluded.startswith("missing") else one.excluded.split(":")[0]
+        examples.setdefault(kind, f"{one.image_id}: {one.excluded}")
+    return f" (left out: {counts}; {some_of(list(examples.values()), MAX_EXAMPLES)})"
 
 
 def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str]) -> None:

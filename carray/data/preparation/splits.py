@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from carray.data.manifest import SPLITS
-from carray.errors import DataError, some_of
+from carray.errors import Complaints, DataError, some_of
 from carray.typing import Rows
 
 ENSEMBLE_IMAGES = 10  # with fewer on val or blend an ensemble is refused
@@ -179,31 +179,69 @@ class SplitFractions:
 
     def check(self) -> None:
         """Refuse shares that can't be; raises DataError."""
+        complaints = Complaints()
         for name in ("val", "blend", "test"):
             share = getattr(self, name)
-            if not 0 <= share < 1:
-                raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
-        if self.val + self.blend + self.test >= 1:
-            raise DataError(
-                f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
-                "nothing to train on: their sum must be below 1"
-            )
-        if self.folds < 0 or self.folds == 1:
-            raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
+            with complaints.heard():
+                if not 0 <= share < 1:
+                    raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
+        with complaints.heard():
+            if not complaints and self.val + self.blend + self.test >= 1:
+                raise DataError(
+                    f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
+                    "nothing to train on: their sum must be below 1"
+                )
+        with complaints.heard():
+            if self.folds < 0 or self.folds == 1:
+                raise DataError(f"--folds {self.folds} must be 0 (none) or at least 2")
+        complaints.refuse()
+
+
+def check_sizes(
+    labels: Rows,
+    groups: Rows,
+    own: npt.NDArray[np.object_],
+    classes: Sequence[str],
+    shares: SplitFractions,
+) -> None:
+    """Check that every class has an image for each split and fold that is to be cut.
+
+    Args:
+        labels: class index per image, (N,).
+        groups: group number per image, (N,).
+        own: the source's split of each image, "" where it has none, (N,).
+        classes: their names.
+        shares: what is asked.
+
+    Raises:
+        DataError: names the classes that have too few.
+    """
+    brought = _brought(own)
+    cut = [part for part in _cut(shares, brought) if part != "blend"]
+    folds = [f"fold {fold}" for fold in range(shares.folds)]
+    parts = (*(folds or ["train"]), *cut)
+    pool = np.isin(own, ["", "train"])
+    held = _held_elsewhere(labels, own, brought)
+    what = "the splits and folds" if folds else "the splits"
+    require_images(labels[pool], groups[pool], classes, parts, what, held)
 
 
 def assign_splits(
     table: pd.DataFrame, classes: Sequence[str], shares: SplitFractions, notes: list[str]
 ) -> tuple[str, ...]:
-    """Fill in `split` and `fold`; return the splits that the source brought."""
+    """Fill in `split` and `fold`; return the splits that the source brought.
+
+    Raises:
+        DataError: classes have too few images.
+    """
     kept = (table["excluded"] == "").to_numpy()
     own = table["split"].to_numpy()
-    brought = tuple(name for name in SPLITS[1:] if (own[kept] == name).any())
     pool = np.flatnonzero(kept & np.isin(own, ["", "train"]))
     labels = table["class_index"].to_numpy(np.int64)
     groups = table["group"].to_numpy(np.int64)
-    held = _held_elsewhere(labels[kept], own[kept], brought)
-    fractions, problem = _fractions(labels[pool], groups[pool], classes, shares, brought, held)
+    check_sizes(labels[kept], groups[kept], own[kept], classes, shares)
+    brought = _brought(own[kept])
+    fractions, problem = _fractions(labels[pool], groups[pool], len(classes), _cut(shares, brought))
     parts = split_stratified(labels[pool], groups[pool], fractions, shares.seed)
     splits = own.astype(object)
     splits[pool] = parts
@@ -255,23 +293,26 @@ def _without_blend(num_val: int) -> str:
     )
 
 
+def _brought(own: npt.NDArray[np.object_]) -> tuple[str, ...]:
+    """Return the held splits that the source brings."""
+    return tuple(name for name in SPLITS[1:] if (own == name).any())
+
+
+def _cut(shares: SplitFractions, brought: Sequence[str]) -> dict[str, float]:
+    """Return {held split: share} of what is to be cut from the source's training images."""
+    asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
+    return {name: share for name, share in asked.items() if share > 0 and name not in brought}
+
+
 def _fractions(
-    labels: Rows,
-    groups: Rows,
-    classes: Sequence[str],
-    shares: SplitFractions,
-    brought: Sequence[str],
-    held: Mapping[int, str],
+    labels: Rows, groups: Rows, num_classes: int, cut: Mapping[str, float]
 ) -> tuple[dict[str, float], str]:
     """Return {part: share} of what the pool is cut into, `train` first, and why there is no blend
     split, "" where there is one or none was asked for."""
-    asked = {"val": shares.val, "blend": shares.blend, "test": shares.test}
-    cut = {name: share for name, share in asked.items() if share > 0 and name not in brought}
-    blend = cut.pop("blend", 0.0)
-    require_images(labels, groups, classes, ("train", *cut), "the splits", held)
-    problem = ""
-    if blend:
-        problem = blend_problem(labels, groups, len(classes), blend, len(cut) + 2)
-        cut |= {} if problem else {"blend": blend}
-    ordered = {name: cut[name] for name in SPLITS if name in cut}
+    held, problem = dict(cut), ""
+    if blend := held.get("blend", 0.0):
+        problem = blend_problem(labels, groups, num_classes, blend, len(held) + 1)
+        if problem:
+            del held["blend"]
+    ordered = {name: held[name] for name in SPLITS if name in held}
     return {"train": 1 - sum(ordered.values()), **ordered}, problem

@@ -327,3 +327,59 @@ def test_what_is_said_of_val_is_what_val_holds(tmp_path: Path) -> None:
     made = prepare(image_folder(tmp_path / "in", {"a": 9, "b": 9}), tmp_path / "out", val=0.2)
     (note,) = made.settings.notes
     assert f"val holds {len(made.rows('val'))} images, and `carray ensemble` needs 10" in note
+
+
+def test_all_that_is_wrong_with_a_folder_is_said_in_one_refusal(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "cars", {"a": 6, "b": 6, "one": 1})
+    (source / "empty").mkdir()
+    save(source / "twin" / "0.jpg", picture(0))  # as a/00.jpg: one content under two labels
+    for number in range(3):
+        broken = source / "broken" / f"{number}.jpg"
+        broken.parent.mkdir(exist_ok=True)
+        broken.write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        prepare(source, tmp_path / "data")
+    said = str(refused.value)
+    assert said.startswith("2 things are wrong:")
+    assert "the class folder 'empty'" in said
+    assert "in 'broken' (0), 'one' (1), 'twin' (0):" in said
+    assert "the file is empty" in said
+    assert "conflict: one content under 'a' and 'twin'" in said
+    for name in ("empty", "one", "twin", "broken"):
+        shutil.rmtree(source / name)
+    assert prepare(source, tmp_path / "data").classes == ("a", "b")
+
+
+def test_wrong_options_are_refused_unread_with_what_the_listing_knows(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "cars", {"a": 6, "b": 6, "one": 1})
+    (source / "empty").mkdir()
+    with pytest.raises(DataError) as refused:
+        prepare(source, tmp_path / "data", near_duplicates="no", margin=-1, crop="box", folds=4)
+    said = str(refused.value)
+    for what in ("--near-duplicates 'no'", "--margin -1", "--crop box", "'empty'", "'one' (1)"):
+        assert what in said
+    assert "fold 3, val, test: 6 are needed" in said
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(DataError, match=r"--val 2 .*\n.*--folds 1 "):
+        prepare(source, tmp_path / "data", val=2, folds=1)
+
+
+def test_all_that_is_wrong_with_a_table_is_said_in_one_refusal(tmp_path: Path) -> None:
+    image_folder(tmp_path / "img", {"x": 5})
+    table = tmp_path / "t.csv"
+    table.write_text("image,kind,split,kind\nx/00.jpg,a,train,a,9\n")
+    with pytest.raises(DataError, match=r"several columns 'kind'.*\n.*have 5 cells"):
+        prepare(table, tmp_path / "data")
+    table.write_text("image,kind,split\nx/00.jpg,a,train\n")
+    with pytest.raises(DataError) as refused:
+        prepare(
+            table, tmp_path / "data", images=tmp_path / "no", id_column="imgae", split_words="3=val"
+        )
+    for what in ("'imgae'", "say which with --label-column", "--images", "--split-words names 3"):
+        assert what in str(refused.value)
+    rows = ["x/00.jpg,a,train", "x/01.jpg,a,tarin", "x/02.jpg,b,train", "y.jpg,b,train"]
+    table.write_text("\n".join(["image,label,split", *rows]))
+    with pytest.raises(DataError) as refused:
+        prepare(table, tmp_path / "data", images=tmp_path / "img")
+    for what in ("'a' (1), 'b' (1)", "the split 'tarin' is unknown", "no such file"):
+        assert what in str(refused.value)

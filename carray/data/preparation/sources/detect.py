@@ -14,7 +14,7 @@ from carray.data.preparation.sources.stanford_cars import (
 )
 from carray.data.preparation.sources.table import TableOptions, list_table
 from carray.data.preparation.sources.table_file import TABLE_SUFFIXES
-from carray.errors import DataError
+from carray.errors import Complaints, DataError
 
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 
@@ -32,12 +32,47 @@ def list_source(
     """List a CSV, Stanford Cars, or an image folder.
 
     Raises:
-        DataError: there is no such source, or it is none of these.
+        DataError: there is no such source, it is none of these, or something in it is to be mended.
+    """
+    listing = list_with_faults(source, images, id_column, label_column, level, split_words)
+    complaints = Complaints()
+    complaints.add(listing.faults)
+    complaints.refuse()
+    return listing
+
+
+def list_with_faults(
+    source: Path,
+    images: Path | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    level: int | None = None,
+    split_words: str | None = None,
+) -> Listing:
+    """List a source as `list_source` does, but leave `faults` to whoever finds more of them.
+
+    Raises:
+        DataError: there is no such source, or it can't be listed.
     """
     if not source.exists():
         raise DataError(f"there is no {source}: give an image folder, a CSV, or Stanford Cars")
-    if level is not None and (level < 1 or source.is_file()):
-        raise DataError(f"--level {level} must be a number from 1 and goes with an image folder")
+    complaints = Complaints()
+    with complaints.heard():
+        if level is not None and (level < 1 or source.is_file()):
+            raise DataError(
+                f"--level {level} must be a number from 1 and goes with an image folder"
+            )
+    with complaints.heard():
+        if not source.is_file() and (images or id_column or label_column or split_words):
+            raise DataError(f"--images and the columns go with a CSV, but {source} is a folder")
+    with complaints.heard():
+        listing = _listed(source, TableOptions(images, id_column, label_column, split_words), level)
+    complaints.refuse()
+    return listing
+
+
+def _listed(source: Path, options: TableOptions, level: int | None) -> Listing:
+    """List a source by the reader of its kind."""
     if source.is_file():
         if (kind := source.suffix.lower()) in ARCHIVES:
             how = UNPACK.get(kind, "tar -xf")
@@ -47,10 +82,7 @@ def list_source(
         if kind not in TABLE_SUFFIXES:
             cure = ": save the table as CSV" if kind in SHEETS else ""
             raise DataError(f"{source} is no folder and no CSV{cure}")
-        options = TableOptions(images, id_column, label_column, split_words)
         return list_table(source.resolve(), options)
-    if images or id_column or label_column or split_words:
-        raise DataError(f"--images and the columns go with a CSV, but {source} is a folder")
     source = source.resolve()
     if is_devkit(source):
         return list_devkit(source)

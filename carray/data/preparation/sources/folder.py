@@ -38,8 +38,10 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
         level: how many levels of folders name a class, 2 for `MAKE/MODEL`; None for the first.
 
     Raises:
-        DataError: there is no class folder, one holds no image, or it can be read in two ways.
+        DataError: there is no class folder, or the folder can be read in two ways. Of class folders
+            that are empty or can't be read the listing's `faults` tell.
     """
+    faults = Complaints()
     remarks = _passed_by(source)
     inner = _only_folder(source)
     if inner != source and not _splits_in(inner):
@@ -58,9 +60,9 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
                 remarks.append(f"{folder.name}/ is no split and was passed by")
                 continue
             with complaints.heard():
-                found, notes = _list_split(source, folder, splits[folder], level or 1)
+                found, notes = _list_split(source, folder, splits[folder], level or 1, faults)
                 images, remarks = images + found, remarks + notes
-        complaints.refuse()
+        _refuse_with(complaints, faults)
         remarks += _split_words(splits)
     elif _splits_in_classes(source):
         kind = "split folder"
@@ -70,11 +72,21 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
         kind = "folder"
         if level is None:
             _refuse_split_among_classes(source)
-        images, notes = _list_classes(source, source, "", level or 1)
+        images, notes = _list_classes(source, source, "", level or 1, faults)
         remarks += _loose_images(source) + notes
     if level is None:
-        remarks += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
-    return Listing(kind, source, ordered_unique(images), notes=tuple(remarks))
+        complaints = Complaints()
+        with complaints.heard():
+            remarks += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
+        _refuse_with(complaints, faults)
+    return Listing(kind, source, ordered_unique(images), notes=tuple(remarks), faults=faults.errors)
+
+
+def _refuse_with(complaints: Complaints, faults: Complaints) -> None:
+    """Raise `complaints`, if there are any, and what else is known to be wrong."""
+    if complaints:
+        complaints.add(faults.errors)
+        complaints.refuse()
 
 
 def _splits_in(source: Path) -> dict[Path, str]:
@@ -138,7 +150,7 @@ def _refuse_only_class(source: Path, folder: Path, level: int | None) -> None:
 
 
 def _list_split(
-    source: Path, folder: Path, split: str, level: int
+    source: Path, folder: Path, split: str, level: int, faults: Complaints
 ) -> tuple[list[SourceImage], list[str]]:
     inner = visible_folders(folder)
     if len(inner) == 1 and split_of(inner[0].name):
@@ -154,7 +166,7 @@ def _list_split(
             f"{folder.name}/ holds {len(flat)} images without class folders: they have no labels "
             "and were left out"
         ]
-    return _list_classes(source, folder, split, level)
+    return _list_classes(source, folder, split, level, faults)
 
 
 def _splits_in_classes(source: Path) -> bool:
@@ -186,29 +198,36 @@ def _image(source: Path, path: Path, label: str, split: str) -> SourceImage:
 
 
 def _list_classes(
-    source: Path, folder: Path, split: str, level: int
+    source: Path, folder: Path, split: str, level: int, faults: Complaints
 ) -> tuple[list[SourceImage], list[str]]:
-    """List the class folders in `folder`; ids are paths below `source`."""
+    """List the class folders in `folder`; ids are paths below `source`.
+
+    `faults` hears of folders that are empty or can't be read.
+
+    Raises:
+        DataError: no image is in a class folder.
+    """
     source_images: list[SourceImage] = []
     empty: list[Path] = []
     passed_by: Counter[str] = Counter()
-    complaints = Complaints()
+    own = Complaints()
     for class_folder in visible_folders(folder):
-        with complaints.heard():
+        with own.heard():
             images, others = walk_images(class_folder)
             passed_by += others
             empty += [] if images else [class_folder]
             source_images += [
                 _image(source, path, _label(path, folder, level), split) for path in images
             ]
-    with complaints.heard():
+    with own.heard():
         _refuse_empty(source, empty)
-    complaints.refuse()
     if not source_images:
+        own.refuse()
         raise DataError(
             f"{folder} holds no class folders with images{_held_instead(folder)}: give a folder "
             "per class, a CSV, or Stanford Cars with its .mat files"
         )
+    faults.add(own.errors)
     return source_images, _other_files(folder, passed_by) + _folders_of_one_class(folder)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
-from carray.errors import DataError
+from carray.errors import CarrayError, DataError
 
 SPLIT_NAMES = {
     "train": "train",
@@ -95,6 +95,8 @@ class Listing:
     notes: tuple[str, ...] = ()
     reading: str = ""
     """Which columns of a table were taken for what."""
+    faults: tuple[CarrayError, ...] = ()
+    """What is to be mended, although the other images could be listed: empty class folders."""
 
 
 def nfc(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from carray.data.pixels.decode import Box
 from carray.data.preparation.sources.listing import Listing, SourceImage, nfc, ordered_unique
-from carray.errors import DataError
+from carray.errors import Complaints, DataError
 
 META = "cars_meta.mat"
 TRAIN = "cars_train_annos.mat"
@@ -32,8 +32,16 @@ def list_devkit(source: Path) -> Listing:
     Raises:
         DataError: a file or the images are missing, or the files hold something else.
     """
-    meta, train = _required(source, META), _required(source, TRAIN)
-    classes = _class_names(meta)
+    complaints = Complaints()
+    with complaints.heard():
+        meta = _required(source, META)
+        classes = _class_names(meta)
+    with complaints.heard():
+        train = _required(source, TRAIN)
+        _annotations(train)
+    with complaints.heard():
+        _image_folder(source, "cars_train")
+    complaints.refuse()
     source_images = _list_split(source, train, "train", classes)
     test = next((found for name in TEST if (found := _find_file(source, name))), None)
     notes = []

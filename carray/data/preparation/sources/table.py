@@ -117,8 +117,6 @@ def _read_columns(table: Table, folder: Path, options: TableOptions) -> _Reading
     with complaints.heard():
         if not folder.is_dir():
             raise DataError(f"the image folder {folder} doesn't exist: give it with --images")
-    if complaints and not folder.is_dir():
-        complaints.refuse()
     with complaints.heard():
         own = [class_name(label) for label in labels_of(table, labels)] if not complaints else []
         known = (labels, own) if not complaints else ((), ())

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES
-from carray.errors import DataError
+from carray.errors import Complaints, DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -69,8 +69,12 @@ def read_table(path: Path) -> Table:
     numbers = [f"column {place}" for place in range(1, width + 1)]
     names = rows[0] if has_header else numbers
     columns = tuple(name or number for name, number in zip(names, numbers, strict=True))
-    _refuse_twins(columns, path)
-    cells = tuple(_of_width(row, width, path) for row in rows[int(has_header) :])
+    complaints = Complaints()
+    with complaints.heard():
+        _refuse_twins(columns, path)
+    with complaints.heard():
+        cells = tuple(_of_width(row, width, path) for row in rows[int(has_header) :])
+    complaints.refuse()
     return Table(path, columns, cells, separator, has_header)
 
 
