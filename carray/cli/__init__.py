@@ -57,7 +57,7 @@ def _run(command: Callable[[], None]) -> None:
             UploadError,
         )
     except KeyboardInterrupt:
-        _leave()
+        _leave(EXIT_INTERRUPTED)
     try:
         with log_on_stderr():
             command()
