@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 TRAIN_LOSS = "train/loss"
 TRAIN_TOP1 = "train/top1"  # of the images as they are trained on: augmented, with dropout
@@ -130,3 +131,11 @@ def best_epoch(rows: Iterable[EpochRow], metric: str) -> int | None:
         if objective.is_better(value, best_value):
             best, best_value = epoch, value
     return best
+
+
+def ascii_name(name: str) -> str:
+    """Return a name as Ray takes it in a metric's tag: other letters as in URLs, `%C3%9F` for `ß`.
+
+    Ray refuses letters beyond ASCII there with an error of its own, in whatever it counts.
+    """
+    return "".join(letter if letter.isascii() else quote(letter) for letter in name)

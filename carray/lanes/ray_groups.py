@@ -23,6 +23,7 @@ from carray.lanes.lane_rank import LaneRank, Runner
 from carray.lanes.mailbox_client import MailboxClient, RayMailbox
 from carray.lanes.memory_guard import LaneMemory
 from carray.masking import is_secret_name
+from carray.metrics import ascii_name
 
 if TYPE_CHECKING:
     from carray.training.ranks import Ranks
@@ -66,7 +67,7 @@ class RayWorkerGroups:
         self._depot = RayDepot.begun(places) if places else None
         self._mailbox = mailbox
         self._storage = storage
-        self._name = f"{name}-{uuid.uuid4().hex[:6]}"
+        self._name = f"{ascii_name(name)}-{uuid.uuid4().hex[:6]}"  # a tag of what Ray counts
         _set_train_environment()
         self._begin_controllers = LaneControllers.begun
         self._controllers = LaneControllers.begun()

@@ -11,7 +11,6 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge
 
@@ -45,11 +44,6 @@ def cause_of(record: TrialRecord) -> str:
     return next((cause for word, cause in CAUSES if word in reason), "error")
 
 
-def ascii_name(name: str) -> str:
-    """Return a name as Ray takes it in a tag: other letters as in URLs, `%C3%9F` for `ß`."""
-    return "".join(letter if letter.isascii() else quote(letter) for letter in name)
-
-
 class StudyGauges:
     """A study's observer, told the same as its tracker; Ray must be initialised.
 
@@ -68,7 +62,7 @@ class StudyGauges:
         self._counts: Tally[TrialState] = Tally()
         self._pace: dict[int, tuple[float, float, float]] = {}  # by trial: until, images/s, wait
         self._best = math.nan
-        tags = {"study": ascii_name(study.name)}
+        tags = {"study": metrics.ascii_name(study.name)}
         self._trials = _gauge(TRIALS, "Trials by state.", tags, "state")
         self._epochs = _counter(EPOCHS, "Epochs trained, all trials together.", tags)
         self._images = _gauge(IMAGES_PER_SECOND, "Training images a second, all lanes.", tags)

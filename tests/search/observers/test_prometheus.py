@@ -31,7 +31,7 @@ def test_a_failure_has_one_of_a_few_causes(state: TrialState, reason: str, cause
 def test_a_study_of_any_letters_has_gauges() -> None:
     """These are Ray's own: they refuse letters beyond ASCII as soon as a value is set."""
     StudyGauges(StudyRecord(name="photographs-소나타 ß"))
-    assert prometheus.ascii_name("photographs-ß 100%") == "photographs-%C3%9F 100%"
+    assert metrics.ascii_name("photographs-ß 100%") == "photographs-%C3%9F 100%"
 
 
 def trial(number: int, speed: float, state: TrialState = TrialState.RUNNING) -> TrialRecord:
