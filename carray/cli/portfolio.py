@@ -70,6 +70,7 @@ def replay_lab(
 
       carray replay-lab cars-a cars-b cars-seeds --ensembles
     """
+    trainings = renamed("--budget", budget, "--trainings", trainings)
     newest = () if lcbench else (None,)
     check_studies(runs, *(studies or newest))
     from carray.data.parallel import num_workers
@@ -85,7 +86,7 @@ def replay_lab(
         data_sets=data_sets,
         metric=metric,
         seeds=seeds,
-        budget=renamed("--budget", budget, "--trainings", trainings),
+        budget=trainings,
         lanes=lanes,
         processes=num_workers() if processes is None else processes,
         runs=runs,
