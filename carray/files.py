@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
 from carray.errors import ConfigError, RecordError
+
+SQLITE = "sqlite:///"
 
 
 def absolute(path: str | os.PathLike[str] | None) -> str | None:
@@ -226,6 +229,16 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
     with written_aside(path) as aside, aside.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of a database file as SQLAlchemy reads it, who takes `%20` for a space."""
+    return SQLITE + str(file).replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_file(url: str) -> Path:
+    """Return the file of a database's URL; of any other URL a path that names no file."""
+    return Path(unquote(url.removeprefix(SQLITE)))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -16,7 +16,7 @@ from carray.config import Fit, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
 from carray.errors import ConfigError, DataError, RecordError
-from carray.files import absolute, write_text
+from carray.files import absolute, sqlite_url, write_text
 from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
@@ -82,7 +82,7 @@ class StudySetup:
     @property
     def has_optuna_file(self) -> bool:
         """Whether Optuna's study is in the study's folder, not in a database elsewhere."""
-        return self.storage == f"sqlite:///{self.folder.optuna_file}"
+        return self.storage == sqlite_url(self.folder.optuna_file)
 
     @classmethod
     def resolve(cls, request: StudyRequest) -> StudySetup:
@@ -125,7 +125,7 @@ def storage_of(request: StudyRequest, folder: StudyFolder) -> str:
     """Return the URL of Optuna's storage: asked for, `$CARRAY_STORAGE`, as begun, or a file."""
     asked = request.storage or os.environ.get("CARRAY_STORAGE")
     begun = folder.record().storage if folder.record_file.exists() else ""
-    return asked or begun or f"sqlite:///{folder.optuna_file}"
+    return asked or begun or sqlite_url(folder.optuna_file)
 
 
 def resolve_grace_epochs(request: StudyRequest, space: SearchSpace, max_epochs: int) -> int:

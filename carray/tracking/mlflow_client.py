@@ -11,7 +11,7 @@ from typing import Any
 
 from carray.errors import TrackingError, first_cause
 from carray.extras import quieted
-from carray.files import locked, written_aside
+from carray.files import locked, sqlite_file, sqlite_url, written_aside
 from carray.runs_folder import RunsFolder
 from carray.tracking.moved_store import follow_move
 
@@ -35,12 +35,12 @@ SHORT_TIMEOUTS = {
 
 def tracking_uri(runs: RunsFolder) -> str:
     """Return `$MLFLOW_TRACKING_URI`, else the sqlite store under `runs`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.tracking_file}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(runs.tracking_file)
 
 
 def is_default(runs: RunsFolder) -> bool:
     """Say whether the store is the one under `runs`."""
-    return tracking_uri(runs) == f"sqlite:///{runs.tracking_file}"
+    return tracking_uri(runs) == sqlite_url(runs.tracking_file)
 
 
 def artifacts_of(runs: RunsFolder) -> Path | None:
@@ -65,7 +65,7 @@ def check_writable(runs: RunsFolder) -> None:
         TrackingError: it is one, with the cure.
     """
     uri = tracking_uri(runs)
-    file = Path(uri.removeprefix("sqlite:///"))
+    file = sqlite_file(uri)
     if file.is_file() and not all(os.access(each, os.W_OK) for each in (file, file.parent)):
         raise TrackingError(
             f"the tracking store {uri} may only be read: ask whoever keeps it for the right to "
@@ -141,7 +141,7 @@ def _make_store(runs: RunsFolder) -> None:
             with written_aside(file) as aside:
                 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-                store = SqlAlchemyStore(f"sqlite:///{aside}", runs.tracking_artifacts.as_uri())
+                store = SqlAlchemyStore(sqlite_url(aside), runs.tracking_artifacts.as_uri())
                 store.engine.dispose()
 
 
@@ -157,7 +157,7 @@ def translate_mlflow_errors(uri: str) -> Iterator[None]:
             raise TrackingError(f"the tracking server {uri} {_refusal(error)}") from error
         cure = (
             "where that file is broken, move it away: a new one is made, and `carray sync` fills it"
-            if Path(uri.removeprefix("sqlite:///")).is_file()
+            if sqlite_file(uri).is_file()
             else "start the server, mend MLFLOW_TRACKING_URI, or unset it to keep runs in a local "
             "file"
         )

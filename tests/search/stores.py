@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from functools import cache
@@ -13,6 +14,7 @@ from carray.search.sampling.storage import Database
 @cache
 def _empty_storage() -> Path:
     file = Path(tempfile.mkdtemp(prefix="carray-optuna-")) / "optuna.db"
+    atexit.register(shutil.rmtree, file.parent)
     Database(f"sqlite:///{file}").close()
     return file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from functools import cache
@@ -16,6 +17,7 @@ from carray.tracking import check_server
 @cache
 def _empty_store() -> Path:
     runs = RunsFolder(Path(tempfile.mkdtemp(prefix="carray-store-")))
+    atexit.register(shutil.rmtree, runs.path)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         check_server(runs)
