@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ import pytest
 from carray.interrupts import held_while_importing, importer
 
 SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Take Ctrl-C as a terminal's programs do: what a shell starts aside is told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt_in(seconds: float) -> None:
@@ -51,7 +60,8 @@ def test_a_study_interrupted_while_it_imports_leaves_nothing(
 ) -> None:
     words = ["tune", str(toy_data), "--runs", str(tmp_path / "runs")]
     code = (
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.argv = ['carray', *{words!r}]\n"
         "from carray.cli import main; print('main', flush=True); main()"
     )
