@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -41,6 +42,20 @@ def tracking_uri(runs: RunsFolder) -> str:
 def is_default(runs: RunsFolder) -> bool:
     """Say whether the store is the one under `runs`."""
     return tracking_uri(runs) == sqlite_url(runs.tracking_file)
+
+
+def check_location(runs: RunsFolder) -> None:
+    """Refuse a runs folder whose path MLflow would read as a URL's, and write beside it.
+
+    Raises:
+        TrackingError: it is one, with the cure.
+    """
+    where = runs.path.absolute()
+    if is_default(runs) and (found := re.search(r"%[0-9A-Fa-f]{2}|\?", str(where))):
+        raise TrackingError(
+            f"MLflow can't keep runs below {where}, since it takes {found[0]} in a path for a "
+            "URL's: rename that folder, or name another one with --runs or CARRAY_RUNS"
+        )
 
 
 def artifacts_of(runs: RunsFolder) -> Path | None:
@@ -96,6 +111,7 @@ def client_of(runs: RunsFolder) -> Any:
     uri = tracking_uri(runs)
     with translate_mlflow_errors(uri), quiet(), environment(SHORT_TIMEOUTS):
         if is_default(runs):
+            check_location(runs)
             _make_store(runs)
             follow_move(runs.tracking_file, runs.tracking_artifacts)
         from mlflow import MlflowClient

@@ -71,7 +71,8 @@ def log_package(
             model = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),
-                artifacts={"package": str(package)},
+                # of a path it takes what follows a `#` for no part of it
+                artifacts={"package": package.resolve().as_uri()},
                 pip_requirements=list(requirements),
                 signature=_signature(),
                 input_example=_example(),

@@ -24,7 +24,7 @@ from carray.errors import TrackingError
 from carray.masking import masked
 from carray.records import StudyRecord, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.tracking.mlflow_client import tracking_uri
+from carray.tracking.mlflow_client import check_location, tracking_uri
 from carray.tracking.tracker import Tracker
 
 ENTRY = "from carray.tracking.subprocess_tracker import main; main()"
@@ -46,11 +46,15 @@ class SubprocessTracker(Tracker):
     Args:
         runs: the runs folder, whose store it is unless `$MLFLOW_TRACKING_URI` names another.
         on_trouble: is told what the tracker has to say, in a thread of its own; default: logged.
+
+    Raises:
+        TrackingError: MLflow can't keep runs in that folder.
     """
 
     def __init__(
         self, runs: RunsFolder, on_trouble: Callable[[str], None] = _logger.warning
     ) -> None:
+        check_location(runs)
         self._uri = tracking_uri(runs)
         self._on_trouble: Callable[[str], None] = lambda text: on_trouble(masked(text))
         self._told: dict[int, int] = {}  # epochs, by number of a trial that is known over there

@@ -170,6 +170,8 @@ def test_folds_that_the_data_lack_are_refused(own: Trained) -> None:
 
 
 def test_folds_that_a_class_is_too_small_for_are_one_error(own: Trained, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"too few distinct images for the folds \(fold 0"):
+    with pytest.raises(
+        DataError, match=r"too few distinct images for the splits and folds \(fold 0"
+    ):
         prepare(own.images, tmp_path / "data", folds=40)
     assert not (tmp_path / "data").exists()

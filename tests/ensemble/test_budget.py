@@ -104,7 +104,7 @@ def test_an_ensemble_keeps_to_its_budget(study: StudyFolder) -> None:
 def test_a_study_without_candidates_is_told_before_anything_is_timed(study: StudyFolder) -> None:
     for record in study.records():
         study.trial(record.number).logits_file.unlink()
-    with pytest.raises(RecordError, match=r"the 0 complete trials .*; search on$"):
+    with pytest.raises(RecordError, match=r"no trial yet .*; search on$"):
         find_front(study.path.name, runs=study.path.parents[1])
 
 

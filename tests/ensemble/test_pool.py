@@ -41,8 +41,8 @@ def test_the_best_configurations_vote_with_all_their_folds_before_other_trials(
     assert members_of(found.best(1)) == ["0005", "0006", "0007"]
     assert members_of(found.best(3)) == ["0005", "0006", "0007", "0002", "0003", "0004", "0000"]
     assert members_of(find_candidates(folder.record(), read).best(2)) == ["0000", "0001"]
-    with pytest.raises(RecordError, match="8 complete trials, 6 of them of 2 configurations on"):
-        found.best(5)
+    assert len(found.ranked()) == 4
+    assert len(found.best(5)) == 8, "all that there are"
 
 
 def test_a_fold_that_failed_does_not_lose_the_others(tmp_path: Path) -> None:

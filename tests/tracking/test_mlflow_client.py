@@ -13,9 +13,15 @@ import pytest
 
 from carray.errors import TrackingError
 from carray.runs_folder import RunsFolder
-from carray.tracking import check_server, download_study, open_tracker, sync_study
+from carray.tracking import (
+    SubprocessTracker,
+    check_server,
+    download_study,
+    open_tracker,
+    sync_study,
+)
 from carray.tracking.artifacts import attach
-from carray.tracking.mlflow_client import store_of
+from carray.tracking.mlflow_client import client_of, store_of
 from tests.tracking.stores import with_store
 from tests.tracking.studies import make_study
 
@@ -115,3 +121,17 @@ def test_artifacts_that_were_put_elsewhere_on_purpose_stay_there(tmp_path: Path)
     for same in (runs, RunsFolder(tmp_path / "link")):
         with store_of(same) as client:
             assert [client.get_experiment(one).artifact_location for one in made] == places
+
+
+@pytest.mark.parametrize(("name", "is_fit"), [("#1 & ü's", True), ("my%20cars", False)])
+def test_a_runs_folder_whose_path_looks_like_a_url_is_refused_before_mlflow_writes_beside_it(
+    name: str, is_fit: bool, tmp_path: Path
+) -> None:
+    runs = with_store(tmp_path / name)
+    if is_fit:
+        client_of(runs).create_experiment("cars")
+        return
+    with pytest.raises(TrackingError, match=r"my%20cars, since it takes %20 in .*--runs"):
+        client_of(runs)
+    with pytest.raises(TrackingError, match="rename that folder"):
+        SubprocessTracker(runs)
