@@ -30,6 +30,7 @@ def demo(
     from carray import api
     from carray.drawing import drawn_or_none
     from carray.ensemble import build_ensemble
+    from carray.errors import counted
     from carray.progress import progress, seconds_text
     from carray.reports.ensemble import ensemble_lines
     from carray.reports.hints import command
@@ -41,7 +42,9 @@ def demo(
     _step(1, "draw 12 models of toy cars; find flaws; cut train, val, blend and test")
     data = api.toy_data(folder, images_per_class, progress, **SPLITS)
     _step(
-        2, f"search: {trials} trials, weak ones ended early; then the best {refits} again, longer"
+        2,
+        f"search: {counted(trials, 'trial')}, weak ones ended early; then the best {refits} again, "
+        "longer",
     )
     study = api.tune(
         data,

@@ -235,14 +235,20 @@ def _connect(where: str) -> None:
             ) from None
         if not isinstance(error, OSError | ValueError | RuntimeError):
             raise
-        if "AF_UNIX" in str(error):
+        if fault := _fault_of_sockets(error):
             raise PlanError(
-                f"Ray can't open its sockets below {tempfile.gettempdir()}, whose path is too "
-                "long: set TMPDIR to a shorter path, as in TMPDIR=/tmp"
+                f"Ray can't open its sockets below {tempfile.gettempdir()}, whose path {fault}: "
+                "set TMPDIR to another, as in TMPDIR=/tmp"
             ) from None
         raise _nobody_at(where, error, is_heard=where != LOCAL) from None
     started = filter(_is_rays, psutil.Process().children())
     _ours.update((each, _is_daemon(each)) for each in started)
+
+
+def _fault_of_sockets(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError) and not tempfile.gettempdir().isascii():
+        return "has letters beyond ASCII"
+    return "is too long" if "AF_UNIX" in str(error) else ""
 
 
 def _start_patiently(where: str, settings: dict[str, object]) -> None:

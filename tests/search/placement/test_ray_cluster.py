@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
+import sys
+import tempfile
 import threading
 
 import psutil
@@ -115,3 +118,21 @@ def test_a_lane_that_still_asks_ray_keeps_it_from_being_shut_down(
     with connected("local"):
         pass
     assert shut == [True] * (not is_left)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("ü", "has letters beyond ASCII"), ("long" * 40, "is too long")]
+)
+def test_a_folder_where_ray_cannot_open_its_sockets_is_named_with_the_cure(
+    name: str, fault: str
+) -> None:
+    code = "from carray.search.placement.ray_cluster import connected\nwith connected(): pass"
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with tempfile.TemporaryDirectory(prefix=name) as folder:  # one of pytest's own is too long
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment, "TMPDIR": folder},
+            capture_output=True,
+            text=True,
+        )
+    assert f"below {folder}, whose path {fault}: set TMPDIR to another" in ran.stderr
