@@ -27,7 +27,13 @@ from carray.search.observers.prometheus import StudyGauges
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
-from carray.search.placement.ray_cluster import connected, lost_error, memory_error, starts_ray
+from carray.search.placement.ray_cluster import (
+    connected,
+    lost_error,
+    memory_error,
+    started_processes,
+    starts_ray,
+)
 from carray.search.placement.ray_nodes import RayCluster
 from carray.search.plans import has_nothing_left, refit_plan
 from carray.search.preflight import preflight
@@ -179,11 +185,11 @@ def _ray_ended(board: Board, interrupts: Interrupts, was_needed: bool) -> None:
     name = interrupts.awaited()
     if name:
         board.last_note(f"{name}: Ray has ended too; {RESUMES}")
-        end_at_once(EXIT_INTERRUPTED)
+        end_at_once(EXIT_INTERRUPTED, started_processes())
     if not was_needed:
         return
     board.last_note(f"the study is not done: Ray has died on this machine; {RESUMES}")
-    end_at_once(EXIT_GOES_ON)
+    end_at_once(EXIT_GOES_ON, started_processes())
 
 
 def _join_cluster(

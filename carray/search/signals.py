@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -84,11 +84,14 @@ class Interrupts:
         return self.name
 
 
-def end_at_once(exit_code: int) -> NoReturn:
-    """End this process and all below it."""
+def end_at_once(exit_code: int, known: Iterable[psutil.Process] | None = None) -> NoReturn:
+    """End this process and all below it; `known` are those that don't end with it or with Ray.
+
+    Who knows them saves the look at all processes, in which a Ray that has died may end this one.
+    """
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), SHOW_CURSOR)
-    for each in psutil.Process().children(recursive=True):
+    for each in psutil.Process().children(recursive=True) if known is None else known:
         with contextlib.suppress(psutil.Error):
             each.kill()
     os._exit(exit_code)

@@ -213,6 +213,11 @@ def cluster_nodes() -> list[ClusterNode]:
     return sorted(found, key=lambda node: not node.is_own)
 
 
+def started_processes() -> list[psutil.Process]:
+    """Return Ray's processes that this one has started: its daemons, and those beside them."""
+    return list(_ours)
+
+
 def has_started_ray() -> bool:
     """Say whether this process has started the Ray that it uses: no node joins that one."""
     return bool(_ours)
