@@ -315,7 +315,7 @@ class Session:
         def so_far() -> str:
             return f"{lanes.lanes_up()} of {wanted} up, loading libraries"
 
-        with waiting_for(f"{counted(wanted, 'lane')}", self._board.note, so_far):
+        with waiting_for(counted(wanted, "lane"), self._board.note, so_far):
             up = lanes.wait_up(timeout, unless=self._stopped)
         if up == 0 and not self._stopped():
             raise PlanError(lanes.place_error(timeout))

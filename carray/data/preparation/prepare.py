@@ -23,7 +23,7 @@ from carray.data.preparation.pair_sheet import PAIR_SHEET, write_pair_sheet
 from carray.data.preparation.quality import LabelledImage
 from carray.data.preparation.scan import scan_images
 from carray.data.preparation.scan_cache import ImageScan, cache_path
-from carray.data.preparation.sources import Listing, SourceImage, list_with_faults
+from carray.data.preparation.sources import Listing, SourceImage, list_source
 from carray.data.preparation.sources.listing import natural_key
 from carray.data.preparation.splits import SplitFractions, assign_splits, check_sizes
 from carray.data.preparation.user_lists import match_names, read_merge, read_names
@@ -104,16 +104,16 @@ def prepare(
         _check_options(near_duplicates, margin, store_budget_gib)
     complaints = Complaints()
     with options.heard():
-        listing = list_with_faults(
+        listing = list_source(
             Path(source),
             Path(images) if images else None,
             id_column,
             label_column,
             level,
             split_words,
+            faults=complaints,
         )
         notes = list(listing.notes)
-        complaints.add(listing.faults)
         with options.heard():
             _check_outside(folder, listing)
             check_overwritable(folder)

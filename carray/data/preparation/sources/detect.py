@@ -28,31 +28,14 @@ def list_source(
     label_column: str | None = None,
     level: int | None = None,
     split_words: str | None = None,
+    faults: Complaints | None = None,
 ) -> Listing:
     """List a CSV, Stanford Cars, or an image folder.
 
+    `faults` hears what is to be mended although the source could be listed; None refuses it here.
+
     Raises:
         DataError: there is no such source, it is none of these, or something in it is to be mended.
-    """
-    listing = list_with_faults(source, images, id_column, label_column, level, split_words)
-    complaints = Complaints()
-    complaints.add(listing.faults)
-    complaints.refuse()
-    return listing
-
-
-def list_with_faults(
-    source: Path,
-    images: Path | None = None,
-    id_column: str | None = None,
-    label_column: str | None = None,
-    level: int | None = None,
-    split_words: str | None = None,
-) -> Listing:
-    """List a source as `list_source` does, but leave `faults` to whoever finds more of them.
-
-    Raises:
-        DataError: there is no such source, or it can't be listed.
     """
     if not source.exists():
         raise DataError(f"there is no {source}: give an image folder, a CSV, or Stanford Cars")
@@ -67,6 +50,8 @@ def list_with_faults(
             raise DataError(f"--images and the columns go with a CSV, but {source} is a folder")
     with complaints.heard():
         listing = _listed(source, TableOptions(images, id_column, label_column, split_words), level)
+    complaints.refuse()
+    (complaints if faults is None else faults).add(listing.faults)
     complaints.refuse()
     return listing
 
