@@ -46,11 +46,13 @@ def write_int8(
 ) -> Quantised:
     """Write `source` with 8-bit weights and activations in its classifiers.
 
-    Weights are scaled by channel, activations by what they reach on `images`, `total` of them. What
-    rounded weights add to a channel on average is taken off its bias (Nagel et al. 2019,
-    arXiv:1906.04721). What each layer alone does to the answers is measured, and the costliest
-    layers stay in float32 until logits stray by at most `most_stray`, root mean square. If those
-    are more than a few, only weights are rounded, by the same measure.
+    Weights are scaled by channel, activations by what they reach on `images`, `total` of them.
+    Beside activations of 8 bits weights have 7, as onnxruntime advises: a CPU without VNNI adds two
+    products in 16 bits, which products of 8 bits overflow, and the file would answer otherwise
+    there. What rounded weights add to a channel on average is taken off its bias (Nagel et al.
+    2019, arXiv:1906.04721). What each layer alone does to the answers is measured, and the
+    costliest layers stay in float32 until logits stray by at most `most_stray`, root mean square.
+    If those are more than a few, only weights are rounded, to 8 bits, by the same measure.
 
     Raises:
         ExportError: every layer would have to stay.
@@ -58,10 +60,11 @@ def write_int8(
     import onnx
 
     with quiet(), progress("calibrating int8", total) as advance:
-        rounded, kept = _rounded(source, images, advance)
-    graphs = PartlyRounded(onnx.load(source), rounded, kept)
+        graphs, kept = _rounded(source, images, advance, weight_bits=7)
     done, parts = _chosen(graphs, True, most_stray, progress)
     if done.in_float > done.layers // FEW:
+        with quiet(), progress("rounding weights alone", len(kept)) as advance:
+            graphs, _ = _rounded(source, iter(kept), advance, weight_bits=8)
         done, parts = _chosen(graphs, False, most_stray, progress)
     if not parts:
         raise ExportError(
@@ -111,8 +114,10 @@ def _chosen(
     return done, [part for layer in layers[:count] for part in parts[layer]]
 
 
-def _rounded(source: Path, images: Iterator[Image], advance: Any) -> tuple[Any, list[Image]]:
-    """Return onnxruntime's model with all layers in 8 bits, and the first of the images."""
+def _rounded(
+    source: Path, images: Iterator[Image], advance: Any, weight_bits: int
+) -> tuple[PartlyRounded, list[Image]]:
+    """Return the graph that can have each layer in 8 bits, and the first of the images."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -132,8 +137,9 @@ def _rounded(source: Path, images: Iterator[Image], advance: Any) -> tuple[Any, 
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=weight_bits < 8,
         )
-        return onnx.load(file), reader.kept
+        return PartlyRounded(onnx.load(source), onnx.load(file), reader.kept), reader.kept
 
 
 class _Reader:

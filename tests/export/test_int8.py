@@ -101,16 +101,24 @@ def quantised(folder: Path, most_stray: float) -> tuple[Path, Path, Any]:
 def test_what_rounded_weights_add_is_taken_off_the_biases(tmp_path: Path) -> None:
     exact, file, done = quantised(tmp_path, 1.0)
     assert (done.arithmetic, done.in_float) == (True, 0)
-    assert stray(file, exact) < 0.02  # 0.049 with the biases as they were
+    assert stray(file, exact) < 0.02  # 0.031 with the biases as they were
     assert types_read(file, f"classifier/conv{COSTLY}") == {"DequantizeLinear"}
 
 
 def test_the_costliest_layers_stay_in_float_as_training_images_say(tmp_path: Path) -> None:
-    exact, file, done = quantised(tmp_path, 0.005)
+    exact, file, done = quantised(tmp_path, 0.007)
     assert (done.arithmetic, done.in_float) == (True, 1)
-    assert stray(file, exact) < 0.005
+    assert stray(file, exact) < 0.007
     assert types_read(file, f"classifier/conv{COSTLY}") == {"Conv"}
     assert types_read(file, "classifier/conv5") == {"DequantizeLinear"}
+
+
+def test_weights_beside_8_bit_activations_have_7_bits(tmp_path: Path) -> None:
+    for most_stray, most in ((0.007, 64), (0.001, 127)):
+        _, file, _ = quantised(tmp_path, most_stray)
+        constants = onnx.load(file).graph.initializer
+        whole = [numpy_helper.to_array(c) for c in constants if c.data_type == TensorProto.INT8]
+        assert max(np.abs(each).max() for each in whole if each.size > 1) == most
 
 
 def test_weights_alone_are_rounded_where_too_many_layers_would_stay(tmp_path: Path) -> None:
@@ -124,8 +132,11 @@ def test_weights_alone_are_rounded_where_too_many_layers_would_stay(tmp_path: Pa
 
 
 def test_a_file_in_8_bits_answers_as_its_nodes_say(tmp_path: Path) -> None:
-    """onnxruntime fuses a Clip with the rounding after it; a float reader must still see it."""
-    for most_stray in (0.001, 0.005, 1.0):
+    """onnxruntime fuses a Clip with the rounding after it; a float reader must still see it.
+
+    Without VNNI its products of 8 and 8 bits overflow, those of 8 and 7 don't.
+    """
+    for most_stray in (0.001, 0.007, 1.0):
         _, file, _ = quantised(tmp_path, most_stray)
         answers = []
         for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
@@ -134,4 +145,4 @@ def test_a_file_in_8_bits_answers_as_its_nodes_say(tmp_path: Path) -> None:
             session = onnxruntime.InferenceSession(str(file), options)
             answers.append([session.run(None, {INPUT: i[None]})[0] for i in some_images()])
         fused, plain = map(np.concatenate, answers)
-        assert np.abs(fused - plain).max() < 0.02, most_stray
+        assert np.abs(fused - plain).max() < 0.002, most_stray
