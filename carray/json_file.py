@@ -20,9 +20,14 @@ class JsonFile(BaseModel):
     broken: ClassVar[str] = "the record {path} can't be read ({why}); {cure}"
     cure: ClassVar[str] = "move it away"
 
+    @property
+    def text(self) -> str:
+        """What is in its file."""
+        return self.model_dump_json(indent=1) + "\n"
+
     def write(self, path: Path) -> None:
         """Write aside, then rename."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+        write_text(path, self.text)
 
     @classmethod
     def read(cls, path: Path) -> Self:

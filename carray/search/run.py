@@ -128,8 +128,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
         with waiting_for("the tracking store", board.note):
             tracker.wait_open()
         write_files(setup)
-        observers: list[Tracker] = [board, tracker, StudyGauges(setup.study, records)]
-        observers += [mirror] if mirror else []
+        observers: list[Tracker] = [board, *([mirror] if mirror else [])]
+        observers += [tracker, StudyGauges(setup.study, records)]
         ledger = stack.enter_context(open_ledger(setup, records, observers))
         ledger.say = board.note
         _start(setup, ledger, observers, tracker)

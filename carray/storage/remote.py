@@ -64,15 +64,19 @@ class RemoteFolder:
     A reader finds the whole file, the one before, or none. Every method raises StorageError where
     the URL can't be reached or refuses; making one raises ConfigError where it holds keys, which
     would be written down with it.
+
+    Args:
+        url: of the folder.
+        attempts: at each request to S3, with pauses of up to seconds; default: `ATTEMPTS`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, attempts: int | None = None) -> None:
         if KEYS.search(url):
             raise ConfigError(
                 f"{masked(url)} holds keys: leave them out, and set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
-        self.url = url.rstrip("/")
+        self.url, self._attempts = url.rstrip("/"), attempts
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -98,9 +102,10 @@ class RemoteFolder:
             region=region,
             request_timeout=SILENCE_SECONDS,
             connect_timeout=CONNECT_SECONDS,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=self._attempts or ATTEMPTS),
             scheme=asked.get("scheme"),
             endpoint_override=endpoint,
+            allow_delayed_open=True,  # a small file is one request, not three
         )
 
     def _path(self, name: str) -> str:
@@ -200,8 +205,9 @@ class RemoteFolder:
     def _written(self, name: str) -> Iterator[Any]:
         """Yield a stream; what was written takes the file's place at its end.
 
-        A store of objects does that by itself; a process that is killed leaves the one before. An
-        error leaves none: closing the stream, which can't be broken off, has made a file of a part.
+        A store of objects does that by itself. Where it refuses, or this process is killed, the
+        file before stays. Any other error leaves none: closing the stream, which can't be broken
+        off, has made a file of a part.
         """
         filesystem, _ = self._place
         path, aside = self._path(name), ""
@@ -209,15 +215,20 @@ class RemoteFolder:
             if filesystem.type_name in WITH_FOLDERS:
                 filesystem.create_dir(path.rpartition("/")[0], recursive=True)
                 aside = f"{path}.{os.getpid()}-{threading.get_ident()}.part"
+            stream, is_there = filesystem.open_output_stream(aside or path), bool(aside)
             try:
-                with filesystem.open_output_stream(aside or path) as stream:
+                try:
                     yield stream
+                finally:
+                    stream.close()
+                    is_there = True
+                if aside:
+                    filesystem.move(aside, path)
             except BaseException:
-                with suppress(OSError):
-                    filesystem.delete_file(aside or path)
+                if is_there:
+                    with suppress(OSError):
+                        filesystem.delete_file(aside or path)
                 raise
-            if aside:
-                filesystem.move(aside, path)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carray.ensemble.build import build_ensemble
 from carray.errors import RecordError, StorageError, UploadError
 from carray.inference.inputs import find_package
-from carray.records import StudyFolder, TrialFolder
+from carray.records import StudyFolder, StudyRecord, TrialFolder
 from carray.remote_studies import fetched_weights, has_weights
 from carray.runs_folder import RunsFolder
+from carray.search import run
 from carray.search.observers.mirror import link_folder
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
 from carray.storage import lease, mirror, uploads
 from carray.storage.remote import RemoteFolder
-from tests.search.studies import Listener, LocalCluster, check_left, local, local_tune, request
+from tests.search.studies import (
+    Listener,
+    LocalCluster,
+    LocalTracker,
+    check_left,
+    local,
+    local_tune,
+    request,
+)
 
 __all__ = ["local", "local_tune"]
 
@@ -95,6 +106,61 @@ def test_every_moment_of_a_study_is_enough_for_another_machine(
         assert not (stray.exists() or resumed.trial(9).path.exists())
         assert resumed.records()[0].params == folder.records()[0].params
         assert len(again.epochs) <= 9 - (epochs - 1), "at most an epoch is trained again"
+
+
+def test_a_study_is_at_its_url_before_a_tracking_store_hears_of_it(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store finds the study's run by its start: begun anew elsewhere, all runs came twice."""
+    there, heard = tmp_path / "bucket", []
+
+    class Listening(LocalTracker):
+        def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
+            heard.append((study.started_at, StudyFolder(there / "studies" / "s").record()))
+
+    monkeypatch.setattr(run, "SubprocessTracker", Listening)
+    run_study(asked(toy_data, tmp_path, there.as_uri(), trials=1), Listener())
+    started_at, at_url = heard[0]
+    assert at_url.started_at == started_at
+
+
+def test_trials_that_ended_while_the_url_was_away_are_known_to_it_before_their_weights_are(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver lost then loses weights: no number, no parameters, and so no run in MLflow."""
+    there, moment = tmp_path / "bucket", tmp_path / "moment"
+    board, refused = Listener(), [""]
+    written = RemoteFolder._written
+
+    @contextmanager
+    def refuse(self: RemoteFolder, name: str) -> Iterator[Any]:
+        if any(word in name for word in refused):
+            raise StorageError("the store is away")
+        with written(self, name) as stream:
+            yield stream
+
+    def go_away() -> None:
+        refused[:] = [""]
+
+    def come_back() -> None:
+        """Take what is small; then the driver's machine is lost."""
+        refused[:] = ["safetensors"]
+        wait_for(lambda: epochs_at(there) >= 7)
+        shutil.copytree(there, moment, ignore=shutil.ignore_patterns("*.part"))
+        refused.clear()
+
+    refused.clear()
+    monkeypatch.setattr(RemoteFolder, "_written", refuse)
+    board.after = {1: go_away, 8: come_back}
+    options = {"trials": 3, "concurrent": 1}
+    folder = run_study(asked(toy_data, tmp_path, there.as_uri(), **options), board)
+    monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "machine-b"))
+    resumed = run_study(asked(toy_data, tmp_path, moment.as_uri(), **options), Listener())
+    check_left(resumed)
+    assert all(trial.weights_file.exists() for trial, _ in resumed.trials())
+    first, then = folder.records(), resumed.records()
+    assert [each.started_at for each in then[:2]] == [each.started_at for each in first[:2]]
+    assert [each.params for each in then[:2]] == [each.params for each in first[:2]]
 
 
 def test_another_machine_gets_records_and_logits_and_weights_when_it_needs_them(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carray.cli import run
 from carray.errors import EXIT_GOES_ON, ConfigError, StorageError
+from carray.records import StudyFolder
+from carray.search.observers.mirror import StudyMirror
 from carray.storage.cache import folder_of
 from carray.storage.mirror import Mirror, is_same
 from carray.storage.remote import CHUNK_BYTES, FileStamp, RemoteFolder, is_url
@@ -113,7 +117,7 @@ def test_a_refusal_is_one_sentence_with_the_cure_and_no_secret(s3: str) -> None:
 class Failing(BaseHTTPRequestHandler):
     """Answers 500 to everything."""
 
-    def do_POST(self) -> None:
+    def do_PUT(self) -> None:
         self.send_response(500)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -137,6 +141,51 @@ def test_a_server_that_fails_is_not_blamed_on_the_keys_nor_on_the_user(
     said = capsys.readouterr().err
     assert "HTTP status 500" in said
     assert "a fault of the server's own; type the same command later" in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_stays_where_the_server_fails_its_successor_and_is_back_at_once(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may be killed then: what is at the URL is all that the next one has."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+
+    remote = RemoteFolder(s3)
+    remote.write("study.json", b"before")
+    served = DomainDispatcherApplication.__call__
+    refused: list[str] = []
+
+    def fail_first(self: Any, asked: dict[str, Any], begin: Callable[..., Any]) -> Any:
+        if refused:
+            return served(self, asked, begin)
+        refused.append(asked["REQUEST_METHOD"])
+        begin("500 Internal Server Error", [("Content-Length", "0")])
+        return [b""]
+
+    monkeypatch.setattr("carray.storage.remote.ATTEMPTS", 1)
+    monkeypatch.setattr(DomainDispatcherApplication, "__call__", fail_first)
+    with pytest.raises(StorageError, match="HTTP status 500"):
+        RemoteFolder(s3).write("study.json", b"after")
+    assert len(refused) == 1, "the server was back when the write had failed"
+    assert remote.read("study.json") == b"before"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_upload_of_a_study_is_given_up_soon_since_its_queue_tries_again(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a request waits between its own attempts, seconds, is lost once the server is back."""
+    study = StudyFolder(tmp_path / "studies" / "s")
+    uploads = StudyMirror(Mirror(tmp_path, RemoteFolder(s3)), study, False, print)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        start = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(StorageError, match="HTTP status 500"):
+                uploads._remote.write("study.json", b"{}")
+        server.shutdown()
+    assert time.monotonic() - start < 6
 
 
 def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """`StudyMirror`: carries what a study leaves to its URL, while it runs and without slowing it.
 
 Small files go in one queue, weights and checkpoints in others. Order makes any moment one that
-another machine can go on from: Optuna's study is there before a record that names a trial of it,
-weights before the checkpoint that counts on them, and the record of an ended trial comes last.
+another machine can go on from: the study's record is there before anybody hears of the study,
+Optuna's study before a record that names a trial of it, weights before the checkpoint that counts
+on them. The record of an ended trial comes last; until then it is there as of a running one.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from carray.remote_studies import (
 from carray.search.waiting import waiting_for
 from carray.storage.lease import Holder
 from carray.storage.mirror import Mirror, mirror_of
+from carray.storage.remote import RemoteFolder
 from carray.storage.uploads import Uploads
 from carray.tracking import Tracker
 
 WEIGHT_QUEUES = 4  # so many trials' weights go up at once
+ATTEMPTS = 2  # at a request: a queue tries again sooner than those that wait for each other
 RENAME_SECONDS = 0.05
 TRIES = 5  # at a checkpoint that is replaced while it is looked at
 ASIDE = ".upload-"
@@ -60,21 +63,30 @@ class StudyMirror(Tracker):
         say: Callable[[str], None],
     ) -> None:
         self._mirror, self._folder, self._has_optuna_file = mirror, folder, has_optuna_file
+        self._remote = RemoteFolder(mirror.remote.url, ATTEMPTS)
         failing: set[str] = set()
         self._small = Uploads("records", say, failing)
         names = [f"weights-{number}" for number in range(WEIGHT_QUEUES)]
         self._large = [Uploads(name, say, failing) for name in names]
         self._optuna = threading.Lock()  # an older copy must not replace a newer one
         self._sent: dict[int, tuple[int, int]] = {}  # which weights of a trial are there
+        self._records = threading.Lock()  # a running trial's must not replace the ended one's
+        self._ended: set[int] = set()  # trials whose last record is there
         self._missing: list[str] = []
         self._taken = ""
         self.on_taken: Callable[[], None] = lambda: None
 
     def study_started(self, study: StudyRecord, files: Sequence[Path] = ()) -> None:
-        """Carry what the study begins with, and what an earlier call couldn't."""
+        """Carry what the study begins with, and what an earlier call couldn't.
+
+        A record that the URL lacks is there once this returns: it tells whose runs a tracking store
+        has, if this machine is lost.
+        """
         for file in files:
             self._put(file)
         seen = self._mirror.remote.files(self._mirror.name_of(self._folder.path))
+        if (name := self._mirror.name_of(self._folder.record_file)) not in seen:
+            self._mirror.remote.write(name, study.text.encode())
         for trial, record in self._folder.trials():
             self._catch_up(trial, record, {name: stamp.size for name, stamp in seen.items()})
 
@@ -85,10 +97,8 @@ class StudyMirror(Tracker):
         self._put_record(record)
 
     def epoch_ended(self, record: TrialRecord) -> None:
-        """Carry its epochs and its checkpoint."""
-        trial = self._folder.trial(record.number)
+        """Carry its record and its checkpoint."""
         self._put_record(record)
-        self._put(trial.epochs_file)
         self._put_aside(record, lambda: self._send_checkpoint(record.number))
 
     def trial_ended(self, record: TrialRecord, folder: TrialFolder) -> None:
@@ -106,7 +116,7 @@ class StudyMirror(Tracker):
         study, _, number = name.rpartition("/")
         at_url = f"studies/{study}/trials/{number}/best.safetensors"
         queue = self._large[int(number) % WEIGHT_QUEUES]
-        queue.put(f"{at_url} (to be deleted)", lambda: self._mirror.remote.remove(at_url))
+        queue.put(f"{at_url} (to be deleted)", lambda: self._remote.remove(at_url))
 
     def taken(self, by: Holder) -> None:
         """Carry nothing more: another machine has gone on with the study."""
@@ -150,17 +160,16 @@ class StudyMirror(Tracker):
 
     def _put(self, file: Path) -> None:
         name = self._mirror.name_of(file)
-        self._small.put(name, lambda: self._mirror.remote.put(file, name))
+        self._small.put(name, lambda: self._remote.put(file, name))
 
     def _put_record(self, record: TrialRecord) -> None:
         """Carry a running trial's record; an ended one's comes after all that it names."""
-        trial = self._folder.trial(record.number)
-        name = self._mirror.name_of(trial.record_file)
+        name = self._mirror.name_of(self._folder.trial(record.number).record_file)
 
         def send() -> None:
-            content = trial.record_file.read_bytes()
-            if not TrialRecord.model_validate_json(content).state.is_finished():
-                self._mirror.remote.write(name, content)
+            with self._records:
+                if record.number not in self._ended:
+                    self._remote.write(name, record.text.encode())
 
         self._small.put(name, send)
 
@@ -184,7 +193,7 @@ class StudyMirror(Tracker):
                 closing(sqlite3.connect(copy)) as target,
             ):
                 source.backup(target)
-            self._mirror.remote.put(copy, self._mirror.name_of(file))
+            self._remote.put(copy, self._mirror.name_of(file))
 
     def _send_checkpoint(self, number: int) -> None:
         """Send what the next epoch needs, as it is at one moment: lanes go on meanwhile."""
@@ -194,33 +203,31 @@ class StudyMirror(Tracker):
             link_folder(trial.checkpoint, checkpoint)
             _link(trial.weights_file, weights)  # of this checkpoint or a later one
             self._send_weights(number, weights)
-            self._mirror.remote.put_folder(
-                checkpoint, self._mirror.name_of(checkpoint_archive(trial))
-            )
+            self._remote.put_folder(checkpoint, self._mirror.name_of(checkpoint_archive(trial)))
 
     def _send_ended(self, number: int) -> None:
-        trial, remote = self._folder.trial(number), self._mirror.remote
+        trial, remote = self._folder.trial(number), self._remote
         archive = self._mirror.name_of(checkpoint_archive(trial))
         with suppress(FileNotFoundError):  # a disk budget may delete it at any time
             self._send_weights(number, trial.weights_file)
         with suppress(FileNotFoundError):
             remote.put(trial.logits_file, self._mirror.name_of(trial.logits_file))
-        if trial.checkpoint.exists():  # of one that may be continued
+        if may_go_on := trial.checkpoint.exists():
             with suppress(FileNotFoundError):
                 remote.put_folder(trial.checkpoint, archive)
-        else:
-            remote.remove(archive)
         self._send_optuna()
-        remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
-        epochs = self._mirror.name_of(trial.epochs_file)
-        self._small.put(epochs, lambda: remote.remove(epochs))  # after those still on their way
+        with self._records:
+            remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
+            self._ended.add(number)
+        if not may_go_on:
+            remote.remove(archive)
 
     def _send_weights(self, number: int, file: Path) -> None:
         found = file.stat()
         version = (found.st_ino, found.st_mtime_ns)
         if self._sent.get(number) != version:
             name = self._mirror.name_of(self._folder.trial(number).weights_file)
-            self._mirror.remote.put(file, name)
+            self._remote.put(file, name)
             self._sent[number] = version
 
 

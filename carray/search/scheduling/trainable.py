@@ -43,8 +43,8 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
         """Bring the trial one epoch further."""
         self._epoch += 1
         self._paused = False
-        if self._epoch <= len(self._known):
-            return self._again()
+        if self._epoch < len(self._known):
+            return self._result(dict(self._known[self._epoch - 1]), {}, "", "")
         job = self._job.model_copy(update={"epoch": self._epoch})
         asked_at = time.time()
         answer = self._mailbox.call(LaneOrder("epoch", job))
@@ -55,6 +55,8 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
                 REASON: answer.reason,
                 "done": True,
             }
+        if self._epoch == len(self._known):
+            return self._again()
         facts = {
             **answer.outcome.facts(),
             "lane": answer.lane,
@@ -65,10 +67,13 @@ class LaneTrainable(Trainable):  # type: ignore[misc]
         return self._result(outcome.metrics, facts, outcome.stop, outcome.ending)
 
     def _again(self) -> dict[str, Any]:
-        """Report an epoch of an earlier call, which may have been killed before the trial's end."""
-        is_last = self._epoch == len(self._known)
-        stop, ending = stop_reason(self._known, self._job.config) if is_last else ("", "")
-        return self._result(dict(self._known[self._epoch - 1]), {}, stop, ending)
+        """Report the last epoch of an earlier call, which may have been killed before the end.
+
+        A lane was asked for it: its checkpoint says it at once, and where that was lost with a
+        machine, so are the weights, whatever the record holds.
+        """
+        stop, ending = stop_reason(self._known, self._job.config)
+        return self._result(dict(self._known[-1]), {}, stop, ending)
 
     def _result(
         self, row: dict[str, float], facts: dict[str, Any], stop: str, ending: str

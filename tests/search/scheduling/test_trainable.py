@@ -72,12 +72,14 @@ def test_a_report_carries_no_configuration(trial: LaneTrainable) -> None:
     assert "config" not in trial.train()
 
 
-def test_an_epoch_that_is_known_is_not_trained_again(
-    trial: LaneTrainable, lanes: FakeLanes
+def test_of_epochs_that_are_known_a_lane_is_asked_for_the_last_whose_weights_may_be_lost(
+    begin: Begin, lanes: FakeLanes
 ) -> None:
-    for _ in range(3):
-        trial.step()
+    known = tuple(epoch_row(CONFIG, epoch) for epoch in (1, 2))
+    trial = begin(CONFIG, known)
+    told = [trial.step() for _ in range(3)]
     assert lanes.faults.trained() == [(0, 2), (0, 3)]
+    assert [FACTS in each for each in told] == [False, False, True], "what is known is told once"
 
 
 def test_a_paused_trial_frees_its_lane_once_it_is_put_away(
