@@ -60,6 +60,8 @@ class StudyRun:
     """What the study optimises."""
     best_value: float = float("nan")
     trials: dict[int, TrialRunState] = field(default_factory=dict)
+    unsure: set[int] = field(default_factory=set)
+    """Trials whose run may be there: the store was asked to make it, and didn't answer."""
     lock: Lock = field(default_factory=Lock)
 
     @classmethod
@@ -92,7 +94,7 @@ class StudyRun:
             ).info.run_id
             log_dataset(client, run_id, study)
         run = cls(client, study.name, experiment_id, run_id, study.metric)
-        run._find_trials()
+        run._find_trials(child_runs(client, experiment_id, run_id))
         return run
 
     def write(self, study: StudyRecord, files: Sequence[Path]) -> None:
@@ -110,9 +112,12 @@ class StudyRun:
 
     def trial_run(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         """Return the run of this trial; makes it where there is none, wakes it where it ended."""
+        if record.number in self.unsure:
+            number = f"tags.`carray.trial` = '{record.number:04d}'"
+            self._find_trials(child_runs(self.client, self.experiment_id, self.run_id, number))
         known = self.trials.get(record.number)
         if known is not None and known.started_ms != (_start_ms(record) or known.started_ms):
-            self._set_aside(known)
+            self._set_aside(self.trials.pop(record.number))
             known = None
         if known is None:
             return self._make_trial(record, shown)
@@ -144,6 +149,7 @@ class StudyRun:
         return is_best
 
     def _make_trial(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
+        self.unsure.add(record.number)
         run = self.client.create_run(
             self.experiment_id,
             start_time=_start_ms(record),
@@ -156,19 +162,22 @@ class StudyRun:
         )
         made = TrialRunState(run.info.run_id, run.info.start_time, tags=shown.tags)
         self.trials[record.number] = made
+        self.unsure.discard(record.number)
         return made
 
     def _set_aside(self, lost: TrialRunState) -> None:
-        """Let the run of a trial without a record, whose machine was lost, be no trial's."""
+        """Let a run be no trial's: its trial, whose machine was lost, has no record or another."""
         self.client.set_tag(lost.run_id, "carray.kind", LOST)
         self.client.delete_tag(lost.run_id, "carray.trial")
         self.client.set_terminated(lost.run_id, "KILLED")
 
-    def _find_trials(self) -> None:
-        found = runs_of_trials(self.client, self.experiment_id, self.run_id)
-        for number, run in found.items():
-            tags = run.data.tags
-            self.trials[number] = TrialRunState(
+    def _find_trials(self, runs: Sequence[Any]) -> None:
+        """Take over the run of each trial; of two, made where an answer was lost, the fuller."""
+        for run in runs:
+            tags, number = run.data.tags, run.data.tags.get("carray.trial")
+            if number is None:
+                continue
+            found = TrialRunState(
                 run.info.run_id,
                 run.info.start_time,
                 epochs_told=int(tags.get(EPOCHS_SENT, 0)),
@@ -176,6 +185,11 @@ class StudyRun:
                 ended=run.info.status != "RUNNING",
                 tags=tags,
             )
+            known = self.trials.get(int(number), found)
+            fuller = max(known, found, key=lambda each: (each.epochs_told, each.ended))
+            self.trials[int(number)] = fuller
+            if known.run_id != found.run_id:
+                self._set_aside(found if fuller is known else known)
 
 
 def _start_ms(record: TrialRecord) -> int | None:
@@ -235,14 +249,15 @@ def find_or_make_experiment(client: Any, name: str, artifacts: Path | None) -> s
     return str(experiment.experiment_id)
 
 
-def child_runs(client: Any, experiment_id: str, parent_run_id: str) -> list[Any]:
-    """Return every run below a parent, all pages."""
+def child_runs(client: Any, experiment_id: str, parent_run_id: str, such: str = "") -> list[Any]:
+    """Return every run below a parent, all pages; only `such` where a condition is given."""
     runs: list[Any] = []
     token = None
+    below = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
     while True:
         page = client.search_runs(
             [experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+            f"{below} and {such}" if such else below,
             max_results=1000,
             page_token=token,
         )

@@ -16,6 +16,7 @@ from carray.errors import CarrayError
 from carray.records import TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.storage.mirror import mirror_of
+from carray.tracking.study_run import LOST
 from tests.chaos.nodes import RAY_PORT, SUBNET, Node
 from tests.chaos.study import RUNS
 from tests.processes import words_of
@@ -98,6 +99,7 @@ def _tracked(name: str, numbers: list[int], uri: str) -> tuple[int, int]:
     if experiment is None:
         return 0, len(numbers)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    runs = [run for run in runs if run.data.tags.get("carray.kind") != LOST]
     tags = [run.data.tags for run in runs]
     counts = Counter(
         each.get("carray.trial", each.get("carray.kind")) for each in tags if "carray.kind" in each

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from carray.cli.log import log_on_stderr
-from carray.config import build_config, config_paths
+from carray.config import config_paths
 from carray.costs import Held
 from carray.errors import TrackingError
 from carray.records import StudyFolder, TrialState
@@ -378,28 +378,6 @@ def test_a_sync_that_was_cut_off_goes_on_and_doubles_nothing(
     assert all(
         set(run.files) >= {"record.json", "logits.npz", "config.yaml"} for run in trials.values()
     )
-
-
-def test_a_trial_with_the_number_of_one_that_was_lost_has_a_run_of_its_own(
-    runs: RunsFolder,
-) -> None:
-    """The lost one's driver had told the store of it, and nothing else knows of it."""
-    folder = make_study(runs)
-    tracker = open_tracker(runs, pytest.fail)
-    tracker.study_started(folder.record())
-    tracker.epoch_ended(make_record(0, 3))
-    tracker.close()
-    drawn = {"optimizer.lr": 0.5, "backbone": "resnet18"}
-    later = {"started_at": 1050.0, "params": drawn, "config": build_config(drawn)}
-    end_trial(folder, make_record(0, 2, TrialState.COMPLETE).model_copy(update=later))
-    sync_study(runs, folder)
-    (run,) = read_mlflow(runs).values()
-    assert (run.params["optimizer.lr"], len(run.curves)) == ("0.5", 2)
-    client = client_of(runs)
-    with quiet():
-        experiment = client.get_experiment_by_name("autumn")
-        (lost,) = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'lost'")
-    assert (lost.info.status, lost.data.params["optimizer.lr"]) == ("KILLED", "0.01")
 
 
 def test_what_trials_and_their_study_cost_is_in_their_runs(runs: RunsFolder) -> None:
