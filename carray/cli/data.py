@@ -83,7 +83,8 @@ def prepare(
     kept = num_cached(cache_path(out.resolve()))
     if kept and source.exists():
         print(
-            f"going on: {kept:,} images were read before; changed ones are read again",
+            f"going on: {counted(kept, 'image was', 'images were')} read before; "
+            "changed ones are read again",
             file=sys.stderr,
         )
     manifest = prepare_data(
@@ -274,7 +275,7 @@ def _class_lines(summary: DataSummary, all_classes: bool) -> list[str]:
         ((row.name, *(row.splits[name] for name in used), row.total, row.excluded) for row in rows),
     )
     if hidden:
-        lines.insert(len(lines) - half, f"... {hidden} classes of middle size; --all shows them")
+        lines.insert(len(lines) - half, f"... {counted(hidden, 'class')} of middle size: --all")
     return ["", *lines]
 
 
@@ -283,7 +284,7 @@ def _flaw_lines(summary: DataSummary, all_images: bool = False) -> list[str]:
     if summary.excluded:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in summary.excluded_by_reason.items())
         shown = summary.excluded if all_images else summary.excluded[:MAX_EXCLUDED]
-        lines += ["", f"excluded {len(summary.excluded):,} images: {kinds}"]
+        lines += ["", f"excluded {counted(len(summary.excluded), 'image')}: {kinds}"]
         lines += [f"  {one.image_id}  {one.reason}" for one in shown]
         if more := len(summary.excluded) - len(shown):
             lines.append(f"  ... {more:,} more: carray data show {quote(summary.folder)} --all")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.config import TrialConfig, flatten
-from carray.errors import RecordError, did_you_mean
+from carray.errors import RecordError, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
@@ -194,7 +194,7 @@ def _distilled_lines(found: Mapping[str, Any] | None) -> list[str]:
         )
         for row in found["rows"]
     )
-    head = f"{found['images']} images of {found['split']}:<28"
+    head = f"{counted(found['images'], 'image')} of {found['split']}:<28"
     columns = (head, "log-loss:>10.4f", "top-1:>10.4f", "ms:>8.1f", "MB:>8.1f")
     return [f"a student of {found['teacher']}", *table(columns, rows), ""]
 
@@ -205,7 +205,7 @@ def status_lines(folder: StudyFolder) -> list[str]:
     lines = [headline(study, rows)]
     running = [record for record in folder.records() if record.state is TrialState.RUNNING]
     for record in running if study.state == "running" else ():
-        done = f"{len(record.epochs)}/{record.config.epochs} epochs"
+        done = f"{len(record.epochs)} of {counted(record.config.epochs, 'epoch')}"
         lines.append(f"  trial {record.number:04d} runs: {record.config.backbone}, {done}")
     best = next((row for row in rows if row.fold is None and row.best_epoch), None)
     if best is not None:

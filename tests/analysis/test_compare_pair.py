@@ -113,7 +113,7 @@ def test_images_that_only_one_side_has_do_not_count(
     assert found.top1.value == pytest.approx(by_hand)
     assert found.top1.low < by_hand < found.top1.high
     lines = paired_comparison_lines(found)
-    assert f"{NUM_EXCLUDED} training images are in A alone" in lines
+    assert f"in A alone: {NUM_EXCLUDED} training images" in lines
     assert max(map(len, lines)) <= 100
     hashes = (trained.manifest.hash, clean.hash)
     assert [len(accesses(RunsFolder(tmp_path), own)) for own in hashes] == [3, 3]

@@ -57,7 +57,7 @@ def test_planted_labels_are_found_and_can_be_left_out(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--doubtful", str(found)])
     assert done.exit_code == 0, done.output
     named = {line.split(",")[0] for line in found.read_text().splitlines()[1:]}
-    assert f"{len(named)} of {len(trains)} training labels are doubtful" in done.output
+    assert f"doubtful training labels: {len(named)} of {len(trains)}" in done.output
     hits = named & {str(file.relative_to(images)) for file in planted}
     assert len(hits) > len(planted) / 2
     assert len(named) < len(trains) / 3

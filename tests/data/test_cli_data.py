@@ -70,7 +70,7 @@ def test_many_long_named_classes_are_readable(
     code, out, _ = carray("data", "show", tmp_path / "data")
     assert code == 0
     lines = out.splitlines()
-    assert "... 20 classes of middle size; --all shows them" in lines
+    assert "... 20 classes of middle size: --all" in lines
     shown = [line for line in lines if "쏘렌토" in line]
     assert max(map(cell_len, shown)) <= 80
     assert len(set(shown)) == 40

@@ -255,7 +255,8 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
             "them by width and height"
         )
     bare = [one.image_id for one in listing.source_images if not one.box and not one.problem]
-    return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
+    stay = counted(len(bare), "image stays", "images stay")
+    return [f"{stay} whole for want of a box, as {bare[0]}"] if bare else []
 
 
 def _similar_class_names(classes: Sequence[str]) -> list[str]:
@@ -284,7 +285,8 @@ def _excluded_ids(listing: Listing, exclude: Path | None, notes: list[str]) -> s
     matched, unknown = match_names(read_names(exclude), listing.source_images)
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        notes.append(f"{len(unknown)} names of --exclude match no image: {named}")
+        counts = counted(len(unknown), "name of --exclude matches", "names of --exclude match")
+        notes.append(f"{counts} no image: {named}")
     return matched
 
 
@@ -334,13 +336,16 @@ def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str
     leaks = sum(one.excluded.startswith("leak") for one in candidates)
     if leaks:
         notes.append(
-            f"{leaks} images leak between the source's own splits (near-duplicates, or cut from "
-            "one file); the copies nearest to test were kept"
+            f"{counted(leaks, 'image leaks', 'images leak')} between the source's own splits "
+            "(near-duplicates, or cut from one file); the copies nearest to test were kept"
         )
     suspected = quality.suspected_labels(candidates, near)
     notes += suspected[:MAX_NOTED]
     if len(suspected) > MAX_NOTED:
-        notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
+        more = counted(
+            len(suspected) - MAX_NOTED, "more near-duplicate bears", "more near-duplicates bear"
+        )
+        notes.append(f"{more} two labels")
 
 
 def _class_order(listing: Listing, candidates: Sequence[LabelledImage]) -> tuple[str, ...]:

@@ -110,8 +110,8 @@ def test_images_without_a_box_among_others_are_told(photos: Path, tmp_path: Path
     table.write_text(table.read_text().replace("b/02.jpg,b,1,1,40,30", "b/02.jpg,b,40,1,1,30"))
     manifest = prepare(table, tmp_path / "data", images=photos, crop="box", blend=0)
     odd, whole = manifest.settings.notes
-    assert odd.startswith("1 boxes are none and were passed by, as b/02.jpg's (40, 1, 1, 30)")
-    assert whole == "1 images have no box and stay whole, as b/02.jpg"
+    assert odd.startswith("1 box is none and passed by, as b/02.jpg's (40, 1, 1, 30)")
+    assert whole == "1 image stays whole for want of a box, as b/02.jpg"
 
 
 def test_classes_that_differ_only_by_case_are_told(tmp_path: Path) -> None:

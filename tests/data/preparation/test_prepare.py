@@ -184,7 +184,7 @@ def test_images_are_left_out_by_name(folder: Path, tmp_path: Path) -> None:
         "Pip/00.jpg": "left out: named in --exclude",
         "소나타/03.jpg": "left out: named in --exclude",
     }
-    assert "1 names of --exclude match no image: nobody.jpg" in manifest.settings.notes
+    assert "1 name of --exclude matches no image: nobody.jpg" in manifest.settings.notes
 
 
 def test_a_table_of_images_to_leave_out_may_have_other_columns(
