@@ -114,7 +114,7 @@ def calibrate_model(
     if len(rows) < LEAST_IMAGES:
         raise DataError(
             f"{split} has {counted(len(rows), 'image')} and thresholds need at least "
-            f"{LEAST_IMAGES}: prepare the data with a larger --blend"
+            f"{LEAST_IMAGES}: prepare the data with a larger --blend-size"
         )
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)

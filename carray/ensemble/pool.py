@@ -166,11 +166,11 @@ def _judging_split(labels: HeldLabels, folds: bool) -> str:
         raise RecordError(
             f"--with-folds needs a blend split of at least {MIN_BLEND_IMAGES} images, and it "
             f"has {blend}: what a trial on a fold leaves of val is its own fold; prepare the data "
-            "with --blend"
+            "with --blend-size"
         )
     if val >= MIN_BLEND_IMAGES:
         return "val"
     raise RecordError(
         f"blend has {counted(blend, 'image')} and val {val}: rules need "
-        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend or --val"
+        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend-size or --val-size"
     )

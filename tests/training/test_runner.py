@@ -309,7 +309,11 @@ def test_a_fold_is_judged_on_its_held_rows(tmp_path: Path, toy_manifest: Manifes
     from carray.data.preparation.prepare import prepare
 
     folded = prepare(
-        Path(toy_manifest.settings.images_folder), tmp_path / "data", folds=3, val=0.15, test=0.15
+        Path(toy_manifest.settings.images_folder),
+        tmp_path / "data",
+        folds=3,
+        val_size=0.15,
+        test_size=0.15,
     )
     config = small_config(fold=1, epochs=1)
     runner = new_runner()

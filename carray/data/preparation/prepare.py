@@ -51,9 +51,9 @@ def prepare(
     margin: float = 0.1,
     exclude: Path | str | None = None,
     merge: Path | str | None = None,
-    val: float = 0.15,
-    blend: float = 0.1,
-    test: float = 0.15,
+    val_size: float = 0.15,
+    blend_size: float = 0.1,
+    test_size: float = 0.15,
     folds: int = 0,
     seed: int = 0,
     store_budget_gib: float = STORE_BUDGET_GIB,
@@ -82,9 +82,9 @@ def prepare(
         margin: what a crop box grows, as a share of its sides, on each side.
         exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
         merge: file of classes that are one: YAML `name: [a, b]` or CSV `name,a,b`.
-        val: share of the images to be split that goes to `val`; 0 for none.
-        blend: the same for `blend`; there is none where it would be too small.
-        test: the same for `test`.
+        val_size: share of the images to be split that goes to `val`; 0 for none.
+        blend_size: the same for `blend`; there is none where it would be too small.
+        test_size: the same for `test`.
         folds: cut the train split into so many folds; 0 for none.
         seed: of the cut.
         store_budget_gib: disk that pixel stores of this data set may take.
@@ -95,7 +95,7 @@ def prepare(
             was read of the images is kept beside it, as after an interrupt: the next call goes on.
     """
     folder = Path(out).resolve()
-    shares = SplitFractions(val, blend, test, folds, seed)
+    shares = SplitFractions(val_size, blend_size, test_size, folds, seed)
     options = Complaints()  # what is refused before any image is opened
     with options.heard():
         shares.check()
@@ -165,9 +165,9 @@ def prepare(
         crop=crop,
         margin=margin if crop == "box" else 0.0,
         merge={old: new for old, new in labels_of.items() if old != new},
-        val=val,
-        blend=blend,
-        test=test,
+        val=val_size,
+        blend=blend_size,
+        test=test_size,
         source_splits=brought,
         folds=folds,
         seed=seed,

@@ -185,12 +185,12 @@ class SplitFractions:
             share = getattr(self, name)
             with complaints.heard():
                 if not 0 <= share < 1:
-                    raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
+                    raise DataError(f"--{name}-size {share:g} must be at least 0 and below 1")
         with complaints.heard():
             if not complaints and self.val + self.blend + self.test >= 1:
                 raise DataError(
-                    f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
-                    "nothing to train on: their sum must be below 1"
+                    f"--val-size {self.val:g}, --blend-size {self.blend:g} and --test-size "
+                    f"{self.test:g} leave nothing to train on: their sum must be below 1"
                 )
         with complaints.heard():
             if self.folds < 0 or self.folds == 1:
@@ -290,7 +290,7 @@ def _without_blend(num_val: int) -> str:
         return "ensembles are cross-fitted on val"
     return (
         f"val holds {counted(num_val, 'image')}, and `carray ensemble` needs {ENSEMBLE_IMAGES} on "
-        "one of the two: larger --val or --blend, or more images"
+        "one of the two: larger --val-size or --blend-size, or more images"
     )
 
 

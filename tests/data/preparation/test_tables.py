@@ -236,10 +236,10 @@ def test_all_that_is_wrong_is_said_at_once(photos: Path, tmp_path: Path) -> None
     table = table_of(tmp_path, "photo,kind", "0,a", "1,b")
     (tmp_path / "m.csv").write_text("x,nobody\ny,noone\n")
     with pytest.raises(DataError) as caught:
-        prepare(table, tmp_path / "out", images=photos, val=2, near_duplicates="maybe")
+        prepare(table, tmp_path / "out", images=photos, val_size=2, near_duplicates="maybe")
     lines = str(caught.value).splitlines()
     assert lines[0] == "4 things are wrong:"
-    starts = ("--val 2 must", "--near-duplicates 'maybe'", "no column of", "no column of")
+    starts = ("--val-size 2 must", "--near-duplicates 'maybe'", "no column of", "no column of")
     assert all(line.startswith(f"- {start}") for line, start in zip(lines[1:], starts, strict=True))
     folder = image_folder(tmp_path / "cars", {"a": 1, "b": 1})
     with pytest.raises(DataError, match=r"merges 'nobody'.*\n- .*merges 'noone'"):
