@@ -16,6 +16,7 @@ from carray.errors import RecordError, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
+from carray.models.names import may_be_backbone
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
@@ -116,6 +117,8 @@ def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> li
 
 def _backbone_lines(name: str, image_size: int | None) -> list[str]:
     """Return what a backbone is made of; nothing of a name that is none."""
+    if not may_be_backbone(name):
+        return []
     from carray.models.registry import known_backbones, present_name  # imports torch
 
     if present_name(name).partition(".")[0] not in known_backbones():
