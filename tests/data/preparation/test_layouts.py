@@ -214,7 +214,7 @@ def test_images_beside_the_class_folders_are_told(tmp_path: Path) -> None:
 
 def test_what_lies_in_place_of_class_folders_is_told(tmp_path: Path) -> None:
     save(tmp_path / "1.jpg", picture(1))
-    with pytest.raises(DataError, match=r"but 1 images that no folder names, as 1\.jpg: give"):
+    with pytest.raises(DataError, match=r"but 1 image that no folder names, as 1\.jpg: give"):
         list_source(tmp_path)
     (tmp_path / "cars.zip").touch()
     with pytest.raises(DataError, match=r"but cars\.zip, which is to be unpacked first: give"):
