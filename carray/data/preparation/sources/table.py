@@ -136,8 +136,8 @@ def _require_images(table: Table, folder: Path, reading: _Reading) -> None:
     names = table.cells(reading.image)
     if several := reading.found.several(names):
         raise DataError(
-            f"{counted(len(several), 'name')} in {table.file} may be several images in {folder}, the "
-            f"first is {several[0]!r}: write their paths from there on"
+            f"{counted(len(several), 'name')} in {table.file} may be several images in {folder}, "
+            f"the first is {several[0]!r}: write their paths from there on"
         )
     there = ImageFinder(folder).example()
     hint = f", a file there is {there!r}" if there else ""
