@@ -15,11 +15,8 @@ from carray.cli.shared import say
 TRIALS = 12
 REFITS = 3
 REFIT_EPOCHS = 30
-SIZES = {
-    "val_size": 0.09,
-    "blend_size": 0.07,
-    "test_size": 0.5,
-}  # merging brings little: large test
+# test is large: what merging brings is little
+SIZES = {"val_size": 0.09, "blend_size": 0.07, "test_size": 0.5}
 
 
 def demo(
