@@ -172,9 +172,9 @@ def toy_data(
     images_per_class: int = 60,
     progress: Progress = silent,
     *,
-    val: float = 0.15,
-    blend: float = 0.1,
-    test: float = 0.15,
+    val_size: float = 0.15,
+    blend_size: float = 0.1,
+    test_size: float = 0.15,
 ) -> Path:
     """Draw the project's toy cars into `folder/toycars`, once, and prepare them.
 
@@ -182,9 +182,9 @@ def toy_data(
         folder: where both go.
         images_per_class: toy cars of each of the 12 models, at least 4.
         progress: is told how far the drawing and the preparation are.
-        val: share of the images that steers training and search, 0 to 1.
-        blend: share that weights an ensemble's members.
-        test: share that judges.
+        val_size: share of the images that steers training and search, 0 to 1.
+        blend_size: share that weights an ensemble's members.
+        test_size: share that judges.
 
     Returns:
         `folder/data`, the prepared data set: 12 models of 4 brands, with flaws on purpose.
@@ -197,7 +197,14 @@ def toy_data(
     if not (images / FLAWS_FILE).exists():
         render_toycars(images, images_per_class=images_per_class, progress=progress)
     if not (data / MANIFEST_FILE).exists():
-        prepare(images, data, val=val, blend=blend, test=test, progress=progress)
+        prepare(
+            images,
+            data,
+            val_size=val_size,
+            blend_size=blend_size,
+            test_size=test_size,
+            progress=progress,
+        )
     return data
 
 

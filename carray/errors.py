@@ -192,9 +192,12 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def counted(count: int, noun: str) -> str:
-    """Return `1 lane`, `2 lanes`, `1,000 classes`: nothing is said of `1 lanes`."""
-    plural = f"{noun}es" if noun.endswith("ss") else f"{noun}s"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return `1 lane`, `2 lanes`, `1,000 classes`: nothing is said of `1 lanes`.
+
+    `plural` is for what no `s` makes one of: `studies`, or with its verb, `images were`.
+    """
+    plural = plural or (f"{noun}es" if noun.endswith("ss") else f"{noun}s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 

@@ -10,10 +10,9 @@ from typer.testing import CliRunner
 from carray.cli.app import app
 from tests.test_cli import COMMANDS
 
-# The share of a split, beside --val and --blend, and whether it is opened; the depth of class
-# folders, and the level of an answer; a trial's number, and several with commas between them: no
-# value can be taken for one of the other's.
-TOLD_APART_BY_THEIR_VALUES = {"--test", "--level", "--trial"}
+# The depth of class folders, and the level of an answer; a trial's number, and several with commas
+# between them: no value can be taken for one of the other's.
+TOLD_APART_BY_THEIR_VALUES = {"--level", "--trial"}
 
 
 def test_a_flag_takes_one_kind_of_value() -> None:
@@ -38,13 +37,16 @@ OLD = {
     "--images": ("sanity", ".", "--images", "8"),
     "--budget": ("replay-lab", "no", "--budget", "3"),
     "--size": ("portfolio", "no", "--size", "2"),
+    "--val": ("data", "prepare", "no", "--out", "out", "--val", "0"),
+    "--blend": ("data", "prepare", "no", "--out", "out", "--blend", "0"),
+    "--test": ("data", "prepare", "no", "--out", "out", "--test", "0"),
 }
 
 
 @pytest.mark.parametrize("old", OLD)
 def test_an_option_is_known_by_its_old_name_and_says_the_new_one(old: str, tmp_path: Path) -> None:
     words = OLD[old]
-    runs = () if words[0] == "sanity" else ("--runs", str(tmp_path))
+    runs = () if words[0] in ("sanity", "data") else ("--runs", str(tmp_path))
     done = CliRunner().invoke(app, [*words, *runs])
     assert f"{old} is --" in done.stderr
     assert "no such option" not in done.stderr.lower()

@@ -21,6 +21,13 @@ def test_a_number_of_things(count: int, noun: str, text: str) -> None:
     assert counted(count, noun) == text
 
 
+def test_a_number_of_things_with_their_verb() -> None:
+    assert [counted(n, "image was", "images were") for n in (1, 2)] == [
+        "1 image was",
+        "2 images were",
+    ]
+
+
 def test_some_of_many_names() -> None:
     assert some_of(["a", "b"]) == "a, b"
     assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

@@ -42,9 +42,8 @@ def test_a_package_that_is_loaded_and_then_a_lane_import_no_more_than_they_need(
 
 def test_a_mistyped_name_is_refused_before_anything_slow_is_imported(tmp_path: Path) -> None:
     """In one process: what any of them imports stays."""
-    typed = (
-        "compare no/1 no/2,compare --study no,soup no,folds no,status no,show no/3,leaderboard no"
-    )
+    typed = "compare no/1 no/2,compare --study no,soup no,folds no,status no,show no/3"
+    typed += ",show nothing,leaderboard no"
     typed += ",distill no --into resnet18,predict no .,add-class no --images . --class x"
     typed += ",ensemble no,ensemble no --pareto,errors no .,features no .,evaluate no,explain no ."
     typed += ",bench no,calibrate no,export no --out x.onnx,serve no,replay no/1"

@@ -115,5 +115,5 @@ def test_the_demo_runs_in_an_empty_folder_and_a_search_of_backbones_would(
     tiny += ("--set", "image_size=32", "--set", "backbone=test_resnet")
     tiny += ("--start-from", "none", "--dry-run")  # the demo has just searched
     said = run(carray, tmp_path, "tune", "demo/data", "--space", "backbones", *tiny)
-    assert said.startswith("1 trial of at most 1 epochs")
+    assert said.startswith("1 trial of at most 1 epoch,")
     assert "test_resnet, lr " in said

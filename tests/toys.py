@@ -16,7 +16,7 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """12 classes of 10 toy cars, prepared with every split."""
     folder = tmp_path_factory.mktemp("toys")
     images = render_toycars(folder / "images", seed=3, images_per_class=10)
-    return prepare(images, folder / "data", val=0.2, blend=0.15, test=0.15)
+    return prepare(images, folder / "data", val_size=0.2, blend_size=0.15, test_size=0.15)
 
 
 @pytest.fixture(scope="session")

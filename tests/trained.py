@@ -50,7 +50,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     images = render_toycars(root / "images", seed=3, images_per_class=30)
     merge = root / "merge.csv"
     merge.write_text("".join(f"{one} or {other},{one},{other}\n" for one, other in TWINS))
-    prepare(images, root / "data", val=0.15, blend=0.2, test=0.2, folds=2, merge=merge)
+    prepare(
+        images, root / "data", val_size=0.15, blend_size=0.2, test_size=0.2, folds=2, merge=merge
+    )
     for seed, epochs in ((0, 14), (1, 5)):
         done = train(root / "data", {**RECIPE, "epochs": epochs, "seed": seed}, runs=root / "runs")
         assert done.state is TrialState.COMPLETE

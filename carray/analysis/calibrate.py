@@ -11,7 +11,7 @@ import numpy as np
 
 from carray.data.manifest import Manifest
 from carray.data.pixels.decode import UnreadableImage
-from carray.errors import ConfigError, DataError
+from carray.errors import ConfigError, DataError, counted
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
 from carray.inference.inputs import find_images, find_package, runs_of
 from carray.inference.neighbours import write_neighbours
@@ -113,8 +113,8 @@ def calibrate_model(
     rows = manifest.rows(split)
     if len(rows) < LEAST_IMAGES:
         raise DataError(
-            f"{split} has {len(rows)} images and thresholds need at least {LEAST_IMAGES}: prepare "
-            "the data with a larger --blend"
+            f"{split} has {counted(len(rows), 'image')} and thresholds need at least "
+            f"{LEAST_IMAGES}: prepare the data with a larger --blend-size"
         )
     far = _energies_of(loaded, unknown, progress) if unknown else None
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
@@ -229,7 +229,7 @@ def _notes(found: Reliability, kept: int, own: int, *, lacks_test: bool) -> tupl
             f"{found.images} images are too few for sets at {found.coverage:g}: all are in"
         )
     if own:
-        notes.append(f"{own} of {len(found.class_limits)} classes have a threshold of their own")
+        notes.append(f"classes with a threshold of their own: {own} of {len(found.class_limits)}")
     if found.energy_limit is None:
         notes.append(
             f"{found.images} images are too few to promise {found.false_alarm_rate:g} false "

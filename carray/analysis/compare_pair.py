@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from carray.config import TrialConfig, flatten
 from carray.data.manifest import Manifest
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.json_file import JsonResult
 from carray.predictions.candidates import Candidate, comparable, find_candidates, read_trials
 from carray.predictions.labels import study_manifest
@@ -180,8 +180,9 @@ def _common_images(
     other = [image for image in both if labels[0][image] != labels[1][image]]
     if other:
         raise RecordError(
-            f"{len(other)} {first.split} images bear another class in {second.name} than in "
-            f"{first.name}: {other[0][0]} is {labels[1][other[0]]!r} and {labels[0][other[0]]!r}"
+            f"{first.name} and {second.name} differ on the class of "
+            f"{counted(len(other), f'{first.split} image')}: {other[0][0]} is "
+            f"{labels[0][other[0]]!r} and {labels[1][other[0]]!r}"
         )
     at = [{image: place for place, image in enumerate(side.ids)} for side in (first, second)]
     places = [np.array([own[image] for image in both], np.int64) for own in at]

@@ -14,7 +14,7 @@ import numpy as np
 from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.manifest import MANIFEST_FILE, SPLITS
 from carray.ensemble.result import AS_IT_IS
-from carray.errors import CarrayError, DataError
+from carray.errors import CarrayError, DataError, counted
 from carray.files import sha256_of
 from carray.inference.card import Card
 from carray.inference.held_predictions import HeldPredictions, find_held_model, predictions_on
@@ -171,13 +171,11 @@ def _on_new(
     if done.unreadable:
         place, why = next(iter(done.unreadable.items()))
         notes.append(
-            f"{len(done.unreadable)} images can't be read and were left out, the first is "
-            f"{given.images.names[place]}: {why}"
+            f"{counted(len(done.unreadable), 'image was', 'images were')} left out as unreadable, "
+            f"the first is {given.images.names[place]}: {why}"
         )
     if not done.places:
-        raise DataError(
-            f"none of the {len(given.images)} images of {source} can be read: {notes[-1]}"
-        )
+        raise DataError(f"no image of {source} can be read: {notes[-1]}")
     log_p = np.log(np.maximum(done.probabilities, np.finfo(np.float32).tiny))
     labels = given.labels[list(done.places)]
     on = f"{source}{f' ({split})' if split else ''}"

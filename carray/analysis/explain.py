@@ -16,7 +16,7 @@ from carray.config import Fit
 from carray.data.pixels.decode import Box, UnreadableImage, read_whole
 from carray.data.pixels.known_boxes import boxes_in_squares
 from carray.drawing import INK, MUTED, PAPER, Fonts, fitted, save_png
-from carray.errors import ConfigError, DataError, RecordError, did_you_mean
+from carray.errors import ConfigError, DataError, RecordError, counted, did_you_mean
 from carray.inference.heat import has_gradient, heat_maps, overlaid
 from carray.inference.inputs import ImageList, find_images, find_package
 from carray.progress import silent
@@ -198,8 +198,8 @@ def background_note(rows: Sequence[ExplainedImage]) -> str:
         return ""
     evidence, area = np.mean(shares, axis=0)
     return (
-        f"outside of the boxes of {len(shares)} images: {evidence:.2f} of the evidence, on "
-        f"{area:.2f} of the area"
+        f"outside of the boxes of {counted(len(shares), 'image')}: {evidence:.2f} of the "
+        f"evidence, on {area:.2f} of the area"
     )
 
 

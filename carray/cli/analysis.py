@@ -24,7 +24,7 @@ from carray.cli.shared import (
     renamed,
     told_if_interrupted,
 )
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 
 
 def compare(
@@ -163,7 +163,7 @@ def features(
     from carray.progress import progress
 
     done = export_features(model, data, out, runs=runs, progress=progress)
-    shape = f"{done.images} images x {done.width} features ({'; '.join(done.members)})"
+    shape = f"{counted(done.images, 'image')} x {done.width} features ({'; '.join(done.members)})"
     emit(done, lambda done: [shape, *map(str, done.files)], as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carray.cli.shared import DataArgument, JsonOption, emit
+from carray.cli.shared import DataArgument, JsonOption, emit, renamed
 from carray.errors import counted
 
 if TYPE_CHECKING:
@@ -55,9 +55,18 @@ def prepare(
         Path | None,
         typer.Option(help=r"Classes that are one: YAML name: \[a, b] or CSV name,a,b."),
     ] = None,
-    val: Annotated[float, typer.Option(help="Share that steers training and search.")] = 0.15,
-    blend: Annotated[float, typer.Option(help="Share that only ensembles look at.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share that is locked for the end.")] = 0.15,
+    val_size: Annotated[float, typer.Option(help="Share that steers training and search.")] = 0.15,
+    blend_size: Annotated[float, typer.Option(help="Share that only ensembles look at.")] = 0.1,
+    test_size: Annotated[float, typer.Option(help="Share that is locked for the end.")] = 0.15,
+    val: Annotated[
+        float | None, typer.Option(hidden=True, help="What --val-size was called.")
+    ] = None,
+    blend: Annotated[
+        float | None, typer.Option(hidden=True, help="What --blend-size was called.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(hidden=True, help="What --test-size was called.")
+    ] = None,
     folds: Annotated[int, typer.Option(help="Cut train into K folds; 0: none.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the cut.")] = 0,
     store_budget: Annotated[
@@ -83,7 +92,8 @@ def prepare(
     kept = num_cached(cache_path(out.resolve()))
     if kept and source.exists():
         print(
-            f"going on: {kept:,} images were read before; changed ones are read again",
+            f"going on: {counted(kept, 'image was', 'images were')} read before; "
+            "changed ones are read again",
             file=sys.stderr,
         )
     manifest = prepare_data(
@@ -100,9 +110,9 @@ def prepare(
         margin=margin,
         exclude=exclude,
         merge=merge,
-        val=val,
-        blend=blend,
-        test=test,
+        val_size=renamed("--val", val, "--val-size", val_size),
+        blend_size=renamed("--blend", blend, "--blend-size", blend_size),
+        test_size=renamed("--test", test, "--test-size", test_size),
         folds=folds,
         seed=seed,
         store_budget_gib=store_budget,
@@ -274,7 +284,7 @@ def _class_lines(summary: DataSummary, all_classes: bool) -> list[str]:
         ((row.name, *(row.splits[name] for name in used), row.total, row.excluded) for row in rows),
     )
     if hidden:
-        lines.insert(len(lines) - half, f"... {hidden} classes of middle size; --all shows them")
+        lines.insert(len(lines) - half, f"... {counted(hidden, 'class')} of middle size: --all")
     return ["", *lines]
 
 
@@ -283,7 +293,7 @@ def _flaw_lines(summary: DataSummary, all_images: bool = False) -> list[str]:
     if summary.excluded:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in summary.excluded_by_reason.items())
         shown = summary.excluded if all_images else summary.excluded[:MAX_EXCLUDED]
-        lines += ["", f"excluded {len(summary.excluded):,} images: {kinds}"]
+        lines += ["", f"excluded {counted(len(summary.excluded), 'image')}: {kinds}"]
         lines += [f"  {one.image_id}  {one.reason}" for one in shown]
         if more := len(summary.excluded) - len(shown):
             lines.append(f"  ... {more:,} more: carray data show {quote(summary.folder)} --all")

@@ -15,7 +15,8 @@ from carray.cli.shared import say
 TRIALS = 12
 REFITS = 3
 REFIT_EPOCHS = 30
-SPLITS = {"val": 0.09, "blend": 0.07, "test": 0.5}  # test is large: what merging brings is little
+# test is large: what merging brings is little
+SIZES = {"val_size": 0.09, "blend_size": 0.07, "test_size": 0.5}
 
 
 def demo(
@@ -40,7 +41,7 @@ def demo(
     start = time.monotonic()
     runs, refits = folder / "runs", min(REFITS, trials)
     _step(1, "draw 12 models of toy cars; find flaws; cut train, val, blend and test")
-    data = api.toy_data(folder, images_per_class, progress, **SPLITS)
+    data = api.toy_data(folder, images_per_class, progress, **SIZES)
     _step(
         2,
         f"search: {counted(trials, 'trial')}, weak ones ended early; then the best {refits} again, "

@@ -45,8 +45,8 @@ def ensemble(
         ),
     ] = False,
     old_folds: Annotated[
-        bool, typer.Option("--folds", hidden=True, help="What --with-folds was called.")
-    ] = False,
+        bool | None, typer.Option("--folds", hidden=True, help="What --with-folds was called.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="The model package's name; default: what it holds, as in STUDY-top3."),

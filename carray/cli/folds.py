@@ -73,7 +73,7 @@ def folds(
         further = [f"curves: {picture}"] if picture else []
         if doubts:
             further.append(
-                f"{doubts.images} of {doubts.of} training labels are doubtful: {doubts.file}"
+                f"doubtful training labels: {doubts.images} of {doubts.of}, in {doubts.file}"
             )
             if 2 * doubts.images > doubts.of:
                 further.append("that many mean that the folds' trials are too weak to judge labels")

@@ -15,6 +15,7 @@ from carray.cli.shared import (
     check_models,
     emit,
 )
+from carray.errors import counted
 
 TrackOption = Annotated[
     bool,
@@ -101,5 +102,5 @@ def explain(
     )
     lines = [f"{row.caption}  {row.name}"[:100] for row in done.rows]
     lines += [f"unreadable: {name}: {why}"[:100] for name, why in done.unreadable.items()]
-    lines += ["", f"{len(done.rows)} overlays in {done.folder}", f"sheet: {done.sheet}"]
+    lines += ["", f"{counted(len(done.rows), 'overlay')} in {done.folder}", f"sheet: {done.sheet}"]
     emit(done, lambda _: [*lines, *filter(None, [done.note])], as_json)

@@ -18,6 +18,7 @@ from carray.cli.shared import (
     renamed,
     told_if_interrupted,
 )
+from carray.errors import counted
 
 
 def replay_lab(
@@ -122,8 +123,8 @@ def portfolio(
     elif out is None:
         print(made.text(), end="")
     else:
-        studies_word = "study" if len(made.made_from) == 1 else "studies"
-        print(f"{len(made.points)} recipes of {len(made.made_from)} {studies_word} are in {out}")
+        points = counted(len(made.points), "recipe")
+        print(f"{points} of {counted(len(made.made_from), 'study', 'studies')}: {out}")
 
 
 def probe(

@@ -86,7 +86,7 @@ def check_data(data: str) -> None:
 
 def renamed(old: str, given: ResultT | None, new: str, value: ResultT) -> ResultT:
     """Return `given` by an option's old name, and say its new one; `value` where it wasn't used."""
-    if not given:
+    if given is None:
         return value
     print(f"{old} is {new} now; the old name goes with the next version", file=sys.stderr)
     return given

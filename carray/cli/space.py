@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carray.cli.shared import emit, say
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from carray.search.space.space import SearchSpace
@@ -106,8 +106,9 @@ def _summary(space: SearchSpace) -> dict[str, Any]:
 def _summary_lines(space: SearchSpace) -> list[str]:
     own = sum(len(block.search) for block in space.blocks.values())
     counts = (
-        f"drawn for every trial: {len(space.shared.search)}; in {len(space.blocks)} backbone "
-        f"blocks: {own}; starting points: {len(space.starts)}"
+        f"drawn for every trial: {len(space.shared.search)}; in "
+        f"{counted(len(space.blocks), 'backbone block')}: {own}; "
+        f"starting points: {len(space.starts)}"
     )
     return [
         f"{space.name} is valid, hash {space.hash}",

@@ -277,7 +277,7 @@ def _what(record: TrialRecord) -> str:
     taught = f", taught by {Path(config.distill.teacher).name}" * bool(config.distill.teacher)
     return (
         f"{config.backbone} ({parameters:.1f} M parameters, from {record.initialisation}), "
-        f"{config.image_size} px, {config.epochs} epochs{taught}"
+        f"{config.image_size} px, {counted(config.epochs, 'epoch')}{taught}"
     )
 
 

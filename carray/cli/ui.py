@@ -8,6 +8,7 @@ import typer
 
 from carray.cli.log import log_on_stdout
 from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
+from carray.errors import counted
 
 
 def ui(
@@ -42,13 +43,14 @@ def sync(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOption
     where = RunsFolder.at(runs)
     folder = where.find_study(study)
     trials = sync_study(where, folder)
+    sent = counted(trials, "trial")
     weights, trouble = send_best_weights(where, folder)
     data = {"study": folder.path.name, "trials": trials, "weights": weights, "trouble": trouble}
     further = [trouble or f"with the weights of {weights}"] if weights or trouble else []
     emit(
         data,
         lambda data: [
-            f"{data['trials']} trials of study {data['study']} are in MLflow",
+            f"MLflow has {sent} of study {data['study']}",
             *further,
             "",
             f"next: carray ui{runs_option(runs)}",

@@ -203,7 +203,7 @@ def _by_table(classes: Sequence[str], file: Path) -> LabelParts:
     parts = tuple(by_name.get(nfc(name)) for name in classes)
     if not any(parts):
         raise DataError(
-            f"{file} has none of the {len(classes)} classes in its column {known[0]}, such as "
+            f"{file} has no class of the data set in its column {known[0]}, such as "
             f"{classes[0]!r}: write them as the data set does"
         )
     return LabelParts(tuple(classes), parts, f"{file.name} has them ({', '.join(levels)})")

@@ -105,8 +105,7 @@ class Pool:
         notes = []
         if stopped := sum(member.is_stopped for member in members):
             notes.append(
-                f"{stopped} of the {len(members)} trials that vote "
-                f"{'were' if stopped > 1 else 'was'} stopped early, as only "
+                f"stopped early: {stopped} of {counted(len(members), 'trial')} to vote, as only "
                 f"{len(members) - stopped} can join that ran to the end"
             )
         if self.split != "blend":
@@ -165,13 +164,13 @@ def _judging_split(labels: HeldLabels, folds: bool) -> str:
         return "blend"
     if folds:
         raise RecordError(
-            f"--with-folds needs a blend split of at least {MIN_BLEND_IMAGES} images, and there "
-            f"are {blend}: what a trial on a fold leaves of val is its own fold; prepare the data "
-            "with --blend"
+            f"--with-folds needs a blend split of at least {MIN_BLEND_IMAGES} images, and it "
+            f"has {blend}: what a trial on a fold leaves of val is its own fold; prepare the data "
+            "with --blend-size"
         )
     if val >= MIN_BLEND_IMAGES:
         return "val"
     raise RecordError(
-        f"blend has {blend} images and val {val}: rules need "
-        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend or --val"
+        f"blend has {counted(blend, 'image')} and val {val}: rules need "
+        f"at least {MIN_BLEND_IMAGES}; prepare the data with larger --blend-size or --val-size"
     )

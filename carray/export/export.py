@@ -187,7 +187,7 @@ class _Judges:
         exact, small = self.rows[1:3]
         what = "weights and arithmetic" if done.arithmetic else "weights alone"
         return (
-            f"int8: {what}, {done.in_float} of {done.layers} layers stay in float32; "
+            f"int8: {what}, in float32 {done.in_float} of {done.layers} layers; "
             f"{small.mb:.1f} for {exact.mb:.1f} MB, "
             f"{small.milliseconds:.1f} for {exact.milliseconds:.1f} ms",
         )

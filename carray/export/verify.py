@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from carray.errors import DataError, ExportError
+from carray.errors import DataError, ExportError, counted
 from carray.export.forms import Answer
 from carray.export.photographs import Photographs
 from carray.inference.predictor import Model
@@ -130,10 +130,11 @@ def check(judged: Judged, original: Judged, photographs: Photographs, bound: Tol
         return
     other = round((1 - judged.agreement) * len(photographs))
     raise ExportError(
-        f"the {judged.form} form isn't the original: of {len(photographs)} {photographs.split} "
-        f"photographs {other} have another likeliest class (agreement {judged.agreement:.4f}, at "
-        f"least {bound.agreement:g}), log-loss {judged.log_loss:.4f} for {original.log_loss:.4f} "
-        f"(at most {bound.log_loss:g} apart), the largest difference of a probability is "
-        f"{judged.largest:.4f}, top-1 {judged.top1:.4f} for {original.top1:.4f}; nothing is "
-        "written. Where that will do, --agreement and --tolerance allow it"
+        f"the {judged.form} form isn't the original: another class is the likeliest on {other} of "
+        f"{counted(len(photographs), f'{photographs.split} photograph')} (agreement "
+        f"{judged.agreement:.4f}, at least {bound.agreement:g}), log-loss {judged.log_loss:.4f} "
+        f"for {original.log_loss:.4f} (at most {bound.log_loss:g} apart), the largest difference "
+        f"of a probability is {judged.largest:.4f}, top-1 {judged.top1:.4f} for "
+        f"{original.top1:.4f}; nothing is written. Where that will do, --agreement and "
+        "--tolerance allow it"
     )

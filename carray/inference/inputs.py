@@ -19,7 +19,7 @@ from carray.data.preparation.sources.columns import (
 from carray.data.preparation.sources.image_finder import ImageFinder
 from carray.data.preparation.sources.listing import walk_images
 from carray.data.preparation.sources.table_file import TABLE_SUFFIXES, Table, read_table
-from carray.errors import DataError, RecordError, did_you_mean
+from carray.errors import DataError, RecordError, counted, did_you_mean
 from carray.files import recover_folders, recovered
 from carray.inference.package import packages, write_version
 from carray.inference.versions import find_version
@@ -186,6 +186,6 @@ def _with_first_line(table: Table, finder: ImageFinder) -> Table:
 def _refuse_several(source: Path, names: Sequence[str]) -> None:
     if names:
         raise DataError(
-            f"{len(names)} names in {source} may be several images, the first is {names[0]!r}: "
-            f"write their paths from {source.parent} on"
+            f"{counted(len(names), 'name')} in {source} may be several images, the first is "
+            f"{names[0]!r}: write their paths from {source.parent} on"
         )

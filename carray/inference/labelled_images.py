@@ -11,7 +11,7 @@ import numpy as np
 
 from carray.data.preparation.sources.detect import list_source
 from carray.data.preparation.sources.listing import Listing, SourceImage, nfc
-from carray.errors import DataError, did_you_mean, some_of
+from carray.errors import DataError, counted, did_you_mean, some_of
 from carray.inference.inputs import ImageList
 from carray.typing import Labels
 
@@ -86,13 +86,14 @@ def _notes(
     strange = sorted({one.label for one in chosen} - {one.label for one in known})
     if strange:
         notes.append(
-            f"{len(chosen) - len(known)} images are of classes that the model doesn't know, and "
-            f"were left out: {some_of(strange)}"
+            f"{counted(len(chosen) - len(known), 'image was', 'images were')} left out, of classes "
+            f"that the model doesn't know: {some_of(strange)}"
         )
     if broken := [one for one in listing.source_images if one.problem or not one.label]:
         why = broken[0].problem or "no label"
         notes.append(
-            f"{len(broken)} images were left out, the first is {broken[0].image_id}: {why}"
+            f"{counted(len(broken), 'image was', 'images were')} left out, the first is "
+            f"{broken[0].image_id}: {why}"
         )
     splits = Counter(one.split for one in chosen if one.split)
     if split is None and len(splits) > 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carray.data.label_parts import AUTO, LEVELS, read_label_parts
-from carray.errors import CarrayError, ConfigError
+from carray.errors import CarrayError, ConfigError, counted
 from carray.inference.card import Card
 from carray.inference.held_predictions import find_held_model
 from carray.predictions.labels import held_labels
@@ -84,7 +84,7 @@ def temperature_of(runs: RunsFolder, package: Path) -> tuple[float, str]:
         return 1.0, f"probabilities are the model's own: {known}"
     (log_p, labels), *others = seen.values()
     found = fitted_temperature(log_p, labels, *others)
-    of = f"{images} images of {' and '.join(seen)}"
+    of = f"{counted(images, 'image')} of {' and '.join(seen)}"
     return found, f"probabilities are calibrated: temperature {found:g}, of {of}"
 
 

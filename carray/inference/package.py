@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from carray.config import InputSpec, TrialConfig
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.files import (
     locked,
     read_json,
@@ -233,4 +233,4 @@ def safetensors_metadata(file: Path) -> dict[str, str]:
 
 def _describe(records: Sequence[TrialRecord], rule: str, num_classes: int) -> str:
     backbones = ", ".join(dict.fromkeys(record.config.backbone for record in records))
-    return f"{len(records)} classifiers of {num_classes} classes ({backbones}), {rule}"
+    return f"{counted(len(records), 'classifier')} of {num_classes} classes ({backbones}), {rule}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carray.errors import ConfigError, DataError
+from carray.errors import ConfigError, DataError, counted
 from carray.files import check_target, write_csv
 from carray.inference.card import Card
 from carray.inference.inputs import ImageList, find_images, find_package
@@ -120,7 +120,7 @@ def predict_to_csv(
     if not predicted.places:
         place, why = next(iter(predicted.unreadable.items()))
         raise DataError(
-            f"none of the {len(found.paths)} images can be read; {found.names[place]}: {why}"
+            f"of {counted(len(found.paths), 'image')} none can be read; {found.names[place]}: {why}"
         )
     temperature, calibrated = temperature_of(runs_folder, package) if reader else (1.0, "")
     identity = template.identity if template else CATEGORY_COLUMNS[0]
@@ -197,8 +197,9 @@ def _notes(crop: str, found: ImageList) -> tuple[str, ...]:
     if crop != "box" or not uncut:
         return ()
     return (
-        f"the model was trained on images cut to their boxes, and {uncut} of these images have "
-        "none: give a CSV with box_x1, box_y1, box_x2, box_y2, or images that are cut already",
+        "the model was trained on images cut to their boxes, and "
+        f"{counted(uncut, 'image here has', 'images here have')} none: give a CSV with box_x1, "
+        "box_y1, box_x2, box_y2, or images that are cut already",
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from carray.data.preparation.sources.columns import ID_NAMES
 from carray.data.preparation.sources.listing import nfc
 from carray.data.preparation.sources.table_file import read_table
-from carray.errors import DataError, did_you_mean, some_of
+from carray.errors import DataError, counted, did_you_mean, some_of
 from carray.inference.inputs import ImageList
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ class Sample:
         missing = [own for own in self.ids if not known_as[own]]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(self.ids)} ids of {self.file} have no image, the first is "
-                f"{missing[0]!r}: give the folder that holds them"
+                f"no image is there for {len(missing)} of {counted(len(self.ids), 'id')} of "
+                f"{self.file}, the first is {missing[0]!r}: give the folder that holds them"
             )
         several = [own for own in self.ids if len(known_as[own]) > 1]
         if several:
             named = " and ".join(map(str, list(known_as[several[0]])[:2]))
             raise DataError(
-                f"{len(several)} ids of {self.file} may be several images, the first is "
+                f"{counted(len(several), 'id')} of {self.file} may be several images, the first is "
                 f"{several[0]!r} ({named}): give only the folder that is meant"
             )
         places = [next(iter(known_as[own].values())) for own in self.ids]

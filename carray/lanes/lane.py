@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from carray.errors import PlanError
+from carray.errors import PlanError, counted
 from carray.lanes.mailbox_client import MailboxClient
 from carray.lanes.memory_guard import MemoryLimit
 from carray.lanes.messages import Answer, LaneOrder
@@ -222,8 +222,8 @@ class Lanes:
         have = ", ".join(f"{free:g} of {total:g} {name} free" for name, free, total in rows)
         need = " and ".join(f"{value:g} {name}" for name, value in needs.items())
         return (
-            f"no lane could be placed in {waited_seconds:.0f} s: each of its "
-            f"{self.shape.num_workers} ranks asks for {need}, the cluster has {have}; free some, "
+            f"no lane of {counted(self.shape.num_workers, 'rank')} could be placed in "
+            f"{waited_seconds:.0f} s: a rank asks for {need}, the cluster has {have}; free some, "
             "or ask for less with --workers-per-trial, --gpus-per-trial or --cpus-per-worker"
         )
 

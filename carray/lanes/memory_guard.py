@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from carray.errors import counted
 from carray.typing import GIB
 
 LEVEL_TRIAL = 3  # libraries have loaded and their caches have filled when this trial has ended
@@ -44,7 +45,7 @@ class LaneMemory:
 
     def __str__(self) -> str:
         now = own_bytes() / GIB
-        return f"{self._level_bytes / GIB:.2f} to {now:.2f} GiB in {self._trials} trials"
+        return f"{self._level_bytes / GIB:.2f} to {now:.2f} GiB in {counted(self._trials, 'trial')}"
 
 
 def own_bytes() -> int:

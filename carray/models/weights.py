@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from carray.errors import WeightsError
+from carray.errors import WeightsError, counted
 from carray.files import sha256_of
 from carray.models.hub import REACH_SECONDS, hub_error
 from carray.models.registry import full_name, old_names, source_config
@@ -341,7 +341,7 @@ def backbone_weights(
     if wrong:
         raise WeightsError(
             f"the weights {file} don't fit backbone {name!r}: {wrong[0]}"
-            + (f", and {len(wrong) - 1} more tensors" if len(wrong) > 1 else "")
+            + (f", and {counted(len(wrong) - 1, 'more tensor')}" if len(wrong) > 1 else "")
             + "; name the backbone they were made for, or other weights"
         )
     return {key: found[key] for key in expected if key in found}

@@ -12,7 +12,7 @@ from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.remote_studies import has_weights
 
-SUPERSEDED = "superseded by their refits"
+SUPERSEDED = "superseded by a refit"
 SAME_CONFIG = "of a configuration that is already in"
 NO_LOGITS = "without logits"
 NO_WEIGHTS = "whose weights the disk budget deleted"

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.files import read_array
 from carray.predictions.candidates import Candidate
 from carray.records import HELD_SPLITS, Logits, TrialFolder
@@ -91,8 +91,8 @@ def read_logits(
     if logits.ndim != 2 or len(logits) != images:
         fold = ", or it was judged on a fold" if split == "val" and not images_of else ""
         raise RecordError(
-            f"trial {name} has logits of shape {logits.shape} on {where}, which has {images} "
-            f"images: they are of other data{fold}"
+            f"trial {name} has logits of shape {logits.shape} on {where}, which has "
+            f"{counted(images, 'image')}: they are of other data{fold}"
         )
     is_finite = are_finite(logits)
     if classes is not None and (logits.shape[1] != classes or not is_finite):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
+from carray.errors import counted
 from carray.json_file import JsonFile
 from carray.predictions.combination import SINGLE_TRIAL, Combination
 from carray.records import StudyRecord
@@ -101,4 +102,4 @@ def accesses(runs: RunsFolder, manifest_hash: str) -> list[AccessRecord]:
 
 def access_text(models: int) -> str:
     """Return the sentence that says how many models have looked at the test split."""
-    return f"{models} model{'s have' if models > 1 else ' has'} looked at this test split"
+    return f"{counted(models, 'model has', 'models have')} looked at this test split"

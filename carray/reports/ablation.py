@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from carray.analysis.ablation import Ablation
 from carray.analysis.ablation_step import AblationStep
+from carray.errors import counted
 from carray.reports.table import USUAL, interval_text, line_width, shortened, table, table_row
 
 COLUMNS = ("  step:<28", "log-loss:>23.3f", "top-1:>7.3f", "gain (95 %):>22", "noise:>7.3f", ":<0")
@@ -14,13 +15,14 @@ def ablation_lines(found: Ablation) -> list[str]:
     """Return the table as lines of at most 100 columns."""
     seeds = ", ".join(f"{loss:.4f}" for loss in found.seed_log_losses)
     on_blend = found.steps[-1].split == "blend"
+    images = counted(found.steps[0].images, "image")
     return [
         f"ladder {found.study}: the anchor's {found.seeds} seeds have log-loss {seeds}",
         "",
         *head_lines(),
         *map(step_line, found.steps),
         "",
-        f"gain: what stood minus the step, on {found.steps[0].images} images of val; > stays",
+        f"gain: what stood minus the step, on {images} of val; > stays",
         f"noise: what another seed may bring, from {found.seeds} seeds of the anchor (t, 95 %)",
         *(["views and folds are judged on blend, against what stands"] if on_blend else []),
     ]

@@ -41,7 +41,10 @@ FOLD_SCORES = ("(95 % intervals):<30", "split:<6", "images:>7", "log-loss:>28.4f
 
 def paired_comparison_lines(found: PairedComparison) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
-    lines = [f"{found.images} images of {found.split} that both have; 95 % intervals", ""]
+    lines = [
+        f"{counted(found.images, 'image')} of {found.split} that both have; 95 % intervals",
+        "",
+    ]
     sides = (("A", found.first), ("B", found.second))
     cells = (
         (letter, one.name, len(one.trials), one.train_images, one.top1, one.log_loss)
@@ -57,13 +60,15 @@ def paired_comparison_lines(found: PairedComparison) -> list[str]:
     ]
     for letter, side in sides:
         if side.only_here:
-            lines.append(f"{side.only_here} training images are in {letter} alone")
+            lines.append(f"in {letter} alone: {counted(side.only_here, 'training image')}")
         if side.left_out:
-            lines.append(f"{side.left_out} {found.split} images of {letter} don't count")
+            own = counted(side.left_out, f"{found.split} image")
+            lines.append(f"not counted of {letter}: {own}")
     shown = list(found.differences.items())[:SHOWN_DIFFERENCES]
     lines += [f"{name}: {one!s:.30} in A, {other!s:.30} in B" for name, (one, other) in shown]
     if len(found.differences) > len(shown):
-        lines.append(f"{len(found.differences) - len(shown)} more settings differ")
+        more = len(found.differences) - len(shown)
+        lines.append(counted(more, "more setting differs", "more settings differ"))
     if found.split == "val":
         lines.append(CHOSE_EPOCHS)
     lines.append(AS_IT_IS)
@@ -97,21 +102,24 @@ def model_comparison_lines(found: ModelComparison) -> list[str]:
         for row in found.rows
     )
     lines = [
-        f"study {found.study}: {len(found.rows)} models on {found.images} images of {found.split}",
+        f"study {found.study}: {len(found.rows)} models on {counted(found.images, 'image')} of "
+        f"{found.split}",
         "",
         *table(columns, scores, spare=("params", "top-1", value)),
         "",
         *table(ALONE, alone, spare=("images/s", "GiB", "time")),
     ]
-    lines += [f"all were right on {found.all_right} images, all wrong on {found.all_wrong}"]
+    lines += [
+        f"all were right on {counted(found.all_right, 'image')}, all wrong on {found.all_wrong}"
+    ]
     lines.append(AS_IT_IS)
     if found.models_that_opened_test:
         lines.append(access_text(found.models_that_opened_test))
     if found.split == "val":
         lines.append(CHOSE_EPOCHS)
     if found.left_out:
-        what = "trial" if found.left_out == 1 else "trials"
-        lines.append(f"{found.left_out} more complete {what}: --all, or --trial and their numbers")
+        more = counted(found.left_out, "more complete trial")
+        lines.append(f"{more}: --all, or --trial and their numbers")
     return lines
 
 
@@ -177,11 +185,11 @@ def added_class_lines(added: AddedClass) -> list[str]:
     )
     return [
         "",
-        f"class {added.name!r}: {added.new_train} training images, {added.replayed} of old "
-        f"classes replayed, {counted(members, 'member')} trained",
+        f"class {added.name!r}: {counted(added.new_train, 'training image')}, {added.replayed} of "
+        f"old classes replayed, {counted(members, 'member')} trained",
         "",
         *table((f"{head}:<36", "images:>8", "top-1:>28.4f", ":<0"), rows),
-        f"{added.taken_for_new} images of old classes are taken for the new one",
+        f"taken for the new class: {counted(added.taken_for_new, 'image')} of old ones",
         "",
         f"model package: {added.package}",
         "next:",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from carray.analysis.calibrate import CalibratedModel
+from carray.errors import counted
 from carray.predictions.conformal import Coverage
 from carray.reports.hints import shown_path
 from carray.reports.table import interval_text, table
@@ -30,7 +31,7 @@ def reliability_lines(found: CalibratedModel) -> list[str]:
     ]
     if far := found.unknown:
         lines.append(
-            f"of {far.unknown} unknown images {far.caught:.2f} are called so; AUROC "
+            f"of {counted(far.unknown, 'unknown image')} {far.caught:.2f} are called so; AUROC "
             f"{interval_text(far.auroc, '.3f')}"
         )
     lines += [f"note: {note}" for note in found.notes]

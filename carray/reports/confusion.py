@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from carray.data.label_parts import AUTO, LabelParts, read_label_parts
 from carray.drawing import font_file, matplotlib, save_png
-from carray.errors import ConfigError, RecordError
+from carray.errors import ConfigError, RecordError, counted
 from carray.inference.held_predictions import find_held_model
 from carray.inference.inputs import package_of
 from carray.predictions.logits import read_logits
@@ -116,12 +116,12 @@ def read_confusion(trial: TrialFolder, split: str = "val") -> Confusion:
     logits = read_logits(trial, record.name, split, len(labels), len(classes))
     if record.config.fold is not None and split == "val":
         raise RecordError(
-            f"trial {record.name} left logits on {len(logits)} {split} images, its study has "
-            f"{len(labels)}: it was judged on a fold"
+            f"trial {record.name} left logits on {counted(len(logits), f'{split} image')}, its "
+            f"study has {len(labels)}: it was judged on a fold"
         )
     if not len(labels):
         raise RecordError(f"study {record.study!r} has no {split} images to count")
-    title = f"{record.name}, {record.config.backbone}: {len(labels)} {split} images"
+    title = f"{record.name}, {record.config.backbone}: {counted(len(labels), f'{split} image')}"
     return Confusion.count(title, classes, labels, logits.argmax(axis=1))
 
 
@@ -195,7 +195,7 @@ def draw_confusion(
 def _confusion_of_package(where: RunsFolder, package: Path, split: str) -> Confusion:
     _check_split(split)
     found = find_held_model(where, str(package)).predictions(split)
-    title = f"{found.model}: {len(found.labels)} {split} images"
+    title = f"{found.model}: {counted(len(found.labels), f'{split} image')}"
     return Confusion.count(title, found.classes, found.labels, found.log_p.argmax(axis=1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from carray.analysis.distillation import ALONE, Distillation, SeedGain
 from carray.ensemble.result import FIGURE_VERDICTS
+from carray.errors import counted
 from carray.reports.hints import predict_hint, shown_path
 from carray.reports.table import interval_text, table, wrapped
 
@@ -20,10 +21,12 @@ def distillation_lines(found: Distillation) -> list[str]:
     )
     lines = [
         "",
-        f"{config.backbone}, {config.image_size} px, {config.epochs} epochs, taught by "
+        f"{config.backbone}, {config.image_size} px, {counted(config.epochs, 'epoch')}, taught by "
         f"{found.teacher} (weight {distill.weight:g}, temperature {distill.temperature:g}):",
         "",
-        *table((f"{found.images} images of {found.split}:<28", *SCORES), rows, spare=("MB",)),
+        *table(
+            (f"{counted(found.images, 'image')} of {found.split}:<28", *SCORES), rows, spare=("MB",)
+        ),
         "",
         *([f"log-loss of each seed: {seeds}"] if len(found.rows[1].trials) > 1 else []),
         f"The student against {ALONE}: {_text(found.against_alone)}.",

@@ -6,6 +6,7 @@ from carray import metrics
 from carray.ensemble.budget import Budget
 from carray.ensemble.result import ALONE, Ensemble
 from carray.ensemble.tta import HURTS
+from carray.errors import counted
 from carray.inference.predict import SHOWN, PredictedFile
 from carray.predictions.statistics import Comparison
 from carray.predictions.test_access import access_text
@@ -154,7 +155,7 @@ def _tta_verdict(ensemble: Ensemble) -> str:
 
 def _test_lines(ensemble: Ensemble, test: Comparison) -> list[str]:
     single = ensemble.single
-    head = f"test, {test.images} images (95 % interval)"
+    head = f"test, {counted(test.images, 'image')} (95 % interval)"
     are_several, plain = " + " in ensemble.study, ensemble.single_untempered
     number = single.trial if are_several else single.trial.rpartition("/")[2]
     rows = [(f"best single, {number}", test.single.log_loss, test.single.top1)]
@@ -188,7 +189,7 @@ def _shown(column: str, value: str) -> str:
 
 def prediction_lines(done: PredictedFile) -> list[str]:
     """Say what was written, with its first rows and every kind of trouble."""
-    lines = [f"{done.images} images, {done.seconds:.1f} s: {done.out}", ""]
+    lines = [f"{counted(done.images, 'image')}, {done.seconds:.1f} s: {done.out}", ""]
     read = [row for row in done.rows if not row.get("error")]
     shown = [[_shown(*cell) for cell in row.items() if cell[0] != "error"] for row in read[:SHOWN]]
     width = max((len(name) for name, *_ in shown), default=0)
@@ -205,5 +206,5 @@ def prediction_lines(done: PredictedFile) -> list[str]:
     for name, why in list(done.unreadable.items())[:SHOWN]:
         lines += wrapped(f"unreadable: {name} ({why})")
     more = len(done.unreadable) - SHOWN
-    lines += [f"and {more} more unreadable images"] if more > 0 else []
+    lines += [f"and {counted(more, 'more unreadable image')}"] if more > 0 else []
     return lines + [part for note in done.notes for part in wrapped(f"note: {note}")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from carray.analysis.evaluation import Evaluation
 from carray.drawing import drawn_or_none, matplotlib, save_png
+from carray.errors import counted
 from carray.files import write_csv
 from carray.predictions.calibration import Calibration
 from carray.predictions.levels import LevelScore
@@ -60,7 +61,7 @@ def evaluation_lines(found: Evaluation, all_classes: bool = False) -> list[str]:
     )
     means = (("classes (macro)", per_class.macro), ("images (weighted)", per_class.weighted))
     lines = [
-        f"{found.model} on {found.images} images of {found.on}",
+        f"{found.model} on {counted(found.images, 'image')} of {found.on}",
         "",
         *table(SCORES, scores),
         "",
@@ -93,7 +94,7 @@ def _class_lines(found: Evaluation, all_classes: bool) -> list[str]:
     lines = table(CLASSES, rows, spare=("taken for it",))
     more = len(classes) - len(shown)
     worst = found.per_class.worst
-    lines += [f"and {more} more classes, all better: --all, or the table"] if more else []
+    lines += [f"and {counted(more, 'more class')}, all better: --all, or the table"] if more else []
     return [*lines, f"worst class: {worst.name}, {_share(worst.recall, worst.images)} right"]
 
 
@@ -131,7 +132,7 @@ def reliability_picture(found: Evaluation, file: Path) -> Path:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, 1)
-    title = f"{found.model}: {found.images} images of {found.on}"
+    title = f"{found.model}: {counted(found.images, 'image')} of {found.on}"
     figure.suptitle(title[-70:], fontweight="bold", x=0.01, ha="left", fontsize=10, color=INK)
     save_png(figure, file, dpi=150)
     return file

@@ -30,8 +30,8 @@ def export_lines(done: Export) -> list[str]:
     file = done.files[0].parent if done.to == "hf-space" else done.files[0]
     opset = f", opset {done.opset}" if done.opset else ""
     lines = [
-        f"{done.model} on {done.photographs} {done.split} photographs, one at a time, from file to "
-        "probabilities:",
+        f"{done.model} on {counted(done.photographs, f'{done.split} photograph')}, one at a time, "
+        "from file to probabilities:",
         *table(COLUMNS, rows),
         "",
         f"written: {shown_path(file)} ({done.forms[-1].mb:.1f} MB{opset}), {done.seconds:.0f} s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from carray import metrics
 from carray.analysis.leaders import Leaders, Optimism, Repeated
+from carray.errors import counted
 
 SHOWN = 3  # configurations that were repeated
 
@@ -12,8 +13,8 @@ def leaders_lines(leaders: Leaders) -> list[str]:
     """Say which trials can't be told from the best, and what other seeds of the leaders reached."""
     ties, others = leaders.ties(), len(leaders.behind)
     name = metrics.SHORT_NAMES[leaders.compared_by]
-    what = f"the best by {name} on {leaders.images} val images (95 %)"
-    lines = [f"{len(ties)} of {others} other trials can't be told from {what}"]
+    what = f"the best by {name} on {counted(leaders.images, 'val image')} (95 %)"
+    lines = [f"{len(ties)} of {counted(others, 'other trial')} can't be told from {what}"]
     lines += [repeated_text(each) for each in leaders.repeated[:SHOWN]]
     return lines + ([optimism_text(leaders.optimism)] if leaders.optimism else [])
 

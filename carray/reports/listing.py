@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.config import TrialConfig, flatten
-from carray.errors import RecordError, did_you_mean
+from carray.errors import RecordError, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, version_note
+from carray.models.names import may_be_backbone
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
@@ -116,6 +117,8 @@ def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> li
 
 def _backbone_lines(name: str, image_size: int | None) -> list[str]:
     """Return what a backbone is made of; nothing of a name that is none."""
+    if not may_be_backbone(name):
+        return []
     from carray.models.registry import known_backbones, present_name  # imports torch
 
     if present_name(name).partition(".")[0] not in known_backbones():
@@ -194,7 +197,7 @@ def _distilled_lines(found: Mapping[str, Any] | None) -> list[str]:
         )
         for row in found["rows"]
     )
-    head = f"{found['images']} images of {found['split']}:<28"
+    head = f"{counted(found['images'], 'image')} of {found['split']}:<28"
     columns = (head, "log-loss:>10.4f", "top-1:>10.4f", "ms:>8.1f", "MB:>8.1f")
     return [f"a student of {found['teacher']}", *table(columns, rows), ""]
 
@@ -205,7 +208,7 @@ def status_lines(folder: StudyFolder) -> list[str]:
     lines = [headline(study, rows)]
     running = [record for record in folder.records() if record.state is TrialState.RUNNING]
     for record in running if study.state == "running" else ():
-        done = f"{len(record.epochs)}/{record.config.epochs} epochs"
+        done = f"{len(record.epochs)} of {counted(record.config.epochs, 'epoch')}"
         lines.append(f"  trial {record.number:04d} runs: {record.config.backbone}, {done}")
     best = next((row for row in rows if row.fold is None and row.best_epoch), None)
     if best is not None:

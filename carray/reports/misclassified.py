@@ -21,7 +21,7 @@ from carray.analysis.misclassified import (
 from carray.data.label_parts import AUTO, read_label_parts
 from carray.data.manifest import Manifest
 from carray.drawing import EMPTY, INK, MUTED, PAPER, Fonts, fitted, save_png
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 from carray.files import write_csv
 from carray.inference.held_predictions import predictions_on
 from carray.predictions.test_access import access_text
@@ -52,7 +52,7 @@ def draw_sheet(found: ErrorAnalysis, manifest: Manifest, shown: int) -> Image.Im
     step = TILE + CAPTION + MARGIN
     sheet = Image.new("RGB", (width, head + rows * step + foot + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
-    _draw_head(pen, found, len(worst), fonts)
+    _draw_head(pen, found, fonts)
     for number, mistake in enumerate(worst):
         x = MARGIN + number % BLOCKS_A_ROW * (block + 2 * MARGIN)
         _draw_block(sheet, pen, (x, head + number // BLOCKS_A_ROW * step), mistake, manifest, fonts)
@@ -60,13 +60,14 @@ def draw_sheet(found: ErrorAnalysis, manifest: Manifest, shown: int) -> Image.Im
     return sheet
 
 
-def _draw_head(pen: ImageDraw.ImageDraw, found: ErrorAnalysis, shown: int, fonts: Fonts) -> None:
+def _draw_head(pen: ImageDraw.ImageDraw, found: ErrorAnalysis, fonts: Fonts) -> None:
     accuracy = found.accuracy
+    images = counted(found.images, f"{found.split} image")
     pen.text(
         (MARGIN, 14),
-        f"{found.model}: {len(found.mistakes)} of {found.images} {found.split} images wrong "
+        f"{found.model}: {len(found.mistakes)} of {images} wrong "
         f"(top-1 {accuracy.value:.3f}, 95 % {accuracy.low:.3f} to {accuracy.high:.3f}); "
-        f"the {shown} most confident mistakes",
+        "the most confident of them",
         INK,
         fonts.large,
     )
@@ -202,14 +203,14 @@ def _write(found: ErrorAnalysis, manifest: Manifest, out: Path, shown: int) -> E
 def misclassified_lines(found: ErrorAnalysis) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     lines = [
-        f"{found.model} on {found.images} images of {found.split}: {len(found.mistakes)} wrong, "
-        f"top-1 {interval_text(found.accuracy)}"
+        f"{found.model} on {counted(found.images, 'image')} of {found.split}: "
+        f"{len(found.mistakes)} wrong, top-1 {interval_text(found.accuracy)}"
     ]
     if found.pairs:
         shown = ((pair.true, pair.predicted, pair.count, pair.of) for pair in found.pairs)
         lines += ["", *table(PAIRS, islice(shown, SHOWN_PAIRS))]
         more = len(found.pairs) - SHOWN_PAIRS
-        lines += [f"and {more} more pairs"] if more > 0 else []
+        lines += [f"and {counted(more, 'more pair')}"] if more > 0 else []
     if found.levels:
         lines += ["", *level_lines(found.levels, found.wrong_otherwise), *found.notes]
     if found.models_that_opened_test:

@@ -8,6 +8,7 @@ from typing import Any
 
 from carray import metrics
 from carray.ensemble.front import Front
+from carray.errors import counted
 from carray.predictions.network_costs import Device, NetworkCosts, front_rows, network_of
 from carray.records import StudyFolder
 from carray.reports.hints import runs_option
@@ -82,7 +83,7 @@ def study_front_lines(folder: StudyFolder) -> list[str]:
         )
         for row in rows
     ]
-    trials = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    trials = counted(len(rows), "trial")
     head = f"the front: {trials} that no other beats in {' and '.join(objectives)}"
     return [head, *table(columns, cells)]
 
@@ -109,8 +110,8 @@ def front_lines(found: Front, folds: bool = False) -> list[str]:
         for point in found.points
     ]
     lines = [
-        f"{' + '.join(found.studies)} on {found.images} images of {found.split}, each judged by "
-        "members that it didn't choose (95 %):",
+        f"{' + '.join(found.studies)} on {counted(found.images, 'image')} of {found.split}, each "
+        "judged by members that it didn't choose (95 %):",
         "",
         *_front_table(rows),
         "",

@@ -7,6 +7,7 @@ from itertools import chain
 from textwrap import wrap
 
 from carray.analysis.probe import Foretold, Probe
+from carray.errors import counted
 from carray.progress import seconds_text
 from carray.reports.table import line_width, table
 
@@ -23,8 +24,8 @@ def probe_lines(found: Probe) -> list[str]:
         for each in found.ranked
     )
     head = (
-        f"a linear probe on frozen features at {found.image_size} px, judged on {found.images} "
-        "images of val (95 %)"
+        f"a linear probe on frozen features at {found.image_size} px, judged on "
+        f"{counted(found.images, 'image')} of val (95 %)"
     )
     left_out = (wrap(f"left out {name}: {why}", line_width()) for name, why in found.left_out)
     lines = [head, "", *table(COLUMNS, rows, spare=("params",)), "", *chain.from_iterable(left_out)]
@@ -32,8 +33,8 @@ def probe_lines(found: Probe) -> list[str]:
 
 
 def _foretold(found: Foretold) -> str:
-    pairs = f"{found.pairs} {'pair' if found.pairs == 1 else 'pairs'} of backbones"
-    sets = f"{found.data_sets} data {'set' if found.data_sets == 1 else 'sets'}"
+    pairs = f"{counted(found.pairs, 'pair')} of backbones"
+    sets = counted(found.data_sets, "data set")
     if found.tau is None:
         return f"how well this foretells fine-tuning is not known: recorded studies have {pairs}"
     return (

@@ -38,7 +38,7 @@ def benchmark_lines(result: BenchmarkResult) -> list[str]:
 def ensemble_lines(result: EnsembleBenchmark) -> list[str]:
     """Return what `carray replay-lab --ensembles` prints."""
     marks = list(result.scores[0].losses)
-    columns = ("search:<36", *(f"{mark} trials:>24" for mark in marks), "best one:>10")
+    columns = ("search:<36", *(f"{counted(mark, 'trial')}:>24" for mark in marks), "best one:>10")
     foretold = result.forecast
     pools = zip(result.pools, result.trials, strict=True)
     return [

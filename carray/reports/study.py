@@ -148,7 +148,7 @@ def gain_lines(gain: SearchGain) -> list[str]:
     best = first if gain.members == 1 else f"the best {gain.members} trials"
     seeds = own if gain.members == 1 else f"{gain.members} seeds of the recipe"
     change = f"{-gain.gain.value:+.3f} [{-gain.gain.high:+.3f}, {-gain.gain.low:+.3f}]"
-    on = f"log-loss on {gain.images} {gain.split} images {gain.best_loss:.3f}"
+    on = f"log-loss on {counted(gain.images, f'{gain.split} image')} {gain.best_loss:.3f}"
     text = "the search against its first recipe, refits aside: "
     if set(gain.best) == set(gain.recipe):
         text += f"nothing that it tried came out better than {seeds} ({on})"

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import store_place
 from carray.disk import existing
-from carray.errors import CarrayError, PlanError
+from carray.errors import CarrayError, PlanError, counted
 from carray.masking import masked
 from carray.models.hub import hub_error
 from carray.provenance import source_hash
@@ -180,13 +180,13 @@ def _weights() -> Finding:
 
     if (named := os.environ.get("CARRAY_WEIGHTS")) is not None:
         files = [f for f in Path(named).glob("*") if f.suffix in (".safetensors", ".pth")]
-        text = f"CARRAY_WEIGHTS={named} holds {len(files)} files of weights"
+        text = f"CARRAY_WEIGHTS={named} holds {counted(len(files), 'file')} of weights"
         state: State = "ok" if files else "fails"
         cure = "" if files else "mend the path, or put timm's files there (resnet18.safetensors)"
         return Finding(name="weights", state=state, text=text, cure=cure)
     cache = Path(constants.HF_HUB_CACHE)
     models = len(list(cache.glob("models--*")))
-    text, why = f"the hub's cache {cache} holds {models} models", hub_error()
+    text, why = f"the hub's cache {cache} holds {counted(models, 'model')}", hub_error()
     if not why:
         return Finding(name="weights", state="ok", text=f"{text}; the hub answers")
     cure = "bring others in a folder: CARRAY_WEIGHTS=/ABS/FOLDER; quick and scratch_cnn need none"

@@ -12,6 +12,7 @@ import optuna
 import torch
 
 from carray.config import TrialConfig
+from carray.errors import counted
 from carray.progress import seconds_text
 from carray.records import TrialRecord
 from carray.search.extension import worth_continuing
@@ -58,7 +59,8 @@ class Estimate:
         if self.seconds is None:
             return ["how long it takes isn't known before its first epoch"]
         sentence = (
-            f"about {seconds_text(self.seconds)} of training for {self.left} trials trained whole"
+            f"about {seconds_text(self.seconds)} of training for {counted(self.left, 'trial')} "
+            "trained whole"
         )
         again = self.seconds_again
         sentence += (

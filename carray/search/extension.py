@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from carray.data.manifest import Manifest
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.metrics import Objective
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
@@ -78,7 +78,8 @@ def worth_continuing(
 def continuation_text(refits: Sequence[TrialRecord]) -> str:
     """Say which trials go on to how many epochs, and which begin anew for want of a checkpoint."""
     epochs = refits[0].config.epochs
-    sentence = f"{len(refits)} of the best trials go on to {epochs} epochs"
+    count = counted(len(refits), "of the best trials goes", "of the best trials go")
+    sentence = f"{count} on to {epochs} epochs"
     groups = (
         ("from their last checkpoints", [r for r in refits if r.continued_epochs]),
         ("anew, for they have no checkpoint", [r for r in refits if not r.continued_epochs]),

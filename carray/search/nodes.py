@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from carray.data.pixels.store import store_place
-from carray.errors import PlanError
+from carray.errors import PlanError, counted
 from carray.lanes.depot import StudyPlaces, remove_left
 from carray.lanes.lane import Lanes
 from carray.models.weights import find_weights
@@ -124,13 +124,13 @@ def awaited_plan(
             return plan
         if has_started_ray() or time.monotonic() > deadline:
             raise PlanError(
-                f"{plan.lanes} of --min-lanes {least} fit on {len(checks.good())} nodes"
-                f"{_refused_text(checks)}; ask for fewer, or join a larger cluster"
+                f"{_fit_text(plan, least, checks)}{_refused_text(checks)}; ask for fewer, or "
+                "join a larger cluster"
             )
         if plan.lanes != fitted:
             fitted = plan.lanes
-            fit = f"{fitted} of --min-lanes {least} fit on {len(checks.good())} nodes"
-            say(f"{fit}; waiting for others, up to {setup.request.place_timeout_seconds:.0f} s")
+            fit, patience = _fit_text(plan, least, checks), setup.request.place_timeout_seconds
+            say(f"{fit}; waiting for others, up to {patience:.0f} s")
         time.sleep(LOOK_SECONDS)
 
 
@@ -156,6 +156,10 @@ def checked_plan(
         if not checks.refused():
             raise
         raise PlanError(f"{error}{_refused_text(checks)}") from None
+
+
+def _fit_text(plan: Plan, least: int, checks: NodeChecks) -> str:
+    return f"room for {plan.lanes} of --min-lanes {least} on {counted(len(checks.good()), 'node')}"
 
 
 def _refused_text(checks: NodeChecks) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carray.config import TrialConfig, build_config
-from carray.errors import ConfigError
+from carray.errors import ConfigError, counted
 from carray.search.space.distributions import Distribution
 from carray.search.space.space import BLOCK, SearchSpace
 
@@ -44,7 +44,8 @@ def preflight(
     if failed:
         reasons = "; ".join(f"{v.backbone}: {v.reason}" for v in failed)
         raise ConfigError(
-            f"{len(failed)} of {len(verdicts)} backbones fail the preflight: {reasons}"
+            f"the preflight failed for {len(failed)} of {counted(len(verdicts), 'backbone')}: "
+            f"{reasons}"
         )
     return verdicts
 

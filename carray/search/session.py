@@ -217,7 +217,7 @@ class Session:
         count = len({refit.of.number for refit in planned})
         seeds = f"with further seeds {len(planned)} trainings, " if count < len(planned) else ""
         return (
-            f"refit: the best {count} again, {seeds}{planned[0].config.epochs} epochs, "
+            f"refit: the best {count} again, {seeds}{counted(planned[0].config.epochs, 'epoch')}, "
             f"on {self._refit_plan.lanes_text()}"
         )
 

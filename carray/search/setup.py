@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from carray.config import Fit, build_config
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import open_store
-from carray.errors import ConfigError, DataError, RecordError
+from carray.errors import ConfigError, DataError, RecordError, counted
 from carray.files import absolute, sqlite_url, write_text
 from carray.progress import progress
 from carray.provenance import git_commit
@@ -248,7 +248,7 @@ def check_folds(folds: int, manifest: Manifest) -> None:
     """
     if folds and folds != manifest.num_folds:
         raise DataError(
-            f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
+            f"--folds {folds} asks for {counted(folds, 'fold')} and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds {folds}` cuts them"
         )
 
@@ -362,8 +362,9 @@ def _check_optuna_trials(
     numbers = {r.sampler_number for r in records if r.sampler_number is not None}
     if lacking := numbers - known:
         raise RecordError(
-            f"{storage} lacks {len(lacking)} trials of study {name!r}: give the --storage that it "
-            f"was begun with, or begin another with --study NAME --start-from {name}"
+            f"{storage} lacks {counted(len(lacking), 'trial')} of study {name!r}: give the "
+            f"--storage that it was begun with, or begin another with --study NAME "
+            f"--start-from {name}"
         )
     if not records and any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials):
         raise RecordError(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import ray
 
+from carray.errors import counted
 from carray.lanes.lane import Lanes
 from carray.progress import seconds_text
 from carray.search.ledger import INTERRUPTED, Ledger
@@ -141,7 +142,9 @@ class Watch:
         if missing > 0 and self._clock() - self._said_at > SAY_AFTER_SECONDS:
             self._said_at = self._clock()
             waited = seconds_text(self._said_at - self._start)
-            short = f"{missing} of {self._lanes.num_lanes} lanes not placed after {waited}"
+            short = (
+                f"{missing} of {counted(self._lanes.num_lanes, 'lane')} not placed after {waited}"
+            )
             self._say(f"{short}: each asks for {_asked(self._lanes)}")
         if missing < self._lanes.num_lanes:
             self._look_for_silence()

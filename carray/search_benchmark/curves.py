@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from carray.config import flatten
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.records import StudyFolder
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace
@@ -86,8 +86,8 @@ class StudySource:
         recorded = read_recorded(folder)
         if len(recorded.points) < FEWEST_CURVES:
             raise RecordError(
-                f"study {recorded.name!r} has {len(recorded.points)} curves, a replay needs "
-                f"{FEWEST_CURVES}; run more trials of it"
+                f"study {recorded.name!r} has {counted(len(recorded.points), 'curve')}, a replay "
+                f"needs {FEWEST_CURVES}; run more trials of it"
             )
         if all(point == recorded.points[0] for point in recorded.points):
             raise RecordError(
@@ -119,9 +119,10 @@ class StudySource:
     @property
     def note(self) -> str:
         """How many curves there are, and how many have a made-up end."""
+        trials = counted(len(self.recorded.full), "trial")
         stopped = int((~self.recorded.full).sum())
         return (
-            f"{self.name[:40]}: a draw takes the nearest of {len(self.recorded.full)} trials; "
+            f"{self.name[:40]}: a draw takes the nearest of {trials}; "
             f"the ends of {stopped} are made up"
         )
 

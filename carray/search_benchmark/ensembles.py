@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 
 from carray.config import TrialConfig, flatten
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.predictions.averaging import pick_from_best
 from carray.predictions.ensemble_gain import cross_fitted_loss, expected_gain
 from carray.progress import silent
@@ -75,8 +75,8 @@ class TrialPool:
         name = ", ".join(folder.path.name for folder in folders)
         if len(rows) < 2 * FEWEST_CURVES:
             raise RecordError(
-                f"{name}: {len(rows)} complete trials with logits, a replay of ensembles needs "
-                f"{2 * FEWEST_CURVES} of one data set; name more of its studies"
+                f"{name}: {counted(len(rows), 'complete trial')} with logits, a replay of "
+                f"ensembles needs {2 * FEWEST_CURVES} of one data set; name more of its studies"
             )
         space = load_space(folders[0].space_file)
         return cls(name, folders[0].record().metric, space, tuple(records), np.stack(rows))

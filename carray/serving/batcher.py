@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from carray.errors import counted
 from carray.serving.limits import Limits, Refused
 
 ImageT = TypeVar("ImageT")
@@ -50,7 +51,7 @@ class Batcher(Generic[ImageT, AnswerT]):
             if self._waiting and self._waiting + len(images) > self._limits.waiting:
                 raise Refused(
                     429,
-                    f"{self._waiting} images wait already: try again",
+                    f"{counted(self._waiting, 'image waits', 'images wait')} already: try again",
                     self._limits.retry_after_seconds,
                 )
             if self._closed:

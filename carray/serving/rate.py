@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from carray.errors import counted
 from carray.serving.limits import Refused
 
 MOST_CLIENTS = 10_000  # that are remembered; the one that asked longest ago is forgotten
@@ -38,5 +39,5 @@ class Rate:
         if not is_allowed:
             seconds = math.ceil((1 - left) * MINUTE / self._per_minute)
             raise Refused(
-                429, f"at most {self._per_minute} requests a minute are taken: wait", seconds
+                429, f"more than {counted(self._per_minute, 'request')} in a minute: wait", seconds
             )

@@ -22,7 +22,7 @@ import yaml
 
 from carray import metrics
 from carray.config import flatten
-from carray.errors import first_cause
+from carray.errors import counted, first_cause
 from carray.masking import masked
 from carray.progress import silent
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
@@ -135,7 +135,7 @@ class MlflowTracker(Tracker):
         close_store(self._uri)
         if left:
             self._on_trouble(
-                f"{left} runs didn't reach {self._uri}; nothing is lost: "
+                f"{counted(left, 'run')} didn't reach {self._uri}; nothing is lost: "
                 "`carray sync` sends them from their records"
             )
 

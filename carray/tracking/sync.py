@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from carray.errors import TrackingError
+from carray.errors import TrackingError, counted
 from carray.progress import progress
 from carray.records import StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
@@ -72,8 +72,8 @@ def sync_study(runs: RunsFolder, folder: StudyFolder) -> int:
         close_store(tracking_uri(runs))
     if left:
         raise TrackingError(
-            f"{left} runs of study {study.name} didn't reach {tracking_uri(runs)}; the same "
-            "command sends what is missing"
+            f"{counted(left, 'run')} of study {study.name} didn't reach {tracking_uri(runs)}; the "
+            "same command sends what is missing"
         )
     return len(trials)
 

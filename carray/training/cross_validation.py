@@ -7,7 +7,7 @@ from typing import Any
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.errors import ConfigError, DataError
+from carray.errors import ConfigError, DataError, counted
 from carray.models.recipes import complete_config
 from carray.progress import silent
 from carray.records import TrialRecord
@@ -45,7 +45,7 @@ def train_folds(
     chosen = complete_config(config, len(manifest.rows("train")))
     if folds < 2 or folds != manifest.num_folds:
         raise DataError(
-            f"--folds {folds} asks for {folds} folds and {manifest.folder} has "
+            f"--folds {folds} asks for {counted(folds, 'fold')} and {manifest.folder} has "
             f"{manifest.num_folds}: `carray data prepare ... --folds K` cuts train into K >= 2"
         )
     where = RunsFolder.at(runs)

@@ -15,7 +15,7 @@ import torch
 from carray import metrics
 from carray.config import TrialConfig, build_config
 from carray.data.manifest import Manifest
-from carray.errors import ConfigError, TrialFailed
+from carray.errors import ConfigError, TrialFailed, counted
 from carray.models.classifier import check_backbone
 from carray.models.recipes import complete_config
 from carray.models.scratch import wider
@@ -107,7 +107,9 @@ def sanity(
         ConfigError, DataError, WeightsError: the configuration can't be built on these data.
     """
     if images < 2 or seconds <= 0:
-        raise ConfigError(f"{images} images in {seconds:g} s: give at least 2, and time above 0")
+        raise ConfigError(
+            f"{counted(images, 'image')} in {seconds:g} s: give at least 2, and time above 0"
+        )
     manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
@@ -238,7 +240,8 @@ def _reason(
     slow: bool,
 ) -> str:
     last, lr = losses[-1], config.optimizer.lr
-    outcome = f"after {len(losses)} passes the training loss is {last:.3g} (chance {chance:.3g})"
+    passes = counted(len(losses), "pass")
+    outcome = f"the training loss is {last:.3g} after {passes} (chance {chance:.3g})"
     if passed:
         return f"{outcome}, top-1 in eval mode {scores[metrics.VAL_TOP1]:.2f}"
     if slow:

@@ -14,7 +14,7 @@ import torch
 from carray import metrics
 from carray.config import Hardware
 from carray.data.manifest import Manifest, check_still_there
-from carray.errors import RecordError
+from carray.errors import RecordError, counted
 from carray.files import absolute
 from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions_for
@@ -159,7 +159,7 @@ def attainable_hardware(
     ranks = then.ranks
     gpus = torch.cuda.device_count() if device.type == "cuda" else ranks
     if gpus < ranks:
-        lacking.append(f"ranks: {ranks} then, 1 now, since there are {gpus} GPUs here")
+        lacking.append(f"ranks: {ranks} then, 1 now: {counted(gpus, 'GPU')} here")
         ranks = 1
     return now.model_copy(update={"threads": then.threads, "ranks": ranks}), tuple(lacking)
 

@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from carray import metrics
 from carray.config import TrialConfig
+from carray.errors import counted
 from carray.metrics import EpochRow
 
 EVALUATIONS = 3  # after warm-up, before the verdict on a net that exploded or died
@@ -241,7 +242,7 @@ def stop_reason(rows: Sequence[EpochRow], config: TrialConfig) -> tuple[str, str
     waited = len(rows) - max(best_epoch(rows, config), config.schedule.restart_after)
     if not patience or waited < patience:
         return "", "complete"
-    reason = f"{config.best_metric} has not improved for {waited} epochs"
+    reason = f"{config.best_metric} has not improved for {counted(waited, 'epoch')}"
     return f"{reason} (early_stop_patience={patience})", "complete"
 
 

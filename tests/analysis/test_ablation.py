@@ -179,7 +179,7 @@ def test_a_narrow_table_keeps_what_a_step_sets(found: Ablation) -> None:
 
 
 def test_views_and_folds_need_a_blend_split(own: Trained, file: Path, tmp_path: Path) -> None:
-    prepare(own.images, tmp_path / "data", blend=0.0, val=0.3)
+    prepare(own.images, tmp_path / "data", blend_size=0.0, val_size=0.3)
     with pytest.raises(DataError, match="has no blend split"):
         run_ablation(tmp_path / "data", file, runs=tmp_path / "runs", tta="flip")
     with pytest.raises(DataError, match=r"--folds 7 asks for 7 folds and .* has 2"):

@@ -104,7 +104,7 @@ def test_classes_of_many_images_have_thresholds_of_their_own(
     kept = Reliability.of_package(tmp_path / "toy")
     assert kept is not None
     assert len(kept.class_limits) == 9
-    assert found.notes[-1].endswith("classes have a threshold of their own")
+    assert found.notes[-1].startswith("classes with a threshold of their own: ")
     p = np.full((1, 9), 0.1, np.float32)
     odd = kept.model_copy(update={"method": "lac", "class_limits": (0.95, *(0.5,) * 7, None)})
     assert odd.sets(p)[0].tolist() == [True, *[False] * 7, True]

@@ -113,7 +113,7 @@ def test_images_that_only_one_side_has_do_not_count(
     assert found.top1.value == pytest.approx(by_hand)
     assert found.top1.low < by_hand < found.top1.high
     lines = paired_comparison_lines(found)
-    assert f"{NUM_EXCLUDED} training images are in A alone" in lines
+    assert f"in A alone: {NUM_EXCLUDED} training images" in lines
     assert max(map(len, lines)) <= 100
     hashes = (trained.manifest.hash, clean.hash)
     assert [len(accesses(RunsFolder(tmp_path), own)) for own in hashes] == [3, 3]
@@ -159,7 +159,9 @@ def test_what_cannot_be_compared_is_named(trained: Trained, tmp_path: Path) -> N
         compare_sides("a", "other", runs=tmp_path)
     with pytest.raises(RecordError, match="study 'a' has no trial 7"):
         compare_sides("a/0007", "other/0000", runs=tmp_path)
-    fewer = prepare(trained.images, tmp_path / "twins", val=0.15, blend=0.2, test=0.2)
+    fewer = prepare(
+        trained.images, tmp_path / "twins", val_size=0.15, blend_size=0.2, test_size=0.2
+    )
     study_of(tmp_path, "twins", fewer, [1.0])
     with pytest.raises(RecordError, match="a has 9 classes and twins 12, and"):
         compare_sides("a", "twins", runs=tmp_path)
@@ -186,7 +188,9 @@ def test_images_of_one_name_and_other_content_are_no_pair(trained: Trained, tmp_
         merge[new].append(old)
     file = tmp_path / "merge.csv"
     file.write_text("".join(f"{new},{','.join(olds)}\n" for new, olds in merge.items()))
-    other = prepare(images, tmp_path / "data", val=0.15, blend=0.2, test=0.2, merge=file)
+    other = prepare(
+        images, tmp_path / "data", val_size=0.15, blend_size=0.2, test_size=0.2, merge=file
+    )
     study_of(tmp_path, "a", trained.manifest, [1.0])
     study_of(tmp_path, "b", other, [1.0])
     with pytest.raises(RecordError, match="a and b have no test image in common"):

@@ -71,7 +71,9 @@ def test_new_images_are_judged_in_the_models_classes(trained: Trained, tmp_path:
     shutil.copy(included["path"].iloc[0], new / "a truck" / "1.png")
     found = evaluate("single/0000", new, runs=runs)
     assert found.images == len(rows)
-    assert any("1 images are of classes that the model doesn't know" in n for n in found.notes)
+    assert any(
+        "1 image was left out, of classes that the model doesn't know" in n for n in found.notes
+    )
     own = evaluate("single/0000", split="test", runs=runs)
     assert found.scores.top1.value == pytest.approx(own.scores.top1.value, abs=2 / len(rows))
     assert found.models_that_opened_test == 0

@@ -49,7 +49,9 @@ def test_planted_labels_are_found_and_can_be_left_out(tmp_path: Path) -> None:
     ]
     table = tmp_path / "cars.csv"
     table.write_text("\n".join(["id,label,split", *rows]))
-    data = prepare(table, tmp_path / "data", images=images, folds=2, blend=0, test=0).folder
+    data = prepare(
+        table, tmp_path / "data", images=images, folds=2, blend_size=0, test_size=0
+    ).folder
     recipe = {**RECIPE, "epochs": 10, "device_batch_size": 4, "optimizer.lr": 3e-3}
     train_folds(data, recipe, 2, runs=tmp_path / "runs")
     found = tmp_path / "doubtful.csv"
@@ -57,9 +59,11 @@ def test_planted_labels_are_found_and_can_be_left_out(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--doubtful", str(found)])
     assert done.exit_code == 0, done.output
     named = {line.split(",")[0] for line in found.read_text().splitlines()[1:]}
-    assert f"{len(named)} of {len(trains)} training labels are doubtful" in done.output
+    assert f"doubtful training labels: {len(named)} of {len(trains)}" in done.output
     hits = named & {str(file.relative_to(images)) for file in planted}
     assert len(hits) > len(planted) / 2
     assert len(named) < len(trains) / 3
-    clean = prepare(table, tmp_path / "clean", images=images, exclude=found, blend=0, test=0)
+    clean = prepare(
+        table, tmp_path / "clean", images=images, exclude=found, blend_size=0, test_size=0
+    )
     assert len(clean.rows("train")) == len(trains) - len(named)

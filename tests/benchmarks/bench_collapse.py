@@ -81,7 +81,14 @@ def cut(cars: Path, which: str, folder: Path) -> Path:
             )
         for image in images:
             (target / f"{model.name} {image.name}").symlink_to(image.resolve())
-    prepare(folder / "cars", folder / "data", val=0.3, blend=0, test=0, near_duplicates="off")
+    prepare(
+        folder / "cars",
+        folder / "data",
+        val_size=0.3,
+        blend_size=0,
+        test_size=0,
+        near_duplicates="off",
+    )
     return folder / "data"
 
 

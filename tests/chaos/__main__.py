@@ -68,7 +68,7 @@ def main() -> int:
 def push_cars(folder: Path) -> None:
     """Draw toy cars and put them at their URL."""
     images = render_toycars(folder / "images", seed=3, images_per_class=50)
-    prepare(images, folder / "data", val=0.2, blend=0.1, test=0.1)
+    prepare(images, folder / "data", val_size=0.2, blend_size=0.1, test_size=0.1)
     words = ["data", "push", str(folder / "data"), DATA, "--size", str(IMAGE_SIZE)]
     subprocess.run([*command("carray"), *words], check=True, stdout=subprocess.DEVNULL)
 

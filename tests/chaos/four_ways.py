@@ -118,7 +118,7 @@ def main() -> int:
         asked.keep = asked.keep or folder / "logs"
         asked.keep.mkdir(parents=True, exist_ok=True)
         images = render_toycars(folder / "cars" / "images", seed=3, images_per_class=50)
-        prepare(images, folder / "cars" / "data", val=0.2, blend=0.1, test=0.1)
+        prepare(images, folder / "cars" / "data", val_size=0.2, blend_size=0.1, test_size=0.1)
         own = folder / "driver"  # what only its node has
         weights = bring_weights(asked.weights, own / "weights")
         bring_teacher(folder, weights, own / "models")

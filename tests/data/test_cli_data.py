@@ -36,7 +36,7 @@ def test_from_toys_to_a_warm_store(carray: Run, tmp_path: Path) -> None:
     code, out, _ = carray("data", "toy", toys, "--images-per-class", 5, "--seed", 1)
     assert code == 0
     assert f"next: carray data prepare {toys}" in out
-    code, out, _ = carray("data", "prepare", toys, "--out", data, "--blend", 0)
+    code, out, _ = carray("data", "prepare", toys, "--out", data, "--blend-size", 0)
     assert code == 0
     assert "of 12 classes: train" in out
     assert f"next: carray data show {data}" in out
@@ -66,11 +66,17 @@ def test_many_long_named_classes_are_readable(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     names = {f"기아 쏘렌토 하이브리드 {n} " + "x" * 90: 1 for n in range(60)}
-    prepare(image_folder(tmp_path / "cars", names), tmp_path / "data", val=0, blend=0, test=0)
+    prepare(
+        image_folder(tmp_path / "cars", names),
+        tmp_path / "data",
+        val_size=0,
+        blend_size=0,
+        test_size=0,
+    )
     code, out, _ = carray("data", "show", tmp_path / "data")
     assert code == 0
     lines = out.splitlines()
-    assert "... 20 classes of middle size; --all shows them" in lines
+    assert "... 20 classes of middle size: --all" in lines
     shown = [line for line in lines if "쏘렌토" in line]
     assert max(map(cell_len, shown)) <= 80
     assert len(set(shown)) == 40
@@ -83,7 +89,10 @@ def test_many_long_named_classes_are_readable(
     [
         (["prepare", "{tmp}/none", "--out", "{tmp}/data"], "there is no"),
         (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--crop", "bbox"], "must be none or box"),
-        (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--val", "2"], "--val 2 must be"),
+        (
+            ["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--val-size", "2"],
+            "--val-size 2 must be",
+        ),
         (["show", "{tmp}/cars"], "has no manifest"),
         (["prepare", "{tmp}/cars", "--out", "{tmp}/data", "--merge", "{tmp}/m.yaml"], "no YAML"),
         (["prepare", "{tmp}/cars", "--out", "{tmp}/cars/a/00.jpg"], "is inside the source"),
@@ -122,13 +131,21 @@ def test_photographs_and_tables_that_are_not_prepared_name_the_command(
     assert carray("data", "show", tmp_path / "none")[2].count("doesn't exist") == 1
 
 
+def test_a_share_of_0_is_taken_by_its_old_name(carray: Run, tmp_path: Path) -> None:
+    cars = image_folder(tmp_path / "cars", {"a": 6, "b": 6})
+    call = ("prepare", cars, "--out", tmp_path / "data", "--blend", 0, "--test", 0)
+    _, out, err = carray("data", *call)
+    assert "classes: train 10, val 2\n" in out
+    assert "--test is --test-size now; the old name goes with the next version" in err
+
+
 def test_what_was_taken_from_a_table_is_printed(carray: Run, tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 4, "b": 4})
     rows = [f"{name}/{number:02d}.jpg;{name};{number % 2}" for name in "ab" for number in range(4)]
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["image;label;part", *rows]) + "\n")
     call = ("prepare", table, "--out", tmp_path / "data", "--split-words", "0=train,1=test")
-    _, out, _ = carray("data", *call, "--val", 0, "--blend", 0)
+    _, out, _ = carray("data", *call, "--val-size", 0, "--blend-size", 0)
     words = "split from part (0 for train, 1 for test)"
     assert f"read: image from image, label from label, {words}; separated by semicolons" in out
     assert out.endswith(f"      carray tune {tmp_path / 'data'} --budget 1h\n")

@@ -97,5 +97,5 @@ def test_a_table_tells_the_parts(tmp_path: Path) -> None:
     assert found is not None
     assert found.groups("model")[1] == ["Audi S4", "Audi TT", "c"]
     assert found.unread == ("c",)
-    with pytest.raises(DataError, match="has none of the 1 classes in its column class"):
+    with pytest.raises(DataError, match="has no class of the data set in its column class"):
         read_label_parts(["other"], str(file))

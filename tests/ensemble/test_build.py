@@ -237,7 +237,7 @@ def test_stopped_trials_vote_where_too_few_are_complete_and_the_best_of_them_is_
     made = build(tmp_path, StudySpec(trials), rule="soft vote")
     assert [member.trial[-4:] for member in made.chosen] == ["0001", "0000", "0002"]
     assert made.single.trial == "autumn/0000"
-    told = "2 of the 3 trials that vote were stopped early, as only 1 can join that ran to the end"
+    told = "stopped early: 2 of 3 trials to vote, as only 1 can join that ran to the end"
     assert told in made.notes
     ended = build(tmp_path / "ended", StudySpec([*trials, Trial(), Trial()]))
     assert not any("stopped early" in note for note in ended.notes)

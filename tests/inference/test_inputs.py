@@ -76,7 +76,7 @@ def test_composed_names_find_decomposed_files(folder: Path) -> None:
 
 def test_names_that_may_be_two_images_are_refused(folder: Path) -> None:
     save(folder / "other" / "car_0.jpg", picture(7, 16, 12))
-    with pytest.raises(DataError, match=r"1 names in .* several images, the first is 'car_0.jpg'"):
+    with pytest.raises(DataError, match=r"1 name in .* several images, the first is 'car_0.jpg'"):
         read(folder, "path", "car_0.jpg", "car_1.jpg")
 
 

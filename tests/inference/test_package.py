@@ -82,7 +82,11 @@ def test_an_ensemble_reads_its_package_once(tmp_path: Path) -> None:
 
 def test_files_get_the_logits_that_training_left(tmp_path: Path) -> None:
     manifest = prepare(
-        draw_classes(tmp_path / "images"), tmp_path / "data", val=0.3, blend=0, test=0.3
+        draw_classes(tmp_path / "images"),
+        tmp_path / "data",
+        val_size=0.3,
+        blend_size=0,
+        test_size=0.3,
     )
     config = build_config(
         {

@@ -61,7 +61,7 @@ def test_unreadable_images_are_named_and_the_rest_is_predicted(runs: Path, tmp_p
 def test_nothing_is_written_where_no_image_can_be_read(runs: Path, tmp_path: Path) -> None:
     for image in draw_images(tmp_path / "images"):
         image.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"none of the 5 images can be read; 차 0\.png: .*no image"):
+    with pytest.raises(DataError, match=r"of 5 images none can be read; 차 0\.png: .*no image"):
         predict_to_csv("final", [tmp_path / "images"], tmp_path / "out.csv", runs=runs)
     assert not (tmp_path / "out.csv").exists()
 

@@ -78,7 +78,7 @@ def test_a_node_is_said_on_a_line() -> None:
     assert lines[:3] == [
         f"ok     {node}: fine",
         f"note   {node}: its name gpu-7 is 127.0.1.1 in /etc/hosts",
-        f"FAILS  {node}: torch sees 0 of its 1 GPUs",
+        f"FAILS  {node}: torch sees 0 GPU of its 1",
     ]
     assert lines[3].startswith(f"FAILS  {node}: no answer within 90 s; ")
 

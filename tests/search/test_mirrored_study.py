@@ -229,7 +229,7 @@ def test_a_url_that_refuses_costs_no_trial_and_the_end_says_what_is_not_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(RemoteFolder, "put", refuse)
-        with pytest.raises(UploadError, match=r"aren't at file:.*the same command carries") as told:
+        with pytest.raises(UploadError, match=r"^file:.* lacks .*the same command carries") as told:
             run_study(wanted, board)
     assert "trials/0000" in str(told.value)
     assert "an upload failed, and is tried again: the store is away" in board.notes

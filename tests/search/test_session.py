@@ -169,7 +169,7 @@ def test_lanes_that_nothing_can_hold_yet_are_waited_for(
     with pytest.raises(PlanError, match="give both --gpus-per-trial and --cpus-per-worker"):
         run_study(request(toy_data, tmp_path, **options), Listener())
     options |= {"gpus_per_trial": 0.0, "cpus_per_worker": 1.0}
-    with pytest.raises(PlanError, match=r"^0 of --min-lanes 2 fit on 1 nodes; ask for fewer"):
+    with pytest.raises(PlanError, match=r"^room for 0 of --min-lanes 2 on 1 node; ask for fewer"):
         run_study(request(toy_data, tmp_path, **options), Listener())
     options["place_timeout_seconds"] = WAIT_SECONDS
     grown = threading.Timer(0.2, lambda: local.resources.append({"CPU": 3.0}))
@@ -253,7 +253,7 @@ def test_a_complete_study_that_asks_for_more_epochs_continues_its_best_trials(
         assert (record.state, len(record.epochs)) == (TrialState.COMPLETE, 6)
         assert record.config.schedule.restart_after == taken[of]
         assert record.epochs[: taken[of]] == before[of].epochs[: taken[of]]
-    (said,) = [note for note in board.notes if "go on to 6 epochs" in note]
+    (said,) = [note for note in board.notes if "on to 6 epochs" in note]
     assert f"; {best[1].number:04d} anew, for they have no checkpoint" in said
     study = folder.record()
     assert (study.max_epochs, study.extended_from, study.trials) == (6, 3, 5)

@@ -282,7 +282,11 @@ def test_starting_points_that_a_killed_first_call_did_not_get_to_are_tried_all_t
 
 def test_data_without_images_to_judge_by_are_refused_before_anything_starts(tmp_path: Path) -> None:
     prepare(
-        image_folder(tmp_path / "in", {"a": 3, "b": 3}), tmp_path / "d", val=0, blend=0, folds=2
+        image_folder(tmp_path / "in", {"a": 3, "b": 3}),
+        tmp_path / "d",
+        val_size=0,
+        blend_size=0,
+        folds=2,
     )
     space, runs = tmp_path / "space.yaml", tmp_path / "runs"
     space.write_text(SPACE)

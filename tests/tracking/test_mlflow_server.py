@@ -107,7 +107,7 @@ def test_a_study_is_told_synced_and_fetched_with_a_password_that_is_kept_nowhere
         (trial / "best.safetensors").write_bytes(b"weights")
     code, said = sync(runs, capsys)
     assert code == 0
-    assert "2 trials of study autumn are in MLflow" in said
+    assert "MLflow has 2 trials of study autumn" in said
     assert "with the weights of 2" in said
 
     fresh = RunsFolder(tmp_path / "fresh")

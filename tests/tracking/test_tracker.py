@@ -270,7 +270,7 @@ def test_what_never_arrived_is_counted_when_the_tracker_closes(
     monkeypatch.setattr("carray.tracking.mlflow_tracker.RETRY_SECONDS", (0.01, 0.01))
     tracker.trial_started(make_record(0, 0))
     tracker.close()
-    assert "1 runs didn't reach" in troubles[-1]
+    assert "1 run didn't reach" in troubles[-1]
     assert "carray sync" in troubles[-1]
 
 

@@ -125,7 +125,7 @@ def test_a_typical_trial_is_the_start_point_or_the_middle() -> None:
 
 def test_preflight_refuses_a_space_with_a_backbone_that_learns_nothing(toy_data: Path) -> None:
     said: list[str] = []
-    with pytest.raises(ConfigError, match="1 of 2 backbones fail the preflight"):
+    with pytest.raises(ConfigError, match="the preflight failed for 1 of 2 backbones"):
         preflight(parse_space(SPACE, "s"), toy_data, said.append)
     assert [line.split(",")[0].split(": ")[1] for line in said] == ["pass", "FAIL"]
 

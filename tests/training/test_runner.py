@@ -275,7 +275,7 @@ def test_patience_ends_the_trial_with_its_reason(tmp_path: Path, toy_data: Path)
     assert first.stop == ""
     second = runner.run_epoch(order_of(tmp_path, toy_data, config, 2))
     assert not second.is_best
-    assert second.stop == "val/top1 has not improved for 1 epochs (early_stop_patience=1)"
+    assert second.stop == "val/top1 has not improved for 1 epoch (early_stop_patience=1)"
 
 
 def test_accumulation_counts_its_steps_and_ends_at_the_floor(
@@ -309,7 +309,11 @@ def test_a_fold_is_judged_on_its_held_rows(tmp_path: Path, toy_manifest: Manifes
     from carray.data.preparation.prepare import prepare
 
     folded = prepare(
-        Path(toy_manifest.settings.images_folder), tmp_path / "data", folds=3, val=0.15, test=0.15
+        Path(toy_manifest.settings.images_folder),
+        tmp_path / "data",
+        folds=3,
+        val_size=0.15,
+        test_size=0.15,
     )
     config = small_config(fold=1, epochs=1)
     runner = new_runner()

@@ -33,7 +33,7 @@ from carray.data.pixels.augmentation import (
 from carray.data.pixels.augmentation_backends import apply_opencv, apply_torch
 from carray.data.pixels.mixup import MixParams, sample_mix
 from carray.data.pixels.own_transform import load_transform
-from carray.errors import DataError
+from carray.errors import DataError, counted
 from carray.typing import AnyFloats, Rows
 
 BATCHES_AHEAD = 3
@@ -231,7 +231,8 @@ def train_rows(
     """
     if len(rows) < world_size:
         raise DataError(
-            f"{len(rows)} training images can't be split over {world_size} ranks; use fewer ranks"
+            f"{counted(len(rows), 'training image')} can't be split over {world_size} ranks; use "
+            "fewer ranks"
         )
     rng = np.random.default_rng((seed, epoch, 0, _SHUFFLE))
     if odds is None:

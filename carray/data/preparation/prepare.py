@@ -51,9 +51,9 @@ def prepare(
     margin: float = 0.1,
     exclude: Path | str | None = None,
     merge: Path | str | None = None,
-    val: float = 0.15,
-    blend: float = 0.1,
-    test: float = 0.15,
+    val_size: float = 0.15,
+    blend_size: float = 0.1,
+    test_size: float = 0.15,
     folds: int = 0,
     seed: int = 0,
     store_budget_gib: float = STORE_BUDGET_GIB,
@@ -82,9 +82,9 @@ def prepare(
         margin: what a crop box grows, as a share of its sides, on each side.
         exclude: file of images to leave out: a name per line, or a CSV with a column of ids.
         merge: file of classes that are one: YAML `name: [a, b]` or CSV `name,a,b`.
-        val: share of the images to be split that goes to `val`; 0 for none.
-        blend: the same for `blend`; there is none where it would be too small.
-        test: the same for `test`.
+        val_size: share of the images to be split that goes to `val`; 0 for none.
+        blend_size: the same for `blend`; there is none where it would be too small.
+        test_size: the same for `test`.
         folds: cut the train split into so many folds; 0 for none.
         seed: of the cut.
         store_budget_gib: disk that pixel stores of this data set may take.
@@ -95,7 +95,7 @@ def prepare(
             was read of the images is kept beside it, as after an interrupt: the next call goes on.
     """
     folder = Path(out).resolve()
-    shares = SplitFractions(val, blend, test, folds, seed)
+    shares = SplitFractions(val_size, blend_size, test_size, folds, seed)
     options = Complaints()  # what is refused before any image is opened
     with options.heard():
         shares.check()
@@ -165,9 +165,9 @@ def prepare(
         crop=crop,
         margin=margin if crop == "box" else 0.0,
         merge={old: new for old, new in labels_of.items() if old != new},
-        val=val,
-        blend=blend,
-        test=test,
+        val=val_size,
+        blend=blend_size,
+        test=test_size,
         source_splits=brought,
         folds=folds,
         seed=seed,
@@ -255,7 +255,8 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
             "them by width and height"
         )
     bare = [one.image_id for one in listing.source_images if not one.box and not one.problem]
-    return [f"{len(bare)} images have no box and stay whole, as {bare[0]}"] if bare else []
+    stay = counted(len(bare), "image stays", "images stay")
+    return [f"{stay} whole for want of a box, as {bare[0]}"] if bare else []
 
 
 def _similar_class_names(classes: Sequence[str]) -> list[str]:
@@ -284,7 +285,8 @@ def _excluded_ids(listing: Listing, exclude: Path | None, notes: list[str]) -> s
     matched, unknown = match_names(read_names(exclude), listing.source_images)
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        notes.append(f"{len(unknown)} names of --exclude match no image: {named}")
+        counts = counted(len(unknown), "name of --exclude matches", "names of --exclude match")
+        notes.append(f"{counts} no image: {named}")
     return matched
 
 
@@ -334,13 +336,16 @@ def _note_flaws(candidates: Sequence[LabelledImage], near: Rows, notes: list[str
     leaks = sum(one.excluded.startswith("leak") for one in candidates)
     if leaks:
         notes.append(
-            f"{leaks} images leak between the source's own splits (near-duplicates, or cut from "
-            "one file); the copies nearest to test were kept"
+            f"{counted(leaks, 'image leaks', 'images leak')} between the source's own splits "
+            "(near-duplicates, or cut from one file); the copies nearest to test were kept"
         )
     suspected = quality.suspected_labels(candidates, near)
     notes += suspected[:MAX_NOTED]
     if len(suspected) > MAX_NOTED:
-        notes.append(f"{len(suspected) - MAX_NOTED} more near-duplicates bear two labels")
+        more = counted(
+            len(suspected) - MAX_NOTED, "more near-duplicate bears", "more near-duplicates bear"
+        )
+        notes.append(f"{more} two labels")
 
 
 def _class_order(listing: Listing, candidates: Sequence[LabelledImage]) -> tuple[str, ...]:

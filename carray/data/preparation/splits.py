@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from carray.data.manifest import SPLITS
-from carray.errors import Complaints, DataError, some_of
+from carray.errors import Complaints, DataError, counted, some_of
 from carray.typing import Rows
 
 ENSEMBLE_IMAGES = 10  # with fewer on val or blend an ensemble is refused
@@ -104,10 +104,11 @@ def blend_problem(
     per_class = np.bincount(labels, minlength=num_classes) * fraction
     total = round(float(per_class.sum()))
     if total < MIN_BLEND_IMAGES:
-        return f"it would hold {total} images, at least {MIN_BLEND_IMAGES} are needed"
+        return f"it would hold {counted(total, 'image')}, at least {MIN_BLEND_IMAGES} are needed"
     rarest = int(distinct_images(labels, groups, num_classes).min())
     if (per_class < 0.5).any() or rarest < num_parts:
-        return f"the smallest class has {rarest} images, too few for a share of {fraction:g}"
+        few = counted(rarest, "image")
+        return f"the smallest class has {few}, too few for a share of {fraction:g}"
     return ""
 
 
@@ -184,12 +185,12 @@ class SplitFractions:
             share = getattr(self, name)
             with complaints.heard():
                 if not 0 <= share < 1:
-                    raise DataError(f"--{name} {share:g} must be at least 0 and below 1")
+                    raise DataError(f"--{name}-size {share:g} must be at least 0 and below 1")
         with complaints.heard():
             if not complaints and self.val + self.blend + self.test >= 1:
                 raise DataError(
-                    f"--val {self.val:g}, --blend {self.blend:g} and --test {self.test:g} leave "
-                    "nothing to train on: their sum must be below 1"
+                    f"--val-size {self.val:g}, --blend-size {self.blend:g} and --test-size "
+                    f"{self.test:g} leave nothing to train on: their sum must be below 1"
                 )
         with complaints.heard():
             if self.folds < 0 or self.folds == 1:
@@ -288,8 +289,8 @@ def _without_blend(num_val: int) -> str:
     if num_val >= ENSEMBLE_IMAGES:
         return "ensembles are cross-fitted on val"
     return (
-        f"val holds {num_val} images, and `carray ensemble` needs {ENSEMBLE_IMAGES} on one of the "
-        "two: larger --val or --blend, or more images"
+        f"val holds {counted(num_val, 'image')}, and `carray ensemble` needs {ENSEMBLE_IMAGES} on "
+        "one of the two: larger --val-size or --blend-size, or more images"
     )
 
 

@@ -72,7 +72,7 @@ def render_toycars(
         raise DataError(f"{folder} is there already: remove it, or name another folder")
     if images_per_class < MIN_IMAGES_PER_CLASS:
         raise DataError(
-            f"{images_per_class} images per class are too few: at least {MIN_IMAGES_PER_CLASS}"
+            f"too few images per class, {images_per_class}: at least {MIN_IMAGES_PER_CLASS}"
         )
     pictures = _plan(images_per_class, np.random.default_rng([seed, 1]))
     with written_aside(folder) as aside:

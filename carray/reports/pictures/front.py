@@ -7,6 +7,7 @@ from typing import Any
 
 from carray.drawing import matplotlib, save_png
 from carray.ensemble.front import Front
+from carray.errors import counted
 from carray.reports.pictures.panels import COLOURS, INK, MUTED
 
 
@@ -38,7 +39,7 @@ def front_picture(found: Front, out: Path | None = None) -> Path:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks([float(f"{time:.2g}") for time in times])
     axes.set_xlabel(f"milliseconds for one image, {found.device}", color=INK)
-    axes.set_ylabel(f"log-loss on {found.images} images of {found.split}", color=INK)
+    axes.set_ylabel(f"log-loss on {counted(found.images, 'image')} of {found.split}", color=INK)
     axes.legend(frameon=False, title="numbers: members")
     title = f"{' + '.join(found.studies)}: what each further millisecond brings"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from carray import metrics
+from carray.errors import counted
 from carray.predictions.statistics import Interval, verdict_of
 from carray.records import StudyRecord, TrialRecord
 
@@ -191,7 +192,7 @@ def ensemble_label(test: dict[str, Any], shown: str) -> str:
     first, last = (test[side][other]["value"] for side in ("single", "ensemble"))
     return (
         f"test {names[shown]}, 95 % interval, paired test p = {test[f'{shown}_p']:.2g}, "
-        f"{test['images']} images\n{names[other]} {first:.3f} -> {last:.3f}, "
+        f"{counted(test['images'], 'image')}\n{names[other]} {first:.3f} -> {last:.3f}, "
         f"p = {test[f'{other}_p']:.2g}"
     )
 

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from carray.errors import RecordError, UploadError, some_of
+from carray.errors import RecordError, UploadError, counted, some_of
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.remote_studies import (
     checkpoint_archive,
@@ -142,9 +142,9 @@ class StudyMirror(Tracker):
             raise UploadError(f"{self._taken}: what was found here since is in {self._folder.path}")
         if self._missing:
             raise UploadError(
-                f"{len(self._missing)} files of study {self._folder.path.name!r} aren't at "
-                f"{self._mirror.remote} ({some_of(self._missing, NAMED)}); they lie in "
-                f"{self._folder.path}, and the same command carries them there"
+                f"{self._mirror.remote} lacks {counted(len(self._missing), 'file')} of study "
+                f"{self._folder.path.name!r} ({some_of(self._missing, NAMED)}): what it lacks lies "
+                f"in {self._folder.path}, and the same command carries it there"
             )
 
     def _catch_up(self, trial: TrialFolder, record: TrialRecord, sizes: dict[str, int]) -> None:

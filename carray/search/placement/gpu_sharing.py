@@ -13,7 +13,7 @@ import ray
 
 from carray.config import TrialConfig
 from carray.data.manifest import Manifest
-from carray.errors import PlanError
+from carray.errors import PlanError, counted
 from carray.search.placement.plan import AUTO, Node
 from carray.search.preflight import typical_configs
 from carray.search.space.space import SearchSpace
@@ -75,7 +75,7 @@ def gpu_share_text(configs: Sequence[TrialConfig], measured: MeasuredMemory, lan
     taken, config = max(zip(measured.trials_gib, configs, strict=True), key=lambda pair: pair[0])
     size = "more than that" if math.isinf(taken) else f"{taken:.1f} GiB"
     what = f"{config.backbone}, {config.image_size} px, batch {config.device_batch_size}"
-    trials = "1 trial" if lanes == 1 else f"{lanes} trials"
+    trials = counted(lanes, "trial")
     return f"packing: {trials} a GPU of {measured.gpu_gib:.0f} GiB; {what} takes {size}"
 
 

@@ -124,7 +124,7 @@ def problems(report: NodeReport, question: NodeQuestion) -> list[str]:
     cache = report.cache if question.sends_runs else ""
     found += filter(None, (data, runs, cache, report.store, report.weights, report.transforms))
     if report.gpus_seen is not None and report.gpus_seen < question.gpus:
-        found.append(f"torch sees {report.gpus_seen} of its {question.gpus:g} GPUs")
+        found.append(f"torch sees {report.gpus_seen} GPU of its {question.gpus:g}")
     return found
 
 

@@ -75,10 +75,9 @@ class Plan:
         total = f"{self.total_cpus:g} CPU"
         if self.total_gpus:
             total += f", {self.total_gpus:g} GPU"
-        trials_text = "1 trial" if trials == 1 else f"{trials} trials"
         return [
-            f"{trials_text} of at most {max_epochs} epochs, {self._at_once_text(trials)} "
-            f"on lanes of {self._ranks_text()}, {each} a rank",
+            f"{counted(trials, 'trial')} of at most {counted(max_epochs, 'epoch')}, "
+            f"{self._at_once_text(trials)} on lanes of {self._ranks_text()}, {each} a rank",
             f"in all {total} on {counted(self.nodes, 'node')}, held from the start to the end",
         ]
 
@@ -87,7 +86,7 @@ class Plan:
         return f"{self.lanes} at a time" + f" (of {wanted} wanted)" * (wanted > self.lanes)
 
     def _ranks_text(self) -> str:
-        return "1 rank" if self.workers == 1 else f"{self.workers} ranks (DDP)"
+        return counted(self.workers, "rank", "ranks (DDP)")
 
 
 def make_plan(
@@ -127,8 +126,8 @@ def make_plan(
         raise PlanError(problem + cure * (min_lanes is not None))
     if concurrent is not None and concurrent > fit and min_lanes is None:
         raise PlanError(
-            f"{concurrent} trials at once don't fit: {fit} of {workers} "
-            f"{'ranks' if workers > 1 else 'rank'} do; use --concurrent {fit} or less"
+            f"{concurrent} trials at once don't fit, at most {fit} of {counted(workers, 'rank')}: "
+            f"use --concurrent {fit} or less"
         )
     lanes = min(concurrent or fit, max(trials, 1), fit)
     most = min(max(concurrent or 0, min_lanes or 0), max(trials, 1))
@@ -148,9 +147,9 @@ def _check_room_for_trials(plan: Plan, cpus: float) -> None:
         ranks = plan.lanes * plan.workers
         most = math.floor(100 * (cpus - CPU_HEADROOM) / ranks) / 100
         raise PlanError(
-            f"--cpus-per-worker {plan.cpus_per_worker:g} gives {ranks} ranks all of the cluster's "
-            f"{cpus:g} CPU, and each trial needs {TRIAL_CPU:g} besides; use {most:g} or less, or "
-            "a smaller --concurrent"
+            f"--cpus-per-worker {plan.cpus_per_worker:g} gives {counted(ranks, 'rank')} all of the "
+            f"cluster's {cpus:g} CPU, and each trial needs {TRIAL_CPU:g} besides; use {most:g} or "
+            "less, or a smaller --concurrent"
         )
 
 

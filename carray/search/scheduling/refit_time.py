@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import ceil, inf
 
+from carray.errors import counted
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
 from carray.search.extension import worth_continuing
@@ -120,7 +121,7 @@ class RefitTime:
             if refit is None:
                 continue
             needed = self._seconds(refit)
-            length = f"{epochs} epochs ({seconds_text(needed)})"
+            length = f"{counted(epochs, 'epoch')} ({seconds_text(needed)})"
             if needed <= left:
                 if lacking:
                     self._say(f"{lacking}: {refit.name}, {length}")
@@ -147,7 +148,7 @@ class RefitTime:
         fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
         count = max(fitting, default=0)
         if count < len(wanted):
-            enough = f"enough for {sum(is_left[:count])} of {sum(is_left)} refits"
+            enough = f"enough for {sum(is_left[:count])} of {counted(sum(is_left), 'refit')}"
             if (enough, epochs := wanted[0].config.epochs) not in self._said:
                 self._say(
                     f"budget: {_time_text(left)} left, {enough} of {seconds_text(max(times))}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, geometric_mean, median
 
 from carray.config import TrialConfig
+from carray.errors import counted
 from carray.metrics import EPOCH_SECONDS, EpochRow, Objective
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
@@ -156,12 +157,12 @@ class TimePlan:
         records = self._ledger.records
         wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
         more = max(1, math.floor(self.left * self._lanes / whole))
-        room = f"all {wanted}" if more >= wanted else f"{more} of {wanted}"
+        room = f"{min(more, wanted)} of {counted(wanted, 'trial')}"
         kept = self._deadline - self._clock() - self.left
         after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
         return (
-            f"budget: {seconds_text(self.left)} left, {each:.1f} s an epoch: about {room} trials "
-            f"fit{after}"
+            f"budget: {seconds_text(self.left)} left, {each:.1f} s an epoch: room for about {room}"
+            f"{after}"
         )
 
     def _mean_trial_seconds(self) -> float | None:

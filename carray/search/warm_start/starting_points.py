@@ -54,8 +54,8 @@ def start_points(
     if not inside:
         reasons = "; ".join(f"{n} {why}" for why, n in Counter(outside).most_common(3))
         raise ConfigError(
-            f"none of the {len(recipes)} starting points of {', '.join(sources)} lies in "
-            f"{space.name}: {reasons or 'there are none'}"
+            f"no starting point of {', '.join(sources)} lies in {space.name}: "
+            f"{reasons or 'there are none'}"
         )
     return inside
 

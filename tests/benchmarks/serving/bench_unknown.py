@@ -99,7 +99,7 @@ def leave_out(
             kept = root / ("away" if folder.name in away else "known") / split.name
             kept.mkdir(parents=True, exist_ok=True)
             (kept / folder.name).symlink_to(folder.resolve())
-    prepare(root / "known", root / "data", blend=0.15)
+    prepare(root / "known", root / "data", blend_size=0.15)
     manifest = Manifest.load(root / "data")
     labels = {split: manifest.labels[np.sort(manifest.rows(split))] for split in ("train", "blend")}
     files = [file for folder in (root / "away").glob("*/*") for file in sorted(folder.iterdir())]

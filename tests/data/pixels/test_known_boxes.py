@@ -37,7 +37,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(table: Path) -> Manifest:
-    return prepare(table, table.parent / "data", val=0.2)
+    return prepare(table, table.parent / "data", val_size=0.2)
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
@@ -74,6 +74,6 @@ def test_data_without_boxes_or_cut_to_them_are_told(
     keeps, not_asked = AugmentConfig(crop_keeps_box=True), AugmentConfig()
     assert boxes_note(keeps, manifest) == boxes_note(not_asked, toy_manifest) == ""
     assert boxes_note(keeps, toy_manifest).endswith("on data: its images have no boxes")
-    cut = prepare(table, table.parent / "cut", val=0.2, crop="box")
+    cut = prepare(table, table.parent / "cut", val_size=0.2, crop="box")
     assert boxes_note(keeps, cut).endswith("on cut: its images are cut to their boxes already")
     assert square_boxes(cut, "squash") is None

@@ -73,7 +73,9 @@ def test_a_data_folder_that_cannot_be_written_names_the_cure(manifest: Manifest)
 
 
 def test_boxes_are_cut_as_the_manifest_says(tmp_path: Path) -> None:
-    cut = prepare(devkit(tmp_path / "s"), tmp_path / "d", crop="box", margin=0.1, val=0, blend=0)
+    cut = prepare(
+        devkit(tmp_path / "s"), tmp_path / "d", crop="box", margin=0.1, val_size=0, blend_size=0
+    )
     store = open_store(cut, 28, "squash")
     data = Path(cut.included["path"][0]).read_bytes()
     assert (store.pixels[0] == read_square(data, 32, "squash", (10, 5, 70, 50), 0.1)).all()

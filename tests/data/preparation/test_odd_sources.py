@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_read_is_refused_not_passed_by(
 def test_a_pipe_is_no_image(photos: Path, tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "cars", {"a": 4, "b": 4})
     os.mkfifo(folder / "a" / "pipe.jpg")
-    manifest = prepare(folder, tmp_path / "data", blend=0)
+    manifest = prepare(folder, tmp_path / "data", blend_size=0)
     assert manifest.images.set_index("image_id").loc["a/pipe.jpg", "excluded"] == (
         "unreadable: no file, but a pipe or a device"
     )
@@ -108,15 +108,15 @@ def test_boxes_that_cut_nothing_are_refused(
 def test_images_without_a_box_among_others_are_told(photos: Path, tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.csv", ",{},1,1,40,30", "id,label,x1,y1,x2,y2")
     table.write_text(table.read_text().replace("b/02.jpg,b,1,1,40,30", "b/02.jpg,b,40,1,1,30"))
-    manifest = prepare(table, tmp_path / "data", images=photos, crop="box", blend=0)
+    manifest = prepare(table, tmp_path / "data", images=photos, crop="box", blend_size=0)
     odd, whole = manifest.settings.notes
-    assert odd.startswith("1 boxes are none and were passed by, as b/02.jpg's (40, 1, 1, 30)")
-    assert whole == "1 images have no box and stay whole, as b/02.jpg"
+    assert odd.startswith("1 box is none and passed by, as b/02.jpg's (40, 1, 1, 30)")
+    assert whole == "1 image stays whole for want of a box, as b/02.jpg"
 
 
 def test_classes_that_differ_only_by_case_are_told(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "cars", {"Audi TT": 4, "audi  tt": 4, "Audi A4": 4})
-    [note] = prepare(folder, tmp_path / "data", blend=0).settings.notes
+    [note] = prepare(folder, tmp_path / "data", blend_size=0).settings.notes
     assert note.startswith("'Audi TT' and 'audi  tt' differ only by case or blanks")
 
 
@@ -124,11 +124,11 @@ def test_a_persons_own_table_is_not_overwritten(photos: Path, tmp_path: Path) ->
     table = table_of(tmp_path / "images.csv", ",{}")
     before = table.read_text()
     with pytest.raises(DataError, match=r"images\.csv that is no data folder's and would be lost"):
-        prepare(table, tmp_path, images=photos, blend=0)
+        prepare(table, tmp_path, images=photos, blend_size=0)
     assert table.read_text() == before
     with pytest.raises(DataError, match="is a file: name a folder"):
-        prepare(photos, table, blend=0)
-    prepare(photos, tmp_path / "data", blend=0)
-    assert prepare(photos, tmp_path / "data", blend=0, seed=1).hash == (
+        prepare(photos, table, blend_size=0)
+    prepare(photos, tmp_path / "data", blend_size=0)
+    assert prepare(photos, tmp_path / "data", blend_size=0, seed=1).hash == (
         Manifest.load(tmp_path / "data").hash
     ), "a data folder may be prepared again"

@@ -33,7 +33,7 @@ def splits_of(manifest: Manifest) -> dict[str, str]:
 
 
 def test_a_folder_is_cut_into_four_stratified_splits(folder: Path, tmp_path: Path) -> None:
-    manifest = prepare(folder, tmp_path / "data", blend=0.3, seed=3)
+    manifest = prepare(folder, tmp_path / "data", blend_size=0.3, seed=3)
     assert manifest.classes == ("Jack", "Pip", "소나타")
     assert manifest.class_counts().loc["Jack"].tolist() == [20, 8, 15, 7]
     assert manifest.class_counts().loc["소나타"].tolist() == [24, 9, 18, 9]
@@ -90,7 +90,7 @@ def test_the_sources_own_splits_are_kept_and_blend_is_cut_from_train(tmp_path: P
     source = tmp_path / "cars"
     for number, (split, count) in enumerate((("train", 60), ("valid", 10), ("test", 15))):
         image_folder(source / split, {"a": count, "b": count}, first_seed=1000 * number)
-    manifest = prepare(source, tmp_path / "data", blend=0.4, test=0.5, val=0.05)
+    manifest = prepare(source, tmp_path / "data", blend_size=0.4, test_size=0.5, val_size=0.05)
     assert manifest.settings.source_splits == ("val", "test")
     assert manifest.class_counts().loc["a"].tolist() == [36, 10, 24, 15]
     for image_id, split in splits_of(manifest).items():
@@ -117,7 +117,7 @@ def flawed(tmp_path: Path) -> Path:
 
 
 def test_flaws_are_named_and_excluded_and_never_fatal(tmp_path: Path) -> None:
-    manifest = prepare(flawed(tmp_path), tmp_path / "data", blend=0)
+    manifest = prepare(flawed(tmp_path), tmp_path / "data", blend_size=0)
     assert reasons(manifest) == {
         "a/empty.jpg": "unreadable: the file is empty",
         "a/page.png": "unreadable: the file is no image of a known kind",
@@ -133,7 +133,7 @@ def test_flaws_are_named_and_excluded_and_never_fatal(tmp_path: Path) -> None:
 def test_near_duplicates_share_their_split_and_two_labels_are_suspected(tmp_path: Path) -> None:
     source = flawed(tmp_path)
     for seed in range(8):
-        manifest = prepare(source, tmp_path / "data", blend=0, folds=2, seed=seed)
+        manifest = prepare(source, tmp_path / "data", blend_size=0, folds=2, seed=seed)
         rows = manifest.included.set_index("image_id")
         for one, other in (("near one.png", "near two.jpg"),):
             first, second = rows.loc[f"b/{one}"], rows.loc[f"b/{other}"]
@@ -150,7 +150,7 @@ def test_a_leak_between_the_sources_splits_is_dropped_from_the_train_side(tmp_pa
     image_folder(source / "test", {"a": 4, "b": 4}, first_seed=100)
     shutil.copy(source / "train" / "a" / "03.jpg", source / "test" / "a" / "same.jpg")
     save(source / "test" / "b" / "near.jpg", picture(12 + 5), quality=50)  # is train/b/05.jpg
-    manifest = prepare(source, tmp_path / "data", blend=0)
+    manifest = prepare(source, tmp_path / "data", blend_size=0)
     assert reasons(manifest) == {
         "train/a/03.jpg": "leak: same content as test/a/same.jpg in test",
         "train/b/05.jpg": "leak: near-duplicate of test/b/near.jpg in test",
@@ -164,7 +164,7 @@ def test_classes_too_small_for_the_splits_are_named_and_nothing_is_written(tmp_p
     with pytest.raises(DataError, match=r"too few .* 'Lumen' \(2\), 'Lyra' \(1\)"):
         prepare(source, tmp_path / "data")
     assert not (tmp_path / "data").exists()
-    manifest = prepare(source, tmp_path / "data", val=0, blend=0, test=0)
+    manifest = prepare(source, tmp_path / "data", val_size=0, blend_size=0, test_size=0)
     assert len(manifest.rows("train")) == 33
 
 
@@ -184,7 +184,7 @@ def test_images_are_left_out_by_name(folder: Path, tmp_path: Path) -> None:
         "Pip/00.jpg": "left out: named in --exclude",
         "소나타/03.jpg": "left out: named in --exclude",
     }
-    assert "1 names of --exclude match no image: nobody.jpg" in manifest.settings.notes
+    assert "1 name of --exclude matches no image: nobody.jpg" in manifest.settings.notes
 
 
 def test_a_table_of_images_to_leave_out_may_have_other_columns(
@@ -235,13 +235,15 @@ def test_one_content_under_two_merged_classes_is_no_conflict(tmp_path: Path) -> 
 
 def test_stanford_cars_are_cut_to_their_boxes(tmp_path: Path) -> None:
     source = devkit(tmp_path / "stanford")
-    manifest = prepare(source, tmp_path / "data", crop="box", margin=0.2, val=0.3, blend=0)
+    manifest = prepare(
+        source, tmp_path / "data", crop="box", margin=0.2, val_size=0.3, blend_size=0
+    )
     assert manifest.classes == CARS, "the devkit's own order, slashes and all"
     assert (manifest.crop, manifest.margin) == ("box", 0.2)
     assert manifest.class_counts()[["train", "val", "test"]].to_numpy().tolist() == [[1, 1, 1]] * 3
     boxes = manifest.included[["box_x1", "box_y1", "box_x2", "box_y2"]].to_numpy()
     assert (boxes == [10, 5, 70, 50]).all()
-    whole = prepare(source, tmp_path / "whole", val=0.3, blend=0)
+    whole = prepare(source, tmp_path / "whole", val_size=0.3, blend_size=0)
     assert whole.hash != manifest.hash
 
 
@@ -253,9 +255,9 @@ def test_box_without_boxes_is_refused(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shares", "why"),
     [
-        ({"val": 1.0}, "--val 1 must be"),
-        ({"test": -0.1}, "--test -0.1 must be"),
-        ({"val": 0.5, "test": 0.4, "blend": 0.1}, "below 1"),
+        ({"val_size": 1.0}, "--val-size 1 must be"),
+        ({"test_size": -0.1}, "--test-size -0.1 must be"),
+        ({"val_size": 0.5, "test_size": 0.4, "blend_size": 0.1}, "below 1"),
         ({"folds": 1}, "--folds 1 must be"),
         ({"margin": -1.0}, "--margin -1 must be"),
     ],
@@ -278,7 +280,7 @@ def test_one_class_is_no_classification(tmp_path: Path) -> None:
 
 
 def test_a_summary_counts_everything(tmp_path: Path) -> None:
-    summary = summarise(prepare(flawed(tmp_path), tmp_path / "data", blend=0))
+    summary = summarise(prepare(flawed(tmp_path), tmp_path / "data", blend_size=0))
     assert summary.images == 28
     assert sum(summary.splits.values()) == 28
     assert summary.excluded_by_reason == {"unreadable": 3, "duplicate": 1, "conflict": 2}
@@ -295,7 +297,7 @@ def test_a_summary_says_how_large_and_bright_images_are(tmp_path: Path) -> None:
             file = tmp_path / "cars" / name / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", size, (grey, grey, abs(grey - (name == "a")))).save(file)
-    manifest = prepare(tmp_path / "cars", tmp_path / "data", blend=0, near_duplicates="off")
+    manifest = prepare(tmp_path / "cars", tmp_path / "data", blend_size=0, near_duplicates="off")
     assert summarise(manifest).image_statistics is None, "no image is opened unless asked for"
     found = summarise(manifest, look=True).image_statistics
     assert found is not None
@@ -314,7 +316,7 @@ def test_too_few_images_are_said_to_be_left_out_where_they_were(tmp_path: Path) 
     shutil.copy(source / "a" / "00.jpg", source / "b" / "copy.jpg")
     why = r"'a' \(2\).*\(left out: 2 conflict; a/00.jpg: conflict: one content under"
     with pytest.raises(DataError, match=why):
-        prepare(source, tmp_path / "data", blend=0)
+        prepare(source, tmp_path / "data", blend_size=0)
 
 
 def test_leaving_out_every_class_says_that_none_is_left(tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_leaving_out_every_class_says_that_none_is_left(tmp_path: Path) -> None:
 
 
 def test_what_is_said_of_val_is_what_val_holds(tmp_path: Path) -> None:
-    made = prepare(image_folder(tmp_path / "in", {"a": 9, "b": 9}), tmp_path / "out", val=0.2)
+    made = prepare(image_folder(tmp_path / "in", {"a": 9, "b": 9}), tmp_path / "out", val_size=0.2)
     (note,) = made.settings.notes
     assert f"val holds {len(made.rows('val'))} images, and `carray ensemble` needs 10" in note
 
@@ -360,8 +362,8 @@ def test_wrong_options_are_refused_unread_with_what_the_listing_knows(tmp_path: 
         assert what in said
     assert "fold 3, val, test: 6 are needed" in said
     assert not (tmp_path / "data").exists()
-    with pytest.raises(DataError, match=r"--val 2 .*\n.*--folds 1 "):
-        prepare(source, tmp_path / "data", val=2, folds=1)
+    with pytest.raises(DataError, match=r"--val-size 2 .*\n.*--folds 1 "):
+        prepare(source, tmp_path / "data", val_size=2, folds=1)
 
 
 def test_all_that_is_wrong_with_a_table_is_said_in_one_refusal(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_boxes_of_one_photograph_share_their_split_and_fold(tmp_path: Path) -> N
 def test_a_source_that_tears_a_photograph_apart_is_told_so(tmp_path: Path) -> None:
     own = {(photo, car): "test" for photo in range(4) for car in range(CARS_OF_A_PHOTO)}
     table = car_parks(tmp_path / "photos", 20, {**own, (4, 0): "test"})
-    manifest = prepare(table, tmp_path / "data", crop="box", margin=0, val=0.2, blend=0)
+    manifest = prepare(table, tmp_path / "data", crop="box", margin=0, val_size=0.2, blend_size=0)
     out = manifest.images[manifest.images["excluded"] != ""]
     assert dict(zip(out["image_id"], out["excluded"], strict=True)) == {
         f"04.png#{number}": "leak: cut from one file with 04.png in test" for number in (2, 3)
@@ -59,7 +59,7 @@ def test_a_source_that_tears_a_photograph_apart_is_told_so(tmp_path: Path) -> No
 def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:
     own = {(photo, car): "test" for photo in (0, 2) for car in (0, 2)} | {(0, 1): "train"}
     table = car_parks(tmp_path / "photos", 20, own)
-    manifest = prepare(table, tmp_path / "data", crop="box", margin=0, val=0.2, blend=0)
+    manifest = prepare(table, tmp_path / "data", crop="box", margin=0, val_size=0.2, blend_size=0)
     assert "test has no image of 'b'" in manifest.settings.notes
 
 

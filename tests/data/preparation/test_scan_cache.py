@@ -82,7 +82,7 @@ def test_what_was_read_before_a_refusal_is_not_read_again(source: Path, tmp_path
     with pytest.raises(DataError, match="too few"):
         prepare(source, tmp_path / "data")
     counted = Counted()
-    prepare(source, tmp_path / "data", val=0, blend=0, test=0, progress=counted)
+    prepare(source, tmp_path / "data", val_size=0, blend_size=0, test_size=0, progress=counted)
     assert counted.totals == [0]
 
 
@@ -99,7 +99,9 @@ def test_changed_and_replaced_files_are_looked_at_again(source: Path, tmp_path: 
     os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
     other.replace(replaced)
     counted = Counted()
-    manifest = prepare(source, tmp_path / "data", val=0, blend=0, test=0, progress=counted)
+    manifest = prepare(
+        source, tmp_path / "data", val_size=0, blend_size=0, test_size=0, progress=counted
+    )
     assert counted.totals == [3]
     row = manifest.images.set_index("image_id").loc["a/03.jpg"]
     assert (row["width"], row["height"]) == (60, 40)

@@ -31,7 +31,7 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
         "Pip/01.jpg": ("Pip", ""),
         "현대 소나타/00.jpg": ("현대 소나타", ""),
     }
-    assert any("1 files" in note for note in listing.notes)
+    assert any("1 file in" in note for note in listing.notes)
 
 
 def test_names_that_a_system_stores_decomposed_are_composed(tmp_path: Path) -> None:

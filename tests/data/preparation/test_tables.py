@@ -236,10 +236,10 @@ def test_all_that_is_wrong_is_said_at_once(photos: Path, tmp_path: Path) -> None
     table = table_of(tmp_path, "photo,kind", "0,a", "1,b")
     (tmp_path / "m.csv").write_text("x,nobody\ny,noone\n")
     with pytest.raises(DataError) as caught:
-        prepare(table, tmp_path / "out", images=photos, val=2, near_duplicates="maybe")
+        prepare(table, tmp_path / "out", images=photos, val_size=2, near_duplicates="maybe")
     lines = str(caught.value).splitlines()
     assert lines[0] == "4 things are wrong:"
-    starts = ("--val 2 must", "--near-duplicates 'maybe'", "no column of", "no column of")
+    starts = ("--val-size 2 must", "--near-duplicates 'maybe'", "no column of", "no column of")
     assert all(line.startswith(f"- {start}") for line, start in zip(lines[1:], starts, strict=True))
     folder = image_folder(tmp_path / "cars", {"a": 1, "b": 1})
     with pytest.raises(DataError, match=r"merges 'nobody'.*\n- .*merges 'noone'"):
@@ -288,7 +288,7 @@ def test_a_table_beside_the_only_folder_is_named(tmp_path: Path) -> None:
 def test_a_split_whose_rows_have_no_label_is_told(photos: Path, tmp_path: Path) -> None:
     rows = ("0.jpg,a,train", "1.jpg,b,train", "2.jpg,,test", "3.jpg,,test")
     listing = list_source(table_of(tmp_path, "image,label,split", *rows), photos)
-    assert listing.notes == ("none of the 2 rows of test has a label: test is cut from the others",)
+    assert listing.notes == ("test has no label on its 2 rows: it is cut from the others",)
 
 
 def test_a_table_of_a_header_alone_says_so(photos: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_boxes_that_are_none_are_told_apart_from_no_box(photos: Path, tmp_path: 
     listing = list_source(table_of(tmp_path, "image,label,xmin,ymin,xmax,ymax", *rows), photos)
     assert [one.box for one in listing.source_images] == [(1, 1, 9, 9), None, None, None]
     (note,) = listing.notes
-    assert note.startswith("2 boxes are none and were passed by, as 1.jpg's (9, 9, 1, 1): pixels")
+    assert note.startswith("2 boxes are none and passed by, as 1.jpg's (9, 9, 1, 1): pixels")
 
 
 def test_names_of_a_system_without_case_are_found_where_one_file_bears_them(

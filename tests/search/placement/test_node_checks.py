@@ -101,7 +101,7 @@ def test_other_code_other_packages_and_missing_gpus_are_problems_and_builds_are_
     found = problems(FINE.model_copy(update=old), NodeQuestion(gpus=2.0))
     assert found[0].startswith("timm 0.9, here ")
     assert found[1].startswith("another carray (")
-    assert found[2:] == ["torch sees 0 of its 2 GPUs"]
+    assert found[2:] == ["torch sees 0 GPU of its 2"]
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_it_says_once_how_many_trials_fit(search: Search) -> None:
     record = search.train(1)
     assert search.plan.sentence(record) == ""
     record = search.ledger.report(record.number, 2, row(1.0), {})
-    said = "budget: 1:30 left, 10.0 s an epoch: about 3 of 9 trials fit"
+    said = "budget: 1:30 left, 10.0 s an epoch: room for about 3 of 9 trials"
     assert search.plan.sentence(record) == said
     assert search.plan.sentence(record) == ""
 

@@ -91,7 +91,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of about 30 training images and 15 to validate on."""
     root = tmp_path_factory.mktemp("few")
     images = render_toycars(root / "images", seed=1, images_per_class=4)
-    return prepare(images, root / "data", val=0.34, blend=0, test=0).folder
+    return prepare(images, root / "data", val_size=0.34, blend_size=0, test_size=0).folder
 
 
 def test_one_epoch_of_every_block_runs_on_a_few_toy_images(

@@ -171,4 +171,4 @@ def test_the_command_line_writes_a_portfolio(
         main()
     assert not ended.value.code
     said = capsys.readouterr().out
-    assert f"{len(Portfolio.read(out).points)} recipes of 1 study are in" in said
+    assert f"{len(Portfolio.read(out).points)} recipes of 1 study: " in said

@@ -136,7 +136,7 @@ def test_a_source_that_is_neither_study_nor_file_is_refused(tmp_path: Path) -> N
 
 def test_sources_of_which_nothing_fits_are_refused_with_the_reasons(tmp_path: Path) -> None:
     past_study(tmp_path, "a")
-    with pytest.raises(ConfigError, match=r"none of the \d starting points of a lies in blocks"):
+    with pytest.raises(ConfigError, match=r"no starting point of a lies in blocks"):
         start_points(SPACE_OF_BLOCKS, ["a"], RunsFolder(tmp_path))
 
 

@@ -8,7 +8,7 @@ from itertools import product
 from carray.data.pixels.decode import Box
 from carray.data.preparation.sources.image_finder import FoundImages, ImageFinder
 from carray.data.preparation.sources.table_file import SEPARATORS, Table, names_image
-from carray.errors import DataError, did_you_mean
+from carray.errors import DataError, counted, did_you_mean
 
 ID_NAMES = (
     *("id", "image_id", "image", "filename", "file_name", "file", "path", "img", "img_name"),
@@ -129,7 +129,9 @@ def _one_of(table: Table, columns: Sequence[str]) -> str:
 def _ask_for_parts(table: Table, parts: Sequence[str]) -> str:
     ways = [parts[:count] for count in range(2, len(parts) + 1)]
     ways += [[name] for name in table.known_as(MODEL_NAMES)[:1]]
-    options = [f"--label-column {','.join(way)} ({_count(table, way)} classes)" for way in ways]
+    options = [
+        f"--label-column {','.join(way)} ({counted(_count(table, way), 'class')})" for way in ways
+    ]
     return (
         f"the columns {', '.join(parts)} of {table.file} make the class together: say which, as "
         f"{' or '.join(options)}"

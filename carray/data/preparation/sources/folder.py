@@ -18,7 +18,7 @@ from carray.data.preparation.sources.listing import (
     visible_folders,
     walk_images,
 )
-from carray.errors import Complaints, DataError, some_of
+from carray.errors import Complaints, DataError, counted, some_of
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 TABLES = (".csv", ".tsv", ".mat")  # beside class folders: perhaps what was meant
@@ -125,8 +125,8 @@ def _refuse_split_among_classes(source: Path) -> None:
     folders = [path.name for path in visible_folders(source)]
     if named := [name for name in folders if split_of(name, plain=True)]:
         raise DataError(
-            f"{source} may be read in two ways: {', '.join(named)} among its {len(folders)} "
-            "folders may be a split or a class: for a class give --level 1, for splits put the "
+            f"{source} may be read in two ways: {', '.join(named)} among its folders "
+            "may be a split or a class: for a class give --level 1, for splits put the "
             "class folders into a folder train beside it, else move it away"
         )
 
@@ -163,8 +163,8 @@ def _list_split(
         )
     if split == "test" and not inner and (flat := walk_images(folder)[0]):
         return [], [
-            f"{folder.name}/ holds {len(flat)} images without class folders: they have no labels "
-            "and were left out"
+            f"{folder.name}/ holds {counted(len(flat), 'image')} without class folders, left out "
+            "for want of labels"
         ]
     return _list_classes(source, folder, split, level, faults)
 
@@ -237,10 +237,10 @@ def _other_files(folder: Path, endings: Counter[str]) -> list[str]:
     others = endings.total() - sum(unread.values())
     found = some_of(sorted(unread), MAX_NAMED)
     return [
-        f"{count} files in {folder} {what}"
-        for count, what in (
-            (sum(unread.values()), f"end in {found}, which isn't read: save them as JPEG or PNG"),
-            (others, "are no images and were passed by"),
+        f"{counted(count, 'file')} in {folder} passed by: {why}"
+        for count, why in (
+            (sum(unread.values()), f"{found} isn't read, save as JPEG or PNG"),
+            (others, "no image"),
         )
         if count
     ]
@@ -252,7 +252,9 @@ def _held_instead(folder: Path) -> str:
     if packed:
         return f", but {some_of(packed, MAX_NAMED)}, which is to be unpacked first"
     loose = _images_in(folder)
-    return f", but {len(loose)} images that no folder names, as {loose[0]}" if loose else ""
+    return (
+        f", but {counted(len(loose), 'image')} that no folder names, as {loose[0]}" if loose else ""
+    )
 
 
 def _images_in(folder: Path) -> list[str]:
@@ -263,7 +265,7 @@ def _images_in(folder: Path) -> list[str]:
 def _loose_images(source: Path) -> list[str]:
     """Say which images lie beside the class folders."""
     loose = _images_in(source)
-    many = f"{len(loose)} images lie" if len(loose) > 1 else "1 image lies"
+    many = counted(len(loose), "image lies", "images lie")
     return [f"{many} beside the class folders, so without a class: {loose[0]}"] if loose else []
 
 
@@ -282,8 +284,8 @@ def _label(path: Path, folder: Path, level: int) -> str:
     names = path.relative_to(folder).parts[:-1]
     if len(names) < level:
         raise DataError(
-            f"--level {level} asks for {level} levels of class folders, but {path} is in "
-            f"{len(names)}: move it, or ask for a lower level"
+            f"--level {level} asks for {counted(level, 'level')} of class folders, but {path} is "
+            f"in {len(names)}: move it, or ask for a lower level"
         )
     return " ".join(class_name(name) for name in names[:level])
 
@@ -298,7 +300,8 @@ def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
     cure = f"fill or remove {them}"
     if endings:
         found = " and ".join(ending for ending, _ in endings.most_common(3))
-        cure = f"{endings.total()} files there end in {found}, which isn't read: "
+        end = counted(endings.total(), "file there ends", "files there end")
+        cure = f"{end} in {found}, which isn't read: "
         photos = any(ending == "nothing" or ending.lower() in UNREAD for ending in endings)
         cure += "save them as JPEG or PNG" if photos else f"fill {them}, or move {them} away"
         bare = [folder.name for folder in empty if not any(map(Path.is_file, folder.rglob("*")))]
@@ -318,12 +321,12 @@ def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list
         return [f"folders in a class were taken as part of it, as {deeper[0]}"] if deeper else []
     counts = [len({names[: level + 1] for names in paths}) for level in range(deepest)]
     ways = [
-        f"{count} classes {'one level' if level == 2 else f'{level - 1} levels'} down: "
-        f"--level {level}"
+        f"{counted(count, 'class')} {counted(level - 1, 'level')} down: --level {level}"
         for level, count in enumerate(counts[1:], 2)
     ]
     _refuse_same_names_below(source, paths, counts)
-    return [f"class level: the first, as {paths[0][0]!r} ({counts[0]} classes); {'; '.join(ways)}"]
+    first = f"{paths[0][0]!r} ({counted(counts[0], 'class')})"
+    return [f"class level: the first, as {first}; {'; '.join(ways)}"]
 
 
 def _refuse_same_names_below(

@@ -34,7 +34,7 @@ from carray.data.preparation.sources.split_words import (
     splits_of,
 )
 from carray.data.preparation.sources.table_file import Table, read_table
-from carray.errors import Complaints, DataError, some_of
+from carray.errors import Complaints, DataError, counted, some_of
 
 MAX_NAMED = 8
 
@@ -136,8 +136,8 @@ def _require_images(table: Table, folder: Path, reading: _Reading) -> None:
     names = table.cells(reading.image)
     if several := reading.found.several(names):
         raise DataError(
-            f"{len(several)} names in {table.file} may be several images in {folder}, the first is "
-            f"{several[0]!r}: write their paths from there on"
+            f"{counted(len(several), 'name')} in {table.file} may be several images in {folder}, "
+            f"the first is {several[0]!r}: write their paths from there on"
         )
     there = ImageFinder(folder).example()
     hint = f", a file there is {there!r}" if there else ""
@@ -167,8 +167,9 @@ def _odd_boxes(table: Table, reading: _Reading) -> tuple[str, ...]:
         return ()
     first = ", ".join(table.cells(column)[odd[0]] or "nothing" for column in reading.box)
     return (
-        f"{len(odd)} boxes are none and were passed by, as {table.cells(reading.image)[odd[0]]}'s "
-        f"({first}): pixels are needed, the right edge past the left, the lower past the upper",
+        f"{counted(len(odd), 'box is', 'boxes are')} none and passed by, as "
+        f"{table.cells(reading.image)[odd[0]]}'s ({first}): pixels are needed, the right "
+        "edge past the left, the lower past the upper",
     )
 
 
@@ -177,7 +178,7 @@ def _unlabelled(images: Sequence[SourceImage]) -> tuple[str, ...]:
     labelled = {one.split for one in images if one.label}
     bare = Counter(one.split for one in images if one.split and one.split not in labelled)
     return tuple(
-        f"none of the {count} rows of {split} has a label: {split} is cut from the others"
+        f"{split} has no label on its {counted(count, 'row')}: it is cut from the others"
         for split, count in bare.items()
     )
 
