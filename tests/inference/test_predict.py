@@ -111,7 +111,7 @@ def test_boxes_are_cut_where_the_model_was_trained_so_and_missing_ones_are_told(
         image.crop((10, 10, 50, 50)).save(cut)
     done = predict_to_csv(str(package), [listing], tmp_path / "out.csv", runs=runs)
     by_hand = predict_to_csv("final", [cut], tmp_path / "cut.csv", runs=runs)
-    assert "1 of these images have none" in done.notes[0]
+    assert "1 image here has none" in done.notes[0]
     assert done.rows[0]["probability_1"] == by_hand.rows[0]["probability_1"]
 
 
