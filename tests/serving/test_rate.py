@@ -17,7 +17,7 @@ def test_a_client_waits_its_turn_and_others_do_not() -> None:
     taken = Rate(6, clock=lambda: now[0])
     for _ in range(6):
         taken.take("one")
-    with pytest.raises(Refused, match="at most 6 requests a minute") as refused:
+    with pytest.raises(Refused, match="more than 6 requests in a minute") as refused:
         taken.take("one")
     assert (refused.value.status, refused.value.retry_after) == (429, 10)
     taken.take("other")
