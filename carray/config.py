@@ -16,7 +16,7 @@ from carray.compute import Compute as Compute
 from carray.compute import Hardware as Hardware
 from carray.compute import InputSpec as InputSpec
 from carray.compute import Part as Part
-from carray.errors import ConfigError, describe, did_you_mean
+from carray.errors import ConfigError, describe, did_you_mean, did_you_mean_path
 from carray.typing import LOOKAHEADS, OPTIMIZERS, BestMetric, Compile, Precision
 
 Fit = Literal["squash", "crop", "pad"]
@@ -31,16 +31,14 @@ CLASSICAL_SETTINGS = {  # names of `HeadConfig` that each of the fitted heads re
     "knn": ("n_neighbors", "sharpness"),
 }
 CLASSICAL_HEADS = tuple(CLASSICAL_SETTINGS)
-EXTRA = "optimizer.args."
-"""Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
+EXTRA = (
+    "optimizer.args."  # begins the names of an optimizer's own arguments, as in optimizer.args.eps
+)
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
-    "schedule.warmup_epochs",
-    "schedule.decay_epochs",
-    "schedule.restart_after",
+    *("schedule.warmup_epochs", "schedule.decay_epochs", "schedule.restart_after"),
     "augment.mix_off_epochs",
-    "finetune.policy",
-    "finetune.epoch",
+    *("finetune.policy", "finetune.epoch"),
 )
 
 
@@ -341,10 +339,12 @@ def _part_of(annotation: Any) -> type[Part] | None:
     return next((each for each in classes if issubclass(each, Part)), None)
 
 
-def is_parameter(path: object) -> bool:
-    """Say whether `path` names a leaf of `TrialConfig`, or an optimizer's own argument."""
+def check_parameter(path: object) -> None:
+    """Refuse what names neither a leaf nor an optimizer's own argument; raises ConfigError."""
     own = str(path).partition(EXTRA)
-    return path in config_paths() or (not own[0] and own[2].isidentifier())
+    if path not in config_paths() and (own[0] or not own[2].isidentifier()):
+        meant = did_you_mean_path(str(path), config_paths())
+        raise ConfigError(f"unknown parameter {path!r}{meant}")
 
 
 def default_of(path: str) -> Any:
@@ -382,12 +382,11 @@ def build_config(params: Mapping[str, Any], base: TrialConfig | None = None) -> 
     """Return `base` (or the defaults) with dotted `params` laid over it.
 
     Raises:
-        ConfigError: a name is unknown, or a value breaks a rule; both are named.
+        ConfigError: a name is unknown, or a value breaks a rule.
     """
     tree: dict[str, Any] = (base or TrialConfig()).model_dump()
     for path, value in params.items():
-        if not is_parameter(path):
-            raise ConfigError(f"unknown parameter {path!r}{did_you_mean(path, config_paths())}")
+        check_parameter(path)
         *parents, leaf = path.split(".")
         node = tree
         for parent in parents:

@@ -181,7 +181,17 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
 
     It is "" if none is near.
     """
-    near = [repr(each) for each in get_close_matches(word, list(known), n=most)]
+    return _meant(get_close_matches(word, list(known), n=most))
+
+
+def did_you_mean_path(path: str, known: Sequence[str]) -> str:
+    """Return the same for a dotted name: the nearest one, and one that it begins or ends."""
+    whole = [each for each in known if f".{path}." in f".{each}."]
+    return _meant(list(dict.fromkeys([*get_close_matches(path, known, n=1), *whole]))[:2])
+
+
+def _meant(words: Sequence[str]) -> str:
+    near = [repr(each) for each in words]
     listed = ", ".join(near[:-1]) + " or " * (len(near) > 1) + "".join(near[-1:])
     return f"; did you mean {listed}?" if near else ""
 

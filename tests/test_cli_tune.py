@@ -58,7 +58,7 @@ WRONG = {
     "no trial at once, before a cluster is asked": (
         ["--address", NOBODY, "--concurrent", "0"],
         {},
-        "--concurrent 0 must be at least 1",
+        "--lanes 0 must be at least 1",
     ),
     "a time that never ends": (["--time-budget", "nan"], {}, "--time-budget nan must be above 0"),
     "a budget that is none": (["--budget", "25 minutes"], {}, "can't be read: give a time (90s"),
@@ -136,6 +136,7 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
 def test_a_study_of_which_no_trial_got_through_an_epoch_ends_with_1(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    toy_data: Path,
     tmp_path: Path,
     epochs: int,
     code: int,
@@ -146,7 +147,7 @@ def test_a_study_of_which_no_trial_got_through_an_epoch_ends_with_1(
     folder.trial(0).write_record(record)
     done = api.Study(folder, RunsFolder.at(tmp_path))
     monkeypatch.setattr(api, "run_request", lambda *words, **options: done)
-    assert tune(capsys, "cars")[0] == code
+    assert tune(capsys, str(toy_data))[0] == code
 
 
 @pytest.mark.filterwarnings("ignore")

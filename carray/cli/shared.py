@@ -106,8 +106,9 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
     """Read `NAME=VALUE` pairs; values as YAML 1.2 reads them (3e-4 is a float, `no` is text).
 
     Raises:
-        ConfigError: a pair has no `=`, or its value is no scalar.
+        ConfigError: a pair has no `=`, its name is no parameter's, or its value is no scalar.
     """
+    from carray.config import check_parameter
     from carray.yaml_loader import parse
 
     values = {}
@@ -115,6 +116,7 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
         name, found, text = pair.partition("=")
         if not found or not name.strip():
             raise ConfigError(f"--set {pair!r} must be NAME=VALUE, as in optimizer.lr=3e-4")
+        check_parameter(name.strip())
         values[name.strip()] = parse(text, f"--set {name.strip()}").value
     return values
 

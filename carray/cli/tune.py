@@ -12,6 +12,7 @@ from carray.cli.shared import (
     RunsOption,
     SetOption,
     WeightsOption,
+    check_data,
     command_line,
     emit,
     parse_sets,
@@ -223,7 +224,12 @@ def tune(
     """
     from carray import api
     from carray.search.placement.plan import gpus_asked
-    from carray.search.request import StudyRequest
+    from carray.search.request import StudyRequest, check_numbers
+    from carray.search.space.loading import find_space
+
+    check_data(data)
+    if space is not None:
+        find_space(space)
 
     request = StudyRequest(
         data=data,
@@ -265,6 +271,7 @@ def tune(
         preflight=preflight,
         weights=weights,
     )
+    check_numbers(request)
     if dry_run:
         from carray.search.dry_run import DryRun
         from carray.search.dry_run import dry_run as dry

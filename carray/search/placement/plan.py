@@ -127,7 +127,7 @@ def make_plan(
     if concurrent is not None and concurrent > fit and min_lanes is None:
         raise PlanError(
             f"{concurrent} trials at once don't fit, at most {fit} of {counted(workers, 'rank')}: "
-            f"use --concurrent {fit} or less"
+            f"use --lanes {fit} or less"
         )
     lanes = min(concurrent or fit, max(trials, 1), fit)
     most = min(max(concurrent or 0, min_lanes or 0), max(trials, 1))
@@ -176,7 +176,7 @@ def check_counts(workers: int, concurrent: int | None, min_lanes: int | None = N
     if workers < 1:
         raise PlanError(f"--workers-per-trial {workers} must be at least 1")
     if concurrent is not None and concurrent < 1:
-        raise PlanError(f"--concurrent {concurrent} must be at least 1")
+        raise PlanError(f"--lanes {concurrent} must be at least 1")
     if min_lanes is not None and not 1 <= min_lanes <= (concurrent or min_lanes):
         most = f" and at most --lanes {concurrent}" if concurrent else ""
         raise PlanError(f"--min-lanes {min_lanes} must be at least 1{most}")

@@ -19,8 +19,7 @@ from carray.config import (
     EXTRA,
     TrialConfig,
     build_config,
-    config_paths,
-    is_parameter,
+    check_parameter,
 )
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Scalar
@@ -38,9 +37,7 @@ def checked(space: SearchSpace) -> SearchSpace:
         ConfigError: a name is unknown, or the space has no valid trial left; the first mistake.
     """
     for name in space.shared.fixed:
-        if not is_parameter(name):
-            hint = did_you_mean(name, config_paths())
-            raise ConfigError(f"unknown parameter {name!r}{hint}")
+        check_parameter(name)
     for _, sentence in wrong_values(space) or wrong_whole(space):
         raise ConfigError(f"{space.name}: {sentence}")
     return space

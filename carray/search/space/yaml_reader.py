@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from carray.config import config_paths, is_parameter
+from carray.config import check_parameter
 from carray.errors import ConfigError, did_you_mean
 from carray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from carray.search.space.distributions import Distribution, Scalar, parse_distribution
@@ -179,13 +179,12 @@ def _read_block(raw: Mapping[Any, Any], at: Keys, to: FileErrors) -> Block:
 
 
 def _check_name(name: object, at: Keys, to: FileErrors) -> bool:
-    if is_parameter(name):
-        return True
-    known = config_paths()
-    below = [path for path in known if path.startswith(f"{name}.")]
-    hint = f"; write {below[0]!r} and the like" if below else did_you_mean(str(name), known)
-    to.add((*at, str(name)), f"unknown parameter {name!r}{hint}")
-    return False
+    try:
+        check_parameter(name)
+    except ConfigError as error:
+        to.add((*at, str(name)), str(error))
+        return False
+    return True
 
 
 def _check_shared_only(shared: Block, blocks: Mapping[str, Block], to: FileErrors) -> None:

@@ -61,7 +61,7 @@ def test_gpus_a_trial_are_a_number_or_auto() -> None:
     [
         ({"workers": 4}, "4 x 1 CPU"),
         ({"gpus_per_trial": 1.0}, "0 GPU"),
-        ({"concurrent": 5}, "--concurrent 2 or less"),
+        ({"concurrent": 5}, "--lanes 2 or less"),
         ({"workers": 2, "gpus_per_trial": 1.0}, "can't share a GPU"),
         ({"workers": 0}, "at least 1"),
     ],

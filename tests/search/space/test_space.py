@@ -298,7 +298,7 @@ WRONG = {
     ),
     "a group's name": (
         {"fixed": "{optimizer: adamw}"},
-        "unknown parameter 'optimizer'; write 'optimizer.name' and the like",
+        "unknown parameter 'optimizer'; did you mean 'optimizer.lr' or 'optimizer.name'?",
     ),
     "a range past its end": (
         {"search": "{drop_path: {uniform: [0.0, 1.3]}}"},
@@ -425,7 +425,7 @@ def test_all_mistakes_are_told_together_with_their_lines() -> None:
         parse_space(text.replace("0.95", "1.95"), "small.yaml")
     assert str(caught.value).splitlines() == [
         "small.yaml has 3 mistakes:",
-        "  line 6: unknown parameter 'epoch'; did you mean 'epochs'?",
+        "  line 6: unknown parameter 'epoch'; did you mean 'epochs' or 'finetune.epoch'?",
         "  line 10: device_batch_size: int: [64, 8] is reversed or empty; low < high must hold",
         "  line 20: optimizer.layer_decay: 1.95 breaks a rule: "
         "input should be less than or equal to 1",
