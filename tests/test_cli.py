@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from carray.cli import main
+from carray.cli import main, run
 from carray.cli.app import app
 from tests.reports.studies import make_study
 
@@ -220,6 +220,18 @@ def test_a_path_that_the_system_refuses_is_one_sentence(carray: Run, tmp_path: P
     code, _, err = carray("data", "prepare", str(tmp_path), "--out", str(tmp_path / "file" / "x"))
     assert code == 2
     assert "Traceback" not in err
+
+
+def test_a_user_without_a_home_folder_is_told_to_set_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)  # no user has it
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: print(Path("~/ray_results").expanduser()))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "user 2147483646 has no home folder" in said and "set HOME" in said
 
 
 def test_a_study_may_be_named_bare(carray: Run, tmp_path: Path) -> None:

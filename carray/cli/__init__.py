@@ -70,6 +70,11 @@ def _run(command: Callable[[], None]) -> None:
         # of a rename its target; a write to a full disk doesn't say which
         path = error.filename2 or error.filename or "a file"
         _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}", EXIT_USAGE)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib's sentence
+            raise
+        why = f"user {os.getuid()} has no home folder, which Ray and MLflow look for: set HOME to "
+        _refuse(f"{why}a folder that may be written", EXIT_USAGE)
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED)
     except SystemExit as ended:
