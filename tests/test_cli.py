@@ -171,7 +171,7 @@ class TestSpace:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("version: 1\nfixed: {epoch: 3}\n", "did you mean 'epochs'?"),
+        ("version: 1\nfixed: {epoch: 3}\n", "did you mean 'epochs' or 'finetune.epoch'?"),
         ("version: 1\nfixed: {backbone: resnet51}\n", "unknown backbone 'resnet51'; did you mean"),
         ("version: 1\nfixed: {backbone: resnet50.a9_in1k}\n", "no weights tagged 'a9_in1k'"),
         ("version: 1\nsearch: {dropout: {uniform: [0.0, 1.3]}}\n", "input should be less than 1"),
