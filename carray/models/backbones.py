@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from carray.config import InputSpec, TrialConfig
@@ -55,18 +56,19 @@ def stored_input_spec(
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """Build networks on the meta device: they have shapes, and nothing is allocated or drawn."""
-    with torch.device("meta"), _NothingDrawn():
+    """Build and run networks on the meta device: they have shapes, and nothing is allocated."""
+    with torch.device("meta"), _ShapesAlone():
         yield
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Passes over what initialises weights, which costs more than the layers where none are."""
+class _ShapesAlone(TorchFunctionMode):
+    """Passes over what initialises weights and what keeps a shape: most of the time on meta."""
 
     FILLS = frozenset(
         getattr(Tensor, f"{name}_")
         for name in ("add", "clamp", "erfinv", "fill", "mul", "normal", "uniform", "zero")
     )
+    KEEPS = frozenset({F.batch_norm, F.gelu, F.layer_norm, F.silu})
 
     def __torch_function__(
         self,
@@ -77,6 +79,8 @@ class _NothingDrawn(TorchFunctionMode):
     ) -> Any:
         if func in self.FILLS and args[0].is_meta:
             return args[0]
+        if func in self.KEEPS and args[0].is_meta:
+            return torch.empty_like(args[0])
         return func(*args, **(kwargs or {}))
 
 

@@ -198,10 +198,10 @@ def check_backbone(
         if config.finetune.policy == "lora":
             adapted_layers(classifier.backbone, config.finetune, config.backbone)
         images = torch.empty(2, 3, config.image_size, config.image_size)
-    try:
-        classifier(images)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise size_error(config, error) from None
+        try:
+            classifier(images)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise size_error(config, error) from None
     if config.device_batch_size == 1 and config.finetune.policy != "head_only":
         _check_single(classifier, images[:1])
     if config.pretrained:

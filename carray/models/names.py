@@ -15,9 +15,10 @@ def may_be_backbone(name: str) -> bool:
     Every backbone is the one and every older name of it the other; a name that is neither needs no
     import to be refused. Of any other, `carray.models.registry` knows what it is.
     """
-    word = re.escape(name.rpartition("/")[2].partition(".")[0])  # without the hub's folder and tag
-    named = re.compile(rf"def {word}\(|['\"]{word}['\"]")
+    word = name.rpartition("/")[2].partition(".")[0]  # without the hub's folder and tag
+    named = re.compile(r"def {0}\(|['\"]{0}['\"]".format(re.escape(word)))
     timm = find_spec("timm")
     folders = (timm and timm.submodule_search_locations) or ()
     sources = [file for folder in folders for file in Path(folder, "models").glob("*.py")]
-    return any(named.search(file.read_text("utf-8")) for file in [SCRATCH, *sources])
+    texts = (file.read_text("utf-8") for file in [SCRATCH, *sources])
+    return any(word in text and named.search(text) for text in texts)  # most texts lack the word

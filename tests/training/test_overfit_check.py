@@ -110,9 +110,9 @@ backbones:
     search: {optimizer.lr: {loguniform: [1e-4, 1.0]}}
   bad:
     fixed: {backbone: small_car_cnn, scratch.batch_norm: false}
-    search: {optimizer.lr: {uniform: [4.0, 8.0]}}
+    search: {optimizer.lr: {uniform: [0.5, 8.0]}}
 start:
-  - {backbone_block: bad, optimizer.lr: 5.0}
+  - {backbone_block: bad, optimizer.lr: 1.0}
 """
 
 
@@ -120,7 +120,7 @@ def test_a_typical_trial_is_the_start_point_or_the_middle() -> None:
     good, bad = typical_configs(parse_space(SPACE, "s"))
     assert good.optimizer.lr == pytest.approx(1e-2)
     assert good.optimizer.weight_decay == pytest.approx(0.1)
-    assert bad.optimizer.lr == 5.0
+    assert bad.optimizer.lr == 1.0
 
 
 def test_preflight_refuses_a_space_with_a_backbone_that_learns_nothing(toy_data: Path) -> None:

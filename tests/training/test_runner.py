@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,27 @@ WILD = small_config(  # every step multiplies the weights by -9
 )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All epochs of `CONFIG` on a runner of their own; `folder/N` is as the Nth left it."""
+
+    rows: list[dict[str, float]]
+    folder: Path
+
+    def begin(self, folder: Path, epochs: int) -> None:
+        """Make the folder of a trial of which so many epochs are trained."""
+        shutil.copytree(self.folder / str(epochs), folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Whole:
+    folder, runner, rows = tmp_path_factory.mktemp("whole"), new_runner(), []
+    for epoch in range(1, CONFIG.epochs + 1):
+        rows += run(runner, folder / "trial", toy_data, CONFIG, epoch)
+        shutil.copytree(folder / "trial", folder / str(epoch))
+    return Whole(rows, folder)
+
+
 def test_an_epoch_leaves_all_metrics_a_checkpoint_and_its_weights(
     tmp_path: Path, toy_data: Path
 ) -> None:
@@ -55,33 +77,32 @@ def test_an_epoch_leaves_all_metrics_a_checkpoint_and_its_weights(
     assert outcome.metrics[metrics.PEAK_MEMORY_GIB] > 0.05
 
 
-def test_a_trial_run_fifth_on_a_runner_is_the_trial_run_first(
-    tmp_path: Path, toy_data: Path
+def test_a_trial_run_fourth_on_a_runner_is_the_trial_run_first(
+    tmp_path: Path, toy_data: Path, whole: Whole
 ) -> None:
-    """Other nets, sizes and optimizers between them, one that fails and one out of memory."""
+    """Other nets, sizes and optimizers before it, one that fails and one out of memory."""
     runner = new_runner()
 
-    def rows_and_logits(name: str) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
-        rows = run(runner, tmp_path / name, toy_data, CONFIG)
+    def logits(name: str) -> dict[str, np.ndarray]:
         runner.finish(order_of(tmp_path / name, toy_data, CONFIG, 3, trial=name))
-        folder = TrialFolder(tmp_path / name)
-        return rows, {split: folder.logits(split) for split in ("val", "test")}
+        return {split: TrialFolder(tmp_path / name).logits(split) for split in ("val", "test")}
 
-    first, first_logits = rows_and_logits("first")
     larger = small_config(
         backbone="test_efficientnet", image_size=48, optimizer__name="sgd", seed=7
     )
-    run(runner, tmp_path / "second", toy_data, larger, 1)
+    run(runner, tmp_path / "first", toy_data, larger, 1)
     with pytest.raises(TrialFailed):
-        run(runner, tmp_path / "third", toy_data, WILD)
+        run(runner, tmp_path / "second", toy_data, WILD)
     huge = small_config(backbone="resnet10t", image_size=512, device_batch_size=64)
     with little_memory(), pytest.raises(TrialInfeasible, match="out of memory"):
-        run(runner, tmp_path / "fourth", toy_data, huge, 1)
-    fifth, fifth_logits = rows_and_logits("fifth")
-    assert fifth == first
-    assert all(np.array_equal(fifth_logits[split], first_logits[split]) for split in first_logits)
+        run(runner, tmp_path / "third", toy_data, huge, 1)
+    assert run(runner, tmp_path / "fourth", toy_data, CONFIG) == whole.rows
+    fourth = logits("fourth")
+    whole.begin(tmp_path / "whole", 3)
+    first = logits("whole")
+    assert all(np.array_equal(fourth[split], first[split]) for split in first)
     other = run(runner, tmp_path / "other", toy_data, CONFIG.model_copy(update={"seed": 1}), 1)
-    assert other[0][metrics.VAL_LOG_LOSS] != pytest.approx(first[0][metrics.VAL_LOG_LOSS])
+    assert other[0][metrics.VAL_LOG_LOSS] != pytest.approx(whole.rows[0][metrics.VAL_LOG_LOSS])
 
 
 @pytest.mark.parametrize(
@@ -145,15 +166,14 @@ def test_a_continued_trial_whose_source_is_gone_is_trained_from_the_start(
 
 
 def test_two_trials_that_take_turns_do_not_disturb_each_other(
-    tmp_path: Path, toy_data: Path
+    tmp_path: Path, toy_data: Path, whole: Whole
 ) -> None:
     runner, other = new_runner(), small_config(seed=3)
-    alone = run(new_runner(), tmp_path / "alone", toy_data, CONFIG)
     turns = []
     for epoch in (1, 2, 3):
         turns += run(runner, tmp_path / "a", toy_data, CONFIG, epoch)
         run(runner, tmp_path / "b", toy_data, other, epoch)
-    assert turns == [pytest.approx(row, abs=1e-6) for row in alone]
+    assert turns == [pytest.approx(row, abs=1e-6) for row in whole.rows]
 
 
 def test_an_epoch_asked_for_twice_is_trained_once(tmp_path: Path, toy_data: Path) -> None:
@@ -194,10 +214,9 @@ def test_a_checkpoint_swapped_under_the_runner_is_what_continues(
 
 
 def test_an_epoch_that_fails_while_it_is_judged_leaves_the_checkpoint_before(
-    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_data: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(new_runner(), tmp_path / "whole", toy_data, CONFIG)
-    run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 1)
+    whole.begin(tmp_path / "torn", 1)
     with monkeypatch.context() as patched:
         patched.setattr(
             "carray.training.runner.evaluate", lambda *_: {metrics.VAL_LOG_LOSS: np.inf}
@@ -207,29 +226,28 @@ def test_an_epoch_that_fails_while_it_is_judged_leaves_the_checkpoint_before(
     meta = read_meta(tmp_path / "torn" / "checkpoint")
     assert meta is not None and meta.epoch == 1
     assert not list((tmp_path / "torn").glob(".*"))
-    assert run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 2)[0] == pytest.approx(whole[1])
+    again = run(new_runner(), tmp_path / "torn", toy_data, CONFIG, 2)
+    assert again[0] == pytest.approx(whole.rows[1])
 
 
 @pytest.mark.parametrize("lost", ["checkpoint", "meta.json", "state.pt"])
 def test_epochs_whose_checkpoint_is_gone_or_torn_are_trained_again(
-    tmp_path: Path, toy_data: Path, lost: str
+    tmp_path: Path, toy_data: Path, whole: Whole, lost: str
 ) -> None:
     """A file system that lost power, say; the study knows these epochs, and goes on."""
-    whole = run(new_runner(), tmp_path / "trial", toy_data, CONFIG)
-    shutil.rmtree(tmp_path / "trial")
-    run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 1, 2)
+    whole.begin(tmp_path / "trial", 2)
     left = tmp_path / "trial" / "checkpoint"
     if lost == "checkpoint":
         shutil.rmtree(left)
     else:
         (left / lost).write_bytes((left / lost).read_bytes()[:100])
-    assert run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 3) == whole[2:]
+    assert run(new_runner(), tmp_path / "trial", toy_data, CONFIG, 3) == whole.rows[2:]
 
 
 def test_a_trial_begun_with_a_gpus_graphs_goes_on_without_a_gpu(
-    tmp_path: Path, toy_data: Path
+    tmp_path: Path, toy_data: Path, whole: Whole
 ) -> None:
-    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
+    whole.begin(tmp_path, 1)
     meta = read_meta(tmp_path / "checkpoint")
     assert meta is not None and meta.compute is not None
     graphs = meta.compute.model_copy(update={"graphs": True})
@@ -240,9 +258,9 @@ def test_a_trial_begun_with_a_gpus_graphs_goes_on_without_a_gpu(
 
 
 def test_a_checkpoint_whose_state_is_not_its_classifiers_fails_the_trial(
-    tmp_path: Path, toy_data: Path
+    tmp_path: Path, toy_data: Path, whole: Whole
 ) -> None:
-    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
+    whole.begin(tmp_path, 1)
     torch.save({}, tmp_path / "checkpoint" / "state.pt")
     with pytest.raises(TrialFailed, match=r"checkpoint .* can't be loaded"):
         run(new_runner(), tmp_path, toy_data, CONFIG, 2)
@@ -343,8 +361,10 @@ def test_finish_leaves_the_best_epochs_logits_in_manifest_order(
         folder.logits("blend")
 
 
-def test_finish_works_after_a_restart_and_twice(tmp_path: Path, toy_data: Path) -> None:
-    run(new_runner(), tmp_path, toy_data, CONFIG, 1, 2)
+def test_finish_works_after_a_restart_and_twice(
+    tmp_path: Path, toy_data: Path, whole: Whole
+) -> None:
+    whole.begin(tmp_path, 2)
     order = order_of(tmp_path, toy_data, CONFIG, 2)
     new_runner().finish(order)
     first = TrialFolder(tmp_path).logits("test")
@@ -372,19 +392,16 @@ def test_nothing_of_a_run_stays_in_the_process(tmp_path: Path, toy_data: Path) -
     assert runner.live is None
 
 
-def test_the_weights_carry_their_mean_and_std(tmp_path: Path, toy_data: Path) -> None:
+def test_the_weights_carry_their_mean_and_std(whole: Whole) -> None:
     from carray.models.backbones import stored_input_spec
 
-    config = small_config(epochs=1)
-    run(new_runner(), tmp_path, toy_data, config)
-    file = TrialFolder(tmp_path).weights_file
-    assert stored_input_spec(config, file).mean == (0.5, 0.5, 0.5)
-    assert load_classifier(config, 12, file)
+    file = TrialFolder(whole.folder / "1").weights_file
+    assert stored_input_spec(CONFIG, file).mean == (0.5, 0.5, 0.5)
+    assert load_classifier(CONFIG, 12, file)
 
 
-def test_a_checkpoints_meta_data_are_readable_json(tmp_path: Path, toy_data: Path) -> None:
-    run(new_runner(), tmp_path, toy_data, CONFIG, 1)
-    meta = json.loads((tmp_path / "checkpoint" / "meta.json").read_text())
+def test_a_checkpoints_meta_data_are_readable_json(whole: Whole) -> None:
+    meta = json.loads((whole.folder / "1" / "checkpoint" / "meta.json").read_text())
     assert meta["config"]["backbone"] == "test_resnet"
     assert len(meta["rows"]) == 1
 
@@ -416,7 +433,7 @@ def test_scores_repeat_but_times_do_not_count() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 def test_a_full_disk_leaves_an_epoch_undone_and_is_no_fault_of_the_trial(
-    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_data: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, write, full = new_runner(), checkpoint._write_state, Path("/dev/full")
     first = run(runner, tmp_path, toy_data, CONFIG, 1)
@@ -428,5 +445,4 @@ def test_a_full_disk_leaves_an_epoch_undone_and_is_no_fault_of_the_trial(
     assert answer.is_undone
     assert re.match(r"the disk of .* is full \(.* GiB free\): free some$", answer.reason)
     assert [each.name for each in tmp_path.glob(".checkpoint*")] == []
-    rest = run(runner, tmp_path, toy_data, CONFIG, 2)
-    assert first + rest == run(new_runner(), tmp_path / "whole", toy_data, CONFIG, 1, 2)
+    assert first + run(runner, tmp_path, toy_data, CONFIG, 2) == whole.rows[:2]

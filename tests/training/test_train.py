@@ -26,7 +26,7 @@ from carray.training.reproduce import attainable_hardware, reproduce
 from carray.training.train import train, train_trial
 from tests.training.orders import SMALL, scores_of, small_config
 
-TWO_EPOCHS = SMALL | {"epochs": 2}
+ONE_EPOCH, TWO_EPOCHS = SMALL | {"epochs": 1}, SMALL | {"epochs": 2}
 
 
 def scores(record: TrialRecord) -> list[dict[str, float]]:
@@ -43,6 +43,27 @@ def kill_after(epochs: int) -> object:
             raise Killed
 
     return on_epoch
+
+
+@pytest.fixture(scope="module")
+def once_trained(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Path:
+    """A runs folder with one trial of one epoch, to be copied."""
+    runs = tmp_path_factory.mktemp("once")
+    train(toy_data, ONE_EPOCH, runs=runs)
+    return runs
+
+
+@pytest.fixture
+def once(once_trained: Path, tmp_path: Path) -> TrialRecord:
+    """The trial of `once_trained`, in `tmp_path`."""
+    shutil.copytree(once_trained, tmp_path, dirs_exist_ok=True)
+    return RunsFolder.at(tmp_path).find_trial("single/0").record()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> TrialRecord:
+    """A trial that nothing stopped."""
+    return train(toy_data, SMALL, runs=tmp_path_factory.mktemp("whole"))
 
 
 def test_a_trial_leaves_a_record_logits_and_weights(tmp_path: Path, toy_data: Path) -> None:
@@ -100,9 +121,8 @@ def test_another_trial_takes_the_next_number(tmp_path: Path, toy_data: Path) -> 
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_killed_trial_goes_on_where_it_stopped(
-    tmp_path: Path, toy_data: Path, after: int
+    tmp_path: Path, toy_data: Path, whole: TrialRecord, after: int
 ) -> None:
-    whole = train(toy_data, SMALL, runs=tmp_path / "whole")
     with pytest.raises(Killed):
         train(toy_data, SMALL, runs=tmp_path, on_epoch=kill_after(after))  # type: ignore[arg-type]
     stopped = RunsFolder.at(tmp_path).find_trial("single/0").record()
@@ -187,11 +207,11 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(images, folder / "data").folder
 
 
-def test_a_study_of_other_data_is_refused(tmp_path: Path, toy_data: Path, other_data: Path) -> None:
-    train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+@pytest.mark.usefixtures("once")
+def test_a_study_of_other_data_is_refused(tmp_path: Path, other_data: Path) -> None:
     with pytest.raises(RecordError, match=r"'single' is of the data set .* another name"):
-        train(other_data, SMALL | {"epochs": 1}, runs=tmp_path)
-    assert train(other_data, SMALL | {"epochs": 1}, runs=tmp_path, study="b").number == 0
+        train(other_data, ONE_EPOCH, runs=tmp_path)
+    assert train(other_data, ONE_EPOCH, runs=tmp_path, study="b").number == 0
 
 
 def test_a_replay_agrees_and_leaves_no_trace(tmp_path: Path, toy_data: Path) -> None:
@@ -210,7 +230,7 @@ def test_a_replay_takes_as_many_threads_as_then_and_gives_torchs_own_back(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+        record = train(toy_data, ONE_EPOCH, runs=tmp_path)
         torch.set_num_threads(1)
         done = reproduce(record.name, runs=tmp_path)
         assert torch.get_num_threads() == 1
@@ -222,56 +242,52 @@ def test_a_replay_takes_as_many_threads_as_then_and_gives_torchs_own_back(
 
 
 def test_what_a_replay_cannot_have_is_said_before_its_first_epoch(
-    tmp_path: Path, toy_data: Path
+    tmp_path: Path, once: TrialRecord
 ) -> None:
-    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
-    assert record.hardware is not None
-    other = record.hardware.model_copy(update={"device": "Abacus 3000"})
-    RunsFolder.at(tmp_path).find_trial(record.name).write_record(
-        record.model_copy(update={"hardware": other})
+    assert once.hardware is not None
+    other = once.hardware.model_copy(update={"device": "Abacus 3000"})
+    RunsFolder.at(tmp_path).find_trial(once.name).write_record(
+        once.model_copy(update={"hardware": other})
     )
     heard: list[object] = []
     reproduce(
-        record.name,
+        once.name,
         runs=tmp_path,
         on_start=heard.append,
         on_epoch=lambda epoch, row: heard.append(epoch),
     )
-    assert heard == [(f"device: Abacus 3000 then, {record.hardware.device} now",), 1]
+    assert heard == [(f"device: Abacus 3000 then, {once.hardware.device} now",), 1]
     _, lacking = attainable_hardware(None, torch.device("cpu"))
     assert "threads and ranks" in lacking[0]
 
 
 def test_a_replay_finds_data_that_are_at_a_url(
-    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_data: Path, once: TrialRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / "cache"))
-    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
     shutil.copytree(toy_data, tmp_path / "there")
-    study = RunsFolder.at(tmp_path).study(record.study)
+    study = RunsFolder.at(tmp_path).study(once.study)
     there = study.record().model_copy(update={"data": (tmp_path / "there").as_uri()})
     there.write(study.record_file)
-    assert reproduce(record.name, runs=tmp_path).agrees
+    assert reproduce(once.name, runs=tmp_path).agrees
 
 
-def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, toy_data: Path) -> None:
-    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
-    folder = RunsFolder.at(tmp_path).find_trial(record.name)
-    row = dict(record.epochs[0]) | {metrics.VAL_LOG_LOSS: 9.0}
-    versions = record.versions | {"timm": "0.1"}
-    folder.write_record(record.model_copy(update={"epochs": (row,), "versions": versions}))
-    done = reproduce(record.name, runs=tmp_path)
+def test_a_replay_that_differs_says_so_and_what_changed(tmp_path: Path, once: TrialRecord) -> None:
+    folder = RunsFolder.at(tmp_path).find_trial(once.name)
+    row = dict(once.epochs[0]) | {metrics.VAL_LOG_LOSS: 9.0}
+    versions = once.versions | {"timm": "0.1"}
+    folder.write_record(once.model_copy(update={"epochs": (row,), "versions": versions}))
+    done = reproduce(once.name, runs=tmp_path)
     assert not done.agrees
     assert done.differences[metrics.VAL_LOG_LOSS] > 1
     assert any("timm 0.1 then" in note for note in done.notes)
 
 
 def test_a_replay_on_other_data_is_refused(
-    tmp_path: Path, toy_data: Path, other_data: Path
+    tmp_path: Path, once: TrialRecord, other_data: Path
 ) -> None:
-    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
     with pytest.raises(RecordError, match="was trained on"):
-        reproduce(record.name, runs=tmp_path, data=other_data)
+        reproduce(once.name, runs=tmp_path, data=other_data)
 
 
 def test_a_stopped_trial_killed_before_its_last_record_keeps_why(
@@ -288,14 +304,14 @@ def test_a_stopped_trial_killed_before_its_last_record_keeps_why(
 
 
 def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path: Path, toy_data: Path) -> None:
-    one_epoch, refused = SMALL | {"epochs": 1}, []
+    refused = []
 
     def meanwhile(record: TrialRecord) -> None:
         with pytest.raises(RecordError, match=r"single/0000 .* by another process"):
-            train(toy_data, one_epoch, runs=tmp_path)
-        refused.append(train(toy_data, one_epoch | {"seed": 7}, runs=tmp_path).number)
+            train(toy_data, ONE_EPOCH, runs=tmp_path)
+        refused.append(train(toy_data, ONE_EPOCH | {"seed": 7}, runs=tmp_path).number)
 
-    train(toy_data, one_epoch, runs=tmp_path, on_epoch=meanwhile)
+    train(toy_data, ONE_EPOCH, runs=tmp_path, on_epoch=meanwhile)
     assert refused == [1]
 
 
@@ -306,7 +322,7 @@ def test_a_full_disk_is_one_sentence_and_the_trial_goes_on_later(
     write, full = checkpoint._write_state, Path("/dev/full")
     with monkeypatch.context() as patch, pytest.raises(DiskError, match="free some; the same"):
         patch.setattr(checkpoint, "_write_state", lambda state, file: write(state, full))
-        train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+        train(toy_data, ONE_EPOCH, runs=tmp_path)
     assert RunsFolder.at(tmp_path).find_trial("single/0").record().state == "running"
-    record = train(toy_data, SMALL | {"epochs": 1}, runs=tmp_path)
+    record = train(toy_data, ONE_EPOCH, runs=tmp_path)
     assert (record.number, record.state) == (0, "complete")

@@ -151,6 +151,7 @@ def test_a_compiled_trial_learns_the_same(tmp_path: Path, toy_data: Path) -> Non
     tiny: dict[str, Any] = {
         "backbone": "small_car_cnn",
         "scratch__filters": 4,
+        "scratch__depth": 1,  # a kernel is compiled for every block
         "scratch__dropout": 0.0,
         "epochs": 1,
     }
