@@ -2,8 +2,9 @@
 
 `memory`: a lane's memory over trials of all kinds in one process, after the fifth and after more.
 `trials`: studies of more and more trials that don't train (`standin.py`): time a trial and memory
-of the driver, from the first trial's end to the last report; what Ray's processes of the study take
-half-way; then what the tracking took to close. `CARRAY_STORAGE` and `MLFLOW_TRACKING_URI` are used.
+of the driver, from the first trial's end to the last report; how long it was until every lane had
+its first epoch; what Ray's processes of the study take half-way; then what the tracking took to
+close. `CARRAY_STORAGE` and `MLFLOW_TRACKING_URI` are used.
 `images`: prepare, pixel store, and an epoch of batches, of more and more images: processor time an
 image, which other work on the machine doesn't touch, then all of the wall's, and memory.
 """
@@ -93,8 +94,13 @@ class Clocks(Board):
     def __init__(self, trials: int) -> None:
         super().__init__(stream=io.StringIO())
         self.ends: list[tuple[float, float]] = []
+        self.firsts: list[float] = []  # when trials had their first epochs
         self.ray_mib: list[float] = []  # of each of Ray's processes below, half-way
         self._half = trials // 2
+
+    def epoch_ended(self, record: TrialRecord) -> None:
+        if len(record.epochs) == 1:
+            self.firsts.append(time.perf_counter())
 
     def trial_ended(self, record: TrialRecord, folder: object) -> None:
         self.ends.append((time.perf_counter(), time.process_time()))
@@ -118,12 +124,13 @@ def trials(counts: list[int], lanes: int, address: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
         "trials   wall ms a trial   driver CPU ms   of the first, second and last busy tenth"
-        "   own MiB   Ray's workers, their MiB   closing s"
+        "   own MiB   Ray's workers, their MiB   closing s   all lanes' first s"
     )
     # the tracking's own thread may outlast its patience, and this folder
     with connected(address), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for count in counts:
             clocks, folder = Clocks(count), Path(name) / str(count)
+            begun = time.perf_counter()
             with study(folder, count, EPOCHS, lanes, EPOCH_SECONDS, clocks) as (driver, _):
                 scheduler = build_scheduler(
                     "asha", metric=VAL_LOG_LOSS, direction="minimize", max_epochs=EPOCHS
@@ -139,7 +146,7 @@ def trials(counts: list[int], lanes: int, address: str) -> None:
                 f"{count:6d} {told[0]:17.1f} {told[1]:15.1f} {first[1]:18.1f} "
                 f"{second[1]:10.1f} {last[1]:15.1f} "
                 f"{own_bytes() / MIB:9.0f} {len(clocks.ray_mib):15d} {sum(clocks.ray_mib):10.0f} "
-                f"{closed:11.1f}",
+                f"{closed:11.1f} {clocks.firsts[min(lanes, count) - 1] - begun:20.1f}",
                 flush=True,
             )
 
