@@ -31,14 +31,16 @@ CLASSICAL_SETTINGS = {  # names of `HeadConfig` that each of the fitted heads re
     "knn": ("n_neighbors", "sharpness"),
 }
 CLASSICAL_HEADS = tuple(CLASSICAL_SETTINGS)
-EXTRA = (
-    "optimizer.args."  # begins the names of an optimizer's own arguments, as in optimizer.args.eps
-)
+EXTRA = "optimizer.args."
+"""Begins the names of an optimizer's own arguments, as in `optimizer.args.eps`."""
 CROSS_CHECKED = (  # what `TrialConfig._check_epochs` compares
     "epochs",
-    *("schedule.warmup_epochs", "schedule.decay_epochs", "schedule.restart_after"),
+    "schedule.warmup_epochs",
+    "schedule.decay_epochs",
+    "schedule.restart_after",
     "augment.mix_off_epochs",
-    *("finetune.policy", "finetune.epoch"),
+    "finetune.policy",
+    "finetune.epoch",
 )
 
 

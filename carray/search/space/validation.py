@@ -14,13 +14,7 @@ from typing import Annotated, Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from carray.config import (
-    CROSS_CHECKED,
-    EXTRA,
-    TrialConfig,
-    build_config,
-    check_parameter,
-)
+from carray.config import CROSS_CHECKED, EXTRA, TrialConfig, build_config, check_parameter
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Scalar
 from carray.search.space.space import BLOCK, Block, SearchSpace
