@@ -12,16 +12,21 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
+from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock, Timeout
 
 from carray.errors import ConfigError, RecordError
 
 SQLITE = "sqlite:///"
+# NumPy parses an array's header as Python; before 3.11.8, two threads that parse at once fail
+# (https://github.com/python/cpython/issues/106905).
+_HEADERS = Lock()
 
 
 def absolute(path: str | os.PathLike[str] | None) -> str | None:
@@ -215,12 +220,27 @@ def read_array(file: Path, name: str) -> Any:
     import numpy as np
 
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return arrays.get(name)
+        with file.open("rb") as opened, ZipFile(opened) as arrays:
+            if f"{name}.npy" not in arrays.namelist():
+                return None
+            array = BytesIO(arrays.read(f"{name}.npy"))
+        with _HEADERS:
+            return np.lib.format.read_array(array, allow_pickle=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise RecordError(f"{file} can't be read ({error}): move it away") from None
+
+
+def map_array(file: Path) -> Any:
+    """Return the array of the .npy file `file`, mapped; None where it isn't there or is broken."""
+    import numpy as np
+
+    try:
+        with _HEADERS:
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import resource
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from carray.files import (
     by_last_use,
     claimed,
     folder_bytes,
+    map_array,
     read_array,
     read_json_lines,
     recovered,
@@ -115,6 +119,28 @@ def test_an_array_file_that_is_cut_short_is_one_sentence(tmp_path: Path) -> None
         file.write_bytes(whole[:kept])
         with pytest.raises(RecordError, match=r"logits.npz can't be read"):
             read_array(file, "val")
+
+
+def test_threads_never_parse_two_headers_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "logits.npz", val=np.arange(50))
+    np.save(tmp_path / "view.npy", np.arange(50))
+    parse, parsing, most = ast.literal_eval, [], []
+
+    def watched(text: str) -> object:
+        parsing.append(text)
+        most.append(len(parsing))
+        time.sleep(0.005)
+        parsing.pop()
+        return parse(text)
+
+    monkeypatch.setattr(ast, "literal_eval", watched)
+    with ThreadPoolExecutor(4) as pool:
+        reads = [pool.submit(read_array, tmp_path / "logits.npz", "val") for _ in range(8)]
+        maps = [pool.submit(map_array, tmp_path / "view.npy") for _ in range(8)]
+    assert all(each.result().sum() == 1225 for each in reads + maps)
+    assert most == [1] * 16
 
 
 @pytest.mark.parametrize("junk", [b"[1, \n[2, {}]\n", bytes(range(256))])

@@ -14,7 +14,7 @@ import numpy as np
 
 from carray.analysis.cross_validation import CrossValidation
 from carray.data.manifest import Manifest
-from carray.files import write_csv
+from carray.files import read_array, write_csv
 from carray.predictions.labels import study_manifest
 from carray.predictions.logits import log_softmax
 from carray.runs_folder import RunsFolder
@@ -45,8 +45,7 @@ def write_label_issues(
         RecordError: the data are gone or have changed.
     """
     manifest = study_manifest(RunsFolder.at(runs).study(found.study).record())
-    with np.load(found.logits_file) as held:
-        rows, labels, logits = held["rows"], held["labels"], held["logits"]
+    rows, labels, logits = (read_array(found.logits_file, n) for n in ("rows", "labels", "logits"))
     p_NC = np.exp(log_softmax(logits))
     places, others = find_label_issues(p_NC, labels)
     _write(Path(file).expanduser(), manifest, rows, labels, p_NC, places, others)

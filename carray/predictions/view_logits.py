@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 import numpy as np
 
 from carray.data.pixels.augmentation import WHOLE, View
-from carray.files import written_aside
+from carray.files import map_array, written_aside
 from carray.predictions.logits import read_logits
 from carray.records import Logits, TrialFolder, TrialRecord
 from carray.typing import Float32s
@@ -37,11 +37,8 @@ def stored_view(
     """
     if view == WHOLE:
         return read_logits(trial, record.name, split, *shape)
-    try:
-        logits = np.load(trial.view_file(view_key(view), split), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return logits if logits.shape == shape else None
+    logits = map_array(trial.view_file(view_key(view), split))
+    return logits if logits is not None and logits.shape == shape else None
 
 
 def store_view(trial: TrialFolder, view: View, split: str, logits: Float32s) -> None:
