@@ -38,7 +38,8 @@ def compare(
     ] = None,
     study: StudyOption = None,
     trial: Annotated[
-        str | None, typer.Option(help="Numbers, as in 3,7; default: the best of each backbone.")
+        list[int] | None,
+        typer.Option(help="Its number, once for each trial; default: the best of each backbone."),
     ] = None,
     trials: Annotated[
         str | None, typer.Option("--trials", hidden=True, help="What --trial was called.")
@@ -61,11 +62,12 @@ def compare(
 
       carray compare --study four
 
-      carray compare --trial 3,7 --no-test
+      carray compare --trial 3 --trial 7 --no-test
 
       carray compare noisy clean
     """
-    trial = renamed("--trials", trials, "--trial", trial)
+    old = None if trials is None else parse_numbers("--trials", trials)
+    trial = renamed("--trials", old, "--trial", trial)
     if sides:
         if len(sides) != 2 or study or trial or every:
             raise ConfigError(
@@ -80,7 +82,7 @@ def compare(
 
     found = compare_trials(
         study,
-        trials=None if trial is None else parse_numbers("--trial", trial),
+        trials=trial,
         every=every,
         metric=metric,
         open_test=test,

@@ -235,11 +235,14 @@ def predict(
             help="A sample submission: its columns (a category, or one a class), ids and order."
         ),
     ] = None,
-    level: Annotated[
+    by: Annotated[
         str | None,
         typer.Option(
             help="Answer by make, model, generation, body or year; auto: as deep as is sure."
         ),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option("--level", hidden=True, help="What --by was called.")
     ] = None,
     threshold: Annotated[
         float | None,
@@ -259,8 +262,9 @@ def predict(
 
       carray predict autumn-top3 test/ --sample sample_submission.csv --out submission.csv
 
-      carray predict autumn-top3 photos/ --level auto --threshold 0.8
+      carray predict autumn-top3 photos/ --by auto --threshold 0.8
     """
+    by = renamed("--level", level, "--by", by)
     check_models(runs, model)
     from carray.inference.level_answers import LevelRequest
     from carray.inference.predict import predict_to_csv
@@ -275,7 +279,7 @@ def predict(
         submission=submission,
         probabilities=probabilities,
         sample=sample,
-        level=LevelRequest(level, threshold, label_parts) if level else None,
+        level=LevelRequest(by, threshold, label_parts) if by else None,
         runs=runs,
         progress=progress,
     )

@@ -44,9 +44,7 @@ class LevelRequest:
 
     def __post_init__(self) -> None:
         if self.level not in (AUTO, *LEVELS):
-            raise ConfigError(
-                f"--level {self.level!r} must be {AUTO} or one of {', '.join(LEVELS)}"
-            )
+            raise ConfigError(f"--by {self.level!r} must be {AUTO} or one of {', '.join(LEVELS)}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"--threshold {self.threshold:g} must be a probability, 0 to 1")
 
@@ -59,7 +57,7 @@ class LevelRequest:
         parts = read_label_parts(classes, self.label_parts)
         known = parts.levels if parts else ()
         if parts is None or self.level not in (AUTO, *known):
-            what = f"--level {self.level}"
+            what = f"--by {self.level}"
             raise ConfigError(
                 f"{what} needs class names that tell it, and {classes[0]!r} and the others tell "
                 f"{', '.join(known) or 'no make, model or year'}: say with --label-parts how they "

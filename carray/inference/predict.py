@@ -113,7 +113,7 @@ def predict_to_csv(
     card = Card.read(package / "card.json")
     columns = _columns(template, card, probabilities)
     if level and (columns or submission or template):
-        raise ConfigError("--level goes without --submission, --probabilities and --sample")
+        raise ConfigError("--by goes without --submission, --probabilities and --sample")
     reader = level.reader(card.classes) if level else None
     loaded = load_model(package)
     predicted = loaded.predict_files(found.paths, progress, found.boxes)

@@ -95,7 +95,7 @@ def test_the_table_fits_and_json_is_one_object(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 100
     assert any("`carray ensemble` compares at fitted temperatures" in line for line in lines)
     done = CliRunner().invoke(
-        app, ["compare", "--runs", str(tmp_path), "--trial", "0,2", "--json", "--no-test"]
+        app, ["compare", "--runs", str(tmp_path), "--trial=0", "--trial=2", "--json", "--no-test"]
     )
     assert done.exit_code == 0, done.output
     told = json.loads(done.output)

@@ -101,7 +101,7 @@ def test_predictions_go_as_deep_as_is_sure(trained: Trained, tmp_path: Path) -> 
     images, out = [trained.images / "Aster Pip"], tmp_path / "p.csv"
     with pytest.raises(ConfigError, match="tell no make, model or year: say with --label-parts"):
         predict_to_csv("single/0000", images, out, level=LevelRequest("auto"), runs=runs)
-    with pytest.raises(ConfigError, match="--level 'brand' must be auto or one of make"):
+    with pytest.raises(ConfigError, match="--by 'brand' must be auto or one of make"):
         LevelRequest("brand")
     asked = LevelRequest("auto", 0.6, PATTERN)
     done = predict_to_csv("single/0000", images, out, level=asked, runs=runs)
