@@ -72,7 +72,8 @@ def _begun_study(request: StudyRequest, manifest: Manifest, runs: RunsFolder) ->
     """Return the study that a request without a space goes on with, if it was begun."""
     data = manifest.name
     names = [request.name] if request.name else [f"{space}-{data}" for space in DEFAULTS]
-    begun = [runs.study(name) for name in names if runs.study(name).space_file.exists()]
+    begun = [folder for folder in map(runs.study, names) if folder.space_file.exists()]
+    begun = [folder for folder in begun if folder.record_file.exists()]  # else killed before
     same = [folder for folder in begun if folder.record().manifest_hash == manifest.hash]
     return max(same, key=lambda folder: folder.record().started_at, default=None)
 

@@ -18,6 +18,7 @@ from carray.tracking.moved_store import follow_move
 
 LOCK_FILE = ".mlflow.lock"  # of the process that makes the store
 CHECK_SECONDS = 5  # a server that doesn't answer one request within this is refused
+CONNECTIONS = 3  # that are tried of a database; MLflow tries ten, in 102 s
 PATIENCE = {  # in the middle of a study, where the writer tries again anyway
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -31,6 +32,7 @@ REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # what MLflow calls HTTP's 
 SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "PGCONNECT_TIMEOUT": str(CHECK_SECONDS),
 }
 
 
@@ -109,7 +111,7 @@ def client_of(runs: RunsFolder) -> Any:
         TrackingError: it doesn't answer or refuses.
     """
     uri = tracking_uri(runs)
-    with translate_mlflow_errors(uri), quiet(), environment(SHORT_TIMEOUTS):
+    with translate_mlflow_errors(uri), quiet(), environment(SHORT_TIMEOUTS), _few_connections(uri):
         if is_default(runs):
             check_location(runs)
             _make_store(runs)
@@ -133,13 +135,33 @@ def close_store(uri: str) -> None:
     The library keeps them as long as the process lives, also those to a file that is no database:
     whoever moves it away, as told, would go on with what was moved.
     """
-    from mlflow.store.db.db_types import DATABASE_ENGINES
-
-    if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+    if _is_database(uri):
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         if (engine := SqlAlchemyStore._engine_map.get(uri)) is not None:
             engine.dispose()
+
+
+def _is_database(uri: str) -> bool:
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+@contextmanager
+def _few_connections(uri: str) -> Iterator[None]:
+    """Let MLflow give a database up that doesn't answer; it has no setting for it."""
+    if not _is_database(uri):
+        yield
+        return
+    from mlflow.store.db import utils
+
+    before, utils.MAX_RETRY_COUNT = utils.MAX_RETRY_COUNT, CONNECTIONS
+    try:
+        with quieted((utils.__name__,), logging.ERROR):  # it warns of each
+            yield
+    finally:
+        utils.MAX_RETRY_COUNT = before
 
 
 def _make_store(runs: RunsFolder) -> None:

@@ -80,6 +80,8 @@ def test_a_study_without_a_named_space_goes_on_with_the_one_it_was_begun_with(
     begun = StudySetup.resolve(replace(asked, space=str(own)))
     begun.folder.path.mkdir(parents=True)
     begun.folder.space_file.write_text(begun.space.text)
+    killed = StudySetup.resolve(asked)  # before its record
+    assert killed.space.hash == fresh.space.hash
     begun.study.write(begun.folder.record_file)
     again = StudySetup.resolve(asked)
     assert again.space.hash == begun.space.hash

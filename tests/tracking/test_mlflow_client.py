@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,7 +23,7 @@ from carray.tracking import (
     sync_study,
 )
 from carray.tracking.artifacts import attach
-from carray.tracking.mlflow_client import client_of, store_of
+from carray.tracking.mlflow_client import CONNECTIONS, client_of, store_of
 from tests.tracking.stores import with_store
 from tests.tracking.studies import make_study
 
@@ -59,6 +61,32 @@ def test_a_store_that_is_broken_is_refused_with_what_helps(tmp_path: Path) -> No
     assert held(tmp_path) == []
     check_server(runs)
     assert runs.tracking_file.stat().st_size > 500
+
+
+def test_a_database_that_is_down_is_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as down:
+        tries: list[int] = []
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    down.accept()[0].close()
+                except OSError:
+                    return
+                tries.append(1)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        port = down.getsockname()[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:planted@127.0.0.1:{port}/runs")
+        with pytest.raises(TrackingError, match=r"runs doesn't answer .*; start the server, mend"):
+            check_server(RunsFolder(tmp_path))
+        down.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert len(tries) == CONNECTIONS
+    assert capfd.readouterr().err == ""
 
 
 def test_a_store_that_may_only_be_read_is_refused_before_it_is_opened(

@@ -32,7 +32,7 @@ from carray.masking import masked
 FIXED_PARAMS = "fixed_params"  # under which Optuna keeps a point that a trial was given
 OUTAGE_SECONDS = 180.0  # for so long a server that is restarted is waited for
 RETRY_SECONDS = 2.0
-CHECK_SECONDS = 5  # a server that doesn't answer within this is refused by the doctor
+CHECK_SECONDS = 5  # a server that takes no connection within this is away
 DRAWN_AGAIN = "drawn_again"  # marks a draw that is only repeated: nobody gave that point
 
 
@@ -158,9 +158,8 @@ class Database(RDBStorage):  # type: ignore[misc]
 
     def __init__(self, url: str) -> None:
         try:
-            is_file = url.startswith("sqlite")
             driven = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            super().__init__(driven, engine_kwargs={} if is_file else {"pool_pre_ping": True})
+            super().__init__(driven, engine_kwargs=_engine_kwargs(url))
         except BaseException:
             self.close()
             raise
@@ -169,6 +168,13 @@ class Database(RDBStorage):  # type: ignore[misc]
         """Close the connections that wait for the next call."""
         if hasattr(self, "engine"):
             self.engine.dispose()
+
+
+def _engine_kwargs(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {}
+    timeout = {} if "connect_timeout" in url else {"connect_timeout": CHECK_SECONDS}
+    return {"pool_pre_ping": True, "connect_args": timeout}
 
 
 @contextmanager

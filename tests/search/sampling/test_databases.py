@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from carray.errors import RecordError
 from carray.search.sampling import storage
-from carray.search.sampling.storage import waited_out, without_password
+from carray.search.sampling.storage import Database, waited_out, without_password
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,17 @@ def test_one_that_stays_away_and_a_file_that_is_broken_are_told(driver: str) -> 
     seconds = 0.05 if driver == "psycopg" else 1000
     with pytest.raises(RecordError, match=f"stopped answering .{driver}: connection refused"):
         waited_out(write, patience_seconds=seconds)
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storage, "CHECK_SECONDS", 2)  # libpq waits for no less
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(OperationalError, match="timeout expired"),
+    ):
+        Database(f"postgresql://me@127.0.0.1:{mute.getsockname()[1]}/optuna")
 
 
 def test_a_record_keeps_a_storage_without_its_password() -> None:
