@@ -71,8 +71,7 @@ def log_package(
             model = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),
-                # of a path it takes what follows a `#` for no part of it
-                artifacts={"package": package.resolve().as_uri()},
+                artifacts={"package": _address(package)},
                 pip_requirements=list(requirements),
                 signature=_signature(),
                 input_example=_example(),
@@ -83,6 +82,13 @@ def log_package(
             if _is_no_worse(client, study.name, values):
                 client.set_registered_model_alias(study.name, CHAMPION, version.version)
             return uri
+
+
+def _address(package: Path) -> str:
+    """Return a package's address as MLflow reads it: of a path it takes what follows a `#` for no
+    part of it, and of a URI the last name as it stands, so that `cars%402` isn't found.
+    """
+    return f"{package.resolve().parent.as_uri()}/{package.name}"
 
 
 def _is_no_worse(client: Any, name: str, values: Mapping[str, float]) -> bool:

@@ -81,6 +81,20 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert len(pictures) == len(images) + 1
 
 
+def test_a_model_is_logged_whatever_it_and_its_folder_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = with_store(tmp_path / "Prüfung #1" / "runs")
+    make_real_study(runs.path)
+    first = build_ensemble(runs=runs.path, name="Größe+1")
+    second = build_ensemble(runs=runs.path, name="Größe+1", rule="hard vote", open_test=False)
+    assert second.package is not None
+    assert second.package.name == "Größe+1@2"
+    assert first.model_uri, first.notes
+    assert second.model_uri, second.notes
+
+
 def scored(model: Any, body: str, kind: str) -> list[list[float]]:
     """Return what `mlflow models serve` answers to a request."""
     from mlflow.pyfunc.scoring_server import invocations
