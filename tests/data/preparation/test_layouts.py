@@ -134,7 +134,7 @@ def test_splits_by_unknown_words_are_refused_where_one_lacks_classes(
 
 def test_makes_that_share_a_few_models_are_classes(tmp_path: Path) -> None:
     for number, make in enumerate(("Mazda", "BMW", "Audi")):
-        own = {name: 1 for name in ("3", "6", make + "1", make + "2", make + "3", make + "4")}
+        own = dict.fromkeys(("3", "6", *(f"{make}{each}" for each in range(4))), 1)
         image_folder(tmp_path / make, own, first_seed=number * 9)
     assert {label for label, _ in seen(list_source(tmp_path))} == {"Mazda", "BMW", "Audi"}
 
