@@ -19,6 +19,7 @@ from typing import Any
 from carray.errors import CarrayError, TrackingError
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
+from carray.tracking.artifacts import MODEL_TAG
 from carray.tracking.mlflow_client import (
     artifacts_of,
     check_writable,
@@ -56,13 +57,20 @@ def log_package(
     with store_of(runs) as client:
         run = StudyRun.find_or_make(client, study, artifacts_of(runs))
         run.write(study, ())
-        tags = {"carray.study": study.name, "carray.kind": "model", PARENT: run.run_id}
+        tags = {
+            "carray.study": study.name,
+            "carray.kind": "model",
+            MODEL_TAG: package.name,
+            PARENT: run.run_id,
+        }
+        kind = "single trial" if params["members"] == 1 else f"ensemble of {params['members']}"
         with (
             _fluent(runs) as mlflow,
             mlflow.start_run(
-                experiment_id=run.experiment_id, run_name=package.name, tags=tags
+                experiment_id=run.experiment_id, run_name=f"{package.name}, {kind}", tags=tags
             ) as started,
         ):
+            run.say_data(started.info.run_id)
             mlflow.log_params(
                 {mlflow_key(name): param_text(value) for name, value in params.items()}
             )

@@ -73,6 +73,7 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert made.test is not None
     assert run.data.metrics["test/top1"] == made.test.ensemble.top1.value
     assert run.data.params["rule"] == made.rule
+    assert run.info.run_name == f"{made.name}, ensemble of {len(made.packaged)}"
     assert not list(runs.tracking_artifacts.rglob("*.pkl"))
     drawn = explain(made.name, images, tmp_path / "out", runs=runs.path)
     assert drawn.note.endswith(f"pictures of run {run.info.run_id}")
