@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from carray.cli.shared import DataArgument, JsonOption, emit, renamed
 from carray.errors import counted
 
 if TYPE_CHECKING:
+    from carray.data.manifest import Crop
     from carray.data.summary import DataSummary
 
 MAX_CLASSES = 40  # rows of classes shown before the middle is left out
@@ -83,12 +84,9 @@ def prepare(
     from carray.data.preparation.prepare import prepare as prepare_data
     from carray.data.preparation.scan_cache import cache_path, num_cached
     from carray.data.summary import summarise
-    from carray.errors import DataError
     from carray.progress import progress
     from carray.reports.hints import shown_path
 
-    if crop not in ("none", "box"):
-        raise DataError(f"--crop {crop!r} must be none or box")
     kept = num_cached(cache_path(out.resolve()))
     if kept and source.exists():
         print(
@@ -106,7 +104,7 @@ def prepare(
         split_words=split_words,
         min_images=min_images,
         near_duplicates=near_duplicates,
-        crop="box" if crop == "box" else "none",
+        crop=cast("Crop", crop),  # which `prepare` checks
         margin=margin,
         exclude=exclude,
         merge=merge,

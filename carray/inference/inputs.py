@@ -166,7 +166,8 @@ def _images_of_table(source: Path, readings: list[str]) -> Iterable[_Image]:
     if len(table.columns) == 1:
         table = _with_first_line(table, finder)
     known = id_columns(table) or any(is_of_files(table, name) for name in table.columns)
-    column, found = image_column(table, finder, None if known else table.columns[0])
+    asked = None if known else table.columns[0]
+    column, found = image_column(table, finder, asked, cure="keep one of the two")
     names = table.cells(column)
     _refuse_several(source, found.several(names))
     box = box_columns(table)

@@ -331,6 +331,8 @@ def backbone_weights(
     """
     expected = backbone.state_dict()
     found = _drop_classifier(_filtered(backbone, name, _own_part(state), file), name, expected)
+    if not found.keys() & expected.keys() and (inner := _below_one(state)):
+        return backbone_weights(backbone, name, inner, file)
     wrong = [
         f"{key} is {tuple(found[key].shape)} in the file and {tuple(value.shape)} in the backbone"
         for key, value in expected.items()
@@ -351,6 +353,12 @@ def _own_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the backbone out of a classifier that carray saved."""
     inner = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     return inner or dict(state)
+
+
+def _below_one(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take away the first part of names that all tensors share, {} where they don't."""
+    first = {name.partition(".")[0] for name, value in state.items() if value.ndim}
+    return {n.partition(".")[2]: v for n, v in state.items() if "." in n} if len(first) == 1 else {}
 
 
 def _filtered(

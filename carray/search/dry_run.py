@@ -130,7 +130,7 @@ def dry_run(request: StudyRequest) -> DryRun:
     trials = first_trials(setup, len(records))
     worth = worth_continuing(setup.study, records, EnsembleMembers(setup.folder))
     lines = [
-        *filter(None, [setup.space_note, *notes]),
+        *filter(None, [*setup.notes, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
         *own,
         *setup.starts.lines(),

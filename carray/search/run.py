@@ -113,8 +113,8 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             stack.callback(_forget_request, cluster)
         with waiting_for("the check of the nodes", board.note):
             plan = awaited_plan(setup, records, checks, cluster, gpus, board.note)
-        if setup.space_note:
-            board.note(setup.space_note)
+        for note in setup.notes:
+            board.note(note)
         check_budget(request, plan)
         board.plan(plan.lines(setup.study.trials, setup.study.max_epochs), plan.lanes)
         lanes = None

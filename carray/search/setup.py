@@ -84,6 +84,14 @@ class StudySetup:
         """Whether Optuna's study is in the study's folder, not in a database elsewhere."""
         return self.storage == sqlite_url(self.folder.optuna_file)
 
+    @property
+    def notes(self) -> list[str]:
+        """What of the request is to be said before the plan."""
+        asked, begun = self.request.trials, self.study.trials
+        fewer = f"--trials {asked} ends no study early: this one was begun with {begun}"
+        is_fewer = asked is not None and asked < begun
+        return [*([self.space_note] if self.space_note else []), *([fewer] if is_fewer else [])]
+
     @classmethod
     def resolve(cls, request: StudyRequest) -> StudySetup:
         """Read what the request names, and check it whole before anything starts.

@@ -10,6 +10,7 @@ from carray.runs_folder import RunsFolder
 from carray.tracking.mlflow_client import check_writable, is_default, store_of
 
 FOLDER = "pictures"  # among the run's artifacts
+MODEL_TAG = "carray.model"  # of a model's run: its package's name
 STUDY_ITSELF = ""  # whose pictures are of all trials together
 
 
@@ -32,25 +33,32 @@ def attach(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             return ""
-        query = _run_filter(whose)
-        found = client.search_runs(
-            [experiment.experiment_id],
-            f'tags.`carray.study` = "{study}" and {query}',
-            max_results=1,  # the newest: a model of the same name may have been logged before
-        )
-        if not found:
+        for query in _run_filters(whose):
+            found = client.search_runs(
+                [experiment.experiment_id],
+                f'tags.`carray.study` = "{study}" and {query}',
+                max_results=1,  # the newest: a model of the same name may have been logged before
+            )
+            if found:
+                break
+        else:
             return ""
         for file in files:
             client.log_artifact(found[0].info.run_id, str(file), FOLDER)
         return str(found[0].info.run_id)
 
 
-def _run_filter(whose: int | str) -> str:
+def _run_filters(whose: int | str) -> tuple[str, ...]:
+    """Return what tells the run; runs of models that 0.1 logged have no tag but their name."""
     if isinstance(whose, int):
-        return f"tags.`carray.trial` = '{whose:04d}'"
+        return (f"tags.`carray.trial` = '{whose:04d}'",)
     if whose == STUDY_ITSELF:
-        return "tags.`carray.kind` = 'study'"
-    return f"tags.`carray.kind` = 'model' and attributes.run_name = \"{whose}\""
+        return ("tags.`carray.kind` = 'study'",)
+    is_model = "tags.`carray.kind` = 'model'"
+    return (
+        f'{is_model} and tags.`{MODEL_TAG}` = "{whose}"',
+        f'{is_model} and attributes.run_name = "{whose}"',
+    )
 
 
 def attach_or_warn(runs: RunsFolder, study: str, whose: int | str, files: Sequence[Path]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from carray.errors import CarrayError, TrackingError
 from carray.records import StudyRecord
 from carray.runs_folder import RunsFolder
+from carray.tracking.artifacts import MODEL_TAG
 from carray.tracking.mlflow_client import (
     artifacts_of,
     check_writable,
@@ -56,13 +57,20 @@ def log_package(
     with store_of(runs) as client:
         run = StudyRun.find_or_make(client, study, artifacts_of(runs))
         run.write(study, ())
-        tags = {"carray.study": study.name, "carray.kind": "model", PARENT: run.run_id}
+        tags = {
+            "carray.study": study.name,
+            "carray.kind": "model",
+            MODEL_TAG: package.name,
+            PARENT: run.run_id,
+        }
+        kind = "single trial" if params["members"] == 1 else f"ensemble of {params['members']}"
         with (
             _fluent(runs) as mlflow,
             mlflow.start_run(
-                experiment_id=run.experiment_id, run_name=package.name, tags=tags
+                experiment_id=run.experiment_id, run_name=f"{package.name}, {kind}", tags=tags
             ) as started,
         ):
+            run.say_data(started.info.run_id)
             mlflow.log_params(
                 {mlflow_key(name): param_text(value) for name, value in params.items()}
             )
@@ -71,8 +79,7 @@ def log_package(
             model = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),
-                # of a path it takes what follows a `#` for no part of it
-                artifacts={"package": package.resolve().as_uri()},
+                artifacts={"package": _address(package)},
                 pip_requirements=list(requirements),
                 signature=_signature(),
                 input_example=_example(),
@@ -83,6 +90,13 @@ def log_package(
             if _is_no_worse(client, study.name, values):
                 client.set_registered_model_alias(study.name, CHAMPION, version.version)
             return uri
+
+
+def _address(package: Path) -> str:
+    """Return a package's address as MLflow reads it: of a path it takes what follows a `#` for no
+    part of it, and of a URI the last name as it stands, so that `cars%402` isn't found.
+    """
+    return f"{package.resolve().parent.as_uri()}/{package.name}"
 
 
 def _is_no_worse(client: Any, name: str, values: Mapping[str, float]) -> bool:

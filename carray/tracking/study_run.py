@@ -58,6 +58,8 @@ class StudyRun:
     run_id: str
     metric: str = metrics.VAL_LOG_LOSS
     """What the study optimises."""
+    data: Any = None
+    """MLflow's name of the data set, for every run of the study; None where it isn't known."""
     best_value: float = float("nan")
     trials: dict[int, TrialRunState] = field(default_factory=dict)
     unsure: set[int] = field(default_factory=set)
@@ -92,8 +94,9 @@ class StudyRun:
                 tags=tags,
                 run_name=study.name,
             ).info.run_id
-            log_dataset(client, run_id, study)
-        run = cls(client, study.name, experiment_id, run_id, study.metric)
+        run = cls(client, study.name, experiment_id, run_id, study.metric, dataset_of(study))
+        if not found:
+            run.say_data(run_id)
         run._find_trials(child_runs(client, experiment_id, run_id))
         return run
 
@@ -109,6 +112,11 @@ class StudyRun:
         if study.state != "running":
             ended_ms = round(1000 * study.ended_at) if study.ended_at else None
             self.client.set_terminated(self.run_id, STUDY_STATUS[study.state], ended_ms)
+
+    def say_data(self, run_id: str) -> None:
+        """Say in a run which data set it is of."""
+        if self.data is not None:
+            self.client.log_inputs(run_id, [self.data])
 
     def trial_run(self, record: TrialRecord, shown: TrialRun) -> TrialRunState:
         """Return the run of this trial; makes it where there is none, wakes it where it ended."""
@@ -163,6 +171,7 @@ class StudyRun:
         made = TrialRunState(run.info.run_id, run.info.start_time, tags=shown.tags)
         self.trials[record.number] = made
         self.unsure.discard(record.number)
+        self.say_data(made.run_id)
         return made
 
     def _set_aside(self, lost: TrialRunState) -> None:
@@ -216,19 +225,19 @@ def origin_tags(git_commit: str, source: str) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def log_dataset(client: Any, run_id: str, study: StudyRecord) -> None:
-    """Say in the study's run which data set it is of."""
+def dataset_of(study: StudyRecord) -> Any:
+    """Return a study's data set as MLflow takes it; None where the study names none."""
     from mlflow.entities import Dataset, DatasetInput
 
     if not study.data:
-        return
+        return None
     dataset = Dataset(
         name=study.data.rpartition("/")[2],
         digest=study.manifest_hash[:12] or "unknown",
         source_type="local",
         source=json.dumps({"uri": study.data if is_url(study.data) else Path(study.data).as_uri()}),
     )
-    client.log_inputs(run_id, [DatasetInput(dataset)])
+    return DatasetInput(dataset)
 
 
 def find_or_make_experiment(client: Any, name: str, artifacts: Path | None) -> str:

@@ -114,6 +114,14 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_wrong_crop_is_said_with_all_else_that_is_wrong(carray: Run, tmp_path: Path) -> None:
+    image_folder(tmp_path / "cars", {"a": 4, "b": 4})
+    wrong = ("--crop", "bbox", "--margin", -1)
+    code, _, err = carray("data", "prepare", tmp_path / "cars", "--out", tmp_path / "data", *wrong)
+    assert code == 2
+    assert err.startswith("carray: 2 things are wrong")
+
+
 def test_photographs_and_tables_that_are_not_prepared_name_the_command(
     carray: Run, tmp_path: Path
 ) -> None:

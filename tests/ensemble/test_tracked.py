@@ -73,12 +73,27 @@ def test_the_logged_model_predicts_what_the_package_does(runs: RunsFolder, tmp_p
     assert made.test is not None
     assert run.data.metrics["test/top1"] == made.test.ensemble.top1.value
     assert run.data.params["rule"] == made.rule
+    assert run.info.run_name == f"{made.name}, ensemble of {len(made.packaged)}"
     assert not list(runs.tracking_artifacts.rglob("*.pkl"))
     drawn = explain(made.name, images, tmp_path / "out", runs=runs.path)
     assert drawn.note.endswith(f"pictures of run {run.info.run_id}")
     pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
     assert pictures == {f"pictures/{file.name}" for file in (tmp_path / "out").iterdir()}
     assert len(pictures) == len(images) + 1
+
+
+def test_a_model_is_logged_whatever_it_and_its_folder_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs = with_store(tmp_path / "Prüfung #1" / "runs")
+    make_real_study(runs.path)
+    first = build_ensemble(runs=runs.path, name="Größe+1")
+    second = build_ensemble(runs=runs.path, name="Größe+1", rule="hard vote", open_test=False)
+    assert second.package is not None
+    assert second.package.name == "Größe+1@2"
+    assert first.model_uri, first.notes
+    assert second.model_uri, second.notes
 
 
 def scored(model: Any, body: str, kind: str) -> list[list[float]]:

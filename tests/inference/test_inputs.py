@@ -56,6 +56,11 @@ def test_what_was_taken_is_said(folder: Path) -> None:
     )
 
 
+def test_two_columns_of_images_are_refused_with_a_cure_that_predict_has(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"front and rear .* different images: keep one of the two"):
+        read(folder, "front,rear", "car_0.jpg,car_1.jpg", "car_1.jpg,car_2.jpg")
+
+
 def test_lists_may_be_text_and_lead_out_of_their_folder(folder: Path) -> None:
     (folder / "lists").mkdir()
     found = read(folder / "lists", "../imgs/sub/car_2.jpg", name="list.txt")

@@ -73,13 +73,20 @@ def test_a_pth_file_is_loaded_also_when_nested(
         ("net", "", "net_key.pth"),
         ("model_state_dict", "", "tutorial.pt"),
         ("", "", "pytorch_model.bin"),
+        ("", "encoder.", "own_name.pth"),
+        ("", "module.encoder.backbone.", "several.pth"),
+        ("", "module.", "ddp.safetensors"),
+        ("", "module.model.", "lightning.safetensors"),
     ],
 )
 def test_wrappers_and_prefixes_are_taken_off(
     tmp_path: Path, state: dict[str, torch.Tensor], key: str, prefix: str, name: str
 ) -> None:
     inner = {f"{prefix}{k}": v for k, v in state.items()}
-    torch.save({key: inner, "epoch": 5} if key else inner, tmp_path / name)
+    if name.endswith(".safetensors"):
+        save_file(inner, tmp_path / name)
+    else:
+        torch.save({key: inner, "epoch": 5} if key else inner, tmp_path / name)
     assert_loaded(config_of(str(tmp_path / name)), state)
 
 

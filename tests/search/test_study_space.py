@@ -85,5 +85,9 @@ def test_a_study_without_a_named_space_goes_on_with_the_one_it_was_begun_with(
     begun.study.write(begun.folder.record_file)
     again = StudySetup.resolve(asked)
     assert again.space.hash == begun.space.hash
-    assert again.space_note == "space mine: study s was begun with it"
+    assert again.notes == ["space mine: study s was begun with it"]
+    fewer = StudySetup.resolve(replace(asked, trials=2))
+    assert fewer.study.trials == begun.study.trials
+    assert fewer.notes[1] == "--trials 2 ends no study early: this one was begun with 30"
+    assert len(StudySetup.resolve(replace(asked, trials=31)).notes) == 1
     assert RunsFolder.at(tmp_path / "runs").study("s").record().space_file == str(own)

@@ -128,3 +128,17 @@ def test_a_trial_with_the_number_of_one_that_was_lost_has_a_run_of_its_own(
         experiment = client.get_experiment_by_name("autumn")
         (lost,) = client.search_runs([experiment.experiment_id], "tags.`carray.kind` = 'lost'")
     assert (lost.info.status, lost.data.params["optimizer.lr"]) == ("KILLED", "0.01")
+
+
+def test_every_run_says_which_data_set_it_is_of(runs: RunsFolder) -> None:
+    study = make_study(runs).record().model_copy(update={"data": "/photos/Meine Autos"})
+    tracker = open_tracker(runs, pytest.fail)
+    tracker.study_started(study)
+    tracker.trial_started(make_record(0, 0))
+    tracker.close()
+    client = client_of(runs)
+    with quiet():
+        experiment = client.get_experiment_by_name("autumn")
+        found = client.search_runs([experiment.experiment_id])
+    named = [[each.dataset.name for each in run.inputs.dataset_inputs] for run in found]
+    assert named == [["Meine Autos"], ["Meine Autos"]]

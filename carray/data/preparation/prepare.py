@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from carray.progress import silent
 from carray.typing import Progress, Rows
 
 NEAR_DUPLICATES = ("off", "report", "exclude")
+CROPS = get_args(Crop)
 MAX_EXAMPLES = 4  # of images that were left out, in a refusal
 MAX_NOTED = 10  # suspected labels that the notes name before they count the rest
 
@@ -101,7 +103,7 @@ def prepare(
         shares.check()
     shares_are_sound = not options
     with options.heard():
-        _check_options(near_duplicates, margin, store_budget_gib)
+        _check_options(near_duplicates, crop, margin, store_budget_gib)
     complaints = Complaints()
     with options.heard():
         listing = list_source(
@@ -182,11 +184,14 @@ def prepare(
     return manifest
 
 
-def _check_options(near_duplicates: str, margin: float, store_budget_gib: float) -> None:
+def _check_options(near_duplicates: str, crop: str, margin: float, store_budget_gib: float) -> None:
     complaints = Complaints()
     with complaints.heard():
         if near_duplicates not in NEAR_DUPLICATES:
             raise DataError(f"--near-duplicates {near_duplicates!r} must be off, report or exclude")
+    with complaints.heard():
+        if crop not in CROPS:
+            raise DataError(f"--crop {crop!r} must be none or box")
     for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
         with complaints.heard():
             if not 0 <= number < float("inf"):

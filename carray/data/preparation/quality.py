@@ -69,13 +69,16 @@ def exclude_small_classes(
     images: Sequence[LabelledImage], least: int, notes: list[str]
 ) -> list[LabelledImage]:
     """Leave out classes with fewer than `least` images that are still there, and say which."""
-    counts = Counter(one.label for one in images if not one.excluded)
+    counts = dict.fromkeys((one.label for one in images if one.label), 0)
+    counts |= Counter(one.label for one in images if not one.excluded)
     small = sorted(name for name, count in counts.items() if count < least)
     if small:
         notes.append(f"classes with fewer than {least} images were left out: {', '.join(small)}")
     why = f"{BY_HAND} its class has fewer than {least} images"
     return [
-        replace(one, excluded=why) if one.label in small and not one.excluded else one
+        replace(one, excluded=f"{why}; {one.excluded}" if one.excluded else why)
+        if one.label in small and not one.excluded.startswith(BY_HAND)
+        else one
         for one in images
     ]
 

@@ -71,6 +71,24 @@ def test_classes_may_hold_their_own_splits(tmp_path: Path) -> None:
     assert seen(list_source(tmp_path)) == {(a, s) for a in "ab" for s in ("train", "test")}
 
 
+@pytest.mark.parametrize("layout", ["{make}/{model}/{split}", "{make}/{split}/{model}"])
+def test_splits_below_makes_and_models_are_splits_and_the_level_of_classes_is_said(
+    tmp_path: Path, layout: str
+) -> None:
+    cars = (("Audi", "A4"), ("BMW", "X5"), ("BMW", "Z4"))
+    for number, (make, model) in enumerate(cars):
+        for other, split in enumerate(("train", "test")):
+            name = layout.format(make=make, model=model, split=split)
+            image_folder(tmp_path, {name: 1}, first_seed=2 * number + other)
+    listing = list_source(tmp_path)
+    assert seen(listing) == {(a, s) for a in ("Audi", "BMW") for s in ("train", "test")}
+    assert "first, as 'Audi' (2 classes); 3 classes 1 level down: --level 2" in listing.notes[-1]
+    models = {" ".join(car) for car in cars}
+    assert seen(list_source(tmp_path, level=2)) == {
+        (a, s) for a in models for s in ("train", "test")
+    }
+
+
 def test_the_only_folder_is_read_where_it_holds_splits_and_named_where_it_holds_classes(
     tmp_path: Path,
 ) -> None:
@@ -104,11 +122,46 @@ def test_folders_that_all_hold_the_same_names_are_refused(tmp_path: Path) -> Non
     assert len({label for label, _ in seen(list_source(tmp_path, level=2))}) == 4
 
 
+@pytest.mark.parametrize("rest", [("a", "b"), ("a", "b", "c", "d", "x")])
+def test_splits_by_unknown_words_are_refused_where_one_lacks_classes(
+    tmp_path: Path, rest: tuple[str, ...]
+) -> None:
+    image_folder(tmp_path / "Lernen", dict.fromkeys("abcde", 1))
+    image_folder(tmp_path / "Prüfen", dict.fromkeys(rest, 1), first_seed=9)
+    with pytest.raises(DataError, match=r"as Lernen/a and Prüfen/a: .*is a split, call it train"):
+        list_source(tmp_path)
+
+
+def test_makes_that_share_a_few_models_are_classes(tmp_path: Path) -> None:
+    for number, make in enumerate(("Mazda", "BMW", "Audi")):
+        own = dict.fromkeys(("3", "6", *(f"{make}{each}" for each in range(4))), 1)
+        image_folder(tmp_path / make, own, first_seed=number * 9)
+    assert {label for label, _ in seen(list_source(tmp_path))} == {"Mazda", "BMW", "Audi"}
+
+
 def test_a_folder_with_a_splits_name_among_classes_is_refused(tmp_path: Path) -> None:
     image_folder(tmp_path, {"Audi": 1, "BMW": 1, "test": 1})
     with pytest.raises(DataError, match=r"two ways: test among its folders .* give --level 1"):
         list_source(tmp_path)
     assert {label for label, _ in seen(list_source(tmp_path, level=1))} == {"Audi", "BMW", "test"}
+
+
+def test_a_class_called_train_is_asked_about(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"Bus": 1, "Train": 1})
+    with pytest.raises(DataError, match=r"two ways: Train among its folders .* give --level 1"):
+        list_source(tmp_path)
+    assert {label for label, _ in seen(list_source(tmp_path, level=1))} == {"Bus", "Train"}
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_images_without_class_folders_are_told_of_the_table_beside_them(
+    tmp_path: Path, folder: str
+) -> None:
+    image_folder(tmp_path, {"train": 2, "test": 1} if folder else {".": 2})
+    for name in ("sample.csv", "train.csv"):
+        (tmp_path / name).write_text("image,label\n0.jpg,a\n")
+    with pytest.raises(DataError, match=r"give a folder per class, the table, as .*/train.csv --i"):
+        list_source(tmp_path)
 
 
 def test_a_class_that_goes_deeper_than_others_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from carray.data.preparation.quality import LabelledImage, with_whole_files
 from carray.data.preparation.scan_cache import ImageScan
 from carray.data.preparation.sources import SourceImage
 from carray.errors import DataError
-from tests.data.pictures import picture, save
+from tests.data.pictures import image_folder, picture, save
 
 CARS_OF_A_PHOTO = 3
 
@@ -79,3 +79,13 @@ def test_groups_and_files_are_joined_through_one_another() -> None:
     assert with_whole_files(images, near).tolist() == [0, 1, 1, 1, 1, 0, 2]
     excluded = [LabelledImage(one.source_image, "a", one.seen, "missing") for one in images]
     assert with_whole_files(excluded, np.arange(7)).tolist() == [*range(7)]
+
+
+def test_a_class_whose_images_are_all_flawed_is_left_out_as_too_small(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "in", {"a": 6, "b": 6, "broken": 2})
+    for file in (source / "broken").iterdir():
+        file.write_bytes(b"")
+    made = prepare(source, tmp_path / "out", min_images=3)
+    assert made.classes == ("a", "b")
+    why = "left out: its class has fewer than 3 images; unreadable: the file is empty"
+    assert made.images["excluded"].tolist().count(why) == 2

@@ -35,6 +35,7 @@ def image_column(
     finder: ImageFinder,
     asked: str | None = None,
     labels: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    cure: str = "say which with --id-column",
 ) -> tuple[str, FoundImages]:
     """Return the column of image names and the files that it means.
 
@@ -46,6 +47,7 @@ def image_column(
         finder: knows the images that there are.
         asked: the column that a person named.
         labels: the columns of labels, which aren't looked at, and the label of each row.
+        cure: what a person is told to do where it can't be told.
 
     Raises:
         DataError: no column is known to hold them, or two that mean other files.
@@ -58,7 +60,7 @@ def image_column(
     files = [name for name in free if is_of_files(table, name)]
     candidates = list(dict.fromkeys([*(name for name in usual if name in files), *files, *usual]))
     if not candidates:
-        raise unknown_column(table, "id", "say which with --id-column")
+        raise unknown_column(table, "id", cure)
     found = {name: finder.find_all(table.cells(name), labels[1]) for name in candidates}
     sure = [name for name in files if found[name].num_found * 2 > len(table.rows)]
     most = max(found[name].num_found for name in sure or candidates)
@@ -67,8 +69,7 @@ def image_column(
     preferred = [name for name in best if name in usual]
     if most and others and len(preferred) != 1:
         raise DataError(
-            f"the columns {best[0]} and {others[0]} of {table.file} name different images: say "
-            "which with --id-column"
+            f"the columns {best[0]} and {others[0]} of {table.file} name different images: {cure}"
         )
     name = preferred[0] if len(preferred) == 1 else best[0]
     return name, found[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES
@@ -27,6 +27,7 @@ UNREAD = (  # photographs all the same, in small letters
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
 MAX_NAMED = 8
+MAX_DEPTH = 6  # of class folders above splits
 
 
 def list_folder(source: Path, level: int | None = None) -> Listing:
@@ -51,6 +52,7 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
         remarks.append(f"{shown}/ is the only folder and was read as the source")
         source = inner
     splits = _splits_in(source)
+    depth = 0 if splits else _above_splits(source)
     images: list[SourceImage] = []
     if splits:
         kind = "split folder"
@@ -64,10 +66,10 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
                 images, remarks = images + found, remarks + notes
         _refuse_with(complaints, faults)
         remarks += _split_words(splits)
-    elif _splits_in_classes(source):
+    elif depth:
         kind = "split folder"
-        images, notes = _list_classes_of_splits(source)
-        remarks += notes
+        images = _list_classes_of_splits(source, depth, level or 1)
+        remarks.append(f"class folders hold their own splits: {'CLASS/' * depth}SPLIT")
     else:
         kind = "folder"
         if level is None:
@@ -77,7 +79,8 @@ def list_folder(source: Path, level: int | None = None) -> Listing:
     if level is None:
         complaints = Complaints()
         with complaints.heard():
-            remarks += _levels(source, [one.path for one in images], 1 if splits else 0, kind)
+            at = depth if kind == "split folder" else None
+            remarks += _levels(source, [_class_folders(source, one.path, at) for one in images])
         _refuse_with(complaints, faults)
     return Listing(kind, source, ordered_unique(images), notes=tuple(remarks), faults=faults.errors)
 
@@ -99,7 +102,8 @@ def _splits_in(source: Path) -> dict[Path, str]:
     plain = {path: split for path, split in named.items() if split_of(path.name, plain=True)}
     if len(named) == len(folders) and "train" in named.values():
         return named
-    return plain if "train" in plain.values() else {}
+    has_classes = any(split == "train" and visible_folders(path) for path, split in plain.items())
+    return plain if has_classes else {}
 
 
 def _split_words(splits: dict[Path, str]) -> list[str]:
@@ -126,20 +130,19 @@ def _refuse_split_among_classes(source: Path) -> None:
     if named := [name for name in folders if split_of(name, plain=True)]:
         raise DataError(
             f"{source} may be read in two ways: {', '.join(named)} among its folders "
-            "may be a split or a class: for a class give --level 1, for splits put the "
-            "class folders into a folder train beside it, else move it away"
+            "may be a split or a class: for a class give --level 1, for splits put the class "
+            "folders to train on into a folder that is called train, else move it away"
         )
 
 
 def _refuse_only_class(source: Path, folder: Path, level: int | None) -> None:
     inner = visible_folders(folder)
-    tables = [name for name in _tables_beside(folder.parent) if not name.endswith(".mat")]
+    tables = _tables_in(folder.parent)
     if not inner and tables:
-        given = min(tables, key=lambda name: split_of(Path(name).stem) != "train")
         raise DataError(
             f"the only folder {folder.name} in {folder.parent} holds no class folders, and "
-            f"{', '.join(tables)} beside it: give the table, as {folder.parent / given} "
-            f"--images {folder}"
+            f"{', '.join(path.name for path in tables)} beside it: give the table, as "
+            f"{_likeliest(tables)} --images {folder}"
         )
     if len(inner) > 1 and level in (None, 1):
         raise DataError(
@@ -169,28 +172,40 @@ def _list_split(
     return _list_classes(source, folder, split, level, faults)
 
 
-def _splits_in_classes(source: Path) -> bool:
-    """Say whether every folder in `source` holds splits and nothing else: `CLASS/train`."""
+def _above_splits(source: Path) -> int:
+    """Return how many levels of class folders lie above splits: 1 for `CLASS/train`, 2 for
+    `MAKE/MODEL/train`; 0 where not every folder of a level holds splits and nothing else.
+    """
     folders = visible_folders(source)
-    return bool(folders) and all(
-        {"train"} < set(map(split_of, names)) and all(map(split_of, names))
-        for names in ([inner.name for inner in visible_folders(folder)] for folder in folders)
-    )
+    for depth in range(1, MAX_DEPTH):
+        inner = [visible_folders(folder) for folder in folders]
+        if not inner or not all(inner):
+            return 0
+        words = [{split_of(path.name) for path in each} for each in inner]
+        if all({"train"} < splits and "" not in splits for splits in words):
+            return depth
+        folders = [path for each in inner for path in each]
+    return 0
 
 
-def _list_classes_of_splits(source: Path) -> tuple[list[SourceImage], list[str]]:
+def _list_classes_of_splits(source: Path, depth: int, level: int) -> list[SourceImage]:
     images: list[SourceImage] = []
-    for folder in visible_folders(source):
-        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
+    for path in (path for folder in visible_folders(source) for path in walk_images(folder)[0]):
+        folders = path.relative_to(source).parts[:-1]
+        if len(folders) <= depth:
             raise DataError(
-                f"{folder} holds images beside its folders of splits: move them into one of these"
+                f"{path.parent} holds images beside its folders of splits: move them into one of "
+                "these"
             )
-        for inner in visible_folders(folder):
-            images += [
-                _image(source, path, class_name(folder.name), split_of(inner.name))
-                for path in walk_images(inner)[0]
-            ]
-    return images, ["each class folder holds its own splits: CLASS/SPLIT"]
+        label = _label(path, _class_folders(source, path, depth), level)
+        images.append(_image(source, path, label, split_of(folders[depth])))
+    return images
+
+
+def _class_folders(source: Path, path: Path, split_at: int | None = None) -> tuple[str, ...]:
+    """Return the folders above an image that are no split; `split_at` says which one is."""
+    names = path.relative_to(source).parts[:-1]
+    return names if split_at is None else names[:split_at] + names[split_at + 1 :]
 
 
 def _image(source: Path, path: Path, label: str, split: str) -> SourceImage:
@@ -217,15 +232,18 @@ def _list_classes(
             passed_by += others
             empty += [] if images else [class_folder]
             source_images += [
-                _image(source, path, _label(path, folder, level), split) for path in images
+                _image(source, path, _label(path, _class_folders(folder, path), level), split)
+                for path in images
             ]
     with own.heard():
         _refuse_empty(source, empty)
     if not source_images:
         own.refuse()
+        tables = [*_tables_in(folder), *_tables_in(source)]
+        table = f"the table, as {_likeliest(tables)} --images {folder}" if tables else "a CSV"
         raise DataError(
             f"{folder} holds no class folders with images{_held_instead(folder)}: give a folder "
-            "per class, a CSV, or Stanford Cars with its .mat files"
+            f"per class, {table}, or Stanford Cars with its .mat files"
         )
     faults.add(own.errors)
     return source_images, _other_files(folder, passed_by) + _folders_of_one_class(folder)
@@ -280,8 +298,7 @@ def _folders_of_one_class(folder: Path) -> list[str]:
     ]
 
 
-def _label(path: Path, folder: Path, level: int) -> str:
-    names = path.relative_to(folder).parts[:-1]
+def _label(path: Path, names: Sequence[str], level: int) -> str:
     if len(names) < level:
         raise DataError(
             f"--level {level} asks for {counted(level, 'level')} of class folders, but {path} is "
@@ -310,11 +327,8 @@ def _refuse_empty(source: Path, empty: Sequence[Path]) -> None:
     raise DataError(f"{which} hold{'s' * (len(empty) == 1)} no image: {cure}")
 
 
-def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list[str]:
+def _levels(source: Path, paths: Sequence[tuple[str, ...]]) -> list[str]:
     """Say at which level classes were taken where folders go deeper."""
-    paths = [path.relative_to(source).parts[above:-1] for path in images]
-    if kind == "split folder" and not above:
-        return []
     deepest = min((len(names) for names in paths), default=1)
     if deepest < 2:
         deeper = ["/".join(names) for names in paths if len(names) > 1]
@@ -332,7 +346,10 @@ def _levels(source: Path, images: Sequence[Path], above: int, kind: str) -> list
 def _refuse_same_names_below(
     source: Path, paths: Sequence[tuple[str, ...]], counts: Sequence[int]
 ) -> None:
-    """Refuse folders all of which hold folders of the same names: these may be the classes.
+    """Refuse folders that hold folders of the same names: these may be the classes.
+
+    So it is where in half of the folders, or more, half of the names stand in others too: a test
+    split may lack some classes, and makes may share the name of a model.
 
     Raises:
         DataError: `new/Audi`, `new/BMW`, `old/Audi` and `old/BMW` may be two classes in two ways.
@@ -340,20 +357,33 @@ def _refuse_same_names_below(
     below: dict[str, set[str]] = {}
     for names in paths:
         below.setdefault(names[0], set()).add(names[1])
-    first, *others = below.values()
-    if len(first) < 2 or not others or any(names != first for names in others):
+    bearers = Counter(name for inner in below.values() for name in inner)
+    shared = {name for name, count in bearers.items() if count > 1}
+    alike = [upper for upper, inner in below.items() if 2 * len(inner & shared) >= len(inner)]
+    if len(shared) < 2 or 2 * len(alike) < len(below):
         return
-    upper, model = paths[0][0], " ".join(paths[0][:2])
+    upper, name = next((names[0], names[1]) for names in paths if names[1] in shared)
+    other = next(each for each, inner in below.items() if each != upper and name in inner)
     raise DataError(
-        f"{source} may be read in two ways, since its {len(below)} folders hold folders of the "
-        f"same {len(first)} names, as {'/'.join(paths[0][:2])}: give --level 1 where {upper!r} is "
-        f"a class ({counts[0]} classes), --level 2 where {model!r} is ({counts[1]} classes; "
-        "--merge makes one of several)"
+        f"{source} may be read in two ways, since {len(shared)} names stand in several of its "
+        f"{len(below)} folders, as {upper}/{name} and {other}/{name}: give --level 1 where "
+        f"{upper!r} is a class ({counts[0]} classes), --level 2 where '{upper} {name}' is "
+        f"({counts[1]} classes; --merge makes one of several); where {upper!r} is a split, call "
+        "it train, val or test"
     )
 
 
 def _tables_beside(source: Path) -> list[str]:
     return sorted(path.name for path in source.iterdir() if path.suffix.lower() in TABLES)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return [folder / name for name in _tables_beside(folder) if not name.endswith(".mat")]
+
+
+def _likeliest(tables: Iterable[Path]) -> Path:
+    """Return the table of the images to train on, or else the first."""
+    return min(tables, key=lambda path: (split_of(path.stem) != "train", path.name))
 
 
 def _passed_by(source: Path) -> list[str]:
