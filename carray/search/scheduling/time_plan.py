@@ -133,18 +133,21 @@ class TimePlan:
         """Say whether a trial is ended after the epochs that `record` has.
 
         It is where not even another epoch fits. Where its last epoch doesn't, it is too, if there
-        is a complete trial and this one isn't ahead of all that have got as far.
+        is a complete trial and this one isn't ahead of all that have got as far. One that is goes
+        on to its end at the cost of what is reserved: refits of worse ones aren't worth more.
         """
         another = self.pace.seconds(record.config, 1)
         rest = self.pace.seconds(record.config, record.config.epochs - len(record.epochs))
         left = self.left
         if another is None or rest is None:
             return left <= 0
-        if rest <= left or another > left:
-            return rest > left
+        if rest <= left:
+            return False
         others = [other for other in self._ledger.records if other.number != record.number]
         has_complete = any(other.state is TrialState.COMPLETE for other in others)
-        return has_complete and not is_ahead(record, others, self._ledger.study.objective)
+        if has_complete and not is_ahead(record, others, self._ledger.study.objective):
+            return True
+        return another > left and rest > self._deadline - self._clock()
 
     def sentence(self, record: TrialRecord) -> str:
         """Say once, after the first epochs, how many trials fit; "" at other times."""

@@ -107,6 +107,17 @@ def test_what_can_not_end_is_ended_but_for_the_one_that_is_ahead(search: Search)
         assert (search.plan.ends(ahead), search.plan.ends(behind)) == ends
 
 
+def test_the_one_that_is_ahead_ends_at_the_cost_of_refits_if_it_can(search: Search) -> None:
+    search.complete(loss=1.0)
+    ahead, behind = search.train(1, loss=0.8), search.train(1, loss=1.2)
+    search.plan = TimePlan(
+        search.ledger, 100.0, 1, lambda pace: 60.0, lambda: search.now, search.plan.pace
+    )
+    for now, ends in ((50.0, (False, True)), (79.0, (False, True)), (81.0, (True, True))):
+        search.now = now
+        assert (search.plan.ends(ahead), search.plan.ends(behind)) == ends
+
+
 def test_nothing_is_ended_before_its_time_while_no_trial_is_complete(search: Search) -> None:
     first, second = search.train(1, loss=0.8), search.train(1, loss=1.2)
     search.now = 89.0
