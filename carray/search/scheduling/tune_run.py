@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
-from carray.search.scheduling.time_plan import Pace
+from carray.search.scheduling.time_plan import Reserved
 from carray.search.scheduling.trainable import (
     EPOCH,
     FACTS,
@@ -41,7 +40,7 @@ def run_search(
     scheduler: TrialScheduler,
     deadline: float | None,
     storage: Path,
-    reserved: Callable[[Pace], float] = lambda pace: 0.0,
+    reserved: Reserved = lambda pace, soon: 0.0,
     hopeless: HopelessRule | None = None,
 ) -> None:
     """Run Tune until the ledger opens no more trials and those opened have ended.
