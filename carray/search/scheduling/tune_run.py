@@ -12,7 +12,6 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from carray.metrics import EPOCH_METRICS
 from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
@@ -155,8 +154,7 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        numbers = {name: measured.get(name) for name in EPOCH_METRICS}
-        row = {name: float(each) for name, each in numbers.items() if isinstance(each, int | float)}
+        row = {name: float(value) for name, value in measured.items()}
         number, epoch = trial.config["number"], int(result[EPOCH])
         with self._driver.capturing_errors():
             self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))
