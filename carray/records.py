@@ -71,6 +71,9 @@ class TrialRecord(JsonFile):
     """Of the study's objectives, those of its network: `latency` in ms, `size` in MB."""
     sampler_number: int | None = None
     """The trial's number in Optuna's study."""
+    is_given: bool = False
+    """Whether it is a point that its study was given to try first, a known recipe say; False in
+    records of before 0.2."""
     manifest_hash: str = ""
     initialisation: str = ""
     """What the weights started from; soups need members that share it."""

@@ -62,7 +62,7 @@ WRONG = {
     ),
     "a time that never ends": (["--time-budget", "nan"], {}, "--time-budget nan must be above 0"),
     "a budget that is none": (["--budget", "25 minutes"], {}, "can't be read: give a time (90s"),
-    "money without a price": (["--budget", "60eur"], {}, "needs a price, as in --price 2.5eur"),
+    "money without a price": (["--budget", "60eur"], {}, "needs --price 2.5eur/gpuh"),
     "a price that is none": (["--price", "cheap"], {}, "'cheap' must be money for an hour"),
     "two budgets": (["--budget", "1h", "--time-budget", "5"], {}, "give one of them"),
     "a negative disk": (["--disk-budget", "-1"], {}, "--disk-budget -1.0 must be at least 0"),

@@ -1,7 +1,7 @@
 """What a search brought over its own first recipe: as many trials of each, as ensembles, paired.
 
-The first recipe is the one that the study repeated first with other seeds: the best of its starting
-points; where it repeated none, its first trial's.
+The first recipe is the best of the points that the study was given to start from, with its further
+seeds; of a study that was given none, what it repeated first, else its first trial's.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SearchGain:
     seed_spread: float | None
     """Standard deviation of the recipe's log-loss on `val` between seeds; None: it has one."""
     best_seconds: float
-    """Of training all trials of the search."""
+    """Of training all trials of the search, those that were stopped or failed included."""
     recipe_seconds: float
 
     @property
@@ -69,27 +69,25 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
 
     Returns:
         None where that can't be said: fewer than two complete trials with logits, all of them of
-        one configuration, a first trial that isn't complete, or too few images.
+        one configuration, no first recipe that is complete, or too few images.
 
     Raises:
         RecordError: logits are broken, or of other data.
     """
     study = folder.record()
+    searched = [record for record in folder.records() if record.kind == "search"]
     complete = [
         record
-        for record in folder.records()
-        if record.kind == "search"
-        and record.state is TrialState.COMPLETE
-        and folder.trial(record.number).logits_file.exists()
+        for record in searched
+        if record.state is TrialState.COMPLETE and folder.trial(record.number).logits_file.exists()
     ]
-    if len(by_configuration(complete)) < 2 or complete[0].number != 0:
+    recipe = _first_recipe(complete, study.objective)[:MEMBERS]
+    if not recipe or len(by_configuration(complete)) < 2:
         return None
     blend = folder.labels("blend")
     on_blend = len(blend) >= FEWEST_IMAGES
     labels = blend if on_blend else folder.labels("val")
-    recipe = _first_recipe(complete)[:MEMBERS]
-    ranked = sorted(complete, key=study.objective.key_of)
-    best = ranked[: len(recipe)]
+    best = sorted(complete, key=study.objective.key_of)[: len(recipe)]
     if len(labels) < FEWEST_IMAGES:
         return None
     split: Literal["blend", "val"] = "blend" if on_blend else "val"
@@ -109,14 +107,23 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
         gain=interval(float(gains.mean()), means),
         p=two_sided_p(means),
         seed_spread=float(np.std(on_val, ddof=1)) if len(on_val) > 1 else None,
-        best_seconds=sum(record.trained_seconds for record in complete),
+        best_seconds=sum(record.trained_seconds for record in searched),
         recipe_seconds=sum(record.trained_seconds for record in recipe),
     )
 
 
-def _first_recipe(complete: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials of the configuration that was the first to be repeated."""
+def _first_recipe(
+    complete: Sequence[TrialRecord], objective: metrics.Objective
+) -> list[TrialRecord]:
+    """Return the trials of the best given point, else of the first one repeated, or trial 0's.
+
+    Empty where neither is complete.
+    """
     groups = by_configuration(complete)
+    if given := [group for group in groups if group[0].is_given]:
+        return min(given, key=lambda group: objective.key_of(group[0]))
+    if not complete or complete[0].number != 0:
+        return []
     repeated = [group for group in groups if len(group) > 1]
     return min(repeated, key=lambda group: group[1].number, default=groups[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -222,6 +223,7 @@ def tune(
 
       carray tune cars --space my.yaml --set image_size=160 --workers-per-trial 2
     """
+    called_at = time.monotonic()  # what follows takes seconds
     from carray import api
     from carray.search.placement.plan import gpus_asked
     from carray.search.request import StudyRequest, check_numbers
@@ -252,6 +254,7 @@ def tune(
         grace_epochs=grace_epochs,
         reduction_factor=reduction_factor,
         budget=budget,
+        called_at=called_at,
         price=price,
         command=command_line(),
         time_budget_seconds=None if time_budget is None else time_budget * 60,

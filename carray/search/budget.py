@@ -62,7 +62,10 @@ class Budget:
         amount, unit = _amount(text)
         if len(unit) == 3 and unit not in SECONDS:
             if price is None:
-                raise ConfigError(f"--budget {text} needs a price, as in --price 2.5{unit}/gpuh")
+                raise ConfigError(
+                    f"--budget {text} is read as money, which needs --price 2.5{unit}/gpuh; a time "
+                    "is 90s, 25min, 1h30 or 2d"
+                )
             if price.currency != unit:
                 raise ConfigError(
                     f"--budget {text} is in {unit} and --price in {price.currency}: give one "

@@ -48,6 +48,8 @@ class Estimate:
 
     left: int
     """Trials that are still to be run."""
+    fitting: int
+    """Those of them that a budget has room for, trained whole; all without one."""
     seconds: float | None
     """Of the search; None where nothing tells it."""
     seconds_again: float = 0.0
@@ -59,14 +61,17 @@ class Estimate:
         if self.seconds is None:
             return ["how long it takes isn't known before its first epoch"]
         sentence = (
-            f"about {seconds_text(self.seconds)} of training for {counted(self.left, 'trial')} "
-            "trained whole"
+            f"about {seconds_text(self.seconds)} of training for {self._trials()} trained whole"
         )
         again = self.seconds_again
         sentence += (
             f" and {seconds_text(again)} for continued trials, refits and folds" if again else ""
         )
         return [sentence, f"  by {self.source}; starts and small sets take more, early ends less"]
+
+    def _trials(self) -> str:
+        every = counted(self.left, "trial")
+        return every if self.fitting >= self.left else f"{self.fitting} of {every}"
 
 
 @dataclass(frozen=True)
@@ -186,16 +191,19 @@ def _estimate(
     elif (seen := pace.epoch_seconds(setup.folder.records()[0].config)) is not None:
         each, source = seen, "the epochs of its trials so far"
     else:
-        return Estimate(left, None)
+        return Estimate(left, left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
     again = refit_count(request) * setup.refit_lengths[0] + longer
     again += fold_trials(request) * study.max_epochs
     search, later = (each * n / max(1, plan.lanes) for n in (study.max_epochs * left, again))
+    fitting = left
     if budget := asked_budget(request):
         later = min(later, SHARE * budget.seconds(plan))
-        search = min(search, budget.seconds(plan) - later)
-    return Estimate(left, search, later, source)
+        room = budget.seconds(plan) - later
+        if room < search:
+            fitting, search = max(1, int(left * room / search)), room
+    return Estimate(left, fitting, search, later, source)
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

@@ -50,7 +50,8 @@ class Forecast:
             return
         losses = [cross_fitted_loss(each, self._is_single) for each in (rows[:-EVERY], rows)]
         brought = losses[0] - losses[1]
-        self._say(forecast_text(brought, expected, ended[-EVERY:]))
+        whose = "best" if self._is_single else "ensemble"
+        self._say(f"{whose} {forecast_text(brought, expected, ended[-EVERY:])}")
         if self._stop_below is not None and expected.log_loss < self._stop_below:
             self._stop(expected)
 
@@ -69,6 +70,6 @@ def forecast_text(brought: float, expected: ExpectedGain, last: list[TrialRecord
     count, costs = expected.trials, [record.cost for record in last if record.cost]
     price = f" for {reduce(add, costs, Cost())}" if len(costs) == len(last) else ""
     return (
-        f"ensemble log-loss: last {count} trials {-brought:+.3f}, next {count} "
+        f"log-loss: last {count} trials {-brought:+.3f}, next {count} "
         f"{-expected.log_loss:+.3f} +- {expected.deviation:.3f} expected{price}"
     )

@@ -23,6 +23,7 @@ from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.search.extension import best_first
 from carray.search.memory_limits import memory_varies, too_large, too_large_text
+from carray.search.sampling.local import is_given
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
@@ -123,7 +124,9 @@ class Ledger:
                 if drawn is None:
                     return None
                 sampler_number, params, config = drawn
-                record = self._begin(params, config, sampler_number=sampler_number)
+                frozen = self._optuna.get_trials(deepcopy=False)[sampler_number]
+                origin = {"sampler_number": sampler_number, "is_given": is_given(frozen)}
+                record = self._begin(params, config, **origin)
             for observer in self._observers:
                 observer.trial_started(record)
             return record

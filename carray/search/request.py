@@ -63,6 +63,8 @@ class StudyRequest:
     """The same as a `budget` of so many seconds."""
     budget: str | None = None
     """What this call may spend, refits included: `25min`, `40gpuh`, `60eur`."""
+    called_at: float | None = None
+    """When, by the monotonic clock: a `budget` of time counts from then; None: from its search."""
     price: str | None = None
     """Of an hour of a device: `2.5eur/gpuh`."""
     stop_when_gain_below: float | None = None

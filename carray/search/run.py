@@ -81,7 +81,7 @@ def run_study(request: StudyRequest, board: Board | None = None) -> StudyFolder:
 
 
 def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFolder:
-    called_at = time.monotonic()
+    called_at = time.monotonic() if request.called_at is None else request.called_at
     setup = StudySetup.resolve(request)
     if request.preflight and not any(setup.folder.trials()):
         check_against_timm(setup.space)

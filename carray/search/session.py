@@ -148,7 +148,9 @@ class Session:
         is_done = self._has_ended and not _unfinished(self._ledger.records)
         held = held_by_lane(self._plan, self._price).cost(self._lane_seconds())
         spent = (self._setup.study.cost or Cost()) + held
-        drawn = sum(record.cost.energy_kwh for record in self._ledger.records if record.cost)
+        ledger = self._ledger
+        trained = ledger.records + ledger.refits + ledger.folds
+        drawn = sum(record.cost.energy_kwh for record in trained if record.cost)
         return {
             "state": "complete" if is_done else "interrupted",
             "budget_spent": is_done and self._is_budget_spent(),
@@ -250,10 +252,10 @@ class Session:
         count = self._refit_time.count_that_fit([Refit.longer(r, epochs) for r in worth], taken)
         return _unfinished([self._ledger.open_continuation(each, epochs) for each in worth[:count]])
 
-    def _reserved(self, pace: Pace) -> float:
+    def _reserved(self, pace: Pace, soon: bool) -> float:
         """Return how long refits and folds will take, on the lanes that they get, in seconds."""
         start = 0.0 if self._plan.serves(self._refit_plan) else self._start_seconds
-        seconds = self._refit_time.reserved(pace)
+        seconds = self._refit_time.reserved(pace, soon)
         return start + seconds if seconds else 0.0
 
     def _open_folds(self) -> tuple[list[TrialRecord], list[TrialRecord]]:

@@ -29,7 +29,13 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 
 def add(
-    folder: StudyFolder, number: int, lr: float, loss: float, skill: float, state: str = "complete"
+    folder: StudyFolder,
+    number: int,
+    lr: float,
+    loss: float,
+    skill: float,
+    state: str = "complete",
+    is_given: bool = False,
 ) -> None:
     """Write a trial: its lr, its log-loss on val, and how much its logits know of the classes."""
     rng = np.random.default_rng(number)
@@ -42,7 +48,7 @@ def add(
     row = {**scores, metrics.VAL_TOP1: 0.5, metrics.EPOCH_SECONDS: 60.0}
     config = build_config({"optimizer.lr": lr, "seed": number})
     record = TrialRecord.begin("s", number, config, "hash")
-    ended = {"state": TrialState(state), "epochs": (row,), "best_epoch": 1}
+    ended = {"state": TrialState(state), "epochs": (row,), "is_given": is_given}
     files.write_record(record.model_copy(update=ended))
 
 
@@ -76,6 +82,28 @@ def test_the_recipe_is_the_starting_point_that_was_repeated_first(folder: StudyF
         add(folder, number, lr, 1.0 - 0.1 * number, skill=1.0)
     gain = search_gain(folder)
     assert gain is not None and gain.recipe == ("s/0001", "s/0002")
+
+
+@pytest.mark.parametrize("repeated", [3, 1])
+def test_the_recipe_is_the_best_given_point_whatever_was_repeated_first(
+    folder: StudyFolder, repeated: int
+) -> None:
+    """Three is a draw, and one a given point that came to its end first."""
+    for number, (lr, loss) in enumerate(((1e-3, 2.0), (2e-3, 1.5), (3e-3, 1.0), (4e-3, 0.9))):
+        add(folder, number, lr, loss, skill=1.0, is_given=number < 3)
+    add(folder, 4, 1e-3 * (1 + repeated), 0.8, skill=1.0)
+    add(folder, 5, 3e-3, 1.1, skill=1.0)
+    gain = search_gain(folder)
+    assert gain is not None and gain.recipe == ("s/0002", "s/0005")
+
+
+def test_what_was_stopped_cost_the_search_time_too(folder: StudyFolder) -> None:
+    seeds(folder, 1)
+    add(folder, 1, 5e-3, 0.5, skill=3.0)
+    for number, state in enumerate(("pruned", "failed", "collapsed"), start=2):
+        add(folder, number, 6e-3, 2.0, skill=0.1, state=state)
+    gain = search_gain(folder)
+    assert gain is not None and (gain.best_seconds, gain.recipe_seconds) == (300.0, 60.0)
 
 
 def test_a_search_that_lost_says_so(folder: StudyFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -39,3 +40,15 @@ def test_a_plan_its_first_trials_and_the_time_are_said_and_nothing_is_written(
     assert trials[0] == {"number": 0, "params": {"optimizer.lr": 5e-3}}
     assert run.estimate.seconds is not None
     assert run.estimate.seconds > 0
+    assert run.estimate.fitting == run.estimate.left == 4
+
+
+def test_a_budget_names_the_trials_that_it_has_room_for(toy_data: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    asked = StudyRequest(data=toy_data, space=str(space), trials=900, runs=str(tmp_path / "runs"))
+    whole = dry_run(asked).estimate.seconds
+    assert whole is not None
+    run = dry_run(replace(asked, budget=f"{0.2 * whole:.2f}s", refit=0))
+    assert 1 <= run.estimate.fitting < 900
+    assert any(f"for {run.estimate.fitting} of 900 trials trained" in line for line in run.lines())

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from carray.costs import SMALL_GAIN
 from carray.errors import ConfigError
 from carray.records import TrialState
-from carray.search.request import check_numbers
+from carray.search.request import Goal, check_numbers
 from carray.search.run import run_study
 from tests.search.studies import Listener, LocalCluster, local, local_tune, request
 
 __all__ = ["local", "local_tune"]
 
 
+@pytest.mark.parametrize(("goal", "whose"), [("ensemble", "ensemble"), ("single", "best")])
 def test_a_study_says_what_five_more_trials_are_worth_and_stops_for_it(
-    local: LocalCluster, toy_data: Path, tmp_path: Path
+    local: LocalCluster, toy_data: Path, tmp_path: Path, goal: Goal, whose: str
 ) -> None:
     board = Listener()
-    options = {"trials": 20, "concurrent": 2, "stop_when_gain_below": 10.0}
+    options = {"trials": 20, "concurrent": 2, "stop_when_gain_below": 10.0, "goal": goal}
     folder = run_study(request(toy_data, tmp_path, **options), board)
-    said = [note for note in board.notes if note.startswith("ensemble log-loss: last 5 trials")]
+    said = [note for note in board.notes if note.startswith(f"{whose} log-loss: last 5 trials")]
     assert said and "next 5" in said[0] and "CPU" in said[0] and len(said[0]) <= 91
     assert any(note.startswith(SMALL_GAIN) and "below 10" in note for note in board.notes)
     records = folder.records()

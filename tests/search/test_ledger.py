@@ -77,6 +77,7 @@ def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
     first, second = ledger.ask(), ledger.ask()
     assert first is not None and second is not None
     assert first.config.optimizer.lr == 3e-3
+    assert (first.is_given, second.is_given) == (True, False)
     assert first.config.seed != second.config.seed
     assert first.config.head.seed == second.config.head.seed == ledger.study.seed
 

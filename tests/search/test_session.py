@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
+from carray import metrics
 from carray.ensemble.build import build_ensemble
 from carray.errors import ClusterError, DataError, PlanError, RecordError, WeightsError
 from carray.lanes.lane import LaneShape
@@ -26,7 +27,8 @@ from carray.search import nodes, run, session, watchdog
 from carray.search.placement.node_report import NodeQuestion, node_report
 from carray.search.request import StudyRequest
 from carray.search.run import run_study
-from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost
+from tests.lanes import fakes
+from tests.lanes.fakes import WAIT_SECONDS, Fakes, LaneGone, LaneLost, epoch_row
 from tests.lanes.local_mailbox import LocalMailbox
 from tests.opened import stored_trials
 from tests.search.studies import (
@@ -370,6 +372,31 @@ def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
     more = folder.record().cost
     assert more is not None
     assert more.cpu_seconds > study.cost.cpu_seconds
+
+
+def test_a_budget_of_time_counts_from_the_call(
+    local: LocalCluster, toy_data: Path, tmp_path: Path
+) -> None:
+    before = time.monotonic() - 3600
+    wanted = request(toy_data, tmp_path, concurrent=1, budget="1h", called_at=before)
+    study = run_study(wanted, Listener()).record()
+    assert (study.standing, study.trials) == ("budget spent", 4)
+    assert study.seconds is not None
+    assert study.seconds >= 3600
+
+
+def test_the_energy_of_trials_and_refits_is_in_their_records_and_the_studys(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {metrics.ENERGY_JOULES: 3.6e6}  # in each epoch: 1 kWh
+    monkeypatch.setattr(fakes, "epoch_row", lambda *of: {**epoch_row(*of), **drawn})
+    local.resources = [{"CPU": 8.0, "GPU": 1.0}]
+    folder = run_study(request(toy_data, tmp_path, trials=1, refit=1), Listener())
+    cost = folder.record().cost
+    assert [len(record.epochs) for record in folder.records()] == [3, 6]
+    assert [each.cost and each.cost.energy_kwh for each in folder.records()] == [3.0, 6.0]
+    assert cost is not None
+    assert cost.energy_kwh == pytest.approx(9.0)
 
 
 def test_refits_for_which_no_time_is_left_wait_for_the_next_call(

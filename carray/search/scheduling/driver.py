@@ -19,7 +19,7 @@ from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger, lacks_logits
 from carray.search.scheduling.hopeless import HopelessRule
-from carray.search.scheduling.time_plan import Pace, TimePlan
+from carray.search.scheduling.time_plan import Pace, Reserved, TimePlan
 from carray.training.epoch_order import RECORD_FACTS, EpochOrder
 
 PROCESSES_DIE = "Ray Tune's own processes die, one trial's after the other's"
@@ -81,7 +81,7 @@ class Driver:
     def begin(
         self,
         deadline: float | None,
-        reserved: Callable[[Pace], float],
+        reserved: Reserved,
         hopeless: HopelessRule | None,
         has_queue: bool,
     ) -> None:

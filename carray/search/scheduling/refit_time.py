@@ -59,8 +59,8 @@ class RefitTime:
         """Trials that are worth more epochs; further ones of the search have as many already."""
         return worth_continuing(self._setup.study, self._ledger.records, self._ledger.members)
 
-    def reserved(self, pace: Pace) -> float:
-        """Return how long all of it will take, in seconds.
+    def reserved(self, pace: Pace, soon: bool = False) -> float:
+        """Return how long all of it will take, in seconds; `soon` is once a trial is complete.
 
         More ranks for each aren't taken to make them faster, which nobody has measured.
         """
@@ -80,7 +80,7 @@ class RefitTime:
         if leaves_refits_open(request) and self._deadline is not None:
             # with none that is complete, what would be kept for its refit would end the first
             is_complete = any(r.state is TrialState.COMPLETE for r in self._ledger.records)
-            most = ceil(refits / self._lanes) if is_complete else 0
+            most = ceil(refits / self._lanes) if is_complete or soon else 0
             budget = self._deadline - self._begun
             length, rounds = refit_rounds(lengths, seconds, budget, most, self._lanes)
             again = rounds * seconds(length)

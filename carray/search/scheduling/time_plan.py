@@ -89,15 +89,19 @@ class Pace:
         return epochs * each + (median(self._finishes) if self._finishes else 0.0)
 
 
+Reserved = Callable[[Pace, bool], float]
+"""Seconds of what comes after a search, now or once one of its trials is complete."""
+
+
 class TimePlan:
-    """Keeps a search within its deadline; `reserved` is what comes after it, in seconds."""
+    """Keeps a search within its deadline, and free of what is reserved for what comes after it."""
 
     def __init__(
         self,
         ledger: Ledger,
         deadline: float,
         lanes: int,
-        reserved: Callable[[Pace], float] = lambda pace: 0.0,
+        reserved: Reserved = lambda pace, soon: 0.0,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
     ) -> None:
@@ -113,7 +117,12 @@ class TimePlan:
     @property
     def left(self) -> float:
         """Seconds until the search must have ended, what is reserved taken off."""
-        return self._deadline - self._clock() - min(self._reserved(self.pace), self._most_reserved)
+        return self._left()
+
+    def _left(self, soon: bool = False) -> float:
+        """Return `left` as it is, or as it will be once a trial is complete, which refits want."""
+        reserved = min(self._reserved(self.pace, soon), self._most_reserved)
+        return self._deadline - self._clock() - reserved
 
     def fits(self, config: TrialConfig) -> bool:
         """Say whether a new trial may be opened: whether it can be trained to its end.
@@ -133,18 +142,21 @@ class TimePlan:
         """Say whether a trial is ended after the epochs that `record` has.
 
         It is where not even another epoch fits. Where its last epoch doesn't, it is too, if there
-        is a complete trial and this one isn't ahead of all that have got as far.
+        is a complete trial and this one isn't ahead of all that have got as far. One that is goes
+        on to its end at the cost of what is reserved: refits of worse ones aren't worth more.
         """
         another = self.pace.seconds(record.config, 1)
         rest = self.pace.seconds(record.config, record.config.epochs - len(record.epochs))
         left = self.left
         if another is None or rest is None:
             return left <= 0
-        if rest <= left or another > left:
-            return rest > left
+        if rest <= left:
+            return False
         others = [other for other in self._ledger.records if other.number != record.number]
         has_complete = any(other.state is TrialState.COMPLETE for other in others)
-        return has_complete and not is_ahead(record, others, self._ledger.study.objective)
+        if has_complete and not is_ahead(record, others, self._ledger.study.objective):
+            return True
+        return another > left and rest > self._deadline - self._clock()
 
     def sentence(self, record: TrialRecord) -> str:
         """Say once, after the first epochs, how many trials fit; "" at other times."""
@@ -156,12 +168,13 @@ class TimePlan:
             return ""
         records = self._ledger.records
         wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
-        more = max(1, math.floor(self.left * self._lanes / whole))
+        left = max(0.0, self._left(soon=True))
+        more = max(1, math.floor(left * self._lanes / whole))
         room = f"{min(more, wanted)} of {counted(wanted, 'trial')}"
-        kept = self._deadline - self._clock() - self.left
+        kept = self._deadline - self._clock() - left
         after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
         return (
-            f"budget: {seconds_text(self.left)} left, {each:.1f} s an epoch: room for about {room}"
+            f"budget: {seconds_text(left)} left, {each:.1f} s an epoch: room for about {room}"
             f"{after}"
         )
 

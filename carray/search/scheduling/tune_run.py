@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from carray.metrics import EPOCH_METRICS
 from carray.records import TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
-from carray.search.scheduling.time_plan import Pace
+from carray.search.scheduling.time_plan import Reserved
 from carray.search.scheduling.trainable import (
     EPOCH,
     FACTS,
@@ -41,7 +39,7 @@ def run_search(
     scheduler: TrialScheduler,
     deadline: float | None,
     storage: Path,
-    reserved: Callable[[Pace], float] = lambda pace: 0.0,
+    reserved: Reserved = lambda pace, soon: 0.0,
     hopeless: HopelessRule | None = None,
 ) -> None:
     """Run Tune until the ledger opens no more trials and those opened have ended.
@@ -156,8 +154,7 @@ class LedgerCallback(tune.Callback):  # type: ignore[misc]
             return  # told by an earlier call, or no epoch at all
         if result[EPOCH] == 1:
             self._driver.note_wait(facts["lane"], facts["lane_waited_seconds"])
-        numbers = {name: measured.get(name) for name in EPOCH_METRICS}
-        row = {name: float(each) for name, each in numbers.items() if isinstance(each, int | float)}
+        row = {name: float(value) for name, value in measured.items()}
         number, epoch = trial.config["number"], int(result[EPOCH])
         with self._driver.capturing_errors():
             self._driver.ledger.report(number, epoch, row, self._driver.facts(facts))

@@ -45,6 +45,7 @@ def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Pa
     search.ledger.end(search.train(1).number, TrialState.PRUNED)
     search.train(1)
     assert alone.reserved(search.plan.pace) == 0.0, "nothing is complete"
+    assert alone.reserved(search.plan.pace, soon=True) == pytest.approx(360.0)
     search.complete()
     assert alone.reserved(search.plan.pace) == pytest.approx(360.0)
     assert two.reserved(search.plan.pace) == pytest.approx(360.0)  # three rounds of two

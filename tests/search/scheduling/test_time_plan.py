@@ -11,7 +11,7 @@ import pytest
 from carray.config import TrialConfig, build_config
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
-from carray.search.scheduling.time_plan import Pace, TimePlan
+from carray.search.scheduling.time_plan import Pace, Reserved, TimePlan
 from tests.search.test_ledger import open_ledger, optuna_trial, row
 
 SLOW = build_config({"backbone": "resnet50"})
@@ -63,7 +63,9 @@ def test_a_trial_is_opened_only_where_all_of_it_fits_with_an_epoch_to_spare(sear
 def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search: Search) -> None:
     config = search.complete().config
     for reserved in (20.0, 60.0, 1e9):
-        search.plan = TimePlan(search.ledger, 100.0, 1, lambda pace, s=reserved: s, lambda: 0.0)  # type: ignore[misc]
+        search.plan = TimePlan(
+            search.ledger, 100.0, 1, lambda pace, soon, s=reserved: s, lambda: 0.0
+        )  # type: ignore[misc]
         assert search.plan.left == 100.0 - min(reserved, 80.0)
         assert search.plan.fits(config)
 
@@ -107,6 +109,17 @@ def test_what_can_not_end_is_ended_but_for_the_one_that_is_ahead(search: Search)
         assert (search.plan.ends(ahead), search.plan.ends(behind)) == ends
 
 
+def test_the_one_that_is_ahead_ends_at_the_cost_of_refits_if_it_can(search: Search) -> None:
+    search.complete(loss=1.0)
+    ahead, behind = search.train(1, loss=0.8), search.train(1, loss=1.2)
+    search.plan = TimePlan(
+        search.ledger, 100.0, 1, lambda pace, soon: 60.0, lambda: search.now, search.plan.pace
+    )
+    for now, ends in ((50.0, (False, True)), (79.0, (False, True)), (81.0, (True, True))):
+        search.now = now
+        assert (search.plan.ends(ahead), search.plan.ends(behind)) == ends
+
+
 def test_nothing_is_ended_before_its_time_while_no_trial_is_complete(search: Search) -> None:
     first, second = search.train(1, loss=0.8), search.train(1, loss=1.2)
     search.now = 89.0
@@ -123,6 +136,15 @@ def test_it_says_once_how_many_trials_fit(search: Search) -> None:
     said = "budget: 1:30 left, 10.0 s an epoch: room for about 3 of 9 trials"
     assert search.plan.sentence(record) == said
     assert search.plan.sentence(record) == ""
+
+
+def test_what_refits_will_want_is_none_of_the_room_for_trials(search: Search) -> None:
+    reserved: Reserved = lambda pace, soon: 50.0 if soon else 0.0  # noqa: E731
+    search.plan = TimePlan(search.ledger, 100.0, 1, reserved, lambda: search.now)
+    record = search.train(2)
+    assert search.plan.left == 80.0, "no trial is complete"
+    said = "budget: 30 s left, 10.0 s an epoch: room for about 1 of 9 trials, and 50 s of refits"
+    assert search.plan.sentence(record) == said
 
 
 def test_what_does_not_fit_is_drawn_by_the_next_call(tmp_path: Path) -> None:
