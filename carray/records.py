@@ -72,21 +72,18 @@ class TrialRecord(JsonFile):
     sampler_number: int | None = None
     """The trial's number in Optuna's study."""
     is_given: bool = False
-    """Whether it is a point that its study was given to try first, a known recipe say; False in
-    records of before 0.2."""
+    """Whether its study was given it to try first, as a known recipe is; False before 0.2."""
     manifest_hash: str = ""
     initialisation: str = ""
     """What the weights started from; soups need members that share it."""
-    parameters: int | None = None
-    """Number of the classifier's parameters."""
+    parameters: int | None = None  # how many the classifier has
     compute: Compute | None = None
     """How its steps were computed; None before the first epoch."""
     hardware: Hardware | None = None
     """What computed them; None before the first epoch, and in records of before 0.2."""
     held: Held | None = None
     """What its lane held; None where no lane trained it, or an older version."""
-    started_at: float | None = None
-    """Unix time, seconds."""
+    started_at: float | None = None  # Unix time, seconds
     ended_at: float | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str = ""
