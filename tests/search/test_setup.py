@@ -181,6 +181,13 @@ def test_a_recipe_outside_the_space_is_moved_to_its_nearest_end_and_said() -> No
     ]
 
 
+@pytest.mark.parametrize(("listed", "taken"), [("[1e-5, 2e-3]", 2e-3), ("[4e-4, 1e-3]", 4e-4)])
+def test_listed_rates_that_lie_far_apart_are_near_by_their_ratio(listed: str, taken: float) -> None:
+    """The recipe's is 6.1e-4."""
+    text = OPEN.replace("{loguniform: [1e-4, 1e-1]}", f"{{choice: {listed}}}")
+    assert starts(text)[0]["optimizer.lr"] == taken
+
+
 def test_what_a_space_leaves_open_is_the_known_recipe_unless_the_study_began_without(
     resolve: Resolve,
 ) -> None:

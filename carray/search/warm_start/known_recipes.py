@@ -24,6 +24,7 @@ SETTLED_FIRST = (  # what a recipe depends on
     "epochs",
     "schedule.name",
 )
+WIDE = 10  # listed numbers that differ by such a ratio, rates say, are near or far by ratio
 MOVED = 1.05  # a number further off than this ratio is said to be moved
 
 
@@ -83,7 +84,9 @@ def nearest(drawn: Distribution, value: Any) -> Scalar:
         numbers = [v for v in drawn.values if is_number(v)]
         if not numbers or not is_number(value):
             return drawn.values[0]
-        return min(numbers, key=lambda each: abs(float(each) - value))
+        as_ratio = value > 0 and min(numbers) > 0 and max(numbers) >= WIDE * min(numbers)
+        distance = _ratio if as_ratio else lambda one, other: abs(one - other)
+        return min(numbers, key=lambda each: distance(float(each), value))
     inside = min(max(value, drawn.low), drawn.high) if is_number(value) else drawn.low
     return drawn.admit(round(inside) if drawn.kind == "int" else inside)
 
@@ -92,5 +95,10 @@ def _is_far(value: Any, taken: Any) -> bool:
     if not (is_number(value) and is_number(taken)):
         return False
     if value > 0 and taken > 0:
-        return abs(math.log(value / taken)) > math.log(MOVED)
+        return _ratio(value, taken) > math.log(MOVED)
     return bool(value != taken)
+
+
+def _ratio(one: float, other: float) -> float:
+    """Return how far two positive numbers are apart, in logarithms."""
+    return abs(math.log(one / other))
