@@ -29,6 +29,7 @@ class TuneOptions(TypedDict, total=False):
     budget: str | None
     price: str | None
     command: str
+    called_at: float | None
     refit: int
     refit_epochs: int | None
     folds: int
