@@ -57,5 +57,5 @@ def _checked(given: object) -> Pixels:
     elif isinstance(given, np.ndarray):
         what = f"an array of {given.dtype}"
     else:
-        what = f"{given!r}" if isinstance(given, int | float | None) else type(given).__name__
+        what = repr(given) if isinstance(given, int | float | None) else type(given).__name__
     raise DataError(f"{what} is no image: give paths, PIL images, or uint8 arrays (H, W, 3) of RGB")

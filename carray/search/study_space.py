@@ -72,9 +72,13 @@ def _begun_study(request: StudyRequest, manifest: Manifest, runs: RunsFolder) ->
     """Return the study that a request without a space goes on with, if it was begun."""
     data = manifest.name
     names = [request.name] if request.name else [f"{space}-{data}" for space in DEFAULTS]
-    begun = [folder for folder in map(runs.study, names) if folder.space_file.exists()]
-    begun = [folder for folder in begun if folder.record_file.exists()]  # else killed before
-    same = [folder for folder in begun if folder.record().manifest_hash == manifest.hash]
+    same = [
+        folder
+        for folder in map(runs.study, names)
+        if folder.space_file.exists()
+        and folder.record_file.exists()  # else it was killed before
+        and folder.record().manifest_hash == manifest.hash
+    ]
     return max(same, key=lambda folder: folder.record().started_at, default=None)
 
 

@@ -158,8 +158,7 @@ class Database(RDBStorage):  # type: ignore[misc]
 
     def __init__(self, url: str) -> None:
         try:
-            driven = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            super().__init__(driven, engine_kwargs=_engine_kwargs(url))
+            super().__init__(_with_driver(url), engine_kwargs=_engine_kwargs(url))
         except BaseException:
             self.close()
             raise
@@ -168,6 +167,10 @@ class Database(RDBStorage):  # type: ignore[misc]
         """Close the connections that wait for the next call."""
         if hasattr(self, "engine"):
             self.engine.dispose()
+
+
+def _with_driver(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _engine_kwargs(url: str) -> dict[str, Any]:
@@ -252,8 +255,7 @@ def check_database(url: str) -> None:
         RecordError: it doesn't answer within seconds, refuses, or its driver isn't installed.
     """
     try:
-        name = "timeout" if url.startswith("sqlite") else "connect_timeout"
-        engine = create_engine(url, connect_args={name: CHECK_SECONDS})
+        engine = create_engine(_with_driver(url), **_engine_kwargs(url))
         with engine.connect():
             engine.dispose(close=False)
     except (SQLAlchemyError, ImportError) as error:
