@@ -273,18 +273,18 @@ class Ledger:
         for trial in running:
             if trial.number not in known:
                 point = {**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}
-                self.enqueue(point, is_again=True)
+                self.enqueue(point, is_drawn=not is_given(trial))
                 self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
-    def enqueue(self, point: dict[str, Any], is_again: bool = False) -> None:
+    def enqueue(self, point: dict[str, Any], is_drawn: bool = False) -> None:
         """Have a point drawn before any other, unless it waits already.
 
-        `is_again` tells what was drawn before from a point that the study was given.
+        `is_drawn` tells what was drawn, and waits, from a point that the study was given.
         """
         waiting = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         points = [trial.system_attrs.get(FIXED_PARAMS, {}) for trial in waiting]
         if point and not any(point.items() <= each.items() for each in points):
-            self._optuna.enqueue_trial(point, user_attrs={DRAWN_AGAIN: True} if is_again else None)
+            self._optuna.enqueue_trial(point, user_attrs={DRAWN_AGAIN: True} if is_drawn else None)
 
     def _draw_fitting(
         self, fits: Callable[[TrialConfig], bool]
@@ -299,8 +299,9 @@ class Ledger:
                 unfit.append(drawn)
             return None
         finally:
+            trials = self._optuna.get_trials(deepcopy=False) if unfit else []
             for number, params, _ in unfit:
-                self.enqueue(params, is_again=True)
+                self.enqueue(params, is_drawn=not is_given(trials[number]))
                 self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:

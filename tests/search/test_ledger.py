@@ -82,6 +82,15 @@ def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
     assert first.config.head.seed == second.config.head.seed == ledger.study.seed
 
 
+def test_a_given_point_that_has_to_wait_for_room_is_still_given(tmp_path: Path) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    drawn = ledger.ask(lambda config: config.optimizer.lr != 3e-3)
+    given = ledger.ask()
+    assert drawn is not None and given is not None
+    assert (given.config.optimizer.lr, given.is_given) == (3e-3, True)
+    assert not drawn.is_given
+
+
 def test_a_complete_trial_is_told_with_its_best_epochs_value(tmp_path: Path) -> None:
     ledger, tracker = open_ledger(tmp_path)
     record = ledger.ask()

@@ -63,7 +63,7 @@ def test_a_search_near_a_good_start_has_a_better_ensemble_than_random_draws(
         np.mean(
             [
                 cross_fitted_loss(pool.probabilities[draw_trials(pool, *method, seed, 10)])
-                for seed in range(5)
+                for seed in range(12)
             ]
         )
         for method in METHODS

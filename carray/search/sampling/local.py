@@ -37,6 +37,7 @@ UNCHANGED = 0.2  # of the copies: another seed, which tells a good trial from a 
 CHANGED = 0.5  # of the numbers of a trial: those that a copy has otherwise
 STEP = 0.15  # standard deviation of a change, as a share of the range (its logarithm's, if log)
 OTHER_CHOICE = 0.1  # how often a copy has another choice
+TRIES = 20  # at a copy that differs: of one number, at an end of its range, three of four don't
 STARTUP_TRIALS = 10  # that the other sampler draws, or none of, without or with starting points
 GLOBAL_EVERY = 4  # after those, one trial of so many is the other sampler's
 BEST = 3  # trials that are copied where nobody knows what helps an ensemble
@@ -71,7 +72,6 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         self._learner = learner
         self._rng = np.random.default_rng(seed)
         self._copied: dict[int, Mapping[str, Any]] = {}
-        self._unchanged: set[int] = set()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Choose what the trial is a copy of, and whether it is changed."""
@@ -80,11 +80,10 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
             return
         trials = study.get_trials(deepcopy=False)
         known = [t for t in trials if is_given(t)]
-        given = {t.number: 1.0 for t in known}
-        if not given and trial.number < STARTUP_TRIALS:
+        if not known and trial.number < STARTUP_TRIALS:
             return
-        if trial.number < len(given) + self._more_seeds(len(given)):
-            self._copy(trial.number, trials, best_trials(study, known, 1) or given, 1.0)
+        if trial.number < len(known) + self._more_seeds(len(known)):
+            self._copy(trial.number, trials, best_given(study, known), 1.0)
         elif trial.number < STARTUP_TRIALS or trial.number % GLOBAL_EVERY != GLOBAL_EVERY - 1:
             weights = dict(self.anchors()) if self.anchors else best_trials(study, trials)
             self._copy(trial.number, trials, weights or running_trials(trials), UNCHANGED)
@@ -115,14 +114,11 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return a copy's number, perhaps changed; what the copied trial lacks, by the learner."""
-        copied = self._copied.get(trial.number, {})
-        if param_name not in copied:
-            return self._learner.sample_independent(study, trial, param_name, param_distribution)
-        value = copied[param_name]
-        return (
-            value if trial.number in self._unchanged else self._changed(param_distribution, value)
-        )
+        """Return what a copy has; what the copied trial lacks, by the learner."""
+        copy = self._copied.get(trial.number, {})
+        if param_name in copy:
+            return copy[param_name]
+        return self._learner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -133,7 +129,6 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
     ) -> None:
         """Let the learner know of a trial's end."""
         self._copied.pop(trial.number, None)
-        self._unchanged.discard(trial.number)
         self._learner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
@@ -156,10 +151,18 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
         if not weights:
             return
         shares = np.array(list(weights.values()), np.float64)
-        copied = self._rng.choice(list(weights), p=shares / shares.sum())
-        self._copied[number] = dict(trials[int(copied)].params)
-        if self._rng.random() < unchanged:
-            self._unchanged.add(number)
+        copied = trials[int(self._rng.choice(list(weights), p=shares / shares.sum()))]
+        is_seed = self._rng.random() < unchanged
+        self._copied[number] = dict(copied.params) if is_seed else self._changed_copy(copied)
+
+    def _changed_copy(self, copied: FrozenTrial) -> dict[str, Any]:
+        """Return a trial's parameters, some of them changed."""
+        for _ in range(TRIES):
+            drawn = copied.distributions
+            copy = {name: self._changed(drawn[name], v) for name, v in copied.params.items()}
+            if copy != copied.params:
+                break
+        return copy
 
     def _changed(self, drawn: BaseDistribution, value: Any) -> Any:
         if isinstance(drawn, CategoricalDistribution):
@@ -184,6 +187,18 @@ def best_trials(
     sign = 1.0 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1.0
     complete.sort(key=lambda t: sign * t.value)
     return {t.number: 1.0 for t in complete[:most]}
+
+
+def best_given(study: optuna.Study, given: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Return the best given point, or one before it that still runs.
+
+    The most promising are given first, and a small network ends before a better one.
+    """
+    best = best_trials(study, given, 1)
+    running = running_trials(given)
+    if running and (not best or min(running) < min(best)):
+        return {min(running): 1.0}
+    return best or {trial.number: 1.0 for trial in given}
 
 
 def is_given(trial: FrozenTrial) -> bool:
