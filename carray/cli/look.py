@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit, say
+from carray.cli.shared import JsonOption, RunsOption, StudyOption, emit
 from carray.errors import counted
 
 
@@ -56,6 +56,7 @@ def show(
         int | None, typer.Option(help="Side of a backbone's images, in pixels.")
     ] = None,
     runs: RunsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a study, a trial or a model: what it is made of and what it is worth.
 
@@ -71,10 +72,12 @@ def show(
 
       carray show resnet50 --size 256
     """
-    from carray.reports.listing import show_lines
+    from carray.reports.listing import find_shown, shown_json, shown_lines
     from carray.runs_folder import RunsFolder
 
-    say(lambda: show_lines(RunsFolder.at(runs), name, size))
+    folder = RunsFolder.at(runs)
+    found = find_shown(folder, name, size)
+    emit(found, lambda found: shown_lines(folder, found), as_json, shown_json)
 
 
 def leaderboard(

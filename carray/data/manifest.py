@@ -328,7 +328,11 @@ def _no_manifest(folder: Path) -> str:
     if not folder.is_file() and not _holds_images(folder):
         cure = f"`carray data prepare SOURCE --out {folder}` makes it"
         return f"the data folder {folder} {what}: {cure}"
-    held = "a list of images, perhaps" if folder.is_file() else "images that aren't prepared yet"
+    held = (
+        "a list or an archive of images, perhaps"
+        if folder.is_file()
+        else "images that aren't prepared yet"
+    )
     made = folder.with_name(f"{folder.stem if folder.is_file() else folder.name}-data")
     if not os.access(made.parent, os.W_OK):  # photographs of someone else
         made = Path.cwd() / made.name

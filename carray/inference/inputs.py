@@ -51,7 +51,11 @@ def _package_or_trial(runs: RunsFolder, model: str) -> Path | None:
     """Return the folder of a package; None of what can only be a trial's name."""
     recover_folders(runs.models)
     found = package_of(runs, model)
-    if found is None and "/" not in model and not (Path(model) / "record.json").exists():
+    if (
+        found is None
+        and "/" not in model.rstrip("/")
+        and not (Path(model) / "record.json").exists()
+    ):
         raise unknown_model(runs, model)
     return found
 
@@ -60,7 +64,7 @@ def package_of(runs: RunsFolder, model: str) -> Path | None:
     """Return the folder of a package, by its path or name; None of anything else."""
     if (recovered(Path(model)) / "card.json").exists():
         return Path(model).resolve()
-    return find_version(runs.models, model)
+    return find_version(runs.models, model.rstrip("/"))
 
 
 def runs_of(package: Path, runs: str | os.PathLike[str] | None) -> RunsFolder:

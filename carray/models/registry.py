@@ -9,7 +9,7 @@ import timm
 
 import carray.models.scratch  # noqa: F401  (timm knows our own nets from then on)
 from carray.errors import ConfigError, did_you_mean
-from carray.models.hub import HUB, hub_source
+from carray.models.hub import HUB, OLD_HUB, hub_source
 
 
 @lru_cache(maxsize=1)
@@ -38,6 +38,8 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: the name or its tag is unknown; the nearest ones are named.
     """
+    if name.startswith(OLD_HUB):
+        raise ConfigError(f"backbone {name!r}: write {HUB}{name.removeprefix(OLD_HUB)}")
     if present_name(name).startswith(HUB):
         name, _ = hub_source(name)
     architecture, _, tag = present_name(name).partition(".")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from carray import metrics
 from carray.analysis.leaders import leaders_of
@@ -22,13 +22,25 @@ from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.hints import predict_hint, runs_option
 from carray.reports.leaders import behind_text, leaders_lines
-from carray.reports.study import SHORT_HEADS, headline, study_lines, study_now, study_table
+from carray.reports.study import (
+    SHORT_HEADS,
+    headline,
+    study_json,
+    study_lines,
+    study_now,
+    study_table,
+)
 from carray.reports.table import line_width, table, value_text, wrapped
 from carray.runs_folder import RunsFolder
 from carray.tracking.tracker import drawn_params
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from carray.models.summary import ModelSummary
+
+Shown: TypeAlias = "TrialRecord | StudyFolder | Path | ModelSummary"
+"""What a name may be of; a path is that of a model's package."""
 
 WIDTH = 80  # where there is room for it
 STUDIES = ("study:<24", "state:<12", "trials:>7", "best:>9.4f", "metric:>20", "time:>8")
@@ -89,6 +101,11 @@ def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
 
 
 def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> list[str]:
+    """Return what `name` is, in lines; raises as `find_shown`."""
+    return shown_lines(runs, find_shown(runs, name, image_size))
+
+
+def find_shown(runs: RunsFolder, name: str, image_size: int | None = None) -> Shown:
     """Return what `name` is: a trial (`STUDY/NUMBER`), a model package, a study, or a backbone.
 
     `image_size` is a backbone's alone.
@@ -98,15 +115,13 @@ def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> li
     """
     is_hub = name.startswith(("hf-hub:", "hf_hub:"))
     if not is_hub and ("/" in name or (Path(name) / "record.json").exists()):
-        return trial_lines(runs.find_trial(name).record())
-    package, is_study = find_version(runs.models, name), runs.study(name).record_file.exists()
-    if package is not None:
-        other = f"there is a study of this name too: carray status --study {name}"
-        return [*model_lines(package), *([other] if is_study else [])]
-    if is_study:
-        return study_lines(runs.study(name), wide=False)
-    if lines := _backbone_lines(name, image_size):
-        return lines
+        return runs.find_trial(name).record()
+    if (package := find_version(runs.models, name)) is not None:
+        return package
+    if (study := runs.study(name)).record_file.exists():
+        return study
+    if (backbone := _find_backbone(name, image_size)) is not None:
+        return backbone
     known = [study.path.name for study in runs.studies()]
     known += [folder.name for folder in packages(runs)]
     raise RecordError(
@@ -115,18 +130,39 @@ def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> li
     )
 
 
-def _backbone_lines(name: str, image_size: int | None) -> list[str]:
-    """Return what a backbone is made of; nothing of a name that is none."""
+def _find_backbone(name: str, image_size: int | None) -> ModelSummary | None:
+    """Return what a backbone is made of; None for a name that is none."""
     if not may_be_backbone(name):
-        return []
+        return None
     from carray.models.registry import known_backbones, present_name  # imports torch
 
     if present_name(name).partition(".")[0] not in known_backbones():
-        return []
+        return None
     from carray.models.summary import summarise_model
+
+    return summarise_model(name, image_size)
+
+
+def shown_lines(runs: RunsFolder, found: Shown) -> list[str]:
+    """Return what was found, in lines."""
+    if isinstance(found, TrialRecord):
+        return trial_lines(found)
+    if isinstance(found, StudyFolder):
+        return study_lines(found, wide=False)
+    if isinstance(found, Path):
+        has_study = runs.study(found.name).record_file.exists()
+        other = f"there is a study of this name too: carray status --study {found.name}"
+        return [*model_lines(found), *([other] if has_study else [])]
     from carray.reports.model_summary import summary_lines
 
-    return summary_lines(summarise_model(name, image_size))
+    return summary_lines(found)
+
+
+def shown_json(found: Shown) -> object:
+    """Return what was found as its file has it: a record, a model's card; a study with trials."""
+    if isinstance(found, StudyFolder):
+        return study_json(found)
+    return Card.read(found / "card.json") if isinstance(found, Path) else found
 
 
 def trial_lines(record: TrialRecord) -> list[str]:

@@ -81,6 +81,11 @@ def test_a_model_of_the_hub_that_cant_be_had_names_the_cure(
         check_name("hf-hub:someone/cars")
 
 
+def test_the_hub_by_its_old_name_is_answered_with_the_new_one() -> None:
+    with pytest.raises(ConfigError, match="write hf-hub:someone/cars"):
+        check_name("hf_hub:someone/cars")
+
+
 def test_a_model_of_the_hub_is_built_as_its_config_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from carray.api import load_study
+from carray.cli import main
 from carray.errors import RecordError
 from carray.inference.card import Card, MemberEntry
 from carray.records import TrialState
@@ -84,6 +86,20 @@ def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path: Path) -> N
 def test_a_name_of_the_hub_is_a_backbone_and_no_trial(tmp_path: Path) -> None:
     lines = show_lines(RunsFolder(tmp_path), "hf-hub:timm/test_resnet.r160_in1k", 32)
     assert "test_resnet" in lines[0]
+
+
+def test_what_a_name_is_of_is_shown_as_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = make_study(tmp_path).path.name
+    shown = {}
+    for each in (name, f"{name}/0000", "test_resnet"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["show", each, "--runs", str(tmp_path), "--json"])
+        shown[each] = json.loads(capsys.readouterr().out)
+    assert shown[name]["study"]["name"] == name
+    assert shown[f"{name}/0000"]["number"] == 0
+    assert shown["test_resnet"]["layers"]
 
 
 def test_a_leaderboard_is_in_the_order_of_the_metric_with_what_was_drawn(tmp_path: Path) -> None:
