@@ -20,10 +20,12 @@ from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import cross_fit_temperature, make_folds
 from carray.predictions.statistics import (
     Interval,
+    Right,
     Verdict,
     bootstrap_means,
     gain_verdict,
     interval,
+    mcnemar_exact,
     two_sided_p,
 )
 from carray.records import StudyFolder, TrialRecord, TrialState
@@ -52,6 +54,11 @@ class SearchGain:
     gain: Interval
     """How much lower the best's is; above zero is better."""
     p: float
+    best_top1: float
+    """Share right of the best's vote, in [0, 1]."""
+    recipe_top1: float
+    top1_p: float
+    """That the shares are alike, by McNemar's exact test."""
     seed_spread: float | None
     """Standard deviation of the recipe's log-loss on `val` between seeds; None: it has one."""
     best_seconds: float
@@ -91,7 +98,9 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
     if len(labels) < FEWEST_IMAGES:
         return None
     split: Literal["blend", "val"] = "blend" if on_blend else "val"
-    losses = [_calibrated_losses(folder, side, split, labels) for side in (best, recipe)]
+    losses, right = zip(
+        *(_losses_and_right(folder, side, split, labels) for side in (best, recipe)), strict=True
+    )
     gains = losses[1] - losses[0]
     means = bootstrap_means(gains[:, None])[:, 0]
     spread_in = study.metric if study.metric in metrics.LOG_LOSSES else metrics.VAL_LOG_LOSS
@@ -106,6 +115,9 @@ def search_gain(folder: StudyFolder) -> SearchGain | None:
         recipe_loss=float(losses[1].mean()),
         gain=interval(float(gains.mean()), means),
         p=two_sided_p(means),
+        best_top1=float(right[0].mean()),
+        recipe_top1=float(right[1].mean()),
+        top1_p=mcnemar_exact(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())),
         seed_spread=float(np.std(on_val, ddof=1)) if len(on_val) > 1 else None,
         best_seconds=sum(record.trained_seconds for record in searched),
         recipe_seconds=sum(record.trained_seconds for record in recipe),
@@ -128,13 +140,14 @@ def _first_recipe(
     return min(repeated, key=lambda group: group[1].number, default=groups[0])
 
 
-def _calibrated_losses(
+def _losses_and_right(
     folder: StudyFolder, side: Sequence[TrialRecord], split: str, labels: Labels
-) -> Float32s:
-    """Return each image's log-loss of a soft vote, its temperature from the other images."""
+) -> tuple[Float32s, Right]:
+    """Return each image's log-loss of a soft vote, its temperature from others; if it is right."""
     predictions = SplitPredictions([candidate_of(folder, r) for r in side], split, labels)
     vote = WeightedAverage(tuple(range(len(side))), (1 / len(side),) * len(side))
     on_val = predictions.beside(folder.labels("val"))
     beside = (vote.log_p(on_val), on_val.labels) if on_val else None
     log_p, folds = vote.log_p(predictions), make_folds(labels)
-    return cross_fit_temperature(log_p, labels, folds, beside).losses
+    losses = cross_fit_temperature(log_p, labels, folds, beside).losses
+    return losses, log_p.argmax(axis=1) == labels

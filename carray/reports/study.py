@@ -154,7 +154,8 @@ def gain_lines(gain: SearchGain) -> list[str]:
         text += f"nothing that it tried came out better than {seeds} ({on})"
     else:
         text += f"{on} for {best}, {gain.recipe_loss:.3f} for {seeds}: {change}, "
-        text += f"p = {gain.p:.2g}: {gain.verdict}"
+        text += f"p = {gain.p:.2g}: {gain.verdict}; "
+        text += f"top-1 {gain.best_top1:.3f}, {gain.recipe_top1:.3f}, p = {gain.top1_p:.2g}"
     notes = f"{seconds_text(gain.best_seconds)} of training against "
     notes += seconds_text(gain.recipe_seconds)
     if gain.seed_spread is not None:

@@ -112,6 +112,9 @@ def test_a_search_that_lost_says_so(folder: StudyFolder) -> None:
         add(folder, number, 2e-3 * number, 0.5, skill=0.5)
     gain = search_gain(folder)
     assert gain is not None and gain.verdict == "worse" and gain.gain.high < 0
+    assert gain.best_top1 < gain.recipe_top1 and gain.top1_p < 0.01
+    printed = " ".join(" ".join(study_lines(folder)).split())
+    assert f"worse; top-1 {gain.best_top1:.3f}, {gain.recipe_top1:.3f}, p = " in printed
 
 
 def test_without_a_blend_val_is_said_to_have_chosen(folder: StudyFolder) -> None:
