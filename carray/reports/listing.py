@@ -15,7 +15,7 @@ from carray.config import TrialConfig, flatten
 from carray.errors import RecordError, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
-from carray.inference.versions import find_version, version_note
+from carray.inference.versions import find_version, split_version, version_note
 from carray.models.names import may_be_backbone
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
@@ -150,8 +150,9 @@ def shown_lines(runs: RunsFolder, found: Shown) -> list[str]:
     if isinstance(found, StudyFolder):
         return study_lines(found, wide=False)
     if isinstance(found, Path):
-        has_study = runs.study(found.name).record_file.exists()
-        other = f"there is a study of this name too: carray status --study {found.name}"
+        name, _ = split_version(found.name)
+        has_study = runs.study(name).record_file.exists()
+        other = f"there is a study of this name too: carray status --study {name}"
         return [*model_lines(found), *([other] if has_study else [])]
     from carray.reports.model_summary import summary_lines
 
