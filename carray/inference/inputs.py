@@ -64,7 +64,7 @@ def package_of(runs: RunsFolder, model: str) -> Path | None:
     """Return the folder of a package, by its path or name; None of anything else."""
     if (recovered(Path(model)) / "card.json").exists():
         return Path(model).resolve()
-    return find_version(runs.models, model.rstrip("/"))
+    return find_version(runs.models, model)
 
 
 def runs_of(package: Path, runs: str | os.PathLike[str] | None) -> RunsFolder:

@@ -33,8 +33,11 @@ def versions_of(models: Path, name: str) -> dict[int, Path]:
 
 
 def find_version(models: Path, text: str) -> Path | None:
-    """Return the folder that `NAME` or `NAME@2` stands for; a name alone is its newest version."""
-    name, number = split_version(text)
+    """Return the folder that `NAME` or `NAME@2` stands for; a name alone is its newest version.
+
+    It may end in a slash, as shells complete a folder's.
+    """
+    name, number = split_version(text.rstrip("/"))
     found = versions_of(models, name)
     return found.get(number) if number else next(reversed(found.values()), None)
 

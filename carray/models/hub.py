@@ -7,9 +7,8 @@ import urllib.request
 from typing import Any
 
 from carray.errors import ConfigError
+from carray.models.names import HUB
 
-HUB = "hf-hub:"
-OLD_HUB = "hf_hub:"  # as timm wrote it once
 REACH_SECONDS = 5.0  # the hub's own client retries for nearly a minute where there is no network
 
 

@@ -6,6 +6,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+HUB = "hf-hub:"  # before a name of Hugging Face's hub
+OLD_HUB = "hf_hub:"  # as timm wrote it once
 SCRATCH = Path(__file__).with_name("scratch.py")  # whose nets timm knows once it is imported
 
 

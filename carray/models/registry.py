@@ -9,7 +9,8 @@ import timm
 
 import carray.models.scratch  # noqa: F401  (timm knows our own nets from then on)
 from carray.errors import ConfigError, did_you_mean
-from carray.models.hub import HUB, OLD_HUB, hub_source
+from carray.models.hub import hub_source
+from carray.models.names import HUB, OLD_HUB
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from carray.errors import RecordError, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, split_version, version_note
-from carray.models.names import may_be_backbone
+from carray.models.names import HUB, OLD_HUB, may_be_backbone
 from carray.predictions.network_costs import NetworkCosts
 from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
@@ -100,11 +100,6 @@ def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> list[str]:
-    """Return what `name` is, in lines; raises as `find_shown`."""
-    return shown_lines(runs, find_shown(runs, name, image_size))
-
-
 def find_shown(runs: RunsFolder, name: str, image_size: int | None = None) -> Shown:
     """Return what `name` is: a trial (`STUDY/NUMBER`), a model package, a study, or a backbone.
 
@@ -113,7 +108,8 @@ def find_shown(runs: RunsFolder, name: str, image_size: int | None = None) -> Sh
     Raises:
         RecordError: it is none of these; the nearest name is told.
     """
-    is_hub = name.startswith(("hf-hub:", "hf_hub:"))
+    name = name.rstrip("/")  # as shells complete a folder's
+    is_hub = name.startswith((HUB, OLD_HUB))
     if not is_hub and ("/" in name or (Path(name) / "record.json").exists()):
         return runs.find_trial(name).record()
     if (package := find_version(runs.models, name)) is not None:

@@ -264,17 +264,21 @@ class Ledger:
         return [self._records[number] for number in sorted(self._records)]
 
     def _draw_strays_again(self) -> None:
-        """Draw again, as it was, what Optuna thinks is running but a killed process never recorded.
-
-        It fails in Optuna after what takes its place is there: a kill between the two loses none.
-        """
+        """Draw again what Optuna thinks is running but a killed process never recorded."""
         known = {record.sampler_number for record in self.records}
         running = self._optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         for trial in running:
             if trial.number not in known:
-                point = {**trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}
-                self.enqueue(point, is_drawn=not is_given(trial))
-                self._optuna.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                self._put_back(trial)
+
+    def _put_back(self, drawn: optuna.trial.FrozenTrial) -> None:
+        """Have what was drawn, or given, drawn again.
+
+        It fails in Optuna after what takes its place is there: a kill between the two loses none.
+        """
+        point = {**drawn.system_attrs.get(FIXED_PARAMS, {}), **drawn.params}
+        self.enqueue(point, is_drawn=not is_given(drawn))
+        self._optuna.tell(drawn.number, state=optuna.trial.TrialState.FAIL)
 
     def enqueue(self, point: dict[str, Any], is_drawn: bool = False) -> None:
         """Have a point drawn before any other, unless it waits already.
@@ -300,9 +304,8 @@ class Ledger:
             return None
         finally:
             trials = self._optuna.get_trials(deepcopy=False) if unfit else []
-            for number, params, _ in unfit:
-                self.enqueue(params, is_drawn=not is_given(trials[number]))
-                self._optuna.tell(number, state=optuna.trial.TrialState.FAIL)
+            for number, _, _ in unfit:
+                self._put_back(trials[number])
 
     def _draw(self) -> tuple[int, dict[str, Any], TrialConfig]:
         """Draw again what is certain not to fit, unless `LARGE_DRAWS` in a row are."""

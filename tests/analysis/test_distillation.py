@@ -16,9 +16,9 @@ from carray.inference.card import Card
 from carray.inference.package import write_package
 from carray.inference.predictor import load_model
 from carray.reports.distillation import distillation_lines
-from carray.reports.listing import show_lines
 from carray.runs_folder import RunsFolder
 from carray.training.teacher import check_teacher
+from tests.reports.studies import show_lines
 from tests.trained import RECIPE, Trained
 
 QUICK = {name: value for name, value in RECIPE.items() if name != "backbone"} | {"epochs": 1}

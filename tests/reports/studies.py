@@ -11,6 +11,7 @@ import numpy as np
 from carray.config import build_config
 from carray.files import write_json
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
+from carray.reports.listing import find_shown, shown_lines
 from carray.runs_folder import RunsFolder
 
 BACKBONES = {
@@ -18,6 +19,10 @@ BACKBONES = {
     "resnet18.a1_in1k": (1e-3, 0.85),
     "mobilenetv3_small_050.lamb_in1k": (2e-3, 1.1),
 }
+
+
+def show_lines(runs: RunsFolder, name: str, image_size: int | None = None) -> list[str]:
+    return shown_lines(runs, find_shown(runs, name, image_size))
 
 
 def make_study(root: Path, trials: int = 18, refits: int = 3, seed: int = 0) -> StudyFolder:

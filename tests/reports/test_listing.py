@@ -19,13 +19,12 @@ from carray.reports.listing import (
     list_lines,
     list_studies,
     model_lines,
-    show_lines,
     status_lines,
 )
 from carray.reports.study import study_table
 from carray.reports.table import within
 from carray.runs_folder import RunsFolder
-from tests.reports.studies import make_study
+from tests.reports.studies import make_study, show_lines
 
 
 def test_every_list_fits_80_columns(tmp_path: Path) -> None:
@@ -93,11 +92,12 @@ def test_what_a_name_is_of_is_shown_as_json_too(
 ) -> None:
     name = make_study(tmp_path).path.name
     shown = {}
-    for each in (name, f"{name}/0000", "test_resnet"):
+    for each in (name, f"{name}/", f"{name}/0000", "test_resnet"):
         with pytest.raises(SystemExit, match="0"):
             main(["show", each, "--runs", str(tmp_path), "--json"])
         shown[each] = json.loads(capsys.readouterr().out)
     assert shown[name]["study"]["name"] == name
+    assert shown[f"{name}/"]["study"] == shown[name]["study"]
     assert shown[f"{name}/0000"]["number"] == 0
     assert shown["test_resnet"]["layers"]
 

@@ -157,8 +157,8 @@ class LocalSampler(BaseSampler):  # type: ignore[misc]
 
     def _changed_copy(self, copied: FrozenTrial) -> dict[str, Any]:
         """Return a trial's parameters, some of them changed."""
+        drawn = copied.distributions
         for _ in range(TRIES):
-            drawn = copied.distributions
             copy = {name: self._changed(drawn[name], v) for name, v in copied.params.items()}
             if copy != copied.params:
                 break
