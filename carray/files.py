@@ -264,9 +264,10 @@ def sqlite_file(url: str) -> Path:
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below `folder`; 0 where there is none."""
     total = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # gone meanwhile
-            total += file.stat().st_size if file.is_file() else 0
+    for parent, _, names in os.walk(folder):  # which passes over folders that go meanwhile
+        for name in names:
+            with suppress(FileNotFoundError):  # gone meanwhile
+                total += Path(parent, name).stat().st_size
     return total
 
 

@@ -6,6 +6,8 @@ import ast
 import errno
 import os
 import resource
+import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -228,3 +230,21 @@ def test_a_database_is_opened_where_its_folder_is_whatever_it_is_called(
     Database(sqlite_url(file)).close()
     assert file.exists()
     assert sqlite_file(sqlite_url(file)) == file
+
+
+def test_the_bytes_of_a_folder_that_comes_and_goes_are_counted(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            (tmp_path / "a" / "b" / "file").write_bytes(b"x")
+            shutil.rmtree(tmp_path / "a")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert {folder_bytes(tmp_path / "a") for _ in range(3000)} <= {0, 1}
+    finally:
+        ended.set()
+        thread.join()
