@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PYTHON ?=
 TESTS ?= tests
 # the other tests run in two halves that take as long
-HALF := $(if $(filter tests,$(TESTS)),$(addprefix tests/,analysis export tracking training))
+HALF := $(if $(filter tests,$(TESTS)),$(addprefix tests/,analysis export models tracking training))
 export PYTHONDONTWRITEBYTECODE :=  # else each of the tests' processes would compile carray anew
 
 help:  ## Show this help.
