@@ -165,7 +165,7 @@ class Board:
         return self._worth[record.kind].get(record.number, math.inf)
 
     def _standing(self) -> str:
-        """Say counts by state, the best so far, and the ETA once three trials have ended."""
+        """Say how many ended, the best so far, and after three the ETA of a study that runs."""
         if self._study is None:
             return ""
         parts = [f"{len(self._ended)} of {self._study.trials} ended"]
@@ -182,8 +182,10 @@ class Board:
 
     def _eta_seconds(self) -> float | None:
         """Extrapolate from this call's ended trials; None before three of them."""
+        if self._study is None or self._study.state != "running":
+            return None
         here = len(self._ended) - self._before
-        if self._study is None or self._first_trial is None or here < 3:
+        if self._first_trial is None or here < 3:
             return None
         now = time.monotonic()
         rest = (now - self._first_trial) / here * max(0, self._study.trials - len(self._ended))

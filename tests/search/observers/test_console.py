@@ -186,6 +186,22 @@ def test_a_start_line_says_what_differs_from_the_trials_before() -> None:
     assert second == "trial 0001 starts: resnet18, lr 0.006"
 
 
+def test_an_eta_is_a_running_studys() -> None:
+    """A study whose budget was spent at 4 of 15 trials said when its last would have ended."""
+    stream = io.StringIO()
+    board = Board(stream)
+    board.study_started(STUDY.model_copy(update={"trials": 15}))
+    for number in range(3):
+        record = TrialRecord(study="autumn", number=number, config=TrialConfig())
+        board.trial_started(record)
+        ended = record.model_copy(update={"state": TrialState.COMPLETE})
+        board.trial_ended(ended, TrialFolder(Path("none")))
+    board.study_ended(STUDY.model_copy(update={"trials": 15, "state": "interrupted"}))
+    *_, third, last = stream.getvalue().splitlines()
+    assert "3 of 15 ended, ETA" in third
+    assert last.endswith("study autumn is interrupted. 3 of 15 ended")
+
+
 def test_what_ends_last_is_told_whole_and_refits_count() -> None:
     stream = io.StringIO()
     board = Board(stream)
