@@ -14,7 +14,6 @@ What a new test can have, cheapest first, in CPU seconds of one slow core:
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -48,10 +47,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_finish() -> None:
     """Take what all tests import out of the collector's way: a twentieth of their time."""
     set_libraries_aside()
-    modules_aside.update(sys.modules)
-
-
-modules_aside: set[str] = set()  # the collector passes over their objects
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +59,11 @@ def closed() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def imports_aside() -> Iterator[None]:
     """Take what a file's tests imported out of the way too: every trial's end is a collection."""
+    before = len(sys.modules)
     yield
-    if len(sys.modules) > len(modules_aside) + 100:
-        gc.collect()
-        gc.freeze()
-        modules_aside.update(sys.modules)
+    if len(sys.modules) > before + 100:
+        set_libraries_aside.cache_clear()
+        set_libraries_aside()
 
 
 @pytest.fixture(scope="session")

@@ -181,7 +181,7 @@ class Board:
         return ", ".join(parts)
 
     def _eta_seconds(self) -> float | None:
-        """Extrapolate from this call's ended trials; None before three of them."""
+        """Extrapolate from this call's ended trials; None before three, and after the study."""
         if self._study is None or self._study.state != "running":
             return None
         here = len(self._ended) - self._before
