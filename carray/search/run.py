@@ -7,12 +7,12 @@ same arguments goes on where the last call ended; with more trials it extends th
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import partial
-from typing import Any
+from contextlib import ExitStack, closing, suppress
+from typing import Any, NoReturn
 
 from carray.disk import disk_error
 from carray.errors import EXIT_GOES_ON, EXIT_INTERRUPTED, RESUMES, ClusterError
@@ -29,6 +29,7 @@ from carray.search.placement.node_checks import Cluster
 from carray.search.placement.plan import Node
 from carray.search.placement.ray_cluster import (
     connected,
+    has_started_ray,
     lost_error,
     memory_error,
     started_processes,
@@ -47,7 +48,7 @@ from carray.search.setup import (
     open_ledger,
     write_files,
 )
-from carray.search.signals import Interrupts, end_at_once
+from carray.search.signals import Bystander, Interrupts, end_at_once
 from carray.search.space.validation import check_against_timm
 from carray.search.space.weights import check_weights
 from carray.search.waiting import waiting_for
@@ -104,7 +105,7 @@ def _run(request: StudyRequest, board: Board, interrupts: Interrupts) -> StudyFo
             check_weights(setup.space, setup.weights)
         tracker = SubprocessTracker(setup.runs)
         stack.callback(tracker.abandon)
-        checked = _join_cluster(setup, stack, board, partial(_ray_ended, board, interrupts))
+        checked = _join_cluster(setup, stack, board)
         interrupts.take()
         cluster = RayCluster(request.env)
         checks = study_checks(setup, cluster, board.note)
@@ -180,29 +181,39 @@ def _gpu_share_once(setup: StudySetup, board: Board) -> Callable[[Sequence[Node]
     return resolve
 
 
-def _ray_ended(board: Board, interrupts: Interrupts, was_needed: bool) -> None:
-    """End this process: after a signal, whatever of Ray got it too; else if Ray can't go on."""
-    name = interrupts.awaited()
-    if name:
-        board.last_note(f"{name}: Ray has ended too; {RESUMES}")
-        end_at_once(EXIT_INTERRUPTED, started_processes())
-    if not was_needed:
-        return
-    board.last_note(f"the study is not done: Ray has died on this machine; {RESUMES}")
-    end_at_once(EXIT_GOES_ON, started_processes())
+class _Ending:
+    """Ends this process where the Ray of this machine has gone, or is about to."""
+
+    def __init__(self, board: Board) -> None:
+        self._board, self._lock = board, threading.Lock()
+        self.bystander = Bystander(self._job_terminated)
+
+    def ray_died(self) -> None:
+        if self.bystander.was_terminated():
+            self._end("SIGTERM: Ray has ended too", EXIT_INTERRUPTED)
+        self._end("the study is not done: Ray has died on this machine", EXIT_GOES_ON)
+
+    def _job_terminated(self) -> None:
+        if has_started_ray():
+            self._end("SIGTERM: Ray ends too", EXIT_INTERRUPTED)
+
+    def _end(self, sentence: str, exit_code: int) -> NoReturn:
+        self._lock.acquire()  # who comes second waits for the end
+        self._board.last_note(f"{sentence}; {RESUMES}")
+        end_at_once(exit_code, started_processes())
 
 
-def _join_cluster(
-    setup: StudySetup, stack: ExitStack, board: Board, on_ended: Callable[[bool], None]
-) -> Future[list[str]]:
+def _join_cluster(setup: StudySetup, stack: ExitStack, board: Board) -> Future[list[str]]:
     """Join the cluster; return the check of backbones and weights, which may still be at work."""
     checker = ThreadPoolExecutor(1)
     named = checker.submit(check_against_timm, setup.space)
     others_train = not starts_ray(setup.request.address)
     checked = checker.submit(check_classifiers, setup, others_train)
+    ending = _Ending(board)
+    stack.enter_context(closing(ending.bystander))
     try:
         with waiting_for("Ray to start", board.note):
-            stack.enter_context(connected(setup.request.address, on_ended))
+            stack.enter_context(connected(setup.request.address, ending.ray_died))
     finally:
         named.result()  # a misspelt name is told first, whatever a cluster says
     return checked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -27,13 +28,10 @@ class Interrupts:
     The first one calls the current phase's `stop` in a thread of its own, since a signal may come
     in the middle of any call to Ray; in a phase without one it raises KeyboardInterrupt. The second
     one ends the process and the Ray that it started.
-
-    A signal to all processes of a job, as Slurm and `timeout` send it, ends that Ray as well.
     """
 
     def __init__(self) -> None:
         self.name = ""  # of the signal that came first
-        self._came = threading.Event()
         self._stop: Callable[[str], None] | None = None
         self._in_main = threading.current_thread() is threading.main_thread()
 
@@ -73,15 +71,43 @@ class Interrupts:
         if self.name:
             end_at_once(EXIT_INTERRUPTED)
         self.name = signal.Signals(number).name
-        self._came.set()
         if self._stop is None:
             raise KeyboardInterrupt(self.name)
         threading.Thread(target=self._stop, args=(self.name,), daemon=True).start()
 
-    def awaited(self) -> str:
-        """Return the name of the signal that came, or comes in a moment; else nothing."""
-        self._came.wait(PATIENCE_SECONDS)
-        return self.name
+
+class Bystander:
+    """A process that only waits: a SIGTERM that ends it went to all processes of the job.
+
+    So Slurm, `timeout` and systemd send it, and Ray's processes on this machine end by it too. That
+    is heard here, in a thread, before Ray has ended: the next call to a Ray that has gone may end
+    this process, with exit code 1 and not a word, or never return.
+    """
+
+    def __init__(self, on_terminated: Callable[[], None]) -> None:
+        """Start it; `on_terminated` is called in a thread, and has no time to lose."""
+        command = [sys.executable, "-ISc", "import sys; sys.stdin.read()"]  # ends with this one
+        quiet = subprocess.DEVNULL
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=quiet, stderr=quiet)
+        self._thread = threading.Thread(target=self._watch, args=(on_terminated,), daemon=True)
+        self._thread.start()
+
+    def was_terminated(self) -> bool:
+        """Say whether a SIGTERM ended it, or does in a moment."""
+        self._thread.join(PATIENCE_SECONDS)
+        return self._process.returncode == -signal.SIGTERM
+
+    def close(self) -> None:
+        """End it; nothing is called for that."""
+        self._process.kill()
+        self._thread.join()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def _watch(self, on_terminated: Callable[[], None]) -> None:
+        if self._process.wait() == -signal.SIGTERM:
+            on_terminated()
 
 
 def end_at_once(exit_code: int, known: Iterable[psutil.Process] | None = None) -> NoReturn:

@@ -10,7 +10,7 @@ import select
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,20 +63,19 @@ class ClusterNode:
         return [kind for _, found, kind in names if found and kind]
 
 
-_ours: dict[psutil.Process, bool] = {}
-"""Of the Ray that this process has started: whether it can't go on without that one."""
+_ours: list[psutil.Process] = []
+"""Processes of the Ray that this one has started."""
 
 
 @contextlib.contextmanager
 def connected(
-    address: str | None = None, on_ended: Callable[[bool], None] | None = None
+    address: str | None = None, on_died: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Join the cluster at `address` or `$RAY_ADDRESS`, else start a local one; leave it after.
 
     A Ray that the caller has already started is used and left running. If the Ray of this node dies
-    before that, `on_ended(True)` is called in a thread, and has no time to lose: the next object
-    that this process asks of its store ends it, with exit code 1 and not a word. For a process that
-    Ray can do without, as its autoscaler's monitor, it is `on_ended(False)`.
+    before that, `on_died` is called in a thread, and has no time to lose: the next object that this
+    process asks of its store ends it, with exit code 1 and not a word.
 
     Raises:
         PlanError: nothing answers at the address.
@@ -92,7 +91,7 @@ def connected(
         return
     _connect(where)
     try:
-        with _watched(on_ended) if on_ended else contextlib.nullcontext():
+        with _watched(on_died) if on_died else contextlib.nullcontext():
             yield
     finally:
         _ours.clear()
@@ -116,12 +115,11 @@ def starts_ray(address: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def _watched(on_ended: Callable[[bool], None]) -> Iterator[None]:
-    """Call `on_ended`, in a thread, for each of Ray's processes here that ends."""
+def _watched(on_died: Callable[[], None]) -> Iterator[None]:
+    """Call `on_died`, in a thread, for each daemon of Ray's here that ends."""
     is_over = threading.Event()
-    watch = threading.Thread(
-        target=watch_processes, args=(_processes(), is_over, on_ended), daemon=True
-    )
+    watch = threading.Thread(target=watch_processes, args=(_daemons(), is_over, on_died))
+    watch.daemon = True
     watch.start()
     try:
         yield
@@ -130,13 +128,13 @@ def _watched(on_ended: Callable[[bool], None]) -> Iterator[None]:
         watch.join()
 
 
-def _processes() -> Mapping[psutil.Process, bool]:
-    """Return Ray's processes here, and which it can't do without: its own, else the raylet."""
+def _daemons() -> list[psutil.Process]:
+    """Return what Ray can't do without here: the daemons of this process's own, else the raylet."""
     node = worker._global_node
     if _ours or node is None:  # a client's cluster has no process here
-        return _ours
+        return [each for each in _ours if _is_daemon(each)]
     socket_name = f"--raylet_socket_name={node.raylet_socket_name}"
-    return {each: True for each in psutil.process_iter() if socket_name in _words(each)}
+    return [each for each in psutil.process_iter() if socket_name in _words(each)]
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -146,27 +144,24 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def watch_processes(
-    watched: Mapping[psutil.Process, bool],
-    is_over: threading.Event,
-    on_ended: Callable[[bool], None],
+    watched: Iterable[psutil.Process], is_over: threading.Event, on_ended: Callable[[], None]
 ) -> None:
-    """Call `on_ended` with what `watched` has for each process that ends before `is_over`."""
+    """Call `on_ended` for each process that ends before `is_over`."""
     with contextlib.ExitStack() as stack:
-        ends, values = select.poll(), {}
-        for process, value in watched.items():
+        ends = select.poll()
+        for process in watched:
             try:
                 file = os.pidfd_open(process.pid)
             except ProcessLookupError:
-                on_ended(value)
+                on_ended()
                 continue
             stack.callback(os.close, file)
             ends.register(file, select.POLLIN)
-            values[file] = value
         while not is_over.is_set():
             for file, _ in ends.poll(WATCH_MILLISECONDS):
                 ends.unregister(file)
                 if not is_over.is_set():
-                    on_ended(values[file])
+                    on_ended()
 
 
 def memory_error(error: BaseException) -> PlanError | None:
@@ -246,8 +241,7 @@ def _connect(where: str) -> None:
                 "set TMPDIR to another, as in TMPDIR=/tmp"
             ) from None
         raise _nobody_at(where, error, is_heard=where != LOCAL) from None
-    started = filter(_is_rays, psutil.Process().children())
-    _ours.update((each, _is_daemon(each)) for each in started)
+    _ours.extend(filter(_is_rays, psutil.Process().children()))
 
 
 def _fault_of_sockets(error: Exception) -> str:

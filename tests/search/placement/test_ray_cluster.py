@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 
 import psutil
 import pytest
@@ -82,23 +83,24 @@ def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.Monk
     second.wait()
 
 
-@pytest.mark.parametrize("killed", [[], [1], [1, 0]], ids=["none", "a-daemon", "a-helper-too"])
-def test_the_end_of_rays_processes_is_told_at_once_and_none_once_the_watch_is_over(
-    killed: list[int],
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_end_of_rays_daemons_is_told_at_once_and_none_once_the_watch_is_over(
+    ends: bool,
 ) -> None:
     is_over = threading.Event()
-    told: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    with subprocess.Popen(["sleep", "60"]) as helper, subprocess.Popen(["sleep", "60"]) as daemon:
-        watched = {psutil.Process(helper.pid): False, psutil.Process(daemon.pid): True}
-        watch = threading.Thread(target=watch_processes, args=(watched, is_over, told.put))
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with subprocess.Popen(["sleep", "60"]) as first, subprocess.Popen(["sleep", "60"]) as second:
+        watched = [psutil.Process(first.pid), psutil.Process(second.pid)]
+        tell = partial(told.put, "ended")
+        watch = threading.Thread(target=watch_processes, args=(watched, is_over, tell))
         watch.start()
-        for each in killed:
-            (helper, daemon)[each].kill()
-            assert told.get(timeout=10) == bool(each)
+        if ends:
+            first.kill()
+            assert told.get(timeout=10) == "ended"
         is_over.set()
         watch.join(10)
-        helper.kill()
-        daemon.kill()
+        first.kill()
+        second.kill()
     assert told.empty()
     assert not watch.is_alive()
 
