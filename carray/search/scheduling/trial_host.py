@@ -56,8 +56,9 @@ class TrialHost:
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._threads = ThreadPoolExecutor(MOST_TRIALS)  # begun as they are needed
 
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     async def start(self, number: int, words: dict[str, Any]) -> None:
-        """Make a trial."""
+        """Make a trial; of a host that is starting again it is awaited, however long that takes."""
 
         def make() -> None:
             self._trials[number] = self._trainable(**words)

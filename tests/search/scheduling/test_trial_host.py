@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
+import psutil
 import pytest
+import ray
+from ray.tune.execution import tune_controller
 
-from carray.search.scheduling.trial_host import TrialHost
+from carray.search.scheduling.trial_host import TrialHost, hosted_trials
 
 
 class Slow:
@@ -57,3 +61,24 @@ def test_a_trial_that_was_let_go_answers_no_more_while_others_do() -> None:
         return said
 
     assert asyncio.run(calls()) == ["trial", "end"]
+
+
+class Quick:
+    """A trial that says in which process it is."""
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+def test_a_trial_begun_while_its_host_starts_again_waits_for_it(ray_instance: None) -> None:
+    """Tune takes a trial whose host doesn't answer for dead, and begins it anew only so often."""
+    with hosted_trials(Quick):
+        resources = tune_controller.RayActorManager(None)._resource_manager
+        hosting = resources.acquire_resources(None)
+        first = hosting.remote()
+        ray.get(first.started)
+        before = ray.get(first.process.remote())
+        psutil.Process(before).kill()
+        again = hosting.remote()
+        ray.get(again.started)
+        assert ray.get(again.process.remote()) != before
