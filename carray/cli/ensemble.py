@@ -35,7 +35,11 @@ def ensemble(
         ),
     ] = None,
     top: Annotated[
-        int, typer.Option(help="How many of the best trials vote, at most; complete ones first.")
+        int,
+        typer.Option(
+            help="How many of the best trials vote, complete ones first; in a wide vote up to "
+            "three times as many."
+        ),
     ] = 3,
     folds: Annotated[
         bool,
@@ -61,8 +65,8 @@ def ensemble(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="Soft vote, logit mean, hard vote, fitted weights, stacking, greedy selection or "
-            "bagged selection; default: the best."
+            help="Soft vote, logit mean, hard vote, fitted weights, stacking, wide vote, greedy "
+            "selection or bagged selection; default: the best."
         ),
     ] = None,
     logits_only: Annotated[
@@ -123,6 +127,7 @@ def ensemble(
 
     Members are the best by val; votes, means, fitted weights, stacking, greedy and bagged selection
     (which may use every trial, pruned ones too) are judged on blend; test is opened once, recorded.
+    --rule "soft vote" holds just the --top trials.
 
     [dim]Examples:[/]
 

@@ -20,7 +20,7 @@ from carray.ensemble.budget import Budget, MeasuredPool, parse_budget
 from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
 from carray.ensemble.pool import Pool, find_studies
 from carray.ensemble.result import ALONE, Ensemble, MemberRow, RuleRow
-from carray.ensemble.selection import RULES, Rule, SoftVote, all_rules
+from carray.ensemble.selection import RULES, WIDE, Rule, SoftVote, all_rules
 from carray.errors import ConfigError, RecordError, counted, did_you_mean
 from carray.files import read_json, write_json
 from carray.inference.versions import version_name
@@ -68,7 +68,7 @@ def build_ensemble(
     Args:
         study: its name, or the names of several on the same data; None takes the newest search.
         top: how many of the best complete trials vote, and of stopped ones where those are too
-            few; greedy selection may pick any trial.
+            few. A wide vote has up to three times as many, and greedy selection picks among all.
         folds: trials on folds join too; of the best `top` configurations, those that folds trained
             come first and vote with all their folds.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
@@ -112,7 +112,8 @@ def build_ensemble(
     top = min(top, len(pool.candidates.ranked()))
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    ensemble = _judge(pool, members, rule, keep_best, seed, within)
+    more = pool.candidates.best(WIDE * top)
+    ensemble = _judge(pool, members, more, rule, keep_best, seed, within)
     usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"
     ensemble = replace(ensemble, name=checked_package_name(name, usual))
     if top < asked:
@@ -221,6 +222,7 @@ def _parse_tta_sets(tta: str | Sequence[str] | None, logits_only: bool) -> tuple
 def _judge(
     pool: Pool,
     members: Sequence[Candidate],
+    more: Sequence[Candidate],
     rule: str | None,
     keep_best: bool | None,
     seed: int,
@@ -229,9 +231,9 @@ def _judge(
     """Score every rule where it wasn't fitted, and take the best; in a budget there is one."""
     labels, trials = pool.labels.of(pool.split), pool.candidates.trials
     predictions = SplitPredictions(trials, pool.split, labels)
-    numbers = tuple(trials.index(member) for member in members)
+    numbers, wide = (tuple(map(trials.index, each)) for each in (members, more))
     everyone = tuple(range(len(trials)))
-    rules: Sequence[Rule] = (within.rule(),) if within else all_rules(numbers, everyone)
+    rules: Sequence[Rule] = (within.rule(),) if within else all_rules(numbers, wide, everyone)
     folds = make_folds(labels, seed)
     metric = pool.candidates.metric
     on_val = pool.labels.of("val")

@@ -20,6 +20,7 @@ from carray.records import StudyFolder, StudyRecord
 from carray.runs_folder import RunsFolder
 
 MIN_BLEND_IMAGES = 10  # fewer can't be cut into folds that mean anything
+LONG_NAME = 80  # letters; a file's name has room for 255, and a model's has more behind it
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Pool:
     study: StudyRecord
     """The first one's: classes and data, which all share."""
     name: str
-    """The study's, or `A+B`."""
+    """The study's, or `A+B`, or `A+9-more`."""
     labels: HeldLabels
     candidates: Candidates
     singles: Candidates
@@ -73,7 +74,7 @@ class Pool:
             runs,
             folders[0],
             studies[0],
-            "+".join(study.name for study in studies),
+            _name_of(studies),
             labels,
             candidates,
             singles,
@@ -120,6 +121,12 @@ class Pool:
         if left_out.get(NO_WEIGHTS):
             notes.append("--logits-only uses them too, and writes no package")
         return notes
+
+
+def _name_of(studies: Sequence[StudyRecord]) -> str:
+    """Return their names, as models and files are called after them; not all where it gets long."""
+    names = "+".join(study.name for study in studies)
+    return names if len(names) <= LONG_NAME else f"{studies[0].name}+{len(studies) - 1}-more"
 
 
 def find_studies(

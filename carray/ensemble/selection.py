@@ -23,6 +23,7 @@ from carray.predictions.averaging import (
 from carray.predictions.logits import SplitPredictions
 from carray.typing import Float32s, Rows
 
+WIDE = 3  # times as many vote
 BAGS = 10
 LEAST_SHARE = 0.02  # of a bagged member, whose cost would be a whole model's
 EM_STEPS = 1000
@@ -64,6 +65,13 @@ class SoftVote(_Equal):
     """The plain mean of probabilities."""
 
     name: str = "soft vote"
+
+
+@dataclass(frozen=True)
+class WideVote(_Equal):
+    """The plain mean of more members' probabilities: where many are alike, the more the better."""
+
+    name: str = "wide vote"
 
 
 @dataclass(frozen=True)
@@ -147,15 +155,20 @@ class BaggedGreedy:
 
 
 RULES = (
-    *("soft vote", "logit mean", "hard vote"),
-    *("fitted weights", "stacking", "greedy selection", "bagged selection"),
+    *("soft vote", "logit mean", "hard vote", "fitted weights", "stacking"),
+    *("wide vote", "greedy selection", "bagged selection"),
 )
 
 
-def all_rules(members: tuple[int, ...], pool: tuple[int, ...]) -> tuple[Rule, ...]:
-    """Return every rule, in the order of `RULES`: over chosen members, or over the whole pool."""
+def all_rules(
+    members: tuple[int, ...], more: tuple[int, ...], pool: tuple[int, ...]
+) -> tuple[Rule, ...]:
+    """Return every rule, in the order of `RULES`.
+
+    They are over chosen members, over `WIDE` times as many, and over the whole pool.
+    """
     own = (SoftVote, LogitMean, HardVote, FittedWeights, Stacking)
-    return *(kind(members) for kind in own), *(kind(pool) for kind in (Greedy, BaggedGreedy))
+    return *(kind(members) for kind in own), WideVote(more), Greedy(pool), BaggedGreedy(pool)
 
 
 def best_prefix(p_MN: Float32s) -> int:

@@ -82,6 +82,15 @@ def test_trials_of_two_studies_on_one_data_set_meet(tmp_path: Path) -> None:
     assert left_out == ["left out: 2 trials of a configuration that is already in"]
 
 
+def test_a_model_of_many_studies_has_a_name_that_a_file_can_bear(tmp_path: Path) -> None:
+    names = [f"{'long' * 10}-{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        make_study(tmp_path, StudySpec([Trial(2.5)], name=name, trials_seed=5 + number))
+    made = build_ensemble(names, runs=tmp_path, logits_only=True, rule="soft vote")
+    assert made.name.startswith(f"{names[0]}+7-more-")
+    assert made.study == " + ".join(names)
+
+
 @pytest.mark.parametrize(
     ("other", "error", "says"),
     [
