@@ -7,6 +7,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTHON ?=
+PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
+WANTED := Python 3.11, 3.12 or 3.13 with venv and pip
+LACKING := $(if $(PYTHON),PYTHON=$(PYTHON) is no $(WANTED),no $(WANTED) is on the PATH)
 TESTS ?= tests
 # the other tests run in two halves that take as long
 HALF := $(if $(filter tests,$(TESTS)),$(addprefix tests/,analysis export models tracking training))
@@ -45,25 +48,28 @@ four-ways: install  ## The same study on one machine and on three nodes, compare
 	@$(BIN)/python -m tests.chaos.four_ways
 
 install: $(STAMP)  ## Make .venv from requirements.lock (about 6 GB, once).
+	@$(if $(PYTHON),if [ "$$($(BIN)/python -V)" != "$$("$(PYTHON)" -V)" ]; then \
+	  echo "make: .venv has $$($(BIN)/python -V) and PYTHON=$(PYTHON) another: remove .venv first" >&2; \
+	  exit 2; fi)
 
 $(STAMP): requirements.lock pyproject.toml
 	@if [ ! -x $(BIN)/python ]; then \
-	  for name in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	  for name in $(PYTHONS); do \
 	    if command -v "$$name" >/dev/null && "$$name" -c 'import sys, venv, ensurepip; \
 	      sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	    then found="$$name"; break; fi; \
 	  done; \
 	  if [ -z "$${found:-}" ]; then \
-	    echo "make: no Python 3.11, 3.12 or 3.13 with venv and pip is on the PATH; install one, or name" \
-	      "it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 2; \
+	    echo "make: $(LACKING); install one, or name it:" \
+	      "make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 2; \
 	  fi; \
 	  echo "make: new environment in .venv with $$("$$found" --version)"; \
 	  "$$found" -m venv .venv; \
 	fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	@echo "make: installing what requirements.lock lists (about 6 GB, one to several minutes)"
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --require-hashes -r requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --no-deps --no-build-isolation -e .
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/uv pip install --require-hashes -r requirements.lock
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/uv pip install --no-deps --no-build-isolation -e .
 	@touch $@
 
 lint: install  ## ruff's rules.
@@ -98,7 +104,7 @@ unit-rest: install
 OLDEST := .venv-oldest
 oldest: install  ## The tests without Ray with the oldest libraries that pyproject.toml allows (6 GB more).
 	@[ -x $(OLDEST)/bin/python ] || $(BIN)/uv venv --python 3.11 $(OLDEST)
-	@VIRTUAL_ENV=$(CURDIR)/$(OLDEST) $(BIN)/uv pip install --resolution lowest-direct \
+	@VIRTUAL_ENV="$(CURDIR)/$(OLDEST)" $(BIN)/uv pip install --resolution lowest-direct \
 	  -e '.[postgres,export,openvino,serve,dev]'
 	@$(OLDEST)/bin/pytest -m "not ray and not e2e" -o filterwarnings=default $(TESTS)
 

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from carray.errors import ConfigError, RecordError
 
 SQLITE = "sqlite:///"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # NumPy parses an array's header as Python; before 3.11.8, two threads that parse at once fail
 # (https://github.com/python/cpython/issues/106905).
 _HEADERS = Lock()
@@ -47,6 +48,8 @@ def written_aside(path: Path) -> Iterator[Path]:
             aside.replace(path)
     except OSError as error:
         own = (str(aside), str(_previous(path)))
+        if error.filename is None and error.errno in NO_ROOM:  # as of a write
+            error.filename = str(path)
         if any(str(name).startswith(own) for name in (error.filename, error.filename2)):
             error.filename = str(path)  # the name that anybody knows
             if error.filename2 is not None:  # of a rename
@@ -139,6 +142,15 @@ def claimed(file: Path) -> Iterator[bool]:
     else:
         with held:
             yield True
+
+
+def is_held(lock: Path) -> bool:
+    """Say whether a process holds a lock; it does where that can't be asked, as of another user."""
+    try:
+        with claimed(lock) as is_free:
+            return not is_free
+    except OSError:
+        return True
 
 
 def reserve_disk_space(file: Path, size: int) -> None:

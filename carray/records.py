@@ -19,7 +19,7 @@ from carray import metrics
 from carray.config import Compute, Hardware, TrialConfig
 from carray.costs import BUDGET_SPENT, Cost, Held
 from carray.errors import RecordError
-from carray.files import add_json_line, claimed, read_array, read_json_lines, write_npz
+from carray.files import add_json_line, claimed, is_held, read_array, read_json_lines, write_npz
 from carray.json_file import JsonFile
 from carray.masking import MaskedText
 from carray.provenance import git_commit, versions_for
@@ -69,13 +69,11 @@ class TrialRecord(JsonFile):
     """The trials whose weights were averaged, as `STUDY/0007`; (): it was trained."""
     network_cost: dict[str, float] = Field(default_factory=dict)
     """Of the study's objectives, those of its network: `latency` in ms, `size` in MB."""
-    sampler_number: int | None = None
-    """The trial's number in Optuna's study."""
+    sampler_number: int | None = None  # the trial's in Optuna's study
     is_given: bool = False
     """Whether its study was given it to try first, as a known recipe is; False before 0.2."""
     manifest_hash: str = ""
-    initialisation: str = ""
-    """What the weights started from; soups need members that share it."""
+    initialisation: str = ""  # what the weights started from; soups need members that share it
     parameters: int | None = None  # how many the classifier has
     compute: Compute | None = None
     """How its steps were computed; None before the first epoch."""
@@ -183,8 +181,7 @@ class StudyRecord(JsonFile):
     started_at: float = 0.0
     ended_at: float | None = None
     seconds: float | None = None
-    """Of all its calls together, the time between them left out; None before the first has ended,
-    and in records of before 0.2."""
+    """Of all its calls together, without the time between them; None before the first has ended."""
     git_commit: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
     """The tracking server's own ids of this study."""
@@ -223,6 +220,11 @@ class TrialFolder:
     def record_file(self) -> Path:
         """Typed JSON; of a trial that runs, all but the epochs of `epochs_file`."""
         return self.path / "record.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains it, where no study's driver has that trained."""
+        return self.record_file.with_suffix(".lock")
 
     @property
     def epochs_file(self) -> Path:
@@ -345,15 +347,13 @@ class StudyFolder:
         return self.path / "driver.lock"
 
     def state(self) -> str:
-        """Return how it stands now: a killed driver's record says `running`, its lock doesn't."""
+        """Return how it stands now: a killed process's record says `running`, its lock doesn't."""
         record = self.record()
-        if record.state != "running" or record.kind == "single":
-            return record.state
-        try:
-            with claimed(self.driver_lock) as is_free:
-                return "interrupted" if is_free else record.state
-        except OSError:  # of another user, say
-            return record.state
+        locks = [self.driver_lock] if record.state == "running" else []
+        if record.kind == "single":
+            locks = [each.lock_file for each, own in self.trials() if not own.state.is_finished()]
+        standing = "running" if any(map(is_held, locks)) else "interrupted"
+        return standing if locks else record.state
 
     def write_labels(self, labels: dict[str, npt.NDArray[np.int64]]) -> None:
         """Write {split: class index of each image}, in the manifest's order of the split."""
@@ -379,9 +379,9 @@ class StudyFolder:
         """
         with claimed(self.driver_lock) as is_ours:
             if not is_ours:
+                cure = "wait for it, or name another study with --study"
                 raise RecordError(
-                    f"study {self.path.name!r} is being run by another process; wait for it, or "
-                    "name another study with --study"
+                    f"study {self.path.name!r} is being run by another process; {cure}"
                 )
             yield
 

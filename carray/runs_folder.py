@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Self
 
 from carray.errors import RecordError, did_you_mean
@@ -136,7 +137,10 @@ class RunsFolder:
             )
         searches = [folder for folder in self.studies() if folder.record().kind == "search"]
         if not searches:
-            raise RecordError(f"there is no study under {self.shown}; run `carray tune` first")
+            trained = [folder.path.name for folder in self.studies()]
+            other = f"but trainings by themselves: --study {quote(trained[-1])}" if trained else ""
+            cure = other or "run `carray tune` first"
+            raise RecordError(f"there is no search under {self.shown}; {cure}")
         return self.study(searches[-1].path.name)
 
     def _names(self) -> list[str]:

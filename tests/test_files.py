@@ -248,3 +248,15 @@ def test_the_bytes_of_a_folder_that_comes_and_goes_are_counted(tmp_path: Path) -
     finally:
         ended.set()
         thread.join()
+
+
+def test_a_write_to_a_full_disk_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    """Linux's own full disk; a write to it doesn't say where it went."""
+    wanted = tmp_path / "wanted.bin"
+    with pytest.raises(OSError, match="No space left on device") as raised:  # noqa: SIM117
+        with written_aside(wanted) as aside:
+            aside.symlink_to("/dev/full")
+            with aside.open("wb") as file:
+                file.write(b"much")
+    assert raised.value.filename == str(wanted)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from carray.cli.shared import (
-    JsonOption,
     NewStudyOption,
     RunsOption,
     SetOption,
@@ -202,7 +201,9 @@ def tune(
         typer.Option("--dry-run", help="Say the plan, the first trials and the time; run nothing."),
     ] = False,
     runs: RunsOption = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, a line an event, then the study's trials.")
+    ] = False,
 ) -> None:
     """Search a space on every GPU there is; keep what every trial learned.
 

@@ -221,10 +221,14 @@ class Lanes:
         rows = self._groups.resources()
         have = ", ".join(f"{free:g} of {total:g} {name} free" for name, free, total in rows)
         need = " and ".join(f"{value:g} {name}" for name, value in needs.items())
+        cure = "free some, or ask for less with --workers-per-trial, --gpus-per-trial or "
+        cure += "--cpus-per-worker"
+        if all(free >= needs.get(name, 0) * self.shape.num_workers for name, free, _ in rows):
+            cure = "if a node has so much, its processes end as they start: raylet.err in Ray's "
+            cure += "logs says why"
         return (
-            f"no lane of {counted(self.shape.num_workers, 'rank')} could be placed in "
-            f"{waited_seconds:.0f} s: a rank asks for {need}, the cluster has {have}; free some, "
-            "or ask for less with --workers-per-trial, --gpus-per-trial or --cpus-per-worker"
+            f"no lane of {counted(self.shape.num_workers, 'rank')} came up in "
+            f"{waited_seconds:.0f} s: a rank asks for {need}, the cluster has {have}; {cure}"
         )
 
     def _run_lane(self, lane: int) -> None:

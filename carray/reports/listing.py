@@ -25,6 +25,7 @@ from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import (
     SHORT_HEADS,
     headline,
+    row_now,
     study_json,
     study_lines,
     study_now,
@@ -142,7 +143,8 @@ def _find_backbone(name: str, image_size: int | None) -> ModelSummary | None:
 def shown_lines(runs: RunsFolder, found: Shown) -> list[str]:
     """Return what was found, in lines."""
     if isinstance(found, TrialRecord):
-        return trial_lines(found)
+        study = runs.study(found.study)
+        return trial_lines(found, row_now(study, found).state)
     if isinstance(found, StudyFolder):
         return study_lines(found, wide=False)
     if isinstance(found, Path):
@@ -162,11 +164,9 @@ def shown_json(found: Shown) -> object:
     return Card.read(found / "card.json") if isinstance(found, Path) else found
 
 
-def trial_lines(record: TrialRecord) -> list[str]:
+def trial_lines(record: TrialRecord, state: str) -> list[str]:
     """Return how a trial stands, what it was asked to do, and its epochs."""
-    lines = [
-        f"trial {record.name} is {record.state}" + (f": {record.reason}" if record.reason else "")
-    ]
+    lines = [f"trial {record.name} is {state}" + (f": {record.reason}" if record.reason else "")]
     if record.refit_of is not None:
         lines.append(record.refit_text)
     lines += ["", "configuration, where it isn't the default:"]
@@ -248,7 +248,8 @@ def status_lines(folder: StudyFolder) -> list[str]:
         name, value = metrics.SHORT_NAMES[study.metric], best.value_in(study.metric)
         lines.append(f"best {name} {value:.4f}: trial {best.number:04d}, {best.backbone}")
     if study.state == "interrupted":
-        lines.append("the `carray tune` that began it goes on where it stopped")
+        begun_by = "train" if study.kind == "single" else "tune"
+        lines.append(f"the `carray {begun_by}` that began it goes on where it stopped")
     return lines
 
 

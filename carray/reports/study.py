@@ -15,6 +15,7 @@ from carray.analysis.leaders import leaders_of
 from carray.analysis.search_gain import SearchGain, search_gain
 from carray.costs import BUDGET_SPENT, TIME_BUDGET, Cost
 from carray.errors import counted
+from carray.files import is_held
 from carray.json_file import to_jsonable
 from carray.predictions.network_costs import front_rows
 from carray.progress import seconds_text
@@ -76,14 +77,17 @@ def study_table(folder: StudyFolder) -> list[TrialRow]:
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         return record.config.fold is not None, objective.key_of(record), record.number
 
-    is_running = folder.record().kind == "single" or folder.state() == "running"
-    rows = [row_of(record) for record in sorted(folder.records(), key=key)]
-    return rows if is_running else [_at_rest(row) for row in rows]
+    return [row_now(folder, record) for record in sorted(folder.records(), key=key)]
 
 
-def _at_rest(row: TrialRow) -> TrialRow:
-    """Return a trial's row in a study that nobody runs: the next call goes on with it."""
-    return replace(row, state=INTERRUPTED) if row.state == TrialState.RUNNING else row
+def row_now(folder: StudyFolder, record: TrialRecord) -> TrialRow:
+    """Return a trial's row as it stands: one that nobody trains waits for the next call."""
+    row = row_of(record)
+    if row.state != TrialState.RUNNING:
+        return row
+    is_single = folder.record().kind == "single"
+    lock = folder.trial(row.number).lock_file if is_single else folder.driver_lock
+    return row if is_held(lock) else replace(row, state=INTERRUPTED)
 
 
 def row_of(record: TrialRecord) -> TrialRow:

@@ -210,7 +210,7 @@ def claim_trial_number(study: StudyFolder, wanted: int | None = None) -> Iterato
         with locked(study.path / "trials.lock"):
             first = max((record.number for record in study.records()), default=-1) + 1
             numbers = count(first) if wanted is None else [wanted]
-            locks = ((each, study.trial(each).record_file.with_suffix(".lock")) for each in numbers)
+            locks = ((each, study.trial(each).lock_file) for each in numbers)
             number = next((each for each, file in locks if held.enter_context(claimed(file))), None)
         if number is None:
             raise RecordError(

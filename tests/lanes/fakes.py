@@ -100,6 +100,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.orders: list[LaneOrder] = []  # those begun, by rank 0 of any lane
+        self.free_cores = 0.0
         self.lost_nodes: set[str] = set()  # each lane is on a node of its number
         self.draining: dict[str, float] = {}  # node -> when it goes
         self._planned: list[_Fault] = []
@@ -283,8 +284,8 @@ class FakeGroups:
             pass
 
     def resources(self) -> Sequence[tuple[str, float, float]]:
-        """Return CPUs, of which none is free."""
-        return [("CPU", 0.0, CORES)]
+        """Return CPUs, and as many of them as a test has left free."""
+        return [("CPU", self.faults.free_cores, CORES)]
 
     def lost_nodes(self) -> Collection[str]:
         """Return the nodes that a test has lost."""

@@ -10,15 +10,18 @@ import pytest
 from carray.api import load_study
 from carray.cli import main
 from carray.errors import RecordError
+from carray.files import claimed
 from carray.inference.card import Card, MemberEntry
 from carray.records import TrialState
 from carray.reports.hints import shown_path
 from carray.reports.listing import (
+    find_shown,
     leaderboard,
     leaderboard_lines,
     list_lines,
     list_studies,
     model_lines,
+    shown_lines,
     status_lines,
 )
 from carray.reports.study import study_table
@@ -123,6 +126,28 @@ def test_a_study_that_nobody_runs_is_interrupted_whatever_its_record_says(tmp_pa
     with folder.locked():
         assert "is running" in status_lines(folder)[0]
         assert "running" in {row.state for row in study_table(folder)}
+
+
+def test_a_training_that_was_killed_is_interrupted_and_another_of_its_study_runs(
+    tmp_path: Path,
+) -> None:
+    """Each holds a lock of its own."""
+    folder = make_study(tmp_path)
+    folder.record().model_copy(update={"kind": "single"}).write(folder.record_file)
+    assert "is complete" in status_lines(folder)[0]
+    for number in (0, 1):
+        trial = folder.trial(number)
+        trial.write_record(trial.record().model_copy(update={"state": TrialState.RUNNING}))
+    runs = RunsFolder(tmp_path)
+    name = folder.trial(0).record().name
+    assert "is interrupted: " in status_lines(folder)[0]
+    assert "`carray train`" in status_lines(folder)[-1]
+    assert shown_lines(runs, find_shown(runs, name))[0] == f"trial {name} is interrupted"
+    with claimed(folder.trial(0).lock_file):
+        assert "is running: " in status_lines(folder)[0]
+        assert shown_lines(runs, find_shown(runs, name))[0] == f"trial {name} is running"
+        states = {row.number: row.state for row in study_table(folder)}
+        assert (states[0], states[1]) == ("running", "interrupted")
 
 
 def test_a_study_whose_folder_was_renamed_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -485,8 +485,12 @@ def test_ctrl_c_while_lanes_come_up_ends_the_study_before_any_trial(
     assert folder.records() == []
 
 
+@pytest.mark.parametrize(
+    ("free", "says"),
+    [(0.0, "0 of 4 CPU free; free some, or ask"), (4.0, "4 of 4 CPU free; if a node has so much")],
+)
 def test_a_study_none_of_whose_lanes_is_placed_says_what_each_asks_for(
-    local: LocalCluster, toy_data: Path, tmp_path: Path
+    free: float, says: str, local: LocalCluster, toy_data: Path, tmp_path: Path
 ) -> None:
     may_come = threading.Event()
 
@@ -499,8 +503,9 @@ def test_a_study_none_of_whose_lanes_is_placed_says_what_each_asks_for(
             may_come.set()  # too late, and lanes on their way up are waited for
 
     local.fakes = Fakes(start=start)
+    local.fakes.faults.free_cores = free
     wanted = request(toy_data, tmp_path, concurrent=1, place_timeout_seconds=0.2)
-    with pytest.raises(PlanError, match=r"placed in 0 s: .* asks for 3 CPU, .* 0 of 4 CPU free"):
+    with pytest.raises(PlanError, match=f"came up in 0 s: a rank asks for 3 CPU, .* {says}"):
         run_study(wanted, Ended())
 
 

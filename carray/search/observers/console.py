@@ -10,12 +10,13 @@ import io
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -145,8 +146,14 @@ class Board:
 
     def _write_line(self, line: str) -> None:
         with self._voice:
-            if not self._is_over:
+            if self._is_over:
+                return
+            try:
                 print(line, file=self._stream, flush=True)
+            except BrokenPipeError:
+                self._is_over = True
+                _hush(self._stream)
+                sys.stderr.write("carray: nobody reads its events any more; it goes on\n")
 
     def _add(self, record: TrialRecord) -> None:
         self._first_trial = self._first_trial or time.monotonic()
@@ -340,6 +347,12 @@ def open_board(as_json: bool = False) -> Board:
     if as_json:
         return JsonBoard()
     return LiveBoard() if sys.stdout.isatty() else Board()
+
+
+def _hush(stream: TextIO) -> None:
+    """Let what is left to be written to a pipe that nobody reads go nowhere."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _label(record: TrialRecord) -> str:

@@ -7,7 +7,9 @@ import logging
 import os
 import re
 import select
+import shlex
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -222,6 +224,8 @@ def _connect(where: str) -> None:
     settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if where == LOCAL:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        if (python := shlex.quote(sys.executable)) != sys.executable:  # Ray has a shell start it
+            settings["runtime_env"] = {"py_executable": python}
     _refuse_silence(where)
     try:
         _start_patiently(where, settings)

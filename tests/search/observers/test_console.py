@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 import time
@@ -222,3 +223,20 @@ def test_what_ends_last_is_told_whole_and_refits_count() -> None:
     begun, _, _, told = stream.getvalue().splitlines()
     assert begun.endswith("transform none")
     assert told.endswith(f"{'long ' * 20}). 1 of 0 ended, best log-loss 1.2500 (trial 0001)")
+
+
+@pytest.mark.parametrize("kind", [Board, JsonBoard])
+def test_a_study_goes_on_when_nobody_reads_its_events_any_more(
+    kind: type[Board], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `carray tune --json | head -1`."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        board = kind(stream)
+        board.note("read")
+        assert "read" in os.read(reader, 1000).decode()
+        os.close(reader)
+        board.note("not read")
+        board.note("nor is this")
+        print("what the command prints in the end", file=stream)
+    assert capsys.readouterr().err.count("nobody reads its events") == 1

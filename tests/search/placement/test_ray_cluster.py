@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -138,3 +139,27 @@ def test_a_folder_where_ray_cannot_open_its_sockets_is_named_with_the_cure(
             text=True,
         )
     assert f"below {folder}, whose path {fault}: set TMPDIR to another" in ran.stderr
+
+
+WORKER = """
+import os, sys, ray
+from carray.search.placement.ray_cluster import connected
+
+with connected():
+    own = ray.remote(runtime_env={"env_vars": {"A": "1"}})
+    task = own(lambda: (sys.executable, os.environ["A"]))
+    print(*ray.get(task.remote(), timeout=60), sep="|")
+"""
+
+
+@pytest.mark.ray
+def test_workers_start_in_an_environment_whose_folder_has_a_space(tmp_path: Path) -> None:
+    """Ray has a shell start those that have an environment of their own, as all lanes have."""
+    folder = tmp_path / "it's my cars"
+    folder.symlink_to(sys.prefix)
+    python = folder / "bin" / "python"
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [str(python), "-c", WORKER], capture_output=True, text=True, env=environment, timeout=200
+    )
+    assert ended.stdout.splitlines()[-1:] == [f"{python}|1"], ended.stderr
