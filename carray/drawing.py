@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,13 @@ def matplotlib() -> ModuleType:
                 os.environ["MPLBACKEND"] = before
         return loaded
     return sys.modules["matplotlib"]
+
+
+@contextmanager
+def plotting(style: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Have matplotlib draw in `style`, and names as they are: a `$` in them begins no formula."""
+    with matplotlib().rc_context({"text.parse_math": False, **(style or {})}):
+        yield
 
 
 def drawn_or_none(draw: Callable[[], Path]) -> Path | None:

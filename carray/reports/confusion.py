@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.label_parts import AUTO, LabelParts, read_label_parts
-from carray.drawing import font_file, matplotlib, save_png
+from carray.drawing import font_file, matplotlib, plotting, save_png
 from carray.errors import ConfigError, RecordError, counted
 from carray.inference.held_predictions import find_held_model
 from carray.inference.inputs import package_of
@@ -201,11 +201,10 @@ def _confusion_of_package(where: RunsFolder, package: Path, split: str) -> Confu
 
 def save_picture(found: Confusion, file: Path) -> None:
     """Draw `found` and write it aside, then rename."""
-    mpl = matplotlib()
     style: dict[str, Any] = {"font.size": 8, "text.color": INK, "axes.edgecolor": MUTED}
     family, classes = _letters(found.classes)
     style["font.family"] = family
-    with mpl.rc_context(style):
+    with plotting(style):
         save_png(_draw(replace(found, classes=classes)), file, dpi=150)
 
 
@@ -214,6 +213,7 @@ def _letters(classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
 
     Where this machine has no such font, names in other scripts become `class 3`.
     """
+    matplotlib()
     from matplotlib import font_manager
 
     usual = font_manager.get_font(font_manager.findfont(USUAL_FONT))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from carray.analysis.evaluation import Evaluation
-from carray.drawing import drawn_or_none, matplotlib, save_png
+from carray.drawing import drawn_or_none, plotting, save_png
 from carray.errors import counted
 from carray.files import write_csv
 from carray.predictions.calibration import Calibration
@@ -115,9 +115,9 @@ def _calibration_text(found: Calibration, top1: Interval) -> str:
     )
 
 
+@plotting()
 def reliability_picture(found: Evaluation, file: Path) -> Path:
     """Draw confidence against the share that is right, and how many images have which."""
-    matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 6.2), layout="constrained")

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from carray.data.label_parts import read_label_parts
+from carray.drawing import plotting
 from carray.errors import ConfigError, RecordError
 from carray.records import TrialState
 from carray.reports.confusion import (
@@ -141,6 +142,26 @@ def test_names_in_other_scripts_never_break_a_picture() -> None:
     assert names[1:] == ("Škoda", "A/B")
     assert names[0] == "소나타" if len(fonts) > 1 else "class 0"
     assert _letters(("Škoda", "A/B")) == (["DejaVu Sans"], ("Škoda", "A/B"))
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:
+    names = ("x^2 $\\frac{", "a_b$c$", "unter $10000")
+    for names_shown in (names, tuple(f"{name} {at}" for at in range(20) for name in names)):
+        counts = np.ones((len(names_shown), len(names_shown)), np.int64)
+        save_picture(Confusion("$study", names_shown, counts), tmp_path / "c.png")
+        with Image.open(tmp_path / "c.png") as image:
+            assert image.width > 900
+
+
+def test_a_dollar_is_drawn_and_no_setting_of_a_notebook_is_left_changed() -> None:
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    with plotting():
+        figure = Figure()
+        wide, narrow = (figure.text(0, 0, name).get_window_extent() for name in ("$c$", "c"))
+    assert wide.width > 2.5 * narrow.width
+    assert rcParams["text.parse_math"]
 
 
 def test_first_words_mark_where_makes_begin() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from carray import metrics
-from carray.drawing import matplotlib, save_png
+from carray.drawing import plotting, save_png
 from carray.errors import RecordError
 from carray.records import StudyFolder, TrialRecord
 from carray.reports.pictures.panels import COLOURS, INK, MUTED
@@ -21,6 +21,7 @@ PANELS = (
 THIN, THICK = 1.0, 2.6
 
 
+@plotting()
 def folds_picture(folder: StudyFolder, trials: Sequence[str]) -> Path:
     """Draw the curves of `trials` (`STUDY/NUMBER`), one line a fold, as a PNG; return its path.
 
@@ -31,7 +32,6 @@ def folds_picture(folder: StudyFolder, trials: Sequence[str]) -> Path:
     loose = [record.name for record in records if record.config.fold is None]
     if loose or not records:
         raise RecordError(f"{loose[0] if loose else folder.path.name} is on no fold")
-    matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from carray.drawing import matplotlib, save_png
+from carray.drawing import plotting, save_png
 from carray.ensemble.front import Front
 from carray.errors import counted
 from carray.reports.pictures.panels import COLOURS, INK, MUTED
 
 
+@plotting()
 def front_picture(found: Front, out: Path | None = None) -> Path:
     """Draw the front as a PNG, its points with 95 % intervals; return its path."""
-    matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 

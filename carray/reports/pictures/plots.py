@@ -6,7 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from carray.drawing import matplotlib, save_png
+from carray.drawing import plotting, save_png
 from carray.errors import RecordError, counted
 from carray.files import read_json
 from carray.records import StudyFolder
@@ -39,7 +39,7 @@ def study_picture(folder: StudyFolder, out: Path | None = None) -> Path:
     backbones = sorted({record.config.backbone for record in records})
     view = MetricAxis(study, records, dict(zip(backbones, cycle(COLOURS), strict=False)))
     out = out or folder.path / "picture.png"
-    with matplotlib().rc_context(_style()):
+    with plotting(_style()):
         files = sorted(folder.ensembles.glob("*.json"), key=lambda file: file.stat().st_mtime)
         save_png(_draw(view, read_json(files[-1]) if files else None), out, dpi=150)
     return out
