@@ -69,10 +69,10 @@ def save_png(picture: Any, file: Path, dpi: int | None = None) -> None:
 
 
 class Fonts:
-    """Three sizes of the font that has the letters of `text`, where this machine has one."""
+    """Three sizes of a font for the letters of `text`: other scripts need one of this machine."""
 
     def __init__(self, text: str, sizes: tuple[int, int, int] = (24, 17, 15)) -> None:
-        self._file = None if text.isascii() else font_file()
+        self._file = None if text.isascii() else font_file() or _usual_font_file()
         self.large, self.normal, self.small = (self._of(size) for size in sizes)
 
     def _of(self, size: int) -> Font:
@@ -88,6 +88,11 @@ def font_file() -> Path | None:
             if file.stem.lower().startswith(tuple(name.lower() for name in NOT_LATIN)):
                 return file
     return None
+
+
+def _usual_font_file() -> Path:
+    """Return matplotlib's own font: it has `é`, `Š` and `Ж`, which Pillow's lacks."""
+    return Path(matplotlib().get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def fitted(pen: ImageDraw.ImageDraw, text: str, width: float, font: Font) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
+from carray import drawing
 from carray.data.manifest import Manifest
 from carray.data.preparation.prepare import prepare
 from carray.drawing import Fonts, fitted
@@ -74,6 +75,15 @@ def test_the_command_says_where_the_sheet_is(toy_data: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert f"sample sheet: {file}" in done.stdout
     assert file.stat().st_size > 10_000
+
+
+def test_letters_with_marks_are_no_boxes_on_a_machine_without_fonts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drawing, "FONT_FOLDERS", ())
+    font = Fonts("Škoda Élan").normal
+    letters = {name: bytes(font.getmask(name)) for name in ("Š", "É", "é", "Ж", "\uffff")}
+    assert len(set(letters.values())) == len(letters), "none is drawn as a letter that isn't there"
 
 
 def test_a_name_too_wide_is_cut() -> None:
