@@ -326,7 +326,7 @@ def _no_manifest(folder: Path) -> str:
     what = "is a file" if folder.is_file() else "has no manifest"
     what = what if folder.exists() else "doesn't exist"
     if not folder.is_file() and not _holds_images(folder):
-        cure = f"`carray data prepare SOURCE --out {folder}` makes it"
+        cure = f"`carray data prepare SOURCE --out {quote(str(folder))}` makes it"
         return f"the data folder {folder} {what}: {cure}"
     held = (
         "a list or an archive of images, perhaps"

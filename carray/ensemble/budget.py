@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
+from shlex import quote
 
 import numpy as np
 
@@ -165,7 +166,7 @@ def _found(trial: Candidate, known: Sequence[NetworkCosts], budget: Budget) -> N
     if cost is None:
         raise RecordError(
             f"trial {trial.record.name} ({config.backbone}, {config.image_size} px) wasn't timed "
-            f"on {budget.on}: carray bench {trial.record.study} --on {budget.on}"
+            f"on {budget.on}: carray bench {quote(trial.record.study)} --on {budget.on}"
         )
     return cost
 

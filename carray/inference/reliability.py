@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -61,7 +62,7 @@ class Reliability(JsonFile):
             return found
         _logger.warning(
             f"{package.name} was calibrated with an energy of before, and calls nothing unknown: "
-            f"carray calibrate {package.name}"
+            f"carray calibrate {quote(package.name)}"
         )
         return found.model_copy(update={"energy_limit": None})
 

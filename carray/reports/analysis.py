@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from shlex import quote
 
 import numpy as np
 
@@ -176,7 +177,7 @@ def repeated_lines(records: Sequence[TrialRecord], by: str) -> list[str]:
 def added_class_lines(added: AddedClass) -> list[str]:
     """Return what a person should know, as lines of at most 100 columns."""
     runs, members = runs_option(added.package.parents[1]), len(added.trials)
-    head = f"{added.split}, 95 % intervals"
+    model, head = quote(added.model), f"{added.split}, 95 % intervals"
     rows = (
         ("the new class", added.new_images, added.new, None),
         ("the old classes, before", added.old_images, added.old_before, None),
@@ -193,6 +194,6 @@ def added_class_lines(added: AddedClass) -> list[str]:
         "",
         f"model package: {added.package}",
         "next:",
-        f"  carray predict {added.model} IMAGES{runs}",
-        f"  carray errors {added.model} {shown_path(added.data)}{runs}",
+        f"  carray predict {model} IMAGES{runs}",
+        f"  carray errors {model} {shown_path(added.data)}{runs}",
     ]

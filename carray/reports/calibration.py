@@ -5,7 +5,7 @@ from __future__ import annotations
 from carray.analysis.calibrate import CalibratedModel
 from carray.errors import counted
 from carray.predictions.conformal import Coverage
-from carray.reports.hints import shown_path
+from carray.reports.hints import shown_model, shown_path
 from carray.reports.table import interval_text, table
 
 SETS = (
@@ -39,7 +39,7 @@ def reliability_lines(found: CalibratedModel) -> list[str]:
         *lines,
         "",
         f"written: {shown_path(found.file)}",
-        f"next: carray serve {found.model}",
+        f"next: carray serve {shown_model(found.file.parent)}",
     ]
 
 

@@ -11,9 +11,10 @@ from carray.runs_folder import RunsFolder
 
 
 def shown_path(path: Path) -> str:
-    """Return `path` as short as a shell takes it: relative where it is below this folder."""
+    """Return `path` as short as a command takes it: relative where it is below this folder."""
     here = Path.cwd()
-    return quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return quote(f"./{shown}" if shown.startswith("-") else shown)  # -d2 would be an option
 
 
 def command() -> str:
@@ -31,7 +32,14 @@ def runs_option(runs: Path | str | None) -> str:
     return f" --runs {quote(found.shown) if found.mirror else shown_path(found.path)}"
 
 
+def shown_model(package: Path) -> str:
+    """Return a model package as a command takes it: its name and where that is, else its folder."""
+    if package.parent.name != "models":
+        return shown_path(package)
+    return quote(package.name) + runs_option(package.parents[1])
+
+
 def predict_hint(package: Path) -> str:
     """Return the command that asks a model package."""
     runs = runs_option(package.parents[1])
-    return f"  carray predict {package.name} IMAGES --out predictions.csv{runs}"
+    return f"  carray predict {quote(package.name)} IMAGES --out predictions.csv{runs}"

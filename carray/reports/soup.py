@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from carray.ensemble.result import FIGURE_VERDICTS
 from carray.ensemble.soup_result import Soup
 from carray.predictions.statistics import Comparison
-from carray.reports.hints import predict_hint
+from carray.reports.hints import predict_hint, runs_option
 from carray.reports.table import table, wrapped
 
 SCORES = ("models:>7", "log-loss:>26.4f", "top-1:>26.4f")
@@ -40,7 +42,7 @@ def soup_lines(soup: Soup) -> list[str]:
     if soup.package is not None:
         name = soup.trial.rpartition("/")[0]
         lines += [f"model package: {soup.package}", "next:", predict_hint(soup.package)]
-        lines += [f"  carray ensemble {name} --top 1"]
+        lines += [f"  carray ensemble {quote(name)} --top 1{runs_option(soup.package.parents[1])}"]
     return [part for line in lines for part in wrapped(line)]
 
 

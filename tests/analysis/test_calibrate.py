@@ -50,7 +50,7 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     assert found.unknown is not None
     assert found.unknown.unknown == 1
     text = "\n".join(reliability_lines(found))
-    assert "next: carray serve toy" in text
+    assert f"next: carray serve toy --runs {tmp_path / 'runs'}" in text
     kept = Reliability.of_package(package)
     assert kept is not None
     assert kept.method == found.chosen

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def data(tmp_path: Path) -> Path:
 def test_a_folder_that_was_never_prepared_names_the_command(tmp_path: Path, folder: str) -> None:
     with pytest.raises(DataError, match="carray data prepare SOURCE --out"):
         Manifest.load(tmp_path / folder)
+
+
+def test_the_command_for_a_folder_with_spaces_is_one_for_a_shell(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        Manifest.load(tmp_path / "my cars (1)")
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command)[-1] == str(tmp_path / "my cars (1)")
 
 
 def test_any_class_name_survives_on_one_line(data: Path) -> None:

@@ -72,6 +72,7 @@ def test_fine_tunings_of_one_start_make_a_soup_that_is_one_model(kin: Trained) -
     printed = "\n".join(soup_lines(again))
     assert "> greedy soup" in printed or "> uniform soup" in printed
     assert max(map(len, printed.splitlines())) <= 100 + len(str(kin.runs))
+    assert f"  carray ensemble kin-soup --top 1 --runs {kin.runs}" in printed.splitlines()
     assert (again.trial, again.package) == (made.trial, made.package), "the same soup is one trial"
 
 

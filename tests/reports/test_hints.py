@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carray.reports.hints import command, runs_option
+from carray.reports.hints import command, runs_option, shown_model, shown_path
 
 
 def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
@@ -23,6 +23,18 @@ def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
     monkeypatch.setenv("CARRAY_RUNS", str(tmp_path / "kept"))
     assert runs_option(tmp_path / "kept") == ""
     assert runs_option(tmp_path / "runs") == " --runs runs"
+
+
+def test_paths_and_models_are_told_as_a_shell_and_a_command_take_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown_path(Path("-d2")) == shown_path(tmp_path / "-d2") == "./-d2"
+    assert shown_path(tmp_path / "d 2") == "'d 2'"
+    assert shown_model(tmp_path / "runs" / "models" / "autumn") == "autumn"
+    elsewhere = tmp_path / "my runs" / "models" / "best of (all)"
+    assert shown_model(elsewhere) == "'best of (all)' --runs 'my runs'"
+    assert shown_model(tmp_path / "copied") == "copied"
 
 
 def test_the_command_is_told_as_this_shell_finds_it(
