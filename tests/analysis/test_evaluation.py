@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def test_new_images_are_judged_in_the_models_classes(trained: Trained, tmp_path:
     shutil.copy(included["path"].iloc[0], tmp_path / "strange" / "x" / "1.png")
     with pytest.raises(DataError, match=r"none of the classes of .*, such as '[xy]'"):
         evaluate("single/0000", tmp_path / "strange", runs=runs)
+
+
+def test_a_table_whose_images_lie_elsewhere_is_told_what_this_command_can_do(
+    trained: Trained, tmp_path: Path
+) -> None:
+    table = tmp_path / "new.csv"
+    images = trained.manifest.included.iloc[::4][["path", "label"]]
+    images.assign(path=images["path"].map(os.path.basename)).to_csv(table, index=False)
+    with pytest.raises(DataError, match="move the table into its images' folder or write whole"):
+        evaluate("single/0000", table, runs=trained.runs)
+    images.to_csv(table, index=False)
+    assert evaluate("single/0000", table, runs=trained.runs).images == len(images)
 
 
 def test_what_cannot_be_judged_is_refused(trained: Trained) -> None:

@@ -143,8 +143,8 @@ def _require_images(table: Table, folder: Path, reading: _Reading) -> None:
     hint = f", a file there is {there!r}" if there else ""
     raise DataError(
         f"no image of {table.file} is in {folder} (the first id is "
-        f"{names[0] if names else 'none'!r}{hint}): give the folder with --images and the column "
-        "with --id-column"
+        f"{names[0] if names else 'none'!r}{hint}): move the table into its images' folder or "
+        "write whole paths; `carray data prepare` also takes --images FOLDER and --id-column"
     )
 
 
