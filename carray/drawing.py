@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import ImageDraw, ImageFont
 
+from carray.errors import ConfigError
 from carray.files import written_aside
 
 NOT_LATIN = ("NotoSansCJK", "NotoSansKR", "NanumGothic", "malgun", "AppleGothic", "UnDotum")
@@ -48,6 +49,12 @@ def plotting(style: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Have matplotlib draw in `style`, and names as they are: a `$` in them begins no formula."""
     with matplotlib().rc_context({"text.parse_math": False, **(style or {})}):
         yield
+
+
+def check_png(file: Path) -> None:
+    """Refuse another ending than .png's, which is what pictures are; raises ConfigError."""
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"--out {file} must be a .png file")
 
 
 def drawn_or_none(draw: Callable[[], Path]) -> Path | None:

@@ -294,7 +294,8 @@ def predict(
 def report(
     study: StudyOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="The picture; default: picture.png in the study's folder.")
+        Path | None,
+        typer.Option(help="The picture, a .png; default: picture.png in the study's folder."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Trials that the table shows.")] = 10,
     runs: RunsOption = None,
@@ -308,11 +309,13 @@ def report(
 
       carray report --study autumn --out autumn.png
     """
-    from carray.drawing import drawn_or_none
+    from carray.drawing import check_png, drawn_or_none
     from carray.reports.pictures.plots import study_picture
     from carray.reports.study import study_json, study_lines
     from carray.runs_folder import RunsFolder
 
+    if out:
+        check_png(out)
     folder = RunsFolder.at(runs).find_study(study)
     picture = drawn_or_none(lambda: study_picture(folder, out))
     drawn = ["", f"picture: {picture}"] if picture else []

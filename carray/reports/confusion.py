@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray.data.label_parts import AUTO, LabelParts, read_label_parts
-from carray.drawing import font_file, matplotlib, plotting, save_png
+from carray.drawing import check_png, font_file, matplotlib, plotting, save_png
 from carray.errors import ConfigError, RecordError, counted
 from carray.inference.held_predictions import find_held_model
 from carray.inference.inputs import package_of
@@ -176,8 +176,7 @@ def draw_confusion(
     folder = package or where.find_trial(trial).path
     name = f"confusion-{split}{f'-by-{by}' if by else ''}.png"
     file = Path(out).expanduser() if out else folder / name
-    if file.suffix.lower() != ".png":
-        raise ConfigError(f"--out {file} must be a .png file")
+    check_png(file)
     if package:
         found = _confusion_of_package(where, package, split)
     else:

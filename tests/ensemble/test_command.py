@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from carray.cli import main
 from carray.cli.app import app
+from carray.errors import ConfigError
 from carray.records import TrialState
 from carray.reports.study import study_json
 from tests.ensemble.studies import StudySpec, Trial, make_study
@@ -65,6 +66,18 @@ def test_a_report_writes_the_picture_beside_the_study(tmp_path: Path) -> None:
     call("ensemble", "--runs", str(tmp_path), "--logits-only")
     assert "0003" in call("report", "--runs", str(tmp_path))
     assert (folder.path / "picture.png").stat().st_size > 20_000
+
+
+def test_a_report_s_picture_is_a_png(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec(TRIALS))
+    for name in ("x.txt", "x.jpg", "x"):
+        words = ["report", "--runs", str(tmp_path), "--out", str(tmp_path / name)]
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, ConfigError)
+        assert str(done.exception) == f"--out {tmp_path / name} must be a .png file"
+        assert not (tmp_path / name).exists()
+    call("report", "--runs", str(tmp_path), "--out", str(tmp_path / "x.PNG"))
+    assert (tmp_path / "x.PNG").stat().st_size > 20_000
 
 
 def test_asking_for_30_of_4_trials_takes_4_and_says_so(
