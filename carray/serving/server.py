@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from carray.data.label_parts import AUTO
 from carray.errors import ConfigError, counted
 from carray.extras import check_extra
+from carray.ports import check_port
 from carray.runs_folder import RunsFolder
 from carray.serving.limits import Limits
 
@@ -169,15 +169,4 @@ def check_address(host: str, port: int, token: str | None) -> None:
         raise ConfigError(
             f"--host {host} is reached by others: give --token-file FILE, or leave --host out"
         )
-    if not 1 <= port <= 65535:
-        raise ConfigError(f"--port {port} must be from 1 to 65535")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"--host {host} --port {port} can't be listened on ({error.strerror}): choose "
-                "another --port"
-            ) from None
+    check_port(host, port)

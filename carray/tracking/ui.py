@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import subprocess
 import sys
 
 from carray.errors import TrackingError
 from carray.masking import masked
+from carray.ports import check_port
 from carray.runs_folder import RunsFolder
 from carray.tracking.comparison import write_comparison
 from carray.tracking.mlflow_client import is_default, store_of, tracking_uri
 
 HOST = "127.0.0.1"
-MOST_PORT = 65535
 
 _logger = logging.getLogger(__name__)
 
@@ -28,10 +27,9 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
     Where `$MLFLOW_TRACKING_URI` names a server, its address is logged and nothing is started.
 
     Raises:
-        TrackingError: there is no store yet, or the port is none or taken.
+        ConfigError: the port is none, or can't be listened on.
+        TrackingError: there is no store yet.
     """
-    if not 1 <= port <= MOST_PORT:
-        raise TrackingError(f"--port {port} must be from 1 to {MOST_PORT}")
     uri = tracking_uri(runs)
     if uri.startswith(("http://", "https://")):
         page = f"{masked(uri)}/{_page(runs)}".rstrip("/")
@@ -41,8 +39,7 @@ def open_ui(runs: RunsFolder, port: int, browser: bool = False) -> None:
         raise TrackingError(
             f"there is no tracking store at {runs.tracking_file}; run a study first"
         )
-    if not _is_free(port):
-        raise TrackingError(f"port {port} is taken: choose another with --port")
+    check_port(HOST, port)
     _logger.info(f"MLflow starts on http://{HOST}:{port}  (store {masked(uri)}; Ctrl-C ends it)")
     _open_when_up(runs, f"http://{HOST}:{port}", browser)
     sys.stdout.flush()
@@ -78,13 +75,3 @@ def ui_command(runs: RunsFolder, port: int) -> list[str]:
     if is_default(runs):
         command += ["--default-artifact-root", runs.tracking_artifacts.as_uri()]
     return command
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from carray.errors import TrackingError
+from carray.errors import ConfigError, TrackingError
 from carray.runs_folder import RunsFolder
 from carray.tracking import open_tracker, open_ui
 from tests.tracking.stores import with_store
@@ -73,7 +73,7 @@ def test_a_taken_port_and_a_missing_store_are_told(runs: RunsFolder, tmp_path: P
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(TrackingError, match="is taken: choose another with --port"):
+        with pytest.raises(ConfigError, match=r"Address already in use\): choose another --port"):
             open_ui(runs, taken.getsockname()[1])
     with pytest.raises(TrackingError, match="run a study first"):
         open_ui(RunsFolder(tmp_path / "nothing"), free_port())
