@@ -78,6 +78,7 @@ def look_over(
     """
     runs = runs or RunsFolder.at()
     yield _versions()
+    yield from _home()
     question = NodeQuestion(sends_runs=True)
     if data is not None:
         found = _data(data)
@@ -113,6 +114,19 @@ def _versions() -> Finding:
         text = f"Python is {platform.python_version()}"
         return Finding(name="versions", state="fails", text=text, cure="take Python 3.11 to 3.13")
     return Finding(name="versions", state="ok", text=text)
+
+
+def _home() -> Iterator[Finding]:
+    """Say where the folder in which Ray and the hub look for files of theirs can't be read."""
+    home = Path.home()
+    try:
+        (home / ".ray").stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        text = f"HOME={home} can't be read ({error.strerror})"
+        cure = "set HOME to another folder, which you may read and write"
+        yield Finding(name="home", state="fails", text=text, cure=cure)
 
 
 def _url(remote: RemoteFolder) -> Finding:
@@ -185,7 +199,7 @@ def _weights() -> Finding:
         cure = "" if files else "mend the path, or put timm's files there (resnet18.safetensors)"
         return Finding(name="weights", state=state, text=text, cure=cure)
     cache = Path(constants.HF_HUB_CACHE)
-    models = len(list(cache.glob("models--*")))
+    models = len(list(cache.glob("models--*"))) if os.access(cache, os.R_OK) else 0
     text, why = f"the hub's cache {cache} holds {counted(models, 'model')}", hub_error()
     if not why:
         return Finding(name="weights", state="ok", text=f"{text}; the hub answers")
@@ -240,7 +254,7 @@ def _instances() -> Finding:
     if running > 1:
         cure = "their dashboard agents share port 52365, so `ray job submit` may get no answer"
         return Finding(name="ray", state="note", text=text, cure=f"end one; {cure}")
-    if running and token.exists() and not os.environ.get("RAY_AUTH_MODE"):
+    if running and os.access(token, os.R_OK) and not os.environ.get("RAY_AUTH_MODE"):
         text += f"; there is a token in {token}"
         cure = "where Ray refuses you with 401, export RAY_AUTH_MODE=token"
         return Finding(name="ray", state="note", text=text, cure=cure)

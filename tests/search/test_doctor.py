@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from carray.cli.app import app
@@ -59,6 +60,19 @@ def test_what_fails_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.M
     assert fails["weights"].line().startswith("FAILS  weights   CARRAY_WEIGHTS=")
     assert "secret" not in fails["tracking"].line() + fails["storage"].line()
     assert "no Ray cluster answers at '127.0.0.1:9'" in fails["cluster"].text
+
+
+def test_a_home_that_cannot_be_read_is_one_line_and_the_others_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / ("long" * 70)  # root may read all but a name that no system takes
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / ".cache"))
+    told = found(tmp_path)
+    assert [name for name, each in told.items() if each.state == "fails"] == ["home"]
+    assert told["home"].line().startswith(f"FAILS  home      HOME={home} can't be read (File name")
+    assert told["home"].cure.startswith("set HOME to another folder")
+    assert list(told)[-3:] == ["tracking", "gpu", "ray"]
 
 
 def test_a_node_is_said_on_a_line() -> None:
