@@ -37,7 +37,7 @@ def ensemble(
     top: Annotated[
         int,
         typer.Option(
-            help="How many of the best trials vote, complete ones first; in a wide vote up to "
+            help="How many of the best trials vote, complete ones first; wide stacking has up to "
             "three times as many."
         ),
     ] = 3,
@@ -65,8 +65,8 @@ def ensemble(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="Soft vote, logit mean, hard vote, fitted weights, stacking, wide vote, greedy "
-            "selection or bagged selection; default: the best."
+            help="Soft vote, logit mean, hard vote, fitted weights, stacking, wide stacking, "
+            "greedy selection or bagged selection; default: the best."
         ),
     ] = None,
     logits_only: Annotated[

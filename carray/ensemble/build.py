@@ -68,7 +68,7 @@ def build_ensemble(
     Args:
         study: its name, or the names of several on the same data; None takes the newest search.
         top: how many of the best complete trials vote, and of stopped ones where those are too
-            few. A wide vote has up to three times as many, and greedy selection picks among all.
+            few. Wide stacking has up to three times as many; greedy selection picks among all.
         folds: trials on folds join too; of the best `top` configurations, those that folds trained
             come first and vote with all their folds.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.

@@ -23,7 +23,7 @@ from carray.predictions.averaging import (
 from carray.predictions.logits import SplitPredictions
 from carray.typing import Float32s, Rows
 
-WIDE = 3  # times as many vote
+WIDE = 3  # times as many members of a wide rule
 BAGS = 10
 LEAST_SHARE = 0.02  # of a bagged member, whose cost would be a whole model's
 EM_STEPS = 1000
@@ -65,13 +65,6 @@ class SoftVote(_Equal):
     """The plain mean of probabilities."""
 
     name: str = "soft vote"
-
-
-@dataclass(frozen=True)
-class WideVote(_Equal):
-    """The plain mean of more members' probabilities: where many are alike, the more the better."""
-
-    name: str = "wide vote"
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ class BaggedGreedy:
 
 RULES = (
     *("soft vote", "logit mean", "hard vote", "fitted weights", "stacking"),
-    *("wide vote", "greedy selection", "bagged selection"),
+    *("wide stacking", "greedy selection", "bagged selection"),
 )
 
 
@@ -168,7 +161,8 @@ def all_rules(
     They are over chosen members, over `WIDE` times as many, and over the whole pool.
     """
     own = (SoftVote, LogitMean, HardVote, FittedWeights, Stacking)
-    return *(kind(members) for kind in own), WideVote(more), Greedy(pool), BaggedGreedy(pool)
+    wide = Stacking(more, "wide stacking")
+    return *(kind(members) for kind in own), wide, Greedy(pool), BaggedGreedy(pool)
 
 
 def best_prefix(p_MN: Float32s) -> int:

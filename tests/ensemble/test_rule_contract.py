@@ -17,7 +17,6 @@ from carray.ensemble.selection import (
     LogitMean,
     Rule,
     SoftVote,
-    WideVote,
 )
 from carray.ensemble.stacking import Stacking
 from carray.predictions.averaging import WeightedAverage
@@ -26,7 +25,7 @@ from carray.predictions.logits import SplitPredictions
 from tests.ensemble.studies import StudySpec, Trial, make_study
 
 RULES: list[Callable[[tuple[int, ...]], Rule]] = [
-    *(SoftVote, LogitMean, HardVote, FittedWeights, Stacking, WideVote, Greedy, BaggedGreedy)
+    *(SoftVote, LogitMean, HardVote, FittedWeights, Stacking, Greedy, BaggedGreedy)
 ]
 SKILLS = (2.0, 1.6, 1.2, 0.4)
 
