@@ -70,6 +70,7 @@ class Quick:
         return os.getpid()
 
 
+@pytest.mark.ray
 def test_a_trial_begun_while_its_host_starts_again_waits_for_it(ray_instance: None) -> None:
     """Tune takes a trial whose host doesn't answer for dead, and begins it anew only so often."""
     with hosted_trials(Quick):
