@@ -117,5 +117,7 @@ def _over(part: Float64s, whole: Float64s) -> Float64s:
 
 
 def _mean(values: Float64s, weights: Float64s | npt.NDArray[np.bool_]) -> Float64s:
-    found: Float64s = (values * weights).sum(axis=-1) / weights.sum(axis=-1)
+    whole = weights.sum(axis=-1, dtype=np.float64)  # of means that were drawn of one image, 0
+    found: Float64s = np.full_like(whole, np.nan)
+    np.divide((values * weights).sum(axis=-1), whole, out=found, where=whole > 0)
     return found

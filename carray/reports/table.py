@@ -160,7 +160,12 @@ def table_row(columns: Sequence[str], cells: Iterable[object]) -> str:
 
 
 def interval_text(found: Interval, spec: str = ".4f", bounds: str | None = None) -> str:
-    """Return `VALUE [LOW, HIGH]`, the bounds in a format of their own where they have one."""
+    """Return `VALUE [LOW, HIGH]`, the bounds in a format of their own where they have one.
+
+    Of one image no interval is known, which is said.
+    """
+    if math.isnan(found.low):
+        return f"{found.value:{spec}}, no interval"
     low, high = (format(bound, bounds or spec) for bound in (found.low, found.high))
     return f"{found.value:{spec}} [{low}, {high}]"
 

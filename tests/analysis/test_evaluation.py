@@ -19,6 +19,7 @@ from carray.inference.level_answers import LevelRequest
 from carray.inference.predict import predict_to_csv
 from carray.predictions.logits import log_softmax
 from carray.predictions.test_access import accesses
+from carray.reports.evaluation import evaluation_lines
 from carray.runs_folder import RunsFolder
 from tests.trained import Trained
 
@@ -88,6 +89,18 @@ def test_new_images_are_judged_in_the_models_classes(trained: Trained, tmp_path:
     shutil.copy(included["path"].iloc[0], tmp_path / "strange" / "x" / "1.png")
     with pytest.raises(DataError, match=r"none of the classes of .*, such as '[xy]'"):
         evaluate("single/0000", tmp_path / "strange", runs=runs)
+
+
+def test_one_image_is_judged_without_an_interval(trained: Trained, tmp_path: Path) -> None:
+    """And without a warning, which would be an error here."""
+    first = trained.manifest.included.iloc[0]
+    folder = tmp_path / "one" / str(first["label"])
+    folder.mkdir(parents=True)
+    shutil.copy(first["path"], folder)
+    found = evaluate("single/0000", tmp_path / "one", runs=trained.runs)
+    lines = evaluation_lines(found)
+    assert any(line.startswith("balanced accuracy ") and "no interval" in line for line in lines)
+    assert "nan]" not in "".join(lines)
 
 
 def test_a_table_whose_images_lie_elsewhere_is_told_what_this_command_can_do(
