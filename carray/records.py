@@ -181,7 +181,7 @@ class StudyRecord(JsonFile):
     started_at: float = 0.0
     ended_at: float | None = None
     seconds: float | None = None
-    """Of all its calls together, without the time between them; None before the first has ended."""
+    """Of its calls, without the time between; None before the first has ended, and before 0.2."""
     git_commit: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
     """The tracking server's own ids of this study."""
@@ -379,9 +379,9 @@ class StudyFolder:
         """
         with claimed(self.driver_lock) as is_ours:
             if not is_ours:
-                cure = "wait for it, or name another study with --study"
                 raise RecordError(
-                    f"study {self.path.name!r} is being run by another process; {cure}"
+                    f"study {self.path.name!r} is being run by another process; wait for it, or "
+                    "name another study with --study"
                 )
             yield
 

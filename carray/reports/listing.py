@@ -25,11 +25,12 @@ from carray.reports.leaders import behind_text, leaders_lines
 from carray.reports.study import (
     SHORT_HEADS,
     headline,
-    row_now,
+    state_now,
     study_json,
     study_lines,
     study_now,
     study_table,
+    trained_now,
 )
 from carray.reports.table import line_width, table, value_text, wrapped
 from carray.runs_folder import RunsFolder
@@ -143,8 +144,7 @@ def _find_backbone(name: str, image_size: int | None) -> ModelSummary | None:
 def shown_lines(runs: RunsFolder, found: Shown) -> list[str]:
     """Return what was found, in lines."""
     if isinstance(found, TrialRecord):
-        study = runs.study(found.study)
-        return trial_lines(found, row_now(study, found).state)
+        return trial_lines(found, _state_of(runs, found))
     if isinstance(found, StudyFolder):
         return study_lines(found, wide=False)
     if isinstance(found, Path):
@@ -162,6 +162,13 @@ def shown_json(found: Shown) -> object:
     if isinstance(found, StudyFolder):
         return study_json(found)
     return Card.read(found / "card.json") if isinstance(found, Path) else found
+
+
+def _state_of(runs: RunsFolder, record: TrialRecord) -> str:
+    """Return how a trial stands now; of another runs folder's what its record says."""
+    if record.state.is_finished() or not (study := runs.study(record.study)).record_file.exists():
+        return record.state
+    return state_now(record.number, record.state, trained_now(study))
 
 
 def trial_lines(record: TrialRecord, state: str) -> list[str]:

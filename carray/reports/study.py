@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from textwrap import wrap
@@ -77,17 +77,26 @@ def study_table(folder: StudyFolder) -> list[TrialRow]:
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         return record.config.fold is not None, objective.key_of(record), record.number
 
-    return [row_now(folder, record) for record in sorted(folder.records(), key=key)]
+    is_trained = trained_now(folder)
+    rows = [row_of(record) for record in sorted(folder.records(), key=key)]
+    return [replace(row, state=state_now(row.number, row.state, is_trained)) for row in rows]
 
 
-def row_now(folder: StudyFolder, record: TrialRecord) -> TrialRow:
-    """Return a trial's row as it stands: one that nobody trains waits for the next call."""
-    row = row_of(record)
-    if row.state != TrialState.RUNNING:
-        return row
-    is_single = folder.record().kind == "single"
-    lock = folder.trial(row.number).lock_file if is_single else folder.driver_lock
-    return row if is_held(lock) else replace(row, state=INTERRUPTED)
+def trained_now(folder: StudyFolder) -> Callable[[int], bool]:
+    """Return what says of an unfinished trial, by its number, whether a process trains it.
+
+    A single one is held by its own process, those of a search by the study's driver, asked once.
+    """
+    if folder.record().kind == "single":
+        return lambda number: is_held(folder.trial(number).lock_file)
+    is_running = folder.state() == "running"
+    return lambda _: is_running
+
+
+def state_now(number: int, state: str, is_trained: Callable[[int], bool]) -> str:
+    """Return how a trial stands: one that nobody trains waits for the next call."""
+    is_left = state == TrialState.RUNNING and not is_trained(number)
+    return INTERRUPTED if is_left else state
 
 
 def row_of(record: TrialRecord) -> TrialRow:

@@ -120,8 +120,9 @@ def starts_ray(address: str | None) -> bool:
 def _watched(on_died: Callable[[], None]) -> Iterator[None]:
     """Call `on_died`, in a thread, for each daemon of Ray's here that ends."""
     is_over = threading.Event()
-    watch = threading.Thread(target=watch_processes, args=(_daemons(), is_over, on_died))
-    watch.daemon = True
+    watch = threading.Thread(
+        target=watch_processes, args=(_daemons(), is_over, on_died), daemon=True
+    )
     watch.start()
     try:
         yield

@@ -84,9 +84,9 @@ def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.Monk
     second.wait()
 
 
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("ends", [0, 1, 2])
 def test_the_end_of_rays_daemons_is_told_at_once_and_none_once_the_watch_is_over(
-    ends: bool,
+    ends: int,
 ) -> None:
     is_over = threading.Event()
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -95,8 +95,8 @@ def test_the_end_of_rays_daemons_is_told_at_once_and_none_once_the_watch_is_over
         tell = partial(told.put, "ended")
         watch = threading.Thread(target=watch_processes, args=(watched, is_over, tell))
         watch.start()
-        if ends:
-            first.kill()
+        for each in (first, second)[:ends]:
+            each.kill()
             assert told.get(timeout=10) == "ended"
         is_over.set()
         watch.join(10)
