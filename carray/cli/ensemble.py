@@ -38,7 +38,7 @@ def ensemble(
         int,
         typer.Option(
             help="How many of the best trials vote, complete ones first; wide stacking has up to "
-            "three times as many."
+            "three times as many that are complete."
         ),
     ] = 3,
     folds: Annotated[
@@ -66,7 +66,7 @@ def ensemble(
         str | None,
         typer.Option(
             help="Soft vote, logit mean, hard vote, fitted weights, stacking, wide stacking, "
-            "greedy selection or bagged selection; default: the best."
+            "greedy selection or bagged selection; default: see above."
         ),
     ] = None,
     logits_only: Annotated[
@@ -127,7 +127,8 @@ def ensemble(
 
     Members are the best by val; votes, means, fitted weights, stacking, greedy and bagged selection
     (which may use every trial, pruned ones too) are judged on blend; test is opened once, recorded.
-    --rule "soft vote" holds just the --top trials.
+    By log-loss wide stacking (of three times --top trials) is taken unless another rule is shown
+    to be better there. --rule stacking or "soft vote" holds just the --top trials.
 
     [dim]Examples:[/]
 

@@ -17,7 +17,13 @@ import numpy as np
 
 from carray import metrics
 from carray.ensemble.budget import Budget, MeasuredPool, parse_budget
-from carray.ensemble.cross_fit import RuleScore, best_rule, reason_for_single, score_rule
+from carray.ensemble.cross_fit import (
+    RuleScore,
+    best_rule,
+    first_by_score,
+    reason_for_single,
+    score_rule,
+)
 from carray.ensemble.pool import Pool, find_studies
 from carray.ensemble.result import ALONE, Ensemble, MemberRow, RuleRow
 from carray.ensemble.selection import RULES, WIDE, Rule, SoftVote, all_rules
@@ -75,7 +81,7 @@ def build_ensemble(
         name: the package's name; None says what it holds: `STUDY-top3` the best three trials,
             `STUDY-greedy5` five that greedy selection picked, `STUDY-best1` the best alone.
         metric: picks members on `val`, and the rule; None takes the study's own.
-        rule: one of `RULES`; None takes the best of them.
+        rule: one of `RULES`; None: by log-loss wide stacking, unless another is shown better.
         logits_only: use trials without weights too, and write no package.
         open_test: look at the test split, which is recorded.
         from_tracking: fetch the study's records and logits from the tracking server first.
@@ -112,7 +118,8 @@ def build_ensemble(
     top = min(top, len(pool.candidates.ranked()))
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    more = pool.candidates.best(WIDE * top)
+    most = pool.candidates.best(WIDE * top if top > 1 else 1)  # who asks for one gets one
+    more = [each for each in most if each.is_complete or each in members]
     ensemble = _judge(pool, members, more, rule, keep_best, seed, within)
     usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"
     ensemble = replace(ensemble, name=checked_package_name(name, usual))
@@ -228,7 +235,7 @@ def _judge(
     seed: int,
     within: MeasuredPool | None = None,
 ) -> Ensemble:
-    """Score every rule where it wasn't fitted, and take the best; in a budget there is one."""
+    """Score every rule where it wasn't fitted, and choose; in a budget there is one."""
     labels, trials = pool.labels.of(pool.split), pool.candidates.trials
     predictions = SplitPredictions(trials, pool.split, labels)
     numbers, wide = (tuple(map(trials.index, each)) for each in (members, more))
@@ -240,13 +247,18 @@ def _judge(
     beside = predictions.beside(on_val)
     scores = [score_rule(rule, predictions, folds, metric, beside) for rule in rules]
     eligible = [score for score in scores if rule in (None, score.rule)]
-    best = best_rule(eligible, metric)
+    best, first = best_rule(eligible, metric, seed), first_by_score(eligible, metric)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(pool.best_single(members), pool.split, labels)
     by_itself = SoftVote((0,), ALONE)
     alone = score_rule(by_itself, single, folds, metric, single.beside(on_val))
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = pool.notes(members)
+    if first is not best:
+        notes.append(
+            f"{first.rule} scored better, but isn't shown to be better than {best.rule}, which is "
+            "mostly ahead on other images"
+        )
     if kept and rule and keep_best is None:  # whoever names a rule asks for its ensemble
         notes.append(f"the best single trial isn't kept, since --rule asks for {rule}: {kept}")
         kept = ""

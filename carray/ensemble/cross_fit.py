@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carray import metrics
-from carray.ensemble.selection import Rule
+from carray.ensemble.selection import USUAL, Rule
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import SplitPredictions
 from carray.predictions.scores import SCORES, cross_fit_temperature, top1
@@ -85,19 +85,38 @@ def reason_for_single(
     return ""
 
 
-def _is_shown_better(best: RuleScore, single: RuleScore, metric: str, seed: int) -> bool:
-    """Say whether a paired test tells the rule from the trial: bootstrap, or McNemar's."""
+def _is_shown_better(one: RuleScore, other: RuleScore, metric: str, seed: int) -> bool:
+    """Say whether a paired test tells them apart in favour of `one`: bootstrap, or McNemar's."""
     if metric in metrics.LOG_LOSSES:
-        gains = bootstrap_means((single.losses - best.losses)[:, None], seed)[:, 0]
+        gains = bootstrap_means((other.losses - one.losses)[:, None], seed)[:, 0]
         return bool(gains.mean() > 0) and two_sided_p(gains) < 1 - CONFIDENCE
-    only = int((best.right & ~single.right).sum()), int((single.right & ~best.right).sum())
+    only = int((one.right & ~other.right).sum()), int((other.right & ~one.right).sum())
     return only[0] > only[1] and mcnemar_exact(*only) < 1 - CONFIDENCE
 
 
-def best_rule(scores: Sequence[RuleScore], metric: str) -> RuleScore:
+def first_by_score(scores: Sequence[RuleScore], metric: str) -> RuleScore:
     """Return the rule that is best in `metric`; of equals, the one with less log-loss."""
+    return _by_score(scores, metric)[0]
+
+
+def _by_score(scores: Sequence[RuleScore], metric: str) -> list[RuleScore]:
     key = metrics.Objective(metric).key
-    return min(scores, key=lambda score: (key(score.value), score.log_loss))
+    return sorted(scores, key=lambda score: (key(score.value), score.log_loss))
+
+
+def best_rule(scores: Sequence[RuleScore], metric: str, seed: int) -> RuleScore:
+    """Return `USUAL`, unless another rule is shown to be better; without it the best score.
+
+    A hundred images rank eight rules by luck, and that one is mostly the best on others. A vote is
+    shown to be better where, say, a member gives right classes no probability. In a metric that
+    isn't a log-loss the best score counts: shares right tell rules apart too seldom.
+    """
+    ranked = _by_score(scores, metric)
+    usual = next((score for score in ranked if score.rule == USUAL), None)
+    if usual is None or metric not in metrics.LOG_LOSSES:
+        return ranked[0]
+    ahead = ranked[: ranked.index(usual)]
+    return next((one for one in ahead if _is_shown_better(one, usual, metric, seed)), usual)
 
 
 def _held_out_log_p(

@@ -147,9 +147,10 @@ class BaggedGreedy:
         return _weighted_average({self.pool[m]: w for m, w in zip(ranked, weights, strict=True)})
 
 
+USUAL = "wide stacking"
 RULES = (
     *("soft vote", "logit mean", "hard vote", "fitted weights", "stacking"),
-    *("wide stacking", "greedy selection", "bagged selection"),
+    *(USUAL, "greedy selection", "bagged selection"),
 )
 
 
@@ -161,7 +162,7 @@ def all_rules(
     They are over chosen members, over `WIDE` times as many, and over the whole pool.
     """
     own = (SoftVote, LogitMean, HardVote, FittedWeights, Stacking)
-    wide = Stacking(more, "wide stacking")
+    wide = Stacking(more, USUAL)
     return *(kind(members) for kind in own), wide, Greedy(pool), BaggedGreedy(pool)
 
 

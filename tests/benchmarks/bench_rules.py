@@ -2,8 +2,8 @@
 
 Trials are drawn from recorded studies of one data set, as a smaller search would have had them, and
 every rule of `carray ensemble` is fitted and judged as that command does, on each split that there
-is for it. The table has the log-loss on test, the mean of all draws, of each rule, of the one that
-was judged best, and of the one that would have been without the rule of that column.
+is for it. The table has the log-loss on test, the mean of all draws, of the rule that the command
+chooses, of the one that scored best, and of each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 import carray
 from carray import metrics
-from carray.ensemble.cross_fit import RuleScore, best_rule, score_rule
+from carray.ensemble.cross_fit import RuleScore, best_rule, first_by_score, score_rule
 from carray.ensemble.selection import RULES, WIDE, all_rules
 from carray.predictions.candidates import Candidate, best_first, read_trials
 from carray.predictions.logits import SplitPredictions
@@ -68,23 +68,20 @@ def main() -> None:
         if not len(folder.labels(split)):
             continue
         print(f"\n{len(folder.labels(split))} images of {split}, {len(pool)} trials")
-        print(
-            f"{'drawn':<8}{'chosen':>12}"
-            + "".join(f"{rule.removesuffix(' selection'):>18}" for rule in RULES)
-        )
+        heads = [rule.removesuffix(" selection") for rule in RULES]
+        print("drawn" + "".join(f"{head:>16}" for head in ("chosen", "best score", *heads)))
         for size in given.sizes:
             rng, rows = np.random.default_rng(size), []
             for _ in range(given.draws):
                 picked = np.sort(rng.choice(len(pool), min(size, len(pool)), replace=False))
                 scores, losses = losses_of(folder, [pool[each] for each in picked], split)
                 on_test = dict(zip(RULES, losses, strict=True))
-                without = [[s for s in scores if s.rule != rule] for rule in RULES]
-                lacking = [on_test[best_rule(left, METRIC).rule] for left in without]
-                rows.append([on_test[best_rule(scores, METRIC).rule], *losses, *lacking])
-            chosen, *both = np.mean(rows, axis=0)
-            pairs = zip(both[: len(RULES)], both[len(RULES) :], strict=True)
-            cells = "".join(f"{own:>10.3f} ({lacking:.3f})" for own, lacking in pairs)
-            print(f"{size:<8}{chosen:>12.3f} {cells}", flush=True)
+                ways = best_rule(scores, METRIC, 0), first_by_score(scores, METRIC)
+                rows.append([*(on_test[way.rule] for way in ways), *losses])
+            print(
+                f"{size:<5}" + "".join(f"{each:>16.3f}" for each in np.mean(rows, axis=0)),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 Studies that cost as many trainings over one prepared data set: `search`, carray's defaults and
 refits within as large a budget; `seeds`, the first known recipe of the space again and again
 with other seeds; `random`, blind draws, never stopped. Of each the best three by val vote, with a
-temperature fitted to val, and beside it the greedy ensemble of all by val; the table has their
-log-loss and top-1 on test, the best single trial's, and the differences to `seeds`, paired by
-image. Fewer seeds and draws are the first of the most that are asked for; a search knows how many
-trials it has, so each is a study of its own. A study that is there already is gone on with, so the
-same command repeats the table.
+temperature fitted to val; beside them stand the greedy ensemble of all by val, and what
+`carray ensemble` chooses. The table has their log-loss and top-1 on test, the best single trial's,
+and the differences to `seeds`, paired by image. Fewer seeds and draws are the first of the most
+that are asked for; a search knows how many trials it has, so each is a study of its own. A study
+that is there already is gone on with, so the same command repeats the table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import carray
 from carray.api import Study
 from carray.cli.shared import parse_sets
 from carray.data.manifest import Manifest
-from carray.ensemble.selection import Greedy, SoftVote
+from carray.ensemble.cross_fit import best_rule, score_rule
+from carray.ensemble.selection import WIDE, Greedy, Rule, SoftVote, all_rules
+from carray.predictions.averaging import WeightedAverage
 from carray.predictions.candidates import candidate_of
 from carray.predictions.logits import SplitPredictions
-from carray.predictions.scores import TEMPERATURES, log_losses, temperature_losses
+from carray.predictions.scores import TEMPERATURES, log_losses, make_folds, temperature_losses
 from carray.predictions.statistics import bootstrap_means, interval
 from carray.predictions.test_access import record_trial_accesses
 from carray.records import StudyFolder, TrialRecord, TrialState
@@ -66,17 +68,41 @@ def result_of(study: Study, first: int, refits: Sequence[Study] = ()) -> Result:
     best = sorted(pool, key=lambda one: (_is_stopped(one[1]), record.objective.key_of(one[1])))
     for folder, trial in pool:
         record_trial_accesses(study.runs, folder.record(), [trial.name])
-    losses, top1 = {}, {}
-    for name, members in (("single", best[:1]), ("three", best[:MEMBERS]), ("greedy", pool)):
-        val, test = (_predictions(study, members, split) for split in ("val", "test"))
-        everyone = tuple(range(len(members)))
-        average = (Greedy if name == "greedy" else SoftVote)(everyone).fit(val)
-        log_p, labels = average.log_p(val), study.folder.labels("val")
-        chosen = TEMPERATURES[temperature_losses(log_p, labels).sum(axis=0).argmin()]
-        log_p, labels = average.with_temperature(chosen).log_p(test), study.folder.labels("test")
-        losses[name] = log_losses(log_p, labels)
-        top1[name] = float((log_p.argmax(axis=1) == labels).mean())
-    return Result(losses, top1, epochs, minutes)
+    val, test = (_predictions(study, best, split) for split in ("val", "test"))
+    everyone = tuple(range(len(best)))
+    rules: dict[str, Rule] = {
+        "single": SoftVote(everyone[:1]),
+        "three": SoftVote(everyone[:MEMBERS]),
+        "greedy": Greedy(everyone),
+    }
+    averages = {name: _tempered(rule.fit(val), val) for name, rule in rules.items()}
+    averages["ensemble"] = _chosen(study, best)
+    log_ps, labels = {name: each.log_p(test) for name, each in averages.items()}, test.labels
+    return Result(
+        {name: log_losses(log_p, labels) for name, log_p in log_ps.items()},
+        {name: float((log_p.argmax(axis=1) == labels).mean()) for name, log_p in log_ps.items()},
+        epochs,
+        minutes,
+    )
+
+
+def _tempered(average: WeightedAverage, val: SplitPredictions) -> WeightedAverage:
+    sums = temperature_losses(average.log_p(val), val.labels).sum(axis=0)
+    return average.with_temperature(TEMPERATURES[sums.argmin()])
+
+
+def _chosen(study: Study, best: Sequence[Member]) -> WeightedAverage:
+    """Return what `carray ensemble` would, judged where it judges."""
+    split = "blend" if len(study.folder.labels("blend")) else "val"
+    seen, metric = _predictions(study, best, split), study.record.metric
+    beside = seen.beside(study.folder.labels("val"))
+    everyone = tuple(range(len(best)))
+    complete = sum(not _is_stopped(trial) for _, trial in best)
+    more = everyone[: max(MEMBERS, min(WIDE * MEMBERS, complete))]
+    rules = all_rules(everyone[:MEMBERS], more, everyone)
+    folds = make_folds(seen.labels, 0)
+    scores = [score_rule(rule, seen, folds, metric, beside) for rule in rules]
+    return best_rule(scores, metric, 0).blend
 
 
 def _is_superseded(trial: TrialRecord, again: Sequence[Member]) -> bool:
@@ -120,13 +146,13 @@ def write_seeds_space(data: Path, space: str, sets: dict[str, Any], folder: Path
 
 def lines_of(results: dict[str, Result]) -> list[str]:
     """Return the table."""
-    voted = ("single", "three", "greedy")
+    voted = tuple(results["seeds"].losses)
     head = f"{'study':<8}{'epochs':>8}{'minutes':>9}"
-    head += "".join(f"{name:>9}{'top-1':>8}" for name in voted)
-    lines = [head + "".join(f"   {name + chr(32) + 'less seeds':<25}" for name in voted[1:])]
+    head += "".join(f"{name:>10}{'top-1':>8}" for name in voted)
+    lines = [head + "".join(f"   {name + chr(32) + 'less seeds':<26}" for name in voted[1:])]
     for study, found in results.items():
         line = f"{study:<8}{found.epochs:>8}{found.minutes:>9.1f}"
-        line += "".join(f"{found.losses[n].mean():>9.3f}{found.top1[n]:>8.3f}" for n in voted)
+        line += "".join(f"{found.losses[n].mean():>10.3f}{found.top1[n]:>8.3f}" for n in voted)
         for name in voted[1:]:
             gain = found.losses[name] - results["seeds"].losses[name]
             between = interval(float(gain.mean()), bootstrap_means(gain[:, None])[:, 0])

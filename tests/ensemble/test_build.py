@@ -15,6 +15,7 @@ from carray.analysis.compare_trials import compare_trials
 from carray.config import build_config
 from carray.ensemble import Ensemble, build_ensemble
 from carray.ensemble.publish import tracked_values
+from carray.ensemble.selection import USUAL
 from carray.ensemble.tta import TtaRow
 from carray.errors import ConfigError, RecordError
 from carray.predictions.statistics import Interval
@@ -97,6 +98,15 @@ def test_greedy_may_use_pruned_trials(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec([Trial(skill=1.0, noise=2.0)] * 3 + pruned))
     assert made.rule == "greedy selection"
     assert {member.state for member in made.members if member.weight > 0} == {"pruned"}
+
+
+@pytest.mark.parametrize(("complete", "top", "members"), [(2, 3, 3), (5, 3, 5), (5, 1, 1)])
+def test_stopped_trials_are_stacked_only_where_too_few_are_complete(
+    tmp_path: Path, complete: int, top: int, members: int
+) -> None:
+    pruned = [Trial(state=TrialState.PRUNED)] * 4
+    made = build(tmp_path, StudySpec([Trial()] * complete + pruned), top=top)
+    assert {row.rule: row.members for row in made.rules}[USUAL] == members
 
 
 def test_tracked_figures_bear_the_name_of_the_split_that_they_are_of(tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from carray.ensemble.cross_fit import best_rule, reason_for_single, score_rule
-from carray.ensemble.selection import FittedWeights, Greedy, SoftVote
+from carray.ensemble.cross_fit import (
+    best_rule,
+    first_by_score,
+    reason_for_single,
+    score_rule,
+)
+from carray.ensemble.selection import USUAL, FittedWeights, Greedy, SoftVote
+from carray.ensemble.stacking import Stacking
 from carray.errors import RecordError
 from carray.metrics import LOG_LOSSES
 from carray.predictions.candidates import read_trials
@@ -114,9 +121,26 @@ def test_a_rule_is_chosen_by_the_metric_that_is_asked_for(tmp_path: Path) -> Non
     for metric, score in SCORES.items():
         scores = [score_rule(SoftVote((k,), str(k)), predictions, folds, metric) for k in (0, 1)]
         best = int(predictions.true_log_p.mean(axis=1).argmax())
-        assert best_rule(scores, metric).rule == str(best)
+        assert best_rule(scores, metric, 0) is first_by_score(scores, metric) is scores[best]
         if metric not in LOG_LOSSES:  # those are cross-fitted
             assert scores[0].value == score(predictions.log_p(0), predictions.labels)
+
+
+def test_by_log_loss_the_usual_rule_is_chosen_unless_another_is_shown_to_be_better(
+    tmp_path: Path,
+) -> None:
+    metric = "val/log_loss"
+    predictions = votes_of(tmp_path, StudySpec([Trial(skill=3.0), Trial(skill=2.9), Trial()]))
+    folds = make_folds(predictions.labels)
+    usual = score_rule(Stacking((0, 1), USUAL), predictions, folds, metric)
+    vote = score_rule(SoftVote((0, 1)), predictions, folds, metric)
+    lucky = replace(vote, value=usual.value - 0.01, losses=usual.losses)
+    assert first_by_score([usual, lucky], metric) is lucky
+    assert best_rule([usual, lucky], metric, 0) is usual
+    better = replace(lucky, losses=usual.losses - 0.1)
+    assert best_rule([usual, better, lucky], metric, 0) is better
+    right = replace(usual, value=0.5), replace(lucky, value=0.6)
+    assert best_rule(right, "val/top1", 0) is right[1]
 
 
 @pytest.mark.parametrize("metric", ["val/log_loss", "val/top1"])

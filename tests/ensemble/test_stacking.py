@@ -45,7 +45,7 @@ def test_classes_that_a_member_knows_get_their_weight_from_it() -> None:
 
 def test_the_slopes_lead_to_the_least_loss() -> None:
     log_p, labels = experts(500, 2)
-    share, stack = fit_stack(log_p, labels, ridge=1e9)
+    share, stack = fit_stack(log_p, labels, ridge=1e9, member_ridge=1e9)
     scales = np.array(stack.scales)
     assert np.allclose(scales, scales[0, 0], atol=1e-4), "only the mean weight is free"
     assert share == pytest.approx([0.5, 0.5], abs=1e-4)
