@@ -35,9 +35,10 @@ from carray.training.runner import TrialRunner
 from tests.inference.packages import draw_classes, draw_images, make_real_study
 
 
-def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["fitted weights", "logit mean"])
+def test_an_ensemble_predicts_the_blend_of_its_members(tmp_path: Path, rule: str) -> None:
     make_real_study(tmp_path)
-    made = build_ensemble(runs=tmp_path, track=False)
+    made = build_ensemble(runs=tmp_path, rule=rule, track=False)
     images = draw_images(tmp_path / "images")
     assert made.package is not None
     model = load_model(made.package, "cpu")
