@@ -254,7 +254,7 @@ def _judge(
     alone = score_rule(by_itself, single, folds, metric, single.beside(on_val))
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = pool.notes(members)
-    if first is not best:
+    if first.value != best.value:
         notes.append(
             f"{first.rule} scored better, but isn't shown to be better than {best.rule}, which is "
             "mostly ahead on other images"

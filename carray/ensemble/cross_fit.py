@@ -12,7 +12,13 @@ from carray import metrics
 from carray.ensemble.selection import USUAL, Rule
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import SplitPredictions
-from carray.predictions.scores import SCORES, cross_fit_temperature, top1
+from carray.predictions.scores import (
+    SCORES,
+    CalibrationFit,
+    cross_fit_temperature,
+    log_losses,
+    top1,
+)
 from carray.predictions.statistics import (
     CONFIDENCE,
     bootstrap_means,
@@ -49,11 +55,15 @@ def score_rule(
     """Cross-fit a rule and its temperature: each fold is scored by what the others taught.
 
     The temperature is fitted to what the same trials said `beside` too, where nothing was scored.
+    A stack has none: its mean weight is its scale.
     """
     blend = rule.fit(predictions)
     log_p = _held_out_log_p(rule, blend, predictions, folds)
-    more = (blend.log_p(beside), beside.labels) if beside else None
-    settled = cross_fit_temperature(log_p, predictions.labels, folds, more)
+    if blend.stack:
+        settled = CalibrationFit(1.0, log_losses(log_p, predictions.labels))
+    else:
+        more = (blend.log_p(beside), beside.labels) if beside else None
+        settled = cross_fit_temperature(log_p, predictions.labels, folds, more)
     loss = float(settled.losses.mean())  # at its temperature, which ranks no class anew
     is_loss = metric in metrics.LOG_LOSSES
     return RuleScore(

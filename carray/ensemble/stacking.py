@@ -12,8 +12,10 @@ import numpy as np
 
 from carray.predictions.averaging import Stack, WeightedAverage, stacked
 from carray.predictions.logits import SplitPredictions, log_softmax
+from carray.predictions.scores import LOG_SCALE_SD
 from carray.typing import Float32s, Float64s, Labels, Rows
 
+MEAN_RIDGE = LOG_SCALE_SD**-2  # of how far the mean weights' sum is from 1
 RIDGE = 300.0  # of what classes add to the mean weight; 100 fits noise to few images of many
 MEMBER_RIDGE = 100.0  # of what members add; 1000 can't tell a weak one from a good one
 NUMBERS = 2_000_000  # log-probabilities that a fit reads at most: of more images every so many-th
@@ -25,9 +27,9 @@ LEAST_SHARE = 1e-6
 class Stacking:
     """Logits that are weighted sums of members' log-probabilities, each class with own weights.
 
-    The weights' mean is free; by how much members differ from it is held near 0 by a ridge, and by
-    how much classes do by a stronger one. So few images fit little more than a weight for each
-    member.
+    The weights' mean is all but free; by how much members differ from it is held near 0 by a ridge,
+    and by how much classes do by a stronger one. So few images fit little more than a weight for
+    each member, and where they are all right the mean doesn't grow without end.
     """
 
     members: tuple[int, ...]
@@ -57,13 +59,16 @@ def fit_stack(
     """Return each member's share of the weights, (M,), and the stack that suits `labels` best.
 
     It has the least sum over images of the log-loss, plus half of `member_ridge` times the squares
-    of what members add to the mean weight, and of `ridge` times those of what classes do.
+    of what members add to the mean weight, of `ridge` times those of what classes do, and of
+    `MEAN_RIDGE` times the square of what the mean weights' sum lacks of 1.
     """
     from scipy.optimize import minimize
 
     members, images, classes = log_p_MNC.shape
     rows = np.arange(images)
-    ridges = np.repeat([0.0, member_ridge, ridge], [1, members, (members + 1) * classes])
+    ridges = np.repeat([MEAN_RIDGE, member_ridge, ridge], [1, members, (members + 1) * classes])
+    start = np.zeros(len(ridges))
+    start[0] = 1.0
 
     def loss(flat: Float64s) -> tuple[float, Float64s]:
         scale_MC, offset_C = (each.astype(np.float32) for each in _parts(flat, members, classes))
@@ -73,12 +78,10 @@ def fit_stack(
         error_NC[rows, labels] -= 1
         slope_MC = np.einsum("nc,mnc->mc", error_NC, log_p_MNC).astype(np.float64)
         slope_M = slope_MC.sum(axis=1)
-        held = ridges * flat
+        held = ridges * (flat - start)
         slopes = ([slope_M.mean()], slope_M, slope_MC.ravel(), error_NC.sum(axis=0))
-        return value + float(held @ flat) / 2, np.concatenate(slopes) + held
+        return value + float(held @ (flat - start)) / 2, np.concatenate(slopes) + held
 
-    start = np.zeros(len(ridges))
-    start[0] = 1.0
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x
     scale_MC, offset_C = _parts(found, members, classes)
     share_M = np.maximum(scale_MC.mean(axis=1), LEAST_SHARE)

@@ -16,7 +16,8 @@ NUM_FOLDS = 5
 TEMPERATURES = np.array(metrics.TEMPERATURES)
 TEMPERATURE_IMAGES = 4000  # one number needs no more
 FEWEST_IMAGES = 40  # that a temperature is fitted to
-
+LOG_SCALE_SD = 0.5  # of the scales that logits are expected to need, about 1
+_PENALTY_T = np.log(TEMPERATURES) ** 2 / (2 * LOG_SCALE_SD**2)
 
 Labelled = tuple[Float32s, Labels]
 """Log-probabilities, (images, classes), and the images' labels."""
@@ -46,10 +47,11 @@ def cross_fitted_log_p(
     the temperature that suits all.
 
     It is `fitted_temperature`'s: 1 where there are too few images to tell, or where the images that
-    are scored lose by it. Those `beside` may look too sure: `val` has chosen the trials.
+    are scored lose by it. Those `beside` may look too sure: `val` has chosen the trials. Its
+    logarithm has a normal prior: images that are all right would ask for the least temperature.
     """
     losses_NT = temperature_losses(log_p, labels)
-    total_T, images = losses_NT.sum(axis=0), len(labels)
+    total_T, images = losses_NT.sum(axis=0) + _PENALTY_T, len(labels)
     if beside is not None:
         total_T, images = total_T + temperature_losses(*beside).sum(axis=0), images + len(beside[1])
     if images < FEWEST_IMAGES:

@@ -87,7 +87,7 @@ def test_wide_stacking_of_trials_that_are_too_few_is_stacking(tmp_path: Path) ->
 
 
 def test_trials_that_all_err_alike_are_said_not_to_be_better(tmp_path: Path) -> None:
-    made = build(tmp_path, StudySpec([Trial(noise=0.001)] * 3))
+    made = build(tmp_path, StudySpec([Trial(noise=0.001)] * 3), rule="soft vote")
     assert made.test is not None
     assert made.test.verdict == "not better"
     assert "not shown to be better" in made.verdict

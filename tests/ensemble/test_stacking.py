@@ -12,7 +12,7 @@ from carray.inference.predictor import load_model
 from carray.predictions.averaging import Stack, WeightedAverage
 from carray.predictions.combination import Combination
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import log_loss
+from carray.predictions.scores import fitted_temperature, log_loss
 from carray.predictions.test_access import fingerprint
 from tests.trained import Trained
 
@@ -43,8 +43,17 @@ def test_classes_that_a_member_knows_get_their_weight_from_it() -> None:
     assert few < mean + 0.05, "the ridge keeps few images from being fitted"
 
 
+def test_images_that_are_all_right_do_not_ask_for_ever_more_confidence() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 60)
+    logits = 4.0 * np.eye(6)[labels] + 0.5 * rng.normal(size=(2, 60, 6))
+    _, stack = fit_stack(np.stack([log_softmax(each) for each in logits]), labels)
+    assert 1 < np.sum(stack.scales, axis=0).mean() < 2
+    assert 0.5 < fitted_temperature(log_softmax(logits[0]), labels) < 1
+
+
 def test_the_slopes_lead_to_the_least_loss() -> None:
-    log_p, labels = experts(500, 2)
+    log_p, labels = experts(8000, 2)
     share, stack = fit_stack(log_p, labels, ridge=1e9, member_ridge=1e9)
     scales = np.array(stack.scales)
     assert np.allclose(scales, scales[0, 0], atol=1e-4), "only the mean weight is free"

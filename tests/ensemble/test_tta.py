@@ -31,7 +31,7 @@ from carray.inference.predict import predict_to_csv
 from carray.inference.predictor import load_model
 from carray.predictions.averaging import WeightedAverage
 from carray.predictions.logits import log_softmax
-from carray.predictions.scores import best_temperature, make_folds
+from carray.predictions.scores import fitted_temperature, make_folds
 from carray.predictions.views import CHANGED, NONE, Tta, parse_tta_sets, parse_views
 from carray.reports.ensemble import ensemble_lines
 from carray.runs_folder import RunsFolder
@@ -131,8 +131,8 @@ def test_a_set_that_is_kept_has_the_temperature_that_suits_val_through_it_too(
     sets, labels = (Tta("flip", "logit", (WHOLE,)),), [folder.labels(s) for s in ("blend", "val")]
     kept = select_tta(made, cast(Any, viewer), sets, *labels, 0)
     assert kept.tta == sets[0]
-    both = np.concatenate([seen["blend"][1], seen["val"][1]])
-    assert kept.blend.temperature == best_temperature(both, np.concatenate(labels))
+    blend, val = ((seen[s][1], own) for s, own in zip(("blend", "val"), labels, strict=True))
+    assert kept.blend.temperature == fitted_temperature(*blend, val)
 
 
 @pytest.mark.parametrize("images", [60, 300])
