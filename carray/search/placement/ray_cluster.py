@@ -212,7 +212,10 @@ def cluster_nodes() -> list[ClusterNode]:
 
 
 def started_processes() -> list[psutil.Process]:
-    """Return Ray's processes that this one has started: its daemons, and those beside them."""
+    """Return Ray's processes that this one has started: its daemons, and their agents.
+
+    An agent whose raylet is killed ends late: it waits for a GCS, which may be gone too.
+    """
     return list(_ours)
 
 
@@ -246,7 +249,7 @@ def _connect(where: str) -> None:
                 "set TMPDIR to another, as in TMPDIR=/tmp"
             ) from None
         raise _nobody_at(where, error, is_heard=where != LOCAL) from None
-    _ours.extend(filter(_is_rays, psutil.Process().children()))
+    _ours.extend(_with_descendants(filter(_is_rays, psutil.Process().children())))
 
 
 def _fault_of_sockets(error: Exception) -> str:
@@ -273,14 +276,19 @@ def _came_too_late(error: Exception) -> bool:
 
 def _end_daemons(processes: set[psutil.Process]) -> None:
     """End what an attempt to start a Ray has left, its helpers included."""
-    ended = []
-    for process in processes:
-        with contextlib.suppress(psutil.Error):  # gone meanwhile
-            ended += [process, *process.children(recursive=True)]
+    ended = _with_descendants(processes)
     for each in ended:
         with contextlib.suppress(psutil.Error):
             each.kill()
     psutil.wait_procs(ended, timeout=10)
+
+
+def _with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            found += [process, *process.children(recursive=True)]
+    return found
 
 
 def token_error(where: str) -> PlanError:
