@@ -52,8 +52,9 @@ def export(
 
     The graph takes decoded RGB images of any size, uint8 (N, H, W, 3), and gives calibrated
     probabilities; the class names are in its metadata. It is asked about every blend photograph
-    first, and refused where it answers otherwise than the model. Beside an .onnx stands an example
-    of 15 lines for onnxruntime and Pillow.
+    first, and refused where it answers otherwise than the model. Large JPEGs are to be decoded
+    smaller, as carray does: beside an .onnx stands an example of 15 lines for onnxruntime and
+    Pillow that does it.
 
     [dim]Examples:[/]
 

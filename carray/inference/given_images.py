@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from carray.data.pixels.decode import to_rgb
 from carray.errors import DataError
@@ -20,6 +21,9 @@ GivenImages = OneImage | Sequence[OneImage]
 
 def listed_images(given: GivenImages) -> list[Path | bytes | Pixels]:
     """Return every image that is given, a folder's by name, PIL images as arrays.
+
+    A PIL image of a JPEG that isn't decoded yet is its file: a large one is decoded smaller, which
+    tells a little from an array of all its pixels.
 
     Raises:
         DataError: there is none, a path isn't there, or an array is no image.
@@ -36,12 +40,22 @@ def _images_of(given: object) -> Iterator[Path | bytes | Pixels]:
     elif isinstance(given, bytes):
         yield given  # of a file; who reads it tells what is wrong with it
     elif isinstance(given, Image.Image):
-        yield to_rgb(given)
+        yield _jpeg_of(given) or to_rgb(given)
     elif isinstance(given, np.ndarray) and given.ndim == 4:
         for each in given:
             yield _checked(each)
     else:
         yield _checked(given)
+
+
+def _jpeg_of(image: Image.Image) -> bytes | None:
+    """Return the file of a JPEG that PIL has opened and not decoded, nor been asked to reduce."""
+    if not isinstance(image, ImageFile) or image.format not in ("JPEG", "MPO"):
+        return None
+    if image.fp is None or not image.tile or image.decoderconfig or image.tell():
+        return None
+    image.fp.seek(0)
+    return image.fp.read()
 
 
 def _checked(given: object) -> Pixels:

@@ -125,7 +125,8 @@ class Model:
 
         Args:
             images: a file, a folder, a file's bytes, a PIL image, an array (H, W, 3) or
-                (N, H, W, 3) of uint8 RGB, or a list of these.
+                (N, H, W, 3) of uint8 RGB, or a list of these. A large JPEG is decoded smaller, as
+                in training: an array of all its pixels has a slightly different answer.
 
         Raises:
             DataError: an image can't be read; the first is named.

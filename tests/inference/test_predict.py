@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from carray.ensemble import build_ensemble
 from carray.errors import ConfigError, DataError, RecordError
 from carray.inference.card import Card
 from carray.inference.predict import predict_to_csv
+from carray.inference.predictor import load_model
 from tests.inference.packages import draw_images, make_real_study
 
 
@@ -113,6 +115,22 @@ def test_boxes_are_cut_where_the_model_was_trained_so_and_missing_ones_are_told(
     by_hand = predict_to_csv("final", [cut], tmp_path / "cut.csv", runs=runs)
     assert "1 image here has none" in done.notes[0]
     assert done.rows[0]["probability_1"] == by_hand.rows[0]["probability_1"]
+
+
+def test_a_photograph_has_one_answer_by_path_and_as_pil_opens_it(
+    runs: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)
+    file = tmp_path / "large.jpg"
+    Image.fromarray(noise).save(file)
+    model = load_model("final", runs=runs)
+    with Image.open(file) as opened, Image.open(file) as decoded:
+        decoded.load()
+        pixels = np.asarray(decoded)
+        by_path, by_pil, by_pixels = map(model.predict, (file, opened, [decoded, pixels]))
+    assert np.array_equal(by_path, by_pil)
+    assert np.array_equal(by_pixels[0], by_pixels[1])
+    assert not np.array_equal(by_path[0], by_pixels[0]), "what it guards against"
 
 
 def test_a_single_trial_is_packaged_on_the_fly(runs: Path, tmp_path: Path) -> None:
