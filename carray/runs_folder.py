@@ -118,13 +118,16 @@ class RunsFolder:
         return folder
 
     def studies(self) -> list[StudyFolder]:
-        """Return every study with a record, oldest start first."""
+        """Return every study with a record, oldest start first; raises RecordError of a broken."""
+        return sorted(self.study_folders(), key=lambda folder: folder.record().started_at)
+
+    def study_folders(self) -> list[StudyFolder]:
+        """Return the folder of every study with a record, which may be broken, by name."""
         if self.mirror:
             for name in self._names():
                 pull_study(self.mirror, StudyFolder(self.path / "studies" / name), is_record)
         files = (self.path / "studies").glob("*/study.json")
-        folders = [StudyFolder(file.parent) for file in files]
-        return sorted(folders, key=lambda folder: folder.record().started_at)
+        return [StudyFolder(file.parent) for file in sorted(files)]
 
     def find_study(self, name: str | None = None) -> StudyFolder:
         """Return study `name`, else the newest search; raises RecordError where there is none."""
