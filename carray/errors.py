@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from sys import getfilesystemencoding
 
 from pydantic import ValidationError
 
@@ -200,6 +201,14 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
     """Name the first of many, and say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def unreadable_in_locale(name: str) -> str:
+    """Say that the shell's locale is to blame for a file name, and the cure."""
+    return (
+        f"this shell's locale ({getfilesystemencoding()}) can't read the file name {name!r}, "
+        "which is UTF-8: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    )
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

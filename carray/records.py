@@ -360,11 +360,7 @@ class StudyFolder:
         write_npz(self.labels_file, labels)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        """Read the class index of each image of `split`; empty where the data has no such split.
-
-        Raises:
-            RecordError: the study left no labels.
-        """
+        """Read each image's class index on `split`, () without such; raises RecordError if lost."""
         if not self.labels_file.exists():
             raise RecordError(f"{self.path} has no labels.npz")
         found = read_array(self.labels_file, split)
@@ -389,10 +385,14 @@ class StudyFolder:
         """Return the folder of trial `number`, there or not."""
         return TrialFolder(self.path / "trials" / f"{number:04d}")
 
+    def trial_folders(self) -> list[TrialFolder]:
+        """Return the folder of every trial with a record, by number."""
+        files = (self.path / "trials").glob("[0-9]*/record.json")
+        return [TrialFolder(file.parent) for file in sorted(files)]
+
     def trials(self) -> Iterator[tuple[TrialFolder, TrialRecord]]:
         """Yield every trial with a record, by number; raises RecordError where one is broken."""
-        for record_file in sorted((self.path / "trials").glob("[0-9]*/record.json")):
-            folder = TrialFolder(record_file.parent)
+        for folder in self.trial_folders():
             yield folder, folder.record()
 
     def records(self) -> list[TrialRecord]:

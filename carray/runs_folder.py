@@ -23,7 +23,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Self
 
-from carray.errors import RecordError, did_you_mean
+from carray.errors import ConfigError, RecordError, did_you_mean
 from carray.records import StudyFolder, TrialFolder
 from carray.remote_studies import is_light, is_record, pull_study
 from carray.storage.mirror import Mirror, mirror_of, mirrored
@@ -38,7 +38,21 @@ class RunsFolder:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None = None) -> Self:
-        """Return `path`, else `$CARRAY_RUNS`, else `./runs`: a folder or a URL; always absolute."""
+        """Return `path`, else `$CARRAY_RUNS`, else `./runs`: a folder or a URL; always absolute.
+
+        Raises:
+            ConfigError: it is a file.
+        """
+        found = cls.unchecked(path)
+        if found.path.exists() and not found.path.is_dir():
+            raise ConfigError(
+                f"the runs folder {found.path} is a file: name a folder with --runs or CARRAY_RUNS"
+            )
+        return found
+
+    @classmethod
+    def unchecked(cls, path: str | os.PathLike[str] | None = None) -> Self:
+        """Return the same, be it a file."""
         chosen = path or os.environ.get("CARRAY_RUNS") or "runs"
         if is_url(chosen):
             return cls(mirrored(os.fspath(chosen), "runs").folder)
@@ -118,13 +132,16 @@ class RunsFolder:
         return folder
 
     def studies(self) -> list[StudyFolder]:
-        """Return every study with a record, oldest start first."""
+        """Return every study with a record, oldest start first; raises RecordError of a broken."""
+        return sorted(self.study_folders(), key=lambda folder: folder.record().started_at)
+
+    def study_folders(self) -> list[StudyFolder]:
+        """Return the folder of every study with a record, which may be broken, by name."""
         if self.mirror:
             for name in self._names():
                 pull_study(self.mirror, StudyFolder(self.path / "studies" / name), is_record)
         files = (self.path / "studies").glob("*/study.json")
-        folders = [StudyFolder(file.parent) for file in files]
-        return sorted(folders, key=lambda folder: folder.record().started_at)
+        return [StudyFolder(file.parent) for file in sorted(files)]
 
     def find_study(self, name: str | None = None) -> StudyFolder:
         """Return study `name`, else the newest search; raises RecordError where there is none."""

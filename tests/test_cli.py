@@ -274,6 +274,36 @@ def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to
     assert b"this shell's locale (ascii) can't read" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr
 
 
+def test_a_known_file_that_the_locale_c_cannot_name_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from carray.cli import run\n"
+        "run(lambda: Path('emoji\\U0001f697', '1.jpg').read_bytes())"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | locale, cwd=tmp_path, capture_output=True
+    )
+    assert ran.returncode == 2 and ran.stderr.count(b"\n") == 1
+    assert b"can't read the file name 'emoji" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr
+
+
+def test_a_folder_that_is_gone_or_cannot_be_made_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: Path("/proc/1/runs").mkdir(parents=True))
+    assert ended.value.code == 2
+    assert "/proc/1/runs can't be used" in capsys.readouterr().err
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit) as ended:
+        main(["list"])
+    assert ended.value.code == 2
+    assert "the folder that you are in is gone" in capsys.readouterr().err
+
+
 LEFT = """
 import atexit, os, threading
 import ray

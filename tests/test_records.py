@@ -11,6 +11,7 @@ import pytest
 
 from carray import provenance
 from carray.config import TrialConfig
+from carray.errors import ConfigError
 from carray.provenance import git_commit, versions
 from carray.records import StudyRecord, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
@@ -39,6 +40,9 @@ def test_runs_are_in_this_folder_unless_it_is_said_where(
     monkeypatch.setenv("CARRAY_RUNS", str(tmp_path / "own"))
     assert RunsFolder.at().path == tmp_path / "own"
     assert RunsFolder.at("other").path == tmp_path / "other"
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"/file is a file: name a folder with --runs"):
+        RunsFolder.at("file")
 
 
 def test_a_trial_begins_with_what_it_is_made_by() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from carray.data.manifest import Manifest
 from carray.data.pixels.decode import UnreadableImage
-from carray.errors import ConfigError, DataError, counted
+from carray.errors import ConfigError, DataError, counted, some_of
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
 from carray.inference.inputs import find_images, find_package, runs_of
 from carray.inference.neighbours import write_neighbours
@@ -100,7 +100,8 @@ def calibrate_model(
     Raises:
         ConfigError: a share isn't between 0 and 1.
         RecordError: there is no such model, or its study doesn't say where its data are.
-        DataError: the split is too small, or an image is gone or can't be read.
+        DataError: the split is too small, an image of it is gone or can't be read, or none of
+            `unknown` can be.
     """
     for option, share in (("--coverage", coverage), ("--false-alarms", false_alarm_rate)):
         if not 0 < share < 1:
@@ -116,7 +117,7 @@ def calibrate_model(
             f"{split} has {counted(len(rows), 'image')} and thresholds need at least "
             f"{LEAST_IMAGES}: prepare the data with a larger --blend-size"
         )
-    far = _energies_of(loaded, unknown, progress) if unknown else None
+    far, unreadable = _energies_of(loaded, unknown, progress) if unknown else (None, [])
     log_p, energies = answer_rows(loaded, manifest, rows, progress)
     labels = manifest.labels[rows]
     if loaded.card.temperature == 1:
@@ -153,7 +154,7 @@ def calibrate_model(
         *(false_alarm_rate, alarms),
         None if far is None else separation(energies, far, alarm),
         test,
-        _notes(reliability, kept, own, lacks_test=open_test and test is None),
+        (*unreadable, *_notes(reliability, kept, own, lacks_test=open_test and test is None)),
     )
 
 
@@ -188,24 +189,39 @@ def _false_alarms(energies: Float32s, labels: Labels, rate: float) -> Interval:
     return wilson(float(alarms), len(labels))
 
 
-def _energies_of(model: Model, sources: Sequence[str | Path], progress: Progress) -> Float32s:
+def _energies_of(
+    model: Model, sources: Sequence[str | Path], progress: Progress
+) -> tuple[Float32s, list[str]]:
+    """Return the energies of the images that can be read, and a note on the others."""
     geometries = {member.geometry for member in model.members}
-    paths = find_images(sources).paths
-    parts = []
-    with progress("unknown images", len(paths)) as advance:
-        for start in range(0, len(paths), BATCH_IMAGES):
-            some = paths[start : start + BATCH_IMAGES]
-            squares = [_squares(path, geometries) for path in some]
-            parts.append(model.answer_squares(squares)[1])
+    found = find_images(sources)
+    parts: list[Float32s] = []
+    unreadable: list[str] = []
+    with progress("unknown images", len(found)) as advance:
+        for start in range(0, len(found), BATCH_IMAGES):
+            some = found.paths[start : start + BATCH_IMAGES]
+            read = [_squares(path, geometries) for path in some]
+            if squares := [each for each in read if not isinstance(each, str)]:
+                parts.append(model.answer_squares(squares)[1])
+            named = zip(found.names[start : start + BATCH_IMAGES], read, strict=True)
+            unreadable += [f"{name} ({why})" for name, why in named if isinstance(why, str)]
             advance(len(some))
-    return np.concatenate(parts)
+    named_some = some_of(unreadable)
+    if not parts:
+        raise DataError(f"no image of --unknown can be read: {named_some}")
+    left_out = counted(len(unreadable), "image of --unknown is", "images of --unknown are")
+    notes = [f"{left_out} left out as unreadable: {named_some}"] if unreadable else []
+    return np.concatenate(parts), notes
 
 
-def _squares(path: Path, geometries: set[Geometry]) -> dict[Geometry, Square]:
+def _squares(path: Path, geometries: set[Geometry]) -> dict[Geometry, Square] | str:
+    """Return an image's squares, or why it can't be read."""
     try:
         return squares_of(path.read_bytes(), None, 0.0, geometries)
-    except (OSError, UnreadableImage) as error:
-        raise DataError(f"{path} can't be read ({error}): leave it out") from None
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnreadableImage as error:
+        return str(error)
 
 
 def _on_test(

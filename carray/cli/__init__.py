@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 from carray.interrupts import EXIT_INTERRUPTED, held_while_importing
@@ -20,6 +21,7 @@ REFUSED = {  # what the system says of a path, and the cure
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
     errno.EEXIST: "choose another name",
+    errno.ENOENT: "choose another",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -55,6 +57,7 @@ def _run(command: Callable[[], None]) -> None:
             ClusterError,
             ServerFault,
             UploadError,
+            unreadable_in_locale,
         )
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED)
@@ -65,11 +68,17 @@ def _run(command: Callable[[], None]) -> None:
         goes_on = isinstance(error, ClusterError | ServerFault | UploadError)
         _refuse(str(error), EXIT_GOES_ON if goes_on else EXIT_USAGE)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename is None and not _is_somewhere():
+            _refuse("the folder that you are in is gone: go to another with `cd`", EXIT_USAGE)
         if error.errno not in REFUSED:
             raise
         # of a rename its target; a write to a full disk doesn't say which
         path = error.filename2 or error.filename or "a file"
         _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}", EXIT_USAGE)
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        _refuse(unreadable_in_locale(error.object), EXIT_USAGE)
     except RuntimeError as error:
         if "home directory" not in str(error):  # pathlib's sentence
             raise
@@ -81,6 +90,15 @@ def _run(command: Callable[[], None]) -> None:
         if ended.code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             _leave(EXIT_INTERRUPTED)
         raise
+
+
+def _is_somewhere() -> bool:
+    """Say whether the working folder is there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _replace_unknown_letters() -> None:

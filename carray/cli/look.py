@@ -20,16 +20,10 @@ def list_(runs: RunsOption = None, as_json: JsonOption = False) -> None:
 
       carray list --json
     """
-    from carray.reports.listing import list_lines, list_models, list_studies
+    from carray.reports.listing import list_all, list_lines
     from carray.runs_folder import RunsFolder
 
-    where = RunsFolder.at(runs)
-    emit(
-        where,
-        list_lines,
-        as_json,
-        lambda where: {"studies": list_studies(where), "models": list_models(where)},
-    )
+    emit(RunsFolder.at(runs), list_lines, as_json, list_all)
 
 
 def status(study: StudyOption = None, runs: RunsOption = None, as_json: JsonOption = False) -> None:

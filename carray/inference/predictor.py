@@ -22,8 +22,7 @@ from carray.errors import ConfigError, DataError, RecordError, WeightsError
 from carray.files import recovered, sha256_of
 from carray.inference.card import Card, MemberCard
 from carray.inference.given_images import GivenImages, listed_images
-from carray.inference.inputs import unknown_model
-from carray.inference.versions import find_version
+from carray.inference.inputs import find_package
 from carray.models.classifier import Classifier, load_classifier
 from carray.predictions.logits import energy_of, log_softmax
 from carray.predictions.views import Tta
@@ -215,7 +214,7 @@ def load_model(
 
     Args:
         folder: the package, with its `card.json`; or its name under `runs`, `NAME@1` for its first
-            version, a name alone for the newest.
+            version, a name alone for the newest; or a trial as `STUDY/NUMBER`, which is packaged.
         device: a torch device; None takes the GPU where there is one.
         runs: the runs folder; None takes `$CARRAY_RUNS`, else `./runs`.
 
@@ -225,12 +224,10 @@ def load_model(
         ConfigError: this machine has no such device.
     """
     name, folder = str(folder), Path(folder)
-    if not (recovered(folder) / "card.json").exists() and "/" not in name:
-        runs_folder = RunsFolder.at(runs)
-        found = find_version(runs_folder.models, name)
-        if found is None:
-            raise unknown_model(runs_folder, name)
-        folder = runs_folder.whole(found)
+    if not (recovered(folder) / "card.json").exists():
+        is_named = folder.name.isdigit() and not folder.exists()  # as STUDY/NUMBER
+        if "/" not in name or is_named or (folder / "record.json").exists():
+            folder = find_package(RunsFolder.at(runs), name)
     card = Card.read(recovered(folder) / "card.json")
     where = usable_device(device)
     members = []

@@ -16,9 +16,14 @@ SUPERSEDED = "superseded by a refit"
 SAME_CONFIG = "of a configuration that is already in"
 NO_LOGITS = "without logits"
 NO_WEIGHTS = "whose weights the disk budget deleted"
-OTHER_IMAGES = "scored on other images (a fold, or another data set)"
+OTHER_DATA = "scored on another data set"
+ON_FOLD = "scored on a fold"
 COLLAPSED = "that collapsed"
-UNFINISHED = "still running"
+UNFINISHED = "not finished"
+CURES = {  # where no trial can join; of all else searching on is
+    ON_FOLD: "--with-folds takes those on folds",
+    NO_WEIGHTS: "--logits-only takes those without weights, and writes no package",
+}
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,10 @@ class Candidates:
         if found := self.ranked()[:top]:
             return tuple(trial for group in found for trial in group)
         why = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+        cures = [cure for reason, cure in CURES.items() if reason in self.left_out]
         raise RecordError(
             f"study {self.study!r} has no trial yet that could join an ensemble"
-            f"{f' ({why})' if why else ''}; search on"
+            f"{f' ({why})' if why else ''}; {', or '.join(cures or ['search on'])}"
         )
 
 
@@ -242,7 +248,8 @@ def _exclusion_reason(
         return NO_LOGITS
     if (record.study, record.number) in refitted:
         return SUPERSEDED
-    is_fold = record.config.fold is not None and not folds
-    if is_fold or record.manifest_hash not in ("", manifest_hash):
-        return OTHER_IMAGES
+    if record.manifest_hash not in ("", manifest_hash):
+        return OTHER_DATA
+    if record.config.fold is not None and not folds:
+        return ON_FOLD
     return NO_WEIGHTS if need_weights and not candidate.has_weights else ""

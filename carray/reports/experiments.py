@@ -134,9 +134,15 @@ def format_of(asked: str | None, out: Path | None) -> str:
     """Return the format that a person asked for, or that a file's ending tells.
 
     Raises:
-        ConfigError: it is none of `FORMATS`.
+        ConfigError: it is none of `FORMATS`, or the file ends as another's.
     """
-    found = asked or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
-    if found not in FORMATS:
-        raise ConfigError(f"--format {found!r} must be one of {', '.join(FORMATS)}")
+    if asked is not None and asked not in FORMATS:
+        raise ConfigError(f"--format {asked!r} must be one of {', '.join(FORMATS)}")
+    if out is None or not out.suffix:
+        return asked or "text"
+    found = ENDINGS.get(out.suffix.lower())
+    if found is None or asked not in (None, found):
+        fits = [ending for ending, own in ENDINGS.items() if asked in (None, own)]
+        of = f" for --format {asked}" if asked else ""
+        raise ConfigError(f"--out {out} must end in {' or '.join(fits)}{of}")
     return found

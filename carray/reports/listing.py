@@ -22,6 +22,7 @@ from carray.progress import seconds_text
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.reports.hints import predict_hint, runs_option
 from carray.reports.leaders import behind_text, leaders_lines
+from carray.reports.readable import ReadableStudy, Unreadable, note_lines
 from carray.reports.study import (
     SHORT_HEADS,
     headline,
@@ -51,14 +52,16 @@ NOTHING = "nothing under {}: `carray demo` makes a first study, `carray tune DIR
 
 
 def list_lines(runs: RunsFolder) -> list[str]:
-    """Return every study, the newest first, then every model."""
-    studies, models = list_studies(runs), list_models(runs)
-    if not studies and not models:
+    """Return every study, the newest first, then every model, and what can't be read."""
+    found = list_all(runs)
+    studies, models = found["studies"], found["models"]
+    if not any(found.values()):
         return [NOTHING.format(runs.path)]
     lines = table(STUDIES, map(_study_cells, studies), spare=("time",)) if studies else []
     if models:
         rows = ([model[name] for name in ("name", "study", "members", "top1")] for model in models)
         lines += ["", *table(MODELS, rows)]
+    lines += note_lines(found["unreadable"])
     return [*lines, "", "next:", f"  carray show NAME{runs_option(runs.path)}"]
 
 
@@ -69,37 +72,51 @@ def _study_cells(study: Mapping[str, Any]) -> list[object]:
     return [*(study[name] for name in ("name", "state", "trials", "best")), metric, took]
 
 
-def list_studies(runs: RunsFolder) -> list[dict[str, Any]]:
-    """Return each study's name, state, number of trials, best value and seconds, newest first."""
-    rows = []
-    for folder in reversed(runs.studies()):
-        study, records = study_now(folder), folder.records()
-        best = study.objective.best(record for record in records if record.config.fold is None)
-        rows.append(
-            {
-                "name": folder.path.name,
-                "kind": study.kind,
-                "state": study.state,
-                "trials": len(records),
-                "best": math.nan if best is None else best.best(study.metric),
-                "metric": study.metric,
-                "seconds": study.worked_seconds,
-            }
-        )
-    return rows
+def list_all(runs: RunsFolder) -> dict[str, list[Any]]:
+    """Return the studies and the models, the newest first, and what can't be read.
+
+    Of a study its name, state, number of trials, best value and seconds; of a model its name,
+    study, number of members, and top-1 on test.
+    """
+    unreadable: list[Unreadable] = []
+    studies: list[tuple[float, dict[str, Any]]] = []
+    for folder in map(ReadableStudy.of, runs.study_folders()):
+        try:
+            studies.append((folder.record().started_at, _study_row(folder)))
+            unreadable += folder.unreadable
+        except RecordError as error:
+            unreadable.append(Unreadable(folder.path.name, str(error)))
+    models = []
+    for package in reversed(packages(runs)):
+        try:
+            models.append(_model_row(package))
+        except RecordError as error:
+            unreadable.append(Unreadable(package.name, f"{error}; move its folder away"))
+    newest_first = [row for _, row in sorted(studies, key=lambda each: each[0])][::-1]
+    return {"studies": newest_first, "models": models, "unreadable": unreadable}
 
 
-def list_models(runs: RunsFolder) -> list[dict[str, Any]]:
-    """Return each model's name, study, number of members, and top-1 on test, newest first."""
-    rows = []
-    for folder in reversed(packages(runs)):
-        card = Card.read(folder / "card.json")
-        test = card.results.get("test") or {}
-        side = "single" if card.results.get("kept_single") else "ensemble"
-        top1 = test[side]["top1"]["value"] if test else math.nan
-        row = {"name": folder.name, "study": card.study, "members": len(card.members)}
-        rows.append({**row, "top1": top1, "folder": folder})
-    return rows
+def _study_row(folder: StudyFolder) -> dict[str, Any]:
+    study, records = study_now(folder), folder.records()
+    best = study.objective.best(record for record in records if record.config.fold is None)
+    return {
+        "name": folder.path.name,
+        "kind": study.kind,
+        "state": study.state,
+        "trials": len(records),
+        "best": math.nan if best is None else best.best(study.metric),
+        "metric": study.metric,
+        "seconds": study.worked_seconds,
+    }
+
+
+def _model_row(folder: Path) -> dict[str, Any]:
+    card = Card.read(folder / "card.json")
+    test = card.results.get("test") or {}
+    side = "single" if card.results.get("kept_single") else "ensemble"
+    top1 = test[side]["top1"]["value"] if test else math.nan
+    row = {"name": folder.name, "study": card.study, "members": len(card.members)}
+    return {**row, "top1": top1, "folder": folder}
 
 
 def find_shown(runs: RunsFolder, name: str, image_size: int | None = None) -> Shown:
@@ -168,7 +185,7 @@ def _state_of(runs: RunsFolder, record: TrialRecord) -> str:
     """Return how a trial stands now; of another runs folder's what its record says."""
     if record.state.is_finished() or not (study := runs.study(record.study)).record_file.exists():
         return record.state
-    return state_now(record.number, record.state, trained_now(study))
+    return state_now(record.number, record.state, trained_now(ReadableStudy.of(study)))
 
 
 def trial_lines(record: TrialRecord, state: str) -> list[str]:
@@ -244,6 +261,7 @@ def _distilled_lines(found: Mapping[str, Any] | None) -> list[str]:
 
 def status_lines(folder: StudyFolder) -> list[str]:
     """Return how a study stands now: counts, what runs, the best so far."""
+    folder = ReadableStudy.of(folder)
     study, rows = study_now(folder), study_table(folder)
     lines = [headline(study, rows)]
     running = [record for record in folder.records() if record.state is TrialState.RUNNING]
@@ -257,7 +275,7 @@ def status_lines(folder: StudyFolder) -> list[str]:
     if study.state == "interrupted":
         begun_by = "train" if study.kind == "single" else "tune"
         lines.append(f"the `carray {begun_by}` that began it goes on where it stopped")
-    return lines
+    return lines + note_lines(folder.unreadable)
 
 
 def leaderboard(folder: StudyFolder) -> pd.DataFrame:
@@ -267,6 +285,7 @@ def leaderboard(folder: StudyFolder) -> pd.DataFrame:
     """
     import pandas as pd
 
+    folder = ReadableStudy.of(folder)
     records = {record.number: record for record in folder.records()}
     costs = NetworkCosts.of(folder)
     rows = [row for row in study_table(folder) if row.fold is None]
@@ -290,10 +309,12 @@ def _scores(row: Any) -> dict[str, Any]:
 
 def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
     """Return the best `top` trials, each with its score and what was drawn for it."""
+    folder = ReadableStudy.of(folder)
     metric = folder.record().metric
     rows = [row for row in study_table(folder) if row.fold is None][:top]
+    notes = note_lines(folder.unreadable)
     if not rows:
-        return ["no trial has been recorded yet"]
+        return ["no trial has been recorded yet", *notes]
     records = {record.number: record for record in folder.records()}
     name = SHORT_HEADS.get(metric, metrics.SHORT_NAMES[metric])
     leaders = leaders_of(folder)
@@ -317,7 +338,7 @@ def leaderboard_lines(folder: StudyFolder, top: int) -> list[str]:
         lines += [f"      {text}" for text in costs.texts(record.config)]
     for text in leaders_lines(leaders) if leaders else ():
         lines += ["", *wrap(text, line_width(WIDTH))]
-    return lines
+    return lines + notes
 
 
 def _drawn_lines(values: Mapping[str, Any]) -> Iterator[str]:

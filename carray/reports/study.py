@@ -23,6 +23,7 @@ from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
 from carray.reports.hints import runs_option
 from carray.reports.leaders import leaders_lines
 from carray.reports.network_costs import study_front_lines
+from carray.reports.readable import ReadableStudy, note_lines
 from carray.reports.table import line_width, table
 
 ROWS = 10
@@ -133,6 +134,7 @@ def study_lines(
     `wide`: with the scores by class, in 100 columns and not 80; `is_report`: `carray report` asks,
     and needn't be told of itself.
     """
+    folder = ReadableStudy.of(folder)
     study, table = study_now(folder), study_table(folder)
     lines = [headline(study, table), ""]
     lines += table_lines(table[:rows], study.metric, wide=wide)
@@ -146,6 +148,7 @@ def study_lines(
         lines += ["", *(line for text in leaders_lines(leaders) for line in _wrapped(text))]
     if gain := search_gain(folder):
         lines += ["", *gain_lines(gain)]
+    lines += note_lines(folder.unreadable)
     runs = runs_option(folder.path.parents[1])
     return [*lines, "", *next_lines(study, table, runs, is_report=is_report)]
 
@@ -286,6 +289,7 @@ def next_lines(
 
 def study_json(folder: StudyFolder) -> dict[str, Any]:
     """Return the study and all its trials as JSON-able data; unknown numbers are None."""
+    folder = ReadableStudy.of(folder)
     found: dict[str, Any] = to_jsonable(
         {
             "study": study_now(folder),
@@ -294,6 +298,7 @@ def study_json(folder: StudyFolder) -> dict[str, Any]:
             "front": front_rows(folder),
             "search_gain": search_gain(folder),
             "leaders": leaders_of(folder),
+            "unreadable": folder.unreadable,
         }
     )
     return found

@@ -76,7 +76,7 @@ def look_over(
         address: of Ray; `$RAY_ADDRESS` counts as one.
         runs: where studies are to be kept.
     """
-    runs = runs or RunsFolder.at()
+    runs = runs or RunsFolder.unchecked()
     yield _versions()
     yield from _home()
     question = NodeQuestion(sends_runs=True)

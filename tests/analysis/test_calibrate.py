@@ -39,12 +39,13 @@ def test_thresholds_are_written_and_served(trained: Trained, tmp_path: Path) -> 
     Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(grey)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"broken\.png can't be read \(.+\): leave it out"):
+    with pytest.raises(DataError, match=r"no image of --unknown can be read: broken\.png \("):
         calibrate_model("toy", unknown=[broken], runs=tmp_path / "runs")
     assert Reliability.of_package(package) is None
     found = calibrate_model(
-        "toy", coverage=0.8, false_alarm_rate=0.2, unknown=[grey], runs=tmp_path / "runs"
+        "toy", coverage=0.8, false_alarm_rate=0.2, unknown=[broken, grey], runs=tmp_path / "runs"
     )
+    assert "1 image of --unknown is left out as unreadable: broken.png (" in found.notes[0]
     best = next(each for each in found.sets if each.method == found.chosen)
     assert best.found.low < 0.8 < best.found.high + 0.1
     assert found.unknown is not None

@@ -76,3 +76,18 @@ def test_the_table_is_csv_markdown_and_json(study: StudyFolder, tmp_path: Path) 
     assert {line.count("|") for line in lines} == {24}
     with pytest.raises(ConfigError, match="--format 'pdf' must be one of text, csv, markdown"):
         format_of("pdf", None)
+    assert format_of("csv", Path("table")) == "csv"  # without an ending none is wrong
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "why"),
+    [
+        (None, "x.xyz", r"x\.xyz must end in \.csv or \.md or \.txt$"),
+        ("csv", "x.md", r"x\.md must end in \.csv for --format csv"),
+    ],
+)
+def test_a_file_that_ends_as_another_format_is_refused(
+    form: str | None, name: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        format_of(form, Path(name))

@@ -52,6 +52,17 @@ def test_from_toys_to_a_warm_store(carray: Run, tmp_path: Path) -> None:
     assert "checked" in out
 
 
+def test_a_data_set_that_another_replaces_is_named(carray: Run, tmp_path: Path) -> None:
+    old = image_folder(tmp_path / "old", {"a": 8, "b": 9})
+    new = image_folder(tmp_path / "new", {"a": 8, "b": 9, "c": 10}, 99)
+    out = tmp_path / "data"
+    before = prepare(old, out)
+    assert "another data set" not in carray("data", "prepare", old, "--out", out)[2]
+    code, _, err = carray("data", "prepare", new, "--out", out)
+    assert code == 0
+    assert f"manifest {before.hash[:12]}, 17 images of 2 classes" in " ".join(err.split())
+
+
 def test_show_tells_machines_everything(carray: Run, tmp_path: Path) -> None:
     manifest = prepare(image_folder(tmp_path / "cars", {"a": 8, "나": 9}), tmp_path / "data")
     code, out, _ = carray("data", "show", tmp_path / "data", "--json")

@@ -27,7 +27,7 @@ from carray.inference.package import member_input, packages, safetensors_metadat
 from carray.inference.predictor import load_model
 from carray.inference.versions import version_note
 from carray.predictions.logits import log_softmax
-from carray.records import StudyRecord, TrialFolder, TrialRecord
+from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.training.epoch_order import EpochOrder
 from carray.training.ranks import SoloRanks
@@ -155,6 +155,17 @@ def test_a_model_is_loaded_by_name_and_takes_what_python_has(tmp_path: Path) -> 
     for wrong in (array[..., 0], array.astype(float), 3):
         with pytest.raises(DataError, match=r"is no image: give paths"):
             model.predict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_trial_is_loaded_by_name_or_folder_as_its_package(tmp_path: Path) -> None:
+    make_real_study(tmp_path)
+    record = StudyFolder(next((tmp_path / "studies").iterdir())).records()[0]
+    model = load_model(record.name, "cpu", runs=tmp_path)
+    assert [member.trial for member in model.card.members] == [record.name]
+    again = load_model(tmp_path / "studies" / record.study / "trials" / "0000", runs=tmp_path)
+    assert again.card.name == model.card.name == f"{record.study}-0000"
+    with pytest.raises(RecordError, match="has no trial 77"):
+        load_model(f"{record.study}/0077", runs=tmp_path)
 
 
 def test_a_measured_package_is_never_overwritten(tmp_path: Path) -> None:

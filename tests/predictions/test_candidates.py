@@ -113,6 +113,21 @@ def test_asking_for_more_than_there_are_takes_all_but_not_none(tmp_path: Path) -
         found.best(0)
 
 
+@pytest.mark.parametrize(
+    ("trials", "why"),
+    [
+        ([Trial(state=TrialState.RUNNING)] * 2, r"\(left out: 2 not finished\); search on$"),
+        ([Trial(fold=1)], r"\(left out: 1 scored on a fold\); --with-folds takes those on folds$"),
+        ([Trial(has_weights=False)], r"; --logits-only takes those without weights"),
+    ],
+)
+def test_where_no_trial_can_join_it_is_said_what_lets_one(
+    tmp_path: Path, trials: list[Trial], why: str
+) -> None:
+    with pytest.raises(RecordError, match=why):
+        candidates_of(tmp_path, trials).best(1)
+
+
 def test_an_unknown_metric_is_refused_with_the_nearest(tmp_path: Path) -> None:
     folder = make_study(tmp_path, StudySpec([Trial()]))
     with pytest.raises(ConfigError, match="did you mean 'val/log_loss'"):

@@ -18,13 +18,14 @@ from carray.reports.listing import (
     find_shown,
     leaderboard,
     leaderboard_lines,
+    list_all,
     list_lines,
-    list_studies,
     model_lines,
     shown_lines,
     status_lines,
 )
-from carray.reports.study import study_table
+from carray.reports.readable import ReadableStudy
+from carray.reports.study import study_json, study_table
 from carray.reports.table import within
 from carray.runs_folder import RunsFolder
 from tests.reports.studies import make_study, show_lines
@@ -77,6 +78,26 @@ def test_a_models_members_bear_their_numbers_however_long_the_studys_name(tmp_pa
 
 def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
     assert "`carray demo`" in list_lines(RunsFolder(tmp_path))[0]
+
+
+def test_a_broken_record_hides_no_other_and_is_named_with_its_cure(tmp_path: Path) -> None:
+    folder, runs = make_study(tmp_path), RunsFolder(tmp_path)
+    whole = list_all(runs)["studies"]
+    folder.trial(2).record_file.write_text('{"a": 1')
+    (tmp_path / "studies" / "empty").mkdir()
+    (tmp_path / "studies" / "empty" / "study.json").touch()
+    (tmp_path / "models" / "old").mkdir(parents=True)
+    (tmp_path / "models" / "old" / "card.json").touch()
+    found = list_all(runs)
+    assert found["studies"] == [{**whole[0], "trials": whole[0]["trials"] - 1}]
+    names = ["empty", "toycars-quick/0002", "old"]
+    assert [each.name for each in found["unreadable"]] == names
+    assert sum("move its folder away" in line for line in list_lines(runs)) == 2
+    own = (status_lines(folder), show_lines(runs, "toycars-quick"), leaderboard_lines(folder, 5))
+    for lines in own:
+        assert sum("note: toycars-quick/0002 is left out: " in line for line in lines) == 1
+    assert len(leaderboard(folder)) == len(study_table(ReadableStudy.of(folder)))
+    assert [each["name"] for each in study_json(folder)["unreadable"]] == names[1:2]
 
 
 def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path: Path) -> None:
@@ -154,7 +175,9 @@ def test_a_study_whose_folder_was_renamed_is_refused_with_its_name(tmp_path: Pat
     folder = make_study(tmp_path)
     folder.path.rename(folder.path.with_name("renamed"))
     runs = RunsFolder(tmp_path)
-    assert [row["name"] for row in list_studies(runs)] == ["renamed"], "as other commands take it"
+    assert [row["name"] for row in list_all(runs)["studies"]] == ["renamed"], (
+        "as other commands take it"
+    )
     assert list_lines(runs)[-1] == f"  carray show NAME --runs {shown_path(tmp_path)}"
     with pytest.raises(RecordError, match=r"renamed holds study 'toycars-quick'.*name it toycars"):
         runs.find_study("renamed")

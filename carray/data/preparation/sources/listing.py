@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from carray.data.pixels.decode import IMAGE_SUFFIXES, Box
-from carray.errors import CarrayError, DataError
+from carray.errors import CarrayError, DataError, unreadable_in_locale
 
 SPLIT_NAMES = {
     "train": "train",
@@ -174,10 +173,7 @@ def _unwritable_name(path: Path) -> str:
         shown = name.decode()
     except UnicodeDecodeError:
         return f"the name of the file {name!r} isn't UTF-8: rename it"
-    return (
-        f"this shell's locale ({sys.getfilesystemencoding()}) can't read the file name {shown!r}, "
-        "which is UTF-8: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
-    )
+    return unreadable_in_locale(shown)
 
 
 def visible_folders(folder: Path) -> list[Path]:
