@@ -192,10 +192,12 @@ def _check_options(near_duplicates: str, crop: str, margin: float, store_budget_
     with complaints.heard():
         if crop not in CROPS:
             raise DataError(f"--crop {crop!r} must be none or box")
-    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
-        with complaints.heard():
-            if not 0 <= number < float("inf"):
-                raise DataError(f"--{name} {number:g} must be a number from 0")
+    with complaints.heard():
+        if not 0 <= margin < float("inf"):
+            raise DataError(f"--margin {margin:g} must be a number from 0")
+    with complaints.heard():
+        if not 0 < store_budget_gib < float("inf"):
+            raise DataError(f"--store-budget {store_budget_gib:g} must be a number above 0, in GiB")
     complaints.refuse()
 
 
