@@ -125,6 +125,14 @@ def test_a_study_of_that_name_is_extended_and_never_cut_short(resolve: Resolve) 
         resolve(max_epochs=3)
 
 
+def test_a_folder_of_single_trainings_is_called_that(resolve: Resolve) -> None:
+    setup = resolve()
+    single = setup.study.model_copy(update={"kind": "single", "space_hash": ""})
+    single.write(setup.folder.record_file)
+    with pytest.raises(RecordError, match="collects trainings outside a search"):
+        resolve()
+
+
 def test_a_study_keeps_the_metric_that_it_was_begun_with_where_the_space_names_none(
     resolve: Resolve,
 ) -> None:

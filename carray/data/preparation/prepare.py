@@ -252,9 +252,10 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
     """Return a note on the images without a box; raises DataError where boxes can't be used."""
     boxes = [one.box for one in listing.source_images if one.box]
     if not boxes:
+        why = listing.odd_boxes or "a CSV's are its columns x1, y1, x2, y2, in pixels"
         raise DataError(
-            f"--crop box needs boxes, but {source} has none (a CSV's are its columns x1, y1, x2, "
-            "y2, in pixels): leave it out"
+            f"--crop box needs boxes, and {source} has none to use ({why}): give it some, or drop "
+            "--crop"
         )
     if max(max(box) for box in boxes) <= 1:
         raise DataError(
