@@ -249,6 +249,8 @@ def test_weights_that_nobody_publishes_are_asked_for_by_their_file(
         check_obtainable("mobilenetv2_035", True)  # with a network too
     with pytest.raises(WeightsError, match=r"or false; the folder .*gone isn't there$"):
         obtain_weights("mobilenetv2_035", True, tmp_path / "gone")
+    with pytest.raises(WeightsError, match=r"or false; the folder w isn't there$"):
+        obtain_weights("mobilenetv2_035", True, "w")  # a name that is in any sentence
     monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match=rf"; the folder {tmp_path} holds none for it$"):
         obtain_weights("mobilenetv2_035", True)
