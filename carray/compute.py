@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cache
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Part(BaseModel):
-    """Base of every configuration: frozen, and unknown keys, NaN and infinity are refused."""
+    """Base of every configuration: frozen; refuses unknown keys, NaN, infinity and true for 1."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name in _numbers_of(cls):
+            raise ValueError("it is no number: write one")
+        return value
+
+
+@cache
+def _numbers_of(part: type[Part]) -> set[str]:
+    """Return the names of the fields that hold a number, and neither true nor false."""
+    fields = part.model_fields.items()
+    return {name for name, field in fields if is_number_type(field.annotation)}
+
+
+def is_number_type(annotation: Any) -> bool:
+    """Say whether a field so annotated takes a number, and neither true nor false."""
+    kinds = {annotation, *get_args(annotation)}
+    kinds |= {type(each) for each in kinds}  # of a Literal's values
+    return not kinds.isdisjoint({int, float}) and bool not in kinds
 
 
 class Compute(Part):

@@ -12,7 +12,7 @@ from pathlib import Path
 from carray.errors import DiskError, causes
 
 FULL = {  # what is wrong, and the cure
-    errno.ENOSPC: ("is full", "free some"),
+    errno.ENOSPC: ("has too little room", "free some"),
     errno.EDQUOT: ("is over its quota", "free some, or have the quota raised"),
     errno.EROFS: ("is read-only", "make it writable"),
 }
@@ -60,4 +60,6 @@ def _sentence(number: int, places: list[Path]) -> str:
 
 
 def _size(size: int) -> str:
-    return f"{size / MIB:,.0f} MiB" if size < GIB else f"{size / GIB:,.1f} GiB"
+    if size >= GIB:
+        return f"{size / GIB:,.1f} GiB"
+    return f"{size / MIB:.{1 if 0 < size < 10 * MIB else 0}f} MiB"

@@ -36,6 +36,7 @@ from carray.masking import masked
 EXIT_USAGE = 2  # exit code of everything a user can mend
 EXIT_GOES_ON = 3  # a cluster or a URL left it undone, not the user: the same command goes on
 EXIT_INTERRUPTED = 130
+UNION_BRANCHES = ("bool", "float", "int", "str")  # where pydantic looked last, no field's name
 RESUMES = "the same command goes on from here"  # said where what had finished is kept and used
 
 
@@ -221,13 +222,21 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def describe(error: ValidationError) -> str:
-    """Say a pydantic error in one sentence: every bad name, its value and the rule."""
-    problems = []
+    """Say a pydantic error in one sentence: every bad name, its value and the rules it breaks."""
+    problems: dict[str, list[str]] = {}
     for problem in error.errors():
-        path = ".".join(str(step) for step in problem["loc"])
+        steps = [str(step) for step in problem["loc"]]
+        path = ".".join(steps[:-1] if steps[-1:] and steps[-1] in UNION_BRANCHES else steps)
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         is_there = problem["type"] != "missing"  # else the input is all that is
         given = f"={problem['input']!r}" if is_there else ""
-        problems.append(f"{path}{given}: {message}" if path else message)
-    return "; ".join(problems)
+        problems.setdefault(f"{path}{given}: " if path else "", []).append(message)
+    return "; ".join(f"{what}{_either(rules)}" for what, rules in problems.items())
+
+
+def _either(rules: Sequence[str]) -> str:
+    """Join what each of the kinds that a value may have asks for."""
+    start = "input should be "
+    first, *others = dict.fromkeys(rules)
+    return " or ".join([first, *(each.removeprefix(start) for each in others)])

@@ -33,7 +33,7 @@ class Document:
     lines: dict[Path, int]
     """1-based line of each key and list item."""
     repeated: tuple[tuple[Path, int], ...] = ()
-    """Keys given twice in one mapping, with the second one's line."""
+    """Keys given twice in one mapping, with the second one's line; not those below such a key."""
 
     def line_of(self, path: Path) -> int | None:
         """Return the line of `path` or of its nearest parent that has one."""
@@ -84,9 +84,10 @@ def parse(text: str, name: str) -> Document:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # endless digits, a loop of names
         raise ConfigError(_say(error, name)) from None
     lines: dict[Path, int] = {}
-    repeated = []
+    repeated: list[tuple[Path, int]] = []
     for path, line in keys:
-        if path in lines:
+        is_below = any(path[: len(above)] == above for above, _ in repeated)
+        if path in lines and not is_below:
             repeated.append((path, line))
         lines[path] = line
     return Document(value, lines, tuple(repeated))

@@ -222,6 +222,27 @@ def test_a_path_that_the_system_refuses_is_one_sentence(carray: Run, tmp_path: P
     assert "Traceback" not in err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--version"], ["list", "--json"]])
+def test_an_output_that_takes_no_more_is_not_called_a_file(
+    words: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "carray", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("carray: what the output goes to can't be used (No space left")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_a_user_without_a_home_folder_is_told_to_set_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

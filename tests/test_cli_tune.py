@@ -51,6 +51,8 @@ WRONG = {
         {"epochs: 1": "epochs: 3"},
         "augment.mix_off_epochs=3 must be at most epochs=2",
     ),
+    "a length of no refits": (["--refit-epochs", "3"], {}, "there are to be none: give --refit K"),
+    "the best of no folds": (["--top-folds", "3"], {}, "there are to be none: give --folds K too"),
     "a seed that no trial can have": (["--seed", "-1"], {}, "--seed -1 must be at least 0"),
     "a trial without a rank, before a cluster is asked": (
         ["--address", NOBODY, "--workers-per-trial", "0"],

@@ -14,7 +14,7 @@ from carray import metrics
 from carray.data.manifest import Manifest
 from carray.ensemble.build import checked_package_name
 from carray.ensemble.selection import LogitMean, Rule, SoftVote
-from carray.errors import RecordError
+from carray.errors import CarrayError, RecordError
 from carray.files import write_npz
 from carray.json_file import to_jsonable
 from carray.predictions.averaging import AverageOf, WeightedAverage
@@ -150,6 +150,14 @@ def _fold_set(folder: StudyFolder, manifest: Manifest, trial: int | None) -> lis
             + (", or let those there vote: `carray ensemble --with-folds`" if chosen else "")
         )
     return [chosen[fold] for fold in range(manifest.num_folds)]
+
+
+def has_whole_folds(folder: StudyFolder) -> bool:
+    """Say whether `assemble_folds` finds a configuration that is complete on every fold."""
+    try:
+        return bool(_fold_set(folder, study_manifest(folder.record()), None))
+    except CarrayError:
+        return False
 
 
 def _newest(sets: dict[str, dict[int, Candidate]], num_folds: int) -> dict[int, Candidate]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -62,7 +63,7 @@ def _run(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED)
     try:
-        with log_on_stderr():
+        with log_on_stderr(), _printed_whole():
             command()
     except CarrayError as error:
         goes_on = isinstance(error, ClusterError | ServerFault | UploadError)
@@ -70,10 +71,11 @@ def _run(command: Callable[[], None]) -> None:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.filename is None and not _is_somewhere():
             _refuse("the folder that you are in is gone: go to another with `cd`", EXIT_USAGE)
-        if error.errno not in REFUSED:
+        is_ours = error.errno == errno.ENOENT and error.filename is None  # no path of a person's
+        if error.errno not in REFUSED or is_ours:
             raise
         # of a rename its target; a write to a full disk doesn't say which
-        path = error.filename2 or error.filename or "a file"
+        path = error.filename2 or error.filename or _unnamed_file()
         _refuse(f"{path} can't be used ({error.strerror}): {REFUSED[error.errno]}", EXIT_USAGE)
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == "utf-8":
@@ -99,6 +101,26 @@ def _is_somewhere() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextmanager
+def _printed_whole() -> Iterator[None]:
+    """Write in the end what was printed: where that fails, Python's own last words are long."""
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):  # whoever read it has left
+            sys.stdout.flush()
+
+
+def _unnamed_file() -> str:
+    """Return what a write that names no file failed to: a line more tells whether it's stdout."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest fails at the end
+        return "what the output goes to"
+    return "a file"
 
 
 def _replace_unknown_letters() -> None:

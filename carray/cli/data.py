@@ -232,9 +232,13 @@ def _next_lines(summary: DataSummary, data: str) -> list[str]:
     is_toy = {row.name for row in summary.classes} <= {model.label for model in MODELS}
     folds = f" --folds {summary.folds}" if summary.folds else ""
     tune = f"carray tune {data} {'--trials 12' if is_toy else '--budget 1h'}{folds}"
+    show = f"next: carray data show {data}"
+    if not summary.splits["val"]:
+        why = "there are no val images, which a search needs: --val-size 0.15 cuts some"
+        return ["", show, *([f"      carray train {data}{folds}"] if folds else []), why]
     return [
         "",
-        f"next: carray data show {data}",
+        show,
         f"      {tune} --dry-run",
         f"      {tune}",
     ]

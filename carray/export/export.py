@@ -6,12 +6,15 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from carray.data.manifest import Manifest
 from carray.data.pixels.store import store_side
-from carray.errors import ConfigError, did_you_mean
+from carray.disk import disk_error
+from carray.errors import ConfigError, DiskError, did_you_mean
 from carray.export.example import write_example
 from carray.export.forms import (
     OPSET,
@@ -118,7 +121,8 @@ def export_model(
     card = Card.read(package / "card.json")
     manifest = find_data(runs_of(package, runs), card, data)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".carray-", dir=target.parent) as folder:
+    aside_folder = tempfile.TemporaryDirectory(prefix=".carray-", dir=target.parent)
+    with _told_if_full(target), aside_folder as folder:
         judges = _Judges(held_photographs(manifest), tolerance, progress)
         aside = Path(folder) / target.name
         _write(form, load_model(package, "cpu"), aside, manifest if int8 else None, judges)
@@ -130,6 +134,17 @@ def export_model(
         (*_notes(card), *judges.about_int8()),
         time.monotonic() - start,
     )
+
+
+@contextmanager
+def _told_if_full(target: Path) -> Iterator[None]:
+    """Say of a write to a full disk, which names no file, where `target` was to be."""
+    try:
+        yield
+    except Exception as error:
+        if full := disk_error(error, target.parent):
+            raise DiskError(f"{target} can't be written: {full}") from error
+        raise
 
 
 def _checked(to: str, out: Path, int8: bool) -> Form:

@@ -63,8 +63,17 @@ class Photographs:
 
 
 def held_photographs(manifest: Manifest) -> Photographs:
-    """Return the photographs of `blend`, of `val` where there is no blend split."""
+    """Return the photographs of `blend`, of `val` where there is no blend split.
+
+    Raises:
+        DataError: there are none of either.
+    """
     split = manifest.judging_split
+    if len(manifest.rows(split)) == 0:
+        raise DataError(
+            f"{manifest.folder} has neither blend nor val images, which an export is judged on: "
+            "prepare it with one of them"
+        )
     return Photographs(manifest, split, manifest.rows(split))
 
 

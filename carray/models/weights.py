@@ -98,20 +98,22 @@ def obtain_weights(backbone: str, pretrained: bool | str, folder: PathLike | Non
     Raises:
         WeightsError: they can't be had; the message says how to bring them.
     """
+    if found := find_weights(backbone, pretrained, folder):
+        return found
     with _said_where(folder):
-        return find_weights(backbone, pretrained, folder) or _from_hub(backbone)
+        return _from_hub(backbone)
 
 
 @contextmanager
 def _said_where(folder: PathLike | None) -> Iterator[None]:
-    """Add to what is raised in which folder of weights was looked, if any."""
+    """Add to what the hub lacks in which folder of weights was looked before, if any."""
     try:
         yield
     except WeightsError as error:
         where = folder or os.environ.get("CARRAY_WEIGHTS")
-        if not where or str(where) in str(error):
+        if not where:
             raise
-        found = "holds none" if Path(where).expanduser().is_dir() else "isn't there"
+        found = "holds none for it" if Path(where).expanduser().is_dir() else "isn't there"
         raise WeightsError(f"{error}; the folder {where} {found}") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote, split
 from shutil import which
 
 from carray.runs_folder import RunsFolder
@@ -30,6 +30,17 @@ def runs_option(runs: Path | str | None) -> str:
     if found == RunsFolder.at():
         return ""
     return f" --runs {quote(found.shown) if found.mirror else shown_path(found.path)}"
+
+
+def in_runs(command: str, runs: str) -> str:
+    """Return a recorded command for the folder of studies that `runs`, a `runs_option`, names."""
+    words: list[str] = []
+    for word in split(command):
+        if words[-1:] == ["--runs"]:
+            words.pop()
+        elif not word.startswith("--runs="):
+            words.append(word)
+    return join(words) + runs
 
 
 def shown_model(package: Path) -> str:

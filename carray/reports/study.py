@@ -20,7 +20,7 @@ from carray.json_file import to_jsonable
 from carray.predictions.network_costs import front_rows
 from carray.progress import seconds_text
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.reports.hints import runs_option
+from carray.reports.hints import in_runs, runs_option
 from carray.reports.leaders import leaders_lines
 from carray.reports.network_costs import study_front_lines
 from carray.reports.readable import ReadableStudy, note_lines
@@ -149,8 +149,16 @@ def study_lines(
     if gain := search_gain(folder):
         lines += ["", *gain_lines(gain)]
     lines += note_lines(folder.unreadable)
-    runs = runs_option(folder.path.parents[1])
-    return [*lines, "", *next_lines(study, table, runs, is_report=is_report)]
+    runs, on_folds = runs_option(folder.path.parents[1]), _are_folds_whole(folder, table)
+    return [*lines, "", *next_lines(study, table, runs, is_report=is_report, on_folds=on_folds)]
+
+
+def _are_folds_whole(folder: StudyFolder, table: Sequence[TrialRow]) -> bool:
+    if not any(row.fold is not None for row in table):
+        return False
+    from carray.analysis.cross_validation import has_whole_folds  # slow to import
+
+    return has_whole_folds(folder)
 
 
 def study_now(folder: StudyFolder) -> StudyRecord:
@@ -264,9 +272,17 @@ def _cause(reason: str) -> str:
 
 
 def next_lines(
-    study: StudyRecord, table: Sequence[TrialRow], runs: str, *, is_report: bool = False
+    study: StudyRecord,
+    table: Sequence[TrialRow],
+    runs: str,
+    *,
+    is_report: bool = False,
+    on_folds: bool = False,
 ) -> list[str]:
-    """Return the commands that make sense now; `runs` is what tells them where to look."""
+    """Return the commands that make sense now.
+
+    `runs` is what tells them where to look; `on_folds`: a configuration is complete on every fold.
+    """
     superseded = {row.refit_of for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
     usable = sum(row.number not in superseded for row in votes)
@@ -279,11 +295,11 @@ def next_lines(
         lines.append(f"  carray ensemble --study {name} --top {min(3, usable)}{runs}")
     if not is_report:
         lines.append(f"  carray report --study {name}{runs}")
-    if len(votes) < sum(row.state == "complete" for row in table):
+    if on_folds:
         lines.append(f"  carray folds --study {name}{runs}")
     lines.append(f"  carray ui{runs}")
     if study.standing == BUDGET_SPENT and study.command:
-        lines.append(f"  {study.command}")
+        lines.append(f"  {in_runs(study.command, runs)}")
     return ["next:", *lines]
 
 

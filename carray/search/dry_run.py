@@ -93,13 +93,18 @@ class DryRun:
         return [
             *self.plan,
             "",
-            "the first trials:" if self.trials else "no trial is left to run",
+            "the first trials:" if self.trials else self._left_line(),
             *(_trial_line(trial, self.trials) for trial in self.trials),
             *(_continued_line(trial, self.epochs) for trial in self.continued),
             "",
             *self.estimate.lines(),
             "nothing was run: the same command without --dry-run does",
         ]
+
+    def _left_line(self) -> str:
+        left = self.estimate.left
+        what = counted(left, "trial is", "trials are") if left else "no trial is"
+        return f"{what} left to run"
 
     def as_dict(self) -> dict[str, object]:
         """Return it for machines."""
@@ -140,7 +145,8 @@ def dry_run(request: StudyRequest) -> DryRun:
         *own,
         *setup.starts.lines(),
     ]
-    estimate = _estimate(setup, plan, trials, len(records), len(worth))
+    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
+    estimate = _estimate(setup, plan, trials, ended, len(worth))
     return DryRun(setup.study.name, setup.study.max_epochs, lines, trials, worth, estimate)
 
 
@@ -182,9 +188,9 @@ def _continued_line(trial: TrialRecord, epochs: int) -> str:
 
 
 def _estimate(
-    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], known: int, continued: int
+    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], ended: int, continued: int
 ) -> Estimate:
-    pace, left = Pace(setup.folder.records()), max(0, setup.study.trials - known)
+    pace, left = Pace(setup.folder.records()), max(0, setup.study.trials - ended)
     if trials:
         seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
         each, source = fmean(seconds), "a step of each of these, measured here"

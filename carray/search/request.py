@@ -179,6 +179,22 @@ def check_numbers(request: StudyRequest) -> None:
         if amount is not None and not amount > 0:
             raise ConfigError(f"{option} {amount:g} must be above 0")
 
+    _check_pairs(request)
+
+
+def _check_pairs(request: StudyRequest) -> None:
+    """Refuse options that say something of refits or folds where there are to be none."""
+    if request.refit_epochs is not None and not refit_count(request):
+        raise ConfigError(
+            f"--refit-epochs {request.refit_epochs} says how long refits are, and there are to be "
+            "none: give --refit K too"
+        )
+    if request.top_folds > 1 and not asked_folds(request):
+        raise ConfigError(
+            f"--top-folds {request.top_folds} says how many are trained on folds, and there are to "
+            "be none: give --folds K too"
+        )
+
 
 def check_variables(names: Sequence[str]) -> None:
     """Refuse variables that can't reach ranks, or had better not.

@@ -289,6 +289,11 @@ def extended_record(setup: StudySetup) -> StudyRecord:
 
 def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     """Return the stored record with this call's budget; what the trials share must not change."""
+    if stored.kind == "single":
+        raise RecordError(
+            f"study {stored.name!r} collects trainings outside a search, and can't be searched: "
+            "give the search another name with --study"
+        )
     fresh, request = setup.study, setup.request
     state, data = setup.folder.state(), setup.manifest
     is_longer = asks_for_more_epochs(stored, state, request, data, setup.runs)

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from carray import metrics
-from carray.config import Hardware
+from carray.config import CLASSICAL_HEADS, Hardware
 from carray.data.manifest import Manifest, check_still_there
-from carray.errors import RecordError, counted
+from carray.errors import ConfigError, RecordError, counted
 from carray.files import absolute
-from carray.models.fitted_heads import check_trained_by_steps
 from carray.provenance import git_commit, versions_for
 from carray.records import StudyFolder, TrialFolder, TrialRecord
 from carray.runs_folder import RunsFolder
@@ -90,7 +89,12 @@ def reproduce(
     """
     folder = RunsFolder.at(runs).find_trial(trial)
     record = folder.record()
-    check_trained_by_steps(record.config.head)
+    if (kind := record.config.head.kind) in CLASSICAL_HEADS:
+        raise ConfigError(
+            f"trial {record.name} can't be replayed, since its {kind} was fitted and not trained "
+            f"by steps: `carray train DIR --classifier {kind} --features-of "
+            f"{record.params.get('features_of', 'STUDY/NUMBER')}` fits another"
+        )
     if record.soup_of:
         raise RecordError(
             f"trial {record.name} wasn't trained: it is the mean of {', '.join(record.soup_of)}, "

@@ -36,6 +36,7 @@ from carray.records import (
 from carray.runs_folder import RunsFolder
 from carray.training.dataset import open_data
 from carray.training.epoch_order import EpochOrder
+from carray.training.optimizer import check_optimizer
 from carray.training.ranks import SoloRanks
 from carray.training.runner import TrialRunner
 from carray.training.stopping import stop_reason
@@ -90,6 +91,7 @@ def train(
     manifest = Manifest.load(data)
     chosen = complete_config(config, len(manifest.rows("train")))
     check_precision(chosen, default_device())
+    check_optimizer(chosen.optimizer)
     check_backbone(chosen, len(manifest.classes), weights)
     check_teacher(chosen, manifest)
     transform_note(chosen.augment, chosen.image_size)

@@ -93,6 +93,17 @@ def test_folds_are_not_members_beside_trials_that_val_judged(
     assert any("carray folds --study single" in line for line in printed)
 
 
+def test_folds_are_put_together_where_each_has_a_complete_trial(
+    own: Trained, folded: list[TrialRecord], tmp_path: Path
+) -> None:
+    shutil.copytree(own.runs / "studies", tmp_path / "studies")
+    folder = RunsFolder.at(tmp_path).study("single")
+    shutil.rmtree(folder.trial(folded[1].number).path)
+    lines = study_lines(folder)
+    assert "1 on folds" in lines[0]
+    assert not any("carray folds" in line for line in lines)
+
+
 def test_complete_folds_are_not_trained_again(own: Trained, folded: list[TrialRecord]) -> None:
     seen: list[TrialRecord] = []
     again = train_folds(own.data, {**RECIPE, "epochs": 5}, 2, runs=own.runs, on_epoch=seen.append)

@@ -63,6 +63,17 @@ def test_a_data_set_that_another_replaces_is_named(carray: Run, tmp_path: Path) 
     assert f"manifest {before.hash[:12]}, 17 images of 2 classes" in " ".join(err.split())
 
 
+@pytest.mark.parametrize("folds", [0, 2])
+def test_without_val_images_no_search_is_proposed(carray: Run, tmp_path: Path, folds: int) -> None:
+    cars, data = image_folder(tmp_path / "cars", {"a": 8, "b": 9}), tmp_path / "data"
+    sizes = ("--val-size", 0, "--blend-size", 0, "--test-size", 0, "--folds", folds)
+    code, out, _ = carray("data", "prepare", cars, "--out", data, *sizes)
+    assert code == 0
+    assert "carray tune" not in out
+    assert "there are no val images" in out.splitlines()[-1]
+    assert (f"      carray train {data} --folds 2" in out) == (folds == 2)
+
+
 def test_show_tells_machines_everything(carray: Run, tmp_path: Path) -> None:
     manifest = prepare(image_folder(tmp_path / "cars", {"a": 8, "나": 9}), tmp_path / "data")
     code, out, _ = carray("data", "show", tmp_path / "data", "--json")
@@ -159,12 +170,12 @@ def test_a_share_of_0_is_taken_by_its_old_name(carray: Run, tmp_path: Path) -> N
 
 
 def test_what_was_taken_from_a_table_is_printed(carray: Run, tmp_path: Path) -> None:
-    image_folder(tmp_path, {"a": 4, "b": 4})
-    rows = [f"{name}/{number:02d}.jpg;{name};{number % 2}" for name in "ab" for number in range(4)]
+    image_folder(tmp_path, {"a": 8, "b": 8})
+    rows = [f"{name}/{number:02d}.jpg;{name};{number % 2}" for name in "ab" for number in range(8)]
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["image;label;part", *rows]) + "\n")
     call = ("prepare", table, "--out", tmp_path / "data", "--split-words", "0=train,1=test")
-    _, out, _ = carray("data", *call, "--val-size", 0, "--blend-size", 0)
+    _, out, _ = carray("data", *call, "--val-size", 0.5, "--blend-size", 0)
     words = "split from part (0 for train, 1 for test)"
     assert f"read: image from image, label from label, {words}; separated by semicolons" in out
     assert out.endswith(f"      carray tune {tmp_path / 'data'} --budget 1h\n")

@@ -20,8 +20,9 @@ import torch
 import yaml
 from PIL import ExifTags, Image
 
-from carray.errors import ConfigError, ExportError, RecordError
-from carray.export.export import export_model
+from carray.data.preparation.prepare import prepare
+from carray.errors import ConfigError, DataError, DiskError, ExportError, RecordError
+from carray.export.export import _told_if_full, export_model
 from carray.export.forms import open_onnx, trace, write_onnx
 from carray.export.graph import ModelGraph
 from carray.export.hf_space import write_space
@@ -248,3 +249,17 @@ def test_what_can_not_be_written_is_told_before_the_work(trained: Trained, tmp_p
         export("taken", "hf-space")
     with pytest.raises(RecordError, match="there is no model 'nosuch'"):
         export("toy.onnx", "onnx", model="nosuch")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_told_with_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    target = tmp_path / "small.onnx"
+    why = rf"^{target} can't be written: the disk of {tmp_path} has too little room"
+    with pytest.raises(DiskError, match=why), _told_if_full(target):
+        Path("/dev/full").write_bytes(b"graph")
+
+
+def test_an_export_needs_images_to_be_judged_on(trained: Trained, tmp_path: Path) -> None:
+    bare = prepare(trained.images, tmp_path / "data", val_size=0, blend_size=0, test_size=0)
+    with pytest.raises(DataError, match="has neither blend nor val images"):
+        held_photographs(bare)

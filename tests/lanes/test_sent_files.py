@@ -275,7 +275,7 @@ def test_a_full_disk_of_the_driver_is_named_by_the_driver(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(DiskError, match=r"the disk of .* is full"):
+    with pytest.raises(DiskError, match=r"the disk of .* has too little room"):
         Depot(places).write("t", "state", 0, b"1")
 
 

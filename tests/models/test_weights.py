@@ -219,9 +219,10 @@ def test_a_broken_file_is_said_in_one_sentence(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("pretrained", ["weights.bin", "yes"])
-def test_a_value_that_is_no_file_of_weights_is_refused(pretrained: str) -> None:
-    with pytest.raises(WeightsError, match=r"must be true, false"):
-        find_weights(SMALL, pretrained)
+def test_a_value_that_is_no_file_of_weights_is_refused(pretrained: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"must be true, false") as caught:
+        obtain_weights(SMALL, pretrained, tmp_path)  # which isn't looked in
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_without_a_network_the_error_says_how_to_bring_weights(
@@ -248,8 +249,10 @@ def test_weights_that_nobody_publishes_are_asked_for_by_their_file(
         check_obtainable("mobilenetv2_035", True)  # with a network too
     with pytest.raises(WeightsError, match=r"or false; the folder .*gone isn't there$"):
         obtain_weights("mobilenetv2_035", True, tmp_path / "gone")
+    with pytest.raises(WeightsError, match=r"or false; the folder w isn't there$"):
+        obtain_weights("mobilenetv2_035", True, "w")  # a name that is in any sentence
     monkeypatch.setenv("CARRAY_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match=rf"; the folder {tmp_path} holds none$"):
+    with pytest.raises(WeightsError, match=rf"; the folder {tmp_path} holds none for it$"):
         obtain_weights("mobilenetv2_035", True)
 
 

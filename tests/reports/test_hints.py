@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carray.reports.hints import command, runs_option, shown_model, shown_path
+from carray.reports.hints import command, in_runs, runs_option, shown_model, shown_path
 
 
 def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
@@ -23,6 +23,13 @@ def test_the_runs_folder_is_told_only_where_commands_would_not_find_it(
     monkeypatch.setenv("CARRAY_RUNS", str(tmp_path / "kept"))
     assert runs_option(tmp_path / "kept") == ""
     assert runs_option(tmp_path / "runs") == " --runs runs"
+
+
+@pytest.mark.parametrize("given", ["", " --runs autumn", " --runs=autumn"])
+def test_a_recorded_command_goes_on_in_the_folder_that_is_looked_at(given: str) -> None:
+    recorded = f"carray tune 'my cars'{given} --study ts"
+    assert in_runs(recorded, " --runs copy") == "carray tune 'my cars' --study ts --runs copy"
+    assert in_runs(recorded, "") == "carray tune 'my cars' --study ts"
 
 
 def test_paths_and_models_are_told_as_a_shell_and_a_command_take_them(

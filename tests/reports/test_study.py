@@ -64,6 +64,16 @@ def test_a_report_names_all_commands_but_itself(tmp_path: Path) -> None:
     assert others == [line for line in named if "carray report" not in line]
 
 
+def test_all_commands_look_in_the_folder_that_the_study_is_in(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    spent = {"budget_spent": True, "command": "carray tune cars --runs then --study a"}
+    folder.record().model_copy(update=spent).write(folder.record_file)
+    lines = study_lines(folder)
+    commands = lines[lines.index("next:") + 1 :]
+    assert commands[-1].startswith("  carray tune cars --study a --runs ")
+    assert all(line.endswith(f" --runs {tmp_path}") for line in commands)
+
+
 def test_a_huge_loss_stays_in_its_column(tmp_path: Path) -> None:
     folder = make_study(tmp_path, trials=1, refits=0)
     record = folder.trial(0).record()

@@ -8,8 +8,10 @@ from typing import cast
 
 import pytest
 
-from carray.search.dry_run import dry_run
+from carray.records import TrialState
+from carray.search.dry_run import dry_run, first_trials
 from carray.search.request import StudyRequest
+from carray.search.setup import StudySetup, write_files
 
 SPACE = """
 version: 1
@@ -52,3 +54,22 @@ def test_a_budget_names_the_trials_that_it_has_room_for(toy_data: Path, tmp_path
     run = dry_run(replace(asked, budget=f"{0.2 * whole:.2f}s", refit=0))
     assert 1 <= run.estimate.fitting < 900
     assert any(f"for {run.estimate.fitting} of 900 trials trained" in line for line in run.lines())
+
+
+def test_a_study_that_was_begun_says_how_many_trials_are_left(
+    toy_data: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    runs = str(tmp_path / "runs")
+    asked = StudyRequest(data=toy_data, space=str(space), trials=3, runs=runs)
+    setup = StudySetup.resolve(asked)
+    drawn = first_trials(setup, known=0)
+    write_files(setup)
+    setup.study.write(setup.folder.record_file)
+    ended = {"state": TrialState.FAILED, "ended_at": 1.0}
+    for left, trial in zip((2, 1, 0), drawn, strict=True):
+        setup.folder.trial(trial.number).write_record(trial.model_copy(update=ended))
+        lines = dry_run(asked).lines()
+        said = "no trial is left to run" if left == 0 else f"{left} trial"
+        assert any(line.startswith(said) and line.endswith("left to run") for line in lines)

@@ -104,7 +104,7 @@ def test_a_request_is_resolved_without_a_trace(resolve: Resolve, tmp_path: Path)
     assert setup.space.shared.fixed["epochs"] == 4
     assert setup.study.manifest_hash == setup.manifest.hash
     assert not (tmp_path / "runs").exists()
-    assert resolve(refit_epochs=3, storage="sqlite:///x.db").refit_lengths == (3,)
+    assert resolve(refit=1, refit_epochs=3, storage="sqlite:///x.db").refit_lengths == (3,)
     assert resolve(budget="1h", max_epochs=8).refit_lengths == (32, 16)
     assert resolve(budget="1h", max_epochs=20).refit_lengths == (60, 40)
     assert resolve(budget="1h", max_epochs=30).refit_lengths == (60,)
@@ -123,6 +123,14 @@ def test_a_study_of_that_name_is_extended_and_never_cut_short(resolve: Resolve) 
         resolve(trials=4, refit=13)
     with pytest.raises(RecordError, match="another search space"):
         resolve(max_epochs=3)
+
+
+def test_a_folder_of_single_trainings_is_called_that(resolve: Resolve) -> None:
+    setup = resolve()
+    single = setup.study.model_copy(update={"kind": "single", "space_hash": ""})
+    single.write(setup.folder.record_file)
+    with pytest.raises(RecordError, match="collects trainings outside a search"):
+        resolve()
 
 
 def test_a_study_keeps_the_metric_that_it_was_begun_with_where_the_space_names_none(

@@ -443,6 +443,8 @@ def test_a_full_disk_leaves_an_epoch_undone_and_is_no_fault_of_the_trial(
         runner.run_epoch(order)
     answer = answer_to(refused.value, LaneOrder("epoch", order))
     assert answer.is_undone
-    assert re.match(r"the disk of .* is full \(.* GiB free\): free some$", answer.reason)
+    assert re.match(
+        r"the disk of .* has too little room \(.* GiB free\): free some$", answer.reason
+    )
     assert [each.name for each in tmp_path.glob(".checkpoint*")] == []
     assert first + run(runner, tmp_path, toy_data, CONFIG, 2) == whole.rows[:2]

@@ -188,6 +188,7 @@ def test_a_finished_trial_is_not_run_again(tmp_path: Path, toy_data: Path) -> No
         ({"backbone": "resent18"}, ConfigError),
         ({"optimizer.l_r": 1.0}, ConfigError),
         ({"precision": "fp16"}, ConfigError),
+        ({"optimizer.name": "sgd", "optimizer.args.caution": True}, ConfigError),
         ({"fold": 3}, DataError),
         ({"pretrained": "nowhere.safetensors"}, WeightsError),
     ],

@@ -195,10 +195,12 @@ def _check_options(near_duplicates: str, crop: str, margin: float, store_budget_
     with complaints.heard():
         if crop not in CROPS:
             raise DataError(f"--crop {crop!r} must be none or box")
-    for name, number in (("margin", margin), ("store-budget", store_budget_gib)):
-        with complaints.heard():
-            if not 0 <= number < float("inf"):
-                raise DataError(f"--{name} {number:g} must be a number from 0")
+    with complaints.heard():
+        if not 0 <= margin < float("inf"):
+            raise DataError(f"--margin {margin:g} must be a number from 0")
+    with complaints.heard():
+        if not 0 < store_budget_gib < float("inf"):
+            raise DataError(f"--store-budget {store_budget_gib:g} must be a number above 0, in GiB")
     complaints.refuse()
 
 
@@ -253,9 +255,10 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
     """Return a note on the images without a box; raises DataError where boxes can't be used."""
     boxes = [one.box for one in listing.source_images if one.box]
     if not boxes:
+        why = listing.odd_boxes or "a CSV's are its columns x1, y1, x2, y2, in pixels"
         raise DataError(
-            f"--crop box needs boxes, but {source} has none (a CSV's are its columns x1, y1, x2, "
-            "y2, in pixels): leave it out"
+            f"--crop box needs boxes, and {source} has none to use ({why}): give it some, or drop "
+            "--crop"
         )
     if max(max(box) for box in boxes) <= 1:
         raise DataError(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from carray.compute import is_number_type
 from carray.config import CROSS_CHECKED, EXTRA, TrialConfig, build_config, check_parameter
 from carray.errors import ConfigError, did_you_mean
 from carray.search.space.distributions import Scalar
@@ -73,6 +74,9 @@ def _bad_values(block: Block, at: Keys) -> Iterator[Mistake]:
 def _bad_value(name: str, value: Any) -> Iterator[str]:
     """Yield why `value` can't be the parameter `name`, if it can't."""
     field = _field(name)
+    if isinstance(value, bool) and is_number_type(field.annotation):
+        yield f"{name}: {value!r} is no number: write one"
+        return
     try:
         read = _adapter(name).validate_python(value)
     except ValidationError as error:

@@ -34,7 +34,7 @@ BLOCK_KEYS = ("fixed", "search")
 SAMPLERS = ("tpe", "tpe-univariate", "tpe-local", "random", "gp", "cmaes", "qmc", "nsga2")
 RECIPES = ("known", "none")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
-MAX_ERRORS_SHOWN = 6  # mistakes that one message names
+MAX_ERRORS_SHOWN = 20  # mistakes that one message names
 
 
 @dataclass

@@ -94,7 +94,8 @@ def test_absolute_ids_are_found_below_the_image_folder(photos: Path, tmp_path: P
     ("cells", "why"),
     [
         (",{},0.1,0.1,0.6,0.9", "are shares of the images' sides, pixels are needed"),
-        (",{},9,9,3,3", "has none .a CSV's are its columns x1, y1, x2, y2"),
+        (",{},9,9,3,3", "has none to use .8 boxes are none and passed by, as a/00.jpg's"),
+        (",{},,,,", "has none to use .a CSV's are its columns x1, y1, x2, y2"),
     ],
 )
 def test_boxes_that_cut_nothing_are_refused(

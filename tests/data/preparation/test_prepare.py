@@ -260,6 +260,7 @@ def test_box_without_boxes_is_refused(folder: Path, tmp_path: Path) -> None:
         ({"val_size": 0.5, "test_size": 0.4, "blend_size": 0.1}, "below 1"),
         ({"folds": 1}, "--folds 1 must be"),
         ({"margin": -1.0}, "--margin -1 must be"),
+        ({"store_budget_gib": 0.0}, "--store-budget 0 must be a number above 0"),
     ],
 )
 def test_shares_that_cannot_be_are_refused(

@@ -36,7 +36,7 @@ from tests.search.test_ledger import open_ledger, optuna_trial, row
 
 __all__ = ["local_tune"]
 CONFIG = TrialConfig()
-FULL = "the disk of runs is full (0 MiB of 9 GiB free): free some"
+FULL = "the disk of runs has too little room (0 MiB of 9 GiB free): free some"
 Begin = Callable[..., FakeLanes]
 
 

@@ -330,7 +330,7 @@ WRONG = {
         {"search": "{augment.mixup: {choice: ['0.2', 0.4]}}"},
         "augment.mixup: '0.2' is text; write 0.2",
     ),
-    "true as a number": ({"fixed": "{optimizer.lr: true}"}, "True is true or false; write 1.0"),
+    "true as a number": ({"fixed": "{optimizer.lr: true}"}, "True is no number: write one"),
     "a yes of YAML 1.1": ({"fixed": "{pretrained: no}"}, "write true or false"),
     "fixed and drawn": (
         {"fixed": "{dropout: 0.1}", "search": "{dropout: {uniform: [0, 0.3]}}"},
@@ -405,6 +405,10 @@ WRONG = {
         "there is no backbone block 'testvit'; did you mean 'test_vit'?",
     ),
     "a key twice": ({"fixed": "{epochs: 1, epochs: 2}"}, "'epochs' is given twice"),
+    "a mapping twice": (
+        {"search": "{dropout: {uniform: [0, 0.1]}, dropout: {uniform: [0, 0.2]}}"},
+        "'dropout' is given twice",
+    ),
     "no YAML": ({"fixed": "{epochs: 1"}, "this is no YAML"),
 }
 
@@ -436,8 +440,8 @@ def test_a_message_stays_short_however_many_mistakes_there_are() -> None:
     names = ", ".join(f"x{number}: 1" for number in range(50))
     with pytest.raises(ConfigError) as caught:
         space_of(fixed=f"{{{names}}}")
-    assert len(str(caught.value).splitlines()) <= 8
-    assert "and 44 more" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 22
+    assert "and 30 more" in str(caught.value)
 
 
 class TestFixing:

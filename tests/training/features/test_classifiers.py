@@ -161,7 +161,7 @@ def test_they_join_an_ensemble_like_any_other(own: Trained, fitted: dict[str, Tr
     )
     with pytest.raises(ConfigError, match="have no gradient: explain the trial whose features"):
         explain(forest, files[:1], out, runs=own.runs, track=False)
-    with pytest.raises(ConfigError, match="fitted to a trial's features, not trained by steps"):
+    with pytest.raises(ConfigError, match="can't be replayed, since its random_forest was fitted"):
         reproduce(forest, runs=own.runs)
 
 

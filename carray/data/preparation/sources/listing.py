@@ -94,6 +94,8 @@ class Listing:
     notes: tuple[str, ...] = ()
     reading: str = ""
     """Which columns of a table were taken for what."""
+    odd_boxes: str = ""
+    """How many of its boxes are none, and why; also among the notes."""
     faults: tuple[CarrayError, ...] = ()
     """What is to be mended, although the other images could be listed: empty class folders."""
 

@@ -94,8 +94,9 @@ def list_table(source: Path, options: TableOptions) -> Listing:
     left = [column for column in table.columns if column and column not in used]
     how += f"; not read: {some_of(left, MAX_NAMED)}" if left else ""
     images = _source_images(table, folder, reading)
-    notes = (*_split_folders(table, reading), *_odd_boxes(table, reading), *_unlabelled(images))
-    return Listing("csv", folder, ordered_unique(images), (), notes, how)
+    odd = _odd_boxes(table, reading)
+    notes = (*_split_folders(table, reading), *odd, *_unlabelled(images))
+    return Listing("csv", folder, ordered_unique(images), (), notes, how, "".join(odd))
 
 
 def _folder_of_paths(table: Table) -> Path | None:
