@@ -22,7 +22,7 @@ from carray.data.manifest import (
 from carray.data.preparation import quality
 from carray.data.preparation.pair_sheet import PAIR_SHEET, write_pair_sheet
 from carray.data.preparation.quality import LabelledImage
-from carray.data.preparation.replaced import held_before, note_replaced
+from carray.data.preparation.replaced import note_replaced
 from carray.data.preparation.scan import scan_images
 from carray.data.preparation.scan_cache import ImageScan, cache_path
 from carray.data.preparation.sources import Listing, SourceImage, list_source
@@ -179,11 +179,10 @@ def prepare(
         store_budget_gib=store_budget_gib,
     )
     manifest = Manifest.make(folder, classes, table, settings)
-    before = held_before(folder)
+    note_replaced(manifest)
     manifest.write()
     write_pair_sheet(folder, pairs)
     log.unlink()
-    note_replaced(before, manifest)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""What data set a data folder holds that is to be prepared anew, and a note where it is lost."""
+"""A note where a data folder that is prepared anew held another data set."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from carray.errors import DataError, counted
 _logger = logging.getLogger(__name__)
 
 
-def held_before(folder: Path) -> Manifest | None:
-    """Return the data set that `folder` holds; None where it holds none that can be read."""
-    if not (folder / MANIFEST_FILE).exists():
-        return None
+def note_replaced(now: Manifest) -> None:
+    """Warn where `now`, not written yet, is to take the place of another data set in its folder."""
+    if not (now.folder / MANIFEST_FILE).exists():
+        return
     try:
-        return Manifest.load(folder)
-    except DataError:
-        return None
-
-
-def note_replaced(before: Manifest | None, now: Manifest) -> None:
-    """Warn that another data set took the place of `before`; the same one is passed over."""
-    if before is None or before.hash == now.hash:
+        before = Manifest.load(now.folder)
+    except DataError:  # whatever it was, no trial can be of it
+        return
+    if before.hash == now.hash:
         return
     size = f"{len(before.included):,} images of {counted(len(before.classes), 'class')}"
     _logger.warning(
