@@ -255,10 +255,8 @@ def _checked_boxes(listing: Listing, source: Path | str) -> list[str]:
     boxes = [one.box for one in listing.source_images if one.box]
     if not boxes:
         why = listing.odd_boxes or "a CSV's are its columns x1, y1, x2, y2, in pixels"
-        raise DataError(
-            f"--crop box needs boxes, and {source} has none to use ({why}): give it some, or drop "
-            "--crop"
-        )
+        needed = f"--crop box needs boxes, and {source} has none to use ({why})"
+        raise DataError(f"{needed}: give it some, or drop --crop")
     if max(max(box) for box in boxes) <= 1:
         raise DataError(
             f"the boxes of {source} are shares of the images' sides, pixels are needed: multiply "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from carray.data.manifest import MANIFEST_FILE, Manifest
 from carray.errors import DataError, counted
