@@ -357,7 +357,7 @@ def test_a_study_whose_budget_is_spent_says_so_and_goes_on_with_the_next(
         "study s has its budget spent: 1 stopped by the budget, 3 never opened, "
     )
     assert re.search(r", [\d.e-]+ CPU-h, \d\.\d\d eur$", head)
-    assert resume == "  carray tune cars --budget 1s"
+    assert resume == f"  carray tune cars --budget 1s --runs {tmp_path / 'runs'}"
 
     run_study(request(toy_data, tmp_path, concurrent=1, budget="1h"), Listener())
     check_left(folder)
