@@ -118,7 +118,9 @@ def build_ensemble(
     top = min(top, len(pool.candidates.ranked()))
     name = name and checked_package_name(name, "")
     ttas = _parse_tta_sets(tta, logits_only)
-    most = pool.candidates.best(WIDE * top if top > 1 else 1)  # who asks for one gets one
+    has_folds = any(each.record.config.fold is not None for each in members)
+    is_wide = top > 1 and not has_folds  # who asks for one gets one, and folds are many
+    most = pool.candidates.best(WIDE * top if is_wide else top)
     more = [each for each in most if each.is_complete or each in members]
     ensemble = _judge(pool, members, more, rule, keep_best, seed, within)
     usual = f"{pool.name}-{_what_it_holds(ensemble, members, top)}"

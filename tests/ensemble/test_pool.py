@@ -58,6 +58,8 @@ def test_folds_are_measured_against_the_best_trial_of_all_training_images(tmp_pa
     assert made.single.trial == "autumn/0000"
     assert made.single.fold is None
     assert {member.fold for member in made.members} >= {0, 1, 2}
+    counts = {row.rule: row.members for row in made.rules}
+    assert counts["wide stacking"] == counts["soft vote"], "folds are members enough"
     named = build_ensemble(runs=tmp_path, top=2, folds=True, logits_only=True, rule="soft vote")
     assert named.name == "autumn-top2-folds"
     assert len(named.chosen) == 6
