@@ -275,6 +275,12 @@ def test_what_people_guess_names_the_command(carray: Run, guess: str, meant: str
     assert code == 2 and meant in err
 
 
+def run_in_locale_c(code: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=os.environ | locale, cwd=folder, capture_output=True)
+
+
 def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to_blame(
     tmp_path: Path,
 ) -> None:
@@ -287,10 +293,7 @@ def test_in_the_locale_c_letters_become_question_marks_and_file_names_are_not_to
         "run(lambda: print('\\uc18c', flush=True))\n"
         "run(lambda: walk_images(Path().resolve()))"
     )
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | locale, cwd=tmp_path, capture_output=True
-    )
+    ran = run_in_locale_c(code, tmp_path)
     assert ran.returncode == 2 and ran.stdout == b"?\n"
     assert b"this shell's locale (ascii) can't read" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr
 
@@ -301,10 +304,7 @@ def test_a_known_file_that_the_locale_c_cannot_name_is_one_sentence(tmp_path: Pa
         "from carray.cli import run\n"
         "run(lambda: Path('emoji\\U0001f697', '1.jpg').read_bytes())"
     )
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | locale, cwd=tmp_path, capture_output=True
-    )
+    ran = run_in_locale_c(code, tmp_path)
     assert ran.returncode == 2 and ran.stderr.count(b"\n") == 1
     assert b"can't read the file name 'emoji" in ran.stderr and b"PYTHONUTF8=1" in ran.stderr
 

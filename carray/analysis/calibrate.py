@@ -10,19 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from carray.data.manifest import Manifest
-from carray.data.pixels.decode import UnreadableImage
 from carray.errors import ConfigError, DataError, counted, some_of
 from carray.inference.dataset_predictions import answer_rows, find_data, record_model_access
 from carray.inference.inputs import find_images, find_package, runs_of
 from carray.inference.neighbours import write_neighbours
-from carray.inference.predictor import (
-    BATCH_IMAGES,
-    Geometry,
-    Model,
-    Square,
-    load_model,
-    squares_of,
-)
+from carray.inference.predictor import Model, load_model
 from carray.inference.reliability import FILE, Reliability
 from carray.json_file import JsonResult
 from carray.predictions.conformal import (
@@ -193,35 +185,15 @@ def _energies_of(
     model: Model, sources: Sequence[str | Path], progress: Progress
 ) -> tuple[Float32s, list[str]]:
     """Return the energies of the images that can be read, and a note on the others."""
-    geometries = {member.geometry for member in model.members}
     found = find_images(sources)
-    parts: list[Float32s] = []
-    unreadable: list[str] = []
-    with progress("unknown images", len(found)) as advance:
-        for start in range(0, len(found), BATCH_IMAGES):
-            some = found.paths[start : start + BATCH_IMAGES]
-            read = [_squares(path, geometries) for path in some]
-            if squares := [each for each in read if not isinstance(each, str)]:
-                parts.append(model.answer_squares(squares)[1])
-            named = zip(found.names[start : start + BATCH_IMAGES], read, strict=True)
-            unreadable += [f"{name} ({why})" for name, why in named if isinstance(why, str)]
-            advance(len(some))
+    done = model.predict_files(found.paths, lambda _, *of: progress("unknown images", *of))
+    unreadable = [f"{found.names[place]} ({why})" for place, why in done.unreadable.items()]
     named_some = some_of(unreadable)
-    if not parts:
+    if not done.places:
         raise DataError(f"no image of --unknown can be read: {named_some}")
     left_out = counted(len(unreadable), "image of --unknown is", "images of --unknown are")
     notes = [f"{left_out} left out as unreadable: {named_some}"] if unreadable else []
-    return np.concatenate(parts), notes
-
-
-def _squares(path: Path, geometries: set[Geometry]) -> dict[Geometry, Square] | str:
-    """Return an image's squares, or why it can't be read."""
-    try:
-        return squares_of(path.read_bytes(), None, 0.0, geometries)
-    except OSError as error:
-        return error.strerror or str(error)
-    except UnreadableImage as error:
-        return str(error)
+    return done.energies, notes
 
 
 def _on_test(

@@ -69,10 +69,10 @@ def _run(command: Callable[[], None]) -> None:
         goes_on = isinstance(error, ClusterError | ServerFault | UploadError)
         _refuse(str(error), EXIT_GOES_ON if goes_on else EXIT_USAGE)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and error.filename is None and not _is_somewhere():
+        is_nameless = error.errno == errno.ENOENT and error.filename is None
+        if is_nameless and not _is_somewhere():
             _refuse("the folder that you are in is gone: go to another with `cd`", EXIT_USAGE)
-        is_ours = error.errno == errno.ENOENT and error.filename is None  # no path of a person's
-        if error.errno not in REFUSED or is_ours:
+        if is_nameless or error.errno not in REFUSED:
             raise
         # of a rename its target; a write to a full disk doesn't say which
         path = error.filename2 or error.filename or _unnamed_file()

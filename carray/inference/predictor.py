@@ -49,6 +49,8 @@ class Predictions:
     """Which of the images given."""
     probabilities: Float32s
     """(places, classes)."""
+    energies: Float32s
+    """(places,): of the mean logits, see `Model.answer`."""
     unreadable: dict[int, str]
     """Place -> why."""
 
@@ -156,7 +158,7 @@ class Model:
 
     def _predict(self, files: Sequence[_Image], progress: Progress) -> Predictions:
         places: list[int] = []
-        parts = [np.empty((0, len(self.classes)), np.float32)]
+        log_ps, energies = [np.empty((0, len(self.classes)), np.float32)], [np.empty(0, np.float32)]
         unreadable: dict[int, str] = {}
         with progress("predicting", len(files)) as advance:
             for batch in self._batches(files):
@@ -164,9 +166,12 @@ class Model:
                 unreadable |= {place: why for place, why in batch if isinstance(why, str)}
                 if good:
                     places += [place for place, _ in good]
-                    parts.append(self.predict_squares([squares for _, squares in good]))
+                    log_p, energy = self.answer_squares([squares for _, squares in good])
+                    log_ps.append(log_p)
+                    energies.append(energy)
                 advance(len(batch))
-        return Predictions(tuple(places), np.concatenate(parts), unreadable)
+        probabilities = np.exp(np.concatenate(log_ps))
+        return Predictions(tuple(places), probabilities, np.concatenate(energies), unreadable)
 
     def predict_squares(self, images: Sequence[dict[Geometry, Square]]) -> Float32s:
         """Return probabilities of images that are squares in each member's geometry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from carray.errors import RecordError
 from carray.json_file import JsonResult
@@ -25,7 +26,7 @@ class Unreadable(JsonResult):
 
 @dataclass(frozen=True)
 class ReadableStudy(StudyFolder):
-    """A study without those of its trials whose records are broken."""
+    """A study without those of its trials whose records are broken; they are read once."""
 
     @classmethod
     def of(cls, folder: StudyFolder) -> ReadableStudy:
@@ -34,7 +35,7 @@ class ReadableStudy(StudyFolder):
 
     def trials(self) -> Iterator[tuple[TrialFolder, TrialRecord]]:
         """Yield every trial with a record that can be read, by number."""
-        for folder, record in self._each():
+        for folder, record in self._each:
             if isinstance(record, TrialRecord):
                 yield folder, record
 
@@ -43,16 +44,20 @@ class ReadableStudy(StudyFolder):
         """The trials that are passed over, by number."""
         return [
             Unreadable(f"{self.path.name}/{folder.path.name}", str(record))
-            for folder, record in self._each()
+            for folder, record in self._each
             if not isinstance(record, TrialRecord)
         ]
 
-    def _each(self) -> Iterator[tuple[TrialFolder, TrialRecord | RecordError]]:
-        for folder in self.trial_folders():
-            try:
-                yield folder, folder.record()
-            except RecordError as error:
-                yield folder, error
+    @cached_property
+    def _each(self) -> list[tuple[TrialFolder, TrialRecord | RecordError]]:
+        return [(folder, _record_of(folder)) for folder in self.trial_folders()]
+
+
+def _record_of(folder: TrialFolder) -> TrialRecord | RecordError:
+    try:
+        return folder.record()
+    except RecordError as error:
+        return error
 
 
 def note_lines(unreadable: Sequence[Unreadable]) -> list[str]:
