@@ -20,6 +20,7 @@ LR = "optimizer.lr"
 BATCH = 32  # images in a step for which the rates hold
 WARMUP_STEPS = 20  # a warm-up is an epoch, and no fewer steps than this
 WARMUP_SHARE = 0.2  # of a training: the most that a warm-up takes
+LONG = 24  # epochs from which a pretrained network knows a small training set by heart
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,23 @@ class Recipe:
     layer_decay: float = 1.0
     head_lr_ratio: float = 1.0
     drop_path: float = 0.0
+    smoothing: float = 0.1
+    """`loss.label_smoothing` of `LONG` epochs and more; shorter trainings have none."""
     schedule: str = "cosine"
 
     def lr_for(self, parameters: int) -> float:
         """Return the rate of a backbone of so many parameters."""
         low, high = self.lr_range
         return min(max(self.lr * math.sqrt(self.millions * 1e6 / max(1, parameters)), low), high)
+
+    def smoothing_for(self, epochs: int) -> float:
+        """Return the label smoothing of a training of so many epochs.
+
+        Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016. It
+        keeps a long training from growing sure of what it has learnt by heart, and slows a short
+        one.
+        """
+        return self.smoothing if epochs >= LONG else 0.0
 
 
 # Vision transformers: layer decay 0.65 to 0.75, drop path 0.1, weight decay 0.05 (He et al.,
@@ -85,6 +97,7 @@ _FROM_SCRATCH = Recipe(
     lr_range=(5e-4, 6e-3),
     weight_decay=0.05,
     strength=0.1,
+    smoothing=0.0,
     schedule="one_cycle",
 )
 FAMILIES = (_TRANSFORMER, _HIERARCHICAL)
@@ -125,6 +138,7 @@ def known_recipe(params: Mapping[str, Any], images: int) -> dict[str, Any]:
     known = {
         **_optimizer_part(recipe, chosen),
         "drop_path": recipe.drop_path,
+        "loss.label_smoothing": recipe.smoothing_for(chosen["epochs"]),
         "augment.strength": recipe.strength,
         "schedule.name": recipe.schedule,
     }

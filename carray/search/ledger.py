@@ -27,6 +27,7 @@ from carray.search.sampling.local import is_given
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
+from carray.search.warm_start.known_recipes import refit_config
 from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
@@ -147,8 +148,7 @@ class Ledger:
         `seed` is another than the trial's.
         """
         seed = of.config.seed if seed is None else seed
-        longer = of.config.model_copy(update={"epochs": epochs, "seed": seed})
-        return self._open_again("refit", of, longer)
+        return self._open_again("refit", of, refit_config(self.space, of, epochs, seed))
 
     def open_continuation(self, of: TrialRecord, epochs: int) -> TrialRecord:
         """Open a refit that goes on from a trial's last checkpoint, or return the one begun before.

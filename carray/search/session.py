@@ -35,6 +35,7 @@ from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
+from carray.search.warm_start.known_recipes import refit_config
 from carray.search.watchdog import watched
 
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
@@ -210,16 +211,18 @@ class Session:
         if planned := time_left.planned(best):
             self._board.note(self._refits_text(planned))
         for refit in time_left.refits(best):
-            config = refit.config
-            opened = self._ledger.open_refit(refit.of, config.epochs, config.seed)
+            opened = self._ledger.open_refit(refit.of, refit.epochs, refit.seed)
             driver.give_up(self._surpassed(refit, opened, best))
             yield opened
 
     def _refits_text(self, planned: Sequence[Refit]) -> str:
-        count = len({refit.of.number for refit in planned})
+        first, count = planned[0], len({refit.of.number for refit in planned})
         seeds = f"with further seeds {len(planned)} trainings, " if count < len(planned) else ""
+        config = refit_config(self._setup.space, first.of, first.epochs, first.seed)
+        is_alike = config.loss == first.of.config.loss
+        smoothing = "" if is_alike else f", label smoothing {config.loss.label_smoothing:g}"
         return (
-            f"refit: the best {count} again, {seeds}{counted(planned[0].config.epochs, 'epoch')}, "
+            f"refit: the best {count} again, {seeds}{counted(first.epochs, 'epoch')}{smoothing}, "
             f"on {self._refit_plan.lanes_text()}"
         )
 
@@ -227,7 +230,7 @@ class Session:
         self, refit: Refit, opened: TrialRecord, best: Sequence[TrialRecord]
     ) -> list[TrialRecord]:
         """Return unfinished refits of worse trials, and those that another length replaces."""
-        wanted = wanted_refits(self._request, best, refit.config.epochs)
+        wanted = wanted_refits(self._request, best, refit.epochs)
         return [
             record
             for record in _unfinished(self._ledger.refits, [opened])

@@ -36,7 +36,7 @@ from carray.search.request import BUDGET_REFITS, StudyRequest
 from carray.search.scheduling.refits import refit_lengths, refit_rounds, wanted_refits
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
-from carray.search.warm_start.known_recipes import recipe_points
+from carray.search.warm_start.known_recipes import recipe_points, refit_config
 from carray.training.train import train
 from carray.typing import Float32s
 
@@ -107,10 +107,8 @@ def _chosen(study: Study, best: Sequence[Member]) -> WeightedAverage:
 
 def _is_superseded(trial: TrialRecord, again: Sequence[Member]) -> bool:
     """Say whether a trial's own seed was trained again."""
-    return any(
-        refit.config.model_copy(update={"epochs": trial.config.epochs}) == trial.config
-        for _, refit in again
-    )
+    own = {"epochs": trial.config.epochs, "loss": trial.config.loss}
+    return any(refit.config.model_copy(update=own) == trial.config for _, refit in again)
 
 
 def _is_stopped(trial: TrialRecord) -> bool:
@@ -174,10 +172,12 @@ def refits_of(
     """Train again what a budget would have trained again, each as a study beside it."""
     ranked = best_first(study.trials, study.record.objective)
     wanted = wanted_refits(WITHIN, ranked, epochs)[:count]
-    names = [f"{study.record.name}-{w.of.number}-{w.config.seed}-{epochs}" for w in wanted]
+    names = [f"{study.record.name}-{w.of.number}-{w.seed}-{epochs}" for w in wanted]
+    space = load_space(study.folder.space_file)
     for refit, name in zip(wanted, names, strict=True):
         if not study.runs.study(name).record_file.exists():
-            train(data, refit.config, runs=study.runs.path, study=name, weights=weights)
+            config = refit_config(space, refit.of, refit.epochs, refit.seed)
+            train(data, config, runs=study.runs.path, study=name, weights=weights)
     return [carray.load_study(name, runs=study.runs.path) for name in names]
 
 

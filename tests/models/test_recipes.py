@@ -10,6 +10,7 @@ from carray.config import TrialConfig, build_config
 from carray.errors import ConfigError
 from carray.models.recipes import (
     FROZEN_LR,
+    LONG,
     SGD_LR,
     complete_config,
     count_parameters,
@@ -68,6 +69,17 @@ def test_a_warm_up_is_an_epoch_but_no_few_steps_and_no_large_share(
 ) -> None:
     params = {"backbone": "test_resnet", "epochs": epochs, "device_batch_size": batch}
     assert known_recipe(params, IMAGES)["schedule.warmup_epochs"] == warmup
+
+
+@pytest.mark.parametrize(
+    ("epochs", "pretrained", "smoothing"),
+    [(1, True, 0.0), (LONG - 1, True, 0.0), (LONG, True, 0.1), (LONG, False, 0.0)],
+)
+def test_the_labels_of_long_fine_tunings_are_smoothed(
+    epochs: int, pretrained: bool, smoothing: float
+) -> None:
+    params = {"backbone": "test_resnet", "epochs": epochs, "pretrained": pretrained}
+    assert known_recipe(params, IMAGES)["loss.label_smoothing"] == smoothing
 
 
 def test_from_scratch_one_cycle_has_its_own_rise() -> None:

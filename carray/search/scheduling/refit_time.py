@@ -103,7 +103,7 @@ class RefitTime:
         a further seed, for its own the trial has had.
         """
         setup, planned = self._setup, self.planned(best)
-        longest = planned[0].config.epochs if planned else inf
+        longest = planned[0].epochs if planned else inf
         lengths = (*setup.refit_lengths, *shorter_lengths(setup.request, setup.study.max_epochs))
         lengths, begun = tuple(n for n in lengths if n <= longest), list[Refit]()
         while refit := self._longest(best, lengths, begun):
@@ -149,7 +149,7 @@ class RefitTime:
         count = max(fitting, default=0)
         if count < len(wanted):
             enough = f"enough for {sum(is_left[:count])} of {counted(sum(is_left), 'refit')}"
-            if (enough, epochs := wanted[0].config.epochs) not in self._said:
+            if (enough, epochs := wanted[0].epochs) not in self._said:
                 self._say(
                     f"budget: {_time_text(left)} left, {enough} of {seconds_text(max(times))}"
                 )
@@ -169,8 +169,8 @@ class RefitTime:
     def _seconds(self, refit: Refit, done: int = 0) -> float:
         """Return what is left of a refit, of which so many epochs are done, in seconds."""
         begun = (len(r.epochs) for r in self._ledger.refits if refit.is_same(r))
-        left = refit.config.epochs - max(begun, default=done)
-        return self.pace.seconds(refit.config, left) or 0.0
+        left = refit.epochs - max(begun, default=done)
+        return self.pace.seconds(refit.of.config, left) or 0.0
 
     def _left(self) -> float:
         """Return the seconds until the deadline, but for those of the folds that come after."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from carray.config import TrialConfig
 from carray.records import TrialRecord, TrialState
 from carray.search.request import StudyRequest, asked_budget, refit_count
 
@@ -28,44 +27,45 @@ class Refit:
 
     Attributes:
         of: the trial.
-        config: what it is trained by: more epochs, its own seed or another.
+        epochs: that it is trained for.
+        seed: its own or another.
     """
 
     of: TrialRecord
-    config: TrialConfig
+    epochs: int
+    seed: int
 
     @classmethod
     def longer(cls, of: TrialRecord, epochs: int, further_seed: int = 0) -> Self:
         """Return one of `epochs`, by the trial's own seed or its first, second, ... further one."""
-        seed = (of.config.seed + SEEDS_APART * further_seed) % 2**31
-        return cls(of, of.config.model_copy(update={"epochs": epochs, "seed": seed}))
+        return cls(of, epochs, (of.config.seed + SEEDS_APART * further_seed) % 2**31)
 
     @property
     def name(self) -> str:
         """What it trains again: `trial 0003 with a further seed`."""
-        is_further = self.config.seed != self.of.config.seed
+        is_further = self.seed != self.of.config.seed
         return f"trial {self.of.number:04d}{' with a further seed' * is_further}"
 
     def is_alike(self, other: Refit) -> bool:
         """Say whether another refit is this one, or shorter or longer."""
-        return (self.of.number, self.config.seed) == (other.of.number, other.config.seed)
+        return (self.of.number, self.seed) == (other.of.number, other.seed)
 
     def is_same(self, record: TrialRecord, *, of_any_length: bool = False) -> bool:
         """Say whether a record is that of this refit, or of one that is shorter or longer."""
         known = record.config
-        is_as_long = of_any_length or known.epochs == self.config.epochs
-        return is_as_long and (record.refit_of, known.seed) == (self.of.number, self.config.seed)
+        is_as_long = of_any_length or known.epochs == self.epochs
+        return is_as_long and (record.refit_of, known.seed) == (self.of.number, self.seed)
 
     def has_ended(self, records: Iterable[TrialRecord], *, or_longer: bool = False) -> bool:
         """Say whether one of the records is that of this refit, and finished; or a longer one's.
 
         One given up isn't. The trial itself is no other than its refit of as many epochs.
         """
-        if self.config == self.of.config:
+        if (self.epochs, self.seed) == (self.of.config.epochs, self.of.config.seed):
             return self.of.state.is_finished()
         return any(
             self.is_same(record, of_any_length=or_longer)
-            and record.config.epochs >= self.config.epochs
+            and record.config.epochs >= self.epochs
             and record.state.is_finished()
             and record.state is not TrialState.PRUNED
             for record in records

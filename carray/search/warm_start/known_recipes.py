@@ -1,4 +1,4 @@
-"""The known recipe of each backbone of a space, as the points that a study tries first.
+"""The known recipe of each backbone of a space: what a study tries first, what a refit changes.
 
 The recipes are those of `carray.models.recipes`. What lies outside the space is moved to the
 nearest value that it has, and said; what no recipe speaks of is at its default, or nearest to it.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from carray.config import build_config, default_of
+from carray.config import TrialConfig, build_config, default_of
+from carray.records import TrialRecord
 from carray.search.space.distributions import Choice, Distribution, Scalar, is_number
 from carray.search.space.space import BLOCK, Block, SearchSpace
 
@@ -24,6 +25,7 @@ SETTLED_FIRST = (  # what a recipe depends on
     "epochs",
     "schedule.name",
 )
+LABEL_SMOOTHING = "loss.label_smoothing"
 WIDE = 10  # listed numbers that differ by such a ratio, rates say, are near or far by ratio
 MOVED = 1.05  # a number further off than this ratio is said to be moved
 
@@ -74,6 +76,25 @@ def _recipe_point(branch: Block, backbone: str, images: int) -> tuple[dict[str, 
                 moved.append(f"{name} {value:g} is outside, {point[name]:g} was taken")
     build_config({**branch.fixed, **point})
     return point, moved
+
+
+def refit_config(space: SearchSpace, of: TrialRecord, epochs: int, seed: int) -> TrialConfig:
+    """Return what a trial is trained again by: its configuration, for another length and seed.
+
+    A longer training has no less label smoothing than the known recipe of its length, as far as the
+    space lets it.
+    """
+    from carray.models.recipes import recipe_of
+
+    config = of.config.model_copy(update={"epochs": epochs, "seed": seed})
+    branch = dict(space.branches())[of.params.get(BLOCK)]
+    if epochs <= of.config.epochs or not space.recipe or LABEL_SMOOTHING in branch.fixed:
+        return config
+    known = recipe_of(config.backbone, bool(config.pretrained)).smoothing_for(epochs)
+    own, drawn = config.loss.label_smoothing, branch.search.get(LABEL_SMOOTHING)
+    inside = float(str(nearest(drawn, known))) if drawn else known
+    loss = config.loss.model_copy(update={"label_smoothing": max(own, inside)})
+    return config.model_copy(update={"loss": loss})
 
 
 def nearest(drawn: Distribution, value: Any) -> Scalar:

@@ -83,8 +83,8 @@ def test_each_refit_is_the_longest_for_which_time_is_left(
     budget.pace = search.plan.pace
     found = []
     for refit in budget.refits([of]):
-        found.append((refit.config.epochs, (refit.config.seed - of.config.seed) // SEEDS_APART))
-        search.now += 10.0 * refit.config.epochs
+        found.append((refit.epochs, (refit.seed - of.config.seed) // SEEDS_APART))
+        search.now += 10.0 * refit.epochs
     assert found == taken
     if said is not None:
         assert [line for line in lines if "enough for" not in line] == said
@@ -98,10 +98,10 @@ def test_refits_end_with_the_budget_though_epochs_take_longer(tmp_path: Path) ->
     budget.pace = search.plan.pace
     found = []
     for refit in budget.refits([of]):
-        found.append(refit.config.epochs)
-        for epoch in range(1, refit.config.epochs + 1):
+        found.append(refit.epochs)
+        for epoch in range(1, refit.epochs + 1):
             search.now += 20.0
-            budget.pace.note(refit.config, epoch, 20.0)
+            budget.pace.note(refit.of.config, epoch, 20.0)
     assert found == [12, 6, 3]  # 420 s of 450, where three of twelve epochs were planned
 
 
@@ -124,7 +124,7 @@ def test_what_fits_is_counted_without_what_is_done(tmp_path: Path) -> None:
     wanted = wanted_refits(StudyRequest(data="d", budget="450s"), [of], 12)
     assert budget.count_that_fit(wanted) == 3
     assert said.pop().endswith("left, enough for 3 of 9 refits of 2:00")
-    done = ledger.open_refit(of, 12, wanted[0].config.seed)
+    done = ledger.open_refit(of, 12, wanted[0].seed)
     assert budget.count_that_fit(wanted) == 3, "one that was begun isn't done"
     assert not said, "the same isn't said twice"
     ledger.end(done.number, TrialState.COMPLETE)

@@ -56,9 +56,9 @@ def test_better_trials_get_further_seeds_within_a_budget(
 ) -> None:
     refits = wanted_refits(WITHIN, [*ended(trials), *ended(3, TrialState.PRUNED)], 12)
     assert Counter(refit.of.number for refit in refits) == wanted
-    assert {refit.config.epochs for refit in refits} == {12}
-    assert len({(refit.of.number, refit.config.seed) for refit in refits}) == 9
-    first = [(refit.of.number, refit.config.seed) for refit in refits[:3]]
+    assert {refit.epochs for refit in refits} == {12}
+    assert len({(refit.of.number, refit.seed) for refit in refits}) == 9
+    first = [(refit.of.number, refit.seed) for refit in refits[:3]]
     assert first[:2] == ([(0, 3), (1, 3)] if trials > 1 else [(0, 3), (0, 1003)])
 
 
@@ -66,7 +66,7 @@ def test_a_call_that_says_how_many_gets_the_best_trials() -> None:
     asked, ranked = replace(WITHIN, refit=2), [*ended(1), *ended(2, TrialState.PRUNED)]
     refits = wanted_refits(asked, ranked, 12)
     assert [refit.of for refit in refits] == ranked[:2]
-    assert {refit.config.seed for refit in refits} == {3}
+    assert {refit.seed for refit in refits} == {3}
     assert wanted_refits(StudyRequest(data="d"), ranked, 12) == []
 
 
@@ -74,7 +74,8 @@ def test_a_refit_is_known_by_its_trial_its_epochs_and_its_seed() -> None:
     (of,) = ended(1)
     refit = Refit.longer(of, 12, further_seed=1)
     told = {"study": "s", "number": 5, "kind": "refit", "refit_of": 0, "state": of.state}
-    record = TrialRecord(config=refit.config, **told)
+    config = of.config.model_copy(update={"epochs": refit.epochs, "seed": refit.seed})
+    record = TrialRecord(config=config, **told)
     others = [Refit.longer(of, 12), Refit.longer(of, 6, 1), Refit.longer(ended(2)[1], 12, 1)]
     assert refit.has_ended([of, record])
     assert not any(other.has_ended([of, record]) for other in others)

@@ -1,0 +1,65 @@
+"""What a refit changes of its trial's recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from carray.models.recipes import LONG
+from carray.records import TrialRecord
+from carray.search.space.yaml_reader import parse_space
+from carray.search.warm_start.known_recipes import refit_config
+
+SPACE = """
+version: 1
+fixed: {epochs: 6}
+search:
+  optimizer.lr: {loguniform: [1e-4, 1e-1]}
+  loss.label_smoothing: DRAWN
+"""
+OPEN = SPACE.replace("  loss.label_smoothing: DRAWN\n", "")
+
+
+def smoothing_of(text: str, epochs: int, **params: object) -> float:
+    """Return the label smoothing of a refit of a trial of six epochs."""
+    space = parse_space(text, "space.yaml")
+    drawn = {"optimizer.lr": 1e-3, **params}
+    of = TrialRecord(study="s", number=0, params=drawn, config=space.resolve(drawn))
+    config = refit_config(space, of, epochs, seed=7)
+    assert (config.epochs, config.seed, config.optimizer.lr) == (epochs, 7, 1e-3)
+    return config.loss.label_smoothing
+
+
+@pytest.mark.parametrize(
+    ("drawn", "own", "epochs", "wanted"),
+    [
+        ("{uniform: [0.0, 0.2]}", 0.0, LONG, 0.1),
+        ("{uniform: [0.0, 0.2]}", 0.16, LONG, 0.16),
+        ("{uniform: [0.0, 0.2]}", 0.0, LONG - 1, 0.0),
+        ("{uniform: [0.0, 0.04]}", 0.0, LONG, 0.04),
+        ("{choice: [0.0, 0.12]}", 0.0, LONG, 0.12),
+        ("{choice: [0.0, 0.01, 0.9]}", 0.0, LONG, 0.01),
+    ],
+)
+def test_a_long_refit_is_smoothed_as_far_as_its_space_lets_it(
+    drawn: str, own: float, epochs: int, wanted: float
+) -> None:
+    text = SPACE.replace("DRAWN", drawn)
+    assert smoothing_of(text, epochs, **{"loss.label_smoothing": own}) == wanted
+
+
+def test_what_a_space_fixes_stays_and_what_it_leaves_open_is_the_recipes() -> None:
+    assert smoothing_of(OPEN, LONG) == 0.1
+    assert smoothing_of(OPEN.replace("6}", "6, loss.label_smoothing: 0.02}"), LONG) == 0.02
+    assert smoothing_of(OPEN + "recipe: none\n", LONG) == 0.0
+    assert smoothing_of(OPEN.replace("6}", "6, pretrained: false}"), LONG) == 0.0
+
+
+def test_a_block_has_a_say_of_its_own() -> None:
+    blocks = """
+backbones:
+  test_resnet:
+    fixed: {loss.label_smoothing: 0.0}
+  test_vit: {}
+"""
+    for alias, wanted in (("test_resnet", 0.0), ("test_vit", 0.1)):
+        assert smoothing_of(OPEN + blocks, LONG, backbone_block=alias) == wanted
