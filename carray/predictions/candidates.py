@@ -186,17 +186,17 @@ def find_candidates(
 
     `metric` is what they are sorted by; None stands for the study's own.
 
-    A refit supersedes the trial that it refits, unless it came out worse, and of equal
-    configurations one counts.
+    A refit supersedes the trial that it refits, unless it came out worse or has another seed, and
+    of equal configurations one counts.
     `need_weights` leaves out trials that couldn't be packaged. Trials on folds join where `folds`
     asks for them. Trials of other studies may be among them, on the same data.
     """
-    refitted: set[tuple[str, int | None]] = set()  # by those refits that are better
+    refitted: set[tuple[str, int | None, int]] = set()  # by those refits that are better
     left_out: Counter[str] = Counter()
     by_config: dict[str, Candidate] = {}
     for trial in trials:
         if trial.is_complete and trial.folder.logits_file.exists():
-            refitted.add((trial.record.study, trial.record.refit_of))
+            refitted.add((trial.record.study, trial.record.refit_of, trial.record.config.seed))
         reason = _exclusion_reason(trial, refitted, study.manifest_hash, need_weights, folds)
         config = trial.record.config.model_dump_json() + " ".join(trial.record.soup_of)
         if not reason and config in by_config:
@@ -234,7 +234,7 @@ def best_first(found: Iterable[Candidate], metric: str) -> list[Candidate]:
 
 def _exclusion_reason(
     candidate: Candidate,
-    refitted: set[tuple[str, int | None]],
+    refitted: set[tuple[str, int | None, int]],
     manifest_hash: str,
     need_weights: bool,
     folds: bool = False,
@@ -246,7 +246,7 @@ def _exclusion_reason(
         return COLLAPSED
     if not candidate.folder.logits_file.exists():
         return NO_LOGITS
-    if (record.study, record.number) in refitted:
+    if (record.study, record.number, record.config.seed) in refitted:
         return SUPERSEDED
     if record.manifest_hash not in ("", manifest_hash):
         return OTHER_DATA

@@ -54,6 +54,7 @@ class TrialRow:
     top1: float
     seconds: float
     refit_of: int | None
+    seed: int
     cost: Cost | None = None
     """What its epochs cost; None where no lane trained it."""
     fold: int | None = None
@@ -117,6 +118,7 @@ def row_of(record: TrialRecord) -> TrialRow:
         top1=record.best(metrics.VAL_TOP1),
         seconds=record.trained_seconds,
         refit_of=record.refit_of,
+        seed=record.config.seed,
         cost=record.cost,
         fold=record.config.fold,
         top5=record.best(metrics.VAL_TOP5),
@@ -283,9 +285,9 @@ def next_lines(
 
     `runs` is what tells them where to look; `on_folds`: a configuration is complete on every fold.
     """
-    superseded = {row.refit_of for row in table if row.state == "complete"}
+    superseded = {(row.refit_of, row.seed) for row in table if row.state == "complete"}
     votes = [row for row in table if row.state == "complete" and row.fold is None]
-    usable = sum(row.number not in superseded for row in votes)
+    usable = sum((row.number, row.seed) not in superseded for row in votes)
     usable += sum(
         row.state == "pruned" and row.kind == "search" and row.epochs > 0 for row in table
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -217,12 +218,19 @@ class Session:
 
     def _refits_text(self, planned: Sequence[Refit]) -> str:
         first, count = planned[0], len({refit.of.number for refit in planned})
-        seeds = f"with further seeds {len(planned)} trainings, " if count < len(planned) else ""
+        is_further = any(refit.seed != refit.of.config.seed for refit in planned)
+        several = (
+            f"further seeds {len(planned)} trainings" if len(planned) > 1 else "a further seed"
+        )
+        seeds = f"with {several}, " if is_further else ""
+        each = Counter(refit.epochs for refit in planned)
+        mixed = " and ".join(f"{each[epochs]} of {epochs}" for epochs in each)
+        length = f"{mixed} epochs" if len(each) > 1 else counted(first.epochs, "epoch")
         config = refit_config(self._setup.space, first.of, first.epochs, first.seed)
         is_alike = config.loss == first.of.config.loss
         smoothing = "" if is_alike else f", label smoothing {config.loss.label_smoothing:g}"
         return (
-            f"refit: the best {count} again, {seeds}{counted(first.epochs, 'epoch')}{smoothing}, "
+            f"refit: the best {count} again, {seeds}{length}{smoothing}, "
             f"on {self._refit_plan.lanes_text()}"
         )
 

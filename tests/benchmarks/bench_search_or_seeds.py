@@ -33,7 +33,12 @@ from carray.predictions.test_access import record_trial_accesses
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.extension import best_first
 from carray.search.request import BUDGET_REFITS, StudyRequest
-from carray.search.scheduling.refits import refit_lengths, refit_rounds, wanted_refits
+from carray.search.scheduling.refits import (
+    refit_lengths,
+    refit_rounds,
+    shorter_lengths,
+    wanted_refits,
+)
 from carray.search.space.loading import load_space
 from carray.search.space.space import BLOCK
 from carray.search.warm_start.known_recipes import recipe_points, refit_config
@@ -159,25 +164,25 @@ def lines_of(results: dict[str, Result]) -> list[str]:
     return lines
 
 
-def within_budget(trainings: int, epochs: int) -> tuple[int, int, int]:
-    """Return the trials, refits and epochs of a refit that so many trainings have room for."""
-    lengths = refit_lengths(WITHIN, epochs)
-    length, refits = refit_rounds(lengths, lambda e: e / epochs, trainings, BUDGET_REFITS)
-    return trainings - refits * length // epochs, refits, length
+def within_budget(trainings: int, epochs: int) -> tuple[int, tuple[int, ...]]:
+    """Return the trials that so many trainings have room for, and the epochs of each refit."""
+    lengths, shorter = refit_lengths(WITHIN, epochs), shorter_lengths(WITHIN, epochs)
+    longs = refit_rounds(lengths, lambda e: e / epochs, trainings, BUDGET_REFITS, shorter=shorter)
+    return trainings - sum(longs) // epochs, longs
 
 
 def refits_of(
-    study: Study, data: Path, count: int, epochs: int, weights: Path | None
+    study: Study, data: Path, lengths: Sequence[int], weights: Path | None
 ) -> list[Study]:
     """Train again what a budget would have trained again, each as a study beside it."""
     ranked = best_first(study.trials, study.record.objective)
-    wanted = wanted_refits(WITHIN, ranked, epochs)[:count]
-    names = [f"{study.record.name}-{w.of.number}-{w.seed}-{epochs}" for w in wanted]
-    space = load_space(study.folder.space_file)
-    for refit, name in zip(wanted, names, strict=True):
-        if not study.runs.study(name).record_file.exists():
+    space, names = load_space(study.folder.space_file), list[str]()
+    for place, epochs in enumerate(lengths):
+        refit = wanted_refits(WITHIN, ranked, epochs)[place]
+        names.append(f"{study.record.name}-{refit.of.number}-{refit.seed}-{epochs}")
+        if not study.runs.study(names[-1]).record_file.exists():
             config = refit_config(space, refit.of, refit.epochs, refit.seed)
-            train(data, config, runs=study.runs.path, study=name, weights=weights)
+            train(data, config, runs=study.runs.path, study=names[-1], weights=weights)
     return [carray.load_study(name, runs=study.runs.path) for name in names]
 
 
@@ -207,14 +212,14 @@ def main() -> None:
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
-            drawn, refits, length = within_budget(trials, epochs)
+            drawn, lengths = within_budget(trials, epochs)
             for kind, options in kinds.items():
                 asked = {**common, **options, "seed": seed}
                 name = f"{kind}-{given.data.resolve().name}-{seed}"
                 if kind == "search":
                     name += f"-{trials}"
                     study = carray.tune(given.data, name=name, trials=drawn, **asked)
-                    again = refits_of(study, given.data, refits, length, given.weights)
+                    again = refits_of(study, given.data, lengths, given.weights)
                     results[kind] = result_of(study, drawn, again)
                 else:
                     results[kind] = result_of(carray.tune(given.data, name=name, **asked), trials)

@@ -29,6 +29,7 @@ class Trial:
     scale: float = 1.0
     epochs: int = 2
     fold: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def _write_trial(
             state=trial.state,
             params=params,
             config=build_config(
-                params | {"epochs": 3 if trial.refit_of is None else 9, "fold": trial.fold}
+                params
+                | {"epochs": 3 if trial.refit_of is None else 9}
+                | {"fold": trial.fold, "seed": trial.seed}
             ),
             epochs=() if trial.state is TrialState.FAILED else rows,
             refit_of=trial.refit_of,

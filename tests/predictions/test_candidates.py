@@ -79,6 +79,11 @@ def test_a_refit_supersedes_the_trial_that_it_refits(tmp_path: Path) -> None:
     assert found.left_out == {SUPERSEDED: 1}
 
 
+def test_a_refit_by_another_seed_stands_beside_its_trial(tmp_path: Path) -> None:
+    found = candidates_of(tmp_path, [Trial(skill=4), Trial(skill=5, refit_of=0, seed=1000)])
+    assert numbers(found) == [1, 0] and not found.left_out
+
+
 def test_a_refit_that_came_out_worse_leaves_its_trial_in(tmp_path: Path) -> None:
     found = candidates_of(tmp_path, [Trial(skill=5), Trial(skill=2), Trial(skill=1, refit_of=0)])
     assert numbers(found) == [0, 1, 2] and not found.left_out

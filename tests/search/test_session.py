@@ -420,10 +420,12 @@ def test_what_is_left_of_a_budget_trains_further_seeds_for_as_long_as_a_trial(
     board = Listener()
     folder = run_study(request(toy_data, tmp_path, budget="1h10", **options), board)
     trial, *refits = folder.records()
-    assert [(r.refit_of, r.config.epochs) for r in refits] == [(0, 3)] * 8
-    assert len({r.config.seed for r in [trial, *refits]}) == 9
-    said = r"1:(09|10):\d\d left, too little for 12 epochs \(3:20:00\): trial 0000 with a further "
+    assert [(r.refit_of, r.config.epochs) for r in refits] == [(0, 3)] * 9
+    assert len({r.config.seed for r in [trial, *refits]}) == 10
+    said = r"1:(09|10):\d\d left, enough for 0 of 9 refits of 3:20:00"
     assert any(re.search(said, note) for note in board.notes)
+    said = "refit: the best 1 again, with a further seed, 3 epochs, on "
+    assert any(note.startswith(said) for note in board.notes), board.notes
 
 
 def interrupt() -> None:

@@ -15,8 +15,8 @@ from carray.search.ledger import Ledger
 from carray.search.placement.plan import Plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.scheduling.refits import (
-    FEWEST,
     Refit,
+    fewest,
     leaves_refits_open,
     refit_rounds,
     shorter_lengths,
@@ -24,6 +24,13 @@ from carray.search.scheduling.refits import (
 )
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
+
+TakenOver = Callable[[TrialRecord], int]
+"""How many of its epochs a trial has behind it."""
+
+
+def _nothing(record: TrialRecord) -> int:
+    return 0
 
 
 class RefitTime:
@@ -52,6 +59,7 @@ class RefitTime:
         self._setup, self._ledger, self._lanes = setup, ledger, plan.lanes
         self._begun, self._deadline, self._clock = begun, deadline, clock
         self._say, self._said = say, set[tuple[str, int]]()
+        self._shorter = shorter_lengths(setup.request, setup.study.max_epochs)
         self.pace = Pace(ledger.records + ledger.refits)
 
     @cached_property
@@ -82,33 +90,39 @@ class RefitTime:
             is_complete = any(r.state is TrialState.COMPLETE for r in self._ledger.records)
             most = ceil(refits / self._lanes) if is_complete or soon else 0
             budget = self._deadline - self._begun
-            length, rounds = refit_rounds(lengths, seconds, budget, most, self._lanes)
-            again = rounds * seconds(length)
+            rounds = refit_rounds(lengths, seconds, budget, most, self._lanes, self._shorter)
+            again = sum(map(seconds, rounds))
         again += ceil(len(longer) / self._lanes) * max(longer, default=0.0)
         return again + self._fold_seconds(best[0], pace)
 
     def planned(self, best: Sequence[TrialRecord]) -> list[Refit]:
-        """Return the longest refits of which enough fit: as many as do by what is known now."""
-        for epochs in self._setup.refit_lengths:
+        """Return the refits that `refit_rounds` would have, in the time that is left now."""
+        lengths, shorter = self._setup.refit_lengths, self._shorter
+        for epochs in lengths:
             wanted = self._wanted(best, epochs)
             count = self.count_that_fit(wanted)
-            if count >= min(FEWEST, len(wanted)):
-                break
-        return wanted[:count]
+            if count >= min(fewest(epochs, lengths, shorter), len(wanted)):
+                return wanted[:count]
+        begun = wanted[: min(count, self._lanes)]
+        further = self._wanted(best, shorter[0]) if shorter else []
+        both = begun + [w for w in further if not any(w.is_alike(b) for b in begun)]
+        return both[: self._fitting(both)]
 
     def refits(self, best: Sequence[TrialRecord]) -> Iterator[Refit]:
         """Yield one refit after the other, each the longest that the time left then has room for.
 
-        None is longer than planned. Where no planned length fits, it is one as long as a trial: by
-        a further seed, for its own the trial has had.
+        None is longer than planned. Where no planned length fits, it is one as long as a trial.
         """
-        setup, planned = self._setup, self.planned(best)
-        longest = planned[0].epochs if planned else inf
-        lengths = (*setup.refit_lengths, *shorter_lengths(setup.request, setup.study.max_epochs))
-        lengths, begun = tuple(n for n in lengths if n <= longest), list[Refit]()
+        planned = [each.epochs for each in self.planned(best)]
+        lengths = (*self._setup.refit_lengths, *self._shorter)
+        longest = max(planned, default=max(lengths))
+        lengths = tuple(epochs for epochs in lengths if epochs <= longest)
+        begun = list[Refit]()
         while refit := self._longest(best, lengths, begun):
             begun.append(refit)
             yield refit
+            if longest > min(planned, default=longest) and len(begun) >= planned.count(longest):
+                lengths = self._shorter
 
     def _longest(
         self, best: Sequence[TrialRecord], lengths: Sequence[int], begun: Sequence[Refit]
@@ -135,26 +149,33 @@ class RefitTime:
     def count_that_fit(
         self,
         wanted: Sequence[Refit],
-        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
+        taken_over: TakenOver = _nothing,
     ) -> int:
-        """Return how many of the wanted can be trained before the deadline, and say so.
-
-        `taken_over` says how many of its epochs a trial has behind it.
-        """
-        left, refits = self._left(), self._ledger.refits
-        is_left = [not refit.has_ended(refits) for refit in wanted]
-        needed = [self._seconds(refit, taken_over(refit.of)) for refit in wanted]
-        times = [need if is_open else 0.0 for need, is_open in zip(needed, is_left, strict=True)]
-        fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
-        count = max(fitting, default=0)
+        """Return how many of the wanted can be trained before the deadline, and say so."""
+        count = self._fitting(wanted, taken_over)
         if count < len(wanted):
+            is_left = [not refit.has_ended(self._ledger.refits) for refit in wanted]
             enough = f"enough for {sum(is_left[:count])} of {counted(sum(is_left), 'refit')}"
             if (enough, epochs := wanted[0].epochs) not in self._said:
+                longest = max(self._times(wanted, taken_over))
                 self._say(
-                    f"budget: {_time_text(left)} left, {enough} of {seconds_text(max(times))}"
+                    f"budget: {_time_text(self._left())} left, {enough} of {seconds_text(longest)}"
                 )
             self._said.add((enough, epochs))
         return count
+
+    def _fitting(self, wanted: Sequence[Refit], taken_over: TakenOver = _nothing) -> int:
+        times, left = self._times(wanted, taken_over), self._left()
+        fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
+        return max(fitting, default=0)
+
+    def _times(self, wanted: Sequence[Refit], taken_over: TakenOver) -> list[float]:
+        """Return the seconds that each refit takes yet; one that has ended takes none."""
+        refits = self._ledger.refits
+        return [
+            0.0 if refit.has_ended(refits) else self._seconds(refit, taken_over(refit.of))
+            for refit in wanted
+        ]
 
     def _wanted(self, best: Sequence[TrialRecord], epochs: int) -> list[Refit]:
         """Return the refits that are still to be trained, in the order that a budget takes them in.

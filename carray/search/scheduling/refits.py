@@ -15,7 +15,8 @@ from carray.search.request import StudyRequest, asked_budget, refit_count
 
 LENGTH = 2  # a refit's epochs over the search's, where none are given
 LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
-FEWEST = 2  # of so long ones: an ensemble wants two of half the length more than one
+FEWEST = 2  # of so long ones: an ensemble wants shorter ones more than a single one
+ENOUGH = 3  # of those of `LENGTH` within a budget: it wants further seeds of trials more than two
 MOST_EPOCHS = 60  # of a refit over `LENGTH` times as long: none that were longer are measured
 SHARE = 0.8  # of a budget, for refits and folds: the most
 SEEDS_APART = 1000  # a refit's further seed and the trial's: none that another trial has
@@ -76,8 +77,9 @@ def wanted_refits(request: StudyRequest, ranked: Sequence[TrialRecord], epochs: 
     """Return the refits that are asked for, in the order in which a budget takes them.
 
     Where a call says how many, those are the best trials. A budget that says nothing takes further
-    seeds too: the n-th best trial gets its next seed when the best one gets its n times as many-th,
-    so that what is trained again lies neither all on one configuration nor on ever worse ones.
+    seeds, so that the trials stay members beside them: the n-th best trial gets its next seed when
+    the best one gets its n times as many-th, so that what is trained again lies neither all on one
+    configuration nor on ever worse ones.
 
     Args:
         request: of the study.
@@ -90,7 +92,7 @@ def wanted_refits(request: StudyRequest, ranked: Sequence[TrialRecord], epochs: 
     complete = [record for record in ranked if record.state is TrialState.COMPLETE]
     places = [(rank, seed) for rank in range(len(complete)) for seed in range(count)]
     places.sort(key=lambda place: ((place[0] + 1) * (place[1] + 1), place[1]))
-    return [Refit.longer(complete[rank], epochs, seed) for rank, seed in places[:count]]
+    return [Refit.longer(complete[rank], epochs, seed + 1) for rank, seed in places[:count]]
 
 
 def leaves_refits_open(request: StudyRequest) -> bool:
@@ -111,7 +113,7 @@ def refit_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
 
 
 def shorter_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
-    """Return the epochs that refits have where none of `refit_lengths` fits: a trial's, or none."""
+    """Return the epochs of refits where too few of `refit_lengths` fit: a trial's, or none."""
     is_ours = leaves_refits_open(request) and request.refit_epochs is None
     return (max_epochs,) if is_ours else ()
 
@@ -122,19 +124,35 @@ def refit_rounds(
     budget: float,
     most: int,
     lanes: int = 1,
-) -> tuple[int, int]:
-    """Return the epochs of refits, the longest that fit, and how many rounds of them a budget has.
+    shorter: tuple[int, ...] = (),
+) -> tuple[int, ...]:
+    """Return the epochs of each round of refits that a budget has, the longest first.
+
+    They are of one length, the longest of which enough fit. Where too few of any do, further seeds
+    as long as a trial stand beside one round of the shortest.
 
     Args:
-        lengths: their epochs, the longest first; all but the last want `FEWEST` refits to fit.
+        lengths: of refits, the longest first.
         seconds: that so many epochs take.
         budget: in seconds.
         most: rounds.
         lanes: refits in a round.
+        shorter: `shorter_lengths`.
     """
+    share, fitting = SHARE * budget, 0
     for epochs in lengths:
         each = seconds(epochs)
-        rounds = min(most, int(SHARE * budget / each)) if each else 0
-        if rounds and (rounds * lanes >= FEWEST or epochs == lengths[-1]):
-            return epochs, rounds
-    return lengths[-1], 0
+        fitting = min(most, int(share / each)) if each else 0
+        if fitting * lanes >= fewest(epochs, lengths, shorter):
+            return (epochs,) * fitting
+    if not fitting or not shorter:
+        return (lengths[-1],) * fitting
+    further = int((share - seconds(lengths[-1])) / seconds(shorter[0]))
+    return lengths[-1], *(shorter[0],) * min(most - 1, further)
+
+
+def fewest(epochs: int, lengths: tuple[int, ...], shorter: tuple[int, ...]) -> int:
+    """Return how many refits of a length must fit, lest shorter ones be taken."""
+    if epochs > lengths[-1]:
+        return FEWEST
+    return ENOUGH if shorter else 1

@@ -58,7 +58,7 @@ def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Pa
     [
         (
             450,
-            [(12, 0), (12, 1), (12, 2), (6, 3), (3, 4)],
+            [(12, 1), (12, 2), (12, 3), (6, 4), (3, 5)],
             [
                 "budget: 1:30 left, too little for 12 epochs (2:00): trial 0000 with a further "
                 "seed, 6 epochs (1:00)",
@@ -67,9 +67,10 @@ def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Pa
                 "budget: 0.0 s left, too little for 3 epochs (30 s)",
             ],
         ),
-        (200, [(6, 0), (6, 1), (6, 2)], ["budget: 20 s left, too little for 3 epochs (30 s)"]),
-        (100, [(6, 0), (3, 1)], None),  # what is planned comes first, and once
-        (59, [(3, 1)], None),  # its own seed the trial has had
+        (200, [(6, 1), (6, 2), (6, 3)], ["budget: 20 s left, too little for 3 epochs (30 s)"]),
+        (160, [(6, 1), (3, 2), (3, 3), (3, 4)], None),  # two of six would fit, three wouldn't
+        (100, [(6, 1), (3, 2)], None),
+        (59, [(3, 1)], None),
         (29, [], []),
     ],
 )

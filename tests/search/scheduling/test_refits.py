@@ -19,24 +19,31 @@ WITHIN = StudyRequest(data="d", budget="1h")
 @pytest.mark.parametrize(
     ("budget", "kept"),
     [
-        (15, 12),  # trainings: three refits four times as long, and three trials before them
-        (45, 36),
-        (99, 36),  # no more than nine
-        (10, 8),
-        (9, 6),  # one that is four times as long fits, but no second one
-        (5, 4),
-        (3, 2),
-        (2, 0),  # none that is twice as long fits
+        (15, 3 * (32,)),  # trainings: twelve of them four times as long, and three trials before
+        (45, 9 * (32,)),
+        (99, 9 * (32,)),  # no more than nine
+        (10, 2 * (32,)),
+        (9, 3 * (16,)),  # one that is four times as long fits, but no second one
+        (7, (16, 8, 8, 8)),  # nor do three that are twice as long: further seeds beside one
+        (5, (16, 8, 8)),
+        (3, (16,)),
+        (2, ()),  # none that is twice as long fits
     ],
 )
-def test_as_many_of_the_longest_as_fit(budget: int, kept: int) -> None:
-    epochs, rounds = refit_rounds((32, 16), lambda epochs: epochs / 8, budget, 9)
-    assert rounds * epochs / 8 == kept
+def test_as_many_of_the_longest_as_fit(budget: int, kept: tuple[int, ...]) -> None:
+    found = refit_rounds((32, 16), lambda epochs: epochs / 8, budget, 9, shorter=(8,))
+    assert found == kept
 
 
 def test_a_round_of_lanes_is_several_refits() -> None:
-    assert refit_rounds((32, 16), lambda epochs: epochs / 8, 5, 9, lanes=2) == (32, 1)
-    assert refit_rounds((16,), lambda epochs: epochs / 8, 3, 9) == (16, 1)
+    asked = {"lanes": 2, "shorter": (8,)}
+    assert refit_rounds((32, 16), lambda epochs: epochs / 8, 5, 9, **asked) == (32,)
+    assert refit_rounds((32, 16), lambda epochs: epochs / 8, 4, 9, **asked) == (16, 8)
+
+
+def test_a_length_that_was_asked_for_is_had_with_as_few_as_fit() -> None:
+    assert refit_rounds((16,), lambda epochs: epochs / 8, 3, 9) == (16,)
+    assert refit_rounds((16,), lambda epochs: epochs / 8, 5, 9) == (16, 16)
 
 
 def ended(count: int, state: TrialState = TrialState.COMPLETE) -> list[TrialRecord]:
@@ -58,8 +65,8 @@ def test_better_trials_get_further_seeds_within_a_budget(
     assert Counter(refit.of.number for refit in refits) == wanted
     assert {refit.epochs for refit in refits} == {12}
     assert len({(refit.of.number, refit.seed) for refit in refits}) == 9
-    first = [(refit.of.number, refit.seed) for refit in refits[:3]]
-    assert first[:2] == ([(0, 3), (1, 3)] if trials > 1 else [(0, 3), (0, 1003)])
+    first = [(refit.of.number, refit.seed) for refit in refits[:2]]
+    assert first == ([(0, 1003), (1, 1003)] if trials > 1 else [(0, 1003), (0, 2003)])
 
 
 def test_a_call_that_says_how_many_gets_the_best_trials() -> None:
@@ -88,4 +95,4 @@ def test_a_refit_is_known_by_its_trial_its_epochs_and_its_seed() -> None:
 
 
 def test_nothing_is_kept_before_the_first_epoch_is_timed() -> None:
-    assert refit_rounds((32, 16), lambda epochs: 0.0, 100.0, 9)[1] == 0
+    assert refit_rounds((32, 16), lambda epochs: 0.0, 100.0, 9, shorter=(8,)) == ()
