@@ -87,7 +87,7 @@ def refit_config(space: SearchSpace, of: TrialRecord, epochs: int, seed: int) ->
     from carray.models.recipes import recipe_of
 
     config = of.config.model_copy(update={"epochs": epochs, "seed": seed})
-    branch = dict(space.branches())[of.params.get(BLOCK)]
+    branch = dict(space.branches()).get(of.params.get(BLOCK), space.shared)  # a block may be gone
     if epochs <= of.config.epochs or not space.recipe or LABEL_SMOOTHING in branch.fixed:
         return config
     known = recipe_of(config.backbone, bool(config.pretrained)).smoothing_for(epochs)

@@ -54,12 +54,24 @@ def test_what_a_space_fixes_stays_and_what_it_leaves_open_is_the_recipes() -> No
     assert smoothing_of(OPEN.replace("6}", "6, pretrained: false}"), LONG) == 0.0
 
 
-def test_a_block_has_a_say_of_its_own() -> None:
-    blocks = """
+BLOCKS = """
 backbones:
   test_resnet:
     fixed: {loss.label_smoothing: 0.0}
   test_vit: {}
 """
+
+
+def test_a_block_has_a_say_of_its_own() -> None:
     for alias, wanted in (("test_resnet", 0.0), ("test_vit", 0.1)):
-        assert smoothing_of(OPEN + blocks, LONG, backbone_block=alias) == wanted
+        assert smoothing_of(OPEN + BLOCKS, LONG, backbone_block=alias) == wanted
+
+
+def test_a_trial_of_a_block_that_is_gone_is_trained_again_all_the_same() -> None:
+    """Another machine may have no weights for it."""
+    drawn = {"optimizer.lr": 1e-3, "backbone_block": "test_resnet"}
+    begun = parse_space(OPEN + BLOCKS, "space.yaml")
+    of = TrialRecord(study="s", number=0, params=drawn, config=begun.resolve(drawn))
+    left = parse_space(OPEN + BLOCKS.replace("test_resnet", "test_efficientnet"), "space.yaml")
+    config = refit_config(left, of, LONG, seed=7)
+    assert (config.backbone, config.epochs) == ("test_resnet", LONG)
