@@ -25,13 +25,6 @@ from carray.search.scheduling.refits import (
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
 
-TakenOver = Callable[[TrialRecord], int]
-"""How many of its epochs a trial has behind it."""
-
-
-def _nothing(record: TrialRecord) -> int:
-    return 0
-
 
 class RefitTime:
     """How long refits, folds and continued trials take, and how many fit before a deadline.
@@ -106,7 +99,7 @@ class RefitTime:
         begun = wanted[: min(count, self._lanes)]
         further = self._wanted(best, shorter[0]) if shorter else []
         both = begun + [w for w in further if not any(w.is_alike(b) for b in begun)]
-        return both[: self._fitting(both)]
+        return both[: self._fitting([self._seconds(each) for each in both])]
 
     def refits(self, best: Sequence[TrialRecord]) -> Iterator[Refit]:
         """Yield one refit after the other, each the longest that the time left then has room for.
@@ -117,11 +110,11 @@ class RefitTime:
         lengths = (*self._setup.refit_lengths, *self._shorter)
         longest = max(planned, default=max(lengths))
         lengths = tuple(epochs for epochs in lengths if epochs <= longest)
-        begun = list[Refit]()
+        begun, is_mixed = list[Refit](), len(set(planned)) > 1
         while refit := self._longest(best, lengths, begun):
             begun.append(refit)
             yield refit
-            if longest > min(planned, default=longest) and len(begun) >= planned.count(longest):
+            if is_mixed and len(begun) >= planned.count(longest):
                 lengths = self._shorter
 
     def _longest(
@@ -149,33 +142,30 @@ class RefitTime:
     def count_that_fit(
         self,
         wanted: Sequence[Refit],
-        taken_over: TakenOver = _nothing,
+        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
     ) -> int:
-        """Return how many of the wanted can be trained before the deadline, and say so."""
-        count = self._fitting(wanted, taken_over)
+        """Return how many of the wanted can be trained before the deadline, and say so.
+
+        `taken_over` says how many of its epochs a trial has behind it.
+        """
+        refits = self._ledger.refits
+        is_left = [not refit.has_ended(refits) for refit in wanted]
+        needed = [self._seconds(refit, taken_over(refit.of)) for refit in wanted]
+        times = [need if is_open else 0.0 for need, is_open in zip(needed, is_left, strict=True)]
+        count = self._fitting(times)
         if count < len(wanted):
-            is_left = [not refit.has_ended(self._ledger.refits) for refit in wanted]
             enough = f"enough for {sum(is_left[:count])} of {counted(sum(is_left), 'refit')}"
             if (enough, epochs := wanted[0].epochs) not in self._said:
-                longest = max(self._times(wanted, taken_over))
-                self._say(
-                    f"budget: {_time_text(self._left())} left, {enough} of {seconds_text(longest)}"
-                )
+                left = _time_text(self._left())
+                self._say(f"budget: {left} left, {enough} of {seconds_text(max(times))}")
             self._said.add((enough, epochs))
         return count
 
-    def _fitting(self, wanted: Sequence[Refit], taken_over: TakenOver = _nothing) -> int:
-        times, left = self._times(wanted, taken_over), self._left()
-        fitting = [n for n in range(1, len(times) + 1) if sum(times[: n : self._lanes]) <= left]
-        return max(fitting, default=0)
-
-    def _times(self, wanted: Sequence[Refit], taken_over: TakenOver) -> list[float]:
-        """Return the seconds that each refit takes yet; one that has ended takes none."""
-        refits = self._ledger.refits
-        return [
-            0.0 if refit.has_ended(refits) else self._seconds(refit, taken_over(refit.of))
-            for refit in wanted
-        ]
+    def _fitting(self, times: Sequence[float]) -> int:
+        """Return how many trainings of such times, in their order, end before the deadline."""
+        left = self._left()
+        counts = range(1, len(times) + 1)
+        return max((n for n in counts if sum(times[: n : self._lanes]) <= left), default=0)
 
     def _wanted(self, best: Sequence[TrialRecord], epochs: int) -> list[Refit]:
         """Return the refits that are still to be trained, in the order that a budget takes them in.
