@@ -11,15 +11,15 @@ import numpy as np
 
 from carray import metrics
 from carray.analysis.compare_trials import median_speed, peak_memory_gib
+from carray.analysis.leaders import read_on_val
 from carray.config import flatten
 from carray.json_file import JsonResult
-from carray.predictions.logits import read_logits, true_log_probability
 from carray.predictions.network_costs import NetworkCosts
 from carray.predictions.statistics import Interval, gain_verdict, mean_interval
 from carray.records import StudyFolder, TrialRecord
 from carray.search.warm_start.recipe_distance import RecipeDistance, squared_distances
 from carray.training.stopping import starved_by_plateau
-from carray.typing import Float32s
+from carray.typing import Float32s, Labels
 
 BESIDE = ("seed", "fold")  # names that are no change of the recipe
 
@@ -50,7 +50,10 @@ class Experiment:
     changes: Mapping[str, tuple[Any, Any]]
     """Name -> its value there and here."""
     gain: Interval | None
-    """How much lower the log-loss is than there, paired by image of `val`; None without logits."""
+    """How much lower the log-loss is than there, paired by image of `val`; None without logits.
+
+    Of a study that compares calibrated log-losses, each at the temperature that suits `val` best.
+    """
     remark: str = ""
     """What may have gone wrong in its training."""
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -87,7 +90,8 @@ def experiments_of(folder: StudyFolder) -> Experiments:
     records = folder.records()
     flat = [_recipe(record) for record in records]
     vectors = RecipeDistance.fit(flat).vectors(flat)
-    losses = [_val_losses(folder, record) for record in records]
+    labels, metric = folder.labels("val"), folder.record().metric
+    losses = [_val_losses(folder, record, labels, metric) for record in records]
     rows = []
     for place, record in enumerate(records):
         nearest = _nearest(squared_distances(vectors[place : place + 1], vectors[:place])[0])
@@ -115,13 +119,13 @@ def _nearest(squared: np.ndarray[Any, np.dtype[np.float64]]) -> int | None:
     return None if not len(squared) else len(squared) - 1 - int(squared[::-1].argmin())
 
 
-def _val_losses(folder: StudyFolder, record: TrialRecord) -> Float32s | None:
+def _val_losses(
+    folder: StudyFolder, record: TrialRecord, labels: Labels, metric: str
+) -> Float32s | None:
     """Return each image's log-loss on `val`; None where the trial left none, or is of a fold."""
-    trial = folder.trial(record.number)
-    if record.config.fold is not None or not trial.logits_file.exists():
+    if record.config.fold is not None or not folder.trial(record.number).logits_file.exists():
         return None
-    labels = folder.labels("val")
-    return -true_log_probability(read_logits(trial, record.name, "val", len(labels)), labels)
+    return read_on_val(folder, record, labels, metric).losses
 
 
 def _gain(earlier: Float32s | None, own: Float32s | None) -> Interval | None:

@@ -89,8 +89,7 @@ def leaders_of(folder: StudyFolder) -> Leaders | None:
         return None
     is_loss = objective.metric in metrics.LOG_LOSSES
     labels = folder.labels("val")
-    own = None if objective.metric == metrics.VAL_CALIBRATED_LOG_LOSS else 1.0
-    on_val = [_read(folder, record, "val", labels, own) for record in records]
+    on_val = [read_on_val(folder, record, labels, objective.metric) for record in records]
     behind = [_behind(on_val[0], other, is_loss) for other in on_val[1:]]
     names = [record.name for record in records[1:]]
     return Leaders(
@@ -103,7 +102,7 @@ def leaders_of(folder: StudyFolder) -> Leaders | None:
     )
 
 
-class _OnSplit(NamedTuple):
+class OnSplit(NamedTuple):
     """What a trial reached on a split: each image's log-loss, and whether it was right."""
 
     losses: Float32s
@@ -112,18 +111,30 @@ class _OnSplit(NamedTuple):
     """That its logits were divided by."""
 
 
+def read_on_val(folder: StudyFolder, record: TrialRecord, labels: Labels, metric: str) -> OnSplit:
+    """Read what a trial reached on `val`, as a study of this metric compares trials.
+
+    Where it compares calibrated log-losses, at the temperature that suits these images best.
+
+    Raises:
+        RecordError: logits are broken, or of other data.
+    """
+    own = None if metric == metrics.VAL_CALIBRATED_LOG_LOSS else 1.0
+    return _read(folder, record, "val", labels, own)
+
+
 def _read(
     folder: StudyFolder, record: TrialRecord, split: str, labels: Labels, temperature: float | None
-) -> _OnSplit:
+) -> OnSplit:
     """Read a trial's logits at a temperature; None takes the one that suits these images best."""
     logits = read_logits(folder.trial(record.number), record.name, split, len(labels))
     if temperature is None:
         temperature = best_temperature(logits, labels)
     losses = -true_log_probability(logits / np.float32(temperature), labels)
-    return _OnSplit(losses, logits.argmax(axis=1) == labels, temperature)
+    return OnSplit(losses, logits.argmax(axis=1) == labels, temperature)
 
 
-def _behind(best: _OnSplit, other: _OnSplit, is_loss: bool) -> Interval:
+def _behind(best: OnSplit, other: OnSplit, is_loss: bool) -> Interval:
     if not is_loss:
         return paired_gain(other.right, best.right)
     return mean_interval(other.losses - best.losses)
@@ -155,7 +166,7 @@ def _repeated(records: Sequence[TrialRecord], objective: metrics.Objective) -> t
 
 
 def _optimism(
-    folder: StudyFolder, records: Sequence[TrialRecord], on_val: Sequence[_OnSplit]
+    folder: StudyFolder, records: Sequence[TrialRecord], on_val: Sequence[OnSplit]
 ) -> Optimism | None:
     """Hold the best trial's loss on `blend` less that on `val` against the others' mean."""
     labels = folder.labels("blend")

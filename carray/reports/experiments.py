@@ -29,7 +29,8 @@ COSTS = ("ms_cpu", "ms_cuda", "mb", "multiply_adds")  # where they were measured
 NOTE = (
     "gap: top-1 in training (of augmented images) less that on val. Each trial is held against the "
     "earlier one whose configuration is nearest: how much lower its log-loss is on the same val "
-    "images, 95 %; what another seed would change is not in it"
+    "images, 95 %, calibrated where the study's metric is; what another seed would change is not "
+    "in it"
 )
 
 

@@ -51,6 +51,18 @@ def test_each_trial_is_held_against_the_nearest_earlier_one(study: StudyFolder) 
     assert first.gap == pytest.approx(0.99 - first.val_top1)
 
 
+@pytest.mark.parametrize(
+    ("metric", "verdict"),
+    [("val/log_loss", "worse"), ("val/calibrated_log_loss", "better")],
+)
+def test_a_trial_that_is_too_little_sure_is_judged_as_the_study_does(
+    tmp_path: Path, metric: str, verdict: str
+) -> None:
+    trials = [Trial(skill=2.0), Trial(skill=4.0, scale=0.1)]
+    folder = make_study(tmp_path / "runs", StudySpec(trials, metric=metric))
+    assert [row.verdict for row in experiments_of(folder).rows] == ["", verdict]
+
+
 def test_lines_fit_and_say_what_changed(study: StudyFolder) -> None:
     lines = experiment_lines(experiments_of(study))
     assert max(map(len, lines)) <= 100
