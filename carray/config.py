@@ -77,8 +77,8 @@ class HeadConfig(Part):
     sharpness: float | None = Field(None, ge=0)
     """A neighbour's weight is exp(sharpness x cosine)."""
     seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its first weights, which the trials of a study share, so that their weights can be
-    averaged; None: the trial's own seed, as in records of before 0.2."""
+    """Of its first weights; None: the trial's own seed. Trials whose heads begin alike answer more
+    alike, so that they gain less by an ensemble."""
 
 
 class ScratchConfig(Part):

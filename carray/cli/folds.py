@@ -102,8 +102,9 @@ def soup(
     """Average the weights of a study's best trials: an ensemble at the cost of one model.
 
     Trials must share backbone, head and pretrained weights. Where the log-loss rises between two,
-    they are parted by a barrier, and left out. The uniform or the greedy soup, whichever is better
-    on val, is compared on blend with the best trial and the soft vote, and packaged.
+    they are parted by a barrier, and left out; a search with `--set head.seed=0`, whose heads begin
+    alike, has fewer of them, and a weaker ensemble. The uniform or the greedy soup, whichever is
+    better on val, is compared on blend with the best trial and the soft vote, and packaged.
 
     [dim]Examples:[/]
 

@@ -130,7 +130,8 @@ def _parted(best: Candidate, barriers: Sequence[Barrier]) -> str:
     return (
         f"a barrier parts {best.record.name} from every other trial: along the line between their "
         f"weights the log-loss on val rises above the straight line by ({heights}), and at most "
-        f"{MOST_BARRIER} may; merge their answers with `carray ensemble`"
+        f"{MOST_BARRIER} may; merge their answers with `carray ensemble`, or search anew with "
+        "`--set head.seed=0`, so that heads begin alike"
     )
 
 

@@ -323,12 +323,10 @@ class Ledger:
         return trial.number, params, config
 
     def _seed_of_next(self) -> dict[str, int]:
-        """Give each trial a seed of its own, and all one head to begin with, unless the space has
-        a say in it: weights that began alike can be averaged."""
+        """Give each trial a seed of its own, unless the space has a say in it."""
         blocks = [self.space.shared, *self.space.blocks.values()]
-        said = {name for block in blocks for name in (*block.fixed, *block.search)}
-        seeds = {"seed": self.study.seed + self._next_number(), "head.seed": self.study.seed}
-        return {name: seed for name, seed in seeds.items() if name not in said}
+        is_said = any("seed" in (*block.fixed, *block.search) for block in blocks)
+        return {} if is_said else {"seed": self.study.seed + self._next_number()}
 
     def _begin(self, params: dict[str, Any], config: TrialConfig, **fields: Any) -> TrialRecord:
         """Begin the next trial: write its record."""
