@@ -222,6 +222,23 @@ def test_a_path_that_the_system_refuses_is_one_sentence(carray: Run, tmp_path: P
     assert "Traceback" not in err
 
 
+def test_a_reader_that_leaves_early_costs_neither_a_word_nor_the_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code = "from carray.cli import run; run(lambda: print('{}'))"
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--version"], ["list", "--json"]])

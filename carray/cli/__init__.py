@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -109,8 +109,10 @@ def _printed_whole() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(BrokenPipeError):  # whoever read it has left
+        try:
             sys.stdout.flush()
+        except BrokenPipeError:  # whoever read it has left
+            _drop_the_rest()
 
 
 def _unnamed_file() -> str:
@@ -118,9 +120,14 @@ def _unnamed_file() -> str:
     try:
         print(flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest fails at the end
+        _drop_the_rest()
         return "what the output goes to"
     return "a file"
+
+
+def _drop_the_rest() -> None:
+    """Let what stdout still holds go nowhere: Python writes it at its end, which would fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _replace_unknown_letters() -> None:
