@@ -15,7 +15,7 @@ from carray.config import TrialConfig
 from carray.errors import counted
 from carray.progress import seconds_text
 from carray.records import TrialRecord
-from carray.search.extension import worth_continuing
+from carray.search.extension import best_first, worth_continuing
 from carray.search.ledger import draw_valid
 from carray.search.objectives import directions
 from carray.search.observers.start_line import drawn_text
@@ -26,13 +26,14 @@ from carray.search.plans import plan_study
 from carray.search.request import (
     StudyRequest,
     asked_budget,
+    asked_folds,
     check_budget,
     fold_trials,
     refit_count,
 )
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.samplers import build_sampler
-from carray.search.scheduling.refits import SHARE
+from carray.search.scheduling.refits import SHARE, leaves_refits_open, wanted_refits
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup, check_classifiers
 from carray.search.space.validation import check_against_timm
@@ -143,7 +144,7 @@ def dry_run(request: StudyRequest) -> DryRun:
         *filter(None, [*setup.notes, *notes]),
         *plan.lines(setup.study.trials, setup.study.max_epochs),
         *own,
-        *setup.starts.lines(),
+        *([] if records else setup.starts.lines()),
     ]
     ended = sum(record.state.is_finished() for record in records if record.kind == "search")
     estimate = _estimate(setup, plan, trials, ended, len(worth))
@@ -200,8 +201,8 @@ def _estimate(
         return Estimate(left, left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
-    again = refit_count(request) * setup.refit_lengths[0] + longer
-    again += fold_trials(request) * study.max_epochs
+    again = _refits_left(setup, left) * setup.refit_lengths[0] + longer
+    again += _folds_left(setup, left) * study.max_epochs
     search, later = (each * n / max(1, plan.lanes) for n in (study.max_epochs * left, again))
     fitting = left
     if budget := asked_budget(request):
@@ -210,6 +211,37 @@ def _estimate(
         if room < search:
             fitting, search = max(1, int(left * room / search)), room
     return Estimate(left, fitting, search, later, source)
+
+
+def _refits_left(setup: StudySetup, left: int) -> int:
+    """Return how many refits are still to be trained; those of `left` trials to come aren't known.
+
+    None where any length that they may have is there whole: the study is complete then.
+    """
+    request, records = setup.request, setup.folder.records()
+    best = best_first(records, setup.study.objective)
+    refits = [record for record in records if record.kind == "refit"]
+    or_longer = leaves_refits_open(request)
+
+    def of_length(epochs: int) -> int:
+        wanted = wanted_refits(request, best, epochs)
+        ended = sum(each.has_ended(refits, or_longer=or_longer) for each in wanted)
+        return (refit_count(request) if left else len(wanted)) - ended
+
+    counts = [of_length(epochs) for epochs in setup.refit_lengths]
+    return counts[0] if all(counts) else 0
+
+
+def _folds_left(setup: StudySetup, left: int) -> int:
+    """Return how many trials on folds are still to be trained, of which none may be known yet."""
+    request, records = setup.request, setup.folder.records()
+    best = best_first(records, setup.study.objective)[: request.top_folds]
+    numbers, folds = {record.number for record in best}, asked_folds(request)
+    ended = sum(
+        record.fold_of in numbers and record.config.fold in folds and record.state.is_finished()
+        for record in records
+    )
+    return (fold_trials(request) if left else len(best) * len(folds)) - ended
 
 
 def _epoch_seconds(config: TrialConfig, setup: StudySetup, plan: Plan) -> float:

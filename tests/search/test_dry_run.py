@@ -8,9 +8,11 @@ from typing import cast
 
 import pytest
 
+from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialState
 from carray.search.dry_run import dry_run, first_trials
 from carray.search.request import StudyRequest
+from carray.search.scheduling.refits import wanted_refits
 from carray.search.setup import StudySetup, write_files
 
 SPACE = """
@@ -73,3 +75,29 @@ def test_a_study_that_was_begun_says_how_many_trials_are_left(
         lines = dry_run(asked).lines()
         said = "no trial is left to run" if left == 0 else f"{left} trial"
         assert any(line.startswith(said) and line.endswith("left to run") for line in lines)
+
+
+@pytest.mark.parametrize("budget", [None, "1h"])
+def test_refits_and_starting_points_of_a_complete_study_are_not_planned_again(
+    budget: str | None, toy_data: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    runs = str(tmp_path / "runs")
+    asked = StudyRequest(data=toy_data, space=str(space), trials=1, runs=runs, budget=budget)
+    asked = replace(asked, refit=None if budget else 1)
+    setup = StudySetup.resolve(asked)
+    write_files(setup)
+    setup.study.write(setup.folder.record_file)
+    row = {EPOCH_SECONDS: 1.0, setup.study.metric: 1.0}
+    ended = {"state": TrialState.COMPLETE, "epochs": (row,) * 3, "ended_at": 1.0}
+    trial = first_trials(setup, known=0)[0].model_copy(update=ended)
+    setup.folder.trial(0).write_record(trial)
+    run = dry_run(asked)
+    assert run.estimate.seconds_again > 0
+    assert not any(line.startswith("starting points") for line in run.lines())
+    for number, refit in enumerate(wanted_refits(asked, [trial], setup.refit_lengths[-1]), 1):
+        config = trial.config.model_copy(update={"epochs": refit.epochs, "seed": refit.seed})
+        again = {"number": number, "kind": "refit", "refit_of": 0, "config": config}
+        setup.folder.trial(number).write_record(trial.model_copy(update=again))
+    assert dry_run(asked).estimate.seconds_again == 0
