@@ -69,14 +69,14 @@ def _study_cells(study: Mapping[str, Any]) -> list[object]:
     seconds = study["seconds"]
     took = None if seconds is None else seconds_text(seconds)
     metric = metrics.SHORT_NAMES[study["metric"]]
-    return [*(study[name] for name in ("name", "state", "trials", "best")), metric, took]
+    return [*(study[name] for name in ("name", "standing", "trials", "best")), metric, took]
 
 
 def list_all(runs: RunsFolder) -> dict[str, list[Any]]:
     """Return the studies and the models, the newest first, and what can't be read.
 
-    Of a study its name, state, number of trials, best value and seconds; of a model its name,
-    study, number of members, and top-1 on test.
+    Of a study its name, state, how it stands in words, number of trials, best value and seconds;
+    of a model its name, study, number of members, and top-1 on test.
     """
     unreadable: list[Unreadable] = []
     studies: list[tuple[float, dict[str, Any]]] = []
@@ -103,6 +103,7 @@ def _study_row(folder: StudyFolder) -> dict[str, Any]:
         "name": folder.path.name,
         "kind": study.kind,
         "state": study.state,
+        "standing": study.standing,
         "trials": len(records),
         "best": math.nan if best is None else best.best(study.metric),
         "metric": study.metric,

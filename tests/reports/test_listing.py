@@ -56,6 +56,14 @@ def test_the_best_and_the_metric_of_a_study_stand_apart(tmp_path: Path) -> None:
     assert " calibrated log-loss " in list_lines(RunsFolder(tmp_path))[1]
 
 
+def test_a_study_whose_budget_is_spent_is_not_called_complete(tmp_path: Path) -> None:
+    folder = make_study(tmp_path)
+    folder.record().model_copy(update={"budget_spent": True}).write(folder.record_file)
+    row = list_lines(RunsFolder.at(tmp_path))[1]
+    assert "budget spent" in row and "complete" not in row
+    assert list_all(RunsFolder.at(tmp_path))["studies"][0]["state"] == "complete"
+
+
 def test_a_models_members_bear_their_numbers_however_long_the_studys_name(tmp_path: Path) -> None:
     long = "nineteen-plus-Audi_R8_Coupe_2012"
     entries = tuple(
