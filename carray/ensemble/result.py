@@ -148,6 +148,8 @@ class Ensemble(JsonResult):
         """Say in one sentence whether the ensemble beats the best single trial."""
         if self.test is None:
             return "The test split was not opened: nothing says yet what the ensemble is worth."
+        if self.tta is None and [each.trial for each in self.chosen] == [self.single.trial]:
+            return "The ensemble is the best single trial alone: there is nothing to compare."
         test = self.test
         log_loss = test.single.log_loss.value, test.ensemble.log_loss.value
         top1 = test.single.top1.value, test.ensemble.top1.value

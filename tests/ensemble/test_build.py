@@ -270,6 +270,12 @@ def test_stopped_trials_vote_where_too_few_are_complete_and_the_best_of_them_is_
     assert not any("stopped early" in note for note in ended.notes)
 
 
+def test_one_trial_is_not_compared_with_itself(tmp_path: Path) -> None:
+    made = build(tmp_path, StudySpec([Trial(state=TrialState.PRUNED)]), top=1)
+    assert made.verdict.startswith("The ensemble is the best single trial alone")
+    assert "stopped early: 1 of 1 trial to vote, as none can join that ran to the end" in made.notes
+
+
 def test_everything_is_json(tmp_path: Path) -> None:
     made = build(tmp_path, StudySpec(DIVERSE))
     told = json.loads(json.dumps(made.as_dict(), allow_nan=False))
