@@ -118,10 +118,14 @@ def _origin(trial: Candidate) -> tuple[object, ...]:
 
 
 def _too_few(pool: Pool) -> str:
+    complete = pool.candidates.complete
+    cure = "search on with one backbone, as in `--set backbone=NAME`"
+    if complete and not any(trial.record.config.pretrained for trial in complete):
+        cure = "from scratch each trial has first weights of its own: search with pretrained ones"
     return (
         f"study {pool.candidates.study!r} has no two complete trials with weights that share "
-        "backbone, head, image size and first weights, so there is nothing to average: search on "
-        "with one backbone, as in `--set backbone=NAME`, or merge answers with `carray ensemble`"
+        "backbone, head, image size and first weights, so there is nothing to average: "
+        f"{cure}, or merge answers with `carray ensemble`"
     )
 
 

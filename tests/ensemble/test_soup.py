@@ -78,8 +78,9 @@ def test_fine_tunings_of_one_start_make_a_soup_that_is_one_model(kin: Trained) -
 
 def test_trials_from_different_first_weights_are_no_soup(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.runs / "studies", tmp_path / "studies")
-    with pytest.raises(RecordError, match=r"no two complete trials .* share backbone, head"):
+    with pytest.raises(RecordError, match=r"no two complete trials .* share backbone, head") as why:
         make_soup("single", runs=tmp_path)
+    assert "search with pretrained ones" in str(why.value)
     study = RunsFolder(tmp_path).study("single")
     for folder, record in list(study.trials()):
         folder.write_record(record.model_copy(update={"initialisation": "alike"}))
