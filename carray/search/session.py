@@ -229,6 +229,7 @@ class Session:
         config = refit_config(self._setup.space, first.of, first.epochs, first.seed)
         is_alike = config.loss == first.of.config.loss
         smoothing = "" if is_alike else f", label smoothing {config.loss.label_smoothing:g}"
+        smoothing += f" in those of {first.epochs}" if smoothing and len(each) > 1 else ""
         return (
             f"refit: the best {count} again, {seeds}{length}{smoothing}, "
             f"on {self._refit_plan.lanes_text()}"
