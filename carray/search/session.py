@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from carray.search.forecast import Forecast
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.nodes import Growth, travelling_files
 from carray.search.observers.console import Board
+from carray.search.observers.start_line import refits_text
 from carray.search.placement.node_checks import NodeChecks
 from carray.search.placement.plan import Plan
 from carray.search.request import asked_budget, asked_folds, asked_price, fold_trials, refit_count
@@ -36,7 +36,6 @@ from carray.search.scheduling.tune_run import run_search
 from carray.search.setup import StudySetup, build_stores, scheduler_of
 from carray.search.signals import Interrupts
 from carray.search.waiting import waiting_for
-from carray.search.warm_start.known_recipes import refit_config
 from carray.search.watchdog import watched
 
 INTERRUPTED_PATIENCE_SECONDS = 2.0  # for lanes in the middle of an epoch that nobody wants
@@ -210,30 +209,12 @@ class Session:
         """
         best, time_left = self._ledger.best(), self._refit_time
         if planned := time_left.planned(best):
-            self._board.note(self._refits_text(planned))
+            refits = refits_text(planned, self._setup.space)
+            self._board.note(f"{refits}, on {self._refit_plan.lanes_text()}")
         for refit in time_left.refits(best):
             opened = self._ledger.open_refit(refit.of, refit.epochs, refit.seed)
             driver.give_up(self._surpassed(refit, opened, best))
             yield opened
-
-    def _refits_text(self, planned: Sequence[Refit]) -> str:
-        first, count = planned[0], len({refit.of.number for refit in planned})
-        is_further = any(refit.seed != refit.of.config.seed for refit in planned)
-        several = (
-            f"further seeds {len(planned)} trainings" if len(planned) > 1 else "a further seed"
-        )
-        seeds = f"with {several}, " if is_further else ""
-        each = Counter(refit.epochs for refit in planned)
-        mixed = " and ".join(f"{each[epochs]} of {epochs}" for epochs in each)
-        length = f"{mixed} epochs" if len(each) > 1 else counted(first.epochs, "epoch")
-        config = refit_config(self._setup.space, first.of, first.epochs, first.seed)
-        is_alike = config.loss == first.of.config.loss
-        smoothing = "" if is_alike else f", label smoothing {config.loss.label_smoothing:g}"
-        smoothing += f" in those of {first.epochs}" if smoothing and len(each) > 1 else ""
-        return (
-            f"refit: the best {count} again, {seeds}{length}{smoothing}, "
-            f"on {self._refit_plan.lanes_text()}"
-        )
 
     def _surpassed(
         self, refit: Refit, opened: TrialRecord, best: Sequence[TrialRecord]

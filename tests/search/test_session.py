@@ -203,7 +203,7 @@ def test_a_study_with_a_lost_rank_and_a_refit_on_both_lanes(
     assert records[0].config.optimizer.lr == 5e-3
     held = [record.held.cpus for record in records if record.held]
     assert held == [*[held[0]] * 5, 2 * held[0]], "the refit's lane has both lanes' ranks"
-    assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
+    assert "refit: the best trial again, for 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
     assert len(meanwhile) == 1
     told = {order.job.weights for order in local.fakes.faults.orders if order.job}
@@ -424,7 +424,7 @@ def test_what_is_left_of_a_budget_trains_further_seeds_for_as_long_as_a_trial(
     assert len({r.config.seed for r in [trial, *refits]}) == 10
     said = r"1:(09|10):\d\d left, enough for 0 of 9 refits of 3:20:00"
     assert any(re.search(said, note) for note in board.notes)
-    said = "refit: the best 1 again, with a further seed, 3 epochs, on "
+    said = "refit: the best trial again with 1 further seed, for 3 epochs, on "
     assert any(note.startswith(said) for note in board.notes), board.notes
 
 

@@ -1,10 +1,15 @@
-"""What was drawn for a trial, as its start line says it: where the others differ."""
+"""What was drawn for a trial, as its start line says it, and what is planned of refits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from carray.errors import counted
 from carray.records import TrialRecord
+from carray.search.scheduling.refits import Refit
+from carray.search.space.space import SearchSpace
+from carray.search.warm_start.known_recipes import refit_config
 from carray.tracking.tracker import drawn_params
 
 LR = "optimizer.lr"  # comes first
@@ -13,8 +18,10 @@ LR = "optimizer.lr"  # comes first
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
     """Say what was drawn for a trial, where `others` differ from it; of an only one, all.
 
-    Of a copy, which has a seed of its own, the first trial that it is like.
+    Of a copy, which has a seed of its own, the first trial that it is like; of a refit, its trial.
     """
+    if record.refit_of is not None:
+        return f"trial {record.refit_of:04d} for {counted(record.config.epochs, 'epoch')}"
     own = _drawn(record)
     same = set(own)
     for theirs in map(_drawn, others):
@@ -42,3 +49,21 @@ def _drawn(record: TrialRecord) -> dict[str, str]:
         name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
         for name, value in found
     }
+
+
+def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
+    """Say which trials are trained again, for how many epochs, and with what label smoothing."""
+    first, trials = planned[0], len({refit.of.number for refit in planned})
+    best = "the best trial" if trials == 1 else f"the best {trials} trials"
+    seeds = ""
+    if any(refit.seed != refit.of.config.seed for refit in planned):
+        seeds = f" with {counted(len(planned), 'further seed')}"
+    each = Counter(refit.epochs for refit in planned)
+    lengths = " and ".join(f"{count} for {epochs}" for epochs, count in each.items())
+    length = f"{lengths} epochs" if len(each) > 1 else f"for {counted(first.epochs, 'epoch')}"
+    config = refit_config(space, first.of, first.epochs, first.seed)
+    smoothing = ""
+    if config.loss != first.of.config.loss:
+        smoothing = f", label smoothing {config.loss.label_smoothing:g}"
+        smoothing += f" in those of {first.epochs}" if len(each) > 1 else ""
+    return f"refit: {best} again{seeds}, {length}{smoothing}"

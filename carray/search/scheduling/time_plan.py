@@ -169,14 +169,12 @@ class TimePlan:
         records = self._ledger.records
         wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
         left = max(0.0, self._left(soon=True))
-        more = max(1, math.floor(left * self._lanes / whole))
-        room = f"{min(more, wanted)} of {counted(wanted, 'trial')}"
+        more, all_of_them = math.floor(left * self._lanes / whole), counted(wanted, "trial")
+        room = f"room for about {min(more, wanted)} of {all_of_them}"
+        room = room if more else f"too little for one of {all_of_them}"
         kept = self._deadline - self._clock() - left
         after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
-        return (
-            f"budget: {seconds_text(left)} left, {each:.1f} s an epoch: room for about {room}"
-            f"{after}"
-        )
+        return f"budget: {seconds_text(left)} left, {each:.1f} s an epoch: {room}{after}"
 
     def _mean_trial_seconds(self) -> float | None:
         """Return what a trial takes on average, stopped ones included."""

@@ -147,6 +147,13 @@ def test_what_refits_will_want_is_none_of_the_room_for_trials(search: Search) ->
     assert search.plan.sentence(record) == said
 
 
+def test_a_budget_with_room_for_no_trial_says_so(search: Search) -> None:
+    record = search.train(2)
+    search.now = 81.0
+    said = "budget: 19 s left, 10.0 s an epoch: too little for one of 9 trials"
+    assert search.plan.sentence(record) == said
+
+
 def test_what_does_not_fit_is_drawn_by_the_next_call(tmp_path: Path) -> None:
     ledger, _ = open_ledger(tmp_path)
     assert ledger.ask(NO_ROOM) is None

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 
 from carray.models.recipes import LONG
 from carray.records import TrialRecord
-from carray.search.scheduling.refits import Refit
-from carray.search.session import Session
 from carray.search.space.yaml_reader import parse_space
 from carray.search.warm_start.known_recipes import refit_config
 
@@ -80,17 +75,3 @@ def test_a_trial_of_a_block_that_is_gone_is_trained_again_all_the_same() -> None
     left = parse_space(OPEN + BLOCKS.replace("test_resnet", "test_efficientnet"), "space.yaml")
     config = refit_config(left, of, LONG, seed=7)
     assert (config.backbone, config.epochs) == ("test_resnet", LONG)
-
-
-def test_the_plan_says_which_refits_of_several_lengths_are_smoothed() -> None:
-    space, drawn = parse_space(OPEN, "space.yaml"), {"optimizer.lr": 1e-3}
-    of = TrialRecord(study="s", number=0, params=drawn, config=space.resolve(drawn))
-    plan = SimpleNamespace(lanes_text=lambda: "1 lane")
-    session = SimpleNamespace(_setup=SimpleNamespace(space=space), _refit_plan=plan)
-
-    def told(*lengths: int) -> str:
-        planned = [Refit.longer(of, epochs, seed) for seed, epochs in enumerate(lengths, 1)]
-        return Session._refits_text(cast(Session, session), planned)
-
-    assert "1 of 24 and 2 of 6 epochs, label smoothing 0.1 in those of 24, on" in told(24, 6, 6)
-    assert "24 epochs, label smoothing 0.1, on" in told(24, 24)

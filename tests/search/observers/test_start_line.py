@@ -1,0 +1,45 @@
+"""The line that plans refits: of which trials, how long, and what of them is smoothed."""
+
+from __future__ import annotations
+
+import pytest
+
+from carray.models.recipes import LONG
+from carray.records import TrialRecord
+from carray.search.observers.start_line import refits_text
+from carray.search.scheduling.refits import Refit
+from carray.search.space.yaml_reader import parse_space
+
+SPACE = """
+version: 1
+fixed: {backbone: resnet10t, epochs: 12}
+search:
+  optimizer.lr: {loguniform: [1.0e-4, 1.0e-2]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("refits", "told"),
+    [
+        (((0, LONG, 0),), "the best trial again, for 24 epochs, label smoothing 0.1"),
+        (((0, 12, 1),), "the best trial again with 1 further seed, for 12 epochs"),
+        (
+            ((0, LONG, 1), (1, LONG, 1), (0, LONG, 2)),
+            "the best 2 trials again with 3 further seeds, for 24 epochs, label smoothing 0.1",
+        ),
+        (
+            ((0, LONG, 1), (0, 12, 2), (0, 12, 3)),
+            "the best trial again with 3 further seeds, 1 for 24 and 2 for 12 epochs, "
+            "label smoothing 0.1 in those of 24",
+        ),
+    ],
+)
+def test_planned_refits_are_told(refits: tuple[tuple[int, int, int], ...], told: str) -> None:
+    space = parse_space(SPACE, "space.yaml")
+    drawn = {"optimizer.lr": 1e-3}
+    trials = [
+        TrialRecord(study="s", number=number, params=drawn, config=space.resolve(drawn))
+        for number in range(2)
+    ]
+    planned = [Refit.longer(trials[of], epochs, seed) for of, epochs, seed in refits]
+    assert refits_text(planned, space) == f"refit: {told}"
