@@ -140,9 +140,13 @@ def tune(
 def run_request(request: StudyRequest, *, as_json: bool = False, pictures: bool = True) -> Study:
     """Run the study that `request` asks for; see `tune`."""
     from carray.search.observers.console import open_board
-    from carray.search.run import run_study
+    from carray.search.waiting import waiting_for
 
-    done = Study(run_study(request, open_board(as_json)), RunsFolder.at(request.runs))
+    board = open_board(as_json)
+    with waiting_for("libraries to load", board.note):
+        from carray.search.run import run_study  # imports torch
+
+    done = Study(run_study(request, board), RunsFolder.at(request.runs))
     _send_weights(done)
     best = done.best if pictures else None
     if best is not None:

@@ -51,6 +51,11 @@ WRONG = {
         {"epochs: 1": "epochs: 3"},
         "augment.mix_off_epochs=3 must be at most epochs=2",
     ),
+    "refits no longer than trials": (
+        ["--refit", "1", "--refit-epochs", "1"],
+        {},
+        "--refit-epochs 1: a trial has as many already",
+    ),
     "a length of no refits": (["--refit-epochs", "3"], {}, "there are to be none: give --refit K"),
     "the best of no folds": (["--top-folds", "3"], {}, "there are to be none: give --folds K too"),
     "a seed that no trial can have": (["--seed", "-1"], {}, "--seed -1 must be at least 0"),

@@ -212,13 +212,21 @@ def check_variables(names: Sequence[str]) -> None:
             raise ConfigError(f"--env {name} must name a variable that is set here: export it")
 
 
-def check_refits(space: SearchSpace, epochs: int) -> None:
+def check_refits(space: SearchSpace, epochs: int, fewest: int) -> None:
     """Refuse refits of so many epochs where a trial of the space can't have them.
 
+    Args:
+        fewest: epochs that a refit must have.
+
     Raises:
-        ConfigError: its warm-up is longer, say.
+        ConfigError: its warm-up is longer, say, or they are fewer.
     """
     try:
         checked(space.with_fixed({"epochs": epochs}))
     except ConfigError as error:
         raise ConfigError(f"--refit-epochs {epochs}: {error}") from None
+    if epochs < fewest:
+        raise ConfigError(
+            f"--refit-epochs {epochs}: a trial has as many already, so none would be trained "
+            f"again: give {fewest} or more"
+        )

@@ -37,7 +37,7 @@ from carray.search.request import (
 from carray.search.sampling.local import LocalSampler
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study, without_password
-from carray.search.scheduling.refits import refit_lengths
+from carray.search.scheduling.refits import leaves_refits_open, refit_lengths
 from carray.search.scheduling.schedulers import (
     DEFAULT_SCHEDULER,
     build_scheduler,
@@ -201,7 +201,7 @@ def new_record(
         sampler=sampler_name(request, space),
         scheduler=request.scheduler or space.scheduler or DEFAULT_SCHEDULER,
         trials=request.trials or space.trials or DEFAULT_TRIALS,
-        max_epochs=_max_epochs(space),
+        max_epochs=max(_epochs(space)),
         seed=request.seed,
         recipe=space.recipe,
         command=request.command,
@@ -221,8 +221,9 @@ def check_setup(setup: StudySetup) -> None:
     for fold in {config.fold for config in one_config_a_branch(setup.space)}:
         setup.manifest.training_rows(fold)
     if refit_count(request):
+        fewest = min(_epochs(setup.space)) + (not leaves_refits_open(request))
         for epochs in setup.refit_lengths:
-            check_refits(setup.space, epochs)
+            check_refits(setup.space, epochs, fewest)
     build_sampler(study.sampler, study.seed)
     scheduler_of(setup)
     check_folds(request.folds, setup.manifest)
@@ -317,9 +318,9 @@ def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
     return fresh.model_copy(update={**changes, "trials": max(stored.trials, most)})
 
 
-def _max_epochs(space: SearchSpace) -> int:
-    """Return the most epochs that any trial may have: the scheduler's full length."""
-    return max(int(e) for _, block in space.branches() for e in block.values_of("epochs"))
+def _epochs(space: SearchSpace) -> list[int]:
+    """Return how many epochs a trial may have; the most are the scheduler's full length."""
+    return [int(e) for _, block in space.branches() for e in block.values_of("epochs")]
 
 
 def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:

@@ -30,6 +30,7 @@ from carray.search.placement.plan import Node
 LOCAL = "local"
 KNOCK_SECONDS = 10.0
 OBJECT_STORE_BYTES = 256 * 2**20  # pixels are mapped files; only orders and answers pass through
+ATTEMPTS = 4  # to start a Ray, each of up to 30 s
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records hold what those files would
@@ -260,14 +261,15 @@ def _fault_of_sockets(error: Exception) -> str:
 
 def _start_patiently(where: str, settings: dict[str, object]) -> None:
     """Start or join a Ray; again if it is late: it waits 30 s, too few on a busy machine."""
-    before = set(psutil.Process().children())
-    try:
-        ray.init(address=where, **settings)
-    except Exception as error:
-        if not _came_too_late(error):
-            raise
+    for attempt in range(1, ATTEMPTS + 1):
+        before = set(psutil.Process().children())
+        try:
+            ray.init(address=where, **settings)
+            return
+        except Exception as error:
+            if attempt == ATTEMPTS or not _came_too_late(error):
+                raise
         _end_daemons(set(psutil.Process().children()) - before)
-        ray.init(address=where, **settings)
 
 
 def _came_too_late(error: Exception) -> bool:

@@ -18,7 +18,12 @@ from ray.exceptions import OutOfMemoryError
 
 from carray.errors import PlanError
 from carray.lanes.lane import LANE_THREAD
-from carray.search.placement.ray_cluster import connected, memory_error, watch_processes
+from carray.search.placement.ray_cluster import (
+    ATTEMPTS,
+    connected,
+    memory_error,
+    watch_processes,
+)
 
 SAID = """9 worker(s) were killed due to the node running low on memory. Memory on the node \
 (IP: 192.0.2.2, ID: 3942c4f8f7b3) was 23.27GB used / 23.54GB limit (0.988669)
@@ -59,29 +64,31 @@ class LateRay:
         raise Exception("The current node timed out during startup. This could happen because ...")
 
 
+@pytest.mark.parametrize("times", [1, ATTEMPTS - 1])
 def test_a_ray_that_comes_up_too_late_is_started_once_more(
-    monkeypatch: pytest.MonkeyPatch,
+    times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
-    late = LateRay(1)
+    late = LateRay(times)
     monkeypatch.setattr(ray, "init", late.init)
     with connected("local"):
         pass
-    assert late.left[0].poll() is not None, "what the first attempt left has ended"
+    ended = [each.poll() is not None for each in late.left]
+    assert ended == [True] * times, "what those attempts left has ended"
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
 
 
-def test_a_ray_that_comes_up_too_late_twice_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = LateRay(2)
+def test_a_ray_that_is_always_too_late_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = LateRay(ATTEMPTS)
     monkeypatch.setattr(ray, "init", late.init)
     with pytest.raises(PlanError, match="Ray did not come up in time"), connected("local"):
         pass
-    first, second = late.left
-    assert first.poll() is not None
-    second.kill()
-    second.wait()
+    *others, last = late.left
+    assert all(other.poll() is not None for other in others)
+    last.kill()
+    last.wait()
 
 
 @pytest.mark.parametrize("ends", [0, 1, 2])
