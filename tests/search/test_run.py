@@ -108,7 +108,7 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     assert {each.initialisation for each in records} == {f"test_resnet:{weights_hash(weights)}"}
     assert "CARRAY_WEIGHTS" not in os.environ, "lanes were told by the study itself"
     assert records[0].config.optimizer.lr == 5e-3
-    assert "refit: the best 1 again, 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
+    assert "refit: the best trial again, for 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
     assert live_groups() == []
 
