@@ -15,7 +15,7 @@ from glob import escape
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote
 from zipfile import BadZipFile, ZipFile
 
@@ -296,3 +296,9 @@ def sha256_of(file: Path) -> str:
     """Return a file's SHA-256, hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def hush(stream: TextIO) -> None:
+    """Let what a stream holds go nowhere: nobody reads it, and Python writes it at its end."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -112,7 +112,9 @@ def _printed_whole() -> Iterator[None]:
         try:
             sys.stdout.flush()
         except BrokenPipeError:  # whoever read it has left
-            _drop_the_rest()
+            from carray.files import hush
+
+            hush(sys.stdout)
 
 
 def _unnamed_file() -> str:
@@ -120,14 +122,11 @@ def _unnamed_file() -> str:
     try:
         print(flush=True)
     except OSError:
-        _drop_the_rest()
+        from carray.files import hush
+
+        hush(sys.stdout)
         return "what the output goes to"
     return "a file"
-
-
-def _drop_the_rest() -> None:
-    """Let what stdout still holds go nowhere: Python writes it at its end, which would fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _replace_unknown_letters() -> None:

@@ -10,18 +10,18 @@ import io
 import json
 import logging
 import math
-import os
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from carray import metrics
 from carray.costs import BUDGET_SPENT
+from carray.files import hush
 from carray.masking import masked
 from carray.progress import ON_BOARD, is_info_wanted, seconds_text
 from carray.records import StudyRecord, TrialFolder, TrialRecord
@@ -152,7 +152,7 @@ class Board:
                 print(line, file=self._stream, flush=True)
             except BrokenPipeError:
                 self._is_over = True
-                _hush(self._stream)
+                hush(self._stream)
                 sys.stderr.write("carray: nobody reads its events any more; it goes on\n")
 
     def _add(self, record: TrialRecord) -> None:
@@ -347,12 +347,6 @@ def open_board(as_json: bool = False) -> Board:
     if as_json:
         return JsonBoard()
     return LiveBoard() if sys.stdout.isatty() else Board()
-
-
-def _hush(stream: TextIO) -> None:
-    """Let what is left to be written to a pipe that nobody reads go nowhere."""
-    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _label(record: TrialRecord) -> str:
