@@ -146,8 +146,7 @@ def dry_run(request: StudyRequest) -> DryRun:
         *own,
         *([] if records else setup.starts.lines()),
     ]
-    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
-    estimate = _estimate(setup, plan, trials, ended, len(worth))
+    estimate = _estimate(setup, plan, records, trials, len(worth))
     return DryRun(setup.study.name, setup.study.max_epochs, lines, trials, worth, estimate)
 
 
@@ -189,20 +188,25 @@ def _continued_line(trial: TrialRecord, epochs: int) -> str:
 
 
 def _estimate(
-    setup: StudySetup, plan: Plan, trials: Sequence[TrialRecord], ended: int, continued: int
+    setup: StudySetup,
+    plan: Plan,
+    records: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
+    continued: int,
 ) -> Estimate:
-    pace, left = Pace(setup.folder.records()), max(0, setup.study.trials - ended)
+    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
+    pace, left = Pace(records), max(0, setup.study.trials - ended)
     if trials:
         seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
         each, source = fmean(seconds), "a step of each of these, measured here"
-    elif (seen := pace.epoch_seconds(setup.folder.records()[0].config)) is not None:
+    elif (seen := pace.epoch_seconds(records[0].config)) is not None:
         each, source = seen, "the epochs of its trials so far"
     else:
         return Estimate(left, left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
-    again = _refits_left(setup, left) * setup.refit_lengths[0] + longer
-    again += _folds_left(setup, left) * study.max_epochs
+    again = _refits_left(setup, records, left) * setup.refit_lengths[0] + longer
+    again += _folds_left(setup, records, left) * study.max_epochs
     search, later = (each * n / max(1, plan.lanes) for n in (study.max_epochs * left, again))
     fitting = left
     if budget := asked_budget(request):
@@ -213,13 +217,12 @@ def _estimate(
     return Estimate(left, fitting, search, later, source)
 
 
-def _refits_left(setup: StudySetup, left: int) -> int:
+def _refits_left(setup: StudySetup, records: Sequence[TrialRecord], left: int) -> int:
     """Return how many refits are still to be trained; those of `left` trials to come aren't known.
 
     None where any length that they may have is there whole: the study is complete then.
     """
-    request, records = setup.request, setup.folder.records()
-    best = best_first(records, setup.study.objective)
+    request, best = setup.request, best_first(records, setup.study.objective)
     refits = [record for record in records if record.kind == "refit"]
     or_longer = leaves_refits_open(request)
 
@@ -232,9 +235,9 @@ def _refits_left(setup: StudySetup, left: int) -> int:
     return counts[0] if all(counts) else 0
 
 
-def _folds_left(setup: StudySetup, left: int) -> int:
+def _folds_left(setup: StudySetup, records: Sequence[TrialRecord], left: int) -> int:
     """Return how many trials on folds are still to be trained, of which none may be known yet."""
-    request, records = setup.request, setup.folder.records()
+    request = setup.request
     best = best_first(records, setup.study.objective)[: request.top_folds]
     numbers, folds = {record.number for record in best}, asked_folds(request)
     ended = sum(

@@ -79,7 +79,7 @@ def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
     assert first.config.optimizer.lr == 3e-3
     assert (first.is_given, second.is_given) == (True, False)
     assert first.config.seed != second.config.seed
-    assert first.config.head.seed is None  # heads that begin alike answer more alike
+    assert first.config.head.seed is second.config.head.seed is None, "each head has its trial's"
 
 
 def test_a_given_point_that_has_to_wait_for_room_is_still_given(tmp_path: Path) -> None:
