@@ -105,10 +105,10 @@ class Pool:
         """Say what of the pool isn't as one would expect."""
         notes = []
         if stopped := sum(member.is_stopped for member in members):
-            whole = len(members) - stopped
+            whole = f"only {len(members) - stopped}" if stopped < len(members) else "none"
             notes.append(
                 f"stopped early: {stopped} of {counted(len(members), 'trial')} to vote, as "
-                f"{f'only {whole}' if whole else 'none'} can join that ran to the end"
+                f"{whole} can join that ran to the end"
             )
         if self.split != "blend":
             notes.append(

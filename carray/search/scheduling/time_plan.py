@@ -169,9 +169,9 @@ class TimePlan:
         records = self._ledger.records
         wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
         left = max(0.0, self._left(soon=True))
-        more, all_of_them = math.floor(left * self._lanes / whole), counted(wanted, "trial")
-        room = f"room for about {min(more, wanted)} of {all_of_them}"
-        room = room if more else f"too little for one of {all_of_them}"
+        more = math.floor(left * self._lanes / whole)
+        enough = f"room for about {min(more, wanted)}" if more else "too little for one"
+        room = f"{enough} of {counted(wanted, 'trial')}"
         kept = self._deadline - self._clock() - left
         after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
         return f"budget: {seconds_text(left)} left, {each:.1f} s an epoch: {room}{after}"
