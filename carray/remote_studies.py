@@ -92,7 +92,7 @@ def pull_unfinished(mirror: Mirror, folder: StudyFolder, *, has_optuna_file: boo
     if has_optuna_file:
         mirror.fetch(folder.optuna_file)
     for trial, record in folder.trials():
-        if record.can_be_continued or not record.state.is_finished():
+        if record.keeps_checkpoint or not record.state.is_finished():
             mirror.fetch(trial.weights_file)
             archive = mirror.name_of(checkpoint_archive(trial))
             mirror.remote.fetch_folder(archive, trial.checkpoint)

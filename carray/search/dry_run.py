@@ -16,13 +16,12 @@ from carray.errors import counted
 from carray.progress import seconds_text
 from carray.records import TrialRecord
 from carray.search.extension import best_first, worth_continuing
-from carray.search.ledger import draw_valid
 from carray.search.objectives import directions
 from carray.search.observers.start_line import drawn_text
 from carray.search.placement.gpu_sharing import resolve_gpu_share
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import cluster_nodes, connected
-from carray.search.plans import plan_study
+from carray.search.plans import plan_study, trials_left
 from carray.search.request import (
     StudyRequest,
     asked_budget,
@@ -32,6 +31,7 @@ from carray.search.request import (
     refit_count,
 )
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.optuna_trials import draw_valid
 from carray.search.sampling.samplers import build_sampler
 from carray.search.scheduling.refits import SHARE, leaves_refits_open, wanted_refits
 from carray.search.scheduling.time_plan import Pace
@@ -194,8 +194,7 @@ def _estimate(
     trials: Sequence[TrialRecord],
     continued: int,
 ) -> Estimate:
-    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
-    pace, left = Pace(records), max(0, setup.study.trials - ended)
+    pace, left = Pace(records), trials_left(setup, records)
     if trials:
         seconds = [_epoch_seconds(trial.config, setup, plan) for trial in trials]
         each, source = fmean(seconds), "a step of each of these, measured here"

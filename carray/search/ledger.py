@@ -7,7 +7,6 @@ loses nothing: what was running is asked for again, from its last checkpoint.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ import optuna
 
 from carray.config import TrialConfig
 from carray.costs import SMALL_GAIN, TIME_BUDGET
-from carray.errors import ConfigError
 from carray.masking import masked
 from carray.metrics import EPOCH_SECONDS
 from carray.records import StudyFolder, StudyRecord, TrialFolder, TrialRecord, TrialState
@@ -25,17 +23,17 @@ from carray.search.extension import best_first
 from carray.search.memory_limits import memory_varies, too_large, too_large_text
 from carray.search.sampling.local import is_given
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.optuna_trials import OUT_OF_MEMORY, draw_valid, tell_end
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
 from carray.search.warm_start.known_recipes import refit_config
 from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
-OUT_OF_MEMORY = "out of memory"  # the name of Optuna's constraint
 UNFIT_DRAWS = 4  # draws in a row that the budget has no room for before no more are opened
 LARGE_DRAWS = 10  # draws in a row that can't fit in memory before one is tried nevertheless
+Fits = Callable[[TrialConfig, int], bool]  # whether so many epochs of a trial fit in what is left
 TOLD_APART = ("epochs", "fold", "seed")  # what tells refits, or folds, of one trial apart
-BAD_DRAWS = 20  # draws in a row that resolve to no valid config before the study gives up
 
 
 class Ledger:
@@ -74,13 +72,21 @@ class Ledger:
         records = folder.records() if records is None else records
         self._records = {record.number: record for record in records}
         self._whole: set[int] = set()  # trials whose record this process has written whole
-        self._interrupted = [each for each in self.records if not each.state.is_finished()]
+        self._begun = [each for each in self.records if self._goes_on(each)]  # by earlier calls
         self._draw_strays_again()
+        self._tell_cut_for_good()
 
     @property
     def records(self) -> list[TrialRecord]:
         """Every trial of the search, by number; refits are not among them."""
         return self._of_kind("search")
+
+    @property
+    def ended(self) -> list[TrialRecord]:
+        """Trials of the search that have ended, but for those that this call may go on with."""
+        with self._lock:
+            begun = {record.number for record in self._begun}
+            return [r for r in self.records if r.state.is_finished() and r.number not in begun]
 
     @property
     def refits(self) -> list[TrialRecord]:
@@ -108,19 +114,19 @@ class Ledger:
         """Return ended trials whose logits a killed process never wrote, though it could have."""
         return [r for r in self._all() if lacks_logits(r, self.trial_folder(r.number))]
 
-    def ask(self, fits: Callable[[TrialConfig], bool] = lambda config: True) -> TrialRecord | None:
-        """Open the next trial, an interrupted one first; None once there are enough.
+    def ask(self, fits: Fits = lambda config, epochs: True) -> TrialRecord | None:
+        """Open the next trial, one begun by an earlier call first; None once there are enough.
 
-        What is drawn and doesn't fit is left for the next call. None where nothing drawn does.
+        What doesn't fit, drawn or stopped by an earlier budget, is left for the next call. None
+        where nothing does.
         """
         with self._lock:
             if self.stopped:
                 return None
-            if self._interrupted:
-                record = self._interrupted.pop(0)
-            elif self.is_full:
-                return None
-            else:
+            record = self._resumed(fits)
+            if record is None:
+                if len(self.records) >= self.study.trials:
+                    return None
                 drawn = self._draw_fitting(fits)
                 if drawn is None:
                     return None
@@ -132,6 +138,24 @@ class Ledger:
                 observer.trial_started(record)
             return record
 
+    def _goes_on(self, record: TrialRecord) -> bool:
+        return goes_on(record, self.trial_folder(record.number))
+
+    def _resumed(self, fits: Fits) -> TrialRecord | None:
+        """Open again what an earlier call left running, or its budget stopped and fits now."""
+        self._begun = [r for r in self._begun if self._goes_on(r)]  # or its checkpoint has gone
+        for begun in self._begun:
+            rest = begun.config.epochs - len(begun.epochs)
+            if begun.was_cut and not fits(begun.config, rest):
+                continue
+            self._begun.remove(begun)
+            self.trial_folder(begun.number).remove_logits()
+            if begun.was_cut:
+                changes = {"state": TrialState.RUNNING, "reason": "", "ended_at": None}
+                begun = self._store(begun.model_copy(update=changes))
+            return begun
+        return None
+
     @property
     def is_halted(self) -> bool:
         """Say whether trials that run are left as they are, not only no more opened."""
@@ -139,8 +163,8 @@ class Ledger:
 
     @property
     def is_full(self) -> bool:
-        """Say whether as many trials have been opened as the study is to have."""
-        return len(self.records) >= self.study.trials
+        """Say whether as many trials have been opened as the study is to have, and none waits."""
+        return len(self.records) >= self.study.trials and not self._begun
 
     def open_refit(self, of: TrialRecord, epochs: int, seed: int | None = None) -> TrialRecord:
         """Open a refit of a trial at `epochs`, or return the one that a killed process began.
@@ -224,8 +248,8 @@ class Ledger:
                 return record
             changes = {"state": state, "reason": masked(reason), "ended_at": time.time()}
             record = record.model_copy(update=changes)
-            if record.sampler_number is not None:
-                self._tell(record)
+            if record.sampler_number is not None and not record.was_cut:
+                tell_end(self._optuna, record, self.study)
             if state is TrialState.INFEASIBLE and memory_varies(self.space):
                 self._infeasible[number] = record
             return self._store(record)
@@ -271,6 +295,12 @@ class Ledger:
             if trial.number not in known:
                 self._put_back(trial)
 
+    def _tell_cut_for_good(self) -> None:
+        """Tell Optuna of trials that a budget stopped and that have no checkpoint any more."""
+        for record in self.records:
+            if record.was_cut and not self._goes_on(record):
+                tell_end(self._optuna, record, self.study)
+
     def _put_back(self, drawn: optuna.trial.FrozenTrial) -> None:
         """Have what was drawn, or given, drawn again.
 
@@ -290,15 +320,13 @@ class Ledger:
         if point and not any(point.items() <= each.items() for each in points):
             self._optuna.enqueue_trial(point, user_attrs={DRAWN_AGAIN: True} if is_drawn else None)
 
-    def _draw_fitting(
-        self, fits: Callable[[TrialConfig], bool]
-    ) -> tuple[int, dict[str, Any], TrialConfig] | None:
+    def _draw_fitting(self, fits: Fits) -> tuple[int, dict[str, Any], TrialConfig] | None:
         """Draw until something fits, a smaller backbone say; None after `UNFIT_DRAWS`."""
         unfit: list[tuple[int, dict[str, Any], TrialConfig]] = []
         try:
             while len(unfit) < UNFIT_DRAWS:
                 drawn = self._draw()
-                if fits(drawn[2]):
+                if fits(config := drawn[2], config.epochs):
                     return drawn
                 unfit.append(drawn)
             return None
@@ -346,50 +374,14 @@ class Ledger:
         self.trial_folder(record.number).write_record(record)
         return record
 
-    def _tell(self, record: TrialRecord) -> None:
-        states = optuna.trial.TrialState
-        number = record.sampler_number
-        assert number is not None
-        storage = self._optuna._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
-        if storage.get_trial(trial_id).state.is_finished():
-            return  # told by a process that was killed before its record said so
-        best = record.best(self.study.metric)
-        costs = [record.network_cost[name] for name in self.study.objectives[1:]]
-        # what was stopped has no value of its own in Optuna where there are several objectives
-        was_stopped = record.state is TrialState.PRUNED and costs and math.isfinite(best)
-        if record.state is TrialState.COMPLETE or was_stopped:
-            self._optuna.tell(number, [best, *costs])
-            return
-        if record.state is TrialState.FAILED:
-            self._optuna.tell(number, state=states.FAIL)
-            return
-        if record.state is TrialState.INFEASIBLE:
-            # Told as FAIL, TPE forgets it and proposes the same point again.
-            optuna.Trial(self._optuna, trial_id).set_constraint(OUT_OF_MEMORY, 1.0)
-        if math.isfinite(best) and not costs:
-            # An `optuna.Trial` would do, but making one draws from the sampler again.
-            storage.set_trial_intermediate_value(trial_id, len(record.epochs), best)
-        self._optuna.tell(number, state=states.PRUNED)
 
+def goes_on(record: TrialRecord, files: TrialFolder) -> bool:
+    """Say whether the next call goes on with a trial: it was left running, or a budget stopped it.
 
-def draw_valid(
-    study: optuna.Study, space: SearchSpace, more: Mapping[str, Any]
-) -> tuple[optuna.Trial, dict[str, Any], TrialConfig]:
-    """Draw until the values make a valid config with `more`; those that don't fail in Optuna.
-
-    Raises:
-        ConfigError: `BAD_DRAWS` in a row made none.
+    What a budget stopped has ended for good where its checkpoint is gone.
     """
-    for _ in range(BAD_DRAWS):
-        trial = study.ask()
-        params = space.draw(trial)
-        try:
-            return trial, params, space.resolve(params, more)
-        except ConfigError as error:
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            last = error
-    raise ConfigError(f"{BAD_DRAWS} draws in a row gave no valid config: {last}")
+    is_there = files.checkpoint.exists() and files.weights_file.exists()
+    return not record.state.is_finished() or (record.was_cut and is_there)
 
 
 def lacks_logits(record: TrialRecord, files: TrialFolder) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from carray.records import TrialRecord
 from carray.search.extension import best_first, worth_continuing
+from carray.search.ledger import goes_on
 from carray.search.placement.plan import Node, Plan, make_plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
@@ -20,9 +21,15 @@ def plan_study(
     gpus_per_trial: float | None = None,
 ) -> Plan:
     """Fit what is left of the study to the cluster; raises PlanError if it doesn't."""
-    ended = sum(record.state.is_finished() for record in records if record.kind == "search")
-    left = max(1, setup.study.trials - ended, again_count(setup, records))
+    left = max(1, trials_left(setup, records), again_count(setup, records))
     return _plan_of(setup, left, nodes, gpus_per_trial)
+
+
+def trials_left(setup: StudySetup, records: Sequence[TrialRecord]) -> int:
+    """Return how many trials a search still has to train, those that go on among them."""
+    searched = [record for record in records if record.kind == "search"]
+    over = sum(not goes_on(record, setup.folder.trial(record.number)) for record in searched)
+    return max(0, setup.study.trials - over)
 
 
 def _plan_of(

@@ -170,7 +170,7 @@ class Session:
         return self._ledger.stopped == TIME_BUDGET and (cut or not self._ledger.is_full)
 
     def _search(self, lanes: Lanes) -> None:
-        ended = [record for record in self._ledger.records if record.state.is_finished()]
+        ended = self._ledger.ended
         scheduler = scheduler_of(self._setup, ended)
         driver = self._driver(lanes)
         self._forecast.look()  # a study that goes on may have enough already
@@ -301,8 +301,7 @@ class Session:
         return Growth(lanes, self._checks, plan, self._open_trials)
 
     def _open_trials(self) -> int:
-        ended = sum(record.state.is_finished() for record in self._ledger.records)
-        return self._ledger.study.trials - ended
+        return self._ledger.study.trials - len(self._ledger.ended)
 
     def _wait_for(self, lanes: Lanes) -> None:
         timeout, wanted = self._request.place_timeout_seconds, lanes.num_lanes

@@ -23,7 +23,7 @@ from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.search.augment_notes import augment_notes
 from carray.search.extension import asks_for_more_epochs
-from carray.search.ledger import Ledger, lacks_logits
+from carray.search.ledger import Ledger, goes_on, lacks_logits
 from carray.search.objectives import NetworkTimer, directions, with_objectives
 from carray.search.placement.plan import AUTO
 from carray.search.request import (
@@ -328,7 +328,7 @@ def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> boo
     searched = [record for record in records if record.kind == "search"]
     return (
         len(searched) < setup.study.trials
-        or any(not record.state.is_finished() for record in searched)
+        or any(goes_on(record, setup.folder.trial(record.number)) for record in searched)
         or any(lacks_logits(record, setup.folder.trial(record.number)) for record in records)
     )
 

@@ -23,9 +23,9 @@ from carray.predictions.ensemble_gain import cross_fitted_loss, expected_gain
 from carray.progress import silent
 from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
-from carray.search.ledger import draw_valid
 from carray.search.sampling.local import LocalSampler
 from carray.search.sampling.members import EnsembleMembers
+from carray.search.sampling.optuna_trials import draw_valid
 from carray.search.sampling.samplers import BLIND, DEFAULT_SAMPLER, build_sampler
 from carray.search.space.loading import load_space
 from carray.search.space.space import SearchSpace

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from carray.config import build_config
+from carray.costs import TIME_BUDGET
 from carray.metrics import VAL_CALIBRATED_LOG_LOSS, VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyRecord, TrialFolder, TrialRecord, TrialState
 from carray.runs_folder import RunsFolder
@@ -152,3 +153,14 @@ def test_what_cannot_be_read_is_left_alone(runs: RunsFolder) -> None:
     runs.study("b").trial(2).record_file.write_text("")
     gone = budget(runs, 0, keep_best=0).enforce(runs.study("b").trial(0))
     assert sorted(gone) == ["b/0000", "b/0001", "b/0003"]
+
+
+def test_what_a_budget_stopped_is_not_touched_once_it_goes_on(runs: RunsFolder) -> None:
+    stopped = runs.study("b").trial(0)
+    record, disk = stopped.record(), budget(runs, 9, keep_best=1)
+    cut = {"state": TrialState.PRUNED, "reason": TIME_BUDGET}
+    stopped.write_record(record.model_copy(update=cut))
+    assert disk.enforce(stopped) == ["a/0002"]
+    stopped.write_record(record.model_copy(update={"state": TrialState.RUNNING}))
+    stopped.remove_logits()
+    assert disk.enforce(end(runs, "b", 5, 0.05)) == ["b/0002"]

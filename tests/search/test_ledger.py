@@ -12,10 +12,12 @@ from pathlib import Path
 import optuna
 import pytest
 
+from carray.costs import TIME_BUDGET
 from carray.errors import RecordError
 from carray.metrics import VAL_CALIBRATED_LOG_LOSS, VAL_LOG_LOSS, VAL_TOP1
 from carray.records import StudyFolder, StudyRecord, TrialRecord, TrialState
-from carray.search.ledger import OUT_OF_MEMORY, Ledger
+from carray.search.ledger import Ledger
+from carray.search.sampling.optuna_trials import OUT_OF_MEMORY
 from carray.search.sampling.samplers import build_sampler
 from carray.search.sampling.storage import open_optuna_study
 from carray.search.space.yaml_reader import parse_space
@@ -84,7 +86,7 @@ def test_starting_points_are_drawn_first_and_each_trial_has_a_seed_of_its_own(
 
 def test_a_given_point_that_has_to_wait_for_room_is_still_given(tmp_path: Path) -> None:
     ledger, _ = open_ledger(tmp_path)
-    drawn = ledger.ask(lambda config: config.optimizer.lr != 3e-3)
+    drawn = ledger.ask(lambda config, epochs: config.optimizer.lr != 3e-3)
     given = ledger.ask()
     assert drawn is not None and given is not None
     assert (given.config.optimizer.lr, given.is_given) == (3e-3, True)
@@ -239,6 +241,56 @@ def test_what_was_drawn_and_never_recorded_is_drawn_again_at_the_next_start(
     assert stored[stray].state == optuna.trial.TrialState.FAIL
     points = [trial.system_attrs.get("fixed_params") for trial in stored]
     assert points.count(params) == 2 - opened  # a starting point was one before
+
+
+def cut_trial(folder: Path) -> Ledger:
+    """Have a study's first trial stopped by a budget after two of its three epochs."""
+    ledger, _ = open_ledger(folder)
+    ledger.ask()
+    for epoch, loss in enumerate((2.0, 1.0), start=1):
+        ledger.report(0, epoch, row(loss), {})
+    files = ledger.trial_folder(0)
+    files.checkpoint.mkdir()
+    files.weights_file.touch()
+    files.logits_file.touch()
+    ledger.end(0, TrialState.PRUNED, TIME_BUDGET)
+    return ledger
+
+
+def test_the_next_call_goes_on_with_what_a_budget_stopped(tmp_path: Path) -> None:
+    files = cut_trial(tmp_path).trial_folder(0)
+    told = optuna.trial.TrialState
+    ledger, _ = open_ledger(tmp_path)
+    assert optuna_trial(ledger, 0).state == told.RUNNING
+    assert ledger.ended == []
+    record = ledger.ask(lambda config, epochs: epochs == 1)
+    assert record is not None and record.number == 0
+    assert (record.state, record.reason, len(record.epochs)) == (TrialState.RUNNING, "", 2)
+    assert files.record() == record and not files.logits_file.exists()
+    ledger.report(0, 3, row(0.5), {})
+    ledger.end(0, TrialState.COMPLETE)
+    assert (optuna_trial(ledger, 0).state, optuna_trial(ledger, 0).value) == (told.COMPLETE, 0.5)
+    assert (again := ledger.ask()) is not None and again.number == 1
+
+
+def test_what_a_budget_stopped_stays_so_while_its_rest_does_not_fit(tmp_path: Path) -> None:
+    cut_trial(tmp_path)
+    ledger, _ = open_ledger(tmp_path, trials=1)
+    assert ledger.ask(lambda config, epochs: False) is None
+    assert not ledger.is_full, "a later budget has something to do"
+    assert ledger.record(0).reason == TIME_BUDGET
+    assert (record := ledger.ask()) is not None and record.number == 0
+
+
+def test_what_a_budget_stopped_has_ended_once_its_checkpoint_is_gone(tmp_path: Path) -> None:
+    files = cut_trial(tmp_path).trial_folder(0)
+    files.checkpoint.rmdir()
+    ledger, _ = open_ledger(tmp_path)
+    assert optuna_trial(ledger, 0).state == optuna.trial.TrialState.PRUNED
+    assert optuna_trial(ledger, 0).intermediate_values == {2: 1.0}
+    assert [record.number for record in ledger.ended] == [0]
+    assert (record := ledger.ask()) is not None and record.number == 1
+    assert files.logits_file.exists()
 
 
 def test_a_refit_given_up_is_begun_anew_once_its_trial_is_among_the_best_again(

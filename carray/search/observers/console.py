@@ -108,7 +108,9 @@ class Board:
         """Show a trial's start."""
         self._add(record)
         drawn = drawn_text(record, list(self._records.values()))
-        self._show(f"{_label(record)} starts: {record.config.backbone}, {drawn}".removesuffix(", "))
+        starts = f"goes on after epoch {len(record.epochs)}" if record.epochs else "starts"
+        said = f"{_label(record)} {starts}: {record.config.backbone}, {drawn}"
+        self._show(said.removesuffix(", "))
 
     def epoch_ended(self, record: TrialRecord) -> None:
         """Show an epoch's end."""
@@ -162,8 +164,9 @@ class Board:
     def _take(self, record: TrialRecord) -> None:
         """Keep how a trial stands, and what it is worth: no event looks at all trials' epochs."""
         self._records[record.number] = record
-        if record.kind == "search" and record.state.is_finished():
-            self._ended.add(record.number)
+        if record.kind == "search":
+            note = self._ended.add if record.state.is_finished() else self._ended.discard
+            note(record.number)  # one that a budget stopped may go on
         if self._study is not None:
             worth = self._study.objective.key_of(record)
             self._worth[record.kind][record.number] = worth

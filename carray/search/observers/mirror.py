@@ -92,6 +92,8 @@ class StudyMirror(Tracker):
 
     def trial_started(self, record: TrialRecord) -> None:
         """Carry its record, after Optuna's study."""
+        with self._records:
+            self._ended.discard(record.number)  # one that a budget stopped goes on
         self._put(self._folder.record_file)
         self._put_optuna()
         self._put_record(record)
@@ -218,7 +220,8 @@ class StudyMirror(Tracker):
         self._send_optuna()
         with self._records:
             remote.put(trial.record_file, self._mirror.name_of(trial.record_file))
-            self._ended.add(number)
+            if trial.record().state.is_finished():
+                self._ended.add(number)
         if not may_go_on:
             remote.remove(archive)
 

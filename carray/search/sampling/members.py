@@ -22,7 +22,7 @@ class EnsembleMembers:
 
     def __init__(self, folder: StudyFolder) -> None:
         self._folder = folder
-        self._read: dict[int, Float32s] = {}  # by trial: log-probability of the right classes
+        self._read: dict[tuple[int, int], Float32s] = {}  # by trial and its epochs
 
     @cached_property
     def _labels(self) -> Labels:
@@ -44,14 +44,14 @@ class EnsembleMembers:
 
     def _row(self, record: TrialRecord) -> Float32s | None:
         """Return what a trial says of the right classes, (images,); None where it left nothing."""
-        number = record.number
+        key = record.number, len(record.epochs)
         if record.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return None
-        if number not in self._read:
+        if key not in self._read:
             try:
-                trial = self._folder.trial(number)
+                trial = self._folder.trial(record.number)
                 logits = read_logits(trial, record.name, "val", len(self._labels))
             except RecordError:
                 return None  # not written yet, or broken, which the ensemble says
-            self._read[number] = true_log_probability(logits, self._labels)
-        return self._read[number]
+            self._read[key] = true_log_probability(logits, self._labels)
+        return self._read[key]

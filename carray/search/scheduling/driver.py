@@ -75,7 +75,7 @@ class Driver:
             epoch=epoch,
             weights=self._weights,
             continues=None if source is None else str(self.ledger.trial_folder(source).path),
-            keeps_checkpoint=record.can_be_continued,
+            keeps_checkpoint=record.keeps_checkpoint,
         )
 
     def begin(

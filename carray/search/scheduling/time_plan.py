@@ -124,15 +124,15 @@ class TimePlan:
         reserved = min(self._reserved(self.pace, soon), self._most_reserved)
         return self._deadline - self._clock() - reserved
 
-    def fits(self, config: TrialConfig) -> bool:
-        """Say whether a new trial may be opened: whether it can be trained to its end.
+    def fits(self, config: TrialConfig, epochs: int) -> bool:
+        """Say whether a trial may be opened: whether the `epochs` to its end can be trained.
 
-        Its whole length counts, though the scheduler ends many a trial early: one that turns out to
-        be the best must not be cut off. An epoch and an end, the longest so far, are kept besides,
+        All of them count, though the scheduler ends many a trial early: one that turns out to be
+        the best must not be cut off. An epoch and an end, the longest so far, are kept besides,
         because trials take longer than foretold and are ended between epochs only. What takes
         unknown time may be opened while there is any.
         """
-        needed = self.pace.seconds(config, config.epochs)
+        needed = self.pace.seconds(config, epochs)
         grace = self.pace.longest_epoch + self.pace.longest_finish
         if needed is None:
             return self.left > 0 or not self._ledger.records
@@ -166,8 +166,7 @@ class TimePlan:
         each, whole = self.pace.seconds(record.config, 1), self._mean_trial_seconds()
         if each is None or whole is None:
             return ""
-        records = self._ledger.records
-        wanted = self._ledger.study.trials - sum(r.state.is_finished() for r in records)
+        wanted = self._ledger.study.trials - len(self._ledger.ended)
         left = max(0.0, self._left(soon=True))
         more = math.floor(left * self._lanes / whole)
         enough = f"room for about {min(more, wanted)}" if more else "too little for one"

@@ -182,9 +182,12 @@ def test_a_start_line_says_what_differs_from_the_trials_before() -> None:
             TrialRecord(study="autumn", number=number, config=TrialConfig(), params=params)
         )
     again = TrialRecord(study="autumn", number=3, config=TrialConfig(epochs=40), params=params)
-    board.trial_started(again.model_copy(update={"kind": "refit", "refit_of": 1}))
+    refitted = {"kind": "refit", "refit_of": 1}
+    for epochs in ((), ({},)):
+        board.trial_started(again.model_copy(update={**refitted, "epochs": epochs}))
     lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()]
-    first, second, copy, refit = lines
+    first, second, copy, refit, resumed = lines
+    assert resumed == "refit 0003 goes on after epoch 1: resnet18, trial 0001 for 40 epochs"
     assert refit == "refit 0003 starts: resnet18, trial 0001 for 40 epochs"
     assert copy == "trial 0002 starts: resnet18, lr 0.003, as 0000, another seed"
     assert first == "trial 0000 starts: resnet18, lr 0.003, weight_decay 0.05, strength 0.1"

@@ -287,13 +287,19 @@ def test_processes_that_die_trial_after_trial_interrupt_the_study(
     assert [record.state for record in ledger.records].count("failed") <= 1
 
 
-def test_a_spent_time_budget_prunes_what_runs_after_its_epoch(
+def test_a_spent_time_budget_stops_what_runs_and_the_next_call_goes_on_with_it(
     tmp_path: Path, local_tune: None, begin: Begin
 ) -> None:
     ledger, _ = open_ledger(tmp_path)
     search(ledger, begin(), deadline=time.monotonic())
     assert endings(ledger) == [("pruned", 1)]
     assert ledger.record(0).reason == TIME_BUDGET
+    again, tracker = open_ledger(tmp_path)
+    lanes = begin()
+    search(again, lanes)
+    assert endings(again) == [("complete", 3)] * 4
+    assert lanes.faults.trained()[:3] == [(0, 1), (0, 2), (0, 3)], "the first by its checkpoint"
+    assert "logits.npz" in tracker.runs[0].files
 
 
 def test_a_search_that_goes_on_trains_what_is_missing_and_finishes_what_has_ended(

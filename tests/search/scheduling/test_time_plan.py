@@ -16,7 +16,7 @@ from tests.search.test_ledger import open_ledger, optuna_trial, row
 
 SLOW = build_config({"backbone": "resnet50"})
 EPOCH = 10.0  # seconds
-NO_ROOM: Callable[[TrialConfig], bool] = lambda config: False  # noqa: E731
+NO_ROOM: Callable[[TrialConfig, int], bool] = lambda config, epochs: False  # noqa: E731
 
 
 @dataclass
@@ -50,14 +50,14 @@ def search(tmp_path: Path) -> Search:
 
 
 def test_a_trial_is_opened_only_where_all_of_it_fits_with_an_epoch_to_spare(search: Search) -> None:
-    assert search.plan.fits(SLOW), "nothing is known yet"
+    assert search.plan.fits(SLOW, SLOW.epochs), "nothing is known yet"
     config = search.complete().config
     for now, fits in ((60.0, True), (60.1, False)):
         search.now = now
-        assert search.plan.fits(config) is fits
+        assert search.plan.fits(config, config.epochs) is fits
     search.plan.pace.note_finish(5.0)
     search.now = 55.0
-    assert not search.plan.fits(config), "leaving logits takes time too"
+    assert not search.plan.fits(config, config.epochs), "leaving logits takes time too"
 
 
 def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search: Search) -> None:
@@ -67,7 +67,7 @@ def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search:
             search.ledger, 100.0, 1, lambda pace, soon, s=reserved: s, lambda: 0.0
         )  # type: ignore[misc]
         assert search.plan.left == 100.0 - min(reserved, 80.0)
-        assert search.plan.fits(config)
+        assert search.plan.fits(config, config.epochs)
 
 
 def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen(search: Search) -> None:
