@@ -45,6 +45,11 @@ class Pace:
             seconds = [row[EPOCH_SECONDS] for row in own if EPOCH_SECONDS in row]
             self._before.setdefault(_shape(record.config), []).extend(seconds)
 
+    @property
+    def is_measured(self) -> bool:
+        """Say whether any epoch is this call's."""
+        return bool(self._seen)
+
     def note(self, config: TrialConfig, epoch: int, seconds: float) -> None:
         """Learn how long 1-based `epoch` of such a trial took."""
         self._seen.setdefault(_shape(config), []).append(seconds)
@@ -130,9 +135,10 @@ class TimePlan:
         All of them count, though the scheduler ends many a trial early: one that turns out to be
         the best must not be cut off. An epoch and an end, the longest so far, are kept besides,
         because trials take longer than foretold and are ended between epochs only. What takes
-        unknown time may be opened while there is any.
+        unknown time may be opened while there is any, and before this call's first epoch what an
+        earlier one's have room for another of: the machine may have been busy then.
         """
-        needed = self.pace.seconds(config, epochs)
+        needed = self.pace.seconds(config, epochs if self.pace.is_measured else 1)
         grace = self.pace.longest_epoch + self.pace.longest_finish
         if needed is None:
             return self.left > 0 or not self._ledger.records

@@ -12,7 +12,7 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from carray.records import TrialState
+from carray.records import TrialRecord, TrialState
 from carray.search.ledger import INTERRUPTED, Ledger
 from carray.search.scheduling.driver import PROCESSES_DIE, Driver
 from carray.search.scheduling.hopeless import HopelessRule
@@ -48,7 +48,12 @@ def run_search(
     ends trials whatever the scheduler thinks.
     """
     driver.begin(deadline, reserved, hopeless, isinstance(scheduler, HyperBandScheduler))
-    searcher = LedgerSearcher(driver)
+    first = driver.ask()
+    if first is None:  # Tune can't store a run without trials
+        driver.wait_finished()
+        driver.raise_captured()
+        return
+    searcher = LedgerSearcher(driver, first)
     tuner = tune.Tuner(
         LaneTrainable,
         tune_config=tune.TuneConfig(
@@ -78,11 +83,12 @@ def run_search(
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
-    """Tune's view of the ledger: it draws, and is told how trials end."""
+    """Tune's view of the ledger: it draws, and is told how trials end; `first` is open already."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, first: TrialRecord | None = None) -> None:
         super().__init__(metric=driver.ledger.study.metric, mode=None)
         self._driver = driver
+        self._first = first
         self.numbers: dict[str, int] = {}
         self._dead_in_a_row = 0  # trials whose processes died for good
 
@@ -90,7 +96,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Open a trial; None while every lane has one, FINISHED once the ledger opens no more."""
         if len(self.numbers) >= self._driver.trials_at_once():
             return None
-        record = self._driver.ask()
+        record, self._first = self._first or self._driver.ask(), None
         if record is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = record.number

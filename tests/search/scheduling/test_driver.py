@@ -294,8 +294,12 @@ def test_a_spent_time_budget_stops_what_runs_and_the_next_call_goes_on_with_it(
     search(ledger, begin(), deadline=time.monotonic())
     assert endings(ledger) == [("pruned", 1)]
     assert ledger.record(0).reason == TIME_BUDGET
-    again, tracker = open_ledger(tmp_path)
+    late, _ = open_ledger(tmp_path)
     lanes = begin()
+    driver = driver_of(late, lanes)
+    run_search(driver, FIFOScheduler(), time.monotonic(), late.folder.cache)
+    assert (late.stopped, lanes.faults.trained()) == (TIME_BUDGET, []), "no time for anything"
+    again, tracker = open_ledger(tmp_path)
     search(again, lanes)
     assert endings(again) == [("complete", 3)] * 4
     assert lanes.faults.trained()[:3] == [(0, 1), (0, 2), (0, 3)], "the first by its checkpoint"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from carray.config import TrialConfig, build_config
+from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialRecord, TrialState
 from carray.search.ledger import Ledger
 from carray.search.scheduling.time_plan import Pace, Reserved, TimePlan
@@ -58,6 +59,19 @@ def test_a_trial_is_opened_only_where_all_of_it_fits_with_an_epoch_to_spare(sear
     search.plan.pace.note_finish(5.0)
     search.now = 55.0
     assert not search.plan.fits(config, config.epochs), "leaving logits takes time too"
+
+
+def test_an_earlier_calls_epochs_do_not_keep_this_one_from_trying(search: Search) -> None:
+    config = search.complete().config
+    earlier = TrialRecord(study="s", number=0, config=config, epochs=({EPOCH_SECONDS: 60.0},) * 3)
+    search.now, pace = 0.0, Pace([earlier])
+    plan = TimePlan(search.ledger, 100.0, 1, clock=lambda: search.now, pace=pace)
+    assert plan.fits(config, 3), "the machine may have been busy"
+    search.now = 50.0
+    assert not plan.fits(config, 3), "not an epoch by what is known"
+    search.now = 0.0
+    pace.note(config, 1, 60.0)
+    assert not plan.fits(config, 2)
 
 
 def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search: Search) -> None:
