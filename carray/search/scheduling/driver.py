@@ -185,13 +185,16 @@ class Driver:
             if sentence := self._plan.sentence(record):
                 self._say(sentence)
 
-    def early_end(self, record: TrialRecord) -> str:
-        """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not."""
+    def early_end(self, record: TrialRecord, *, is_new: bool = True) -> str:
+        """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not.
+
+        A budget ends none before it has brought this call an epoch; `is_new` is one that it has.
+        """
         if self.ledger.is_halted:
             return self.ledger.stopped
         if self._hopeless and self._hopeless.ends(record):
             return f"hopeless after epoch {len(record.epochs)}"
-        return TIME_BUDGET if self._plan and self._plan.ends(record) else ""
+        return TIME_BUDGET if is_new and self._plan and self._plan.ends(record) else ""
 
     def end(self, number: int, state: TrialState, reason: str) -> None:
         """End a trial of the search."""

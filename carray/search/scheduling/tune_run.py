@@ -189,7 +189,7 @@ class EarlyEnds(tune.Stopper):  # type: ignore[misc]
             self._driver.note_epoch(record, time.time() - facts["asked_at"])
         if STATE in result:
             return False
-        why = self._driver.early_end(record)
+        why = self._driver.early_end(record, is_new=bool(facts))
         if why:
             self._driver.early_ends[record.number] = why
         return bool(why)

@@ -306,6 +306,17 @@ def test_a_spent_time_budget_stops_what_runs_and_the_next_call_goes_on_with_it(
     assert "logits.npz" in tracker.runs[0].files
 
 
+def test_a_budget_brings_what_goes_on_at_least_another_epoch(
+    tmp_path: Path, local_tune: None, begin: Begin
+) -> None:
+    left, _ = open_ledger(tmp_path)
+    assert left.ask()
+    left.report(0, 1, row(1.0), {})
+    ledger, _ = open_ledger(tmp_path)
+    search(ledger, begin(), deadline=time.monotonic())
+    assert endings(ledger) == [("pruned", 2)]
+
+
 def test_a_search_that_goes_on_trains_what_is_missing_and_finishes_what_has_ended(
     tmp_path: Path, local_tune: None, begin: Begin
 ) -> None:
