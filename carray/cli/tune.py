@@ -207,8 +207,9 @@ def tune(
 ) -> None:
     """Search a space on every GPU there is; keep what every trial learned.
 
-    The same command again goes on where it stopped; with more --trials it extends the study. Exit
-    code 1 where no trial has got through an epoch, 3 where the cluster ended it.
+    The same command again goes on where it stopped or its budget ended; with more --trials it
+    extends the study. Exit code 1 where no trial has got through an epoch, 3 where the cluster
+    ended it.
 
     [dim]Examples:[/]
 
