@@ -108,6 +108,27 @@ def test_every_moment_of_a_study_is_enough_for_another_machine(
         assert len(again.epochs) <= 9 - (epochs - 1), "at most an epoch is trained again"
 
 
+def test_what_a_budget_stopped_goes_on_elsewhere_and_may_be_left_there_again(
+    local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, moment, board = tmp_path / "bucket", tmp_path / "moment", Listener()
+    options = {"trials": 2, "concurrent": 1}
+    stopped = asked(toy_data, tmp_path, there.as_uri(), time_budget_seconds=1e-6, **options)
+    assert [record.was_cut for record in run_study(stopped, Listener()).records()] == [True]
+
+    def freeze() -> None:
+        begun = TrialFolder(there / "studies" / "s" / "trials" / "0000")
+        wait_for(lambda: not begun.record().state.is_finished())
+        shutil.copytree(there, moment, ignore=shutil.ignore_patterns("*.part"))
+
+    board.after = {2: freeze}
+    for url in (there, moment):
+        monkeypatch.setenv("CARRAY_CACHE", str(tmp_path / f"cache-of-{url.name}"))
+        folder = run_study(asked(toy_data, tmp_path, url.as_uri(), **options), board)
+        check_left(folder)
+        assert [record.state for record in folder.records()] == ["complete"] * 2
+
+
 def test_a_study_is_at_its_url_before_a_tracking_store_hears_of_it(
     local: LocalCluster, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
