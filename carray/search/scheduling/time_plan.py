@@ -175,8 +175,8 @@ class TimePlan:
         wanted = self._ledger.study.trials - len(self._ledger.ended)
         left = max(0.0, self._left(soon=True))
         more = math.floor(left * self._lanes / whole)
-        enough = f"room for about {min(more, wanted)}" if more else "too little for one"
-        room = f"{enough} of {counted(wanted, 'trial')}"
+        room = f"room for about {min(more, wanted)} of {counted(wanted, 'trial')}"
+        room = room if more else f"too little for more of {counted(wanted, 'trial')} than are begun"
         kept = self._deadline - self._clock() - left
         after = f", and {seconds_text(kept)} of refits" if kept >= 1 else ""
         return f"budget: {seconds_text(left)} left, {each:.1f} s an epoch: {room}{after}"

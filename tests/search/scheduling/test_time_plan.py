@@ -164,7 +164,7 @@ def test_what_refits_will_want_is_none_of_the_room_for_trials(search: Search) ->
 def test_a_budget_with_room_for_no_trial_says_so(search: Search) -> None:
     record = search.train(2)
     search.now = 81.0
-    said = "budget: 19 s left, 10.0 s an epoch: too little for one of 9 trials"
+    said = "budget: 19 s left, 10.0 s an epoch: too little for more of 9 trials than are begun"
     assert search.plan.sentence(record) == said
 
 
