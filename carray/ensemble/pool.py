@@ -40,6 +40,8 @@ class Pool:
     """With trials whose weights are gone: the best single trial is the best of all."""
     split: str
     """Which judges the rules."""
+    with_folds: bool
+    """Whether trials on folds were asked for."""
 
     @classmethod
     def open(
@@ -79,6 +81,7 @@ class Pool:
             candidates,
             singles,
             _judging_split(labels, folds),
+            folds,
         )
 
     @property
@@ -114,6 +117,11 @@ class Pool:
             notes.append(
                 f"there is no blend split of {MIN_BLEND_IMAGES} images or more: rules were "
                 "cross-fitted on val, which also picked epochs and members"
+            )
+        if self.with_folds and all(t.record.config.fold is None for t in self.candidates.trials):
+            notes.append(
+                f"--with-folds changes nothing: no trial of {self.name} is on a fold; `carray "
+                "tune` with --folds trains the best on some"
             )
         left_out = self.candidates.left_out
         notes += [

@@ -65,6 +65,12 @@ def test_folds_are_measured_against_the_best_trial_of_all_training_images(tmp_pa
     assert len(named.chosen) == 6
 
 
+def test_folds_that_are_not_there_are_missed_aloud(tmp_path: Path) -> None:
+    make_study(tmp_path, StudySpec([Trial(4.0), Trial(3.0)]))
+    made = build_ensemble(runs=tmp_path, top=2, folds=True, logits_only=True)
+    assert any("no trial of autumn is on a fold" in note for note in made.notes)
+
+
 def test_folds_need_blend(tmp_path: Path) -> None:
     images = {"val": 300, "blend": 0, "test": 100}
     make_study(tmp_path, StudySpec(FOLDED.trials, images))
