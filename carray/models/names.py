@@ -8,6 +8,7 @@ from pathlib import Path
 
 HUB = "hf-hub:"  # before a name of Hugging Face's hub
 OLD_HUB = "hf_hub:"  # as timm wrote it once
+SMALL_NET, CARS_NETS = "small_car_cnn", ("baseline_cars_cnn", "improved_cars_cnn")  # our own
 SCRATCH = Path(__file__).with_name("scratch.py")  # whose nets timm knows once it is imported
 
 

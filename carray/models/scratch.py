@@ -22,8 +22,9 @@ from timm.models import (
 from torch import Tensor, nn
 
 from carray.config import ScratchConfig
+from carray.models.names import CARS_NETS, SMALL_NET
 
-SMALL, BASELINE, IMPROVED = "small_car_cnn", "baseline_cars_cnn", "improved_cars_cnn"
+SMALL, (BASELINE, IMPROVED) = SMALL_NET, CARS_NETS
 CARS_CHANNELS = (16, 32, 64, 128, 256)
 CARS_DENSE = (8192, 1024, 512, 256)
 CARS_MAP_SIDE = 7  # 224 px halved five times: 256 x 7 x 7 are the 12,544 inputs of the first

@@ -14,12 +14,12 @@ from carray.lanes.lane import Lanes
 from carray.models.weights import find_weights
 from carray.provenance import module_hash
 from carray.records import TrialRecord
-from carray.search.augment_notes import own_transforms
 from carray.search.placement.node_checks import LEFT, Cluster, NodeChecks, left_files
 from carray.search.placement.node_report import NodeQuestion
 from carray.search.placement.plan import Node, Plan
 from carray.search.placement.ray_cluster import ACCELERATOR, has_started_ray
 from carray.search.plans import plan_study
+from carray.search.setting_notes import own_transforms
 from carray.search.setup import StudySetup, store_inputs
 from carray.search.space.weights import has_weights, sources_of_weights
 from carray.storage.mirror import mirror_of

@@ -21,7 +21,6 @@ from carray.progress import progress
 from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
-from carray.search.augment_notes import augment_notes
 from carray.search.extension import asks_for_more_epochs
 from carray.search.ledger import Ledger, goes_on, lacks_logits
 from carray.search.objectives import NetworkTimer, directions, with_objectives
@@ -43,6 +42,7 @@ from carray.search.scheduling.schedulers import (
     build_scheduler,
     default_grace_epochs,
 )
+from carray.search.setting_notes import setting_notes
 from carray.search.space.space import SearchSpace
 from carray.search.space.weights import has_weights, one_config_a_branch
 from carray.search.study_space import resolve_space, study_name
@@ -152,7 +152,7 @@ def check_classifiers(setup: StudySetup, others_have_weights: bool = False) -> l
             machines train; these have been asked for them.
 
     Returns:
-        What is to be said of the augmentation: `augment_notes`.
+        What is to be said of its settings: `setting_notes`.
     """
     from carray.models.classifier import check_backbone
     from carray.training.teacher import check_teacher
@@ -164,7 +164,7 @@ def check_classifiers(setup: StudySetup, others_have_weights: bool = False) -> l
         check_backbone(config, len(setup.manifest.classes), setup.weights)
         check_teacher(config, setup.manifest)
     side = max(size for size, _ in store_inputs(setup.space))
-    return augment_notes(setup.space, setup.manifest, side)
+    return setting_notes(setup.space, setup.manifest, side)
 
 
 def build_stores(setup: StudySetup) -> None:

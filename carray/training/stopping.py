@@ -21,6 +21,7 @@ from carray import metrics
 from carray.config import TrialConfig
 from carray.errors import counted
 from carray.metrics import EpochRow
+from carray.models.names import SMALL_NET
 
 EVALUATIONS = 3  # after warm-up, before the verdict on a net that exploded or died
 WINDOW = 2  # of them, the last, must look collapsed
@@ -40,7 +41,7 @@ EVEN_PAIR = math.log(2)  # chance of two equal classes, in nats; a cheaper one e
 CRAWL, MOSTLY = 4, 0.75  # epochs at a tenth of the rate; the share of them that still helped
 WAKES = 2.0  # growth of val/logit_std over the window
 NEEDED = {metrics.TRAIN_SKILL, metrics.VAL_SKILL, metrics.VAL_SPREAD, metrics.VAL_LOGIT_STD}
-SMALL_NET, FEW_FILTERS = "small_car_cnn", 16  # half of its own width
+FEW_FILTERS = 16  # half of the small net's own width
 SMALL_CROP = 0.4  # of the image's area: a smaller crop may lose the object
 
 

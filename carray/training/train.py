@@ -23,6 +23,7 @@ from carray.errors import RESUMES, DiskError, RecordError, TrialFailed, TrialInf
 from carray.files import absolute, claimed, locked
 from carray.models.classifier import check_backbone
 from carray.models.recipes import complete_config
+from carray.models.unread import unread_of
 from carray.progress import silent
 from carray.provenance import git_commit
 from carray.records import (
@@ -95,7 +96,7 @@ def train(
     check_backbone(chosen, len(manifest.classes), weights)
     check_teacher(chosen, manifest)
     transform_note(chosen.augment, chosen.image_size)
-    if note := boxes_note(chosen.augment, manifest):
+    for note in filter(None, [*unread_of(chosen), boxes_note(chosen.augment, manifest)]):
         _logger.warning(note)
     open_data(str(data), chosen, progress)
     folder = open_single_study(RunsFolder.at(runs), study, manifest)

@@ -23,6 +23,7 @@ from carray.data.synthetic import render_toycars
 from carray.errors import ConfigError
 from carray.models.backbones import build_backbone, shapes_alone
 from carray.models.classifier import check_backbone
+from carray.search.setting_notes import idle_settings
 from carray.search.space.loading import load_space, spaces_folders
 from carray.search.space.space import SearchSpace
 from carray.training.epoch_order import EpochOrder
@@ -65,6 +66,10 @@ def test_it_asks_a_question_and_says_how_many_trials_it_wants(space: SearchSpace
     assert space.question.startswith("Question: ")
     assert "?" in space.question
     assert space.starts, "a shipped space knows where to start"
+
+
+def test_none_of_its_settings_is_idle(space: SearchSpace) -> None:
+    assert idle_settings(space) == []
 
 
 def test_every_starting_point_is_a_trial_of_the_space(space: SearchSpace) -> None:

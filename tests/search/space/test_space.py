@@ -12,6 +12,7 @@ from carray.errors import ConfigError
 from carray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from carray.models.registry import known_backbones
 from carray.search.sampling.samplers import SAMPLERS as BUILT_SAMPLERS
+from carray.search.setting_notes import idle_settings
 from carray.search.space.distributions import Range
 from carray.search.space.loading import find_space, load_space
 from carray.search.space.space import BLOCK, SearchSpace
@@ -509,3 +510,19 @@ class TestFinding:
 
 def test_the_samplers_a_space_may_name_are_those_that_can_be_built() -> None:
     assert set(SAMPLERS) == set(BUILT_SAMPLERS)
+
+
+def test_a_setting_is_idle_where_no_block_that_has_it_can_read_it() -> None:
+    text = """
+version: 1
+fixed: {head.hidden: 64, augment.mix_prob: 0.5}
+search:
+  augment.mixup: {uniform: [0.0, 0.2]}
+backbones:
+  resnet18: {fixed: {head.kind: linear}}
+  resnet34: {fixed: {head.kind: KIND, head.groups: 4}}
+"""
+    idle = ["head.groups changes nothing: only head.kind ml_decoder reads it"]
+    assert idle_settings(parse_space(text.replace("KIND", "mlp"), "s.yaml")) == idle
+    hidden = "head.hidden changes nothing: only head.kind mlp reads it"
+    assert idle_settings(parse_space(text.replace("KIND", "ml_decoder"), "s.yaml")) == [hidden]

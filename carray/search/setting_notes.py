@@ -1,4 +1,4 @@
-"""What a study says of its augmentation before it starts: the user's own transforms, and boxes."""
+"""What a study says of its settings before it starts: those without effect, transforms, boxes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from carray.config import AugmentConfig
 from carray.data.manifest import Manifest
+from carray.models.unread import unread
 from carray.search.space.space import SearchSpace
 
 
@@ -14,8 +15,15 @@ def own_transforms(space: SearchSpace) -> list[str]:
     return [name for name in _values(space, "augment.transform") if name]
 
 
-def augment_notes(space: SearchSpace, manifest: Manifest, side: int) -> list[str]:
-    """Try every transform on images of `side` pixels; say what they cost, and which boxes lack.
+def idle_settings(space: SearchSpace) -> list[str]:
+    """Say which settings of a space change nothing, whatever is drawn."""
+    return unread(({*block.fixed, *block.search}, block.values_of) for _, block in space.branches())
+
+
+def setting_notes(space: SearchSpace, manifest: Manifest, side: int) -> list[str]:
+    """Say which settings change nothing, what transforms cost, and which boxes lack.
+
+    Every transform is tried on images of `side` pixels.
 
     Raises:
         ConfigError: a transform can't be imported, or fails.
@@ -26,7 +34,11 @@ def augment_notes(space: SearchSpace, manifest: Manifest, side: int) -> list[str
     transforms = (AugmentConfig(transform=name) for name in own_transforms(space))
     notes = [transform_note(augment, side) for augment in transforms]
     keeps = any(_values(space, "augment.crop_keeps_box"))
-    return [*notes, *filter(None, [boxes_note(AugmentConfig(crop_keeps_box=keeps), manifest)])]
+    return [
+        *idle_settings(space),
+        *notes,
+        *filter(None, [boxes_note(AugmentConfig(crop_keeps_box=keeps), manifest)]),
+    ]
 
 
 def _values(space: SearchSpace, name: str) -> list[Any]:
