@@ -121,14 +121,14 @@ class TrialRecord(JsonFile):
         return self.kind == "search" and self.state is TrialState.COMPLETE and is_whole
 
     @property
-    def was_cut(self) -> bool:
+    def stopped_by_budget(self) -> bool:
         """Say whether a budget stopped it, so that a later call goes on with it."""
         return self.state is TrialState.PRUNED and self.reason == TIME_BUDGET
 
     @property
     def keeps_checkpoint(self) -> bool:
         """Say whether its last checkpoint outlives its end: something may go on from there."""
-        return self.can_be_continued or self.was_cut
+        return self.can_be_continued or self.stopped_by_budget
 
     @property
     def best_epoch(self) -> int | None:

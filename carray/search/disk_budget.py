@@ -35,7 +35,7 @@ class DiskBudget:
         self._sizes: dict[Path, int] = {}  # of weights, by the trial's folder
         self._checkpoints: dict[Path, int] = {}  # and of their checkpoints
         self._ended: dict[Path, tuple[str, tuple[bool, float]]] = {}  # name, goodness: read once
-        self._cut: set[Path] = set()  # those of them that a budget stopped, which may go on
+        self._may_go_on: set[Path] = set()  # those of them that a budget stopped, which may go on
         self._seen = self._unseen = 0  # trials when all were looked at, and ends since
 
     def enforce(self, ended: TrialFolder) -> list[str]:
@@ -107,16 +107,16 @@ class DiskBudget:
 
     def _has_ended(self, study: StudyRecord, path: Path) -> bool:
         folder = TrialFolder(path)
-        if path in self._cut:
+        if path in self._may_go_on:
             del self._ended[path]
-            self._cut.discard(path)
+            self._may_go_on.discard(path)
         if path not in self._ended and folder.logits_file.exists():
             record = _readable(folder.record)
             if record and record.state.is_finished():
                 value = study.objective.key_of(record)  # complete trials before all others
                 self._ended[path] = record.name, (record.state != "complete", value)
-                if record.was_cut:
-                    self._cut.add(path)
+                if record.stopped_by_budget:
+                    self._may_go_on.add(path)
         return path in self._ended
 
 

@@ -74,7 +74,7 @@ class Ledger:
         self._whole: set[int] = set()  # trials whose record this process has written whole
         self._begun = [each for each in self.records if self._goes_on(each)]  # by earlier calls
         self._draw_strays_again()
-        self._tell_cut_for_good()
+        self._tell_stopped_for_good()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -146,11 +146,11 @@ class Ledger:
         self._begun = [r for r in self._begun if self._goes_on(r)]  # or its checkpoint has gone
         for begun in self._begun:
             rest = begun.config.epochs - len(begun.epochs)
-            if begun.was_cut and not fits(begun.config, rest):
+            if begun.stopped_by_budget and not fits(begun.config, rest):
                 continue
             self._begun.remove(begun)
             self.trial_folder(begun.number).remove_logits()
-            if begun.was_cut:
+            if begun.stopped_by_budget:
                 changes = {"state": TrialState.RUNNING, "reason": "", "ended_at": None}
                 begun = self._store(begun.model_copy(update=changes))
             return begun
@@ -248,7 +248,7 @@ class Ledger:
                 return record
             changes = {"state": state, "reason": masked(reason), "ended_at": time.time()}
             record = record.model_copy(update=changes)
-            if record.sampler_number is not None and not record.was_cut:
+            if record.sampler_number is not None and not record.stopped_by_budget:
                 tell_end(self._optuna, record, self.study)
             if state is TrialState.INFEASIBLE and memory_varies(self.space):
                 self._infeasible[number] = record
@@ -295,10 +295,10 @@ class Ledger:
             if trial.number not in known:
                 self._put_back(trial)
 
-    def _tell_cut_for_good(self) -> None:
+    def _tell_stopped_for_good(self) -> None:
         """Tell Optuna of trials that a budget stopped and that have no checkpoint any more."""
         for record in self.records:
-            if record.was_cut and not self._goes_on(record):
+            if record.stopped_by_budget and not self._goes_on(record):
                 tell_end(self._optuna, record, self.study)
 
     def _put_back(self, drawn: optuna.trial.FrozenTrial) -> None:
@@ -381,7 +381,7 @@ def goes_on(record: TrialRecord, files: TrialFolder) -> bool:
     What a budget stopped has ended for good where its checkpoint is gone.
     """
     is_there = files.checkpoint.exists() and files.weights_file.exists()
-    return not record.state.is_finished() or (record.was_cut and is_there)
+    return not record.state.is_finished() or (record.stopped_by_budget and is_there)
 
 
 def lacks_logits(record: TrialRecord, files: TrialFolder) -> bool:

@@ -137,7 +137,7 @@ class Session:
         """Say how many trials were finished, stopped and not even opened."""
         records = self._ledger.records
         finished = sum(record.state is TrialState.COMPLETE for record in records)
-        by_budget = sum(record.reason == TIME_BUDGET for record in records)
+        by_budget = sum(record.stopped_by_budget for record in records)
         return (
             f"{BUDGET_SPENT}: {counted(finished, 'trial')} finished, "
             f"{by_budget} stopped by the budget, "
@@ -166,8 +166,8 @@ class Session:
         return self._plan.lanes * seconds + added
 
     def _is_budget_spent(self) -> bool:
-        cut = any(record.reason == TIME_BUDGET for record in self._ledger.records)
-        return self._ledger.stopped == TIME_BUDGET and (cut or not self._ledger.is_full)
+        some = any(record.stopped_by_budget for record in self._ledger.records)
+        return self._ledger.stopped == TIME_BUDGET and (some or not self._ledger.is_full)
 
     def _search(self, lanes: Lanes) -> None:
         ended = self._ledger.ended

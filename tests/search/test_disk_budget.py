@@ -158,8 +158,8 @@ def test_what_cannot_be_read_is_left_alone(runs: RunsFolder) -> None:
 def test_what_a_budget_stopped_is_not_touched_once_it_goes_on(runs: RunsFolder) -> None:
     stopped = runs.study("b").trial(0)
     record, disk = stopped.record(), budget(runs, 9, keep_best=1)
-    cut = {"state": TrialState.PRUNED, "reason": TIME_BUDGET}
-    stopped.write_record(record.model_copy(update=cut))
+    by_budget = {"state": TrialState.PRUNED, "reason": TIME_BUDGET}
+    stopped.write_record(record.model_copy(update=by_budget))
     assert disk.enforce(stopped) == ["a/0002"]
     stopped.write_record(record.model_copy(update={"state": TrialState.RUNNING}))
     stopped.remove_logits()

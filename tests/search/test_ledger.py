@@ -243,7 +243,7 @@ def test_what_was_drawn_and_never_recorded_is_drawn_again_at_the_next_start(
     assert points.count(params) == 2 - opened  # a starting point was one before
 
 
-def cut_trial(folder: Path) -> Ledger:
+def budget_stopped_trial(folder: Path) -> Ledger:
     """Have a study's first trial stopped by a budget after two of its three epochs."""
     ledger, _ = open_ledger(folder)
     ledger.ask()
@@ -258,7 +258,7 @@ def cut_trial(folder: Path) -> Ledger:
 
 
 def test_the_next_call_goes_on_with_what_a_budget_stopped(tmp_path: Path) -> None:
-    files = cut_trial(tmp_path).trial_folder(0)
+    files = budget_stopped_trial(tmp_path).trial_folder(0)
     told = optuna.trial.TrialState
     ledger, _ = open_ledger(tmp_path)
     assert optuna_trial(ledger, 0).state == told.RUNNING
@@ -274,7 +274,7 @@ def test_the_next_call_goes_on_with_what_a_budget_stopped(tmp_path: Path) -> Non
 
 
 def test_what_a_budget_stopped_stays_so_while_its_rest_does_not_fit(tmp_path: Path) -> None:
-    cut_trial(tmp_path)
+    budget_stopped_trial(tmp_path)
     ledger, _ = open_ledger(tmp_path, trials=1)
     assert ledger.ask(lambda config, epochs: False) is None
     assert not ledger.is_full, "a later budget has something to do"
@@ -283,7 +283,7 @@ def test_what_a_budget_stopped_stays_so_while_its_rest_does_not_fit(tmp_path: Pa
 
 
 def test_what_a_budget_stopped_has_ended_once_its_checkpoint_is_gone(tmp_path: Path) -> None:
-    files = cut_trial(tmp_path).trial_folder(0)
+    files = budget_stopped_trial(tmp_path).trial_folder(0)
     files.checkpoint.rmdir()
     ledger, _ = open_ledger(tmp_path)
     assert optuna_trial(ledger, 0).state == optuna.trial.TrialState.PRUNED

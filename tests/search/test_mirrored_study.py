@@ -114,7 +114,8 @@ def test_what_a_budget_stopped_goes_on_elsewhere_and_may_be_left_there_again(
     there, moment, board = tmp_path / "bucket", tmp_path / "moment", Listener()
     options = {"trials": 2, "concurrent": 1}
     stopped = asked(toy_data, tmp_path, there.as_uri(), time_budget_seconds=1e-6, **options)
-    assert [record.was_cut for record in run_study(stopped, Listener()).records()] == [True]
+    (record,) = run_study(stopped, Listener()).records()
+    assert record.stopped_by_budget
 
     def freeze() -> None:
         begun = TrialFolder(there / "studies" / "s" / "trials" / "0000")
