@@ -117,7 +117,7 @@ class StudySetup:
             study=study,
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
-            refit_lengths=refit_lengths(request, study.max_epochs),
+            refit_lengths=refit_lengths(request, study.max_epochs, space.is_pretrained),
             storage=storage_of(request, folder),
             weights=absolute(request.weights),
         )

@@ -34,6 +34,7 @@ from carray.records import StudyFolder, TrialRecord, TrialState
 from carray.search.extension import best_first
 from carray.search.request import BUDGET_REFITS, StudyRequest
 from carray.search.scheduling.refits import (
+    enough_refits,
     refit_lengths,
     refit_rounds,
     shorter_lengths,
@@ -164,10 +165,14 @@ def lines_of(results: dict[str, Result]) -> list[str]:
     return lines
 
 
-def within_budget(trainings: int, epochs: int) -> tuple[int, tuple[int, ...]]:
+def within_budget(
+    trainings: int, epochs: int, is_pretrained: bool = True
+) -> tuple[int, tuple[int, ...]]:
     """Return the trials that so many trainings have room for, and the epochs of each refit."""
-    lengths, shorter = refit_lengths(WITHIN, epochs), shorter_lengths(WITHIN, epochs)
-    longs = refit_rounds(lengths, lambda e: e / epochs, trainings, BUDGET_REFITS, shorter=shorter)
+    lengths = refit_lengths(WITHIN, epochs, is_pretrained)
+    shorter, enough = shorter_lengths(WITHIN, epochs), enough_refits(WITHIN, is_pretrained)
+    budget = trainings, BUDGET_REFITS, 1, shorter, enough
+    longs = refit_rounds(lengths, lambda e: e / epochs, *budget)
     return trainings - sum(longs) // epochs, longs
 
 
@@ -208,11 +213,12 @@ def main() -> None:
         "seeds": {"space": str(seeds_space), **blind},
         "random": {"space": given.space, "overrides": sets, **blind},
     }
-    epochs = int(str(load_space(given.space).with_fixed(sets).shared.fixed["epochs"]))
+    space = load_space(given.space).with_fixed(sets)
+    epochs = int(str(space.shared.fixed["epochs"]))
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
-            drawn, lengths = within_budget(trials, epochs)
+            drawn, lengths = within_budget(trials, epochs, space.is_pretrained)
             for kind, options in kinds.items():
                 asked = {**common, **options, "seed": seed}
                 name = f"{kind}-{given.data.resolve().name}-{seed}"

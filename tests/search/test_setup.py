@@ -105,8 +105,11 @@ def test_a_request_is_resolved_without_a_trace(resolve: Resolve, tmp_path: Path)
     assert setup.study.manifest_hash == setup.manifest.hash
     assert not (tmp_path / "runs").exists()
     assert resolve(refit=1, refit_epochs=30, storage="sqlite:///x.db").refit_lengths == (30,)
-    assert resolve(budget="1h", max_epochs=8).refit_lengths == (32, 16)
-    assert resolve(budget="1h", max_epochs=20).refit_lengths == (60, 40)
+    from_scratch = {"budget": "1h", "overrides": {"pretrained": False}}
+    assert resolve(max_epochs=8, **from_scratch).refit_lengths == (32, 16)
+    assert resolve(max_epochs=20, **from_scratch).refit_lengths == (60, 40)
+    assert resolve(budget="1h", max_epochs=8).refit_lengths == (32,), "of pretrained networks"
+    assert resolve(budget="1h", max_epochs=20).refit_lengths == (60,)
     assert resolve(budget="1h", max_epochs=30).refit_lengths == (60,)
     assert resolve(budget="1h", max_epochs=30, refit=2).refit_lengths == (60,)
     assert resolve(budget="1h", max_epochs=8, refit=2).refit_lengths == (16,)

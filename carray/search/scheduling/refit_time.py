@@ -16,6 +16,7 @@ from carray.search.placement.plan import Plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.scheduling.refits import (
     Refit,
+    enough_refits,
     fewest,
     leaves_refits_open,
     refit_rounds,
@@ -53,6 +54,7 @@ class RefitTime:
         self._begun, self._deadline, self._clock = begun, deadline, clock
         self._say, self._said = say, set[tuple[str, int]]()
         self._shorter = shorter_lengths(setup.request, setup.study.max_epochs)
+        self._enough = enough_refits(setup.request, setup.space.is_pretrained)
         self.pace = Pace(ledger.records + ledger.refits)
 
     @cached_property
@@ -83,7 +85,8 @@ class RefitTime:
             is_complete = any(r.state is TrialState.COMPLETE for r in self._ledger.records)
             most = ceil(refits / self._lanes) if is_complete or soon else 0
             budget = self._deadline - self._begun
-            rounds = refit_rounds(lengths, seconds, budget, most, self._lanes, self._shorter)
+            asked = self._lanes, self._shorter, self._enough
+            rounds = refit_rounds(lengths, seconds, budget, most, *asked)
             again = sum(map(seconds, rounds))
         again += ceil(len(longer) / self._lanes) * max(longer, default=0.0)
         return again + self._fold_seconds(best[0], pace)
@@ -94,12 +97,15 @@ class RefitTime:
         for epochs in lengths:
             wanted = self._wanted(best, epochs)
             count = self.count_that_fit(wanted)
-            if count >= min(fewest(epochs, lengths, shorter), len(wanted)):
+            if count >= min(fewest(epochs, lengths, self._enough), len(wanted)):
                 return wanted[:count]
         begun = wanted[: min(count, self._lanes)]
         further = self._wanted(best, shorter[0]) if shorter else []
         both = begun + [w for w in further if not any(w.is_alike(b) for b in begun)]
-        return both[: self._fitting([self._seconds(each) for each in both])]
+        fitting = self._fitting([self._seconds(each) for each in both])
+        if shorter and fitting < min(len(begun) + self._enough, len(both)):
+            return further[: self._fitting([self._seconds(each) for each in further])]
+        return both[:fitting]
 
     def refits(self, best: Sequence[TrialRecord]) -> Iterator[Refit]:
         """Yield one refit after the other, each the longest that the time left then has room for.

@@ -15,8 +15,8 @@ from carray.search.request import StudyRequest, asked_budget, refit_count
 
 LENGTH = 2  # a refit's epochs over the search's, where none are given
 LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
-FEWEST = 2  # of so long ones: an ensemble wants shorter ones more than a single one
-ENOUGH = 3  # of those of `LENGTH` within a budget: it wants further seeds of trials more than two
+FEWEST = 2  # of so long ones where shorter ones may take their place: an ensemble wants several
+ENOUGH = 3  # of so long ones of pretrained networks, or of further seeds beside one
 MOST_EPOCHS = 60  # of a refit over `LENGTH` times as long: none that were longer are measured
 SHARE = 0.8  # of a budget, for refits and folds: the most
 SEEDS_APART = 1000  # a refit's further seed and the trial's: none that another trial has
@@ -100,16 +100,18 @@ def leaves_refits_open(request: StudyRequest) -> bool:
     return request.refit is None and asked_budget(request) is not None
 
 
-def refit_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
-    """Return the epochs that refits may have, the longest first: those asked for, or by default."""
+def refit_lengths(request: StudyRequest, max_epochs: int, is_pretrained: bool) -> tuple[int, ...]:
+    """Return the epochs that refits may have, the longest first: those asked for, or by default.
+
+    Twice a trial's are little for a pretrained network: further seeds bring as much.
+    """
     if request.refit_epochs is not None:
         return (request.refit_epochs,)
     least = LENGTH * max_epochs
     if not leaves_refits_open(request):
         return (least,)
-    return tuple(
-        dict.fromkeys((max(least, min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS)), least))
-    )
+    most = max(least, min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS))
+    return (most,) if is_pretrained else tuple(dict.fromkeys((most, least)))
 
 
 def shorter_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
@@ -125,11 +127,12 @@ def refit_rounds(
     most: int,
     lanes: int = 1,
     shorter: tuple[int, ...] = (),
+    enough: int = 1,
 ) -> tuple[int, ...]:
     """Return the epochs of each round of refits that a budget has, the longest first.
 
     They are of one length, the longest of which enough fit. Where too few of any do, further seeds
-    as long as a trial stand beside one round of the shortest.
+    as long as a trial stand beside one round, or alone where there would be too few beside it.
 
     Args:
         lengths: of refits, the longest first.
@@ -138,21 +141,28 @@ def refit_rounds(
         most: rounds.
         lanes: refits in a round.
         shorter: `shorter_lengths`.
+        enough: of the shortest length, or of further seeds beside one; fewer aren't taken.
     """
     share, fitting = SHARE * budget, 0
     for epochs in lengths:
         each = seconds(epochs)
         fitting = min(most, int(share / each)) if each else 0
-        if fitting * lanes >= fewest(epochs, lengths, shorter):
+        if fitting * lanes >= fewest(epochs, lengths, enough):
             return (epochs,) * fitting
-    if not fitting or not shorter:
+    each = seconds(shorter[0]) if shorter else 0.0
+    if not each:
         return (lengths[-1],) * fitting
-    further = int((share - seconds(lengths[-1])) / seconds(shorter[0]))
-    return lengths[-1], *(shorter[0],) * min(most - 1, further)
+    beside = min(most - 1, int((share - seconds(lengths[-1])) / each))
+    if beside * lanes >= enough:
+        return lengths[-1], *shorter * beside
+    return shorter * min(most, int(share / each))
 
 
-def fewest(epochs: int, lengths: tuple[int, ...], shorter: tuple[int, ...]) -> int:
+def fewest(epochs: int, lengths: tuple[int, ...], enough: int) -> int:
     """Return how many refits of a length must fit, lest shorter ones be taken."""
-    if epochs > lengths[-1]:
-        return FEWEST
-    return ENOUGH if shorter else 1
+    return FEWEST if epochs > lengths[-1] else enough
+
+
+def enough_refits(request: StudyRequest, is_pretrained: bool) -> int:
+    """Return how many long refits a budget must have room for, lest it take further seeds."""
+    return ENOUGH if is_pretrained and shorter_lengths(request, 1) else 1

@@ -160,6 +160,12 @@ class SearchSpace:
         names = (name for _, block in self.branches() for name in block.values_of("backbone"))
         return tuple(dict.fromkeys(names))
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a trial may begin with pretrained weights."""
+        values = (v for _, branch in self.branches() for v in branch.values_of("pretrained"))
+        return any(values)
+
     def branches(self) -> Iterator[tuple[str | None, Block]]:
         """Yield each backbone's name and all that a trial of it fixes and draws."""
         for alias in self.blocks or (None,):

@@ -14,7 +14,7 @@ from carray.metrics import EPOCH_SECONDS
 from carray.records import TrialState
 from carray.search.request import StudyRequest
 from carray.search.scheduling.refit_time import RefitTime
-from carray.search.scheduling.refits import SEEDS_APART, wanted_refits
+from carray.search.scheduling.refits import SEEDS_APART, refit_lengths, wanted_refits
 from tests.search.scheduling.test_time_plan import Search
 from tests.search.test_ledger import open_ledger, row
 
@@ -27,12 +27,15 @@ def refit_time(
     begun: float = 0.0,
     say: Say = print,
     clock: Callable[[], float] = time.monotonic,
+    is_pretrained: bool = True,
     **options: Any,
 ) -> RefitTime:
     """Return it for a budget of fifteen trainings of three epochs, of half a minute each."""
     asked = StudyRequest(data="d", budget="450s", **options)
     study = SimpleNamespace(max_epochs=3, extended_from=None)
-    setup = SimpleNamespace(request=asked, study=study, refit_lengths=(12, 6))
+    space = SimpleNamespace(is_pretrained=is_pretrained)
+    lengths = refit_lengths(asked, 3, is_pretrained)
+    setup = SimpleNamespace(request=asked, study=study, space=space, refit_lengths=lengths)
     plan = SimpleNamespace(lanes=lanes)
     within = (begun, begun + 450.0, say, clock)
     return RefitTime(cast(Any, setup), search.ledger, cast(Any, plan), *within)
@@ -50,37 +53,50 @@ def test_a_budget_keeps_time_for_refits_once_there_is_what_to_refit(tmp_path: Pa
     assert alone.reserved(search.plan.pace) == pytest.approx(360.0)
     assert two.reserved(search.plan.pace) == pytest.approx(360.0)  # three rounds of two
     few = refit_time(search, refit=2)
-    assert few.reserved(search.plan.pace) == pytest.approx(240.0), "what is asked for is kept"
+    assert few.reserved(search.plan.pace) == pytest.approx(120.0), "what is asked for is kept"
 
 
 @pytest.mark.parametrize(
-    ("left", "taken", "said"),
+    ("is_pretrained", "left", "taken", "said"),
     [
         (
+            True,
             450,
-            [(12, 1), (12, 2), (12, 3), (6, 4), (3, 5)],
+            [(12, 1), (12, 2), (12, 3), (3, 4), (3, 5), (3, 6)],
             [
-                "budget: 1:30 left, too little for 12 epochs (2:00): trial 0000 with a further "
-                "seed, 6 epochs (1:00)",
-                "budget: 30 s left, too little for 12 epochs (2:00): trial 0000 with a further "
-                "seed, 3 epochs (30 s)",
-                "budget: 0.0 s left, too little for 3 epochs (30 s)",
-            ],
+                f"budget: {left} left, too little for 12 epochs (2:00): trial 0000 with a further "
+                "seed, 3 epochs (30 s)"
+                for left in ("1:30", "1:00", "30 s")
+            ]
+            + ["budget: 0.0 s left, too little for 3 epochs (30 s)"],
         ),
-        (200, [(6, 1), (6, 2), (6, 3)], ["budget: 20 s left, too little for 3 epochs (30 s)"]),
-        (160, [(6, 1), (3, 2), (3, 3), (3, 4)], None),  # two of six would fit, three wouldn't
-        (100, [(6, 1), (3, 2)], None),
-        (59, [(3, 1)], None),
-        (29, [], []),
+        (True, 300, [(12, 1), *((3, seed) for seed in range(2, 8))], None),  # three wouldn't fit
+        (True, 200, [(3, seed) for seed in range(1, 7)], None),  # nor three of three beside one
+        (True, 29, [], []),
+        (False, 450, [(12, 1), (12, 2), (12, 3), (6, 4), (3, 5)], None),
+        (
+            False,
+            200,
+            [(6, 1), (6, 2), (6, 3)],
+            ["budget: 20 s left, too little for 3 epochs (30 s)"],
+        ),
+        (False, 160, [(6, 1), (6, 2), (3, 3)], None),
+        (False, 100, [(6, 1), (3, 2)], None),
+        (False, 59, [(3, 1)], None),
     ],
 )
 def test_each_refit_is_the_longest_for_which_time_is_left(
-    tmp_path: Path, left: int, taken: list[tuple[int, int]], said: list[str] | None
+    tmp_path: Path,
+    is_pretrained: bool,
+    left: int,
+    taken: list[tuple[int, int]],
+    said: list[str] | None,
 ) -> None:
     search, lines = Search(open_ledger(tmp_path, trials=1)[0]), list[str]()
     of = search.complete()
     search.now = 450.0 - left
-    budget = refit_time(search, say=lines.append, clock=lambda: search.now)
+    options: dict[str, Any] = {"clock": lambda: search.now, "is_pretrained": is_pretrained}
+    budget = refit_time(search, say=lines.append, **options)
     budget.pace = search.plan.pace
     found = []
     for refit in budget.refits([of]):
@@ -103,7 +119,7 @@ def test_refits_end_with_the_budget_though_epochs_take_longer(tmp_path: Path) ->
         for epoch in range(1, refit.epochs + 1):
             search.now += 20.0
             budget.pace.note(refit.of.config, epoch, 20.0)
-    assert found == [12, 6, 3]  # 420 s of 450, where three of twelve epochs were planned
+    assert found == [12, 3, 3, 3]  # 420 s of 450, where three of twelve epochs were planned
 
 
 def test_a_call_that_says_how_long_refits_are_gets_no_shorter_ones(tmp_path: Path) -> None:

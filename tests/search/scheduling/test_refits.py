@@ -22,12 +22,28 @@ WITHIN = StudyRequest(data="d", budget="1h")
         (15, 3 * (32,)),  # trainings: twelve of them four times as long, and three trials before
         (45, 9 * (32,)),
         (99, 9 * (32,)),  # no more than nine
+        (10, (32, 8, 8, 8, 8)),  # no three: further seeds beside one
+        (9, (32, 8, 8, 8)),
+        (8, 6 * (8,)),  # two beside one are too few
+        (5, 4 * (8,)),
+        (1, ()),
+    ],
+)
+def test_as_many_long_ones_of_a_pretrained_network_as_fit(
+    budget: int, kept: tuple[int, ...]
+) -> None:
+    found = refit_rounds((32,), lambda epochs: epochs / 8, budget, 9, shorter=(8,), enough=3)
+    assert found == kept
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
         (10, 2 * (32,)),
         (9, 3 * (16,)),  # one that is four times as long fits, but no second one
-        (7, (16, 8, 8, 8)),  # nor do three that are twice as long: further seeds beside one
-        (5, (16, 8, 8)),
+        (5, 2 * (16,)),
         (3, (16,)),
-        (2, ()),  # none that is twice as long fits
+        (2, (8,)),  # none that is twice as long fits
     ],
 )
 def test_as_many_of_the_longest_as_fit(budget: int, kept: tuple[int, ...]) -> None:
@@ -36,9 +52,10 @@ def test_as_many_of_the_longest_as_fit(budget: int, kept: tuple[int, ...]) -> No
 
 
 def test_a_round_of_lanes_is_several_refits() -> None:
-    asked = {"lanes": 2, "shorter": (8,)}
-    assert refit_rounds((32, 16), lambda epochs: epochs / 8, 5, 9, **asked) == (32,)
-    assert refit_rounds((32, 16), lambda epochs: epochs / 8, 4, 9, **asked) == (16, 8)
+    asked = {"lanes": 2, "shorter": (8,), "enough": 3}
+    assert refit_rounds((32,), lambda epochs: epochs / 8, 10, 9, **asked) == (32, 32)
+    assert refit_rounds((32,), lambda epochs: epochs / 8, 8, 9, **asked) == (32, 8, 8)
+    assert refit_rounds((32,), lambda epochs: epochs / 8, 5, 9, **asked) == (8, 8, 8, 8)
 
 
 def test_a_length_that_was_asked_for_is_had_with_as_few_as_fit() -> None:
