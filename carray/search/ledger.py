@@ -89,6 +89,11 @@ class Ledger:
             return [r for r in self.records if r.state.is_finished() and r.number not in begun]
 
     @property
+    def trials_left(self) -> int:
+        """How many trials the study is to have besides those that have ended."""
+        return self.study.trials - len(self.ended)
+
+    @property
     def refits(self) -> list[TrialRecord]:
         """Every refit, by number."""
         return self._of_kind("refit")

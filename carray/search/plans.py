@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from carray.records import TrialRecord
 from carray.search.extension import best_first, worth_continuing
-from carray.search.ledger import goes_on
+from carray.search.ledger import goes_on, lacks_logits
 from carray.search.placement.plan import Node, Plan, make_plan
 from carray.search.request import fold_trials, refit_count
 from carray.search.sampling.members import EnsembleMembers
 from carray.search.scheduling.refits import leaves_refits_open, wanted_refits
-from carray.search.setup import StudySetup, has_pending_trials
+from carray.search.setup import StudySetup
 
 
 def plan_study(
@@ -30,6 +30,12 @@ def trials_left(setup: StudySetup, records: Sequence[TrialRecord]) -> int:
     searched = [record for record in records if record.kind == "search"]
     over = sum(not goes_on(record, setup.folder.trial(record.number)) for record in searched)
     return max(0, setup.study.trials - over)
+
+
+def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
+    """Say whether the study has a trial to open, to go on with or to finish."""
+    lacking = (lacks_logits(record, setup.folder.trial(record.number)) for record in records)
+    return trials_left(setup, records) > 0 or any(lacking)
 
 
 def _plan_of(

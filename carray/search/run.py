@@ -36,14 +36,13 @@ from carray.search.placement.ray_cluster import (
     starts_ray,
 )
 from carray.search.placement.ray_nodes import RayCluster
-from carray.search.plans import has_nothing_left, refit_plan
+from carray.search.plans import has_nothing_left, has_pending_trials, refit_plan
 from carray.search.preflight import preflight
 from carray.search.request import StudyRequest, check_budget
 from carray.search.session import Session, running_lanes
 from carray.search.setup import (
     StudySetup,
     check_classifiers,
-    has_pending_trials,
     locked_study,
     open_ledger,
     write_files,

@@ -298,10 +298,7 @@ class Session:
         budget = asked_budget(self._request)
         if lanes is not self._lanes or (budget and budget.unit != "s"):
             plan = replace(plan, most=plan.lanes)
-        return Growth(lanes, self._checks, plan, self._open_trials)
-
-    def _open_trials(self) -> int:
-        return self._ledger.study.trials - len(self._ledger.ended)
+        return Growth(lanes, self._checks, plan, lambda: self._ledger.trials_left)
 
     def _wait_for(self, lanes: Lanes) -> None:
         timeout, wanted = self._request.place_timeout_seconds, lanes.num_lanes

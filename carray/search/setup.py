@@ -22,7 +22,7 @@ from carray.provenance import git_commit
 from carray.records import HELD_SPLITS, StudyFolder, StudyRecord, TrialRecord
 from carray.runs_folder import RunsFolder
 from carray.search.extension import asks_for_more_epochs
-from carray.search.ledger import Ledger, goes_on, lacks_logits
+from carray.search.ledger import Ledger
 from carray.search.objectives import NetworkTimer, directions, with_objectives
 from carray.search.placement.plan import AUTO
 from carray.search.request import (
@@ -321,16 +321,6 @@ def _resumed(setup: StudySetup, stored: StudyRecord) -> StudyRecord:
 def _epochs(space: SearchSpace) -> list[int]:
     """Return how many epochs a trial may have; the most are the scheduler's full length."""
     return [int(e) for _, block in space.branches() for e in block.values_of("epochs")]
-
-
-def has_pending_trials(setup: StudySetup, records: Sequence[TrialRecord]) -> bool:
-    """Say whether the study has a trial to open, to go on with or to finish."""
-    searched = [record for record in records if record.kind == "search"]
-    return (
-        len(searched) < setup.study.trials
-        or any(goes_on(record, setup.folder.trial(record.number)) for record in searched)
-        or any(lacks_logits(record, setup.folder.trial(record.number)) for record in records)
-    )
 
 
 def write_files(setup: StudySetup) -> None:

@@ -185,7 +185,7 @@ class Driver:
             if sentence := self._plan.sentence(record):
                 self._say(sentence)
 
-    def early_end(self, record: TrialRecord, *, is_new: bool = True) -> str:
+    def early_end(self, record: TrialRecord, *, is_new: bool) -> str:
         """Say why a trial is ended after its epochs, whatever the scheduler thinks; "" if not.
 
         A budget ends none before it has brought this call an epoch; `is_new` is one that it has.

@@ -172,7 +172,7 @@ class TimePlan:
         each, whole = self.pace.seconds(record.config, 1), self._mean_trial_seconds()
         if each is None or whole is None:
             return ""
-        wanted = self._ledger.study.trials - len(self._ledger.ended)
+        wanted = self._ledger.trials_left
         left = max(0.0, self._left(soon=True))
         more = math.floor(left * self._lanes / whole)
         room = f"room for about {min(more, wanted)} of {counted(wanted, 'trial')}"
