@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +100,7 @@ def _summary(space: SearchSpace) -> dict[str, Any]:
         "backbones": list(space.backbones()),
         "drawn": sorted(space.distributions),
         "starts": len(space.starts),
+        "refit": dict(space.refit),
         "hash": space.hash,
     }
 
@@ -116,20 +118,26 @@ def _summary_lines(space: SearchSpace) -> list[str]:
         f"{space.direction} {space.metric}",
         counts,
         _wrapped("backbones: ", ", ".join(space.backbones())),
+        *([_values_text("refits change: ", space.refit)] if space.refit else []),
     ]
 
 
 def _trial_lines(index: int, space: SearchSpace, params: dict[str, Any]) -> list[str]:
-    from carray.reports.table import value_text
     from carray.search.space.space import BLOCK
 
     dotted = space.dotted(params)
     block = dotted.pop(BLOCK, None)
     backbone = space.resolve(params).backbone
     title = backbone if block in (None, backbone) else f"{block}  {backbone}"
-    cells = [f"{name} {value_text(value)}".replace(" ", "\0") for name, value in dotted.items()]
-    body = _wrapped("   ", "   ".join(cells)).replace("\0", " ") if cells else "   nothing drawn"
+    body = _values_text("   ", dotted) if dotted else "   nothing drawn"
     return [f"{index}  {title}", body]
+
+
+def _values_text(lead: str, values: Mapping[str, Any]) -> str:
+    from carray.reports.table import value_text
+
+    cells = [f"{name} {value_text(value)}".replace(" ", "\0") for name, value in values.items()]
+    return _wrapped(lead, "   ".join(cells)).replace("\0", " ")
 
 
 def _wrapped(lead: str, text: str) -> str:

@@ -204,7 +204,8 @@ def _estimate(
         return Estimate(left, left, None)
     study, request = setup.study, setup.request
     longer = continued * (study.max_epochs - (study.extended_from or 0))
-    again = _refits_left(setup, records, left) * setup.refit_lengths[0] + longer
+    refit_epochs = setup.refit_lengths[0] * setup.space.refit_pixels
+    again = _refits_left(setup, records, left) * refit_epochs + longer
     again += _folds_left(setup, records, left) * study.max_epochs
     search, later = (each * n / max(1, plan.lanes) for n in (study.max_epochs * left, again))
     fitting = left

@@ -26,7 +26,7 @@ from carray.search.sampling.members import EnsembleMembers
 from carray.search.sampling.optuna_trials import OUT_OF_MEMORY, draw_valid, tell_end
 from carray.search.sampling.storage import DRAWN_AGAIN, FIXED_PARAMS, flush
 from carray.search.space.space import SearchSpace
-from carray.search.warm_start.known_recipes import refit_config
+from carray.search.warm_start.known_recipes import longer_config, refit_config
 from carray.tracking import Tracker
 
 INTERRUPTED = "interrupted"  # why a trial left running was left; the next call goes on with it
@@ -185,7 +185,8 @@ class Ledger:
         It begins anew where that checkpoint is gone, or was never the end of a schedule.
         """
         if not (count := self.taken_over(of)):
-            return self.open_refit(of, epochs)
+            longer = longer_config(self.space, of, epochs, of.config.seed)
+            return self._open_again("refit", of, longer)
         taken = {"epochs": of.epochs, "continued_epochs": count}
         return self._open_again("refit", of, of.config.continued(epochs), **taken)
 

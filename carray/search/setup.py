@@ -117,7 +117,7 @@ class StudySetup:
             study=study,
             starts=starts,
             grace_epochs=resolve_grace_epochs(request, space, study.max_epochs),
-            refit_lengths=refit_lengths(request, study.max_epochs, space.is_pretrained),
+            refit_lengths=refit_lengths(request, study.max_epochs, space),
             storage=storage_of(request, folder),
             weights=absolute(request.weights),
         )
@@ -169,7 +169,9 @@ def check_classifiers(setup: StudySetup, others_have_weights: bool = False) -> l
 
 def build_stores(setup: StudySetup) -> None:
     """Decode the images now, in view, at every size that is known before trials are drawn."""
-    for image_size, image_fit in store_inputs(setup.space):
+    again = [setup.space.with_fixed(setup.space.refit)] if refit_count(setup.request) else []
+    inputs = {each for space in (setup.space, *again) for each in store_inputs(space)}
+    for image_size, image_fit in sorted(inputs):
         open_store(setup.manifest, image_size, image_fit, progress)
 
 

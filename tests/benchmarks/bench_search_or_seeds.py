@@ -41,7 +41,7 @@ from carray.search.scheduling.refits import (
     wanted_refits,
 )
 from carray.search.space.loading import load_space
-from carray.search.space.space import BLOCK
+from carray.search.space.space import BLOCK, SearchSpace
 from carray.search.warm_start.known_recipes import recipe_points, refit_config
 from carray.training.train import train
 from carray.typing import Float32s
@@ -165,15 +165,17 @@ def lines_of(results: dict[str, Result]) -> list[str]:
     return lines
 
 
-def within_budget(
-    trainings: int, epochs: int, is_pretrained: bool = True
-) -> tuple[int, tuple[int, ...]]:
+def within_budget(trainings: int, epochs: int, space: SearchSpace) -> tuple[int, tuple[int, ...]]:
     """Return the trials that so many trainings have room for, and the epochs of each refit."""
-    lengths = refit_lengths(WITHIN, epochs, is_pretrained)
-    shorter, enough = shorter_lengths(WITHIN, epochs), enough_refits(WITHIN, is_pretrained)
+    lengths = refit_lengths(WITHIN, epochs, space)
+    shorter, enough = shorter_lengths(WITHIN, epochs), enough_refits(WITHIN, space)
     budget = trainings, BUDGET_REFITS, 1, shorter, enough
-    longs = refit_rounds(lengths, lambda e: e / epochs, *budget)
-    return trainings - sum(longs) // epochs, longs
+
+    def trainings_of(refit_epochs: int) -> float:
+        return refit_epochs / epochs * (space.refit_pixels if refit_epochs > epochs else 1)
+
+    longs = refit_rounds(lengths, trainings_of, *budget)
+    return round(trainings - sum(map(trainings_of, longs))), longs
 
 
 def refits_of(
@@ -218,7 +220,7 @@ def main() -> None:
     for seed in given.seeds:
         for trials in given.trials:
             results = {}
-            drawn, lengths = within_budget(trials, epochs, space.is_pretrained)
+            drawn, lengths = within_budget(trials, epochs, space)
             for kind, options in kinds.items():
                 asked = {**common, **options, "seed": seed}
                 name = f"{kind}-{given.data.resolve().name}-{seed}"

@@ -95,6 +95,7 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
 ) -> None:
     text, weights = SPACE.replace("pretrained: false", "pretrained: true"), stored_weights(tmp_path)
     options = {"trials": 5, "weights": weights.parent}
+    text += "refit: {image_size: 48}\n"
     with_store(tmp_path / "runs")
     wanted = request(toy_data, tmp_path, text, refit=1, refit_epochs=4, **options)
     board = Listener()
@@ -104,11 +105,12 @@ def test_one_rank_a_trial_with_one_killed_and_a_refit_on_both_lanes(
     check_waits(board.notes)
     records = folder.records()
     assert [record.kind for record in records] == ["search"] * 5 + ["refit"]
-    assert len(records[-1].epochs) == 4
+    assert (len(records[-1].epochs), records[-1].config.image_size) == (4, 48)
     assert {each.initialisation for each in records} == {f"test_resnet:{weights_hash(weights)}"}
     assert "CARRAY_WEIGHTS" not in os.environ, "lanes were told by the study itself"
     assert records[0].config.optimizer.lr == 5e-3
-    assert "refit: the best trial again, for 4 epochs, on 1 lane of 2 ranks (DDP)" in board.notes
+    told = "refit: the best trial again, for 4 epochs at 48 px, on 1 lane of 2 ranks (DDP)"
+    assert told in board.notes
     assert sum("lost a rank and is back" in note for note in board.notes) == 1
     assert live_groups() == []
 

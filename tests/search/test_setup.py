@@ -113,6 +113,9 @@ def test_a_request_is_resolved_without_a_trace(resolve: Resolve, tmp_path: Path)
     assert resolve(budget="1h", max_epochs=30).refit_lengths == (60,)
     assert resolve(budget="1h", max_epochs=30, refit=2).refit_lengths == (60,)
     assert resolve(budget="1h", max_epochs=8, refit=2).refit_lengths == (16,)
+    larger = SPACE + "refit: {image_size: 288}\n"
+    assert resolve(larger, budget="1h", max_epochs=8).refit_lengths == (19,), "of as much time"
+    assert resolve(larger, max_epochs=8).refit_lengths == (16,)
     assert resolve(storage="sqlite:///x.db").storage == "sqlite:///x.db"
 
 

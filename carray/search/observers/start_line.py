@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from carray.config import TrialConfig
 from carray.errors import counted
 from carray.records import TrialRecord
 from carray.search.scheduling.refits import Refit
@@ -18,10 +19,13 @@ LR = "optimizer.lr"  # comes first
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
     """Say what was drawn for a trial, where `others` differ from it; of an only one, all.
 
-    Of a copy, which has a seed of its own, the first trial that it is like; of a refit, its trial.
+    Of a copy, which has a seed of its own, the first trial that it is like; of a refit, its trial
+    and its length.
     """
     if record.refit_of is not None:
-        return f"trial {record.refit_of:04d} for {counted(record.config.epochs, 'epoch')}"
+        of = next((one for one in others if one.number == record.refit_of), record)
+        length = counted(record.config.epochs, "epoch")
+        return f"trial {record.refit_of:04d} for {length}{_size_text(record.config, of.config)}"
     own = _drawn(record)
     same = set(own)
     for theirs in map(_drawn, others):
@@ -51,8 +55,14 @@ def _drawn(record: TrialRecord) -> dict[str, str]:
     }
 
 
+def _size_text(config: TrialConfig, trials: TrialConfig) -> str:
+    """Say which images a refit sees, where its trial's are others: ` at 224 px`."""
+    size = config.image_size
+    return f" at {size} px" if size != trials.image_size else ""
+
+
 def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
-    """Say which trials are trained again, for how many epochs, and with what label smoothing."""
+    """Say which trials are trained again, for how many epochs, and what is different then."""
     first, trials = planned[0], len({refit.of.number for refit in planned})
     best = "the best trial" if trials == 1 else f"the best {trials} trials"
     seeds = ""
@@ -62,8 +72,8 @@ def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
     lengths = " and ".join(f"{count} for {epochs}" for epochs, count in each.items())
     length = f"{lengths} epochs" if len(each) > 1 else f"for {counted(first.epochs, 'epoch')}"
     config = refit_config(space, first.of, first.epochs, first.seed)
-    smoothing = ""
+    changed = _size_text(config, first.of.config)
     if config.loss != first.of.config.loss:
-        smoothing = f", label smoothing {config.loss.label_smoothing:g}"
-        smoothing += f" in those of {first.epochs}" if len(each) > 1 else ""
-    return f"refit: {best} again{seeds}, {length}{smoothing}"
+        changed += f", label smoothing {config.loss.label_smoothing:g}"
+    whose = f", those of {first.epochs}" if changed and len(each) > 1 else ""
+    return f"refit: {best} again{seeds}, {length}{whose}{changed}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import ceil, inf
 
+from carray.config import TrialConfig
 from carray.errors import counted
 from carray.progress import seconds_text
 from carray.records import TrialRecord, TrialState
@@ -25,6 +26,7 @@ from carray.search.scheduling.refits import (
 )
 from carray.search.scheduling.time_plan import Pace
 from carray.search.setup import StudySetup
+from carray.search.warm_start.known_recipes import refit_config
 
 
 class RefitTime:
@@ -54,7 +56,7 @@ class RefitTime:
         self._begun, self._deadline, self._clock = begun, deadline, clock
         self._say, self._said = say, set[tuple[str, int]]()
         self._shorter = shorter_lengths(setup.request, setup.study.max_epochs)
-        self._enough = enough_refits(setup.request, setup.space.is_pretrained)
+        self._enough = enough_refits(setup.request, setup.space)
         self.pace = Pace(ledger.records + ledger.refits)
 
     @cached_property
@@ -77,7 +79,7 @@ class RefitTime:
         lengths = self._setup.refit_lengths
 
         def seconds(epochs: int) -> float:
-            return max(pace.seconds(record.config, epochs) or 0.0 for record in best)
+            return max(pace.seconds(self._config(r, epochs), epochs) or 0.0 for r in best)
 
         again = ceil(refits / self._lanes) * seconds(lengths[0])
         if leaves_refits_open(request) and self._deadline is not None:
@@ -148,15 +150,15 @@ class RefitTime:
     def count_that_fit(
         self,
         wanted: Sequence[Refit],
-        taken_over: Callable[[TrialRecord], int] = lambda record: 0,
+        taken_over: Callable[[TrialRecord], int] | None = None,
     ) -> int:
         """Return how many of the wanted can be trained before the deadline, and say so.
 
-        `taken_over` says how many of its epochs a trial has behind it.
+        Where trials go on instead, `taken_over` says how many of its epochs one has behind it.
         """
         refits = self._ledger.refits
         is_left = [not refit.has_ended(refits) for refit in wanted]
-        needed = [self._seconds(refit, taken_over(refit.of)) for refit in wanted]
+        needed = [self._seconds(each, taken_over and taken_over(each.of)) for each in wanted]
         times = [need if is_open else 0.0 for need, is_open in zip(needed, is_left, strict=True)]
         count = self._fitting(times)
         if count < len(wanted):
@@ -183,11 +185,15 @@ class RefitTime:
         wanted = wanted_refits(request, best, epochs)
         return [each for each in wanted if not each.has_ended(refits, or_longer=or_longer)]
 
-    def _seconds(self, refit: Refit, done: int = 0) -> float:
-        """Return what is left of a refit, of which so many epochs are done, in seconds."""
+    def _seconds(self, refit: Refit, taken: int | None = None) -> float:
+        """Return what is left of a refit, in seconds; its trial goes on after epoch `taken`."""
         begun = (len(r.epochs) for r in self._ledger.refits if refit.is_same(r))
-        left = refit.epochs - max(begun, default=done)
-        return self.pace.seconds(refit.of.config, left) or 0.0
+        left = refit.epochs - max(begun, default=taken or 0)
+        config = refit.of.config if taken is not None else self._config(refit.of, refit.epochs)
+        return self.pace.seconds(config, left) or 0.0
+
+    def _config(self, of: TrialRecord, epochs: int) -> TrialConfig:
+        return refit_config(self._setup.space, of, epochs, of.config.seed)
 
     def _left(self) -> float:
         """Return the seconds until the deadline, but for those of the folds that come after."""

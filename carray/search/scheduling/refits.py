@@ -12,6 +12,7 @@ from typing import Self
 
 from carray.records import TrialRecord, TrialState
 from carray.search.request import StudyRequest, asked_budget, refit_count
+from carray.search.space.space import SearchSpace
 
 LENGTH = 2  # a refit's epochs over the search's, where none are given
 LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
@@ -100,18 +101,20 @@ def leaves_refits_open(request: StudyRequest) -> bool:
     return request.refit is None and asked_budget(request) is not None
 
 
-def refit_lengths(request: StudyRequest, max_epochs: int, is_pretrained: bool) -> tuple[int, ...]:
+def refit_lengths(request: StudyRequest, max_epochs: int, space: SearchSpace) -> tuple[int, ...]:
     """Return the epochs that refits may have, the longest first: those asked for, or by default.
 
-    Twice a trial's are little for a pretrained network: further seeds bring as much.
+    Twice a trial's are little for a pretrained network: further seeds bring as much. Where refits
+    see larger images they have fewer epochs for the same time.
     """
     if request.refit_epochs is not None:
         return (request.refit_epochs,)
     least = LENGTH * max_epochs
     if not leaves_refits_open(request):
         return (least,)
-    most = max(least, min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS))
-    return (most,) if is_pretrained else tuple(dict.fromkeys((most, least)))
+    most = min(LENGTH_IN_BUDGET * max_epochs, MOST_EPOCHS)
+    most = max(least, round(most / space.refit_pixels))
+    return (most,) if space.is_pretrained else tuple(dict.fromkeys((most, least)))
 
 
 def shorter_lengths(request: StudyRequest, max_epochs: int) -> tuple[int, ...]:
@@ -163,6 +166,6 @@ def fewest(epochs: int, lengths: tuple[int, ...], enough: int) -> int:
     return FEWEST if epochs > lengths[-1] else enough
 
 
-def enough_refits(request: StudyRequest, is_pretrained: bool) -> int:
+def enough_refits(request: StudyRequest, space: SearchSpace) -> int:
     """Return how many long refits a budget must have room for, lest it take further seeds."""
-    return ENOUGH if is_pretrained and shorter_lengths(request, 1) else 1
+    return ENOUGH if space.is_pretrained and shorter_lengths(request, 1) else 1

@@ -63,9 +63,10 @@ class Pace:
         self._finishes.append(seconds)
 
     def epoch_seconds(self, config: TrialConfig) -> float | None:
-        """Return the median of its shape, of one unseen the slowest's, times the load.
+        """Return the median of its shape times the load; None before any epoch.
 
-        None before any epoch.
+        Of a shape unseen it is the slowest's of the same backbone and batch, else of all; where
+        images are larger, by their pixels.
         """
         typical = self._typical(_shape(config))
         return None if typical is None else typical * self._load()
@@ -74,8 +75,14 @@ class Pace:
         for seen in (self._seen, self._before):
             if own := seen.get(shape):
                 return median(own[-RECENT:])
-        others = [median(own[-RECENT:]) for own in (self._seen or self._before).values() if own]
-        return max(others, default=None)
+        backbone, size, batch = shape
+        known = {other: own for other, own in (self._seen or self._before).items() if own}
+        alike = {other: own for other, own in known.items() if other[::2] == (backbone, batch)}
+        times = (
+            median(own[-RECENT:]) * max(1.0, size / other_size) ** 2
+            for (_, other_size, _), own in (alike or known).items()
+        )
+        return max(times, default=None)
 
     def _load(self) -> float:
         """Return what the newest epochs took over what epochs of their shapes take.

@@ -9,7 +9,13 @@ from carray.config import EXTRA, TrialConfig, config_paths
 from carray.metrics import OBJECTIVES
 from carray.search.space.distributions import KINDS
 from carray.search.space.space import BLOCK
-from carray.search.space.yaml_reader import RECIPES, SAMPLERS, SCHEDULERS, VERSION
+from carray.search.space.yaml_reader import (
+    NOT_FOR_REFITS,
+    RECIPES,
+    SAMPLERS,
+    SCHEDULERS,
+    VERSION,
+)
 
 Schema = dict[str, Any]
 
@@ -32,6 +38,7 @@ def space_schema() -> Schema:
         "search": search,
         "backbones": {"type": "object", "additionalProperties": block},
         "start": {"type": "array", "items": point},
+        "refit": _closed({n: s for n, s in parameters.items() if n not in NOT_FOR_REFITS}, own),
         "sampler": {"enum": list(SAMPLERS)},
         "scheduler": {"enum": list(SCHEDULERS)},
         "grace_epochs": {"type": "integer", "minimum": 1},

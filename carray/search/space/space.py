@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
 BLOCK = "backbone_block"  # Optuna's name of the drawn block
+IMAGE_SIZE = "image_size"
 Params = Mapping[str, Any]  # what was drawn, by Optuna's names or by dotted ones
 
 
@@ -58,6 +59,8 @@ class SearchSpace:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     starts: tuple[Mapping[str, Scalar], ...] = ()
     """Points to try first, by dotted names; a block by its own under `BLOCK`."""
+    refit: Mapping[str, Scalar] = field(default_factory=dict)
+    """What is different where a trial is trained again for longer, by dotted names."""
     sampler: str | None = None
     scheduler: str | None = None
     grace_epochs: int | None = None
@@ -166,6 +169,12 @@ class SearchSpace:
         values = (v for _, branch in self.branches() for v in branch.values_of("pretrained"))
         return any(values)
 
+    @property
+    def refit_pixels(self) -> float:
+        """Pixels of a longer refit's images, over those of the trials that have most."""
+        most = max(s for _, branch in self.branches() for s in branch.values_of(IMAGE_SIZE))
+        return float((self.refit.get(IMAGE_SIZE, most) / most) ** 2)
+
     def branches(self) -> Iterator[tuple[str | None, Block]]:
         """Yield each backbone's name and all that a trial of it fixes and draws."""
         for alias in self.blocks or (None,):
@@ -189,6 +198,7 @@ class SearchSpace:
                 {name: value for name, value in point.items() if name not in fixed}
                 for point in self.starts
             ),
+            refit={name: value for name, value in self.refit.items() if name not in fixed},
         )
 
     def sample(self, count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -207,7 +217,7 @@ class SearchSpace:
     def hash(self) -> str:
         """16 hex digits of all that decides which trials can be drawn and what is better.
 
-        Comments, starting points and a study's defaults don't count.
+        Comments, starting points, what refits change and a study's defaults don't count.
         """
         blocks = {alias: _plain(block) for alias, block in self.blocks.items()}
         content = (self.metric, self.direction, _plain(self.shared), blocks)

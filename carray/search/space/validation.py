@@ -46,11 +46,13 @@ def wrong_values(space: SearchSpace) -> list[Mistake]:
     mistakes = list(_bad_values(space.shared, ()))
     for alias, block in space.blocks.items():
         mistakes += _bad_values(block, ("backbones", alias))
+    for name, value in space.refit.items():
+        mistakes += [(("refit", name), f"refit: {says}") for says in _bad_value(name, value)]
     return mistakes
 
 
 def wrong_whole(space: SearchSpace) -> list[Mistake]:
-    """Return every backbone and starting point whose values don't go together.
+    """Return every backbone, starting point and refit whose values don't go together.
 
     Each value must be valid by itself.
     """
@@ -59,6 +61,12 @@ def wrong_whole(space: SearchSpace) -> list[Mistake]:
         mistakes += _bad_together(branch, ("backbones", alias) if alias else (), space.shared)
     for index, point in enumerate(space.starts):
         mistakes += [(("start", str(index)), says) for says in _bad_start(space, point)]
+    if space.refit and not mistakes:
+        refits = space.with_fixed(space.refit)
+        both = [
+            says for _, branch in refits.branches() for _, says in _bad_together(branch, (), branch)
+        ]
+        mistakes += [(("refit",), f"refit: {says}") for says in both[:1]]
     return mistakes
 
 

@@ -24,6 +24,7 @@ KEYS = (
     "search",
     "backbones",
     "start",
+    "refit",
     "sampler",
     "scheduler",
     "grace_epochs",
@@ -34,6 +35,12 @@ BLOCK_KEYS = ("fixed", "search")
 SAMPLERS = ("tpe", "tpe-univariate", "tpe-local", "random", "gp", "cmaes", "qmc", "nsga2")
 RECIPES = ("known", "none")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
+NOT_FOR_REFITS = {
+    "epochs": "--refit-epochs says how long refits are",
+    "seed": "a refit has a trial's or a further one",
+    "fold": "--folds trains the best on folds",
+    "backbone": "a refit is of a trial's own",
+}
 MAX_ERRORS_SHOWN = 20  # mistakes that one message names
 
 
@@ -101,6 +108,7 @@ def _read_fields(raw: Mapping[Any, Any], mistakes: FileErrors) -> dict[str, Any]
         "shared": shared,
         "blocks": blocks,
         "starts": _read_starts(raw.get("start"), mistakes),
+        "refit": _read_refit(raw.get("refit"), mistakes),
         "sampler": _one_of(raw, "sampler", SAMPLERS, mistakes),
         "scheduler": _one_of(raw, "scheduler", SCHEDULERS, mistakes),
         "grace_epochs": _read_count(raw, "grace_epochs", mistakes),
@@ -208,6 +216,14 @@ def _read_starts(raw: object, to: FileErrors) -> tuple[Mapping[str, Scalar], ...
         return ()
     points = [_mapping(point, ("start", str(index)), to) for index, point in enumerate(raw)]
     return tuple({str(name): value for name, value in point.items()} for point in points)
+
+
+def _read_refit(raw: object, to: FileErrors) -> Mapping[str, Scalar]:
+    changed = _mapping(raw, ("refit",), to)
+    for name in changed:
+        if why := NOT_FOR_REFITS.get(name):
+            to.add(("refit", str(name)), f"refit: {name!r} can't be changed: {why}")
+    return {n: value for n, value in changed.items() if _check_name(n, ("refit",), to)}
 
 
 def _first_comment(text: str) -> str:

@@ -81,6 +81,15 @@ def _recipe_point(branch: Block, backbone: str, images: int) -> tuple[dict[str, 
 def refit_config(space: SearchSpace, of: TrialRecord, epochs: int, seed: int) -> TrialConfig:
     """Return what a trial is trained again by: its configuration, for another length and seed.
 
+    A longer training has what the space's `refit` says, and see `longer_config`.
+    """
+    config = longer_config(space, of, epochs, seed)
+    return build_config(space.refit, config) if epochs > of.config.epochs else config
+
+
+def longer_config(space: SearchSpace, of: TrialRecord, epochs: int, seed: int) -> TrialConfig:
+    """Return a trial's configuration for another length and seed.
+
     A longer training has no less label smoothing than the known recipe of its length, as far as the
     space lets it.
     """

@@ -6,9 +6,10 @@ import pytest
 
 from carray.models.recipes import LONG
 from carray.records import TrialRecord
-from carray.search.observers.start_line import refits_text
+from carray.search.observers.start_line import drawn_text, refits_text
 from carray.search.scheduling.refits import Refit
 from carray.search.space.yaml_reader import parse_space
+from carray.search.warm_start.known_recipes import refit_config
 
 SPACE = """
 version: 1
@@ -30,7 +31,7 @@ search:
         (
             ((0, LONG, 1), (0, 12, 2), (0, 12, 3)),
             "the best trial again with 3 further seeds, 1 for 24 and 2 for 12 epochs, "
-            "label smoothing 0.1 in those of 24",
+            "those of 24, label smoothing 0.1",
         ),
     ],
 )
@@ -43,3 +44,17 @@ def test_planned_refits_are_told(refits: tuple[tuple[int, int, int], ...], told:
     ]
     planned = [Refit.longer(trials[of], epochs, seed) for of, epochs, seed in refits]
     assert refits_text(planned, space) == f"refit: {told}"
+
+
+def test_a_refit_of_larger_images_says_so() -> None:
+    space = parse_space(f"{SPACE}refit: {{image_size: 288}}", "space.yaml")
+    drawn = {"optimizer.lr": 1e-3}
+    of = TrialRecord(study="s", number=3, params=drawn, config=space.resolve(drawn))
+    planned = [Refit.longer(of, 16, 1), Refit.longer(of, 12, 2)]
+    told = "1 for 16 and 1 for 12 epochs, those of 16 at 288 px"
+    assert (
+        refits_text(planned, space) == f"refit: the best trial again with 2 further seeds, {told}"
+    )
+    config = refit_config(space, of, 16, 0)
+    again = TrialRecord(study="s", number=4, kind="refit", refit_of=3, config=config)
+    assert drawn_text(again, [of, again]) == "trial 0003 for 16 epochs at 288 px"

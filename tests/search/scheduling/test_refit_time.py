@@ -15,6 +15,7 @@ from carray.records import TrialState
 from carray.search.request import StudyRequest
 from carray.search.scheduling.refit_time import RefitTime
 from carray.search.scheduling.refits import SEEDS_APART, refit_lengths, wanted_refits
+from carray.search.space.yaml_reader import parse_space
 from tests.search.scheduling.test_time_plan import Search
 from tests.search.test_ledger import open_ledger, row
 
@@ -28,13 +29,14 @@ def refit_time(
     say: Say = print,
     clock: Callable[[], float] = time.monotonic,
     is_pretrained: bool = True,
+    text: str = "version: 1\n",
     **options: Any,
 ) -> RefitTime:
     """Return it for a budget of fifteen trainings of three epochs, of half a minute each."""
     asked = StudyRequest(data="d", budget="450s", **options)
     study = SimpleNamespace(max_epochs=3, extended_from=None)
-    space = SimpleNamespace(is_pretrained=is_pretrained)
-    lengths = refit_lengths(asked, 3, is_pretrained)
+    space = parse_space(f"{text}fixed: {{epochs: 3, pretrained: {is_pretrained}}}".lower(), "s")
+    lengths = refit_lengths(asked, 3, space)
     setup = SimpleNamespace(request=asked, study=study, space=space, refit_lengths=lengths)
     plan = SimpleNamespace(lanes=lanes)
     within = (begun, begun + 450.0, say, clock)

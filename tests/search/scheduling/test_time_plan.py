@@ -84,16 +84,18 @@ def test_time_is_kept_for_what_comes_after_but_not_more_than_four_fifths(search:
         assert search.plan.fits(config, config.epochs)
 
 
-def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen(search: Search) -> None:
+def test_a_shape_that_nobody_has_seen_counts_as_the_slowest_seen() -> None:
     pace = Pace()
-    fast, slow, unseen = (build_config({"image_size": size}) for size in (64, 128, 96))
+    fast, slow, unseen, large = (build_config({"image_size": s}) for s in (64, 128, 96, 256))
+    other = build_config({"image_size": 64, "backbone": "resnet10t"})
+    further = other.model_copy(update={"image_size": 128})
     assert pace.seconds(fast, 3) is None
     pace.note(fast, 1, 1.0)
     pace.note(slow, 1, 6.0)
     pace.note(slow, 2, 4.0)
-    assert [pace.epoch_seconds(config) for config in (fast, slow, unseen)] == pytest.approx(
-        [1.0, 5.0, 5.0], rel=0.02
-    )
+    pace.note(other, 1, 2.0)
+    seconds = [pace.epoch_seconds(each) for each in (fast, slow, unseen, large, other, further)]
+    assert seconds == pytest.approx([1.0, 5.0, 5.0, 20.0, 2.0, 8.0], rel=0.02)
 
 
 def test_the_newest_epochs_of_any_shape_say_how_busy_the_machine_is() -> None:

@@ -405,6 +405,17 @@ WRONG = {
         {"backbones": "{resnet10t: , test_vit: }", "start": "[{backbone_block: testvit}]"},
         "there is no backbone block 'testvit'; did you mean 'test_vit'?",
     ),
+    "a refit of its own length": (
+        {"refit": "{epochs: 9}"},
+        "refit: 'epochs' can't be changed: --refit-epochs says how long refits are",
+    ),
+    "a refit's unknown name": ({"refit": "{image_sizes: 64}"}, "did you mean 'image_size'"),
+    "a refit's value": ({"refit": "{image_size: 2}"}, "refit: image_size: 2 breaks a rule"),
+    "a refit's values that don't go together": (
+        {"fixed": "{epochs: 3}", "refit": "{schedule.warmup_epochs: 5}"},
+        "refit: schedule.warmup_epochs=5.0 must be at most epochs=3",
+    ),
+    "a list of refits": ({"refit": "[image_size]"}, "refit: ['image_size'] must be a mapping"),
     "a key twice": ({"fixed": "{epochs: 1, epochs: 2}"}, "'epochs' is given twice"),
     "a mapping twice": (
         {"search": "{dropout: {uniform: [0, 0.1]}, dropout: {uniform: [0, 0.2]}}"},
@@ -463,10 +474,17 @@ class TestFixing:
         with pytest.raises(ConfigError, match="did you mean 'epochs'"):
             checked(small.with_fixed({"epoch": 2}))
 
+    def test_what_is_fixed_is_so_in_refits_too(self) -> None:
+        space = space_of(fixed="{image_size: 64}", refit="{image_size: 96, augment.strength: 0.5}")
+        assert space.refit_pixels == 2.25
+        fixed = space.with_fixed({"image_size": 80})
+        assert (fixed.refit, fixed.refit_pixels) == ({"augment.strength": 0.5}, 1.0)
+
 
 class TestHash:
-    def test_comments_and_starts_do_not_count(self, small: SearchSpace) -> None:
+    def test_comments_starts_and_refits_do_not_count(self, small: SearchSpace) -> None:
         bare = SMALL[: SMALL.index("start:")].replace("# Asked", "# Ask")
+        assert parse_space(bare + "refit: {image_size: 96}\n", "other.yaml").hash == small.hash
         assert parse_space(bare, "other.yaml").hash == small.hash
 
     @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from carray.models.recipes import LONG
 from carray.records import TrialRecord
 from carray.search.space.yaml_reader import parse_space
-from carray.search.warm_start.known_recipes import refit_config
+from carray.search.warm_start.known_recipes import longer_config, refit_config
 
 SPACE = """
 version: 1
@@ -52,6 +52,22 @@ def test_what_a_space_fixes_stays_and_what_it_leaves_open_is_the_recipes() -> No
     assert smoothing_of(OPEN.replace("6}", "6, loss.label_smoothing: 0.02}"), LONG) == 0.02
     assert smoothing_of(OPEN + "recipe: none\n", LONG) == 0.0
     assert smoothing_of(OPEN.replace("6}", "6, pretrained: false}"), LONG) == 0.0
+
+
+def test_a_longer_refit_has_what_the_space_says_of_refits() -> None:
+    space = parse_space(OPEN + "refit: {image_size: 96, optimizer.lr: 3e-4}\n", "space.yaml")
+    of = TrialRecord(
+        study="s", number=0, params=(drawn := {"optimizer.lr": 1e-3}), config=space.resolve(drawn)
+    )
+    sizes = [
+        (config.image_size, config.optimizer.lr)
+        for config in (
+            refit_config(space, of, 12, seed=0),
+            refit_config(space, of, 6, seed=1000),
+            longer_config(space, of, 12, seed=0),
+        )
+    ]
+    assert sizes == [(96, 3e-4), (224, 1e-3), (224, 1e-3)]
 
 
 BLOCKS = """
