@@ -17,7 +17,7 @@ from carray.search.space.space import SearchSpace
 LENGTH = 2  # a refit's epochs over the search's, where none are given
 LENGTH_IN_BUDGET = 4  # within a budget, where so long ones fit
 FEWEST = 2  # of so long ones where shorter ones may take their place: an ensemble wants several
-ENOUGH = 3  # of so long ones of pretrained networks, or of further seeds beside one
+ENOUGH = 3  # of so long ones of pretrained networks that see no more, or of seeds beside one
 MOST_EPOCHS = 60  # of a refit over `LENGTH` times as long: none that were longer are measured
 SHARE = 0.8  # of a budget, for refits and folds: the most
 SEEDS_APART = 1000  # a refit's further seed and the trial's: none that another trial has
@@ -167,5 +167,9 @@ def fewest(epochs: int, lengths: tuple[int, ...], enough: int) -> int:
 
 
 def enough_refits(request: StudyRequest, space: SearchSpace) -> int:
-    """Return how many long refits a budget must have room for, lest it take further seeds."""
-    return ENOUGH if space.is_pretrained and shorter_lengths(request, 1) else 1
+    """Return how many long refits a budget must have room for, lest it take further seeds.
+
+    Of pretrained networks it is several, unless refits see larger images: one is worth more then.
+    """
+    by_length = space.is_pretrained and space.refit_pixels <= 1
+    return ENOUGH if by_length and shorter_lengths(request, 1) else 1

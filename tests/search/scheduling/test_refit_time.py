@@ -109,6 +109,20 @@ def test_each_refit_is_the_longest_for_which_time_is_left(
         assert [line for line in lines if "enough for" not in line] == said
 
 
+@pytest.mark.parametrize(("left", "planned"), [(250, [7, 7]), (160, [7]), (100, [3, 3, 3])])
+def test_one_refit_of_larger_images_is_worth_the_seeds_that_it_costs(
+    tmp_path: Path, left: int, planned: list[int]
+) -> None:
+    """Seven epochs of ten seconds take 116 s, by their images' pixels; twelve of a trial 120."""
+    search = Search(open_ledger(tmp_path, trials=1)[0])
+    of = search.complete()
+    search.now = 450.0 - left
+    text = "version: 1\nrefit: {image_size: 288}\n"
+    budget = refit_time(search, clock=lambda: search.now, text=text)
+    budget.pace = search.plan.pace
+    assert [refit.epochs for refit in budget.planned([of])] == planned
+
+
 def test_refits_end_with_the_budget_though_epochs_take_longer(tmp_path: Path) -> None:
     search = Search(open_ledger(tmp_path, trials=1)[0])
     of = search.complete()
