@@ -57,6 +57,7 @@ class RefitTime:
         self._say, self._said = say, set[tuple[str, int]]()
         self._shorter = shorter_lengths(setup.request, setup.study.max_epochs)
         self._enough = enough_refits(setup.request, setup.space)
+        self._configs: dict[tuple[int, int], TrialConfig] = {}
         self.pace = Pace(ledger.records + ledger.refits)
 
     @cached_property
@@ -193,7 +194,11 @@ class RefitTime:
         return self.pace.seconds(config, left) or 0.0
 
     def _config(self, of: TrialRecord, epochs: int) -> TrialConfig:
-        return refit_config(self._setup.space, of, epochs, of.config.seed)
+        """Return a trial's refit by its own seed; built once, for every report asks."""
+        key = of.number, epochs
+        if key not in self._configs:
+            self._configs[key] = refit_config(self._setup.space, of, epochs, of.config.seed)
+        return self._configs[key]
 
     def _left(self) -> float:
         """Return the seconds until the deadline, but for those of the folds that come after."""
