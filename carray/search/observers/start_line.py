@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from carray.config import TrialConfig
+from carray.config import TrialConfig, flatten
 from carray.errors import counted
 from carray.records import TrialRecord
 from carray.search.scheduling.refits import Refit
@@ -14,6 +14,7 @@ from carray.search.warm_start.known_recipes import refit_config
 from carray.tracking.tracker import drawn_params
 
 LR = "optimizer.lr"  # comes first
+TOLD_APART = ("epochs", "seed", "image_size")  # of what a refit changes
 
 
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
@@ -49,10 +50,11 @@ def _twins(record: TrialRecord, others: Sequence[TrialRecord]) -> list[int]:
 def _drawn(record: TrialRecord) -> dict[str, str]:
     """Return what was drawn, as text, the learning rate first."""
     found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
-    return {
-        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
-        for name, value in found
-    }
+    return {name: _value_text(value) for name, value in found}
+
+
+def _value_text(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
 
 
 def _size_text(config: TrialConfig, trials: TrialConfig) -> str:
@@ -73,7 +75,9 @@ def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
     length = f"{lengths} epochs" if len(each) > 1 else f"for {counted(first.epochs, 'epoch')}"
     config = refit_config(space, first.of, first.epochs, first.seed)
     changed = _size_text(config, first.of.config)
-    if config.loss != first.of.config.loss:
-        changed += f", label smoothing {config.loss.label_smoothing:g}"
+    before = flatten(first.of.config)
+    for name, value in flatten(config).items():
+        if name not in TOLD_APART and value != before[name]:
+            changed += f", {name.rpartition('.')[2].replace('_', ' ')} {_value_text(value)}"
     whose = f", those of {first.epochs}" if changed and len(each) > 1 else ""
     return f"refit: {best} again{seeds}, {length}{whose}{changed}"
