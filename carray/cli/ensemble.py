@@ -100,7 +100,7 @@ def ensemble(
         typer.Option(
             "--keep-best/--no-keep-best",
             help="Package the best trial alone where the ensemble isn't shown to be better; "
-            "default: where it is worse, unless --rule asks for it.",
+            "default: where it is shown to be worse, unless --rule asks for it.",
             show_default=False,
         ),
     ] = None,

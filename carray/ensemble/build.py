@@ -89,8 +89,8 @@ def build_ensemble(
         tta: sets of views (`carray.predictions.views`) to measure where the rules are judged, or
             `auto`; the best is kept if it beats none by more than chance.
         keep_best: package the best single trial alone where the ensemble isn't shown to be better
-            where the rules are judged; None: where it is worse there, unless `rule` is given;
-            False: never.
+            where the rules are judged; None: where it is shown to be worse there, unless `rule`
+            is given; False: never.
         max_latency: what its members' networks may take together for one image, as in `15ms`;
             they are timed where they weren't, and members chosen among all trials, whatever `top`.
         max_size: the same of their weights, as in `200MB`.
@@ -249,14 +249,15 @@ def _judge(
     beside = predictions.beside(on_val)
     scores = [score_rule(rule, predictions, folds, metric, beside) for rule in rules]
     eligible = [score for score in scores if rule in (None, score.rule)]
-    best, first = best_rule(eligible, metric, seed), first_by_score(eligible, metric)
+    best = best_rule(eligible, metric, seed)
     shown = tuple(dict.fromkeys((*best.blend.members, *numbers)))
     single = SplitPredictions(pool.best_single(members), pool.split, labels)
     by_itself = SoftVote((0,), ALONE)
     alone = score_rule(by_itself, single, folds, metric, single.beside(on_val))
     kept = reason_for_single(best, alone, metric, keep_best, seed)
     notes = pool.notes(members)
-    if first.value != best.value:
+    first = first_by_score((*eligible, alone), metric)
+    if first.value != best.value and not kept:
         notes.append(
             f"{first.rule} scored better, but isn't shown to be better than {best.rule}, which is "
             "mostly ahead on other images"

@@ -83,12 +83,13 @@ def reason_for_single(
     """Say why the best single trial is to be packaged and not the best rule; "" if it isn't.
 
     Decided where the rules were judged, never on test. `keep_best`: None keeps the trial where it
-    is better than the rule, True wherever the rule isn't shown to be better, False never.
+    is shown to be better than the rule, for the few images that judge call it better by luck now
+    and then; True wherever the rule isn't shown to be better, False never.
     """
     scores = f"{metrics.SHORT_NAMES[metric]} {single.value:.4f}, by {best.rule} {best.value:.4f}"
     if keep_best is False:
         return ""
-    if metrics.Objective(metric).is_better(single.value, best.value):
+    if _is_shown_better(single, best, metric, seed):
         return f"it is better alone: {scores}"
     if keep_best and not _is_shown_better(best, single, metric, seed):
         return f"the ensemble isn't shown to be better: {scores}"

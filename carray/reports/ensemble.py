@@ -68,11 +68,12 @@ def _worse_line(ensemble: Ensemble) -> str:
     mine = next(row for row in ensemble.rules if row.chosen)
     alone = next(row for row in ensemble.rules if row.rule == ALONE)
     ahead = metrics.Objective(ensemble.metric).is_better(mine.value, alone.value)
-    if ensemble.test is None or ensemble.test.verdict != "worse" or not ahead:
+    if ensemble.test is None or ensemble.test.verdict != "worse":
         return ""
+    stood = "was ahead" if ahead else "wasn't shown to be worse"
     return (
         "It is packaged all the same: test judges, and would no longer if it chose, and on "
-        f"{ensemble.judged_on.partition(',')[0]} it was ahead ({alone.value:.4f} -> "
+        f"{ensemble.judged_on.partition(',')[0]} it {stood} ({alone.value:.4f} -> "
         f"{mine.value:.4f}). --keep-best packages {ensemble.single.trial} alone unless a gain is "
         "shown there."
     )

@@ -157,6 +157,8 @@ def test_a_trial_that_is_better_alone_is_kept_unless_that_is_forbidden(
     assert why.startswith("it is better alone: ")
     assert f"{alone.value:.4f}, by soft vote {both.value:.4f}" in why
     assert reason_for_single(both, alone, metric, False, 0) == ""
+    lucky = replace(both, value=alone.value)
+    assert reason_for_single(both, lucky, metric, None, 0) == "", "it isn't shown to be better"
     assert reason_for_single(alone, both, metric, None, 0) == ""
     assert reason_for_single(alone, both, metric, True, 0) == ""
     assert "isn't shown to be better" in reason_for_single(alone, alone, metric, True, 0)
