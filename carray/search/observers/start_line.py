@@ -77,7 +77,7 @@ def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
     changed = _size_text(config, first.of.config)
     before = flatten(first.of.config)
     for name, value in flatten(config).items():
-        if name not in TOLD_APART and value != before[name]:
+        if name not in TOLD_APART and value != before.get(name):
             changed += f", {name.rpartition('.')[2].replace('_', ' ')} {_value_text(value)}"
     whose = f", those of {first.epochs}" if changed and len(each) > 1 else ""
     return f"refit: {best} again{seeds}, {length}{whose}{changed}"
