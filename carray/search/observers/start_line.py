@@ -14,7 +14,7 @@ from carray.search.warm_start.known_recipes import refit_config
 from carray.tracking.tracker import drawn_params
 
 LR = "optimizer.lr"  # comes first
-TOLD_APART = ("epochs", "seed", "image_size")  # of what a refit changes
+SAID_BEFORE = ("epochs", "seed", "image_size")  # of what a refit changes
 
 
 def drawn_text(record: TrialRecord, others: Sequence[TrialRecord]) -> str:
@@ -50,11 +50,10 @@ def _twins(record: TrialRecord, others: Sequence[TrialRecord]) -> list[int]:
 def _drawn(record: TrialRecord) -> dict[str, str]:
     """Return what was drawn, as text, the learning rate first."""
     found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
-    return {name: _value_text(value) for name, value in found}
-
-
-def _value_text(value: object) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+    return {
+        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+        for name, value in found
+    }
 
 
 def _size_text(config: TrialConfig, trials: TrialConfig) -> str:
@@ -77,7 +76,8 @@ def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
     changed = _size_text(config, first.of.config)
     before = flatten(first.of.config)
     for name, value in flatten(config).items():
-        if name not in TOLD_APART and value != before.get(name):
-            changed += f", {name.rpartition('.')[2].replace('_', ' ')} {_value_text(value)}"
+        if name not in SAID_BEFORE and value != before.get(name):
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            changed += f", {name.rpartition('.')[2].replace('_', ' ')} {text}"
     whose = f", those of {first.epochs}" if changed and len(each) > 1 else ""
     return f"refit: {best} again{seeds}, {length}{whose}{changed}"
