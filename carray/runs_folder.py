@@ -138,7 +138,7 @@ class RunsFolder:
     def study_folders(self) -> list[StudyFolder]:
         """Return the folder of every study with a record, which may be broken, by name."""
         if self.mirror:
-            for name in self._names():
+            for name in self.study_names():
                 pull_study(self.mirror, StudyFolder(self.path / "studies" / name), is_record)
         files = (self.path / "studies").glob("*/study.json")
         return [StudyFolder(file.parent) for file in sorted(files)]
@@ -146,7 +146,7 @@ class RunsFolder:
     def find_study(self, name: str | None = None) -> StudyFolder:
         """Return study `name`, else the newest search; raises RecordError where there is none."""
         if name is not None:
-            names = self._names()
+            names = self.study_names()
             if name in names:
                 return self.study(name)
             raise RecordError(
@@ -160,8 +160,8 @@ class RunsFolder:
             raise RecordError(f"there is no search under {self.shown}; {cure}")
         return self.study(searches[-1].path.name)
 
-    def _names(self) -> list[str]:
-        """Return the names of all studies with a record, here and at the URL."""
+    def study_names(self) -> list[str]:
+        """Return the names of all studies, here and at the URL; a record may be broken."""
         names = {file.parent.name for file in (self.path / "studies").glob("*/study.json")}
         if self.mirror:
             there = [name.split("/") for name in self.mirror.listing("studies")]

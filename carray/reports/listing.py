@@ -138,8 +138,7 @@ def find_shown(runs: RunsFolder, name: str, image_size: int | None = None) -> Sh
         return study
     if (backbone := _find_backbone(name, image_size)) is not None:
         return backbone
-    known = [study.path.name for study in runs.studies()]
-    known += [folder.name for folder in packages(runs)]
+    known = [*runs.study_names(), *(folder.name for folder in packages(runs))]
     raise RecordError(
         f"there is no study and no model {name!r} under {runs.path}{did_you_mean(name, known)}; "
         "`carray list` names them, a trial is STUDY/NUMBER"

@@ -106,6 +106,8 @@ def test_a_broken_record_hides_no_other_and_is_named_with_its_cure(tmp_path: Pat
         assert sum("note: toycars-quick/0002 is left out: " in line for line in lines) == 1
     assert len(leaderboard(folder)) == len(study_table(ReadableStudy.of(folder)))
     assert [each["name"] for each in study_json(folder)["unreadable"]] == names[1:2]
+    with pytest.raises(RecordError, match=r"no model 'toycars-quik'.*did you mean 'toycars-quick'"):
+        find_shown(runs, "toycars-quik")
 
 
 def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def read_recipes(sources: Sequence[str], runs: RunsFolder) -> list[dict[str, Any
     """Return the whole recipes of studies (distilled together), then of portfolios."""
     files = {source: found for source in sources if (found := _portfolio_file(source))}
     studies = [source for source in sources if source not in files]
-    known = [folder.path.name for folder in runs.studies()]
+    known = runs.study_names()
     for source in studies:
         if source not in known:
             near = did_you_mean(source, [*known, *(p.stem for p in shipped_portfolios())])
