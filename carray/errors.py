@@ -24,7 +24,7 @@ Messages give the value, the rule and the cure, in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from sys import getfilesystemencoding
@@ -221,6 +221,17 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural}"
 
 
+def as_yaml(value: object, *, quoted: bool = True) -> str:
+    """Return a value as YAML has it: `true`, `null`, `[1, 2]`, `'a text'`."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {as_yaml(each)}' for key, each in value.items())}}}"
+    return value if isinstance(value, str) and not quoted else repr(value)
+
+
 def describe(error: ValidationError) -> str:
     """Say a pydantic error in one sentence: every bad name, its value and the rules it breaks."""
     problems: dict[str, list[str]] = {}
@@ -230,7 +241,7 @@ def describe(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
         is_there = problem["type"] != "missing"  # else the input is all that is
-        given = f"={problem['input']!r}" if is_there else ""
+        given = f"={as_yaml(problem['input'])}" if is_there else ""
         problems.setdefault(f"{path}{given}: " if path else "", []).append(message)
     return "; ".join(f"{what}{_either(rules)}" for what, rules in problems.items())
 

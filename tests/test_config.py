@@ -18,8 +18,8 @@ NUMBERS = [
 
 @pytest.mark.parametrize("name", [*NUMBERS, "fold", "head.C", "augment.jitter"])
 def test_true_is_no_number(name: str) -> None:
-    for value in (True, False):
-        with pytest.raises(ConfigError, match=f"^{name}={value}: it is no number: write one$"):
+    for value, text in ((True, "true"), (False, "false")):
+        with pytest.raises(ConfigError, match=f"^{name}={text}: it is no number: write one$"):
             build_config({name: value})
 
 
@@ -35,12 +35,12 @@ def test_what_may_be_true_is_taken() -> None:
     [
         (
             {"pretrained": None},
-            "pretrained=None: input should be a valid boolean or a valid string",
+            "pretrained=null: input should be a valid boolean or a valid string",
         ),
         (
             {"seed": None, "optimizer.lr": 11},
             "optimizer.lr=11: input should be less than or equal to 10; "
-            "seed=None: input should be a valid integer",
+            "seed=null: input should be a valid integer",
         ),
     ],
 )

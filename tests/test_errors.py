@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from carray.errors import counted, some_of
+from carray.errors import as_yaml, counted, some_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_a_number_of_things_with_their_verb() -> None:
 def test_some_of_many_names() -> None:
     assert some_of(["a", "b"]) == "a, b"
     assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_a_value_is_said_as_its_file_has_it() -> None:
+    value = {"a": [True, None, 1e-05], "b": ("x", {})}
+    assert as_yaml(value) == "{a: [true, null, 1e-05], b: ['x', {}]}"
+    assert [as_yaml(each, quoted=False) for each in ("adamw", False)] == ["adamw", "false"]

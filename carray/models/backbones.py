@@ -112,7 +112,7 @@ def _checkpoint_gradients(backbone: nn.Module, name: str) -> None:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError):
         raise ConfigError(
-            f"grad_checkpointing=True: the backbone {name!r} has none; take a smaller "
+            f"grad_checkpointing=true: the backbone {name!r} has none; take a smaller "
             "device_batch_size and a larger accumulation"
         ) from None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from carray import metrics
 from carray.analysis.leaders import leaders_of
 from carray.config import TrialConfig, flatten
-from carray.errors import RecordError, counted, did_you_mean
+from carray.errors import RecordError, as_yaml, counted, did_you_mean
 from carray.inference.card import Card
 from carray.inference.package import is_measured, packages
 from carray.inference.versions import find_version, split_version, version_note
@@ -198,7 +198,7 @@ def trial_lines(record: TrialRecord, state: str) -> list[str]:
     for key, value in flatten(record.config).items():
         if value != usual.get(key):
             drawn = "  (drawn)" if any(key in name for name in record.params) else ""
-            text = value_text(value) if isinstance(value, str) else value
+            text = value_text(value) if isinstance(value, str) else as_yaml(value)
             lines.append(f"  {key:<28} {text}{drawn}")
     computed = [str(each) for each in (record.compute, record.hardware) if each is not None]
     lines += [f"computed in {', '.join(computed)}"] if computed else []

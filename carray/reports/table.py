@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from carray.errors import as_yaml
 from carray.predictions.statistics import Interval
 
 SPEC = re.compile(r"([<>])(\+?)(\d+)(.*)")  # alignment, sign, width, and how a number is written
@@ -177,7 +178,7 @@ def value_text(value: object) -> str:
     """
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
-    return f"{value:.3g}" if isinstance(value, float) else str(value) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else as_yaml(value, quoted=False) or "none"
 
 
 def cells_of(text: str) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from carray.config import TrialConfig, flatten
-from carray.errors import counted
+from carray.errors import as_yaml, counted
 from carray.records import TrialRecord
 from carray.search.scheduling.refits import Refit
 from carray.search.space.space import SearchSpace
@@ -51,7 +51,7 @@ def _drawn(record: TrialRecord) -> dict[str, str]:
     """Return what was drawn, as text, the learning rate first."""
     found = sorted(drawn_params(record).items(), key=lambda item: item[0] != LR)
     return {
-        name: f"{value:.2g}" if isinstance(value, float) else str(value) or "none"
+        name: f"{value:.2g}" if isinstance(value, float) else as_yaml(value, quoted=False) or "none"
         for name, value in found
     }
 
@@ -77,7 +77,7 @@ def refits_text(planned: Sequence[Refit], space: SearchSpace) -> str:
     before = flatten(first.of.config)
     for name, value in flatten(config).items():
         if name not in SAID_BEFORE and value != before.get(name):
-            text = f"{value:g}" if isinstance(value, float) else str(value)
+            text = f"{value:g}" if isinstance(value, float) else as_yaml(value, quoted=False)
             changed += f", {name.rpartition('.')[2].replace('_', ' ')} {text}"
     whose = f", those of {first.epochs}" if changed and len(each) > 1 else ""
     return f"refit: {best} again{seeds}, {length}{whose}{changed}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
-from carray.errors import ConfigError, did_you_mean
+from carray.errors import ConfigError, as_yaml, did_you_mean
 
 if TYPE_CHECKING:
     import optuna
@@ -55,13 +55,13 @@ class Range:
             ConfigError: the value lies outside, or is no number.
         """
         if not is_number(value):
-            raise ConfigError(f"{value!r} is no number, as {self} needs")
+            raise ConfigError(f"{as_yaml(value)} is no number, as {self} needs")
         if not self.low <= value <= self.high:
-            raise ConfigError(f"{value!r} lies outside {self}")
+            raise ConfigError(f"{as_yaml(value)} lies outside {self}")
         if self.kind != "int":
             return float(value)
         if value != int(value):
-            raise ConfigError(f"{value!r} is no whole number, as {self} needs")
+            raise ConfigError(f"{as_yaml(value)} is no whole number, as {self} needs")
         return int(value)
 
     def raw(self) -> dict[str, list[Scalar]]:
@@ -102,14 +102,14 @@ class Choice:
         for listed in self.values:
             if _same(listed, value):
                 return listed
-        raise ConfigError(f"{value!r} is not in {self}")
+        raise ConfigError(f"{as_yaml(value)} is not in {self}")
 
     def raw(self) -> dict[str, list[Scalar]]:
         """Return the YAML form."""
         return {"choice": list(self.values)}
 
     def __str__(self) -> str:
-        return f"choice [{', '.join(map(str, self.values))}]"
+        return f"choice [{', '.join(as_yaml(one, quoted=False) for one in self.values)}]"
 
 
 Distribution = Range | Choice
@@ -132,7 +132,9 @@ def parse_distribution(raw: object) -> Distribution:
         ConfigError: it is none of the four, its range is reversed, or it lists nothing.
     """
     if not isinstance(raw, Mapping) or len(raw) != 1:
-        raise ConfigError(f"{raw!r} is no distribution; write for example {{uniform: [0.0, 0.3]}}")
+        raise ConfigError(
+            f"{as_yaml(raw)} is no distribution; write for example {{uniform: [0.0, 0.3]}}"
+        )
     kind, values = next(iter(raw.items()))
     if kind not in KINDS:
         raise ConfigError(
@@ -140,14 +142,14 @@ def parse_distribution(raw: object) -> Distribution:
             f"(there are {', '.join(KINDS)})"
         )
     if not isinstance(values, list):
-        raise ConfigError(f"{kind}: {values!r} must be a list in square brackets")
+        raise ConfigError(f"{kind}: {as_yaml(values)} must be a list in square brackets")
     return _choice(values) if kind == "choice" else _range(kind, values)
 
 
 def _range(kind: Literal["uniform", "loguniform", "int"], values: list[object]) -> Range:
     numbers = [v for v in values if is_number(v)]
     if len(values) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{kind}: {values!r} must be two numbers, [low, high]")
+        raise ConfigError(f"{kind}: {as_yaml(values)} must be two numbers, [low, high]")
     low, high = numbers
     if not low < high:
         raise ConfigError(f"{kind}: [{low:g}, {high:g}] is reversed or empty; low < high must hold")
@@ -166,8 +168,10 @@ def _choice(values: list[object]) -> Choice:
     listed: list[Scalar] = []
     for value in values:
         if value is not None and not isinstance(value, bool | int | float | str):
-            raise ConfigError(f"choice: {value!r} must be a number, a text, true, false or null")
+            raise ConfigError(
+                f"choice: {as_yaml(value)} must be a number, a text, true, false or null"
+            )
         if any(_same(value, known) for known in listed):
-            raise ConfigError(f"choice: {value!r} is listed twice")
+            raise ConfigError(f"choice: {as_yaml(value)} is listed twice")
         listed.append(value)
     return Choice(tuple(listed))

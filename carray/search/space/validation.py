@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from carray.compute import is_number_type
 from carray.config import CROSS_CHECKED, EXTRA, TrialConfig, build_config, check_parameter
-from carray.errors import ConfigError, did_you_mean
+from carray.errors import ConfigError, as_yaml, did_you_mean
 from carray.search.space.distributions import Scalar
 from carray.search.space.space import BLOCK, Block, SearchSpace
 from carray.yaml_loader import Path as Keys
@@ -83,7 +83,7 @@ def _bad_value(name: str, value: Any) -> Iterator[str]:
     """Yield why `value` can't be the parameter `name`, if it can't."""
     field = _field(name)
     if isinstance(value, bool) and is_number_type(field.annotation):
-        yield f"{name}: {value!r} is no number: write one"
+        yield f"{name}: {as_yaml(value)} is no number: write one"
         return
     try:
         read = _adapter(name).validate_python(value)
@@ -91,11 +91,11 @@ def _bad_value(name: str, value: Any) -> Iterator[str]:
         messages = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
         rules = dict.fromkeys(messages)
         rule = " or ".join(rule[:1].lower() + rule[1:] for rule in rules)
-        yield f"{name}: {value!r} breaks a rule: {rule}"
+        yield f"{name}: {as_yaml(value)} breaks a rule: {rule}"
         return
     if isinstance(value, str | bool) and type(read) is not type(value):
         kind = "text" if isinstance(value, str) else "true or false"
-        yield f"{name}: {value!r} is {kind}; write {read!r}"
+        yield f"{name}: {as_yaml(value)} is {kind}; write {as_yaml(read)}"
     if value in TEXT_MEANT_AS_BOOL and bool in get_args(field.annotation):
         yield f"{name}: {value!r} is a text in YAML 1.2; write true or false"
 

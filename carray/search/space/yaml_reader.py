@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carray.config import check_parameter
-from carray.errors import ConfigError, did_you_mean
+from carray.errors import ConfigError, as_yaml, did_you_mean
 from carray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from carray.search.space.distributions import Distribution, Scalar, parse_distribution
 from carray.search.space.space import Block, SearchSpace
@@ -95,7 +95,7 @@ def parse_space(text: str, name: str) -> SearchSpace:
 def _read_fields(raw: Mapping[Any, Any], mistakes: FileErrors) -> dict[str, Any]:
     _check_keys(raw, KEYS, (), mistakes)
     if raw.get("version") != VERSION:
-        mistakes.add(("version",), f"version: {raw.get('version')!r} must be {VERSION}")
+        mistakes.add(("version",), f"version: {as_yaml(raw.get('version'))} must be {VERSION}")
     shared = _read_block({key: raw.get(key) for key in BLOCK_KEYS}, (), mistakes)
     blocks = {
         str(alias): _read_backbone(alias, block, shared, mistakes)
@@ -128,7 +128,7 @@ def _mapping(raw: object, at: Keys, to: FileErrors) -> Mapping[Any, Any]:
         return {}
     if isinstance(raw, Mapping):
         return raw
-    to.add(at, f"{'.'.join(at)}: {raw!r} must be a mapping of names")
+    to.add(at, f"{'.'.join(at)}: {as_yaml(raw)} must be a mapping of names")
     return {}
 
 
@@ -137,7 +137,7 @@ def _one_of(raw: Mapping[Any, Any], key: str, known: tuple[str, ...], to: FileEr
     if value is None or value in known:
         return value
     hint = did_you_mean(str(value), known)
-    to.add((key,), f"{key}: {value!r} is not one of {', '.join(known)}{hint}")
+    to.add((key,), f"{key}: {as_yaml(value)} is not one of {', '.join(known)}{hint}")
     return None
 
 
@@ -153,7 +153,7 @@ def _read_count(raw: Mapping[Any, Any], key: str, to: FileErrors) -> int | None:
     value = raw.get(key)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
-    to.add((key,), f"{key}: {value!r} must be a whole number from 1")
+    to.add((key,), f"{key}: {as_yaml(value)} must be a whole number from 1")
     return None
 
 

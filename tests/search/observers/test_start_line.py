@@ -52,7 +52,7 @@ def test_a_refit_of_larger_images_says_so() -> None:
     drawn = {"optimizer.lr": 1e-3}
     of = TrialRecord(study="s", number=3, params=drawn, config=space.resolve(drawn))
     planned = [Refit.longer(of, 16, 1), Refit.longer(of, 12, 2)]
-    told = "1 for 16 and 1 for 12 epochs, those of 16 at 288 px, caution True, strength 0.5"
+    told = "1 for 16 and 1 for 12 epochs, those of 16 at 288 px, caution true, strength 0.5"
     assert (
         refits_text(planned, space) == f"refit: the best trial again with 2 further seeds, {told}"
     )

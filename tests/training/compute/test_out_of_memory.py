@@ -105,7 +105,7 @@ def test_activations_computed_again_give_the_same_training(
 
 
 def test_a_backbone_without_gradient_checkpointing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="grad_checkpointing=True: the backbone 'dla34' has none"):
+    with pytest.raises(ConfigError, match="grad_checkpointing=true: the backbone 'dla34' has none"):
         check_backbone(small_config(backbone="dla34", grad_checkpointing=True))
 
 
