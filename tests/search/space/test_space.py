@@ -331,7 +331,7 @@ WRONG = {
         {"search": "{augment.mixup: {choice: ['0.2', 0.4]}}"},
         "augment.mixup: '0.2' is text; write 0.2",
     ),
-    "true as a number": ({"fixed": "{optimizer.lr: true}"}, "True is no number: write one"),
+    "true as a number": ({"fixed": "{optimizer.lr: true}"}, "true is no number: write one"),
     "a yes of YAML 1.1": ({"fixed": "{pretrained: no}"}, "write true or false"),
     "fixed and drawn": (
         {"fixed": "{dropout: 0.1}", "search": "{dropout: {uniform: [0, 0.3]}}"},
